@@ -1,0 +1,208 @@
+"""Attribute classifiers: what is seen in an image, one softmax per attribute.
+
+Two architectures share one interface and one file format: a pre-norm vision transformer with a CLS token (the labeller) and a convolutional
+network (the judge). Attributes are perceived in the picture; they say nothing of who a person is.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from abc import abstractmethod
+from collections.abc import Mapping
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from .files import parameters_of, read_safetensors, write_safetensors
+
+FORMAT, FORMAT_VERSION = "equipoise-attribute-classifier", "1"
+
+
+class AttributeClassifier(nn.Module):
+    """Base class. ``attributes``: name -> classes, in the order of the outputs."""
+
+    architecture = ""
+
+    def __init__(self, attributes: Mapping[str, tuple[str, ...]], image_size: int) -> None:
+        super().__init__()
+        self.attributes = {k: tuple(v) for k, v in attributes.items()}
+        self.image_size = image_size
+
+    @property
+    @abstractmethod
+    def config(self) -> dict[str, Any]:
+        """Constructor arguments besides ``attributes`` and ``image_size``."""
+
+    @abstractmethod
+    def features(self, pixels: Tensor) -> Tensor:
+        """Last hidden vector, [B, D], of normalised pixels [B, 3, S, S]."""
+
+    def preprocess(self, images: Tensor) -> Tensor:
+        """images [B, 3, H, W] in 0..1, any size -> normalised [B, 3, S, S] float32 (antialiased bilinear where the size differs)."""
+        images = images.float()
+        size = (self.image_size, self.image_size)
+        if tuple(images.shape[-2:]) != size:
+            images = F.interpolate(images, size=size, mode="bilinear", antialias=True, align_corners=False)
+        return images.clamp(0, 1) * 2 - 1
+
+    def forward(self, pixels: Tensor) -> dict[str, Tensor]:
+        """Normalised pixels [B, 3, S, S] -> logits, attribute -> [B, K]."""
+        hidden = self.features(pixels)
+        return {name: self.heads[name](hidden) for name in self.attributes}
+
+    @torch.no_grad()
+    def probabilities(self, images: Tensor, batch: int = 256) -> dict[str, Tensor]:
+        """Class probabilities of images [N, 3, H, W] in 0..1: attribute -> float32 [N, K]. Runs where the weights are, in chunks."""
+        parts = [self(self.preprocess(chunk.to(self._device()))) for chunk in images.split(batch)]
+        return {a: torch.cat([p[a].float().softmax(-1) for p in parts]).cpu() for a in self.attributes}
+
+    @torch.no_grad()
+    def embed(self, images: Tensor, batch: int = 256) -> Tensor:
+        """Features of images [N, 3, H, W] in 0..1: float32 [N, D]."""
+        return torch.cat([self.features(self.preprocess(chunk.to(self._device()))).float().cpu() for chunk in images.split(batch)])
+
+    def _device(self) -> torch.device:
+        return next(self.parameters()).device
+
+
+class TransformerBlock(nn.Module):
+    """Pre-norm encoder block: self-attention, then a GELU perceptron."""
+
+    def __init__(self, dim: int, heads: int, mlp: int, ops: Any) -> None:
+        super().__init__()
+        self.heads = heads
+        self.norm1, self.norm2 = ops.LayerNorm(dim, eps=1e-6), ops.LayerNorm(dim, eps=1e-6)
+        self.query, self.key, self.value = ops.Linear(dim, dim), ops.Linear(dim, dim), ops.Linear(dim, dim)
+        self.attention_out = ops.Linear(dim, dim)
+        self.mlp_in, self.mlp_out = ops.Linear(dim, mlp), ops.Linear(mlp, dim)
+
+    def forward(self, x: Tensor) -> Tensor:
+        b, n, d = x.shape
+        h = self.norm1(x)
+        q, k, v = (f(h).view(b, n, self.heads, d // self.heads).transpose(1, 2) for f in (self.query, self.key, self.value))
+        x = x + self.attention_out(F.scaled_dot_product_attention(q, k, v).transpose(1, 2).reshape(b, n, d))
+        return x + self.mlp_out(F.gelu(self.mlp_in(self.norm2(x))))
+
+
+class VisionTransformer(AttributeClassifier):
+    """Vision transformer (Dosovitskiy et al. 2021), pre-norm, CLS token, one linear head per attribute on CLS."""
+
+    architecture = "vit"
+
+    def __init__(
+        self,
+        attributes: Mapping[str, tuple[str, ...]],
+        image_size: int = 32,
+        patch: int = 4,
+        dim: int = 64,
+        depth: int = 6,
+        num_heads: int = 4,
+        mlp: int = 128,
+        operations: Any = nn,
+    ) -> None:
+        super().__init__(attributes, image_size)
+        ops = operations
+        self._config = {"patch": patch, "dim": dim, "depth": depth, "num_heads": num_heads, "mlp": mlp}
+        self.patch_embed = ops.Conv2d(3, dim, patch, stride=patch)
+        self.cls_token = nn.Parameter(torch.zeros(1, 1, dim))
+        self.pos_embed = nn.Parameter(torch.randn(1, (image_size // patch) ** 2 + 1, dim) * 0.02)
+        self.blocks = nn.ModuleList(TransformerBlock(dim, num_heads, mlp, ops) for _ in range(depth))
+        self.norm = ops.LayerNorm(dim, eps=1e-6)
+        self.heads = nn.ModuleDict({name: ops.Linear(dim, len(classes)) for name, classes in self.attributes.items()})
+
+    @property
+    def config(self) -> dict[str, Any]:
+        return dict(self._config)
+
+    def features(self, pixels: Tensor) -> Tensor:
+        x = self.patch_embed(pixels).flatten(2).transpose(1, 2)
+        x = torch.cat([self.cls_token.to(x).expand(x.shape[0], -1, -1), x], dim=1) + self.pos_embed.to(x)
+        for block in self.blocks:
+            x = block(x)
+        return self.norm(x)[:, 0]
+
+
+class ConvNet(AttributeClassifier):
+    """Small residual convolutional network with group normalisation; features are the mean over positions."""
+
+    architecture = "cnn"
+
+    def __init__(
+        self, attributes: Mapping[str, tuple[str, ...]], image_size: int = 32, widths: tuple[int, ...] = (24, 48, 64), operations: Any = nn
+    ) -> None:
+        super().__init__(attributes, image_size)
+        ops, widths = operations, tuple(widths)
+        self._widths = widths
+        layers, previous = [], 3
+        for width in widths:
+            layers.append(ConvStage(previous, width, ops))
+            previous = width
+        self.stages = nn.Sequential(*layers)
+        self.heads = nn.ModuleDict({name: ops.Linear(previous, len(classes)) for name, classes in self.attributes.items()})
+
+    @property
+    def config(self) -> dict[str, Any]:
+        return {"widths": list(self._widths)}
+
+    def features(self, pixels: Tensor) -> Tensor:
+        return self.stages(pixels).mean(dim=(2, 3))
+
+
+class ConvStage(nn.Module):
+    """Strided convolution, then a residual pair."""
+
+    def __init__(self, cin: int, cout: int, ops: Any) -> None:
+        super().__init__()
+        self.down = ops.Conv2d(cin, cout, 3, stride=2, padding=1)
+        self.norms = nn.ModuleList(ops.GroupNorm(8, cout) for _ in range(3))
+        self.convs = nn.ModuleList(ops.Conv2d(cout, cout, 3, padding=1) for _ in range(2))
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = F.gelu(self.norms[0](self.down(x)))
+        h = F.gelu(self.norms[1](self.convs[0](x)))
+        return F.gelu(x + self.norms[2](self.convs[1](h)))
+
+
+ARCHITECTURES: dict[str, type[AttributeClassifier]] = {c.architecture: c for c in (VisionTransformer, ConvNet)}
+
+
+def save_classifier(model: AttributeClassifier, path: str | os.PathLike[str], extra: Mapping[str, str] | None = None) -> None:
+    """Write a classifier as fp16 safetensors with everything needed to build it again; ``extra`` adds metadata (accuracy, licence, ...)."""
+    meta = {
+        "format": FORMAT,
+        "format_version": FORMAT_VERSION,
+        "architecture": model.architecture,
+        "config": json.dumps(model.config),
+        "attributes": json.dumps({k: list(v) for k, v in model.attributes.items()}),
+        "image_size": str(model.image_size),
+        **(extra or {}),
+    }
+    write_safetensors(path, parameters_of(model, torch.float16), meta)
+
+
+def load_classifier(path: str | os.PathLike[str], operations: Any = nn) -> AttributeClassifier:
+    """Load what :func:`save_classifier` wrote, in float32, ready for inference. Raises ValueError where the file is of another kind."""
+    name = os.path.basename(os.fspath(path))
+    tensors, meta = read_safetensors(path)
+    if meta.get("format") != FORMAT:
+        raise ValueError(
+            f"'{name}' is not an attribute classifier: its metadata says format={meta.get('format')!r}, expected {FORMAT!r}. "
+            "Choose a file from models/attribute_classifiers, or a folder there with a transformers image classifier."
+        )
+    if meta.get("format_version") != FORMAT_VERSION or meta.get("architecture") not in ARCHITECTURES:
+        raise ValueError(
+            f"'{name}' has format version {meta.get('format_version')!r} and architecture {meta.get('architecture')!r}; this version of "
+            f"Equipoise reads version {FORMAT_VERSION!r} and architectures {sorted(ARCHITECTURES)}: update Equipoise or choose another file."
+        )
+    try:
+        attributes = {k: tuple(v) for k, v in json.loads(meta["attributes"]).items()}
+        model = ARCHITECTURES[meta["architecture"]](
+            attributes, int(meta["image_size"]), **json.loads(meta["config"]), operations=operations
+        )
+        model.load_state_dict({k: v.float() if v.is_floating_point() else v for k, v in tensors.items()})
+    except (KeyError, TypeError, ValueError, RuntimeError) as error:
+        raise ValueError(f"'{name}' does not fit its own metadata ({error}): the file is damaged or was edited.") from error
+    return model.eval().requires_grad_(False)
