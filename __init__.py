@@ -1,0 +1,32 @@
+"""Equipoise: steers what a diffusion model makes of people towards a distribution that the user states, and measures what came out.
+
+Inside ComfyUI this file registers the nodes; elsewhere ``import equipoise`` needs no host. Nothing is imported or registered on import.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+WEB_DIRECTORY = "./web"
+
+
+async def comfy_entrypoint() -> Any:
+    """The host's entry point (V3): an extension whose node list makes the model folders known and imports the nodes."""
+    import logging
+
+    from comfy_api.latest import ComfyExtension
+
+    class Equipoise(ComfyExtension):
+        async def get_node_list(self) -> list[type[Any]]:
+            try:
+                from .host.folders import register_model_folders
+                from .nodes import all_nodes
+
+                register_model_folders()
+                return all_nodes()
+            except Exception:
+                # the host shortens this to one warning line; the traceback is what helps
+                logging.getLogger(__name__).exception("Equipoise could not be loaded; none of its nodes is available.")
+                raise
+
+    return Equipoise()

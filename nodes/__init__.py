@@ -1,0 +1,17 @@
+"""The pack's nodes. Importing this package imports none of them: :func:`all_nodes` does."""
+
+from __future__ import annotations
+
+import importlib
+from typing import Any
+
+MODULES = ("unconditional",)
+"""Files of this folder that hold nodes, in menu order; each ends with a list NODES. A new file is added here."""
+
+
+def all_nodes() -> list[type[Any]]:
+    """Import the files and return their node classes. Any failure is raised: half a pack is worse than none."""
+    found: list[type[Any]] = []
+    for name in MODULES:
+        found += importlib.import_module(f".{name}", __package__).NODES
+    return found

@@ -1,0 +1,28 @@
+"""Socket types of the pack and what every node's schema has in common."""
+
+from __future__ import annotations
+
+import dataclasses
+from typing import Any
+
+from comfy_api.latest import io
+
+Adp = io.Custom("EQUIPOISE_ADP")
+"""An attribute distribution predictor (models/adp.py)."""
+
+Target = io.Custom("EQUIPOISE_TARGET")
+"""A target distribution (methods/targets.py)."""
+
+Classifier = io.Custom("EQUIPOISE_CLASSIFIER")
+"""An attribute classifier (models/attribute_classifier.py)."""
+
+LOADERS = "equipoise/loaders"
+GUIDANCE = "equipoise/guidance"
+EVALUATION = "equipoise/evaluation"
+LATENT = "equipoise/latent"
+
+
+def schema(**arguments: Any) -> io.Schema:
+    """A node's schema; arguments that this host's ``io.Schema`` does not know (search_aliases on older ones) are left out."""
+    known = {field.name for field in dataclasses.fields(io.Schema)}
+    return io.Schema(**{name: value for name, value in arguments.items() if name in known})
