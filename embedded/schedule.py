@@ -11,13 +11,19 @@ from torch import Tensor
 TRAIN_STEPS = 1000
 
 Denoise = Callable[[Tensor, Tensor, dict[str, Any]], Tensor]
-"""unet(x, timesteps, transformer_options) -> noise."""
+"""unet(x, timesteps, transformer_options) -> velocity, sqrt(abar) eps - sqrt(1 - abar) x0 (Salimans & Ho 2022)."""
 
 
 def alphas_cumprod() -> Tensor:
     """Cumulative product of 1 - beta for guided-diffusion's "linear" schedule, beta 1e-4 to 2e-2. float32 [1000], from float64."""
     betas = torch.linspace(1e-4, 2e-2, TRAIN_STEPS, dtype=torch.float64)
     return torch.cumprod(1 - betas, dim=0).float()
+
+
+def velocity(clean: Tensor, noise: Tensor, t: int) -> Tensor:
+    """What the shipped networks are trained to predict: sqrt(abar_t) noise - sqrt(1 - abar_t) clean."""
+    abar = alphas_cumprod()[t]
+    return abar.sqrt() * noise - (1 - abar).sqrt() * clean
 
 
 def sigmas() -> Tensor:
@@ -42,7 +48,7 @@ def ddim(
     """Deterministic DDIM (Song et al. 2021, eq. 12 with eta 0).
 
     noise [B, C, H, W] standard normal -> sample of the same shape. ``patches`` goes into transformer_options beside ``sigmas`` [B] and
-    ``cond_or_uncond`` [0], as the host sends them; ``unet`` returns the predicted noise.
+    ``cond_or_uncond`` [0], as the host sends them.
     """
     abar = alphas_cumprod().to(noise.device)
     grid = ddim_timesteps(steps)
@@ -55,9 +61,9 @@ def ddim(
             "sample_sigmas": torch.cat([level[grid], level.new_zeros(1)]),
             "cond_or_uncond": [0],
         }
-        eps = unet(x, torch.full((x.shape[0],), float(t), device=x.device), options)
-        eps = eps[:, : x.shape[1]]
-        clean = (x - (1 - abar[t]).sqrt() * eps) / abar[t].sqrt()
+        v = unet(x, torch.full((x.shape[0],), float(t), device=x.device), options)
+        signal, sigma = abar[t].sqrt(), (1 - abar[t]).sqrt()
+        clean, eps = signal * x - sigma * v, sigma * x + signal * v
         following = abar[grid[i + 1]] if i + 1 < len(grid) else abar.new_ones(())
         x = following.sqrt() * clean + (1 - following).sqrt() * eps
         if on_step:

@@ -17,6 +17,8 @@ LABEL_KEY = "equipoise_class_label"
 """Key of a CONDITIONING entry's dictionary that holds (class index, number of classes of the model it was made for)."""
 
 SCHEDULES = ("linear", "cosine")
+PREDICTIONS = ("eps", "v")
+"""What the network states: the noise (guided-diffusion's models) or the velocity (Salimans & Ho 2022)."""
 
 
 @dataclass(frozen=True)
@@ -29,6 +31,7 @@ class AdmInfo:
     image_size: int
     multiple: int
     schedule: str
+    prediction: str
     num_classes: int | None
     null_label: int | None
     class_names: tuple[str, ...]
@@ -84,6 +87,9 @@ def read_info(name: str, config: AdmConfig, metadata: Mapping[str, str]) -> AdmI
     schedule = metadata.get("noise_schedule", "linear")
     if schedule not in SCHEDULES:
         raise ValueError(f"'{name}': its noise schedule is '{schedule}', and {' or '.join(SCHEDULES)} is known here.")
+    prediction = metadata.get("prediction", "eps")
+    if prediction not in PREDICTIONS:
+        raise ValueError(f"'{name}': its prediction is '{prediction}', and {' or '.join(PREDICTIONS)} is known here.")
     if whole("diffusion_steps", 1000) != 1000:
         raise ValueError(f"'{name}' was trained with {metadata['diffusion_steps']} diffusion steps, and only 1000 are supported.")
     multiple = config.downscale * ratio
@@ -105,6 +111,7 @@ def read_info(name: str, config: AdmConfig, metadata: Mapping[str, str]) -> AdmI
         image_size=image_size,
         multiple=multiple,
         schedule=schedule,
+        prediction=prediction,
         num_classes=config.num_classes,
         null_label=null_label,
         class_names=names,

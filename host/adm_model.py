@@ -101,10 +101,11 @@ class HostAdmUNet(AdmUNet):
 
 
 class AdmModel(comfy.model_base.BaseModel):
-    """The host's view of an ADM U-Net: noise prediction, guided-diffusion's schedule, pixels as latents."""
+    """The host's view of an ADM U-Net: noise or velocity prediction, guided-diffusion's schedule, pixels as latents."""
 
     def __init__(self, config: Any, network: AdmUNet, info: AdmInfo) -> None:
-        super().__init__(config, comfy.model_base.ModelType.EPS)
+        kinds = comfy.model_base.ModelType
+        super().__init__(config, kinds.V_PREDICTION if info.prediction == "v" else kinds.EPS)
         self.diffusion_model = network
         self.equipoise_info = info
 

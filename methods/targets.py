@@ -1,0 +1,174 @@
+"""Target distributions: what share of the images each class, or each cell of a joint table, is to have."""
+
+from __future__ import annotations
+
+import itertools
+import math
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+SEPARATOR = "/"
+"""Between the class names of a cell, as in "yes/long"."""
+
+
+@dataclass(frozen=True)
+class TargetDistribution:
+    """Shares over the product of one or more attributes' classes.
+
+    ``shares`` is row-major over ``classes`` (the last attribute runs fastest), not negative, and sums to 1. ``notes`` says in words what was
+    done to the weights that the user gave.
+    """
+
+    attributes: tuple[str, ...]
+    classes: tuple[tuple[str, ...], ...]
+    shares: tuple[float, ...]
+    notes: tuple[str, ...] = ()
+
+    def __post_init__(self) -> None:
+        if len(self.shares) != math.prod(len(c) for c in self.classes) or len(self.attributes) != len(self.classes):
+            raise ValueError(f"a target needs one share per cell: {len(self.shares)} shares for classes {self.classes}.")
+        if any(s < 0 for s in self.shares) or abs(sum(self.shares) - 1) > 1e-6:
+            raise ValueError(f"the shares of a target are not negative and sum to 1; met {self.shares}.")
+
+    @property
+    def cells(self) -> list[tuple[str, ...]]:
+        """Class names of every cell, in the order of ``shares``."""
+        return list(itertools.product(*self.classes))
+
+    @property
+    def names(self) -> list[str]:
+        """Cells as text, "yes/long"."""
+        return [SEPARATOR.join(cell) for cell in self.cells]
+
+    def marginal(self, attribute: str) -> dict[str, float]:
+        """Share of every class of one attribute."""
+        i = self.attributes.index(attribute)
+        totals = dict.fromkeys(self.classes[i], 0.0)
+        for cell, share in zip(self.cells, self.shares, strict=True):
+            totals[cell[i]] += share
+        return totals
+
+    def cell_classes(self, cell: int) -> dict[str, int]:
+        """Class index per attribute of a cell."""
+        indices = []
+        for classes in reversed(self.classes):
+            cell, index = divmod(cell, len(classes))
+            indices.append(index)
+        return dict(zip(self.attributes, reversed(indices), strict=True))
+
+    def reordered(self, known: Mapping[str, Sequence[str]]) -> TargetDistribution:
+        """The same target over another's class order, e.g. an ADP's or a classifier's.
+
+        Classes that the target does not name get share 0. Raises ValueError for an attribute or class that is not known.
+        """
+        for attribute, classes in zip(self.attributes, self.classes, strict=True):
+            _check_known(attribute, classes, known)
+        order = tuple(tuple(known[a]) for a in self.attributes)
+        given = dict(zip(self.cells, self.shares, strict=True))
+        shares = tuple(given.get(cell, 0.0) for cell in itertools.product(*order))
+        return TargetDistribution(self.attributes, order, shares, self.notes)
+
+    def __str__(self) -> str:
+        cells = ", ".join(f"{n}={s:.4g}" for n, s in zip(self.names, self.shares, strict=True))
+        return f"{' x '.join(self.attributes)}: {cells}"
+
+
+def _check_known(attribute: str, classes: Sequence[str], known: Mapping[str, Sequence[str]]) -> None:
+    if attribute not in known:
+        raise ValueError(f"the target names the attribute '{attribute}', which is not known here; known: {', '.join(known)}.")
+    unknown = [c for c in classes if c not in known[attribute]]
+    if unknown:
+        raise ValueError(
+            f"the target names the class '{unknown[0]}' of '{attribute}', which is not known here; known: {', '.join(known[attribute])}."
+        )
+
+
+def normalise(weights: Sequence[float]) -> tuple[tuple[float, ...], tuple[str, ...]]:
+    """Weights -> shares that sum to 1, and a note where they did not. Raises ValueError for negative, non-finite or all-zero weights."""
+    if any(not math.isfinite(w) or w < 0 for w in weights):
+        raise ValueError(f"weights of a target are finite and not negative; met {', '.join(f'{w:g}' for w in weights)}: mend the one below 0.")
+    total = sum(weights)
+    if total <= 0:
+        raise ValueError("all the weights of the target are 0: give at least one class a weight above 0.")
+    shares = tuple(w / total for w in weights)
+    note = () if abs(total - 1) < 1e-6 else (f"the weights sum to {total:g} and were divided by it",)
+    return shares, note
+
+
+def make_target(weights: Mapping[str, Mapping[str, float]]) -> TargetDistribution:
+    """A target from weights per attribute; several attributes are taken as independent (product of the marginals)."""
+    attributes, classes, marginals, notes = [], [], [], []
+    for attribute, given in weights.items():
+        shares, note = normalise(list(given.values()))
+        attributes.append(attribute)
+        classes.append(tuple(given))
+        marginals.append(shares)
+        notes += [f"{attribute}: {n}" for n in note]
+    shares = tuple(math.prod(cell) for cell in itertools.product(*marginals))
+    return TargetDistribution(tuple(attributes), tuple(classes), shares, tuple(notes))
+
+
+_WEIGHT = re.compile(r"^\s*(?P<name>[^=]+?)\s*=\s*(?P<value>[-+0-9.eE%]+)\s*$")
+
+
+def _read_weights(text: str, names: Sequence[str], what: str) -> tuple[list[float], list[str]]:
+    """Weights in the order of ``names``. Those left out share equally what is left to 1 (or 100%), or get 0 where nothing is left."""
+    if text.strip().lower() in ("uniform", "balanced", "even"):
+        return [1 / len(names)] * len(names), []
+    given: dict[str, float] = {}
+    for part in filter(str.strip, re.split(r"[,\n]", text)):
+        match = _WEIGHT.match(part)
+        if not match:
+            raise ValueError(f"'{part.strip()}' is not a weight: write NAME=NUMBER, for instance {names[0]}=0.5.")
+        name, value = match["name"], match["value"]
+        if name not in names:
+            raise ValueError(f"{what} has no '{name}'; known: {', '.join(names)}.")
+        if name in given:
+            raise ValueError(f"{what}: '{name}' is given twice.")
+        try:
+            given[name] = float(value.removesuffix("%")) / (100 if value.endswith("%") else 1)
+        except ValueError:
+            raise ValueError(f"'{value}' is not a number: write {name}=0.5 or {name}=50%.") from None
+    if not given:
+        raise ValueError(f"{what}: no weights given; write for instance '{names[0]}=0.5' or 'uniform'.")
+    missing = [n for n in names if n not in given]
+    left = 1 - sum(given.values())
+    notes = []
+    if missing:
+        each = left / len(missing) if left > 1e-9 else 0.0
+        notes.append(f"{', '.join(missing)} not given: {each:g} each")
+        given |= dict.fromkeys(missing, each)
+    return [given[n] for n in names], notes
+
+
+def parse_target(text: str, known: Mapping[str, Sequence[str]]) -> TargetDistribution:
+    """Read a target from text.
+
+    ``eyeglasses: yes=0.5, no=0.5`` is one attribute; several, separated by ``;``, are independent; ``eyeglasses x hair: yes/long=0.4, ...``
+    is a joint table; ``uniform`` stands for equal shares. Classes left out share what is left. Weights need not sum to 1.
+
+    ``known``: attribute -> classes in order. Raises ValueError for what is not known or not understood.
+    """
+    tables: list[TargetDistribution] = []
+    for part in filter(str.strip, text.split(";")):
+        head, colon, tail = part.partition(":")
+        if not colon:
+            raise ValueError(f"'{part.strip()}' is not a target: write ATTRIBUTE: CLASS=SHARE, ..., for instance 'eyeglasses: yes=0.5, no=0.5'.")
+        attributes = tuple(a.strip() for a in re.split(r"\s+x\s+|\*", head.strip()))
+        for attribute in attributes:
+            _check_known(attribute, (), known)
+        if len(set(attributes)) != len(attributes):
+            raise ValueError(f"'{head.strip()}' names an attribute twice.")
+        classes = tuple(tuple(known[a]) for a in attributes)
+        names = [SEPARATOR.join(cell) for cell in itertools.product(*classes)]
+        weights, notes = _read_weights(tail, names, f"'{' x '.join(attributes)}'")
+        shares, more = normalise(weights)
+        tables.append(TargetDistribution(attributes, classes, shares, (*notes, *more)))
+    if not tables:
+        raise ValueError("the target is empty: write for instance 'eyeglasses: yes=0.5, no=0.5'.")
+    attributes = tuple(a for t in tables for a in t.attributes)
+    if len(set(attributes)) != len(attributes):
+        raise ValueError("an attribute stands in two parts of the target: write it once, or as one joint table 'A x B: ...'.")
+    shares = tuple(math.prod(cell) for cell in itertools.product(*(t.shares for t in tables)))
+    return TargetDistribution(attributes, tuple(c for t in tables for c in t.classes), shares, tuple(n for t in tables for n in t.notes))

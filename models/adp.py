@@ -1,0 +1,229 @@
+"""Attribute Distribution Predictor: reads what an image will show off one U-Net call, and holds the calibrated moves of each attribute.
+
+After Balancing Act (Parihar et al., CVPR 2024), section 4, with what that leaves open decided: features are pooled to a 4x4 grid, normalised
+by noise level and read together with the log-SNR, so that one file serves every scheduler, step count and image size.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from .files import read_safetensors, write_safetensors
+
+FORMAT, FORMAT_VERSION = "equipoise-adp", "1"
+GRID = 4
+MIDDLE = "middle"
+KINDS = ("mlp", "linear")
+
+
+def log_snr(sigma: Tensor | float) -> Tensor:
+    """log-SNR of a noise level: -2 ln(sigma), the signal having unit scale (Kingma et al. 2021). float32, the shape of ``sigma``."""
+    return -2.0 * torch.log(torch.as_tensor(sigma, dtype=torch.float32).clamp(min=1e-8))
+
+
+def pool(h: Tensor) -> Tensor:
+    """h [B, C, H, W] of any size -> float32 [B, C, 4, 4] by adaptive averaging."""
+    h = h.float()
+    return h if tuple(h.shape[-2:]) == (GRID, GRID) else F.adaptive_avg_pool2d(h, GRID)
+
+
+def interpolation(knots: Tensor, at: Tensor) -> tuple[Tensor, Tensor]:
+    """Linear interpolation between ascending knots [T] at values [B], clamped at both ends: lower index int64 [B] and upper weight [B]."""
+    if len(knots) == 1:
+        return torch.zeros_like(at, dtype=torch.long), torch.zeros_like(at)
+    low = (torch.searchsorted(knots, at.contiguous(), right=True) - 1).clamp(0, len(knots) - 2)
+    weight = (at - knots[low]) / (knots[low + 1] - knots[low])
+    return low, weight.clamp(0, 1)
+
+
+def at_level(table: Tensor, knots: Tensor, at: Tensor) -> Tensor:
+    """Values of a table [T, ...] over knots [T], interpolated at log-SNR [B]: [B, ...]."""
+    low, weight = interpolation(knots, at)
+    high = (low + 1).clamp(max=len(knots) - 1)
+    return torch.lerp(table[low], table[high], weight.view(-1, *[1] * (table.ndim - 1)).to(table.dtype))
+
+
+@dataclass(frozen=True)
+class Move:
+    """How images are moved to the classes of one attribute, as calibrated.
+
+    ``site``: "middle" (the middle block's output) or "output.N" (the output of up block N). ``knots``: ascending log-SNR [T].
+    ``vectors`` [T, K, R, C, 4, 4]: unit-free directions to class k; R is 1, or K where the move depends on what the image is read as now.
+    Scaled so that the longest vector of a knot has L2 norm 1. ``sizes`` [T, K]: signed lengths in units of the norm of h.
+    ``assign``: "reading" (least change by the ADP's reading at the window's first call) or "seeded".
+    """
+
+    site: str
+    knots: Tensor
+    vectors: Tensor
+    sizes: Tensor
+    assign: str = "reading"
+    source: str = "learned"
+
+    @property
+    def window(self) -> tuple[float, float]:
+        """Lowest and highest log-SNR at which a size differs from 0; (inf, -inf) where none does."""
+        active = (self.sizes != 0).any(dim=1).nonzero().flatten()
+        if not len(active):
+            return math.inf, -math.inf
+        # A knot's influence reaches to its neighbours, where interpolation brings it to 0.
+        low, high = int(active[0]), int(active[-1])
+        return float(self.knots[max(low - 1, 0)]), float(self.knots[min(high + 1, len(self.knots) - 1)])
+
+    def to(self, device: torch.device) -> Move:
+        """The same on a device, in float32."""
+        return Move(
+            self.site, self.knots.float().to(device), self.vectors.float().to(device), self.sizes.float().to(device), self.assign, self.source
+        )
+
+
+class AttributePredictor(nn.Module):
+    """ADP over any number of attributes with any number of classes each.
+
+    ``kind`` "mlp": one hidden layer, modulated by the log-SNR; "linear": the paper's, one affine map per noise level (interpolated between
+    levels). Buffers: ``knots`` [T] ascending log-SNR, ``mean`` and ``std`` [T, C] of the pooled features, ``temperature.A`` [T] per attribute.
+    """
+
+    def __init__(
+        self,
+        attributes: Mapping[str, tuple[str, ...]],
+        channels: int,
+        knots: Tensor,
+        kind: str = "mlp",
+        hidden: int = 96,
+    ) -> None:
+        super().__init__()
+        if kind not in KINDS:
+            raise ValueError(f"an ADP is of kind {' or '.join(KINDS)}, not '{kind}'.")
+        self.attributes = {k: tuple(v) for k, v in attributes.items()}
+        self.channels, self.kind, self.hidden = channels, kind, hidden
+        self.register_buffer("knots", knots.float())
+        self.register_buffer("mean", torch.zeros(len(knots), channels))
+        self.register_buffer("std", torch.ones(len(knots), channels))
+        self.temperature = nn.ParameterDict({a: nn.Parameter(torch.ones(len(knots)), requires_grad=False) for a in self.attributes})
+        width, outputs = channels * GRID * GRID, sum(len(c) for c in self.attributes.values())
+        if kind == "linear":
+            self.weight = nn.Parameter(torch.zeros(len(knots), outputs, width))
+            self.bias = nn.Parameter(torch.zeros(len(knots), outputs))
+        else:
+            self.project = nn.Linear(width, hidden)
+            self.modulate = nn.Sequential(nn.Linear(32, 64), nn.SiLU(), nn.Linear(64, 2 * hidden))
+            self.mix = nn.Linear(hidden, hidden)
+            self.read = nn.Linear(hidden, outputs)
+
+    def normalise(self, pooled: Tensor, level: Tensor) -> Tensor:
+        """pooled [B, C, 4, 4], log-SNR [B] -> the same shape, mean 0 and standard deviation 1 per channel at every noise level."""
+        mean, std = at_level(self.mean, self.knots, level), at_level(self.std, self.knots, level)
+        return (pooled - mean[:, :, None, None]) / std[:, :, None, None].clamp(min=1e-6)
+
+    def forward(self, pooled: Tensor, level: Tensor) -> dict[str, Tensor]:
+        """pooled float32 [B, C, 4, 4], log-SNR float32 [B] -> calibrated logits, attribute -> [B, K]. ValueError for a wrong width."""
+        if pooled.shape[1] != self.channels:
+            raise ValueError(
+                f"this ADP reads features of {self.channels} channels and met {pooled.shape[1]}: it was made for another diffusion model. "
+                "Load an ADP that was trained on the connected model."
+            )
+        x = self.normalise(pooled, level).flatten(1)
+        if self.kind == "linear":
+            low, weight = interpolation(self.knots, level)
+            out = x.new_empty(len(x), self.bias.shape[1])
+            # By level, not by row: the weights of a level may be hundreds of megabytes, so they are not gathered per row.
+            for i in low.unique().tolist():
+                rows = low == i
+                w = weight[rows, None]
+                here = F.linear(x[rows], self.weight[i], self.bias[i])
+                j = min(i + 1, len(self.knots) - 1)
+                out[rows] = here if j == i else torch.lerp(here, F.linear(x[rows], self.weight[j], self.bias[j]), w)
+        else:
+            scale, shift = self.modulate(level_embedding(level)).chunk(2, dim=-1)
+            z = F.gelu(self.project(x) * (1 + scale) + shift)
+            out = self.read(z + F.gelu(self.mix(z)))
+        parts = out.split([len(c) for c in self.attributes.values()], dim=-1)
+        return {a: part / at_level(self.temperature[a], self.knots, level)[:, None] for a, part in zip(self.attributes, parts, strict=True)}
+
+
+def level_embedding(level: Tensor) -> Tensor:
+    """Sinusoids of the log-SNR [B] (about -10 to 10): [B, 32]."""
+    freqs = torch.exp(torch.linspace(math.log(0.05), math.log(2.0), 16, device=level.device))
+    args = level[:, None] * freqs[None]
+    return torch.cat([torch.sin(args), torch.cos(args)], dim=-1)
+
+
+@dataclass(frozen=True)
+class AdpFile:
+    """An ADP with its moves and what its file says of it."""
+
+    predictor: AttributePredictor
+    moves: dict[str, Move]
+    base_model: str
+    info: dict[str, Any] = field(default_factory=dict)
+
+    @property
+    def attributes(self) -> dict[str, tuple[str, ...]]:
+        return self.predictor.attributes
+
+    @property
+    def site_channels(self) -> dict[str, int]:
+        """Feature width by site: what a model must have at each of them."""
+        return {MIDDLE: self.predictor.channels, **{m.site: m.vectors.shape[3] for m in self.moves.values()}}
+
+
+def save_adp(file: AdpFile, path: str | os.PathLike[str]) -> None:
+    """Write an ADP as fp16 safetensors (knots, statistics, temperatures and sizes in fp32)."""
+    exact = ("knots", "mean", "std", "temperature")
+    tensors = {f"adp.{k}": v if k.startswith(exact) else v.half() for k, v in file.predictor.state_dict().items()}
+    for attribute, move in file.moves.items():
+        tensors[f"move.{attribute}.knots"] = move.knots.float()
+        tensors[f"move.{attribute}.vectors"] = move.vectors.half()
+        tensors[f"move.{attribute}.sizes"] = move.sizes.float()
+    p = file.predictor
+    meta = {
+        "format": FORMAT,
+        "format_version": FORMAT_VERSION,
+        "base_model": file.base_model,
+        "site": MIDDLE,
+        "kind": p.kind,
+        "channels": str(p.channels),
+        "hidden": str(p.hidden),
+        "normalisation": "mean and standard deviation per channel of the 4x4 pooled features, interpolated over log-SNR",
+        "attributes": json.dumps({k: list(v) for k, v in p.attributes.items()}),
+        "moves": json.dumps({a: {"site": m.site, "assign": m.assign, "source": m.source} for a, m in file.moves.items()}),
+        "info": json.dumps(file.info),
+    }
+    write_safetensors(path, tensors, meta)
+
+
+def load_adp(path: str | os.PathLike[str]) -> AdpFile:
+    """Load what :func:`save_adp` wrote, in float32 on the CPU. Raises ValueError, in a sentence, where the file is of another kind."""
+    name = os.path.basename(os.fspath(path))
+    tensors, meta = read_safetensors(path)
+    if meta.get("format") != FORMAT:
+        raise ValueError(
+            f"'{name}' is not an ADP: its metadata says format={meta.get('format')!r}, expected {FORMAT!r}. "
+            "Choose a file from models/equipoise/adp that Equipoise trained."
+        )
+    if meta.get("format_version") != FORMAT_VERSION:
+        raise ValueError(f"'{name}' has ADP format version {meta.get('format_version')!r}; this Equipoise reads '{FORMAT_VERSION}': update Equipoise.")
+    missing = [k for k in ("base_model", "attributes", "channels", "kind", "moves") if k not in meta]
+    if missing:
+        raise ValueError(f"'{name}' lacks the metadata {', '.join(missing)}, without which an ADP cannot be fitted to a model: train or download it again.")
+    try:
+        attributes = {k: tuple(v) for k, v in json.loads(meta["attributes"]).items()}
+        predictor = AttributePredictor(attributes, int(meta["channels"]), tensors["adp.knots"], meta["kind"], int(meta.get("hidden", 96)))
+        predictor.load_state_dict({k.removeprefix("adp."): v.float() for k, v in tensors.items() if k.startswith("adp.")})
+        moves = {
+            a: Move(m["site"], tensors[f"move.{a}.knots"], tensors[f"move.{a}.vectors"].float(), tensors[f"move.{a}.sizes"], m["assign"], m["source"])
+            for a, m in json.loads(meta["moves"]).items()
+        }
+    except (KeyError, TypeError, ValueError, RuntimeError) as error:
+        raise ValueError(f"'{name}' does not fit its own metadata ({error}): the file is damaged or was edited.") from error
+    return AdpFile(predictor.eval().requires_grad_(False), moves, meta["base_model"], json.loads(meta.get("info", "{}")))
