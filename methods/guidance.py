@@ -98,6 +98,20 @@ class GuidanceRun:
             return self._soft_step(h, rows, level) if site == MIDDLE else h
         return self._quota_step(site, h, rows, level)
 
+    def summary(self) -> GuidanceRun:
+        """What is worth keeping of a run when it ends: cells, counts and readings, no features and no weights."""
+        kept = GuidanceRun(self.adp, self.settings)
+        kept.cells, kept.counts, kept.readings = self.cells, self.counts, self.readings
+        return kept
+
+    def release(self) -> None:
+        """Drop the tensors; the run ends here."""
+        self._predictor, self._moves, self._read = None, {}, {}
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> GuidanceRun:
+        # The host may copy its options deeply; a run is one thing, with one state.
+        return self
+
     # -- readings ---------------------------------------------------------------------------------------------------------------------
 
     def _prepare(self, device: torch.device) -> None:

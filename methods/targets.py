@@ -172,3 +172,37 @@ def parse_target(text: str, known: Mapping[str, Sequence[str]]) -> TargetDistrib
         raise ValueError("an attribute stands in two parts of the target: write it once, or as one joint table 'A x B: ...'.")
     shares = tuple(math.prod(cell) for cell in itertools.product(*(t.shares for t in tables)))
     return TargetDistribution(attributes, tuple(c for t in tables for c in t.classes), shares, tuple(n for t in tables for n in t.notes))
+
+
+PRESETS = ("weights", "uniform")
+
+
+def target_from_form(attributes: str, preset: str, weights: str, known: Mapping[str, Sequence[str]] | None) -> TargetDistribution:
+    """A target from what a form holds: ``attributes`` "A" or "A x B", a preset, and weights "yes=0.5, no=0.5" or "yes/long=0.4, ...".
+
+    ``known`` (attribute -> classes) is what the connected ADP or classifier knows; without it the classes are those that ``weights`` names, in
+    that order. Raises ValueError for what is not understood, not known, negative or all zero.
+    """
+    names = [a.strip() for a in re.split(r"\s+x\s+|\*", attributes.strip())]
+    if not all(names):
+        raise ValueError("the target names no attribute: write one, for instance eyeglasses, or two as 'eyeglasses x hair'.")
+    if known is None:
+        cells = [part.split("=")[0].strip() for part in re.split(r"[,\n]", weights) if part.strip()]
+        split = [cell.split(SEPARATOR) for cell in cells]
+        if not cells or any(len(parts) != len(names) for parts in split):
+            raise ValueError(
+                f"the weights have to name the classes, as {'yes=0.5, no=0.5' if len(names) == 1 else 'yes/long=0.25, ...'} for {attributes.strip()}; "
+                f"met '{weights.strip()}'. Or connect an ADP, which knows its classes."
+            )
+        known = {name: tuple(dict.fromkeys(parts[i].strip() for parts in split)) for i, name in enumerate(names)}
+    text = "uniform" if preset == "uniform" else weights
+    return parse_target(f"{' x '.join(names)}: {text}", known)
+
+
+def product(first: TargetDistribution, second: TargetDistribution) -> TargetDistribution:
+    """Joint target of two independent ones. Raises ValueError where they share an attribute."""
+    both = set(first.attributes) & set(second.attributes)
+    if both:
+        raise ValueError(f"both targets speak of '{both.pop()}': join targets over different attributes.")
+    shares = tuple(a * b for a in first.shares for b in second.shares)
+    return TargetDistribution(first.attributes + second.attributes, first.classes + second.classes, shares, first.notes + second.notes)

@@ -176,6 +176,17 @@ class AdpFile:
         """Feature width by site: what a model must have at each of them."""
         return {MIDDLE: self.predictor.channels, **{m.site: m.vectors.shape[3] for m in self.moves.values()}}
 
+    def text(self) -> str:
+        """What the file says of itself, a line each."""
+        lines = [f"ADP for {self.base_model} ({self.predictor.kind}, {self.predictor.channels} channels)"]
+        for attribute, classes in self.attributes.items():
+            move = self.moves.get(attribute)
+            how = f"moved at {move.site} over log-SNR {move.window[0]:.1f} to {move.window[1]:.1f}" if move else "read only"
+            lines.append(f"{attribute}: {', '.join(classes)} ({how})")
+        if "accuracy_mid" in self.info:
+            lines.append(f"held-out accuracy in the middle of the window: {json.dumps(self.info['accuracy_mid'])}")
+        return "\n".join(lines)
+
 
 def save_adp(file: AdpFile, path: str | os.PathLike[str]) -> None:
     """Write an ADP as fp16 safetensors (knots, statistics, temperatures and sizes in fp32)."""

@@ -1,0 +1,98 @@
+"""Distribution guidance as a patch of a host MODEL.
+
+The patch and the wrapper are closures over immutable settings; what a run needs is made when sampling starts, lives in a clone of the
+transformer options, and is dropped in ``finally``.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable
+from typing import Any
+
+import comfy.model_patcher
+import torch
+from comfy.patcher_extension import WrappersMP
+from torch import Tensor
+
+from ..methods.fit_moves import block_site
+from ..methods.guidance import GuidanceRun, GuidanceSettings
+from ..methods.rows import CONDITIONAL, UNCONDITIONAL
+from ..models.adp import AdpFile
+from .sites import check_fit
+
+KEY = "equipoise_guidance"
+log = logging.getLogger("equipoise")
+
+
+class _Handle:
+    """Names one guidance node's run; the host may copy options deeply, and a handle stays itself."""
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> _Handle:
+        return self
+
+
+def apply_guidance(model: Any, adp: AdpFile, settings: GuidanceSettings, on_finish: Callable[[GuidanceRun], None] | None = None) -> Any:
+    """A clone of MODEL that is guided; the original is left as it was. ``on_finish`` gets the run's state when sampling ended well.
+
+    With strength 0 or an empty window the clone carries no patch at all. Raises ValueError where the ADP does not fit the model.
+    """
+    check_fit(model, adp)
+    GuidanceRun(adp, settings)  # refuses a target that this ADP does not know now, not in the middle of a queue
+    clone = model.clone()
+    if settings.strength == 0 or settings.sigma_start < settings.sigma_end:
+        return clone
+    handle = _Handle()
+
+    def patch(h: Tensor, skip: Tensor, options: dict[str, Any]) -> tuple[Tensor, Tensor]:
+        run = options.get(KEY, {}).get(handle)
+        site = block_site(options["block"])
+        if run is None or site not in run.sites:
+            return h, skip
+        return run.edit(site, h, options, options[KEY].get("roles")), skip
+
+    def outer_sample(executor: Any, *args: Any, **kwargs: Any) -> Any:
+        guider = executor.class_obj
+        original = guider.model_options
+        run = GuidanceRun(adp, settings)
+        try:
+            guider.model_options = comfy.model_patcher.create_model_options_clone(original)
+            options = guider.model_options.setdefault("transformer_options", {})
+            options[KEY] = {**options.get(KEY, {}), handle: run, "roles": conditioning_roles(guider)}
+            result = executor(*args, **kwargs)
+            if on_finish:
+                on_finish(run)
+            return result
+        finally:
+            guider.model_options = original
+            run.release()
+
+    clone.set_model_output_block_patch(torch.compiler.disable(patch))
+    # First in the list: later patches (FreeU) change h in place, and the readings belong to the network's own h.
+    patches = clone.model_options["transformer_options"]["patches"]["output_block_patch"]
+    patches.insert(0, patches.pop())
+    clone.add_wrapper_with_key(WrappersMP.OUTER_SAMPLE, KEY, outer_sample)
+    return clone
+
+
+def conditioning_roles(guider: Any) -> dict[Any, str]:
+    """Role of every conditioning by its uuid, as guiders name them; conditionings that stand on both sides are left out."""
+    roles: dict[Any, str] = {}
+    twice = set()
+    for name, conds in (getattr(guider, "conds", None) or {}).items():
+        role = UNCONDITIONAL if "negative" in name else CONDITIONAL
+        for cond in conds:
+            uuid = cond.get("uuid") if isinstance(cond, dict) else None
+            if uuid is None:
+                continue
+            if roles.setdefault(uuid, role) != role:
+                twice.add(uuid)
+    return {uuid: role for uuid, role in roles.items() if uuid not in twice}
+
+
+def window_sigmas(model: Any, start_percent: float, end_percent: float) -> tuple[float, float]:
+    """(sigma_start, sigma_end) of a window given as shares of the sampling steps, 0 to 1. Empty (start below end) where it is empty."""
+    if start_percent >= end_percent:
+        return 0.0, float("inf")
+    sampling = model.get_model_object("model_sampling")
+    return float(sampling.percent_to_sigma(start_percent)), float(sampling.percent_to_sigma(end_percent))

@@ -1,0 +1,50 @@
+"""Feature sites of a host MODEL: which there are, how wide they are, and what kind of model it is."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from ..models.adp import MIDDLE, AdpFile
+
+_FAMILIES = {"SD15": "sd15", "SD15_instructpix2pix": "sd15", "SDXL": "sdxl", "SSD1B": "ssd1b", "Segmind_Vega": "segmind-vega", "SDXLRefiner": "sdxl-refiner"}
+
+
+def base_model(model: Any) -> str | None:
+    """Name of the family that a MODEL belongs to, as ADP files call it; None where it is not known."""
+    info = getattr(model.model, "equipoise_info", None)
+    if info is not None:
+        return getattr(info, "base_model", None) or None
+    return _FAMILIES.get(type(getattr(model.model, "model_config", None)).__name__)
+
+
+def site_channels(model: Any) -> dict[str, int]:
+    """Width of every site of a MODEL: "middle" and "output.N". Raises ValueError where the model is no U-Net with a middle block."""
+    network = getattr(model.model, "diffusion_model", None)
+    if not hasattr(network, "middle_block") or not hasattr(network, "output_blocks"):
+        raise ValueError(
+            f"this MODEL ({type(network).__name__}) has no U-Net middle block, which distribution guidance reads: use an SD1.5, SDXL or "
+            "unconditional U-Net; diffusion transformers (SD3, FLUX) have none."
+        )
+    widths = {MIDDLE: network.middle_block[0].out_layers[3].out_channels}
+    for i, block in enumerate(network.output_blocks):
+        widths[f"output.{i}"] = block[0].out_layers[3].out_channels
+    return widths
+
+
+def check_fit(model: Any, adp: AdpFile) -> None:
+    """Raise ValueError, in a sentence, where an ADP was not made for a MODEL."""
+    found = base_model(model)
+    if found and adp.base_model and found != adp.base_model:
+        raise ValueError(
+            f"this ADP was made for '{adp.base_model}' and the connected MODEL is '{found}': load the ADP that belongs to the model, or "
+            "train one for it."
+        )
+    widths = site_channels(model)
+    for site, channels in adp.site_channels.items():
+        if site not in widths:
+            raise ValueError(f"this ADP acts at '{site}', and the connected MODEL has only {', '.join(widths)}: load an ADP made for this model.")
+        if widths[site] != channels:
+            raise ValueError(
+                f"this ADP expects {channels} channels at '{site}' (it was made for '{adp.base_model}') and the connected MODEL has "
+                f"{widths[site]}: load an ADP made for this model."
+            )
