@@ -17,16 +17,24 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 NORM_GROUPS = 32
+REQUIRED = (
+    "time_embed.0.weight",
+    "input_blocks.0.0.weight",
+    "input_blocks.1.0.emb_layers.1.weight",
+    "middle_block.1.qkv.weight",
+    "out.2.weight",
+)
+"""Weights that tell an ADM U-Net from other networks; all have to be there."""
 
 
 @dataclass(frozen=True)
 class AdmConfig:
-    """Shape of an ADM U-Net. ``attention`` holds, per level, whether its blocks carry attention."""
+    """Shape of an ADM U-Net. ``attention`` holds, per level, whether its blocks carry attention; ``channel_mult`` may be a half."""
 
     in_channels: int
     out_channels: int
     model_channels: int
-    channel_mult: tuple[int, ...]
+    channel_mult: tuple[float, ...]
     num_res_blocks: int
     attention: tuple[bool, ...]
     num_classes: int | None = None
@@ -47,7 +55,11 @@ class AdmConfig:
 
     @property
     def middle_channels(self) -> int:
-        return self.model_channels * self.channel_mult[-1]
+        return self.width(self.levels - 1)
+
+    def width(self, level: int) -> int:
+        """Channels of a level."""
+        return int(self.model_channels * self.channel_mult[level])
 
     @property
     def learned_sigma(self) -> bool:
@@ -208,13 +220,13 @@ class AdmUNet(nn.Module):
         def attn(channels: int) -> AttentionBlock:
             return AttentionBlock(channels, c.heads(channels), c.new_attention_order, ops, **kw)
 
-        ch = mc * c.channel_mult[0]
+        ch = c.width(0)
         self.input_blocks = nn.ModuleList([Stage(ops.Conv2d(c.in_channels, ch, 3, padding=1, **kw))])
         skips = [ch]
-        for level, mult in enumerate(c.channel_mult):
+        for level in range(c.levels):
             for _ in range(c.num_res_blocks):
-                layers: list[nn.Module] = [res(ch, mc * mult)]
-                ch = mc * mult
+                layers: list[nn.Module] = [res(ch, c.width(level))]
+                ch = c.width(level)
                 if c.attention[level]:
                     layers.append(attn(ch))
                 self.input_blocks.append(Stage(*layers))
@@ -224,10 +236,10 @@ class AdmUNet(nn.Module):
                 skips.append(ch)
         self.middle_block = Stage(res(ch, ch), attn(ch), res(ch, ch))
         self.output_blocks = nn.ModuleList()
-        for level, mult in reversed(list(enumerate(c.channel_mult))):
+        for level in reversed(range(c.levels)):
             for i in range(c.num_res_blocks + 1):
-                layers = [res(ch + skips.pop(), mc * mult)]
-                ch = mc * mult
+                layers = [res(ch + skips.pop(), c.width(level))]
+                ch = c.width(level)
                 if c.attention[level]:
                     layers.append(attn(ch))
                 if level and i == c.num_res_blocks:
@@ -290,7 +302,7 @@ class AdmUNet(nn.Module):
             skip = _add_control(skips.pop(), control, "output")
             for patch in patches.get("output_block_patch", ()):
                 h, skip = patch(h, skip, options)
-            h = block(torch.cat([h, skip], dim=1), emb)
+            h = block(h if skip is None else torch.cat([h, skip], dim=1), emb)
         return self.out(h)
 
 
@@ -300,6 +312,23 @@ def _indices(state_dict: Mapping[str, Tensor], prefix: str) -> int:
     return max(found) + 1 if found else 0
 
 
+def _positive(metadata: Mapping[str, str], key: str) -> int | None:
+    """A whole number from the metadata; None where it is absent, 0 or -1 (guided-diffusion's word for "not used")."""
+    try:
+        value = int(metadata.get(key, -1))
+    except ValueError:
+        raise ValueError(f"the metadata '{key}' should be a whole number and is '{metadata[key]}'; correct the file.") from None
+    return value if value > 0 else None
+
+
+def _flag(metadata: Mapping[str, str], key: str) -> bool:
+    """A truth value from the metadata, False where it is absent."""
+    text = str(metadata.get(key, "false")).lower()
+    if text not in ("true", "false"):
+        raise ValueError(f"the metadata '{key}' should be 'true' or 'false' and is '{text}'; correct the file.")
+    return text == "true"
+
+
 def read_config(state_dict: Mapping[str, Tensor], metadata: Mapping[str, str] | None = None) -> AdmConfig:
     """Read an ADM U-Net's configuration off its weights, and off ``metadata`` what weights cannot tell.
 
@@ -307,7 +336,7 @@ def read_config(state_dict: Mapping[str, Tensor], metadata: Mapping[str, str] | 
     ("true"/"false", default legacy). Raises ValueError where the weights are not those of an ADM U-Net.
     """
     meta = dict(metadata or {})
-    for key in ("time_embed.0.weight", "input_blocks.0.0.weight", "middle_block.1.qkv.weight", "out.2.weight"):
+    for key in REQUIRED:
         if key not in state_dict:
             raise ValueError(
                 f"not an ADM (guided-diffusion) U-Net: the weight '{key}' is missing. Expected a checkpoint of that family, "
@@ -333,12 +362,13 @@ def read_config(state_dict: Mapping[str, Tensor], metadata: Mapping[str, str] | 
     mults, attention = [], []
     for level in range(levels):
         i = 1 + level * (num_res_blocks + 1)
-        width = state_dict[f"input_blocks.{i}.0.out_layers.3.weight"].shape[0]
-        mults.append(width // model_channels)
+        last = f"input_blocks.{i}.0.out_layers.3.weight"
+        if last not in state_dict:
+            raise ValueError(f"not a whole ADM U-Net: the weight '{last}' is missing; convert or download the file again.")
+        width = state_dict[last].shape[0]
+        mults.append(width // model_channels if width % model_channels == 0 else width / model_channels)
         attention.append(f"input_blocks.{i}.1.qkv.weight" in state_dict)
-    emb_out = state_dict["middle_block.0.emb_layers.1.weight"].shape[0]
-    heads = int(meta["num_heads"]) if int(meta.get("num_heads", -1)) > 0 else None
-    head_channels = int(meta["num_head_channels"]) if int(meta.get("num_head_channels", -1)) > 0 else None
+    heads, head_channels = _positive(meta, "num_heads"), _positive(meta, "num_head_channels")
     label = state_dict.get("label_emb.weight")
     return AdmConfig(
         in_channels=first.shape[1],
@@ -348,11 +378,11 @@ def read_config(state_dict: Mapping[str, Tensor], metadata: Mapping[str, str] | 
         num_res_blocks=num_res_blocks,
         attention=tuple(attention),
         num_classes=None if label is None else label.shape[0],
-        scale_shift_norm=emb_out == 2 * model_channels * mults[-1],
+        scale_shift_norm=state_dict["input_blocks.1.0.emb_layers.1.weight"].shape[0] == 2 * int(model_channels * mults[0]),
         resblock_updown=bool(ups) and ups[0][1] == "res",
         num_heads=None if head_channels else heads,
         num_head_channels=head_channels or (None if heads else 64),
-        new_attention_order=str(meta.get("use_new_attention_order", "false")).lower() == "true",
+        new_attention_order=_flag(meta, "use_new_attention_order"),
     )
 
 
