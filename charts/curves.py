@@ -1,0 +1,93 @@
+"""Curves over training steps and over noise levels."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+
+from .style import FAINT, GRID, INK, PALETTE, Image, add_axes, new_figure, pixels, points, write
+
+WIDTH, HEIGHT = 960, 520
+LEFT, TOP, RIGHT, BOTTOM = 92, 84, 28, 70
+
+
+def training_curves(logs: Mapping[str, Sequence[Mapping[str, float]]], title: str = "", key: str = "loss", log_scale: bool = True) -> Image:
+    """Loss against step of one or more trainings: uint8 [520, 960, 3].
+
+    logs: name -> entries with "step" and ``key``, as :class:`..methods.training.TrainState` writes them. Raises ValueError where there is
+    nothing to draw.
+    """
+    curves = {n: [(float(e["step"]), float(e[key])) for e in log if key in e and math.isfinite(e[key])] for n, log in logs.items()}
+    return _lines(curves, title or f"{key} while training", "step", key, log_y=log_scale)
+
+
+def accuracy_by_log_snr(
+    curves: Mapping[str, Sequence[tuple[float, float]]],
+    title: str = "",
+    chance: Mapping[str, float] | None = None,
+    windows: Mapping[str, tuple[float, float]] | None = None,
+) -> Image:
+    """Accuracy against the noise level, one line per attribute: uint8 [520, 960, 3]; sampling runs from left (noise) to right (image).
+
+    curves: attribute -> (log-SNR, accuracy in 0..1). chance: accuracy of guessing, a dotted line in the attribute's colour. windows:
+    log-SNR from, to, in which the attribute is guided, a bar under its curve. Raises ValueError where there is nothing to draw.
+    """
+    return _lines(
+        curves,
+        title or "accuracy by noise level",
+        "log-SNR   (noise on the left, image on the right)",
+        "accuracy",
+        share=True,
+        chance=chance or {},
+        windows=windows or {},
+    )
+
+
+def _lines(
+    curves: Mapping[str, Sequence[tuple[float, float]]],
+    title: str,
+    x_name: str,
+    y_name: str,
+    log_y: bool = False,
+    share: bool = False,
+    chance: Mapping[str, float] | None = None,
+    windows: Mapping[str, tuple[float, float]] | None = None,
+) -> Image:
+    if not any(curves.values()):
+        raise ValueError("a chart of curves needs at least one point; met none: was the training log empty?")
+    figure = new_figure(WIDTH, HEIGHT)
+    write(figure, 24, 18, title, 24, weight="bold")
+    axes = add_axes(figure, LEFT, TOP, WIDTH - LEFT - RIGHT, HEIGHT - TOP - BOTTOM)
+    for i, (name, unsorted) in enumerate(curves.items()):
+        given, colour = sorted(unsorted), PALETTE[i % len(PALETTE)]
+        if not given:
+            continue
+        x, y = zip(*given, strict=True)
+        # A marker as well as a colour tells the curves apart; not on every point of a long one.
+        style = {"marker": "osD^vP*X"[i % 8], "markersize": points(8), "markevery": max(1, len(x) // 12), "linewidth": points(2.6)}
+        axes.plot(x, y, color=colour, label=name, zorder=3, clip_on=False, **style)
+        if chance and name in chance:
+            axes.axhline(chance[name], color=colour, linewidth=points(2), linestyle=":", zorder=2)
+        if windows and name in windows:
+            axes.axvspan(*windows[name], 0.008 + 0.022 * i, 0.020 + 0.022 * i, color=colour, zorder=2)
+    if log_y and all(y > 0 for c in curves.values() for _, y in c):
+        axes.set_yscale("log")
+        axes.yaxis.set_major_formatter(lambda v, _: f"{v:g}")
+        axes.yaxis.set_minor_formatter(_minor)
+        axes.tick_params(which="minor", length=0, labelsize=points(13), labelcolor=FAINT)
+    elif share:
+        low = min([y for c in curves.values() for _, y in c] + list((chance or {}).values()))
+        axes.set_ylim(max(0.0, math.floor(low * 10 - 0.5) / 10), 1.0)
+        axes.yaxis.set_major_formatter(lambda v, _: f"{v:.0%}")
+    axes.set_xlabel(x_name, fontsize=points(17), color=INK, labelpad=points(8))
+    axes.set_ylabel(y_name, fontsize=points(17), color=INK)
+    axes.grid(color=GRID, linewidth=points(1))
+    if len(curves) > 1:
+        figure.legend(loc="upper right", bbox_to_anchor=(1 - 20 / WIDTH, 1 - 44 / HEIGHT), ncols=4, frameon=False, fontsize=points(17))
+    return pixels(figure)
+
+
+def _minor(value: float, _: int | None) -> str:
+    """Label 2 and 5 between the decades."""
+    digit = round(value / 10 ** math.floor(math.log10(value)))
+    return f"{value:g}" if digit in (2, 5) else ""
