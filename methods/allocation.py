@@ -10,23 +10,27 @@ from scipy.optimize import linear_sum_assignment
 from torch import Tensor
 
 
+def seed_offset(seed: int) -> float:
+    """A number in 0..1 for a seed (Weyl sequence of the golden ratio): uniform over random seeds, and spread evenly over seeds in a row."""
+    return ((seed * 0x9E3779B97F4A7C15) & 0xFFFFFFFFFFFFFFFF) / 2**64
+
+
 def quotas(shares: Sequence[float], n: int, seed: int) -> list[int]:
     """Whole numbers of images per cell that sum to ``n`` and whose expectation over seeds is exactly n * shares.
 
-    The floor of the expected counts, the remainder by systematic sampling (Madow 1949) with an offset and an order of the cells drawn from
-    the seed, so that no cell is favoured at any batch size.
+    The floor of the expected counts, the remainder by systematic sampling (Madow 1949) with an offset from the seed, so that no cell is favoured
+    at any batch size. The offsets of consecutive seeds are spread evenly: a queue that counts its seed up stays near the target even at batch 1.
     """
     expected = np.asarray(shares, dtype=np.float64) * n
     counts = np.floor(expected + 1e-9).astype(int)
     rest = np.clip(expected - counts, 0, None)
     open_places = n - int(counts.sum())
     if open_places > 0:
-        rng = np.random.default_rng([seed & 0xFFFFFFFF, (seed >> 32) & 0xFFFFFFFF, n])
-        order = rng.permutation(len(rest))
-        edges = np.cumsum(rest[order]) * (open_places / rest.sum())
-        points = rng.random() + np.arange(open_places)
-        picked = np.minimum(np.searchsorted(edges, points, side="right"), len(rest) - 1)
-        np.add.at(counts, order[picked], 1)
+        edges = np.cumsum(rest) * (open_places / rest.sum())
+        points = seed_offset(seed) + np.arange(open_places)
+        # A cell without a remainder has no interval of its own and is never picked; the last point may meet the last edge by rounding.
+        last = int(np.nonzero(rest)[0][-1])
+        np.add.at(counts, np.minimum(np.searchsorted(edges, points, side="right"), last), 1)
     return counts.tolist()
 
 

@@ -1,0 +1,42 @@
+"""``bench NAME``: run a benchmark of ``benchmarks/`` and publish its figures."""
+
+from __future__ import annotations
+
+import argparse
+import importlib
+import pkgutil
+import time
+from pathlib import Path
+from types import ModuleType
+
+from .record import publish, with_record
+
+FOLDER = Path(__file__).resolve().parent.parent / "benchmarks"
+
+
+def available() -> list[str]:
+    """Names of the benchmarks, as they are typed."""
+    return sorted(m.name.replace("_", "-") for m in pkgutil.iter_modules([str(FOLDER)]) if not m.name.startswith("_"))
+
+
+def load(name: str) -> ModuleType:
+    """The module of a benchmark. Raises ValueError with the names there are where it is not one of them."""
+    names = available()
+    if name.replace("_", "-") not in names:
+        raise ValueError(f"there is no benchmark '{name}': choose one of {', '.join(names) or '(none is installed)'}.")
+    return importlib.import_module(f"..benchmarks.{name.replace('-', '_')}", __package__)
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Arguments of the command."""
+    parser.add_argument("name", metavar="NAME", help=f"one of: {', '.join(available()) or 'none is installed'}")
+    parser.add_argument("--quick", action="store_true", help="a smaller run of at most ten minutes on 2 cores; its figures are indicative")
+    parser.add_argument("--json", metavar="FILE", help="write the figures to this file as well")
+
+
+def run(args: argparse.Namespace) -> int:
+    """Run it, add where and how it ran, and print one JSON object as the last line."""
+    module, started = load(args.name), time.monotonic()
+    figures = {"benchmark": args.name.replace("_", "-"), "quick": args.quick, **module.run(quick=args.quick)}
+    publish(with_record(figures, started), args.json)
+    return 0

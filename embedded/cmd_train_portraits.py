@@ -1,0 +1,73 @@
+"""``equipoise train-portraits``: make the models that ship with the pack, one at a time, resumable."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import shutil
+from pathlib import Path
+
+import torch
+
+from ..models.attribute_classifier import save_classifier
+from . import weights
+from .console import progress_bar
+
+ORDER = ("unconditional", "labeller", "judge", "conditional", "adp", "adp-professions")
+DEFAULT_STEPS = {"unconditional": 11_000, "conditional": 7_000, "labeller": 7_000, "judge": 4_000, "adp": 3_000, "adp-professions": 2_000}
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("what", choices=ORDER, help="which model; in this order, as the later ones use the earlier ones")
+    parser.add_argument("--folder", type=Path, required=True, help="folder for checkpoints and logs; training goes on from what is there")
+    parser.add_argument("--steps", type=int, help="training steps")
+    parser.add_argument("--threads", type=int, default=1, help="CPU threads; one for each free core")
+    parser.add_argument("--ship", action="store_true", help="write the result and its log below embedded/weights when done")
+
+
+def run(args: argparse.Namespace) -> int:
+    torch.set_num_threads(args.threads)
+    steps, bar = args.steps or DEFAULT_STEPS[args.what], progress_bar(args.what)
+    args.folder.mkdir(parents=True, exist_ok=True)
+    out = args.folder / "model.safetensors"
+    if args.what in ("unconditional", "conditional"):
+        destination = _train_diffusion(args.what == "conditional", args.folder, out, steps, bar)
+    elif args.what in ("labeller", "judge"):
+        destination = _train_classifier(args.what, args.folder, out, steps, bar)
+    else:
+        destination = _make_adp(args.what == "adp-professions", args.folder, out, steps, bar)
+    print(f"wrote {out}")
+    if args.ship:
+        destination.parent.mkdir(parents=True, exist_ok=True)
+        shutil.copyfile(out, destination)
+        shutil.copyfile(args.folder / "log.json", destination.with_suffix(".log.json"))
+        print(f"shipped as {destination}")
+    return 0
+
+
+def _train_diffusion(conditional: bool, folder: Path, out: Path, steps: int, bar) -> Path:
+    from .train_diffusion import POOL, POOL_SEED, export, train_diffusion
+
+    start = weights.DIFFUSION if conditional else None
+    lr = 4e-4 if conditional else 8e-4
+    net = train_diffusion(folder, conditional, steps, lr=lr, start_from=start, progress=bar)
+    export(net, out, {"steps": steps, "batch": 32, "lr": lr, "seed": 0, "pool": POOL, "pool_seed": POOL_SEED, "start_from": start.name if start else None})
+    return weights.DIFFUSION_PROFESSIONS if conditional else weights.DIFFUSION
+
+
+def _train_classifier(kind: str, folder: Path, out: Path, steps: int, bar) -> Path:
+    from .train_classifiers import POOL, SEEDS, accuracy, held_out, train_classifier
+
+    net = train_classifier(kind, folder, steps, progress=bar)
+    reached = accuracy(net, *held_out())
+    print(f"held-out accuracy on drawn portraits: {reached}")
+    made = {"steps": steps, "batch": 64, "lr": 1e-3, "pool": POOL, "seed": SEEDS[kind]}
+    save_classifier(net, out, {"licence": "GPL-3.0", "accuracy_drawn": json.dumps(reached), "training": json.dumps(made)})
+    return weights.LABELLER if kind == "labeller" else weights.JUDGE
+
+
+def _make_adp(conditional: bool, folder: Path, out: Path, steps: int, bar) -> Path:
+    from .make_adp import make_adp
+
+    make_adp(conditional, folder, out, steps, bar)
+    return weights.ADP_PROFESSIONS if conditional else weights.ADP

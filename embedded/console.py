@@ -1,0 +1,26 @@
+"""Progress on a terminal."""
+
+from __future__ import annotations
+
+import sys
+import time
+
+from ..methods.training import Progress
+
+
+def progress_bar(name: str) -> Progress:
+    """A line on standard error that is rewritten on a terminal, and printed every ten seconds elsewhere."""
+    started = time.monotonic()
+    last = started - 10.0
+
+    def report(done: int, total: int, figures: dict[str, float]) -> None:
+        nonlocal last
+        terminal, now = sys.stderr.isatty(), time.monotonic()
+        if not terminal and done < total and now - last < 10:
+            return
+        last = now
+        left = (now - started) / max(done, 1) * (total - done)
+        extra = " ".join(f"{k} {v:.4g}" for k, v in figures.items())
+        print(f"\r{name}: {done}/{total}, {left:.0f} s left {extra}".ljust(79), end="" if terminal and done < total else "\n", file=sys.stderr, flush=True)
+
+    return report

@@ -1,0 +1,169 @@
+"""``convert IN.pt OUT.safetensors``: take the tensors out of a pickled checkpoint, once, without running what it holds."""
+
+from __future__ import annotations
+
+import argparse
+import pickle
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from ..models.adm_unet import REQUIRED, AdmConfig, build_unet, read_config
+from ..models.files import write_safetensors
+
+AVERAGED = ("ema", "model_ema", "ema_model", "ema_state_dict", "state_dict_ema", "params_ema")
+PLAIN = ("state_dict", "model_state_dict", "model", "module", "net", "network", "unet", "params", "weights")
+PREFIXES = ("module.", "_orig_mod.", "model.", "net.", "unet.")
+"""Put before every name by wrappers (DistributedDataParallel, torch.compile, ...) and taken off."""
+
+
+@dataclass(frozen=True)
+class Converted:
+    """What a conversion found. ``nesting`` says where in the file the weights were, ``dropped`` what is no tensor and was left out."""
+
+    tensors: dict[str, Tensor]
+    metadata: dict[str, str]
+    nesting: tuple[str, ...]
+    prefix: str
+    dropped: tuple[str, ...]
+    adm: AdmConfig | None
+
+    def describe(self) -> list[str]:
+        """Findings for a person, a line each."""
+        count = sum(t.numel() for t in self.tensors.values())
+        kinds = sorted({str(t.dtype).removeprefix("torch.") for t in self.tensors.values()})
+        lines = [f"{len(self.tensors)} tensors, {count:,} numbers, {', '.join(kinds)}."]
+        if self.nesting:
+            lines.append(f"The weights were taken from '{' / '.join(self.nesting)}' in the checkpoint.")
+        if self.prefix:
+            lines.append(f"The prefix '{self.prefix}' was taken off their names.")
+        if self.dropped:
+            more = ", ..." if len(self.dropped) > 8 else ""
+            lines.append(f"Left out, as no tensor: {', '.join(self.dropped[:8])}{more}.")
+        return lines + (self._describe_adm(self.adm) if self.adm else ["It is not an ADM (guided-diffusion) U-Net, so nothing more was checked."])
+
+    def _describe_adm(self, c: AdmConfig) -> list[str]:
+        attention = [f"1/{2**level}" for level, has in enumerate(c.attention) if has] or ["no level but the middle"]
+        if c.num_heads:
+            heads = f"{c.num_heads} heads"
+        else:
+            stated = "" if "num_head_channels" in self.metadata else " (assumed)"
+            heads = f"{c.num_head_channels}-channel heads{stated}"
+        order = "new" if c.new_attention_order else "legacy"
+        stated = "" if "use_new_attention_order" in self.metadata else " (assumed)"
+        return [
+            f"ADM U-Net: {c.in_channels} channels in, {c.out_channels} out ({'learned' if c.learned_sigma else 'fixed'} sigma), "
+            f"{'unconditional' if c.num_classes is None else f'{c.num_classes} classes'}.",
+            f"Width {c.model_channels} x {', '.join(f'{m:g}' for m in c.channel_mult)}; {c.num_res_blocks} residual block(s) a level; "
+            f"{'residual' if c.resblock_updown else 'convolution'} up/down; {'scale-shift' if c.scale_shift_norm else 'additive'} time embedding.",
+            f"Attention at {', '.join(attention)} of the side, {heads}, {order} head order{stated}.",
+            "What weights cannot tell is stated with --metadata: num_head_channels or num_heads, use_new_attention_order, noise_schedule, "
+            "prediction, image_size, null_label, class_names.",
+        ]
+
+
+def load_checkpoint(path: Path) -> Any:
+    """What a checkpoint holds, on the CPU. Raises ValueError where it is not whole, or holds more than tensors and plain containers."""
+    try:
+        return torch.load(path, map_location="cpu", weights_only=True)
+    except pickle.UnpicklingError as error:
+        reason = str(error).strip().splitlines()[-1] if "Unsupported" in str(error) or "GLOBAL" in str(error) else ""
+        if not reason:
+            raise ValueError(f"'{path.name}' is not a PyTorch checkpoint, or is cut short: copy or download it again.") from error
+        raise ValueError(
+            f"'{path.name}' holds objects besides tensors, and a pickle that does can run code, so it was not opened: "
+            "get the weights alone (a state dict, or safetensors) from where it comes from."
+        ) from error
+    except FileNotFoundError:
+        raise ValueError(f"there is no file '{path}'.") from None
+    except (RuntimeError, EOFError, KeyError, ValueError, AttributeError, TypeError) as error:
+        raise ValueError(f"'{path.name}' is not a PyTorch checkpoint, or is cut short: copy or download it again.") from error
+
+
+def find_weights(checkpoint: Any) -> tuple[Mapping[Any, Any], tuple[str, ...]]:
+    """The mapping that holds the weights, and the keys that lead to it. An averaged (EMA) copy is preferred.
+
+    Raises ValueError where no mapping with tensors is found.
+    """
+    here, path = checkpoint, []
+    while isinstance(here, Mapping):
+        inner = next((k for k in (*AVERAGED, *PLAIN) if isinstance(here.get(k), Mapping) and here[k]), None)
+        if inner is None:
+            break
+        here, path = here[inner], [*path, inner]
+    if not isinstance(here, Mapping) or not any(isinstance(v, Tensor) for v in here.values()):
+        keys = f" (its keys: {', '.join(str(k) for k in list(here)[:8])})" if isinstance(here, Mapping) and here else ""
+        raise ValueError(f"no weights were found in the checkpoint{keys}: expected a state dict, or one below 'ema', 'state_dict' or 'model'.")
+    return here, tuple(path)
+
+
+def strip_prefix(names: list[str]) -> str:
+    """The wrappers' prefixes that every name starts with, joined; "" where there are none."""
+    found = ""
+    while (more := next((p for p in PREFIXES if all(n.startswith(found + p) for n in names)), None)) is not None:
+        found += more
+    return found
+
+
+def convert(checkpoint: Any, metadata: Mapping[str, str] | None = None) -> Converted:
+    """Take the tensors out of what a checkpoint holds, and check them where they are an ADM U-Net.
+
+    Raises ValueError where there are no weights, where a tensor cannot be stored, or where an ADM U-Net does not fit its own configuration.
+    """
+    weights, nesting = find_weights(checkpoint)
+    named = {str(k): v for k, v in weights.items() if isinstance(v, Tensor)}
+    dropped = tuple(str(k) for k, v in weights.items() if not isinstance(v, Tensor))
+    prefix = strip_prefix(list(named))
+    tensors = {}
+    for name, value in named.items():
+        if value.layout != torch.strided or value.is_quantized:
+            raise ValueError(f"the tensor '{name}' is sparse or quantised and cannot be stored as safetensors: convert the model to dense weights.")
+        tensors[name[len(prefix) :]] = value.detach().clone()  # cloned: tensors of a checkpoint may share memory
+    stated = dict(metadata or {})
+    adm = None
+    if all(key in tensors for key in REQUIRED):
+        adm = read_config(tensors, stated)
+        on_meta = {k: v.to("meta") for k, v in tensors.items()}
+        build_unet(on_meta, stated, device=torch.device("meta"))  # every weight is there, none is left over, every shape fits
+    return Converted(tensors, stated, nesting, prefix, dropped, adm)
+
+
+def parse_metadata(pairs: list[str]) -> dict[str, str]:
+    """"key=value" texts as a mapping. Raises ValueError for a text of another form or a key given twice."""
+    found: dict[str, str] = {}
+    for pair in pairs:
+        key, equals, value = pair.partition("=")
+        key = key.strip()
+        if not equals or not key:
+            raise ValueError(f"--metadata expects key=value and met '{pair}'.")
+        if key in found:
+            raise ValueError(f"--metadata states '{key}' twice.")
+        found[key] = value.strip()
+    return found
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Arguments of the command."""
+    parser.add_argument("source", metavar="IN.pt", type=Path, help="pickled checkpoint; only tensors are read from it")
+    parser.add_argument("target", metavar="OUT.safetensors", type=Path, help="file to write")
+    parser.add_argument(
+        "--metadata", metavar="KEY=VALUE", action="append", default=[], help="put into the file's header; may be repeated (num_head_channels=64)"
+    )
+
+
+def run(args: argparse.Namespace) -> int:
+    """Convert a file and say what was found."""
+    metadata = parse_metadata(args.metadata)
+    if args.source.suffix == ".safetensors":
+        raise ValueError(f"'{args.source.name}' is a safetensors file already.")
+    if args.target.suffix != ".safetensors":
+        raise ValueError(f"the file to write should end in .safetensors and is '{args.target.name}'.")
+    found = convert(load_checkpoint(args.source), metadata)
+    write_safetensors(args.target, found.tensors, {**metadata, "converted_from": args.source.name})
+    print(f"Wrote {args.target} ({args.target.stat().st_size / 1e6:.1f} MB).")
+    print("\n".join(found.describe()))
+    return 0

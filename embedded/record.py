@@ -1,0 +1,85 @@
+"""What every figure is published with: which code, which machine, how long; and the one way in which JSON is written."""
+
+from __future__ import annotations
+
+import importlib.metadata
+import json
+import math
+import os
+import platform
+import re
+import subprocess
+import time
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from ..models.files import write_text
+
+ROOT = Path(__file__).resolve().parent.parent
+
+
+def git(*words: str) -> str | None:
+    """Output of a git command in this repository; None outside of one."""
+    if not (ROOT / ".git").exists():
+        return None
+    try:
+        result = subprocess.run(["git", "-C", str(ROOT), *words], capture_output=True, text=True, timeout=30)
+    except (OSError, subprocess.TimeoutExpired):
+        return None
+    return result.stdout.strip() if result.returncode == 0 else None
+
+
+def host_version() -> str | None:
+    """Version of the ComfyUI at COMFYUI_PATH (default ~/ComfyUI), None where there is none."""
+    path = os.environ.get("COMFYUI_PATH", "~/ComfyUI")
+    file = Path(path).expanduser() / "comfyui_version.py"
+    if not path or not file.is_file():
+        return None
+    found = re.search(r"__version__\s*=\s*[\"']([^\"']+)", file.read_text(encoding="utf-8"))
+    return found.group(1) if found else None
+
+
+def machine() -> dict[str, Any]:
+    """Cores that this process may use, torch and host versions, Python and platform."""
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
+    return {
+        "cores": cores,
+        "torch": importlib.metadata.version("torch"),
+        "host": host_version(),
+        "python": platform.python_version(),
+        "platform": f"{platform.system()} {platform.machine()}",
+    }
+
+
+def with_record(figures: Mapping[str, Any], started: float) -> dict[str, Any]:
+    """Figures with ``commit`` (and whether files differ from it), ``machine`` and ``seconds`` since ``started`` (time.monotonic())."""
+    changes = git("status", "--porcelain", "--untracked-files=no")
+    return {
+        **figures,
+        "commit": git("rev-parse", "HEAD"),
+        "uncommitted_changes": None if changes is None else bool(changes),
+        "machine": machine(),
+        "seconds": round(time.monotonic() - started, 2),
+    }
+
+
+def plain(value: Any) -> Any:
+    """A value as JSON knows it: tensors and arrays become lists or numbers, numbers that are not finite become null."""
+    if hasattr(value, "tolist"):
+        value = value.tolist()
+    if isinstance(value, Mapping):
+        return {str(k): plain(v) for k, v in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [plain(v) for v in value]
+    if isinstance(value, float) and not math.isfinite(value):
+        return None
+    return value
+
+
+def publish(figures: Mapping[str, Any], file: str | os.PathLike[str] | None) -> None:
+    """Write one JSON object to ``file`` (where one is given) and print it as one line, the last of a command's output."""
+    line = json.dumps(plain(figures), allow_nan=False)
+    if file:
+        write_text(file, line + "\n")
+    print(line, flush=True)
