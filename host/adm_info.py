@@ -71,13 +71,15 @@ def read_info(name: str, config: AdmConfig, metadata: Mapping[str, str]) -> AdmI
         try:
             return int(metadata.get(key, default))
         except ValueError:
-            raise ValueError(f"'{name}': its metadata '{key}' should be a whole number and is '{metadata[key]}'; correct the file.") from None
+            raise ValueError(
+                f"'{name}': its metadata '{key}' should be a whole number and is '{metadata[key]}'; correct the file."
+            ) from None
 
     ratio = whole("pixel_unshuffle", 1)
     if ratio < 1 or config.in_channels != 3 * ratio * ratio:
         raise ValueError(
             f"'{name}': expected {3 * max(1, ratio) ** 2} input channels (RGB at pixel_unshuffle={ratio}) and met {config.in_channels}; "
-            "models that take more than the noisy image (upsamplers) are not supported, and other packings need 'pixel_unshuffle' in the metadata."
+            "models that take more than the noisy image (upsamplers) are not supported, other packings need 'pixel_unshuffle' as metadata."
         )
     if config.out_channels not in (config.in_channels, 2 * config.in_channels):
         raise ValueError(
@@ -102,7 +104,9 @@ def read_info(name: str, config: AdmConfig, metadata: Mapping[str, str]) -> AdmI
         if "null_label" in metadata:
             null_label = whole("null_label", -1)
             if not 0 <= null_label < config.num_classes:
-                raise ValueError(f"'{name}': null_label {null_label} is not one of its {config.num_classes} labels; correct the file's metadata.")
+                raise ValueError(
+                    f"'{name}': null_label {null_label} is not one of its {config.num_classes} labels; correct the file's metadata."
+                )
         names = _class_names(name, metadata, config.num_classes)
     return AdmInfo(
         name=name,
@@ -126,7 +130,8 @@ def _class_names(name: str, metadata: Mapping[str, str], num_classes: int) -> tu
         names = None
     if not isinstance(names, list) or not all(isinstance(n, str) for n in names) or len(names) > num_classes:
         raise ValueError(
-            f"'{name}': its metadata 'class_names' should be a JSON list of at most {num_classes} names and is {text[:80]}; correct the file."
+            f"'{name}': its metadata 'class_names' should be a JSON list of at most {num_classes} names and is {text[:80]}; "
+            "correct the file."
         )
     return tuple(names)
 
@@ -138,14 +143,15 @@ def conditioning(info: AdmInfo, label: int | None) -> list[list[Any]]:
 
 
 def latent_size(info: AdmInfo, width: int, height: int) -> tuple[int, int]:
-    """(height, width) of the latent for a picture in pixels; 0 stands for the model's own size. Raises ValueError with the nearest sizes."""
+    """(height, width) of the latent for a picture in pixels; 0 stands for the model's own size. Raises ValueError with the nearest."""
     sides = []
     for what, side in (("height", height), ("width", width)):
         side = side or info.image_size
         if side % info.multiple or side < info.multiple:
             near = max(info.multiple, math.floor(side / info.multiple + 0.5) * info.multiple)
             raise ValueError(
-                f"'{info.name}' needs a {what} that is a multiple of {info.multiple}, and met {side}: use {near}, or 0 for its own {info.image_size}."
+                f"'{info.name}' needs a {what} that is a multiple of {info.multiple}, and met {side}: "
+                f"use {near}, or 0 for its own {info.image_size}."
             )
         sides.append(side // info.ratio)
     return sides[0], sides[1]

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import comfy.conds
@@ -24,9 +24,6 @@ from ..models.files import read_safetensors
 from .adm_info import LABEL_KEY, AdmInfo, latent_size, read_info
 
 WRAPPER_KEY = "equipoise_unconditional"
-_SD_CHANNELS = 320
-"""Width of SD1.5's U-Net, for which the host's memory estimate has factor 1."""
-
 _HOST_SCHEDULES = {"linear": "sqrt_linear", "cosine": "cosine"}
 """guided-diffusion's name -> the host's: its "linear" is another schedule, with sigma max 36.9 instead of 157.407."""
 
@@ -40,11 +37,12 @@ class PixelLatent(comfy.latent_formats.LatentFormat):
     """Pixels in -1..1, [B, 3 r r, H / r, W / r] (space-to-depth of side r): no scaling, and previews that show the picture."""
 
     def __init__(self, ratio: int = 1) -> None:
-        self.scale_factor = 1.0
         self.latent_channels = 3 * ratio * ratio
         self.spacial_downscale_ratio = ratio
         share = 1.0 / (ratio * ratio)
-        self.latent_rgb_factors = [[share if colour == c // (ratio * ratio) else 0.0 for colour in range(3)] for c in range(self.latent_channels)]
+        self.latent_rgb_factors = [
+            [share if colour == c // (ratio * ratio) else 0.0 for colour in range(3)] for c in range(self.latent_channels)
+        ]
 
 
 class HostAdmUNet(AdmUNet):
@@ -100,6 +98,21 @@ class HostAdmUNet(AdmUNet):
         )
 
 
+def activation_elements(config: AdmConfig, height: int, width: int) -> float:
+    """Numbers that one row's forward holds at its peak: the skips, eight maps of the widest level, two attention matrices per head.
+
+    Measured peaks are 0.5 to 0.9 of it (P2 CelebA-HQ, ADM 64, the portraits); the host's own formula knows only SD's widths.
+    """
+    skips, widest, attention = float(config.model_channels * config.channel_mult[0]), 0.0, 0.0
+    for level, mult in enumerate(config.channel_mult):
+        channels, share = mult * config.model_channels, 0.25**level
+        skips += config.num_res_blocks * channels * share + (channels * share / 4 if level < config.levels - 1 else 0.0)
+        widest = max(widest, 2 * channels * share)
+        if config.attention[level] or level == config.levels - 1:
+            attention = max(attention, 2 * config.heads(channels) * share * share * height * width)
+    return (skips + 8 * widest + attention) * height * width
+
+
 class AdmModel(comfy.model_base.BaseModel):
     """The host's view of an ADM U-Net: noise or velocity prediction, guided-diffusion's schedule, pixels as latents."""
 
@@ -108,6 +121,12 @@ class AdmModel(comfy.model_base.BaseModel):
         super().__init__(config, kinds.V_PREDICTION if info.prediction == "v" else kinds.EPS)
         self.diffusion_model = network
         self.equipoise_info = info
+
+    def memory_required(self, input_shape: Sequence[int], cond_shapes: Mapping[str, Any] | None = None) -> float:
+        """Bytes that one call needs for activations; input_shape is (rows, channels, height, width). The host splits batches by it."""
+        rows, _, height, width = input_shape
+        dtype = self.manual_cast_dtype or self.get_dtype()
+        return rows * activation_elements(self.diffusion_model.config, height, width) * comfy.model_management.dtype_size(dtype)
 
     def extra_conds(self, **kwargs: Any) -> dict[str, Any]:
         """A class label becomes ``y``; text, pooled outputs and the like are not for this kind of model and are ignored.
@@ -134,16 +153,13 @@ def _config(config: AdmConfig, info: AdmInfo, dtype: torch.dtype, cast: torch.dt
     out = comfy.supported_models_base.BASE({"disable_unet_model_creation": True, "in_channels": config.in_channels, "dtype": dtype})
     out.latent_format = PixelLatent(info.ratio)
     out.sampling_settings = {"beta_schedule": _HOST_SCHEDULES[info.schedule], "linear_start": 1e-4, "linear_end": 2e-2, "timesteps": 1000}
-    out.memory_usage_factor = config.model_channels * max(config.channel_mult[0], 1) / _SD_CHANNELS
     out.manual_cast_dtype = cast
     return out
 
 
 def _plain(conds: list[dict[str, Any]] | None) -> bool:
     """True for one conditioning that applies everywhere, always, and tells the network nothing."""
-    return (
-        conds is not None and len(conds) == 1 and not conds[0].get("model_conds") and all(conds[0].get(key) is None for key in _NARROWS)
-    )
+    return conds is not None and len(conds) == 1 and not conds[0].get("model_conds") and all(conds[0].get(key) is None for key in _NARROWS)
 
 
 def share_unconditional_call(
@@ -189,7 +205,9 @@ def patcher_from(name: str, state_dict: Mapping[str, Tensor], metadata: Mapping[
 def load_adm(path: str | os.PathLike[str]) -> comfy.model_patcher.ModelPatcher:
     """MODEL from a safetensors file of the guided-diffusion family. Raises ValueError where the file is something else."""
     state_dict, metadata = read_safetensors(path)
-    return patcher_from(os.path.basename(path), state_dict, metadata)
+    patcher = patcher_from(os.path.basename(path), state_dict, metadata)
+    patcher.cached_patcher_init = (load_adm, (path,))  # newer hosts make a copy for a second device with it
+    return patcher
 
 
 def info_of(model: Any) -> AdmInfo:

@@ -54,7 +54,7 @@ def resolve(key: str, name: str) -> Path:
 
 
 def fingerprint(key: str, name: str) -> str:
-    """What the host compares to know whether a file changed: path, modification time (ns) and size. The name alone where there is no file."""
+    """What the host compares to know whether a file changed: path, modification time (ns) and size; the name where there is no file."""
     path = folder_paths.get_full_path(key, name)
     if path is None:
         return f"{key}/{name}: missing"

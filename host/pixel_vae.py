@@ -24,7 +24,8 @@ class SpaceToDepth(comfy.pixel_space_convert.PixelspaceConversionVAE):
         return F.pixel_unshuffle(pixels, self.ratio)
 
     def decode(self, samples: Tensor, *_args: Any, **_kwargs: Any) -> Tensor:
-        return F.pixel_shuffle(samples, self.ratio)
+        # a copy even at ratio 1: older hosts scale the result in place, which would change the caller's latent
+        return F.pixel_shuffle(samples, self.ratio).clone()
 
 
 class PixelVae(comfy.sd.VAE):

@@ -11,11 +11,13 @@ from ..host.pixel_vae import PixelVae
 from .sockets import LATENT, LOADERS, schema
 
 FOLDER = "equipoise_diffusion"
+DEFAULT_FILE = "portraits.safetensors"
 
 
 class LoadUnconditionalDiffusion(io.ComfyNode):
     @classmethod
     def define_schema(cls) -> io.Schema:
+        files = folders.choices(FOLDER)
         return schema(
             node_id="EquipoiseLoadUnconditionalDiffusion",
             display_name="Load Unconditional Diffusion",
@@ -29,19 +31,22 @@ class LoadUnconditionalDiffusion(io.ComfyNode):
             inputs=[
                 io.Combo.Input(
                     "model_name",
-                    options=folders.choices(FOLDER),
+                    options=files,
+                    default=DEFAULT_FILE if DEFAULT_FILE in files else None,
                     tooltip=f"A safetensors file from {folders.folder_hint(FOLDER)}, or one that ships with the pack.",
                 ),
             ],
             outputs=[
                 io.Model.Output("model", display_name="MODEL", tooltip="The diffusion model, for KSampler and for Distribution Guidance."),
-                io.Vae.Output("vae", display_name="VAE", tooltip="Turns the model's pixels into images and back without loss; for VAE Decode."),
+                io.Vae.Output(
+                    "vae", display_name="VAE", tooltip="Turns the model's pixels into images and back without loss; for VAE Decode."
+                ),
                 io.Conditioning.Output(
                     "unconditional",
                     display_name="unconditional",
                     tooltip=(
-                        "Connect it to both positive and negative of KSampler and set cfg to 1 (an unconditional model gives the same image "
-                        "at any cfg). For a class-conditional model it is the null label, if the file names one; use Class Label there."
+                        "Connect it to both positive and negative of KSampler and set cfg to 1 (an unconditional model gives the same "
+                        "image at any cfg). For a class-conditional model it is its null label, if it has one; use Class Label there."
                     ),
                 ),
             ],
@@ -75,7 +80,7 @@ class ClassLabel(io.ComfyNode):
                 io.String.Input(
                     "class_label",
                     default="0",
-                    tooltip="The class by its name, where the model's file names its classes, or by its number, from 0. Upper and lower case are the same.",
+                    tooltip="The class by its number, from 0, or by its name where the file names its classes (case does not matter).",
                 ),
             ],
             outputs=[
@@ -106,14 +111,24 @@ class EmptyPixelLatent(io.ComfyNode):
             category=LATENT,
             description=(
                 "An empty latent with the channels and the size that a model from Load Unconditional Diffusion expects, "
-                "the same on every ComfyUI version (Empty Latent Image is eight times too small on older ones)."
+                "the same on every ComfyUI version (what Empty Latent Image makes is too small on older ones)."
             ),
             search_aliases=["empty latent", "latent image", "pixel space"],
             inputs=[
                 io.Model.Input("model", tooltip="A MODEL from Load Unconditional Diffusion; the latent is made to fit it."),
-                io.Int.Input("width", default=0, min=0, max=16384, tooltip="Width of the image in pixels. 0 = the size the model was trained at."),
-                io.Int.Input("height", default=0, min=0, max=16384, tooltip="Height of the image in pixels. 0 = the size the model was trained at."),
-                io.Int.Input("batch_size", default=16, min=1, max=4096, tooltip="Images per batch. Guidance keeps to its target exactly within a batch."),
+                io.Int.Input(
+                    "width", default=0, min=0, max=16384, tooltip="Width of the image in pixels. 0 = the size the model was trained at."
+                ),
+                io.Int.Input(
+                    "height", default=0, min=0, max=16384, tooltip="Height of the image in pixels. 0 = the size the model was trained at."
+                ),
+                io.Int.Input(
+                    "batch_size",
+                    default=16,
+                    min=1,
+                    max=4096,
+                    tooltip="Images per batch. Guidance meets its target within each batch as closely as whole images allow.",
+                ),
             ],
             outputs=[io.Latent.Output("latent", display_name="LATENT", tooltip="Empty latents, for KSampler with denoise 1.")],
         )

@@ -1,0 +1,63 @@
+"""Small diffusion models with random weights, and weights by the formula of the reference data."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+import torch
+from equipoise.models.adm_unet import AdmConfig, AdmUNet
+from equipoise.models.files import parameters_of, write_safetensors
+from torch import Tensor
+
+BASE = {
+    "model_channels": 32,
+    "channel_mult": (1, 2),
+    "num_res_blocks": 1,
+    "attention": (False, True),
+    "num_head_channels": 32,
+}
+META = {"num_head_channels": "32", "noise_schedule": "linear"}
+NAMES = ["cook", "doctor", "fire fighter"]
+
+MODELS: dict[str, tuple[dict[str, object], dict[str, str]]] = {
+    "plain": ({"in_channels": 3, "out_channels": 3}, {"image_size": "16"}),
+    "learned_sigma": ({"in_channels": 3, "out_channels": 6}, {"image_size": "16"}),
+    "packed": ({"in_channels": 12, "out_channels": 12}, {"image_size": "32", "pixel_unshuffle": "2"}),
+    "cosine": ({"in_channels": 3, "out_channels": 3}, {"image_size": "16", "noise_schedule": "cosine"}),
+    "classes": (
+        {"in_channels": 3, "out_channels": 3, "num_classes": 4},
+        {"image_size": "16", "null_label": "3", "class_names": json.dumps(NAMES)},
+    ),
+    "no_null": ({"in_channels": 3, "out_channels": 6, "num_classes": 10}, {"image_size": "16"}),
+}
+"""File name without suffix -> (what differs from BASE, what differs from META)."""
+
+
+def tiny(name: str) -> tuple[dict[str, Tensor], dict[str, str]]:
+    """State dict and metadata of one of MODELS; the same weights at every call."""
+    torch.manual_seed(7)
+    config, meta = MODELS[name]
+    return parameters_of(AdmUNet(AdmConfig(**{**BASE, **config}))), {**META, **meta}
+
+
+def write_tiny_models(folder: Path) -> Path:
+    """Write all of MODELS as safetensors files; returns the folder."""
+    for name in MODELS:
+        write_safetensors(folder / f"tiny_{name}.safetensors", *tiny(name))
+    return folder
+
+
+def formula_weights(shapes: Mapping[str, Sequence[int]]) -> dict[str, Tensor]:
+    """Weights by the formula in the reference data's README, for parameters given by name and shape. float32."""
+    out = {}
+    for n, name in enumerate(sorted(shapes)):
+        shape = tuple(shapes[name])
+        elements = torch.Size(shape).numel()
+        fan = elements / shape[0] if len(shape) > 1 else 64
+        w = torch.sin(0.7310585 * torch.arange(elements, dtype=torch.float64) + 1.618033988 * (n + 1)) * 0.85 / fan**0.5
+        if len(shape) == 1 and name.endswith("weight"):
+            w = 1 + 0.1 * w
+        out[name] = w.float().reshape(shape)
+    return out

@@ -1,0 +1,27 @@
+"""The in-process tests on the oldest supported host, in a pytest of their own: two versions do not fit in one process."""
+
+from __future__ import annotations
+
+import os
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+from equipoise_server import REPOSITORY
+
+
+def test_the_in_process_tests_pass_on_the_floor(floor_path: Path, tmp_path: Path) -> None:
+    arguments = [str(REPOSITORY / "tests" / "host" / "test_adm_host.py"), "--rootdir", str(REPOSITORY), "--import-mode=importlib"]
+    arguments += ["-q", "-p", "no:cacheprovider", "--basetemp", str(tmp_path / "inner"), "-k", "not published"]
+    done = subprocess.run(
+        [sys.executable, "-c", f"import sys, pytest; sys.exit(pytest.main({arguments!r}))"],
+        cwd=tmp_path,
+        env=os.environ | {"COMFYUI_PATH": str(floor_path)},
+        capture_output=True,
+        text=True,
+        timeout=300,
+    )
+    assert done.returncode == 0, done.stdout[-4000:] + done.stderr[-2000:]
+    passed = re.search(r"(\d+) passed", done.stdout)
+    assert passed and int(passed.group(1)) > 40
