@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import subprocess
-import sys
-from pathlib import Path
+from collections.abc import Callable
 
 import numpy as np
 import pytest
@@ -177,19 +175,10 @@ def test_curves_need_points(chart: object) -> None:
         chart()  # type: ignore[operator]
 
 
-def test_charts_load_matplotlib_late_and_leave_pyplot_out() -> None:
-    import equipoise
-
-    root = str(Path(equipoise.__path__[0]).resolve())
-    code = (
-        "import importlib.util, sys\n"
-        f"spec = importlib.util.spec_from_file_location('equipoise', {root + '/__init__.py'!r}, submodule_search_locations=[{root!r}])\n"
-        "sys.modules['equipoise'] = module = importlib.util.module_from_spec(spec)\n"
-        "spec.loader.exec_module(module)\n"
+def test_charts_load_matplotlib_late_and_leave_pyplot_out(fresh_python: Callable[..., str]) -> None:
+    fresh_python(
         "import equipoise.charts.curves, equipoise.charts.histogram, equipoise.charts.sheet\n"
         "assert not any(name.startswith('matplotlib') for name in sys.modules)\n"
         "equipoise.charts.curves.training_curves({'a': [{'step': 1, 'loss': 1.0}]})\n"
         "assert 'matplotlib' in sys.modules and 'matplotlib.pyplot' not in sys.modules\n"
     )
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=120, check=False)
-    assert done.returncode == 0, done.stderr

@@ -141,12 +141,12 @@ def test_shortest_edge_and_crop_are_what_transformers_does(tmp_path: Path, folde
     }
     (folder / "preprocessor_config.json").write_text(json.dumps(asked))
     processor = transformers.CLIPImageProcessor(do_convert_rgb=False, **asked)
-    pictures = (images(3, 30, 46) * 255).round().byte()
+    pictures = (images(3, 30, 46) * 127 + 64).round().byte()  # no overshoot of the bicubic to cut
     expected = processor([np.asarray(p.permute(1, 2, 0)) for p in pictures], return_tensors="pt").pixel_values
     met = load_transformers_classifier(folder).preprocess(pictures.float() / 255)
-    # Transformers rounds to whole levels, and cuts to 0..255, after each of the two passes of resizing.
+    # Transformers rounds to whole levels after each of the two passes of resizing.
     levels = (met - expected).abs() * torch.tensor(asked["image_std"]).view(3, 1, 1) * 255
-    assert levels.max() < 3 and levels.mean() < 0.5
+    assert levels.max() < 1.6 and levels.mean() < 0.5
 
 
 def test_half_precision_weights_are_read_as_float32(folder: Path) -> None:
