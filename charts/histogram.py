@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
-WIDTH, MARGIN, HEAD, LEGEND = 960, 24, 92, 76
+WIDTH, MARGIN, HEAD, LEGEND = 960, 24, 92, 88
 BAR, PAIR, AXIS, GAP = 46, 74, 34, 14
 CELL, MOST_CELLS = 96, 32
 BEFORE, OVER, UNDER = "#A6A6A6", "#5AA5D6", "#D98A3D"
