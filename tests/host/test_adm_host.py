@@ -446,5 +446,5 @@ def test_the_shipped_models_draw(prompt: Any, file: str) -> None:
     image = prompt.nodes.VAEDecode().decode(vae, out)[0]
     assert image.shape == (4, 32, 32, 3)
     # a drawn picture is smooth and in range, a broken schedule or latent layout leaves noise or saturation
-    assert out["samples"].abs().max() < 1.6
+    assert out["samples"].abs().max() < 2.0
     assert (image[:, 1:] - image[:, :-1]).abs().mean() < 0.1
