@@ -16,7 +16,8 @@ COMMANDS: dict[str, tuple[str, str]] = {
 
 def build_parser(chosen: str | None) -> argparse.ArgumentParser:
     """Parser of the whole command line. Only the module of the ``chosen`` command is imported, so that --help is quick."""
-    parser = argparse.ArgumentParser(prog="equipoise", description="Steer what a diffusion model makes of people, and measure what came out.")
+    about = "Steer what a diffusion model makes of people, and measure what came out."
+    parser = argparse.ArgumentParser(prog="equipoise", description=about)
     parser.add_argument("--traceback", action="store_true", help="show where an error comes from, not only what it says")
     commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
     for name, (module, text) in COMMANDS.items():
@@ -29,7 +30,7 @@ def build_parser(chosen: str | None) -> argparse.ArgumentParser:
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Run a command; returns its exit code. Wrong input (ValueError, OSError) is answered in one sentence on standard error, exit code 1."""
+    """Run a command; returns its exit code. Wrong input (ValueError, OSError) is one sentence on standard error, and exit code 1."""
     words = list(sys.argv[1:] if argv is None else argv)
     chosen = next((w for w in words if not w.startswith("-")), None)
     args = build_parser(chosen).parse_args(words)

@@ -17,8 +17,10 @@ from ..models.files import write_safetensors
 
 AVERAGED = ("ema", "model_ema", "ema_model", "ema_state_dict", "state_dict_ema", "params_ema")
 PLAIN = ("state_dict", "model_state_dict", "model", "module", "net", "network", "unet", "params", "weights")
-PREFIXES = ("module.", "_orig_mod.", "model.", "net.", "unet.")
-"""Put before every name by wrappers (DistributedDataParallel, torch.compile, ...) and taken off."""
+WRAPPERS = ("module.", "_orig_mod.")
+"""Put before every name by DistributedDataParallel and torch.compile, and always taken off."""
+HOLDERS = ("model.", "net.", "unet.", "diffusion_model.", "ema_model.")
+"""Attribute names under which trainers keep their network; taken off where an ADM U-Net comes to light."""
 
 
 @dataclass(frozen=True)
@@ -44,7 +46,9 @@ class Converted:
         if self.dropped:
             more = ", ..." if len(self.dropped) > 8 else ""
             lines.append(f"Left out, as no tensor: {', '.join(self.dropped[:8])}{more}.")
-        return lines + (self._describe_adm(self.adm) if self.adm else ["It is not an ADM (guided-diffusion) U-Net, so nothing more was checked."])
+        if self.adm is None:
+            return [*lines, "It is not an ADM (guided-diffusion) U-Net, so nothing more was checked."]
+        return [*lines, *self._describe_adm(self.adm)]
 
     def _describe_adm(self, c: AdmConfig) -> list[str]:
         attention = [f"1/{2**level}" for level, has in enumerate(c.attention) if has] or ["no level but the middle"]
@@ -59,7 +63,8 @@ class Converted:
             f"ADM U-Net: {c.in_channels} channels in, {c.out_channels} out ({'learned' if c.learned_sigma else 'fixed'} sigma), "
             f"{'unconditional' if c.num_classes is None else f'{c.num_classes} classes'}.",
             f"Width {c.model_channels} x {', '.join(f'{m:g}' for m in c.channel_mult)}; {c.num_res_blocks} residual block(s) a level; "
-            f"{'residual' if c.resblock_updown else 'convolution'} up/down; {'scale-shift' if c.scale_shift_norm else 'additive'} time embedding.",
+            f"{'residual' if c.resblock_updown else 'convolution'} up/down; "
+            f"{'scale-shift' if c.scale_shift_norm else 'additive'} time embedding.",
             f"Attention at {', '.join(attention)} of the side, {heads}, {order} head order{stated}.",
             "What weights cannot tell is stated with --metadata: num_head_channels or num_heads, use_new_attention_order, noise_schedule, "
             "prediction, image_size, null_label, class_names.",
@@ -70,17 +75,16 @@ def load_checkpoint(path: Path) -> Any:
     """What a checkpoint holds, on the CPU. Raises ValueError where it is not whole, or holds more than tensors and plain containers."""
     try:
         return torch.load(path, map_location="cpu", weights_only=True)
-    except pickle.UnpicklingError as error:
-        reason = str(error).strip().splitlines()[-1] if "Unsupported" in str(error) or "GLOBAL" in str(error) else ""
-        if not reason:
-            raise ValueError(f"'{path.name}' is not a PyTorch checkpoint, or is cut short: copy or download it again.") from error
-        raise ValueError(
-            f"'{path.name}' holds objects besides tensors, and a pickle that does can run code, so it was not opened: "
-            "get the weights alone (a state dict, or safetensors) from where it comes from."
-        ) from error
     except FileNotFoundError:
         raise ValueError(f"there is no file '{path}'.") from None
-    except (RuntimeError, EOFError, KeyError, ValueError, AttributeError, TypeError) as error:
+    except OSError:
+        raise
+    except Exception as error:  # what damaged files raise there has no common type
+        if isinstance(error, pickle.UnpicklingError) and "GLOBAL" in str(error).upper():
+            raise ValueError(
+                f"'{path.name}' holds objects besides tensors, and a pickle that does can run code, so it was not opened: "
+                "get the weights alone (a state dict, or safetensors) from where it comes from."
+            ) from error
         raise ValueError(f"'{path.name}' is not a PyTorch checkpoint, or is cut short: copy or download it again.") from error
 
 
@@ -97,15 +101,20 @@ def find_weights(checkpoint: Any) -> tuple[Mapping[Any, Any], tuple[str, ...]]:
         here, path = here[inner], [*path, inner]
     if not isinstance(here, Mapping) or not any(isinstance(v, Tensor) for v in here.values()):
         keys = f" (its keys: {', '.join(str(k) for k in list(here)[:8])})" if isinstance(here, Mapping) and here else ""
-        raise ValueError(f"no weights were found in the checkpoint{keys}: expected a state dict, or one below 'ema', 'state_dict' or 'model'.")
+        raise ValueError(
+            f"no weights were found in the checkpoint{keys}: expected a state dict, or one below 'ema', 'state_dict' or 'model'."
+        )
     return here, tuple(path)
 
 
-def strip_prefix(names: list[str]) -> str:
-    """The wrappers' prefixes that every name starts with, joined; "" where there are none."""
+def find_prefix(names: list[str]) -> str:
+    """What wrappers and trainers put before every name; "" where there is nothing of the kind."""
     found = ""
-    while (more := next((p for p in PREFIXES if all(n.startswith(found + p) for n in names)), None)) is not None:
+    while (more := next((p for p in WRAPPERS if all(n.startswith(found + p) for n in names)), None)) is not None:
         found += more
+    for holder in HOLDERS:
+        if all(n.startswith(found + holder) for n in names) and all(found + holder + key in names for key in REQUIRED):
+            return found + holder
     return found
 
 
@@ -117,11 +126,13 @@ def convert(checkpoint: Any, metadata: Mapping[str, str] | None = None) -> Conve
     weights, nesting = find_weights(checkpoint)
     named = {str(k): v for k, v in weights.items() if isinstance(v, Tensor)}
     dropped = tuple(str(k) for k, v in weights.items() if not isinstance(v, Tensor))
-    prefix = strip_prefix(list(named))
+    prefix = find_prefix(list(named))
     tensors = {}
     for name, value in named.items():
         if value.layout != torch.strided or value.is_quantized:
-            raise ValueError(f"the tensor '{name}' is sparse or quantised and cannot be stored as safetensors: convert the model to dense weights.")
+            raise ValueError(
+                f"the tensor '{name}' is sparse or quantised and cannot be stored as safetensors: convert the model to dense weights."
+            )
         tensors[name[len(prefix) :]] = value.detach().clone()  # cloned: tensors of a checkpoint may share memory
     stated = dict(metadata or {})
     adm = None
@@ -151,7 +162,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("source", metavar="IN.pt", type=Path, help="pickled checkpoint; only tensors are read from it")
     parser.add_argument("target", metavar="OUT.safetensors", type=Path, help="file to write")
     parser.add_argument(
-        "--metadata", metavar="KEY=VALUE", action="append", default=[], help="put into the file's header; may be repeated (num_head_channels=64)"
+        "--metadata",
+        metavar="KEY=VALUE",
+        action="append",
+        default=[],
+        help="put into the file's header, for example num_head_channels=64; may be repeated",
     )
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib.metadata
 import json
 import math
 import os
@@ -13,6 +12,8 @@ import time
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
+
+import torch
 
 from ..models.files import write_text
 
@@ -45,7 +46,7 @@ def machine() -> dict[str, Any]:
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
     return {
         "cores": cores,
-        "torch": importlib.metadata.version("torch"),
+        "torch": torch.__version__,
         "host": host_version(),
         "python": platform.python_version(),
         "platform": f"{platform.system()} {platform.machine()}",

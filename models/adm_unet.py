@@ -259,10 +259,10 @@ class AdmUNet(nn.Module):
         transformer_options: dict[str, Any] | None = None,
         **_: Any,
     ) -> Tensor:
-        """Predict the noise.
+        """Predict the noise, or the velocity where the weights were trained for it.
 
-        x [B, C, H, W]; timesteps [B] in 0..999; y [B] class indices or [B, 4 * model_channels] ready embeddings (class-conditional models only);
-        ``context`` is accepted for the host's call and not used. ``transformer_options["patches"]`` may hold
+        x [B, C, H, W]; timesteps [B] in 0..999; y [B] class indices or [B, 4 * model_channels] ready embeddings (class-conditional models
+        only); ``context`` is accepted for the host's call and not used. ``transformer_options["patches"]`` may hold
         ``input_block_patch`` (h, options) -> h, ``middle_block_after_patch`` ({"h": ...}) -> {"h": ...} and
         ``output_block_patch`` (h, skip, options) -> (h, skip), each a list, called in order. Returns [B, out_channels, H, W].
         Raises ValueError where y is missing or not expected, or H or W is not a multiple of the downscale ratio.
@@ -404,5 +404,6 @@ def build_unet(
     try:
         net.load_state_dict(dict(state_dict), strict=True)
     except RuntimeError as error:
-        raise ValueError(f"the weights do not fit the ADM U-Net that they describe: {str(error)[:400]}") from error
+        reason = " ".join(str(error).split())[:400]
+        raise ValueError(f"the weights do not fit the ADM U-Net that they describe: {reason}") from error
     return net.eval().requires_grad_(False)

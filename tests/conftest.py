@@ -1,0 +1,114 @@
+"""What all tests share: the package under its own name, a fresh interpreter that has it, the host tests' condition, and threads."""
+
+from __future__ import annotations
+
+import importlib.util
+import os
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from types import ModuleType
+
+import pytest
+
+TESTS = Path(__file__).resolve().parent
+ROOT = TESTS.parent
+HOST_TESTS = TESTS / "host"
+
+
+def load_file(path: Path, name: str) -> ModuleType:
+    """Import a file by its path; no folder gets onto sys.path."""
+    spec = importlib.util.spec_from_file_location(name, path)
+    assert spec is not None and spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    sys.modules[name] = module  # dataclasses look their module up
+    spec.loader.exec_module(module)
+    return module
+
+
+DEV = load_file(ROOT / "dev.py", "equipoise_dev")
+DEV.leave_path()
+DEV.register()
+
+
+def host_missing() -> str | None:
+    """Why the host tests cannot run; None where they can."""
+    if DEV.host_folder() is not None:
+        return None
+    path = os.environ.get("COMFYUI_PATH", "~/ComfyUI")
+    where = f"no ComfyUI at '{path}' (no main.py in it)" if path else "COMFYUI_PATH is empty"
+    return f"{where}; set COMFYUI_PATH to a checkout of v0.3.64 or later to run tests/host."
+
+
+def below_host(path: Path) -> bool:
+    return path.is_relative_to(HOST_TESTS)
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    import torch
+
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    torch.set_num_threads(int(os.environ.get("OMP_NUM_THREADS", cores)))
+
+
+def pytest_ignore_collect(collection_path: Path, config: pytest.Config) -> bool | None:
+    """Host tests are not even imported without a host."""
+    return True if below_host(collection_path) and host_missing() else None
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Host tests that were named on the command line are collected all the same, and skipped here."""
+    reason = host_missing()
+    for item in items:
+        if reason and below_host(item.path):
+            item.add_marker(pytest.mark.skip(reason=reason))
+
+
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
+    if (reason := host_missing()) and HOST_TESTS.is_dir():
+        terminalreporter.write_line(f"HOST TESTS SKIPPED: {reason}", red=True, bold=True)
+
+
+@pytest.fixture(scope="session")
+def repository() -> Path:
+    """Root of the repository."""
+    return ROOT
+
+
+@pytest.fixture(scope="session")
+def dev() -> ModuleType:
+    """The module dev.py."""
+    return DEV
+
+
+@pytest.fixture(scope="session")
+def load_module() -> Callable[[Path, str], ModuleType]:
+    """load_module(path, name): import a file by its path."""
+    return load_file
+
+
+@pytest.fixture
+def fresh_python(tmp_path: Path) -> Callable[..., str]:
+    """fresh_python(code, NAME=value, ...): run code in a new interpreter that has the package; returns what it printed.
+
+    For what has to be set before torch is imported, and for measurements that need a process of their own.
+    """
+
+    def run(code: str, timeout: float = 300, **environment: str) -> str:
+        script = tmp_path / "fresh.py"
+        head = [
+            "import importlib.util, sys",
+            f"spec = importlib.util.spec_from_file_location('equipoise_dev', {str(ROOT / 'dev.py')!r})",
+            "dev = importlib.util.module_from_spec(spec)",
+            "spec.loader.exec_module(dev)",
+            "dev.register()",
+        ]
+        script.write_text("\n".join([*head, code]), encoding="utf-8")
+        result = subprocess.run(
+            [sys.executable, str(script)], capture_output=True, text=True, timeout=timeout, cwd=tmp_path, env={**os.environ, **environment}
+        )
+        assert result.returncode == 0, result.stderr
+        return result.stdout
+
+    return run
