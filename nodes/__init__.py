@@ -5,13 +5,21 @@ from __future__ import annotations
 import importlib
 from typing import Any
 
-MODULES = ("unconditional",)
+MODULES = ("unconditional", "adp", "target", "guidance", "classifier", "histogram")
 """Files of this folder that hold nodes, in menu order; each ends with a list NODES. A new file is added here."""
 
 
 def all_nodes() -> list[type[Any]]:
-    """Import the files and return their node classes. Any failure is raised: half a pack is worse than none."""
+    """Import the files and return their node classes. Any failure is raised: half a pack is worse than none.
+
+    Schemas are made here once, so that one that this host refuses is reported with the node's name (RuntimeError).
+    """
     found: list[type[Any]] = []
     for name in MODULES:
         found += importlib.import_module(f".{name}", __package__).NODES
+    for node in found:
+        try:
+            node.GET_SCHEMA()
+        except Exception as error:
+            raise RuntimeError(f"this version of ComfyUI refuses the schema of {node.__name__}: {error}") from error
     return found

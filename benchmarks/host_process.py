@@ -1,0 +1,33 @@
+"""The host inside this process, for benchmarks: booted on the CPU from COMFYUI_PATH, in a temporary base directory."""
+
+from __future__ import annotations
+
+import os
+import sys
+import tempfile
+from pathlib import Path
+from typing import Any
+
+
+def boot_host() -> Any:
+    """The host's ``nodes`` module. Raises ValueError where COMFYUI_PATH (default ~/ComfyUI) holds no ComfyUI."""
+    path = Path(os.environ.get("COMFYUI_PATH", "~/ComfyUI")).expanduser()
+    if not (path / "main.py").is_file():
+        raise ValueError(f"this benchmark runs through ComfyUI, and there is none at '{path}': set COMFYUI_PATH to a checkout.")
+    if "comfy" not in sys.modules:
+        sys.path.insert(0, str(path))
+        base = tempfile.mkdtemp(prefix="equipoise-bench-")
+        arguments, sys.argv = sys.argv, ["main.py", "--cpu", "--base-directory", base, "--preview-method", "none"]
+        try:
+            import comfy.options
+
+            comfy.options.enable_args_parsing()
+            import comfy.cli_args  # noqa: F401  reads sys.argv
+        finally:
+            sys.argv = arguments
+    import comfy.utils
+
+    comfy.utils.PROGRESS_BAR_ENABLED = False
+    import nodes as host_nodes
+
+    return host_nodes
