@@ -105,7 +105,7 @@ def activation_elements(config: AdmConfig, height: int, width: int) -> float:
     """
     skips, widest, attention = float(config.model_channels * config.channel_mult[0]), 0.0, 0.0
     for level, mult in enumerate(config.channel_mult):
-        channels, share = mult * config.model_channels, 0.25**level
+        channels, share = int(mult * config.model_channels), 0.25**level
         skips += config.num_res_blocks * channels * share + (channels * share / 4 if level < config.levels - 1 else 0.0)
         widest = max(widest, 2 * channels * share)
         if config.attention[level] or level == config.levels - 1:

@@ -25,6 +25,7 @@ MODELS: dict[str, tuple[dict[str, object], dict[str, str]]] = {
     "plain": ({"in_channels": 3, "out_channels": 3}, {"image_size": "16"}),
     "learned_sigma": ({"in_channels": 3, "out_channels": 6}, {"image_size": "16"}),
     "packed": ({"in_channels": 12, "out_channels": 12}, {"image_size": "32", "pixel_unshuffle": "2"}),
+    "half_width": ({"in_channels": 3, "out_channels": 3, "model_channels": 64, "channel_mult": (0.5, 1)}, {"image_size": "16"}),
     "cosine": ({"in_channels": 3, "out_channels": 3}, {"image_size": "16", "noise_schedule": "cosine"}),
     "classes": (
         {"in_channels": 3, "out_channels": 3, "num_classes": 4},

@@ -91,7 +91,7 @@ def test_the_host_asks_the_network_what_it_was_trained_on(load: Any, name: str) 
     torch.testing.assert_close(denoised, x * sigma - sigma * eps, rtol=1e-4, atol=1e-3)
 
 
-@pytest.mark.parametrize("name", ["plain", "learned_sigma", "packed", "cosine"])
+@pytest.mark.parametrize("name", ["plain", "learned_sigma", "packed", "half_width", "cosine"])
 def test_ksampler_and_vae_decode_give_an_image(prompt: Any, load: Any, name: str) -> None:
     model, vae, unconditional = load(name)
     latent = empty(model)

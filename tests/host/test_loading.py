@@ -97,6 +97,25 @@ def test_a_node_file_that_fails_to_import_is_reported_with_its_traceback(
     assert "could not be loaded" in caplog.text and "Traceback" in caplog.text
 
 
+def test_a_schema_that_the_host_refuses_is_reported_with_the_nodes_name(host: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    from comfy_api.latest import io
+    from equipoise import nodes
+    from equipoise.nodes import unconditional
+
+    class Twice(io.ComfyNode):
+        @classmethod
+        def define_schema(cls) -> io.Schema:
+            return io.Schema(node_id="Twice", inputs=[io.Int.Input("a"), io.Int.Input("a")], outputs=[])
+
+        @classmethod
+        def execute(cls, a: int) -> io.NodeOutput:
+            return io.NodeOutput()
+
+    monkeypatch.setattr(unconditional, "NODES", [Twice])
+    with pytest.raises(RuntimeError, match="refuses the schema of Twice"):
+        nodes.all_nodes()
+
+
 def test_the_users_file_wins_over_the_shipped_one(host: Any, monkeypatch: pytest.MonkeyPatch, tmp_path: Any) -> None:
     import folder_paths
     from equipoise.host import folders
