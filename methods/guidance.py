@@ -151,8 +151,9 @@ class GuidanceRun:
     def _active(self, level: float) -> dict[str, Move]:
         return {a: m for a, m in self._moves.items() if m.window[0] < level < m.window[1]}
 
-    def _assign(self, images: int, level: float) -> bool:
+    def _assign(self, rows: Rows, level: float) -> bool:
         """Decide who becomes what, once; False while it is too early."""
+        images = rows.images
         if self.cells is not None:
             return True
         s = self.settings
@@ -164,8 +165,10 @@ class GuidanceRun:
         seeded = self._wants_seeded()
         if s.direction == CALIBRATED and not seeded and not self._active(level):
             return False
+        if not seeded and not rows.conditional.any():
+            return False  # short of memory, the host runs the negative's rows on their own and first: nothing was read at this level yet
         self.counts = quotas(self.target.shares, images, s.seed)
-        if seeded or not self._read:
+        if seeded:
             self.cells = seeded_assignment(self.counts, s.seed)
             return True
         joint = torch.zeros(images, 1, device=next(iter(self._read.values())).device)
@@ -176,7 +179,7 @@ class GuidanceRun:
         return True
 
     def _quota_step(self, site: str, h: Tensor, rows: Rows, level: float) -> Tensor:
-        if not self._assign(rows.images, level):
+        if not self._assign(rows, level):
             return h
         chosen = (rows.conditional if self.settings.rows == COND else torch.ones_like(rows.conditional)).to(h.device)
         image = rows.image.to(h.device)
@@ -234,14 +237,14 @@ class GuidanceRun:
 def move_vector(move: Move, classes: Tensor, reading: Tensor | None, level: float, shape: torch.Size) -> Tensor:
     """The calibrated step of every row, in units of the norm of h.
 
-    classes int64 [R]; reading [R, K] or None; shape of h [R, C, H, W]. The 4x4 vector is upsampled (nearest) to H x W and divided by the
-    square root of the area ratio, which keeps its L2 norm. float32 [R, C, H, W]. Raises ValueError where C differs.
+    classes int64 [R]; reading [R, K] or None; shape of h [R, C, H, W]. The 4x4 vector is brought to H x W with its L2 norm kept.
+    float32 [R, C, H, W]. Raises ValueError where C differs.
     """
     device = classes.device
     if move.vectors.shape[3] != shape[1]:
         raise ValueError(
             f"the moves of this ADP are for {move.vectors.shape[3]} channels at '{move.site}' and met {shape[1]}: it was made for another "
-            "diffusion model. Load an ADP that was trained on the connected model."
+            "diffusion model, so load an ADP that was trained on the connected one."
         )
     at = torch.full((1,), level, device=device)
     vectors = at_level(move.vectors, move.knots, at)[0]
@@ -253,7 +256,19 @@ def move_vector(move: Move, classes: Tensor, reading: Tensor | None, level: floa
         weights = reading if reading is not None else chosen.new_full(chosen.shape[:2], 1 / chosen.shape[1])
         mixed = torch.einsum("rk,rkcij->rcij", weights, chosen)
     mixed = mixed * sizes[classes][:, None, None, None]
-    height, width = shape[-2:]
-    if (height, width) != (GRID, GRID):
-        mixed = F.interpolate(mixed, size=(height, width), mode="nearest") * (GRID / math.sqrt(height * width))
-    return mixed
+    return resized(mixed, *shape[-2:])
+
+
+def resized(vectors: Tensor, height: int, width: int) -> Tensor:
+    """Vectors [R, C, 4, 4] -> [R, C, H, W] of the same L2 norm: nearest upsampling, averages where the map is smaller than the grid."""
+    if (height, width) == (GRID, GRID):
+        return vectors
+    even = GRID / math.sqrt(height * width)
+    if height % GRID == 0 and width % GRID == 0:
+        return F.interpolate(vectors, size=(height, width), mode="nearest") * even
+    small = min(height, width) < GRID
+    out = F.adaptive_avg_pool2d(vectors, (height, width)) if small else F.interpolate(vectors, size=(height, width), mode="nearest")
+    # The cells differ in area, so that the norm does not follow from the sizes alone (SDXL's middle block at 832 x 1216 is 26 x 38).
+    before, after = (v.detach().flatten(1).norm(dim=1) for v in (vectors, out))
+    scale = torch.where(after > 1e-3 * before, before / after.clamp(min=1e-12), torch.full_like(after, even))
+    return out * scale[:, None, None, None]

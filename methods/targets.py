@@ -87,7 +87,8 @@ def _check_known(attribute: str, classes: Sequence[str], known: Mapping[str, Seq
 def normalise(weights: Sequence[float]) -> tuple[tuple[float, ...], tuple[str, ...]]:
     """Weights -> shares that sum to 1, and a note where they did not. Raises ValueError for negative, non-finite or all-zero weights."""
     if any(not math.isfinite(w) or w < 0 for w in weights):
-        raise ValueError(f"weights of a target are finite and not negative; met {', '.join(f'{w:g}' for w in weights)}: mend the one below 0.")
+        met = ", ".join(f"{w:g}" for w in weights)
+        raise ValueError(f"weights of a target are finite and not negative, and {met} was met: give every class a weight of 0 or more.")
     total = sum(weights)
     if total <= 0:
         raise ValueError("all the weights of the target are 0: give at least one class a weight above 0.")
@@ -192,7 +193,7 @@ def target_from_form(attributes: str, preset: str, weights: str, known: Mapping[
         if not cells or any(len(parts) != len(names) for parts in split):
             raise ValueError(
                 f"the weights have to name the classes, as {'yes=0.5, no=0.5' if len(names) == 1 else 'yes/long=0.25, ...'} for {attributes.strip()}; "
-                f"met '{weights.strip()}'. Or connect an ADP, which knows its classes."
+                f"met '{weights.strip()}': name them, or connect an ADP, which knows its classes."
             )
         known = {name: tuple(dict.fromkeys(parts[i].strip() for parts in split)) for i, name in enumerate(names)}
     text = "uniform" if preset == "uniform" else weights

@@ -129,8 +129,8 @@ class AttributePredictor(nn.Module):
         """pooled float32 [B, C, 4, 4], log-SNR float32 [B] -> calibrated logits, attribute -> [B, K]. ValueError for a wrong width."""
         if pooled.shape[1] != self.channels:
             raise ValueError(
-                f"this ADP reads features of {self.channels} channels and met {pooled.shape[1]}: it was made for another diffusion model. "
-                "Load an ADP that was trained on the connected model."
+                f"this ADP reads features of {self.channels} channels and met {pooled.shape[1]}: it was made for another diffusion model, so "
+                "load an ADP that was trained on the connected one."
             )
         x = self.normalise(pooled, level).flatten(1)
         if self.kind == "linear":
@@ -219,8 +219,8 @@ def load_adp(path: str | os.PathLike[str]) -> AdpFile:
     tensors, meta = read_safetensors(path)
     if meta.get("format") != FORMAT:
         raise ValueError(
-            f"'{name}' is not an ADP: its metadata says format={meta.get('format')!r}, expected {FORMAT!r}. "
-            "Choose a file from models/equipoise/adp that Equipoise trained."
+            f"'{name}' is not an ADP: its metadata says format={meta.get('format')!r} and {FORMAT!r} was expected, so "
+            "choose a file from models/equipoise/adp that Equipoise trained."
         )
     if meta.get("format_version") != FORMAT_VERSION:
         raise ValueError(f"'{name}' has ADP format version {meta.get('format_version')!r}; this Equipoise reads '{FORMAT_VERSION}': update Equipoise.")
@@ -235,6 +235,18 @@ def load_adp(path: str | os.PathLike[str]) -> AdpFile:
             a: Move(m["site"], tensors[f"move.{a}.knots"], tensors[f"move.{a}.vectors"].float(), tensors[f"move.{a}.sizes"], m["assign"], m["source"])
             for a, m in json.loads(meta["moves"]).items()
         }
-    except (KeyError, TypeError, ValueError, RuntimeError) as error:
-        raise ValueError(f"'{name}' does not fit its own metadata ({error}): the file is damaged or was edited.") from error
-    return AdpFile(predictor.eval().requires_grad_(False), moves, meta["base_model"], json.loads(meta.get("info", "{}")))
+        for attribute, move in moves.items():
+            _check_move(attribute, move, len(attributes[attribute]))
+        info = dict(json.loads(meta.get("info", "{}")))
+    except (AttributeError, KeyError, TypeError, ValueError, RuntimeError) as error:
+        what = " ".join(f"{error}".split())  # torch lists mismatches on lines of their own
+        raise ValueError(f"'{name}' does not fit its own metadata ({what}): the file is damaged or was edited, so download it again.") from error
+    return AdpFile(predictor.eval().requires_grad_(False), moves, meta["base_model"], info)
+
+
+def _check_move(attribute: str, move: Move, classes: int) -> None:
+    """ValueError where a move's tensors do not fit each other or the number of classes."""
+    shape, levels = tuple(move.vectors.shape), len(move.knots)
+    fits = len(shape) == 6 and shape[:2] == (levels, classes) and shape[2] in (1, classes) and shape[4:] == (GRID, GRID)
+    if not fits or tuple(move.sizes.shape) != (levels, classes):
+        raise ValueError(f"the move of '{attribute}' has vectors {list(shape)} and sizes {list(move.sizes.shape)} for {classes} classes")

@@ -210,7 +210,7 @@ def classifier_of_latents(vae: Any, classifier: Any, adp: Any, target: Any) -> A
         if set(classifier.attributes.get(attribute, ())) != set(adp.attributes[attribute]):
             raise ValueError(
                 f"the classifier cannot judge '{attribute}' with the classes {', '.join(adp.attributes[attribute])}; it knows "
-                f"{'; '.join(f'{a}: {chr(44).join(c)}' for a, c in classifier.attributes.items())}. Connect one that does, or set repair to 0."
+                f"{'; '.join(f'{a}: {chr(44).join(c)}' for a, c in classifier.attributes.items())}: connect one that does, or set repair to 0."
             )
 
     def classify(samples: Any) -> Any:
