@@ -76,14 +76,17 @@ def apply_guidance(model: Any, adp: AdpFile, settings: GuidanceSettings, on_fini
 
 
 def conditioning_roles(guider: Any) -> dict[Any, str]:
-    """Role of every conditioning by its uuid, as guiders name them; conditionings that stand on both sides are left out."""
+    """Role of every conditioning by its uuid, as guiders name them; conditionings that stand on both sides are left out.
+
+    So are those with an area: the host copies them, uuid and all, to the other side (create_cond_with_same_area_if_none).
+    """
     roles: dict[Any, str] = {}
     twice = set()
     for name, conds in (getattr(guider, "conds", None) or {}).items():
         role = UNCONDITIONAL if "negative" in name else CONDITIONAL
         for cond in conds:
             uuid = cond.get("uuid") if isinstance(cond, dict) else None
-            if uuid is None:
+            if uuid is None or "area" in cond:
                 continue
             if roles.setdefault(uuid, role) != role:
                 twice.add(uuid)

@@ -6,7 +6,15 @@ from typing import Any
 
 from ..models.adp import MIDDLE, AdpFile
 
-_FAMILIES = {"SD15": "sd15", "SD15_instructpix2pix": "sd15", "SDXL": "sdxl", "SSD1B": "ssd1b", "Segmind_Vega": "segmind-vega", "SDXLRefiner": "sdxl-refiner"}
+_FAMILIES = {
+    "SD15": "sd15",
+    "SD15_instructpix2pix": "sd15",
+    "SDXL": "sdxl",
+    "SDXL_instructpix2pix": "sdxl",
+    "SSD1B": "ssd1b",
+    "Segmind_Vega": "segmind-vega",
+    "SDXLRefiner": "sdxl-refiner",
+}
 
 
 def base_model(model: Any) -> str | None:
@@ -18,15 +26,19 @@ def base_model(model: Any) -> str | None:
 
 
 def site_channels(model: Any) -> dict[str, int]:
-    """Width of every site of a MODEL: "middle" and "output.N". Raises ValueError where the model is no U-Net with a middle block."""
+    """Width of every site of a MODEL: "middle" and "output.N"; the last up block has none, since no patch sees its output.
+
+    Raises ValueError where the model is no U-Net with a middle block.
+    """
     network = getattr(model.model, "diffusion_model", None)
-    if not hasattr(network, "middle_block") or not hasattr(network, "output_blocks"):
+    # Distilled U-Nets (KOALA) have the attribute, and None in it.
+    if getattr(network, "middle_block", None) is None or not hasattr(network, "output_blocks"):
         raise ValueError(
             f"this MODEL ({type(network).__name__}) has no U-Net middle block, which distribution guidance reads: use an SD1.5, SDXL or "
             "unconditional U-Net; diffusion transformers (SD3, FLUX) have none."
         )
     widths = {MIDDLE: network.middle_block[0].out_layers[3].out_channels}
-    for i, block in enumerate(network.output_blocks):
+    for i, block in enumerate(network.output_blocks[:-1]):
         widths[f"output.{i}"] = block[0].out_layers[3].out_channels
     return widths
 
@@ -42,7 +54,9 @@ def check_fit(model: Any, adp: AdpFile) -> None:
     widths = site_channels(model)
     for site, channels in adp.site_channels.items():
         if site not in widths:
-            raise ValueError(f"this ADP acts at '{site}', and the connected MODEL has only {', '.join(widths)}: load an ADP made for this model.")
+            raise ValueError(
+                f"this ADP acts at '{site}', and the connected MODEL has only {', '.join(widths)}: load an ADP made for this model."
+            )
         if widths[site] != channels:
             raise ValueError(
                 f"this ADP expects {channels} channels at '{site}' (it was made for '{adp.base_model}') and the connected MODEL has "
