@@ -19,8 +19,9 @@ log = logging.getLogger("equipoise")
 
 @dataclass
 class Outcome:
-    """``cells``: assigned cell per image (None in the soft modes); ``names``: of the cells; ``rounds``: images made again, per repair round;
-    ``missed``: images that the classifier still reads otherwise (None without a classifier); ``readings``: last shares read by the ADP."""
+    """``cells``: assigned cell per image (None in the soft modes); ``names``: of the cells; ``rounds``: images made again, per repair
+    round; ``missed``: images that the classifier still reads otherwise (None without a classifier); ``readings``: last shares read by
+    the ADP."""
 
     cells: list[int] | None
     names: list[str]
@@ -60,7 +61,8 @@ def ksample(model: Any, s: SamplerSettings, positive: Any, negative: Any, latent
     """The host's own KSampler: LATENT in, LATENT out."""
     import nodes as host_nodes  # the host's module of that name, which exists only inside a running host
 
-    return host_nodes.common_ksampler(model, s.seed, s.steps, s.cfg, s.sampler_name, s.scheduler, positive, negative, latent, denoise=s.denoise)[0]
+    sampler = (s.seed, s.steps, s.cfg, s.sampler_name, s.scheduler)
+    return host_nodes.common_ksampler(model, *sampler, positive, negative, latent, denoise=s.denoise)[0]
 
 
 def guided_ksample(
@@ -76,8 +78,8 @@ def guided_ksample(
 ) -> tuple[dict[str, Any], Outcome]:
     """Sample with guidance; up to ``repair`` times make again the images that ``classify(samples)`` reads otherwise than assigned.
 
-    ``classify`` maps latent samples [N, ...] to class probabilities, attribute -> [N, K] in the ADP's class order. An image that is made again
-    keeps its place and class and gets a new seed.
+    ``classify`` maps latent samples [N, ...] to class probabilities, attribute -> [N, K] in the ADP's class order. An image that is made
+    again keeps its place and class and gets a new seed.
     """
     runs: list[GuidanceRun] = []
     out = ksample(apply_guidance(model, adp, guidance, lambda run: runs.append(run.summary())), sampler, positive, negative, latent)
@@ -85,10 +87,9 @@ def guided_ksample(
     run = runs[-1] if runs else None
     cells = None if run is None or run.cells is None else run.cells.tolist()
     outcome = Outcome(cells, target.names, list(target.notes), readings=run.readings.shares[-1] if run and run.readings.shares else {})
-    if cells is not None and len(cells) < sum(share > 0 for share in target.shares):
-        outcome.notes.append(
-            f"{len(cells)} images cannot hold all {sum(share > 0 for share in target.shares)} classes of the target: quotas were rounded by the seed."
-        )
+    wished = sum(share > 0 for share in target.shares)
+    if cells is not None and len(cells) < wished:
+        outcome.notes.append(f"{len(cells)} images cannot hold all {wished} classes of the target: quotas were rounded by the seed.")
     if cells is None or classify is None:
         return out, outcome
     wanted = [target.cell_classes(c) for c in cells]
