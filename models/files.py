@@ -20,7 +20,8 @@ def write_safetensors(path: str | os.PathLike[str], tensors: Mapping[str, Tensor
     path.parent.mkdir(parents=True, exist_ok=True)
     partial = path.with_name(f".{path.name}.{os.getpid()}.partial")
     try:
-        save_file({k: v.detach().cpu().contiguous() for k, v in tensors.items()}, str(partial), metadata=dict(metadata or {}))
+        # Cloned, because safetensors refuses tensors that share memory (knots, which several attributes have in common).
+        save_file({k: v.detach().cpu().contiguous().clone() for k, v in tensors.items()}, str(partial), metadata=dict(metadata or {}))
         os.replace(partial, path)
     finally:
         partial.unlink(missing_ok=True)
