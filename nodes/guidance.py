@@ -98,7 +98,7 @@ class DistributionGuidance(io.ComfyNode):
                     tooltip="Draws who gets the remainder of the quotas. Change it with the sampler's seed.",
                 ),
             ],
-            outputs=[io.Model.Output("model", display_name="MODEL", tooltip="The guided model, for any sampler.")],
+            outputs=[io.Model.Output("guided", display_name="MODEL", tooltip="The guided model, for any sampler.")],
         )
 
     @classmethod
