@@ -493,5 +493,8 @@ def main(argv: Sequence[str]) -> int:
         return 130
 
 
+if __name__ == "__mp_main__":  # a worker process that multiprocessing started: it needs the package as its parent had it
+    leave_path()
+    register()
 if __name__ == "__main__":
     sys.exit(main(sys.argv[1:]))

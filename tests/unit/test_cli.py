@@ -53,8 +53,9 @@ def test_errors_are_one_sentence_and_traceback_shows_more(capsys: pytest.Capture
 @pytest.fixture
 def one_benchmark(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> dict[str, object]:
     """A folder with one benchmark, 'tiny-thing', whose run is recorded."""
-    (tmp_path / "tiny_thing.py").touch()
-    (tmp_path / "_private.py").touch()
+    (tmp_path / "tiny_thing.py").write_text('"""A benchmark."""\n\ndef run(quick):\n    return {}\n', encoding="utf-8")
+    (tmp_path / "_private.py").write_text("\ndef run(quick):\n    return {}\n", encoding="utf-8")
+    (tmp_path / "helper.py").write_text("def tool():\n    run = 1\n", encoding="utf-8")
     monkeypatch.setattr(bench, "FOLDER", tmp_path)
     module, calls = ModuleType("tiny_thing"), {}
 
@@ -89,7 +90,7 @@ def test_bench_publishes_what_was_measured(
 def test_unknown_benchmarks_name_those_there_are(one_benchmark: dict[str, object]) -> None:
     with pytest.raises(ValueError, match="there is no benchmark 'x': choose one of tiny-thing."):
         bench.load("x")
-    for name in ("_private", "..embedded.cli", "os"):
+    for name in ("_private", "helper", "..embedded.cli", "os"):
         with pytest.raises(ValueError, match="there is no benchmark"):
             bench.load(name)
 

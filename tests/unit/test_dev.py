@@ -8,6 +8,7 @@ import signal
 import subprocess
 import sys
 import time
+from collections.abc import Callable
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -203,6 +204,14 @@ def test_the_package_is_there_and_the_repository_is_not_on_the_path(dev: ModuleT
     path, file, hidden = json.loads(result.stdout)
     assert str(repository) not in path and hidden
     assert Path(file) == repository / "embedded" / "cli.py"
+
+
+def test_worker_processes_have_the_package(fresh_python: Callable[..., str], repository: Path) -> None:
+    """A spawned worker starts from the main module's file: for commands run through dev.py that is dev.py."""
+    code = f"sys.modules['__main__'].__file__ = {str(repository / 'dev.py')!r}\nsys.path.insert(0, {str(repository)!r})\n"
+    code += "import equipoise.embedded.record as r\nfrom multiprocessing import get_context\n"
+    code += "with get_context('spawn').Pool(1) as pool:\n    print(pool.apply(r.plain, ((1, float('inf')),)))\n"
+    assert fresh_python(code, timeout=60) == "[1, None]\n"
 
 
 def test_link(dev: ModuleType, tmp_path: Path, repository: Path) -> None:
