@@ -1,0 +1,137 @@
+"""Make the thumbnails of workflows/ with a real ComfyUI: quickstarts from their own output, the others as a labelled rendering.
+
+    python tests/browser/make_thumbnails.py [NAME ...] [--chromium PATH] [--playwright FOLDER]
+
+Run it with the project's environment. The renderings need Chromium, Node and a folder in which playwright-core was installed.
+"""
+
+from __future__ import annotations
+
+import argparse
+import importlib.util
+import json
+import shutil
+import subprocess
+import sys
+import tempfile
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+import numpy as np
+import torch
+from PIL import Image, ImageDraw, ImageFont
+
+HERE = Path(__file__).resolve().parent
+ROOT = HERE.parents[1]
+FOLDER = ROOT / "workflows"
+QUICKSTARTS = ("quickstart_unconditional", "quickstart_professions")
+RENDERED = ("sd15_distribution_guidance", "sdxl_distribution_guidance")
+LABELS = ("A rendering of the graph, not its output", "It needs your checkpoint, and an ADP made for it.")
+WIDTH, MOST_BYTES = 1200, 190_000
+VIEW = (2000, 760)
+
+
+def load(path: Path, name: str) -> ModuleType:
+    """Import a file by its path."""
+    spec = importlib.util.spec_from_file_location(name, path)
+    assert spec is not None and spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    sys.modules[name] = module
+    spec.loader.exec_module(module)
+    return module
+
+
+def quickstart(server: Any, name: str, to_api: Any) -> Image.Image:
+    """Queue a quickstart and lay its images and charts side by side, framed by what the judge sees."""
+    from equipoise.charts.sheet import contact_sheet, side_by_side, stacked
+    from equipoise.models.attribute_classifier import load_classifier
+
+    workflow = json.loads((FOLDER / f"{name}.json").read_text(encoding="utf-8"))
+    outcome = server.queue(to_api(workflow, server.get("/object_info")), limit=600)
+    if outcome.error:
+        raise RuntimeError(f"'{name}' failed: {outcome.error}")
+    judge = load_classifier(ROOT / "embedded" / "weights" / "attribute_classifiers" / "portraits_judge.safetensors")
+    classes = judge.attributes["eyeglasses"]
+    captions = iter(("Before: plain sampling", "After: distribution guidance, target half and half"))
+    pictures, charts = [], []
+    for node in sorted(workflow["nodes"], key=lambda n: n["pos"][0]):  # before stands left of after
+        if node["type"] == "PreviewImage":
+            images = torch.from_numpy(server.images(outcome, str(node["id"]))).movedim(-1, 1)
+            small = images[:, :, ::4, ::4].float() / 255  # the graph enlarged them four times
+            labels = judge.probabilities(small)["eyeglasses"].argmax(-1)
+            names = [f"eyeglasses {c}" for c in classes]
+            pictures.append(contact_sheet(images, labels, names, next(captions), columns=8, tile=128))
+        elif node["type"] == "EquipoiseAttributeHistogram":
+            charts.append(server.images(outcome, str(node["id"]))[0])
+    columns = []
+    for picture, chart in zip(pictures, charts, strict=True):
+        width = picture.shape[1]
+        resized = Image.fromarray(chart).resize((width, round(chart.shape[0] * width / chart.shape[1])), Image.Resampling.LANCZOS)
+        columns.append(stacked([picture, np.asarray(resized)]))
+    return Image.fromarray(side_by_side(*columns))
+
+
+def labelled(picture: Image.Image) -> Image.Image:
+    """The rendering with a strip below that says what it is."""
+    from matplotlib import get_data_path
+
+    size = picture.width // 36
+    out = Image.new("RGB", (picture.width, picture.height + 3 * size), "#202020")
+    out.paste(picture, (0, 0))
+    for text, share, y in zip(LABELS, (1.0, 0.6), (0.4, 1.8), strict=True):
+        font = ImageFont.truetype(f"{get_data_path()}/fonts/ttf/DejaVuSans.ttf", round(size * share))
+        ImageDraw.Draw(out).text((size, picture.height + size * y), text, "#E8E8E8", font)
+    return out
+
+
+def save(picture: Image.Image, name: str) -> None:
+    """Write NAME.jpg, 1200 pixels wide, in the best quality that stays below the limit."""
+    picture = picture.convert("RGB").resize((WIDTH, round(picture.height * WIDTH / picture.width)), Image.Resampling.LANCZOS)
+    path = FOLDER / f"{name}.jpg"
+    for quality in range(92, 40, -4):
+        picture.save(path, quality=quality, optimize=True)
+        if path.stat().st_size < MOST_BYTES:
+            break
+    print(f"{path.name}: {picture.width} x {picture.height}, {path.stat().st_size // 1000} kB, quality {quality}")
+
+
+def stand_ins(base: Path) -> None:
+    """Empty files under the names that the graphs for real checkpoints expect, so that the front end finds them and shows no warning."""
+    for name in RENDERED:
+        for node in json.loads((FOLDER / f"{name}.json").read_text(encoding="utf-8"))["nodes"]:
+            where = {"CheckpointLoaderSimple": "checkpoints", "EquipoiseLoadADP": "equipoise/adp"}.get(node["type"])
+            if where:
+                (base / "models" / where).mkdir(parents=True, exist_ok=True)
+                (base / "models" / where / node["widgets_values"][0]).touch()
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("names", nargs="*", help=f"which: {', '.join((*QUICKSTARTS, *RENDERED))}; all where none is named")
+    parser.add_argument("--chromium", default=shutil.which("chromium") or "chromium")
+    parser.add_argument("--playwright", type=Path, default=Path(), help="folder in which playwright-core was installed")
+    args = parser.parse_args()
+    names = args.names or [*QUICKSTARTS, *RENDERED]
+    load(ROOT / "dev.py", "equipoise_dev").register()
+    tests = ROOT / "tests" / "host"
+    server_module, workflow_module = (load(tests / f"{n}.py", n) for n in ("equipoise_server", "equipoise_workflow"))
+    server_module.ODD_NAME = "equipoise"  # the front end shows the pack's folder on its nodes
+    with tempfile.TemporaryDirectory() as folder:
+        base = Path(folder)
+        stand_ins(base)
+        with server_module.Server(server_module.checkout("COMFYUI_PATH", "~/ComfyUI"), base) as server:
+            for name in (n for n in names if n in QUICKSTARTS):
+                save(quickstart(server, name, workflow_module.to_api), name)
+            shots = {n: base / f"{n}.png" for n in names if n in RENDERED}
+            if shots:
+                command = ["node", HERE / "screenshot.mjs", server.url, args.playwright, args.chromium, f"{VIEW[0]}x{VIEW[1]}"]
+                subprocess.run([*map(str, command), *(f"{FOLDER / f'{n}.json'}={p}" for n, p in shots.items())], check=True)
+            for name, path in shots.items():
+                with Image.open(path) as picture:
+                    save(labelled(picture), name)
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,63 @@
+"""The help pages against the schemas of the nodes that are registered: every input with its default, and every output."""
+
+from __future__ import annotations
+
+import re
+from typing import Any
+
+import pytest
+from equipoise_server import REPOSITORY
+
+FILES = ("adp_name", "model_name", "classifier_name")
+"""Combos over files, whose default depends on what is installed."""
+
+
+@pytest.fixture(scope="module")
+def schemas(host: Any) -> dict[str, Any]:
+    """Node id -> V3 schema of every registered node."""
+    from equipoise.nodes import all_nodes
+
+    return {s.node_id: s for s in (node.define_schema() for node in all_nodes())}
+
+
+def rows(node_id: str, heading: str) -> dict[str, list[str]]:
+    """Name -> cells of the table below a heading of a node's page."""
+    page = (REPOSITORY / "web" / "docs" / f"{node_id}.md").read_text(encoding="utf-8")
+    part = re.split(r"^## ", page.split(f"## {heading}\n", 1)[1], flags=re.M)[0]
+    lines = [[cell.strip() for cell in line.strip("|").split(" | ")] for line in part.splitlines() if line.startswith("| `")]
+    return {cells[0].strip("|` "): cells for cells in lines}
+
+
+def shown(default: Any) -> str:
+    """A default as the pages write it."""
+    if isinstance(default, str):
+        first, more, _ = default.partition("\n")
+        return "empty" if not default else f"{first} ..." if more else first
+    return f"{default:g}"
+
+
+def test_every_input_is_explained_with_its_default(schemas: dict[str, Any]) -> None:
+    for node_id, schema in schemas.items():
+        table = rows(node_id, "Inputs")
+        assert list(table) == [i.id for i in schema.inputs], node_id
+        for socket in schema.inputs:
+            stated, default = table[socket.id][2], getattr(socket, "default", None)
+            if default is not None and socket.id not in FILES:
+                assert stated == shown(default), f"{node_id}.{socket.id}"
+            elif not hasattr(socket, "default"):
+                assert stated == ("optional" if socket.optional else "required"), f"{node_id}.{socket.id}"
+            choices = list(getattr(socket, "options", None) or []) if default is not None else []
+            if len(choices) <= 4 and socket.id not in FILES:
+                assert all(c in " ".join(table[socket.id]) for c in choices), f"{node_id}.{socket.id}: {choices}"
+
+
+def test_every_output_is_explained(schemas: dict[str, Any]) -> None:
+    for node_id, schema in schemas.items():
+        assert list(rows(node_id, "Outputs")) == [o.display_name or o.id for o in schema.outputs], node_id
+
+
+def test_every_socket_has_a_tooltip_and_every_node_a_description(schemas: dict[str, Any]) -> None:
+    for node_id, schema in schemas.items():
+        assert len(schema.description) > 40, node_id
+        for socket in [*schema.inputs, *schema.outputs]:
+            assert socket.tooltip and len(socket.tooltip) >= 10, f"{node_id}.{socket.id}"

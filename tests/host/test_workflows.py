@@ -1,0 +1,102 @@
+"""The shipped graphs against the host's own schemas, and the quickstarts queued over HTTP until they are done, on both supported hosts."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from equipoise_server import REPOSITORY, Server
+from equipoise_workflow import CONTROLS, NOTES, inputs_of, is_widget, to_api, widget_names
+
+WORKFLOWS = sorted((REPOSITORY / "workflows").glob("*.json"))
+QUICKSTARTS = ("quickstart_unconditional", "quickstart_professions")
+FILES = ("ckpt_name", "adp_name", "model_name", "classifier_name")
+"""Combos over files, which need not be there."""
+WEIGHTS = REPOSITORY / "embedded" / "weights"
+NEEDED = {
+    "quickstart_unconditional": ("diffusion/portraits", "adp/portraits", "attribute_classifiers/portraits_judge"),
+    "quickstart_professions": ("diffusion/portraits_professions", "adp/portraits_professions", "attribute_classifiers/portraits_judge"),
+}
+
+
+def read(path: Path) -> dict[str, Any]:
+    return json.loads(path.read_text(encoding="utf-8"))
+
+
+@pytest.fixture
+def object_info(server: Server) -> dict[str, Any]:
+    """The schemas of every node of a running host."""
+    return server.get("/object_info")
+
+
+@pytest.mark.parametrize("path", WORKFLOWS, ids=lambda p: p.stem)
+def test_slots_and_values_are_those_of_the_schema(path: Path, object_info: dict[str, Any]) -> None:
+    for node in read(path)["nodes"]:
+        if node["type"] in NOTES:
+            continue
+        definition = object_info[node["type"]]
+        schema = inputs_of(definition)
+        sockets = [name for name, kind, options in schema if not is_widget(kind, options)]
+        widgets = [name for name in widget_names(definition) if name]
+        assert [slot["name"] for slot in node["inputs"]] == sockets + widgets, node["type"]
+        kinds = {name: kind for name, kind, _ in schema}
+        assert all(slot["type"] == kinds[slot["name"]] for slot in node["inputs"]), node["type"]
+        assert {s["name"] for s in node["inputs"] if s.get("shape") == 7} == set(definition["input_order"].get("optional", []))
+        assert all(s["link"] is not None for s in node["inputs"] if "widget" not in s and s.get("shape") != 7), node["type"]
+        outputs = list(zip(definition["output_name"], definition["output"], strict=True))
+        # previews have no output on older hosts, and none is listed
+        assert [(o["name"], o["type"]) for o in node["outputs"]] in ([], outputs), node["type"]
+        named = dict(zip(widget_names(definition), node["widgets_values"], strict=True))
+        assert named.pop("", "fixed") in CONTROLS
+        for name, kind, options in schema:
+            if name in named and name not in FILES:
+                check_value(named[name], kind, options, f"{node['type']}.{name}")
+
+
+def check_value(value: Any, kind: str, options: dict[str, Any], where: str) -> None:
+    """A widget's value is of its type and within what the schema allows."""
+    if kind == "COMBO":
+        assert value in options["options"], where
+    elif kind == "STRING":
+        assert isinstance(value, str), where
+    else:
+        assert isinstance(value, int if kind == "INT" else (int, float)), where
+        assert options.get("min", value) <= value <= options.get("max", value), where
+
+
+@pytest.mark.parametrize("name", QUICKSTARTS)
+def test_a_quickstart_runs_on_what_ships(name: str, server: Server) -> None:
+    missing = [file for file in NEEDED[name] if not (WEIGHTS / f"{file}.safetensors").is_file()]
+    if missing:
+        pytest.skip(f"embedded/weights lacks {', '.join(missing)} (.safetensors), which '{name}' needs: train them first.")
+    workflow = read(REPOSITORY / "workflows" / f"{name}.json")
+    prompt = to_api(workflow, server.get("/object_info"))
+    outcome = server.queue(prompt, limit=400)
+    assert not outcome.error
+    pictures, charts, texts = [], [], []
+    for node in sorted(workflow["nodes"], key=lambda n: n["pos"][0]):  # before stands left of after
+        if node["type"] == "PreviewImage":
+            pictures.append(server.images(outcome, str(node["id"])))
+        elif node["type"] == "EquipoiseAttributeHistogram":
+            charts.append(server.images(outcome, str(node["id"])))
+            texts.append("".join(outcome.outputs[str(node["id"])]["text"]))
+        elif node["type"] == "PreviewAny":
+            report = "".join(outcome.outputs[str(node["id"])]["text"])
+    before, after = pictures
+    assert before.shape == after.shape == (16, 128, 128, 3)
+    assert before.std() > 10 and not np.array_equal(before, after)
+    assert len(charts) == 2 and all(chart.shape[0] == 1 and chart.shape[2] == 960 for chart in charts)
+    assert all("eyeglasses:" in text and "FD" in text for text in texts)
+    assert "baseline" in texts[1] and "baseline" not in texts[0]
+    assert "assigned 16 images" in report and report.count(": 8") == 2
+    guided = discrepancy(texts[1])
+    assert guided <= discrepancy(texts[0])
+    assert guided < 0.2, f"guided images miss the target by far: {texts[1]}"
+
+
+def discrepancy(text: str) -> float:
+    """FD from the histogram's summary; the first one is that of the images."""
+    return float(text.split("FD ", 1)[1].split()[0].rstrip(";"))
