@@ -40,7 +40,9 @@ def loss_at(mode: str, x: Tensor, maps: dict[str, Tensor], target: TargetDistrib
 
 
 @pytest.mark.parametrize("mode", SOFT_LOSSES)
-@pytest.mark.parametrize("text", ["eyeglasses: yes=0.8", "skin: uniform", "skin: dark=0.6", "eyeglasses x skin: yes/dark=0.5, no/light=0.4", "hair: long=1"])
+@pytest.mark.parametrize(
+    "text", ["eyeglasses: yes=0.8", "skin: uniform", "skin: dark=0.6", "eyeglasses x skin: yes/light=0.5, no/medium=0.4", "hair: long=1"]
+)
 def test_the_gradient_is_that_of_finite_differences(mode: str, text: str) -> None:
     target = parse_target(text, KNOWN)
     x, maps = problem(target)
