@@ -65,7 +65,7 @@ for name in distributions:
         metadata.distribution(name)
     except metadata.PackageNotFoundError:
         lacking.append(name)
-print(json.dumps([missing, lacking]))
+print(json.dumps([missing, lacking, sys.version_info[:3]]))
 """
 ACCELERATOR = """
 import torch
@@ -165,10 +165,13 @@ def probe(python: Path, modules: Sequence[str], distributions: Sequence[str], th
     command = [str(python), "-c", PROBE, json.dumps([list(modules), list(distributions), thorough])]
     result = subprocess.run(command, capture_output=True, text=True, cwd=ROOT.anchor)
     try:
-        missing, lacking = json.loads(result.stdout.strip().splitlines()[-1])
+        missing, lacking, version = json.loads(result.stdout.strip().splitlines()[-1])
     except (IndexError, ValueError):
         last = (result.stderr.strip().splitlines() or ["it printed nothing"])[-1]
         raise Refused(f"'{python}' does not work as a Python interpreter ({last}): choose another with --python.") from None
+    if tuple(version) < OLDEST_PYTHON:
+        said = ".".join(str(part) for part in version)
+        raise Refused(f"Equipoise needs Python 3.10 or later and '{python}' is {said}: choose another with --python.")
     return missing, lacking
 
 

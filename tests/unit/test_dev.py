@@ -180,6 +180,12 @@ def test_something_else_than_python_is_said(dev: ModuleType, tmp_path: Path) -> 
         dev.given_interpreter(str(script), ["json"], None)
 
 
+def test_an_old_interpreter_is_said(dev: ModuleType, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(dev, "OLDEST_PYTHON", (99, 0))
+    with pytest.raises(dev.Refused, match=r"needs Python 3.10 or later and '.*' is 3\.\d+\.\d+: choose another with --python"):
+        dev.given_interpreter(sys.executable, ["json"], None)
+
+
 def test_no_host_is_one_sentence(repository: Path, tmp_path: Path) -> None:
     for path in (str(tmp_path), ""):
         result = call(repository, "comfyui", COMFYUI_PATH=path)
