@@ -23,7 +23,10 @@ PREDICTIONS = ("eps", "v")
 
 @dataclass(frozen=True)
 class AdmInfo:
-    """One diffusion file. ``ratio`` is the side of the square of pixels that one latent position holds (1: plain pixels)."""
+    """One diffusion file. ``ratio`` is the side of the square of pixels that one latent position holds (1: plain pixels).
+
+    ``base_model``: the name by which ADP files and the like say that they belong to it; empty where the file has none.
+    """
 
     name: str
     channels: int
@@ -35,6 +38,7 @@ class AdmInfo:
     num_classes: int | None
     null_label: int | None
     class_names: tuple[str, ...]
+    base_model: str = ""
 
     def class_index(self, text: str) -> int:
         """Index of a class given by its name (case does not matter) or its number. Raises ValueError with what is known."""
@@ -119,6 +123,7 @@ def read_info(name: str, config: AdmConfig, metadata: Mapping[str, str]) -> AdmI
         num_classes=config.num_classes,
         null_label=null_label,
         class_names=names,
+        base_model=metadata.get("base_model", ""),
     )
 
 

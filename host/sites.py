@@ -21,7 +21,7 @@ def base_model(model: Any) -> str | None:
     """Name of the family that a MODEL belongs to, as ADP files call it; None where it is not known."""
     info = getattr(model.model, "equipoise_info", None)
     if info is not None:
-        return getattr(info, "base_model", None) or None
+        return info.base_model or None
     return _FAMILIES.get(type(getattr(model.model, "model_config", None)).__name__)
 
 
