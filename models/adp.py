@@ -239,7 +239,8 @@ def load_adp(path: str | os.PathLike[str]) -> AdpFile:
             _check_move(attribute, move, len(attributes[attribute]))
         info = dict(json.loads(meta.get("info", "{}")))
     except (AttributeError, KeyError, TypeError, ValueError, RuntimeError) as error:
-        what = " ".join(f"{error}".split())  # torch lists mismatches on lines of their own
+        said = str(error).splitlines() or [type(error).__name__]
+        what = said[min(1, len(said) - 1)].strip().rstrip(".")  # torch lists mismatches below a heading; the first one tells enough
         raise ValueError(f"'{name}' does not fit its own metadata ({what}): the file is damaged or was edited, so download it again.") from error
     return AdpFile(predictor.eval().requires_grad_(False), moves, meta["base_model"], info)
 

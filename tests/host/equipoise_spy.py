@@ -1,0 +1,66 @@
+"""Sees what guidance does inside the host's sampling: which rows of which call were changed, and which runs are alive."""
+
+from __future__ import annotations
+
+import weakref
+from dataclasses import dataclass
+from typing import Any
+
+import pytest
+from torch import Tensor
+
+
+@dataclass(frozen=True)
+class Call:
+    """One visit of guidance: ``marks`` is the host's cond_or_uncond; ``changed`` says, per row, whether h went on as another."""
+
+    site: str
+    marks: tuple[int, ...]
+    shape: tuple[int, ...]
+    changed: tuple[bool, ...]
+    sigma: float
+
+    @property
+    def by_chunk(self) -> list[tuple[int, bool]]:
+        """(mark, changed) per chunk; the rows of a chunk have to agree."""
+        size = len(self.changed) // len(self.marks)
+        chunks = [self.changed[i * size : (i + 1) * size] for i in range(len(self.marks))]
+        assert all(len(set(chunk)) == 1 for chunk in chunks), f"some rows of a chunk were changed and some not: {self}"
+        return [(mark, chunk[0]) for mark, chunk in zip(self.marks, chunks, strict=True)]
+
+
+class Spy:
+    """Records every call of GuidanceRun.edit, and a weak reference to every run that the host's side makes."""
+
+    def __init__(self, patch: pytest.MonkeyPatch) -> None:
+        from equipoise.host import guidance as host_guidance
+        from equipoise.methods.guidance import GuidanceRun
+
+        self.calls: list[Call] = []
+        self.runs: list[weakref.ref[GuidanceRun]] = []
+        edit = GuidanceRun.edit
+
+        def seen(run: GuidanceRun, site: str, h: Tensor, options: dict[str, Any], roles: Any = None) -> Tensor:
+            out = edit(run, site, h, options, roles)
+            changed = tuple((out != h).flatten(1).any(1).tolist())
+            self.calls.append(Call(site, tuple(options["cond_or_uncond"]), tuple(h.shape), changed, float(options["sigmas"].max())))
+            return out
+
+        def made(*args: Any, **kwargs: Any) -> GuidanceRun:
+            run = GuidanceRun(*args, **kwargs)
+            self.runs.append(weakref.ref(run))
+            return run
+
+        patch.setattr(GuidanceRun, "edit", seen)
+        patch.setattr(host_guidance, "GuidanceRun", made)
+
+    @property
+    def alive(self) -> int:
+        return sum(run() is not None for run in self.runs)
+
+    def at(self, site: str) -> list[Call]:
+        return [call for call in self.calls if call.site == site]
+
+    def chunks(self, site: str = "middle") -> set[tuple[int, bool]]:
+        """Every (mark, changed) that was seen at a site."""
+        return {pair for call in self.at(site) for pair in call.by_chunk}
