@@ -1,7 +1,7 @@
 """``bench targets``: does a batch follow the stated distribution? Through the host's KSampler, by the judge's hard counts.
 
-1,024 images for every target in batches of 16 (four seeds of 256), the paper's chi-square loss beside it at its best scale, batch 1, repair,
-and the quality of what was guided: Frechet distances in the judge's features, and the share of images on which the judge is unsure.
+1,024 images for every target in batches of 16 (four seeds of 256), the paper's chi-square loss beside it at its best scale, batch 1,
+repair, and the quality of what was guided: Frechet distances in the judge's features, and the share of images on which the judge is unsure.
 """
 
 from __future__ import annotations
@@ -59,7 +59,9 @@ def rows() -> list[Row]:
     }
     made = [Row("plain", None)]
     made += [Row(name, text) for name, text in targets.items()]
-    made += [Row(f"{p}, eyeglasses 0.5", targets["eyeglasses 0.5"], profession=i, images=64) for i, p in enumerate(ATTRIBUTES["profession"])]
+    made += [
+        Row(f"{p}, eyeglasses 0.5", targets["eyeglasses 0.5"], profession=i, images=64) for i, p in enumerate(ATTRIBUTES["profession"])
+    ]
     made += [Row(f"plain {p}", None, profession=i, images=64) for i, p in enumerate(ATTRIBUTES["profession"])]
     made += [Row("eyeglasses 0.5, batch 1", targets["eyeglasses 0.5"], batch=1)]
     made += [Row("eyeglasses 0.5, repair 2", targets["eyeglasses 0.5"], repair=2)]
@@ -79,7 +81,10 @@ class Bench:
 
         self.judge, self.labeller = weights.classifier(weights.JUDGE), weights.classifier()
         self.models, self.conds, self.adps = {}, {}, {}
-        for conditional, model, adp in ((False, weights.DIFFUSION, weights.ADP), (True, weights.DIFFUSION_PROFESSIONS, weights.ADP_PROFESSIONS)):
+        for conditional, model, adp in (
+            (False, weights.DIFFUSION, weights.ADP),
+            (True, weights.DIFFUSION_PROFESSIONS, weights.ADP_PROFESSIONS),
+        ):
             if not model.is_file() or not adp.is_file():
                 continue
             self.models[conditional] = load_adm(model)
@@ -121,7 +126,13 @@ class Bench:
         images = torch.cat([g[0] for g in groups])
         cells = torch.cat([g[1] for g in groups]) if groups[0][1] is not None else None
         read = self.judge.probabilities(images)
-        figures: dict[str, Any] = {"n": len(images), "profession": row.profession, "batch": row.batch, "mode": row.mode, "strength": row.strength}
+        figures: dict[str, Any] = {
+            "n": len(images),
+            "profession": row.profession,
+            "batch": row.batch,
+            "mode": row.mode,
+            "strength": row.strength,
+        }
         figures["unsure"] = {a: float((p.max(-1).values < 0.8).float().mean()) for a, p in read.items()}
         labelled = self.labeller.probabilities(images)
         figures["judges"] = {a: agreement(read[a], labelled[a]) for a in read}
@@ -131,7 +142,13 @@ class Bench:
             joint = joint_probabilities({a: read[a] for a in target.attributes})
             report = measure(joint, target.names, target.shares, batch=row.batch)
             per_seed = [measure(part, target.names, target.shares, bootstrap=0).fd for part in np.split(joint, len(SEEDS))]
-            figures |= {"target": str(target), "fd": report.fd, "fd_low": report.fd_low, "fd_high": report.fd_high, "noise_floor": report.noise_floor}
+            figures |= {
+                "target": str(target),
+                "fd": report.fd,
+                "fd_low": report.fd_low,
+                "fd_high": report.fd_high,
+                "noise_floor": report.noise_floor,
+            }
             figures |= {"fd_soft": report.fd_soft, "fd_by_seed": per_seed, "noise_floor_by_seed": noise_floor(target.shares, row.images)}
             figures["shares"] = dict(zip(target.names, report.shares, strict=True))
             if cells is not None:
@@ -222,7 +239,9 @@ def run(quick: bool) -> dict[str, Any]:
     """All rows; ``quick``: the unconditional targets of the default mode, 256 images each, indicative."""
     todo = rows()
     if quick:
-        todo = [Row(r.name, r.target, images=64) for r in todo if r.profession is None and r.mode == QUOTA and r.batch == 16 and not r.repair]
+        todo = [
+            Row(r.name, r.target, images=64) for r in todo if r.profession is None and r.mode == QUOTA and r.batch == 16 and not r.repair
+        ]
     workers = min(os.cpu_count() or 1, len(todo))
     with ProcessPoolExecutor(workers, mp_context=get_context("fork" if os.name == "posix" else "spawn")) as pool:
         result = dict(zip((r.name for r in todo), pool.map(_measure, todo), strict=True))

@@ -20,7 +20,9 @@ from .sampling import STEPS, sample
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("--model", type=Path, default=weights.DIFFUSION, help="diffusion model of the test bed (default: the unconditional one)")
+    parser.add_argument(
+        "--model", type=Path, default=weights.DIFFUSION, help="diffusion model of the test bed (default: the unconditional one)"
+    )
     parser.add_argument("--n", type=int, required=True, help="number of images")
     parser.add_argument("--batch", type=int, default=16, help="images per batch: the batch is what follows the target")
     parser.add_argument("--seed", type=int, default=0, help="seed of the first image; image i has seed + i")

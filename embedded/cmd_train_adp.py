@@ -33,7 +33,9 @@ def run(args: argparse.Namespace) -> int:
         classes, by_file = read_labels(args.labels, attribute)
         missing = [e.file for e in entries if e.file not in by_file]
         if missing:
-            raise ValueError(f"{len(missing)} recorded images have no label for '{attribute}', the first is '{missing[0]}': label them or record anew.")
+            raise ValueError(
+                f"{len(missing)} recorded images have no label for '{attribute}', the first is '{missing[0]}': label them or record anew."
+            )
         attributes[attribute] = classes
         labels[attribute] = torch.stack([by_file[e.file] for e in entries])
     predictor, accuracy = train_adp(

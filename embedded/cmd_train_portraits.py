@@ -14,7 +14,7 @@ from . import weights
 from .console import progress_bar
 
 ORDER = ("unconditional", "labeller", "judge", "conditional", "adp", "adp-professions")
-DEFAULT_STEPS = {"unconditional": 11_000, "conditional": 7_000, "labeller": 7_000, "judge": 4_000, "adp": 3_000, "adp-professions": 2_000}
+DEFAULT_STEPS = {"unconditional": 11_000, "conditional": 4_500, "labeller": 7_000, "judge": 4_000, "adp": 1_200, "adp-professions": 1_000}
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -49,9 +49,21 @@ def _train_diffusion(conditional: bool, folder: Path, out: Path, steps: int, bar
     from .train_diffusion import POOL, POOL_SEED, export, train_diffusion
 
     start = weights.DIFFUSION if conditional else None
-    lr = 4e-4 if conditional else 8e-4
+    lr = 5e-4 if conditional else 8e-4
     net = train_diffusion(folder, conditional, steps, lr=lr, start_from=start, progress=bar)
-    export(net, out, {"steps": steps, "batch": 32, "lr": lr, "seed": 0, "pool": POOL, "pool_seed": POOL_SEED, "start_from": start.name if start else None})
+    export(
+        net,
+        out,
+        {
+            "steps": steps,
+            "batch": 32,
+            "lr": lr,
+            "seed": 0,
+            "pool": POOL,
+            "pool_seed": POOL_SEED,
+            "start_from": start.name if start else None,
+        },
+    )
     return weights.DIFFUSION_PROFESSIONS if conditional else weights.DIFFUSION
 
 

@@ -21,6 +21,11 @@ def progress_bar(name: str) -> Progress:
         last = now
         left = (now - started) / max(done, 1) * (total - done)
         extra = " ".join(f"{k} {v:.4g}" for k, v in figures.items())
-        print(f"\r{name}: {done}/{total}, {left:.0f} s left {extra}".ljust(79), end="" if terminal and done < total else "\n", file=sys.stderr, flush=True)
+        print(
+            f"\r{name}: {done}/{total}, {left:.0f} s left {extra}".ljust(79),
+            end="" if terminal and done < total else "\n",
+            file=sys.stderr,
+            flush=True,
+        )
 
     return report

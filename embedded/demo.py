@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import json
 import time
 from pathlib import Path
 
@@ -16,7 +15,7 @@ from ..methods.targets import TargetDistribution, parse_target
 from ..metrics.fairness import assigned_hit_rate, joint_classes, joint_probabilities, measure
 from . import weights
 from .console import progress_bar
-from .report import machine
+from .record import publish, with_record
 from .sampling import sample
 
 SEED = 400_000_000
@@ -49,11 +48,7 @@ def run(args: argparse.Namespace) -> int:
     args.sheet.parent.mkdir(parents=True, exist_ok=True)
     Image.fromarray(sheet(judge, target, base.images, ours.images, figures)).save(args.sheet)
     print(f"sheet: {args.sheet}")
-    result = {**figures, **machine(), "seconds": round(time.monotonic() - started, 1), "seeds": [args.seed, args.seed + args.n - 1]}
-    if args.json:
-        args.json.parent.mkdir(parents=True, exist_ok=True)
-        args.json.write_text(json.dumps(result, indent=2), encoding="utf-8")
-    print(json.dumps(result))
+    publish(with_record({**figures, "seeds": [args.seed, args.seed + args.n - 1]}, started), args.json)
     return 0
 
 
@@ -83,10 +78,13 @@ def describe(figures: dict, target: TargetDistribution) -> str:
     """The figures in words."""
     lines = [f"{' x '.join(target.attributes)}, {figures['n']} images, hard counts of the judge:"]
     for name, share in figures["target"].items():
-        lines.append(f"  {name:<20} target {share:6.1%}   before {figures['shares_before'][name]:6.1%}   after {figures['shares_after'][name]:6.1%}")
+        lines.append(
+            f"  {name:<20} target {share:6.1%}   before {figures['shares_before'][name]:6.1%}   after {figures['shares_after'][name]:6.1%}"
+        )
     lines.append(
         f"fairness discrepancy: before {figures['fd_before']:.3f}, after {figures['fd_after']:.3f} "
-        f"(95% interval {figures['fd_after_low']:.3f} to {figures['fd_after_high']:.3f}); an independent fair sampler: {figures['noise_floor']:.3f}"
+        f"(95% interval {figures['fd_after_low']:.3f} to {figures['fd_after_high']:.3f}); an independent fair sampler: "
+        f"{figures['noise_floor']:.3f}"
     )
     lines.append(f"judged as assigned: {figures['assigned_hit_rate']:.1%}")
     return "\n".join(lines)

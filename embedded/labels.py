@@ -13,8 +13,8 @@ from torch import Tensor
 def read_labels(path: Path, attribute: str, known: tuple[str, ...] | None = None) -> tuple[tuple[str, ...], dict[str, Tensor]]:
     """Classes of an attribute and, by file name, its class probabilities float32 [K] (one-hot for class names).
 
-    ``known`` fixes the order of the classes; otherwise they stand in order of first appearance. Raises ValueError where the file does not have
-    the attribute, a class is unknown, or a probability is no number.
+    ``known`` fixes the order of the classes; otherwise they stand in order of first appearance. Raises ValueError where the file does
+    not have the attribute, a class is unknown, or a probability is no number.
     """
     with Path(path).open(encoding="utf-8", newline="") as stream:
         reader = csv.DictReader(stream)

@@ -22,7 +22,8 @@ LATENT = (12, 16, 16)
 
 @dataclass
 class Samples:
-    """``latents`` [N, 12, 16, 16]; ``images`` [N, 3, 32, 32] in 0..1; ``cells`` assigned cell per image or None; ``features`` [N, steps, C, 4, 4]."""
+    """``latents`` [N, 12, 16, 16]; ``images`` [N, 3, 32, 32] in 0..1; ``cells`` assigned cell per image or None; ``features`` [N, steps,
+    C, 4, 4]."""
 
     latents: Tensor
     images: Tensor
@@ -49,7 +50,8 @@ def sample(
 ) -> Samples:
     """Sample one image per seed. ``make_run(batch index, first seed)`` gives the guidance of a batch; ``profession`` the class label.
 
-    ``record`` keeps the pooled middle-block features of every call. ``on_step(done, total)`` counts U-Net calls over all batches and may raise.
+    ``record`` keeps the pooled middle-block features of every call. ``on_step(done, total)`` counts U-Net calls over all batches and may
+    raise.
     """
     latents, cells, features, runs = [], [], [], []
     batches = [seeds[i : i + batch] for i in range(0, len(seeds), batch)]

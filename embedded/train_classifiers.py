@@ -47,7 +47,9 @@ def degrade(images: Tensor, generator: torch.Generator) -> Tensor:
     return (images + share * (blurred - images) + noise).clamp(0, 1)
 
 
-def train_classifier(kind: str, folder: Path, steps: int, batch: int = 64, lr: float = 1e-3, progress: Progress | None = None) -> AttributeClassifier:
+def train_classifier(
+    kind: str, folder: Path, steps: int, batch: int = 64, lr: float = 1e-3, progress: Progress | None = None
+) -> AttributeClassifier:
     """Train ``kind`` ("labeller" or "judge") in ``folder``, resuming; returns the averaged network."""
     torch.manual_seed(SEEDS[kind])
     net = VisionTransformer(ATTRIBUTES) if kind == "labeller" else ConvNet(ATTRIBUTES)

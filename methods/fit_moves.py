@@ -1,27 +1,60 @@
-"""Learn how to move images to a class: vectors in h-space that make the denoiser predict the noise of images of that class.
+"""Learn how to move images to a class: vectors in h-space, fitted through the decoder, once, off line.
 
-For images of class c, noised to a level t, vectors V are fitted so that the network with h + |h| sum_k p_k V[t, c, k] predicts their noise best,
-p being the ADP's reading of h. That is the conditional score of c, written as an edit of h: the analogue of textual inversion (Gal et al. 2023)
-in h-space, with the from-to form that the gradient of a softmax classifier has (w_c - sum_k p_k w_k). Directions and signs at every noise
-level come out of the fit; nothing is assumed of them. Gradients run through the decoder half only, once, off line; sampling adds the vectors.
+Two things are asked of the vectors V of a level t at the same time, the network running with h + |h| sum_k p_k V[t, c, k], p being the
+ADP's
+reading of h. Images of class c, noised, are to be denoised as well as possible (the conditional score of c written as an edit of h: textual
+inversion, Gal et al. 2023, in h-space). And images of any class are to be predicted as clean images that the labeller calls c. The from-to
+form is that of the gradient of a softmax classifier, w_c - sum_k p_k w_k. Directions and signs at every noise level come out of the fit;
+nothing is assumed of them. Gradients run through the decoder half of the U-Net only, and never in sampling, which just adds the vectors.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from typing import Any
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 from ..models.adp import GRID, MIDDLE, AttributePredictor, Move, at_level, log_snr, pool
 from .guidance import move_vector
 from .training import Progress, warmup_cosine
 
-Denoise = Callable[[Tensor, Tensor, dict[str, Any]], Tensor]
-"""denoise(x, timesteps, transformer_options) -> the network's output."""
-Wanted = Callable[[Tensor, Tensor, int], Tensor]
-"""wanted(clean, noise, timestep) -> the output that a perfect network would give: the noise, or the velocity."""
+
+@dataclass(frozen=True)
+class Diffusion:
+    """A diffusion model as the fit needs it, differentiable.
+
+    ``output(x, t, transformer_options)``: the network's output for latents [B, C, H, W] at one timestep; ``wanted(clean, noise, t)``:
+    the output
+    of a perfect network; ``clean(x, output, t)``: the clean latents that an output stands for; ``logits(clean)``: the labeller's logits of
+    them, attribute -> [B, K].
+    """
+
+    output: Callable[[Tensor, int, dict[str, Any]], Tensor]
+    wanted: Callable[[Tensor, Tensor, int], Tensor]
+    clean: Callable[[Tensor, Tensor, int], Tensor]
+    logits: Callable[[Tensor], dict[str, Tensor]]
+    alphas_cumprod: Tensor
+
+
+@dataclass(frozen=True)
+class FitSettings:
+    """``label_range``: log-SNR between which images are sent to other classes: sharp enough to be labelled, and not yet decided;
+    ``denoising``: weight of the denoising
+    loss beside the labelling loss; ``confident``: cross-entropy below which an image asks for nothing more, so that no class is overdone;
+    ``shortness``: weight of the squared length of a step, which keeps directions that nothing asks for at zero."""
+
+    steps: int = 1200
+    batch: int = 48
+    lr: float = 4e-3
+    label_range: tuple[float, float] = (-5.0, 1.5)
+    denoising: float = 5.0
+    confident: float = 0.02
+    shortness: float = 0.1
+    seed: int = 0
 
 
 def move_knots(low: float = -9.0, high: float = 6.0, count: int = 11) -> Tensor:
@@ -30,80 +63,109 @@ def move_knots(low: float = -9.0, high: float = 6.0, count: int = 11) -> Tensor:
 
 
 def fit_moves(
-    denoise: Denoise,
-    wanted: Wanted,
+    model: Diffusion,
     clean: Tensor,
     labels: Mapping[str, Tensor],
     predictor: AttributePredictor,
-    alphas_cumprod: Tensor,
     sites: Mapping[str, tuple[str, int]],
-    steps: int = 1500,
-    batch: int = 64,
-    lr: float = 3e-3,
-    seed: int = 0,
+    settings: FitSettings | None = None,
     conditioning: Tensor | None = None,
     progress: Progress | None = None,
 ) -> dict[str, Move]:
     """Fit moves of several attributes at once, every row under a random subset of them, so that they compose.
 
-    clean [N, C, H, W]: images of the model itself in latent space; labels attribute ->
-    class probabilities [N, K]; sites attribute -> (site, channels there). ``conditioning`` [N] goes to ``transformer_options["y"]`` where the
-    model has one. Returns moves whose sizes are the fitted (natural) ones; calibration scales them.
+    clean [N, C, H, W]: images of the model itself in latent space; labels: attribute -> class probabilities [N, K]; sites: attribute ->
+    (site,
+    channels there). ``conditioning`` [N] goes to ``transformer_options["y"]`` where the model has one. Returns moves with their fitted
+    sizes.
     """
-    generator = torch.Generator().manual_seed(seed)
-    knots = move_knots()
-    names = list(sites)
+    s = settings or FitSettings()
+    generator = torch.Generator().manual_seed(s.seed)
+    knots, names = move_knots(), list(sites)
     hard = {a: labels[a].argmax(-1) for a in names}
-    vectors = {
-        a: nn.Parameter(torch.zeros(len(knots), labels[a].shape[1], labels[a].shape[1], sites[a][1], GRID, GRID)) for a in names
-    }
-    unit = {a: torch.ones(len(knots), labels[a].shape[1]) for a in names}
-    optimizer = torch.optim.Adam(vectors.values(), lr=lr, betas=(0.9, 0.99))
-    level_of = log_snr(((1 - alphas_cumprod) / alphas_cumprod).sqrt())
-    eligible = ((level_of >= knots[0]) & (level_of <= knots[-1])).nonzero().flatten()
-    weights = {a: 1.0 / torch.bincount(hard[a], minlength=labels[a].shape[1]).clamp(min=1).float()[hard[a]] for a in names}
-    running: list[float] = []
-    for step in range(steps):
+    classes = {a: labels[a].shape[1] for a in names}
+    vectors = {a: nn.Parameter(torch.zeros(len(knots), classes[a], classes[a], sites[a][1], GRID, GRID)) for a in names}
+    unit = {a: torch.ones(len(knots), classes[a]) for a in names}
+    optimizer = torch.optim.Adam(vectors.values(), lr=s.lr, betas=(0.9, 0.99))
+    level_of = log_snr(((1 - model.alphas_cumprod) / model.alphas_cumprod).sqrt())
+    weights = {a: 1.0 / torch.bincount(hard[a], minlength=classes[a]).clamp(min=1).float()[hard[a]] for a in names}
+    running: list[tuple[float, float]] = []
+    for step in range(s.steps):
         for group in optimizer.param_groups:
-            group["lr"] = lr * warmup_cosine(step, steps, 50)
+            group["lr"] = s.lr * warmup_cosine(step, s.steps, 30)
+        t, level = _draw_level(level_of, knots, generator)
         # Rows balanced over the classes of one attribute in turn: rare classes need as many as common ones.
-        index = torch.multinomial(weights[names[step % len(names)]], batch, replacement=True, generator=generator)
-        # One level per call: it is uniform in log-SNR, and the hook then works as it does in sampling.
-        low, high = float(knots[0]), float(knots[-1])
-        drawn = low + (high - low) * float(torch.rand((), generator=generator))
-        t = int(eligible[(level_of[eligible] - drawn).abs().argmin()])
-        level = float(level_of[t])
+        index = torch.multinomial(weights[names[step % len(names)]], s.batch, replacement=True, generator=generator)
         noise = torch.randn(clean[index].shape, generator=generator)
-        x = alphas_cumprod[t].sqrt() * clean[index] + (1 - alphas_cumprod[t]).sqrt() * noise
-        include = {a: (torch.rand(batch, generator=generator) < 0.6).float() for a in names}
-        reading: dict[str, Tensor] = {}
-
-        def hook(h: Tensor, skip: Tensor, options: dict[str, Any]) -> tuple[Tensor, Tensor]:
-            site = block_site(options["block"])
-            if site == MIDDLE:
-                logits = predictor(pool(h.detach()), torch.full((h.shape[0],), level))  # noqa: B023 (used within this step)
-                reading.update({a: logits[a].softmax(-1) for a in names})  # noqa: B023
-            norm = h.detach().flatten(1).norm(dim=1)[:, None, None, None]
-            for a in names:
-                if sites[a][0] == site:
-                    move = Move(site, knots, vectors[a], unit[a])
-                    step_vector = move_vector(move, hard[a][index], reading[a], level, h.shape)  # noqa: B023
-                    h = h + norm * step_vector * include[a][:, None, None, None]  # noqa: B023
-            return h, skip
-
-        options = {"patches": {"output_block_patch": [hook]}}
+        x = model.alphas_cumprod[t].sqrt() * clean[index] + (1 - model.alphas_cumprod[t]).sqrt() * noise
+        # The first half of the rows keeps its class (denoising), the second is sent to a random one (labelling).
+        half = s.batch // 2 if s.label_range[0] <= level <= s.label_range[1] else s.batch
+        wanted_class = {a: hard[a][index].clone() for a in names}
+        for a in names:
+            wanted_class[a][half:] = torch.randint(0, classes[a], (s.batch - half,), generator=generator)
+        include = {a: (torch.rand(s.batch, generator=generator) < (0.6 if len(names) > 1 else 1.0)).float() for a in names}
+        options, lengths = _hooked(sites, knots, vectors, unit, predictor, level, wanted_class, include)
         if conditioning is not None:
             options["y"] = conditioning[index]
-        error = ((denoise(x, torch.full((batch,), float(t)), options)[:, : x.shape[1]] - wanted(clean[index], noise, t)) ** 2).mean()
+        output = model.output(x, t, options)
+        error = ((output - model.wanted(clean[index], noise, t))[:half] ** 2).mean()
         # What a prediction leaves over differs by orders of magnitude between levels; dividing by it lets every level count alike.
-        loss = error / error.detach().clamp(min=1e-6)
+        loss = s.denoising * error / error.detach().clamp(min=1e-6)
+        label_loss = torch.zeros(())
+        if half < s.batch:
+            logits = model.logits(model.clean(x[half:], output[half:], t))
+            per_row = sum(
+                (F.cross_entropy(logits[a], wanted_class[a][half:], reduction="none") - s.confident).clamp(min=0) * include[a][half:]
+                for a in names
+            )
+            label_loss = per_row.mean()
+        loss = loss + label_loss + s.shortness * sum(v.mean() for v in lengths)
         optimizer.zero_grad(set_to_none=True)
         loss.backward()
         optimizer.step()
-        running.append(error.item())
+        running.append((error.item(), label_loss.item()))
         if progress and (step + 1) % 50 == 0:
-            progress(step + 1, steps, {"loss": sum(running[-50:]) / 50})
+            recent = torch.tensor(running[-50:])
+            progress(step + 1, s.steps, {"denoising": recent[:, 0].mean().item(), "labelling": recent[:, 1].mean().item()})
     return {a: normalised_move(sites[a][0], knots, vectors[a].detach()) for a in names}
+
+
+def _draw_level(level_of: Tensor, knots: Tensor, generator: torch.Generator) -> tuple[int, float]:
+    """One timestep for the whole call, uniform in log-SNR over the knots: the hook then works as it does in sampling."""
+    low, high = float(knots[0]), float(knots[-1])
+    drawn = low + (high - low) * float(torch.rand((), generator=generator))
+    t = int((level_of - drawn).abs().argmin())
+    return t, float(level_of[t])
+
+
+def _hooked(
+    sites: Mapping[str, tuple[str, int]],
+    knots: Tensor,
+    vectors: Mapping[str, Tensor],
+    unit: Mapping[str, Tensor],
+    predictor: AttributePredictor,
+    level: float,
+    wanted: Mapping[str, Tensor],
+    include: Mapping[str, Tensor],
+) -> tuple[dict[str, Any], list[Tensor]]:
+    """transformer_options with a patch that applies the vectors, and a list that receives the squared lengths of the steps."""
+    reading: dict[str, Tensor] = {}
+    lengths: list[Tensor] = []
+
+    def hook(h: Tensor, skip: Tensor, options: dict[str, Any]) -> tuple[Tensor, Tensor]:
+        site = block_site(options["block"])
+        if site == MIDDLE:
+            logits = predictor(pool(h.detach()), torch.full((h.shape[0],), level))
+            reading.update({a: logits[a].softmax(-1) for a in sites})
+        norm = h.detach().flatten(1).norm(dim=1)[:, None, None, None]
+        for a in sites:
+            if sites[a][0] == site:
+                step = move_vector(Move(site, knots, vectors[a], unit[a]), wanted[a], reading[a], level, h.shape)
+                lengths.append(step.flatten(1).pow(2).sum(1))
+                h = h + norm * step * include[a][:, None, None, None]
+        return h, skip
+
+    return {"patches": {"output_block_patch": [hook]}}, lengths
 
 
 def block_site(block: tuple[str, int]) -> str:

@@ -32,7 +32,8 @@ SOFT_TEMPERATURE = 8.0
 @dataclass(frozen=True)
 class GuidanceSettings:
     """What the user chose. ``sigma_start`` and ``sigma_end`` bound the window (sigma_end <= sigma <= sigma_start); ``cells`` fixes the
-    cell of every image beforehand (None: decided in the run); ``override_window`` replaces the calibrated window of sizes by the whole one."""
+    cell of every image beforehand (None: decided in the run); ``override_window`` replaces the calibrated window of sizes by the whole
+    one."""
 
     target: TargetDistribution
     mode: str = QUOTA

@@ -16,8 +16,8 @@ SEPARATOR = "/"
 class TargetDistribution:
     """Shares over the product of one or more attributes' classes.
 
-    ``shares`` is row-major over ``classes`` (the last attribute runs fastest), not negative, and sums to 1. ``notes`` says in words what was
-    done to the weights that the user gave.
+    ``shares`` is row-major over ``classes`` (the last attribute runs fastest), not negative, and sums to 1. ``notes`` says in words what
+    was done to the weights that the user gave.
     """
 
     attributes: tuple[str, ...]
@@ -155,7 +155,9 @@ def parse_target(text: str, known: Mapping[str, Sequence[str]]) -> TargetDistrib
     for part in filter(str.strip, text.split(";")):
         head, colon, tail = part.partition(":")
         if not colon:
-            raise ValueError(f"'{part.strip()}' is not a target: write ATTRIBUTE: CLASS=SHARE, ..., for instance 'eyeglasses: yes=0.5, no=0.5'.")
+            raise ValueError(
+                f"'{part.strip()}' is not a target: write ATTRIBUTE: CLASS=SHARE, ..., for instance 'eyeglasses: yes=0.5, no=0.5'."
+            )
         attributes = tuple(a.strip() for a in re.split(r"\s+x\s+|\*", head.strip()))
         for attribute in attributes:
             _check_known(attribute, (), known)
@@ -181,8 +183,8 @@ PRESETS = ("weights", "uniform")
 def target_from_form(attributes: str, preset: str, weights: str, known: Mapping[str, Sequence[str]] | None) -> TargetDistribution:
     """A target from what a form holds: ``attributes`` "A" or "A x B", a preset, and weights "yes=0.5, no=0.5" or "yes/long=0.4, ...".
 
-    ``known`` (attribute -> classes) is what the connected ADP or classifier knows; without it the classes are those that ``weights`` names, in
-    that order. Raises ValueError for what is not understood, not known, negative or all zero.
+    ``known`` (attribute -> classes) is what the connected ADP or classifier knows; without it the classes are those that ``weights``
+    names, in that order. Raises ValueError for what is not understood, not known, negative or all zero.
     """
     names = [a.strip() for a in re.split(r"\s+x\s+|\*", attributes.strip())]
     if not all(names):
@@ -192,7 +194,8 @@ def target_from_form(attributes: str, preset: str, weights: str, known: Mapping[
         split = [cell.split(SEPARATOR) for cell in cells]
         if not cells or any(len(parts) != len(names) for parts in split):
             raise ValueError(
-                f"the weights have to name the classes, as {'yes=0.5, no=0.5' if len(names) == 1 else 'yes/long=0.25, ...'} for {attributes.strip()}; "
+                f"the weights have to name the classes, as {'yes=0.5, no=0.5' if len(names) == 1 else 'yes/long=0.25, ...'} for "
+                f"{attributes.strip()}; "
                 f"met '{weights.strip()}': name them, or connect an ADP, which knows its classes."
             )
         known = {name: tuple(dict.fromkeys(parts[i].strip() for parts in split)) for i, name in enumerate(names)}

@@ -34,7 +34,9 @@ class TrainState:
     interrupted training that resumes sees what an uninterrupted one would have seen.
     """
 
-    def __init__(self, module: nn.Module, lr: float, total: int, seed: int, warmup: int = 200, weight_decay: float = 0.0, ema: float = 0.999):
+    def __init__(
+        self, module: nn.Module, lr: float, total: int, seed: int, warmup: int = 200, weight_decay: float = 0.0, ema: float = 0.999
+    ):
         self.module, self.lr, self.total, self.seed, self.warmup, self.decay = module, lr, total, seed, warmup, ema
         self.ema = copy.deepcopy(module).eval().requires_grad_(False)
         self.optimizer = torch.optim.AdamW(module.parameters(), lr=lr, betas=(0.9, 0.99), weight_decay=weight_decay)
@@ -76,7 +78,9 @@ class TrainState:
             tensors |= {f"optimizer.{index}.{k}": torch.as_tensor(v) for k, v in slot.items()}
         meta = {"step": str(self.step), "total": str(self.total), "seconds": str(self.elapsed()), "log": json.dumps(self.log)}
         write_safetensors(folder / "state.safetensors", tensors, meta)
-        write_text(folder / "log.json", json.dumps({"step": self.step, "total": self.total, "seconds": round(self.elapsed()), "log": self.log}))
+        write_text(
+            folder / "log.json", json.dumps({"step": self.step, "total": self.total, "seconds": round(self.elapsed()), "log": self.log})
+        )
 
     def resume(self, folder: Path) -> bool:
         """Load what :meth:`save` wrote; False where there is nothing."""
@@ -99,7 +103,9 @@ class TrainState:
         self._started = time.monotonic()
         return True
 
-    def run(self, loss_fn: Callable[[torch.Generator], torch.Tensor], folder: Path, progress: Progress | None = None, every: int = 100) -> None:
+    def run(
+        self, loss_fn: Callable[[torch.Generator], torch.Tensor], folder: Path, progress: Progress | None = None, every: int = 100
+    ) -> None:
         """Train to ``total`` steps, resuming what ``folder`` holds; a checkpoint every two minutes and at the end."""
         self.resume(folder)
         saved, running = time.monotonic(), []

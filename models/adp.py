@@ -1,7 +1,7 @@
 """Attribute Distribution Predictor: reads what an image will show off one U-Net call, and holds the calibrated moves of each attribute.
 
-After Balancing Act (Parihar et al., CVPR 2024), section 4, with what that leaves open decided: features are pooled to a 4x4 grid, normalised
-by noise level and read together with the log-SNR, so that one file serves every scheduler, step count and image size.
+After Balancing Act (Parihar et al., CVPR 2024), section 4, with what that leaves open decided: features are pooled to a 4x4 grid,
+normalised by noise level and read together with the log-SNR, so that one file serves every scheduler, step count and image size.
 """
 
 from __future__ import annotations
@@ -82,7 +82,12 @@ class Move:
     def to(self, device: torch.device) -> Move:
         """The same on a device, in float32."""
         return Move(
-            self.site, self.knots.float().to(device), self.vectors.float().to(device), self.sizes.float().to(device), self.assign, self.source
+            self.site,
+            self.knots.float().to(device),
+            self.vectors.float().to(device),
+            self.sizes.float().to(device),
+            self.assign,
+            self.source,
         )
 
 
@@ -90,7 +95,8 @@ class AttributePredictor(nn.Module):
     """ADP over any number of attributes with any number of classes each.
 
     ``kind`` "mlp": one hidden layer, modulated by the log-SNR; "linear": the paper's, one affine map per noise level (interpolated between
-    levels). Buffers: ``knots`` [T] ascending log-SNR, ``mean`` and ``std`` [T, C] of the pooled features, ``temperature.A`` [T] per attribute.
+    levels). Buffers: ``knots`` [T] ascending log-SNR, ``mean`` and ``std`` [T, C] of the pooled features, ``temperature.A`` [T] per
+    attribute.
     """
 
     def __init__(
@@ -129,7 +135,8 @@ class AttributePredictor(nn.Module):
         """pooled float32 [B, C, 4, 4], log-SNR float32 [B] -> calibrated logits, attribute -> [B, K]. ValueError for a wrong width."""
         if pooled.shape[1] != self.channels:
             raise ValueError(
-                f"this ADP reads features of {self.channels} channels and met {pooled.shape[1]}: it was made for another diffusion model, so "
+                f"this ADP reads features of {self.channels} channels and met {pooled.shape[1]}: it was made for another diffusion "
+                f"model, so "
                 "load an ADP that was trained on the connected one."
             )
         x = self.normalise(pooled, level).flatten(1)
@@ -223,16 +230,28 @@ def load_adp(path: str | os.PathLike[str]) -> AdpFile:
             "choose a file from models/equipoise/adp that Equipoise trained."
         )
     if meta.get("format_version") != FORMAT_VERSION:
-        raise ValueError(f"'{name}' has ADP format version {meta.get('format_version')!r}; this Equipoise reads '{FORMAT_VERSION}': update Equipoise.")
+        raise ValueError(
+            f"'{name}' has ADP format version {meta.get('format_version')!r}; this Equipoise reads '{FORMAT_VERSION}': update Equipoise."
+        )
     missing = [k for k in ("base_model", "attributes", "channels", "kind", "moves") if k not in meta]
     if missing:
-        raise ValueError(f"'{name}' lacks the metadata {', '.join(missing)}, without which an ADP cannot be fitted to a model: train or download it again.")
+        raise ValueError(
+            f"'{name}' lacks the metadata {', '.join(missing)}, without which an ADP cannot be fitted to a model: train or download "
+            f"it again."
+        )
     try:
         attributes = {k: tuple(v) for k, v in json.loads(meta["attributes"]).items()}
         predictor = AttributePredictor(attributes, int(meta["channels"]), tensors["adp.knots"], meta["kind"], int(meta.get("hidden", 96)))
         predictor.load_state_dict({k.removeprefix("adp."): v.float() for k, v in tensors.items() if k.startswith("adp.")})
         moves = {
-            a: Move(m["site"], tensors[f"move.{a}.knots"], tensors[f"move.{a}.vectors"].float(), tensors[f"move.{a}.sizes"], m["assign"], m["source"])
+            a: Move(
+                m["site"],
+                tensors[f"move.{a}.knots"],
+                tensors[f"move.{a}.vectors"].float(),
+                tensors[f"move.{a}.sizes"],
+                m["assign"],
+                m["source"],
+            )
             for a, m in json.loads(meta["moves"]).items()
         }
         for attribute, move in moves.items():
@@ -241,7 +260,9 @@ def load_adp(path: str | os.PathLike[str]) -> AdpFile:
     except (AttributeError, KeyError, TypeError, ValueError, RuntimeError) as error:
         said = str(error).splitlines() or [type(error).__name__]
         what = said[min(1, len(said) - 1)].strip().rstrip(".")  # torch lists mismatches below a heading; the first one tells enough
-        raise ValueError(f"'{name}' does not fit its own metadata ({what}): the file is damaged or was edited, so download it again.") from error
+        raise ValueError(
+            f"'{name}' does not fit its own metadata ({what}): the file is damaged or was edited, so download it again."
+        ) from error
     return AdpFile(predictor.eval().requires_grad_(False), moves, meta["base_model"], info)
 
 

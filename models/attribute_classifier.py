@@ -195,7 +195,8 @@ def load_classifier(path: str | os.PathLike[str], operations: Any = nn) -> Attri
     if meta.get("format_version") != FORMAT_VERSION or meta.get("architecture") not in ARCHITECTURES:
         raise ValueError(
             f"'{name}' has format version {meta.get('format_version')!r} and architecture {meta.get('architecture')!r}; this version of "
-            f"Equipoise reads version {FORMAT_VERSION!r} and architectures {sorted(ARCHITECTURES)}: update Equipoise or choose another file."
+            f"Equipoise reads version {FORMAT_VERSION!r} and architectures {sorted(ARCHITECTURES)}: update Equipoise or choose "
+            f"another file."
         )
     try:
         attributes = {k: tuple(v) for k, v in json.loads(meta["attributes"]).items()}

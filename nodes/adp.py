@@ -21,7 +21,8 @@ class LoadADP(io.ComfyNode):
             display_name="Load ADP",
             category=LOADERS,
             description=(
-                "Loads an Attribute Distribution Predictor (Balancing Act, CVPR 2024): a small network that reads from the U-Net's middle block what an "
+                "Loads an Attribute Distribution Predictor (Balancing Act, CVPR 2024): a small network that reads from the U-Net's "
+                "middle block what an "
                 "image will show, with the calibrated moves towards each class. It belongs to one diffusion model."
             ),
             search_aliases=["attribute distribution predictor", "fairness", "debias"],
@@ -34,8 +35,12 @@ class LoadADP(io.ComfyNode):
                 )
             ],
             outputs=[
-                Adp.Output("adp", display_name="ADP", tooltip="For Distribution Guidance; also tells target nodes which classes there are."),
-                io.String.Output("text", display_name="text", tooltip="What the file says of itself: model, attributes, classes, accuracy."),
+                Adp.Output(
+                    "adp", display_name="ADP", tooltip="For Distribution Guidance; also tells target nodes which classes there are."
+                ),
+                io.String.Output(
+                    "text", display_name="text", tooltip="What the file says of itself: model, attributes, classes, accuracy."
+                ),
             ],
         )
 

@@ -24,7 +24,8 @@ def _guidance_inputs() -> list[Any]:
             "mode",
             options=list(MODES),
             default=MODES[0],
-            tooltip="'quota': every image is assigned a class, and moved to it. 'chi-square' and 'kl': the paper's loss on the soft batch mean; "
+            tooltip="'quota': every image is assigned a class, and moved to it. 'chi-square' and 'kl': the paper's loss on the soft "
+            "batch mean; "
             "they need large batches and other strengths (try 0.0001 to 0.01), and reach the target less well.",
         ),
         io.Float.Input(
@@ -35,8 +36,17 @@ def _guidance_inputs() -> list[Any]:
             step=0.01,
             tooltip="Multiplies the calibrated size of the step (in units of the norm of h). 1 = as calibrated, 0 = off, bit-exactly.",
         ),
-        io.Float.Input("start_percent", default=0.0, min=0.0, max=1.0, step=0.01, tooltip="Share of the sampling at which guidance may start (0 = start)."),
-        io.Float.Input("end_percent", default=1.0, min=0.0, max=1.0, step=0.01, tooltip="Share of the sampling at which guidance ends (1 = end)."),
+        io.Float.Input(
+            "start_percent",
+            default=0.0,
+            min=0.0,
+            max=1.0,
+            step=0.01,
+            tooltip="Share of the sampling at which guidance may start (0 = start).",
+        ),
+        io.Float.Input(
+            "end_percent", default=1.0, min=0.0, max=1.0, step=0.01, tooltip="Share of the sampling at which guidance ends (1 = end)."
+        ),
         io.Combo.Input(
             "rows",
             options=list(ROW_CHOICES),
@@ -47,19 +57,23 @@ def _guidance_inputs() -> list[Any]:
             "direction",
             options=list(DIRECTIONS),
             default=DIRECTIONS[0],
-            tooltip="'calibrated': the causal directions kept in the ADP file. 'adp-gradient': the predictor's own gradient, which needs no "
+            tooltip="'calibrated': the causal directions kept in the ADP file. 'adp-gradient': the predictor's own gradient, which "
+            "needs no "
             "calibration but often changes the reading more than the image.",
         ),
         io.Combo.Input(
             "assign",
             options=list(ASSIGN),
             default=ASSIGN[0],
-            tooltip="How images get their classes: by least change from the first reading, at random from the seed, or as the ADP file says ('auto').",
+            tooltip="How images get their classes: by least change from the first reading, at random from the seed, or as the ADP "
+            "file says ('auto').",
         ),
     ]
 
 
-def _settings(model: Any, seed: int, target: Any, mode: str, strength: float, start: float, end: float, rows: str, direction: str, assign: str) -> Any:
+def _settings(
+    model: Any, seed: int, target: Any, mode: str, strength: float, start: float, end: float, rows: str, direction: str, assign: str
+) -> Any:
     sigma_start, sigma_end = window_sigmas(model, start, end)
     return GuidanceSettings(
         target=target,
@@ -82,7 +96,8 @@ class DistributionGuidance(io.ComfyNode):
             display_name="Distribution Guidance",
             category=GUIDANCE,
             description=(
-                "Patches a MODEL so that every batch follows the target (after Balancing Act, CVPR 2024, with quotas and calibrated moves). Place it after "
+                "Patches a MODEL so that every batch follows the target (after Balancing Act, CVPR 2024, with quotas and calibrated "
+                "moves). Place it after "
                 "LoRA and before FreeU; any sampler follows. One U-Net pass per step, as in plain sampling."
             ),
             search_aliases=["fair", "debias", "balance", "diversity", "balancing act"],
@@ -128,7 +143,8 @@ class DistributionGuidanceKSampler(io.ComfyNode):
             display_name="Distribution Guidance KSampler",
             category=GUIDANCE,
             description=(
-                "KSampler with Distribution Guidance in one node. With a VAE and a classifier it also counts the images that missed their class and, "
+                "KSampler with Distribution Guidance in one node. With a VAE and a classifier it also counts the images that missed "
+                "their class and, "
                 "with 'repair', makes them once more."
             ),
             search_aliases=["fair", "debias", "balance", "ksampler", "balancing act"],
@@ -143,7 +159,9 @@ class DistributionGuidanceKSampler(io.ComfyNode):
                     tooltip="Seed of the noise, and of the remainder of the quotas.",
                 ),
                 io.Int.Input("steps", default=20, min=1, max=10000, tooltip="Number of sampling steps."),
-                io.Float.Input("cfg", default=8.0, min=0.0, max=100.0, step=0.1, round=0.01, tooltip="Classifier-free guidance scale; 1 = off."),
+                io.Float.Input(
+                    "cfg", default=8.0, min=0.0, max=100.0, step=0.1, round=0.01, tooltip="Classifier-free guidance scale; 1 = off."
+                ),
                 io.Combo.Input("sampler_name", options=comfy.samplers.KSampler.SAMPLERS, tooltip="The host's sampler."),
                 io.Combo.Input("scheduler", options=comfy.samplers.KSampler.SCHEDULERS, tooltip="The host's schedule of noise levels."),
                 io.Conditioning.Input("positive", tooltip="What to draw."),
@@ -156,7 +174,8 @@ class DistributionGuidanceKSampler(io.ComfyNode):
                     default=0,
                     min=0,
                     max=10,
-                    tooltip="Up to this many rounds, images that the classifier reads otherwise than assigned are made again with a new seed. Needs vae and classifier.",
+                    tooltip="Up to this many rounds, images that the classifier reads otherwise than assigned are made again with a "
+                    "new seed. Needs vae and classifier.",
                 ),
                 io.Vae.Input("vae", optional=True, tooltip="For repair and the count of misses: decodes the samples for the classifier."),
                 Classifier.Input("classifier", optional=True, tooltip="For repair and the count of misses."),
@@ -164,7 +183,9 @@ class DistributionGuidanceKSampler(io.ComfyNode):
             outputs=[
                 io.Latent.Output("latent", display_name="LATENT", tooltip="The samples, for VAE Decode."),
                 io.String.Output("report", display_name="report", tooltip="Quotas, readings, images made again, and what was rounded."),
-                io.String.Output("assigned", display_name="assigned", tooltip="JSON: the class that every image was assigned, in the order of the batch."),
+                io.String.Output(
+                    "assigned", display_name="assigned", tooltip="JSON: the class that every image was assigned, in the order of the batch."
+                ),
             ],
         )
 
@@ -195,13 +216,17 @@ class DistributionGuidanceKSampler(io.ComfyNode):
         classifier: Any = None,
     ) -> io.NodeOutput:
         if repair and (vae is None or classifier is None):
-            raise ValueError("repair needs to see the images: connect a VAE and a classifier (Load Attribute Classifier), or set repair to 0.")
+            raise ValueError(
+                "repair needs to see the images: connect a VAE and a classifier (Load Attribute Classifier), or set repair to 0."
+            )
         settings = _settings(model, seed, target, mode, strength, start_percent, end_percent, rows, direction, assign)
         sampler = SamplerSettings(seed, steps, cfg, sampler_name, scheduler, denoise)
         classify = None if vae is None or classifier is None else classifier_of_latents(vae, classifier, adp, target)
         latent, outcome = guided_ksample(model, adp, settings, sampler, positive, negative, latent_image, classify, repair)
         cells = None if outcome.cells is None else [outcome.names[c] for c in outcome.cells]
-        return io.NodeOutput(latent, outcome.text(), json.dumps({"attributes": list(target.attributes), "assigned": cells, "missed": outcome.missed}))
+        return io.NodeOutput(
+            latent, outcome.text(), json.dumps({"attributes": list(target.attributes), "assigned": cells, "missed": outcome.missed})
+        )
 
 
 def classifier_of_latents(vae: Any, classifier: Any, adp: Any, target: Any) -> Any:
@@ -210,7 +235,8 @@ def classifier_of_latents(vae: Any, classifier: Any, adp: Any, target: Any) -> A
         if set(classifier.attributes.get(attribute, ())) != set(adp.attributes[attribute]):
             raise ValueError(
                 f"the classifier cannot judge '{attribute}' with the classes {', '.join(adp.attributes[attribute])}; it knows "
-                f"{'; '.join(f'{a}: {chr(44).join(c)}' for a, c in classifier.attributes.items())}: connect one that does, or set repair to 0."
+                f"{'; '.join(f'{a}: {chr(44).join(c)}' for a, c in classifier.attributes.items())}: connect one that does, or set "
+                f"repair to 0."
             )
 
     def classify(samples: Any) -> Any:

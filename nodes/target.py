@@ -26,7 +26,8 @@ class TargetDistribution(io.ComfyNode):
             node_id="EquipoiseTargetDistribution",
             display_name="Target Distribution",
             category=GUIDANCE,
-            description="States the share of images that each class of one perceived attribute is to have. Connect it to Distribution Guidance.",
+            description="States the share of images that each class of one perceived attribute is to have. Connect it to Distribution "
+            "Guidance.",
             search_aliases=["fair", "balance", "debias", "share", "half and half"],
             inputs=[
                 io.String.Input("attribute", default="eyeglasses", tooltip="Name of the attribute, as the ADP calls it."),
@@ -35,7 +36,8 @@ class TargetDistribution(io.ComfyNode):
                     "weights",
                     default="yes=0.5, no=0.5",
                     multiline=True,
-                    tooltip="CLASS=WEIGHT, separated by commas or lines. Weights are divided by their sum; percentages are understood; classes that "
+                    tooltip="CLASS=WEIGHT, separated by commas or lines. Weights are divided by their sum; percentages are "
+                    "understood; classes that "
                     "are left out share what is left to 1.",
                 ),
                 Adp.Input("adp", optional=True, tooltip=_ADP_TIP),
@@ -61,7 +63,8 @@ class JointTarget(io.ComfyNode):
             display_name="Joint Target",
             category=GUIDANCE,
             description=(
-                "States the share of every combination of two or more perceived attributes, so that no cell is left empty although each attribute "
+                "States the share of every combination of two or more perceived attributes, so that no cell is left empty although "
+                "each attribute "
                 "is balanced. Or joins two targets as independent."
             ),
             search_aliases=["intersectional", "joint distribution", "balance"],
@@ -76,7 +79,9 @@ class JointTarget(io.ComfyNode):
                 ),
                 Adp.Input("adp", optional=True, tooltip=_ADP_TIP),
                 Classifier.Input("classifier", optional=True, tooltip=_CLASSIFIER_TIP),
-                Target.Input("first", optional=True, tooltip="With 'second': the two are joined as independent, and the table above is not read."),
+                Target.Input(
+                    "first", optional=True, tooltip="With 'second': the two are joined as independent, and the table above is not read."
+                ),
                 Target.Input("second", optional=True, tooltip="The other target to join, over other attributes."),
             ],
             outputs=[
@@ -91,10 +96,7 @@ class JointTarget(io.ComfyNode):
     ) -> io.NodeOutput:
         if (first is None) != (second is None):
             raise ValueError("Joint Target joins two targets: connect both 'first' and 'second', or neither and write the table.")
-        if first is not None:
-            target = product(first, second)
-        else:
-            target = target_from_form(attributes, preset, weights, _known(adp, classifier))
+        target = product(first, second) if first is not None else target_from_form(attributes, preset, weights, _known(adp, classifier))
         return io.NodeOutput(target, "\n".join([str(target), *target.notes]))
 
 
