@@ -10,7 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from ..methods.guidance import GuidanceRun, GuidanceSettings
+from ..methods.guidance import QUOTA, GuidanceRun, GuidanceSettings
 from ..models.adp import AdpFile
 from .guidance import apply_guidance
 
@@ -90,6 +90,11 @@ def guided_ksample(
     wished = sum(share > 0 for share in target.shares)
     if cells is not None and len(cells) < wished:
         outcome.notes.append(f"{len(cells)} images cannot hold all {wished} classes of the target: quotas were rounded by the seed.")
+    if cells is None:
+        if run is not None and guidance.mode == QUOTA:
+            outcome.notes.append("guidance did nothing: no sampling step fell into the noise levels at which this ADP moves images.")
+        if repair:
+            outcome.notes.append("nothing was repaired: no image was assigned a class.")
     if cells is None or classify is None:
         return out, outcome
     wanted = [target.cell_classes(c) for c in cells]

@@ -433,8 +433,18 @@ def test_repair_makes_again_only_what_missed(world: World, adp: Any) -> None:
     assert torch.equal(labels.seen[1][[1, 3]], first[[1, 3]])
     assert far(labels.seen[1][0], first[0]) and far(labels.seen[1][2], first[2])
     assert torch.equal(image[0], labels.seen[1][0]), "made again once, and hit"
-    assert far(image[2], labels.seen[1][2]), "another seed in the second round"
+    assert far(image[2], labels.seen[1][2])
     assert torch.equal(run_node(world, adp, repair=5, vae=VAE, classifier=Labels(labels.rounds))[0], image)
+
+
+def test_every_round_of_repair_has_a_seed_of_its_own(world: World, adp: Any) -> None:
+    _, _, assigned = run_node(world, adp)
+    right = classes_of(assigned["assigned"])
+    labels = Labels([flipped(right, [0, 2], "hair"), flipped(right, [0, 2], "hair"), right])
+    run_node(world, adp, repair=2, vae=VAE, classifier=labels)
+    for image in (0, 2):
+        one, two, three = (seen[image] for seen in labels.seen)
+        assert far(one, two) and far(two, three) and far(one, three)
 
 
 def test_an_image_made_again_is_moved_to_the_class_it_had(classes: World, adp: Any, spy: Spy, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -473,6 +483,19 @@ def test_a_batch_smaller_than_the_number_of_classes_works_and_says_so(world: Wor
     drawn = {tuple(sorted(run_node(world, adp, n=1, seed=seed)[2]["assigned"])) for seed in range(12)}
     assert len(drawn) == 4, "every cell has its turn"
     assert "cannot hold" not in run_node(world, adp)[1]
+    assert "cannot hold" not in run_node(world, adp, n=1, target=target("eyeglasses: yes=1, no=0"))[1]
+
+
+def test_guidance_that_could_not_act_says_so(world: World, adps: Any, adp: Any) -> None:
+    narrow = adps.random_adp(ATTRIBUTES, CHANNELS, base_model="tiny", window=True)
+    image, report, assigned = run_node(world, narrow, end_percent=0.01)
+    assert "guidance did nothing: no sampling step fell into the noise levels" in report and assigned["assigned"] is None
+    assert torch.equal(image, world.sample())
+    assert "did nothing" not in run_node(world, narrow)[1]
+    off = run_node(world, adp, strength=0.0)[1]
+    assert "did nothing" not in off, "it was switched off"
+    soft = run_node(world, adp, mode="kl", repair=1, vae=VAE, classifier=Labels([]))[1]
+    assert "nothing was repaired" in soft and "did nothing" not in soft
 
 
 # -- bad input -----------------------------------------------------------------------------------------------------------------------
