@@ -13,7 +13,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from ..models.adp import GRID, MIDDLE, AdpFile, AttributePredictor, Move, at_level, log_snr, pool
+from ..models.adp import GRID, MIDDLE, AdpFile, AttributePredictor, Move, at_level, average, log_snr, pool
 from .allocation import least_change_assignment, quotas, seeded_assignment
 from .losses import SOFT_LOSSES, soft_loss_gradient
 from .rows import Rows, read_rows
@@ -268,7 +268,7 @@ def resized(vectors: Tensor, height: int, width: int) -> Tensor:
     if height % GRID == 0 and width % GRID == 0:
         return F.interpolate(vectors, size=(height, width), mode="nearest") * even
     small = min(height, width) < GRID
-    out = F.adaptive_avg_pool2d(vectors, (height, width)) if small else F.interpolate(vectors, size=(height, width), mode="nearest")
+    out = average(vectors, height, width) if small else F.interpolate(vectors, size=(height, width), mode="nearest")
     # The cells differ in area, so that the norm does not follow from the sizes alone (SDXL's middle block at 832 x 1216 is 26 x 38).
     before, after = (v.detach().flatten(1).norm(dim=1) for v in (vectors, out))
     scale = torch.where(after > 1e-3 * before, before / after.clamp(min=1e-12), torch.full_like(after, even))

@@ -33,7 +33,24 @@ def log_snr(sigma: Tensor | float) -> Tensor:
 def pool(h: Tensor) -> Tensor:
     """h [B, C, H, W] of any size -> float32 [B, C, 4, 4] by adaptive averaging."""
     h = h.float()
-    return h if tuple(h.shape[-2:]) == (GRID, GRID) else F.adaptive_avg_pool2d(h, GRID)
+    return h if tuple(h.shape[-2:]) == (GRID, GRID) else average(h, GRID, GRID)
+
+
+def average(x: Tensor, height: int, width: int) -> Tensor:
+    """Adaptive averages: float32 [B, C, H, W] -> [B, C, height, width].
+
+    Where sizes do not divide, by matrices: not every device's own kernel knows that case (Apple's MPS refuses it).
+    """
+    if x.shape[-2] % height == 0 and x.shape[-1] % width == 0:
+        return F.adaptive_avg_pool2d(x, (height, width))
+    return _averaging(x.shape[-2], height, x) @ x @ _averaging(x.shape[-1], width, x).T
+
+
+def _averaging(size: int, parts: int, like: Tensor) -> Tensor:
+    """Matrix [parts, size] that averages each of the overlapping parts of a line."""
+    index, part = torch.arange(size), torch.arange(parts)[:, None]
+    inside = (index >= part * size // parts) & (index < -(-(part + 1) * size // parts))
+    return (inside / inside.sum(1, keepdim=True)).to(like)
 
 
 def interpolation(knots: Tensor, at: Tensor) -> tuple[Tensor, Tensor]:

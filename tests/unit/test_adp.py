@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 import torch
+from equipoise.models import adp as adp_module
 from equipoise.models.adp import GRID, KINDS, AdpFile, AttributePredictor, at_level, interpolation, load_adp, log_snr, pool, save_adp
 from equipoise.models.files import read_safetensors, write_safetensors
 from torch import Tensor
@@ -144,6 +145,14 @@ def test_any_size_of_h_is_read(adp: AdpFile, height: int, width: int) -> None:
     logits = adp.predictor(pooled, levels(-3, 0, 5))
     assert {a: tuple(v.shape) for a, v in logits.items()} == {"eyeglasses": (3, 2), "skin": (3, 3)}
     assert all(v.isfinite().all() for v in logits.values())
+
+
+@pytest.mark.parametrize(("height", "width"), [(8, 8), (26, 38), (5, 7), (4, 6), (2, 2), (1, 3), (3, 64), (9, 4)])
+def test_averages_are_torchs_adaptive_ones(height: int, width: int) -> None:
+    h = features(2, height, width)
+    torch.testing.assert_close(pool(h), torch.nn.functional.adaptive_avg_pool2d(h, GRID))
+    out = adp_module.average(h, 3, 5)
+    torch.testing.assert_close(out, torch.nn.functional.adaptive_avg_pool2d(h, (3, 5)))
 
 
 def test_pooling_averages_and_keeps_what_is_4_by_4_already() -> None:
