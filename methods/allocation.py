@@ -19,9 +19,8 @@ def quotas(shares: Sequence[float], n: int, seed: int) -> list[int]:
     """Whole numbers of images per cell that sum to ``n`` and whose expectation over seeds is exactly n * shares.
 
     The floor of the expected counts, the remainder by systematic sampling (Madow 1949) with an offset from the seed, so that no cell is
-    favoured
-    at any batch size. The offsets of consecutive seeds are spread evenly: a queue that counts its seed up stays near the target even at
-    batch 1.
+    favoured at any batch size. The offsets of consecutive seeds are spread evenly: a queue that counts its seed up stays near the target
+    even at batch 1.
     """
     expected = np.asarray(shares, dtype=np.float64) * n
     counts = np.floor(expected + 1e-9).astype(int)

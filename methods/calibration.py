@@ -33,10 +33,9 @@ def calibrate(
     """Choose a gain per class and how images are assigned.
 
     For every class the smallest of ``gains`` at which at least ``enough`` of its images are read as assigned, times ``margin``; where
-    none does,
-    the one that hits most. Small gains matter: what a step does beyond reaching its class is damage. Then images are assigned at random
-    instead of by reading, and that is kept where it hits more by a percentage point. Returns the calibrated move and a record of the
-    trials.
+    none does, the one that hits most. Small gains matter: what a step does beyond reaching its class is damage. Then images are assigned
+    at random instead of by reading, and that is kept where it hits more by a percentage point. Returns the calibrated move and a record
+    of the trials.
     """
     classes = move.sizes.shape[1]
     hits: list[list[float]] = []

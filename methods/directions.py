@@ -28,8 +28,8 @@ def mean_difference(x: Tensor, labels: Tensor, classes: int) -> Tensor:
 def linear_discriminant(x: Tensor, labels: Tensor, classes: int, shrinkage: float = 0.1) -> Tensor:
     """Unit vectors [K, D]: (shrunken within-class covariance)^-1 (class mean - mean over classes).
 
-    The covariance is moved by ``shrinkage`` towards a multiple of the identity (Ledoit & Wolf 2004, with a fixed share). Where there are more
-    features than images the inverse is taken in the space of the images (Woodbury), so D may be 20,480.
+    The covariance is moved by ``shrinkage`` towards a multiple of the identity (Ledoit & Wolf 2004, with a fixed share). Where there are
+    more features than images the inverse is taken in the space of the images (Woodbury), so D may be 20,480.
     """
     means = class_means(x, labels, classes)
     difference = means - means.mean(0)
@@ -49,8 +49,9 @@ def linear_discriminant(x: Tensor, labels: Tensor, classes: int, shrinkage: floa
 def direction_move(kind: str, features: Tensor, level: Tensor, labels: Tensor, classes: int, size: float = 1.0, site: str = MIDDLE) -> Move:
     """A move from recorded features.
 
-    features [rows, C, 4, 4]; log-SNR [rows]; labels int64 [rows] of the rows' images. Rows are grouped by their distinct log-SNR, which become the
-    move's knots. Every vector is a unit vector, every size ``size`` (in norms of h). Raises ValueError for an unknown kind or an empty class.
+    features [rows, C, 4, 4]; log-SNR [rows]; labels int64 [rows] of the rows' images. Rows are grouped by their distinct log-SNR, which
+    become the move's knots. Every vector is a unit vector, every size ``size`` (in norms of h). Raises ValueError for an unknown kind or
+    an empty class.
     """
     if kind not in KINDS:
         raise ValueError(f"a direction is of kind {', '.join(KINDS)}, not '{kind}'.")

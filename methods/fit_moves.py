@@ -1,11 +1,11 @@
 """Learn how to move images to a class: vectors in h-space, fitted through the decoder, once, off line.
 
 Two things are asked of the vectors V of a level t at the same time, the network running with h + |h| sum_k p_k V[t, c, k], p being the
-ADP's
-reading of h. Images of class c, noised, are to be denoised as well as possible (the conditional score of c written as an edit of h: textual
-inversion, Gal et al. 2023, in h-space). And images of any class are to be predicted as clean images that the labeller calls c. The from-to
-form is that of the gradient of a softmax classifier, w_c - sum_k p_k w_k. Directions and signs at every noise level come out of the fit;
-nothing is assumed of them. Gradients run through the decoder half of the U-Net only, and never in sampling, which just adds the vectors.
+ADP's reading of h. Images of class c, noised, are to be denoised as well as possible (the conditional score of c written as an edit of h:
+textual inversion, Gal et al. 2023, in h-space). And images of any class are to be predicted as clean images that the labeller calls c.
+The from-to form is that of the gradient of a softmax classifier, w_c - sum_k p_k w_k. Directions and signs at every noise level come out
+of the fit; nothing is assumed of them. Gradients run through the decoder half of the U-Net only, and never in sampling, which just adds
+the vectors.
 """
 
 from __future__ import annotations
@@ -27,10 +27,9 @@ from .training import Progress, warmup_cosine
 class Diffusion:
     """A diffusion model as the fit needs it, differentiable.
 
-    ``output(x, t, transformer_options)``: the network's output for latents [B, C, H, W] at one timestep; ``wanted(clean, noise, t)``:
-    the output
-    of a perfect network; ``clean(x, output, t)``: the clean latents that an output stands for; ``logits(clean)``: the labeller's logits of
-    them, attribute -> [B, K].
+    ``output(x, t, transformer_options)``: the network's output for latents [B, C, H, W] at one timestep; ``wanted(clean, noise, t)``: the
+    output of a perfect network; ``clean(x, output, t)``: the clean latents that an output stands for; ``logits(clean)``: the labeller's
+    logits of them, attribute -> [B, K].
     """
 
     output: Callable[[Tensor, int, dict[str, Any]], Tensor]
@@ -43,9 +42,9 @@ class Diffusion:
 @dataclass(frozen=True)
 class FitSettings:
     """``label_range``: log-SNR between which images are sent to other classes: sharp enough to be labelled, and not yet decided;
-    ``denoising``: weight of the denoising
-    loss beside the labelling loss; ``confident``: cross-entropy below which an image asks for nothing more, so that no class is overdone;
-    ``shortness``: weight of the squared length of a step, which keeps directions that nothing asks for at zero."""
+    ``denoising``: weight of the denoising loss beside the labelling loss; ``confident``: cross-entropy below which an image asks for
+    nothing more, so that no class is overdone; ``shortness``: weight of the squared length of a step, which keeps directions that nothing
+    asks for at zero."""
 
     steps: int = 1200
     batch: int = 48
@@ -75,9 +74,8 @@ def fit_moves(
     """Fit moves of several attributes at once, every row under a random subset of them, so that they compose.
 
     clean [N, C, H, W]: images of the model itself in latent space; labels: attribute -> class probabilities [N, K]; sites: attribute ->
-    (site,
-    channels there). ``conditioning`` [N] goes to ``transformer_options["y"]`` where the model has one. Returns moves with their fitted
-    sizes.
+    (site, channels there). ``conditioning`` [N] goes to ``transformer_options["y"]`` where the model has one. Returns moves with their
+    fitted sizes.
     """
     s = settings or FitSettings()
     generator = torch.Generator().manual_seed(s.seed)

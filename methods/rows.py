@@ -24,10 +24,10 @@ class Rows:
 def read_rows(rows: int, options: Mapping[str, Any], roles: Mapping[Any, str] | None = None) -> Rows | None:
     """Tell the rows of a call apart.
 
-    The host batches chunks of B rows, one per entry of ``cond_or_uncond``; packs that tile repeat all the chunks per tile. Hence, for
-    row r:
-    chunk = (r // B) mod K, image = r mod B, with B = len(sigmas). ``roles`` maps the uuid of a conditioning to "cond" or "uncond" (guiders
-    number their conditionings as they like); without it index 0 is taken as conditional. None where the rows do not fit this pattern.
+    The host batches chunks of B rows, one per entry of ``cond_or_uncond``; packs that tile repeat all the chunks per tile. Hence, for row
+    r: chunk = (r // B) mod K, image = r mod B, with B = len(sigmas). ``roles`` maps the uuid of a conditioning to "cond" or "uncond"
+    (guiders number their conditionings as they like); without it index 0 is taken as conditional. None where the rows do not fit this
+    pattern.
     """
     marks = options.get("cond_or_uncond") or [0]
     batch = int(options["sigmas"].shape[0])
