@@ -1,7 +1,7 @@
 """Train the shipped labeller (vision transformer) and judge (convolutional network) on drawn portraits of their own.
 
-Drawn with every attribute uniform and independent, so that no class is rare and no attribute stands in for another. Light noise, blur and
-colour shifts (kornia) stand for what a diffusion model does to an image.
+Drawn with every attribute uniform and independent, so that no class is rare and no attribute stands in for another. Light noise and blur
+stand for what a diffusion model does to an image.
 """
 
 from __future__ import annotations

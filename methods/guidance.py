@@ -5,6 +5,7 @@ The state of one sampling run lives in :class:`GuidanceRun`; it is made when sam
 
 from __future__ import annotations
 
+import logging
 import math
 from dataclasses import dataclass, field
 from typing import Any
@@ -19,6 +20,8 @@ from .losses import SOFT_LOSSES, soft_loss_gradient
 from .rows import Rows, read_rows
 from .targets import TargetDistribution
 
+log = logging.getLogger("equipoise")
+
 QUOTA = "quota"
 MODES = (QUOTA, *SOFT_LOSSES)
 COND, COND_AND_UNCOND = "cond", "cond+uncond"
@@ -32,8 +35,7 @@ SOFT_TEMPERATURE = 8.0
 @dataclass(frozen=True)
 class GuidanceSettings:
     """What the user chose. ``sigma_start`` and ``sigma_end`` bound the window (sigma_end <= sigma <= sigma_start); ``cells`` fixes the
-    cell of every image beforehand (None: decided in the run); ``override_window`` replaces the calibrated window of sizes by the whole
-    one."""
+    cell of every image beforehand (None: decided in the run)."""
 
     target: TargetDistribution
     mode: str = QUOTA
@@ -73,7 +75,7 @@ class GuidanceRun:
         self._predictor: AttributePredictor | None = None
         self._moves: dict[str, Move] = {}
         self._read: dict[str, Tensor] = {}
-        self._read_at: float | None = None
+        self._warned = False
 
     @property
     def sites(self) -> set[str]:
@@ -89,7 +91,13 @@ class GuidanceRun:
         if s.strength == 0 or not s.sigma_end <= sigma <= s.sigma_start:
             return h
         rows = read_rows(h.shape[0], options, roles)
-        if rows is None or (s.rows == COND and not rows.conditional.any()):
+        if rows is None:
+            if not self._warned:
+                log.warning("distribution guidance left %d rows alone: they are no multiple of the batch (another patch regroups "
+                "them).", h.shape[0])
+                self._warned = True
+            return h
+        if s.rows == COND and not rows.conditional.any():
             return h
         level = float(log_snr(sigma))
         self._prepare(h.device)
@@ -136,8 +144,8 @@ class GuidanceRun:
         for attribute in self.target.attributes:
             p = logits[attribute].softmax(-1)
             total = p.new_zeros(rows.images, p.shape[1]).index_add_(0, image, p)
-            self._read[attribute] = total / count[:, None]
-        self._read_at = level
+            # Features of a broken model may be no numbers; such an image is taken as unread, and assigned like any other.
+            self._read[attribute] = torch.nan_to_num(total / count[:, None], nan=1 / p.shape[1])
         self.readings.log_snr.append(level)
         self.readings.shares.append({a: p.mean(0).tolist() for a, p in self._read.items()})
 

@@ -539,3 +539,19 @@ def test_what_the_adp_does_not_know_is_refused_before_sampling(adp: AdpFile) -> 
         run_of(adp, parse_target("beard: uniform", known))
     with pytest.raises(ValueError, match="'sometimes' of 'eyeglasses'.*known: no, yes"):
         run_of(adp, parse_target("eyeglasses: uniform", known))
+
+
+def test_rows_that_fit_no_pattern_are_left_alone_with_one_warning(adp: AdpFile, caplog: pytest.LogCaptureFixture) -> None:
+    run, h = run_of(adp), features(5)
+    with caplog.at_level("WARNING", logger="equipoise"):
+        assert run.edit(MIDDLE, h, options(2)) is h
+        assert run.edit(MIDDLE, h, options(2)) is h
+    assert len(caplog.records) == 1 and "5 rows" in caplog.text
+
+
+def test_features_that_are_no_numbers_do_not_stop_the_others(adp: AdpFile) -> None:
+    run, h = run_of(adp), features(4)
+    h[0] = float("nan")
+    out = run.edit(MIDDLE, h, options(4))
+    assert Counter(run.cells.tolist()) == {0: 2, 1: 2}
+    assert torch.isfinite(out[1:]).all()
