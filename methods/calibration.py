@@ -26,7 +26,7 @@ def calibrate(
     move: Move,
     trial: Trial,
     gains: Sequence[float] = GAINS,
-    enough: float = 0.99,
+    enough: float = 0.985,
     margin: float = 1.1,
     progress: Callable[[str], None] | None = None,
 ) -> tuple[Move, dict[str, Any]]:
