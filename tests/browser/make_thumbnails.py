@@ -61,7 +61,7 @@ def quickstart(server: Any, name: str, to_api: Any) -> Image.Image:
             small = images[:, :, ::4, ::4].float() / 255  # the graph enlarged them four times
             labels = judge.probabilities(small)["eyeglasses"].argmax(-1)
             names = [f"eyeglasses {c}" for c in classes]
-            pictures.append(contact_sheet(images, labels, names, next(captions), columns=8, tile=128))
+            pictures.append(contact_sheet(images, labels, names, next(captions), columns=4, tile=128))
         elif node["type"] == "EquipoiseAttributeHistogram":
             charts.append(server.images(outcome, str(node["id"]))[0])
     columns = []

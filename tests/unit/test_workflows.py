@@ -1,0 +1,169 @@
+"""The shipped graphs: that they hang together, read well, and name what they need. No host is asked."""
+
+from __future__ import annotations
+
+import json
+import re
+from itertools import combinations
+from pathlib import Path
+from typing import Any
+
+import pytest
+from PIL import Image
+
+ROOT = Path(__file__).resolve().parents[2]
+FOLDER = ROOT / "workflows"
+NAMES = ("quickstart_professions", "quickstart_unconditional", "sd15_distribution_guidance", "sdxl_distribution_guidance")
+QUICKSTARTS = NAMES[:2]
+NOTES = {"MarkdownNote"}
+CORE = {
+    "CLIPTextEncode",
+    "CheckpointLoaderSimple",
+    "EmptyLatentImage",
+    "ImageScaleBy",
+    "KSampler",
+    "PreviewAny",
+    "PreviewImage",
+    "PrimitiveInt",
+    "SaveImage",
+    "VAEDecode",
+}
+"""Nodes of the host that the graphs may use; all are in v0.3.64."""
+TITLE = 30
+"""Height of a node's title, above its position."""
+Box = tuple[float, float, float, float]
+
+every = pytest.mark.parametrize("name", NAMES)
+
+
+def read(name: str) -> dict[str, Any]:
+    return json.loads((FOLDER / f"{name}.json").read_text(encoding="utf-8"))
+
+
+def own_types() -> set[str]:
+    """Node ids that the pack's files define."""
+    return {i for file in (ROOT / "nodes").glob("*.py") for i in re.findall(r'node_id="(\w+)"', file.read_text(encoding="utf-8"))}
+
+
+def of_type(workflow: dict[str, Any], kind: str) -> dict[str, Any]:
+    """The only node of a type."""
+    (node,) = [n for n in workflow["nodes"] if n["type"] == kind]
+    return node
+
+
+def test_each_graph_has_a_thumbnail_and_nothing_else_is_shipped() -> None:
+    assert sorted(p.name for p in FOLDER.iterdir()) == sorted(f"{name}{end}" for name in NAMES for end in (".json", ".jpg"))
+
+
+@every
+def test_the_thumbnail_is_a_small_picture(name: str) -> None:
+    path = FOLDER / f"{name}.jpg"
+    assert path.stat().st_size < 200_000
+    with Image.open(path) as picture:
+        picture.load()
+        assert picture.format == "JPEG" and min(picture.size) >= 300 and 0.5 < picture.width / picture.height < 2.5
+
+
+@every
+def test_links_agree_with_both_of_their_ends(name: str) -> None:
+    workflow = read(name)
+    nodes = {n["id"]: n for n in workflow["nodes"]}
+    links = {link[0]: link for link in workflow["links"]}
+    assert workflow["version"] == 0.4
+    assert len(nodes) == len(workflow["nodes"]) and len(links) == len(workflow["links"])
+    assert workflow["last_node_id"] >= max(nodes) and workflow["last_link_id"] >= max(links)
+    for number, source, out, sink, into, kind in links.values():
+        assert number in nodes[source]["outputs"][out]["links"]
+        assert nodes[sink]["inputs"][into]["link"] == number
+        assert nodes[source]["outputs"][out]["type"] == kind and nodes[sink]["inputs"][into]["type"] in (kind, "*")
+        assert nodes[source]["order"] < nodes[sink]["order"], "a node stands before one that it needs"
+    for node in nodes.values():
+        for slot, entry in enumerate(node["inputs"]):
+            assert entry["link"] is None or links[entry["link"]][3:5] == [node["id"], slot]
+        for slot, entry in enumerate(node["outputs"]):
+            assert all(links[n][1:3] == [node["id"], slot] for n in entry["links"] or [])
+
+
+@every
+def test_every_node_is_ours_or_the_hosts_and_says_where_to_get_it(name: str) -> None:
+    ours = own_types()
+    for node in read(name)["nodes"]:
+        if node["type"] in NOTES:
+            continue
+        assert node["type"] in ours | CORE
+        pack = "equipoise" if node["type"] in ours else "comfy-core"
+        properties = node["properties"]
+        assert (properties["Node name for S&R"], properties["cnr_id"]) == (node["type"], pack)
+        assert re.fullmatch(r"\d+\.\d+\.\d+", properties["ver"])
+        assert node["mode"] == 0 and node["flags"] == {}
+
+
+def box(node: dict[str, Any]) -> Box:
+    """Left, top, right, bottom of a node with its title."""
+    (x, y), (w, h) = node["pos"], node["size"]
+    return x, y - TITLE, x + w, y + h
+
+
+def apart(a: Box, b: Box) -> bool:
+    return a[2] <= b[0] or b[2] <= a[0] or a[3] <= b[1] or b[3] <= a[1]
+
+
+def inside(a: Box, b: Box) -> bool:
+    return b[0] <= a[0] and b[1] <= a[1] and a[2] <= b[2] and a[3] <= b[3]
+
+
+@every
+def test_nothing_lies_upon_anything_else(name: str) -> None:
+    workflow = read(name)
+    for one, other in combinations(workflow["nodes"], 2):
+        assert apart(box(one), box(other)), f"{one['type']} {one['id']} and {other['type']} {other['id']} overlap"
+    frames = [(x, y, x + w, y + h) for x, y, w, h in (group["bounding"] for group in workflow["groups"])]
+    assert len(frames) >= 3 and all(apart(a, b) for a, b in combinations(frames, 2))
+    for node in workflow["nodes"]:
+        outside = node["type"] in NOTES and all(apart(box(node), frame) for frame in frames)
+        assert outside or sum(inside(box(node), frame) for frame in frames) == 1, f"{node['type']} {node['id']}"
+
+
+@every
+def test_a_note_says_that_classes_are_perceived(name: str) -> None:
+    notes = " ".join(n["widgets_values"][0] for n in read(name)["nodes"] if n["type"] in NOTES)
+    assert "Classes are perceived" in notes
+
+
+@pytest.mark.parametrize("name", QUICKSTARTS)
+def test_a_quickstart_compares_the_same_sampling_with_and_without_guidance(name: str) -> None:
+    workflow = read(name)
+    plain, guided = of_type(workflow, "KSampler"), of_type(workflow, "EquipoiseDistributionGuidanceKSampler")
+    source = {link[0]: link[1:3] for link in workflow["links"]}
+    fed = [{slot["name"]: source[slot["link"]] for slot in node["inputs"] if slot["link"]} for node in (plain, guided)]
+    assert fed[0].items() <= fed[1].items() and {"model", "seed", "positive", "negative", "latent_image"} <= set(fed[0])
+    assert plain["widgets_values"] == guided["widgets_values"][: len(plain["widgets_values"])]
+    assert plain["widgets_values"][1:] == ["fixed", 20, 1.0, "ddim", "normal", 1.0]
+    model, adp = of_type(workflow, "EquipoiseLoadUnconditionalDiffusion"), of_type(workflow, "EquipoiseLoadADP")
+    file = "portraits.safetensors" if name == "quickstart_unconditional" else "portraits_professions.safetensors"
+    assert model["widgets_values"] == adp["widgets_values"] == [file]
+    assert of_type(workflow, "EquipoiseTargetDistribution")["widgets_values"] == ["eyeglasses", "weights", "yes=0.5, no=0.5"]
+    assert of_type(workflow, "EquipoiseLoadAttributeClassifier")["widgets_values"] == ["portraits_judge.safetensors"]
+    assert of_type(workflow, "EquipoiseEmptyPixelLatent")["widgets_values"] == [0, 0, 16]
+    histograms = sorted((n for n in workflow["nodes"] if n["type"] == "EquipoiseAttributeHistogram"), key=lambda n: n["pos"][0])
+    baselines = [{slot["name"]: slot["link"] for slot in n["inputs"]}["baseline"] for n in histograms]
+    assert baselines[0] is None and baselines[1] is not None
+
+
+@pytest.mark.parametrize(("name", "checkpoint", "side"), [(NAMES[2], "v1-5-pruned-emaonly-fp16", 512), (NAMES[3], "sd_xl_base_1.0", 1024)])
+def test_a_graph_for_real_checkpoints_says_which_files_go_where(name: str, checkpoint: str, side: int) -> None:
+    workflow = read(name)
+    loader, adp = of_type(workflow, "CheckpointLoaderSimple"), of_type(workflow, "EquipoiseLoadADP")
+    assert loader["widgets_values"] == [f"{checkpoint}.safetensors"]
+    (model,) = loader["properties"]["models"]
+    assert model["name"] == loader["widgets_values"][0] and model["directory"] == "checkpoints"
+    assert model["url"].startswith("https://huggingface.co/") and model["url"].endswith(model["name"])
+    notes = " ".join(n["widgets_values"][0] for n in workflow["nodes"] if n["type"] in NOTES)
+    assert model["name"] in notes and adp["widgets_values"][0] in notes
+    for words in ("models/checkpoints", "models/equipoise/adp", "placeholder", "trained", "LoRA", "FreeU"):
+        assert words in notes
+    assert of_type(workflow, "EmptyLatentImage")["widgets_values"] == [side, side, 8]
+    source = {link[0]: link[1] for link in workflow["links"]}
+    sampler, guidance = of_type(workflow, "KSampler"), of_type(workflow, "EquipoiseDistributionGuidance")
+    fed, guided = ({slot["name"]: source.get(slot["link"]) for slot in node["inputs"]} for node in (sampler, guidance))
+    assert fed["model"] == guidance["id"] and fed["seed"] == guided["seed"] and guided["model"] == loader["id"]
