@@ -14,7 +14,7 @@ from . import weights
 from .console import progress_bar
 
 ORDER = ("unconditional", "labeller", "judge", "conditional", "adp", "adp-professions")
-DEFAULT_STEPS = {"unconditional": 11_000, "conditional": 4_500, "labeller": 7_000, "judge": 4_000, "adp": 1_200, "adp-professions": 1_000}
+DEFAULT_STEPS = {"unconditional": 11_000, "conditional": 4_500, "labeller": 10_000, "judge": 8_000, "adp": 1_200, "adp-professions": 2_400}
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:

@@ -1,7 +1,7 @@
 """Train the shipped labeller (vision transformer) and judge (convolutional network) on drawn portraits of their own.
 
-Drawn with every attribute uniform and independent, so that no class is rare and no attribute stands in for another. Light noise and blur
-stand for what a diffusion model does to an image.
+Drawn with every attribute uniform and independent, so that no class is rare and no attribute stands in for another. Blur, grain and
+noise stand for what a diffusion model does to an image.
 """
 
 from __future__ import annotations
@@ -39,12 +39,19 @@ def draw_uniform(n: int, seed: int) -> tuple[Tensor, dict[str, Tensor]]:
 
 
 def degrade(images: Tensor, generator: torch.Generator) -> Tensor:
-    """What a diffusion model may do to a drawing: half the rows blurred, all with a little noise. [B, 3, H, W] in 0..1, same out."""
-    b = images.shape[0]
+    """What a diffusion model does to a drawing: half the rows blurred; a grain that repeats every 2x2 pixels (the packing of the latents); noise
+    of any strength up to 0.1. [B, 3, H, W] in 0..1, same out."""
+    b, _, height, width = images.shape
+
+    def share() -> Tensor:
+        return torch.rand(b, 1, 1, 1, generator=generator)
+
     blurred = F.avg_pool2d(F.pad(images, (1, 1, 1, 1), mode="replicate"), 3, stride=1)
-    share = torch.rand(b, 1, 1, 1, generator=generator) * (torch.rand(b, 1, 1, 1, generator=generator) < 0.5) * 0.6
-    noise = torch.randn(images.shape, generator=generator) * torch.rand(b, 1, 1, 1, generator=generator) * 0.06
-    return (images + share * (blurred - images) + noise).clamp(0, 1)
+    out = images + share() * (share() < 0.5) * 0.8 * (blurred - images)
+    grain = torch.randn(b, 3, 2, 2, generator=generator).repeat(1, 1, height // 2, width // 2)
+    out = out + grain * share() * (share() < 0.7) * 0.06
+    out = out + torch.randn(images.shape, generator=generator) * share() ** 2 * 0.1
+    return out.clamp(0, 1)
 
 
 def train_classifier(
