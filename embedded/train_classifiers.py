@@ -39,8 +39,8 @@ def draw_uniform(n: int, seed: int) -> tuple[Tensor, dict[str, Tensor]]:
 
 
 def degrade(images: Tensor, generator: torch.Generator) -> Tensor:
-    """What a diffusion model does to a drawing: half the rows blurred; a grain that repeats every 2x2 pixels (the packing of the latents); noise
-    of any strength up to 0.1. [B, 3, H, W] in 0..1, same out."""
+    """What a diffusion model does to a drawing: half the rows blurred; a grain that repeats every 2x2 pixels (the packing of the
+    latents); noise of any strength up to 0.1. [B, 3, H, W] in 0..1, same out."""
     b, _, height, width = images.shape
 
     def share() -> Tensor:
