@@ -26,7 +26,7 @@ assert not {"torch", "numpy"} & sys.modules.keys(), "imported too much"
 """
     said = fresh_python(code)
     for command in cli.COMMANDS:
-        assert re.search(rf"^    {command} ", said, re.MULTILINE)
+        assert re.search(rf"^    {command}(\s|$)", said, re.MULTILINE)
 
 
 @pytest.mark.parametrize("name", list(cli.COMMANDS))

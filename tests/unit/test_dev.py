@@ -283,7 +283,9 @@ def test_a_killed_child_has_the_shells_exit_code(dev: ModuleType) -> None:
 def test_a_signal_lets_the_child_end_in_its_own_time(repository: Path, tmp_path: Path, sent: signal.Signals) -> None:
     child = "import sys, time, pathlib\ntry:\n pathlib.Path(sys.argv[1]).touch(); time.sleep(60)\nexcept KeyboardInterrupt:\n"
     child += " time.sleep(0.3); print('saved', flush=True); sys.exit(5)"
-    parent = f"import importlib.util as u; s = u.spec_from_file_location('d', {str(repository / 'dev.py')!r}); d = u.module_from_spec(s)\n"
+    # A suite that runs as a shell's background job inherits an ignored SIGINT, which is not what is tested here.
+    parent = "import signal; signal.signal(signal.SIGINT, signal.default_int_handler)\n"
+    parent += f"import importlib.util as u; s = u.spec_from_file_location('d', {str(repository / 'dev.py')!r}); d = u.module_from_spec(s)\n"
     parent += f"s.loader.exec_module(d); raise SystemExit(d.run_child([{sys.executable!r}, '-c', {child!r}, {str(tmp_path / 'up')!r}]))"
     process = subprocess.Popen([sys.executable, "-c", parent], stdout=subprocess.PIPE, stdin=subprocess.DEVNULL, text=True)
     for _ in range(600):
