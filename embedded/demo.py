@@ -104,4 +104,5 @@ def sheet(judge, target: TargetDistribution, before, after, figures: dict, shown
         classes=target.names,
         captions=("plain sampling", "with distribution guidance"),
         notes=tuple(f"FD {figures[k]:.3f}, n = {figures['n']}" for k in ("fd_before", "fd_after")),
+        columns=8,
     )
