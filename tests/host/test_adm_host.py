@@ -301,7 +301,10 @@ def test_split_calls_under_low_memory_give_the_same_image(prompt: Any, load: Any
     calls = Calls(model)
     split = prompt.ksampler(calls.model, positive, negative, empty(model), cfg=2.0)["samples"]
     assert {len(roles) for roles in calls.roles} == {1}
-    torch.testing.assert_close(split, together, rtol=1e-4, atol=1e-4)
+    # Calls of another batch size round otherwise, and this random network enlarges that; a mixed-up row is another picture altogether.
+    monkeypatch.undo()
+    swapped = prompt.ksampler(model, negative, positive, empty(model), cfg=2.0)["samples"]
+    assert (split - together).abs().max() < 1e-3 * (swapped - together).abs().max()
 
 
 def test_the_memory_estimate_covers_the_measured_peak_and_not_thrice_as_much(load: Any) -> None:
