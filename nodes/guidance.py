@@ -24,9 +24,8 @@ def _guidance_inputs() -> list[Any]:
             "mode",
             options=list(MODES),
             default=MODES[0],
-            tooltip="'quota': every image is assigned a class, and moved to it. 'chi-square' and 'kl': the paper's loss on the soft "
-            "batch mean; "
-            "they need large batches and other strengths (try 0.0001 to 0.01), and reach the target less well.",
+            tooltip="'quota': every image is assigned a class, and moved to it. 'chi-square' and 'kl': the paper's losses on the soft "
+            "mean of the batch; their strength is another scale, has to be found for each model, and wants large batches.",
         ),
         io.Float.Input(
             "strength",
@@ -57,9 +56,8 @@ def _guidance_inputs() -> list[Any]:
             "direction",
             options=list(DIRECTIONS),
             default=DIRECTIONS[0],
-            tooltip="'calibrated': the causal directions kept in the ADP file. 'adp-gradient': the predictor's own gradient, which "
-            "needs no "
-            "calibration but often changes the reading more than the image.",
+            tooltip="'calibrated': the directions kept in the ADP file, fitted by what they do. 'adp-gradient': the predictor's own "
+            "gradient, which needs no calibration, and may change the reading more than the image.",
         ),
         io.Combo.Input(
             "assign",
