@@ -27,6 +27,7 @@ CONFIG = {
     "num_res_blocks": 1,
     "attention": (False, False, True),
     "num_head_channels": 32,
+    "norm_groups": 8,
 }
 POOL = 60_000
 POOL_SEED = 1_000_000
@@ -114,6 +115,7 @@ def export(net: AdmUNet, path: Path, trained: dict[str, object]) -> None:
         "image_size": "32",
         "num_head_channels": str(net.config.num_head_channels),
         "use_new_attention_order": "false",
+        "norm_groups": str(net.config.norm_groups),
         "licence": "GPL-3.0",
         "training": json.dumps(trained),
     }

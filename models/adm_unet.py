@@ -16,7 +16,6 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-NORM_GROUPS = 32
 REQUIRED = (
     "time_embed.0.weight",
     "input_blocks.0.0.weight",
@@ -43,6 +42,7 @@ class AdmConfig:
     num_heads: int | None = None
     num_head_channels: int | None = 64
     new_attention_order: bool = False
+    norm_groups: int = 32
 
     @property
     def levels(self) -> int:
@@ -118,12 +118,20 @@ class ResBlock(nn.Module):
     """Residual block with time embedding, optionally resampling (``resample`` is "up", "down" or None)."""
 
     def __init__(
-        self, channels: int, emb_channels: int, out_channels: int, scale_shift: bool, resample: str | None, ops: Any, **kw: Any
+        self,
+        channels: int,
+        emb_channels: int,
+        out_channels: int,
+        scale_shift: bool,
+        resample: str | None,
+        groups: int,
+        ops: Any,
+        **kw: Any,
     ) -> None:
         super().__init__()
         self.scale_shift = scale_shift
         self.in_layers = nn.Sequential(
-            ops.GroupNorm(NORM_GROUPS, channels, **kw), nn.SiLU(), ops.Conv2d(channels, out_channels, 3, padding=1, **kw)
+            ops.GroupNorm(groups, channels, **kw), nn.SiLU(), ops.Conv2d(channels, out_channels, 3, padding=1, **kw)
         )
         self.resample: nn.Module | None = None
         if resample == "up":
@@ -132,7 +140,7 @@ class ResBlock(nn.Module):
             self.resample = Downsample(channels, False, ops)
         self.emb_layers = nn.Sequential(nn.SiLU(), ops.Linear(emb_channels, (2 if scale_shift else 1) * out_channels, **kw))
         self.out_layers = nn.Sequential(
-            ops.GroupNorm(NORM_GROUPS, out_channels, **kw),
+            ops.GroupNorm(groups, out_channels, **kw),
             nn.SiLU(),
             nn.Identity(),  # dropout stands here in guided-diffusion; kept so that the convolution is layer 3
             ops.Conv2d(out_channels, out_channels, 3, padding=1, **kw),
@@ -158,10 +166,10 @@ class ResBlock(nn.Module):
 class AttentionBlock(nn.Module):
     """Self-attention over positions. ``new_order`` False: channels are [head, qkv, c] (legacy); True: [qkv, head, c]."""
 
-    def __init__(self, channels: int, heads: int, new_order: bool, ops: Any, **kw: Any) -> None:
+    def __init__(self, channels: int, heads: int, new_order: bool, groups: int, ops: Any, **kw: Any) -> None:
         super().__init__()
         self.heads, self.new_order = heads, new_order
-        self.norm = ops.GroupNorm(NORM_GROUPS, channels, **kw)
+        self.norm = ops.GroupNorm(groups, channels, **kw)
         self.qkv = ops.Conv1d(channels, 3 * channels, 1, **kw)
         self.proj_out = ops.Conv1d(channels, channels, 1, **kw)
 
@@ -215,10 +223,10 @@ class AdmUNet(nn.Module):
             self.label_emb = ops.Embedding(c.num_classes, emb, **kw)
 
         def res(cin: int, cout: int, resample: str | None = None) -> ResBlock:
-            return ResBlock(cin, emb, cout, c.scale_shift_norm, resample, ops, **kw)
+            return ResBlock(cin, emb, cout, c.scale_shift_norm, resample, c.norm_groups, ops, **kw)
 
         def attn(channels: int) -> AttentionBlock:
-            return AttentionBlock(channels, c.heads(channels), c.new_attention_order, ops, **kw)
+            return AttentionBlock(channels, c.heads(channels), c.new_attention_order, c.norm_groups, ops, **kw)
 
         ch = c.width(0)
         self.input_blocks = nn.ModuleList([Stage(ops.Conv2d(c.in_channels, ch, 3, padding=1, **kw))])
@@ -246,7 +254,7 @@ class AdmUNet(nn.Module):
                     layers.append(res(ch, ch, "up") if c.resblock_updown else Upsample(ch, True, ops, **kw))
                 self.output_blocks.append(Stage(*layers))
         self.out = nn.Sequential(
-            ops.GroupNorm(NORM_GROUPS, ch, **kw), nn.SiLU(), ops.Conv2d(ch, c.out_channels, 3, padding=1, **kw)
+            ops.GroupNorm(c.norm_groups, ch, **kw), nn.SiLU(), ops.Conv2d(ch, c.out_channels, 3, padding=1, **kw)
         )
 
     def forward(
@@ -333,7 +341,8 @@ def read_config(state_dict: Mapping[str, Tensor], metadata: Mapping[str, str] | 
     """Read an ADM U-Net's configuration off its weights, and off ``metadata`` what weights cannot tell.
 
     metadata (string values): ``num_head_channels`` or ``num_heads`` (default: 64-channel heads), ``use_new_attention_order``
-    ("true"/"false", default legacy). Raises ValueError where the weights are not those of an ADM U-Net.
+    ("true"/"false", default legacy), ``norm_groups`` (groups of every normalisation, default 32 as in guided-diffusion; with as many groups
+    as channels a narrow network cannot see the mean of a channel). Raises ValueError where the weights are not those of an ADM U-Net.
     """
     meta = dict(metadata or {})
     for key in REQUIRED:
@@ -370,6 +379,9 @@ def read_config(state_dict: Mapping[str, Tensor], metadata: Mapping[str, str] | 
         attention.append(f"input_blocks.{i}.1.qkv.weight" in state_dict)
     heads, head_channels = _positive(meta, "num_heads"), _positive(meta, "num_head_channels")
     label = state_dict.get("label_emb.weight")
+    groups = _positive(meta, "norm_groups") or 32
+    if any(int(model_channels * m) % groups for m in mults):
+        raise ValueError(f"widths {[int(model_channels * m) for m in mults]} do not divide into {groups} groups; correct the metadata 'norm_groups'.")
     return AdmConfig(
         in_channels=first.shape[1],
         out_channels=state_dict["out.2.weight"].shape[0],
@@ -383,6 +395,7 @@ def read_config(state_dict: Mapping[str, Tensor], metadata: Mapping[str, str] | 
         num_heads=None if head_channels else heads,
         num_head_channels=head_channels or (None if heads else 64),
         new_attention_order=_flag(meta, "use_new_attention_order"),
+        norm_groups=groups,
     )
 
 
