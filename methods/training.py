@@ -43,6 +43,7 @@ class TrainState:
         self.step = 0
         self.log: list[dict[str, float]] = []
         self.seconds = 0.0
+        self._whole = True
         self._started = time.monotonic()
 
     def generator(self) -> torch.Generator:
@@ -56,6 +57,8 @@ class TrainState:
         self.optimizer.zero_grad(set_to_none=True)
         loss.backward()
         nn.utils.clip_grad_norm_(self.module.parameters(), clip)
+        # An interrupt from here to the end leaves weights that are a step ahead of their average: such a state is not saved.
+        self._whole = False
         self.optimizer.step()
         self.step += 1
         decay = min(self.decay, (1 + self.step) / (10 + self.step))
@@ -64,6 +67,7 @@ class TrainState:
                 averaged.lerp_(current, 1 - decay)
             for averaged, current in zip(self.ema.buffers(), self.module.buffers(), strict=True):
                 averaged.copy_(current)
+        self._whole = True
         return loss.item()
 
     def elapsed(self) -> float:
@@ -106,7 +110,8 @@ class TrainState:
     def run(
         self, loss_fn: Callable[[torch.Generator], torch.Tensor], folder: Path, progress: Progress | None = None, every: int = 100
     ) -> None:
-        """Train to ``total`` steps, resuming what ``folder`` holds; a checkpoint every two minutes and at the end."""
+        """Train to ``total`` steps, resuming what ``folder`` holds; a checkpoint every two minutes, at the end and where it is interrupted
+        between two steps (within one, the last checkpoint stays)."""
         self.resume(folder)
         saved, running = time.monotonic(), []
         try:
@@ -122,4 +127,5 @@ class TrainState:
                     self.save(folder)
                     saved = time.monotonic()
         finally:
-            self.save(folder)
+            if self._whole:
+                self.save(folder)

@@ -49,6 +49,8 @@ def read_metadata(path: str | os.PathLike[str]) -> dict[str, str]:
             if length > path.stat().st_size:
                 raise ValueError("the header is longer than the file")
             header = json.loads(stream.read(length))
+            if not isinstance(header, dict) or not isinstance(header.get("__metadata__", {}), dict):
+                raise ValueError("the header is no JSON object")
     except (struct.error, ValueError) as error:
         raise ValueError(f"'{path.name}' is not a whole safetensors file ({error}): copy or download it again.") from error
     return {str(k): str(v) for k, v in header.get("__metadata__", {}).items()}

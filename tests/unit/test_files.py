@@ -52,6 +52,14 @@ def test_a_failed_write_leaves_the_old_file_and_nothing_else(tmp_path: Path) -> 
     assert sorted(os.listdir(tmp_path)) == ["a.safetensors", "t.json"]
 
 
+@pytest.mark.parametrize("header", [b"[1, 2]", b'"text"', b'{"__metadata__": [1]}'])
+def test_a_header_that_is_no_object_is_refused_in_words(tmp_path: Path, header: bytes) -> None:
+    file = tmp_path / "odd.safetensors"
+    file.write_bytes(struct.pack("<Q", len(header)) + header)
+    with pytest.raises(ValueError, match="'odd.safetensors' is not a whole safetensors file .*no JSON object"):
+        read_metadata(file)
+
+
 @pytest.mark.parametrize("keep", [0, 5, 40, -4])
 def test_a_truncated_file_is_refused_in_words(tmp_path: Path, keep: int) -> None:
     file = tmp_path / "cut.safetensors"

@@ -76,6 +76,31 @@ def test_progress_may_interrupt(tmp_path: Path) -> None:
     assert [f["loss"] for f in losses[0]] == [f["loss"] for f in losses[1]]
 
 
+def test_an_interrupt_within_a_step_keeps_the_last_checkpoint(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Between the optimiser's step and the average's update the weights belong to no step: they are not saved."""
+    state = make()
+    with pytest.raises(KeyboardInterrupt):
+        state.run(loss_of(state, 6), tmp_path / "stopped", every=4)
+    state = make()
+    state.resume(tmp_path / "stopped")
+    real = state.optimizer.step
+
+    def cut_off() -> None:
+        real()
+        if state.step == 8:
+            raise KeyboardInterrupt
+
+    monkeypatch.setattr(state.optimizer, "step", cut_off)
+    with pytest.raises(KeyboardInterrupt):
+        state.run(loss_of(state), tmp_path / "stopped", every=4)
+    state = make()
+    state.resume(tmp_path / "stopped")
+    assert state.step == 6
+    state.run(loss_of(state), tmp_path / "stopped", every=4)
+    a, b = everything(uninterrupted(tmp_path / "whole")), everything(state)
+    assert all(torch.equal(a[k], b[k]) for k in a)
+
+
 def test_another_order_of_batches_ends_elsewhere(tmp_path: Path) -> None:
     """The equality above is no accident: a state whose seed differs ends with other weights."""
     state = make()
