@@ -13,8 +13,16 @@ from ..models.attribute_classifier import save_classifier
 from . import weights
 from .console import progress_bar
 
-ORDER = ("unconditional", "labeller", "judge", "conditional", "adp", "adp-professions")
-DEFAULT_STEPS = {"unconditional": 11_000, "conditional": 4_500, "labeller": 10_000, "judge": 8_000, "adp": 1_200, "adp-professions": 2_400}
+ORDER = ("unconditional", "labeller", "judge", "conditional", "adp", "adp-professions", "text")
+DEFAULT_STEPS = {
+    "unconditional": 11_000,
+    "conditional": 4_500,
+    "labeller": 10_000,
+    "judge": 8_000,
+    "adp": 1_200,
+    "adp-professions": 2_400,
+    "text": 12_000,
+}
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -22,6 +30,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--folder", type=Path, required=True, help="folder for checkpoints and logs; training goes on from what is there")
     parser.add_argument("--steps", type=int, help="training steps")
     parser.add_argument("--threads", type=int, default=1, help="CPU threads; one for each free core")
+    parser.add_argument("--start", type=Path, help="text: unconditional model to start from (default: the shipped one)")
     parser.add_argument("--ship", action="store_true", help="write the result and its log below embedded/weights when done")
 
 
@@ -34,6 +43,8 @@ def run(args: argparse.Namespace) -> int:
         destination = _train_diffusion(args.what == "conditional", args.folder, out, steps, bar)
     elif args.what in ("labeller", "judge"):
         destination = _train_classifier(args.what, args.folder, out, steps, bar)
+    elif args.what == "text":
+        destination = _train_text(args.folder, out, steps, args.start or weights.DIFFUSION, bar)
     else:
         destination = _make_adp(args.what == "adp-professions", args.folder, out, steps, bar)
     print(f"wrote {out}")
@@ -83,3 +94,25 @@ def _make_adp(conditional: bool, folder: Path, out: Path, steps: int, bar) -> Pa
 
     make_adp(conditional, folder, out, steps, bar)
     return weights.ADP_PROFESSIONS if conditional else weights.ADP
+
+
+def _train_text(folder: Path, out: Path, steps: int, start: Path, bar) -> Path:
+    """The network is made of the host's own classes, so a ComfyUI (COMFYUI_PATH) is booted in this process, here only."""
+    from ..benchmarks.host_process import boot_host
+
+    threads = torch.get_num_threads()
+    boot_host()
+    torch.set_num_threads(threads)
+    from ..host.text_training import TextNet, Tokens, export, warm_start
+    from .captions import vocabulary
+    from .train_text import POOL, POOL_SEED, train_text
+
+    torch.manual_seed(0)
+    tokens = Tokens(vocabulary())
+    net = TextNet(len(tokens.ids))
+    warm_start(net, start)
+    lr = 6e-4
+    net = train_text(net, tokens, folder, steps, lr=lr, progress=bar)
+    made = {"steps": steps, "batch": 32, "lr": lr, "seed": 0, "pool": POOL, "pool_seed": POOL_SEED, "start_from": start.name}
+    export(net, tokens.ids, out, made)
+    return weights.TEXT

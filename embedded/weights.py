@@ -12,6 +12,7 @@ from ..models.files import read_safetensors
 FOLDER = Path(__file__).parent / "weights"
 DIFFUSION = FOLDER / "diffusion" / "portraits.safetensors"
 DIFFUSION_PROFESSIONS = FOLDER / "diffusion" / "portraits_professions.safetensors"
+TEXT = FOLDER / "diffusion" / "portraits_text.safetensors"
 LABELLER = FOLDER / "attribute_classifiers" / "portraits_labeller.safetensors"
 JUDGE = FOLDER / "attribute_classifiers" / "portraits_judge.safetensors"
 ADP = FOLDER / "adp" / "portraits.safetensors"

@@ -1,0 +1,69 @@
+"""Train the small text-to-image model on captioned portraits. The network is an argument: it is made of the host's own classes.
+
+As train_diffusion.py: velocity prediction (Salimans & Ho 2022) on 2x2 space-to-depth pixels, min-SNR-5 weights (Hang et al. 2023), moving
+average, resumable. This file needs no host; host/text_training.py makes the network and the token rows.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from pathlib import Path
+
+import torch
+from torch import Tensor, nn
+
+from ..methods.training import Progress, TrainState
+from .captions import captions
+from .portraits import ATTRIBUTES, portraits
+from .schedule import TRAIN_STEPS, alphas_cumprod
+from .train_diffusion import POOL, POOL_SEED, space_to_depth
+
+Tokenize = Callable[[list[str]], Tensor]
+"""Captions -> int64 [N, tokens]."""
+
+
+def draw_pool(n: int = POOL, seed: int = POOL_SEED) -> tuple[Tensor, dict[str, Tensor]]:
+    """Training images uint8 [n, 3, 32, 32] and their labels, attribute -> int64 [n]; drawn in chunks of 2,000."""
+    chunks = [portraits(min(2000, n - start), seed + start) for start in range(0, n, 2000)]
+    images = torch.cat([(c.images * 255).round().byte() for c in chunks])
+    return images, {a: torch.cat([c.labels[a] for c in chunks]) for a in ATTRIBUTES}
+
+
+class TextLoss:
+    """The training loss of one step, a function of a generator alone: images, captions, noise levels and noise come from it."""
+
+    def __init__(self, net: nn.Module, tokenize: Tokenize, images: Tensor, labels: Mapping[str, Tensor], batch: int) -> None:
+        """net(x [B, 12, 16, 16], timesteps [B], tokens [B, T]) -> velocity [B, 12, 16, 16]."""
+        self.net, self.tokenize, self.images, self.labels, self.batch = net, tokenize, images, labels, batch
+        self.abar = alphas_cumprod()
+        snr = self.abar / (1 - self.abar)
+        self.weight = snr.clamp(max=5.0) / (snr + 1)
+
+    def __call__(self, generator: torch.Generator) -> Tensor:
+        """Mean over the batch of the weighted squared error of the velocity."""
+        index = torch.randint(0, len(self.images), (self.batch,), generator=generator)
+        x0 = space_to_depth(self.images[index].float() / 255)
+        t = torch.randint(0, TRAIN_STEPS, (self.batch,), generator=generator)
+        noise = torch.randn(x0.shape, generator=generator)
+        tokens = self.tokenize(captions({a: v[index] for a, v in self.labels.items()}, generator))
+        signal, sigma = self.abar[t].sqrt().view(-1, 1, 1, 1), (1 - self.abar[t]).sqrt().view(-1, 1, 1, 1)
+        out = self.net(signal * x0 + sigma * noise, t, tokens)
+        error = ((out - (signal * noise - sigma * x0)) ** 2).mean(dim=(1, 2, 3))
+        return (error * self.weight[t]).mean()
+
+
+def train_text(
+    net: nn.Module,
+    tokenize: Tokenize,
+    folder: Path,
+    steps: int,
+    batch: int = 32,
+    lr: float = 6e-4,
+    seed: int = 0,
+    pool: int = POOL,
+    progress: Progress | None = None,
+) -> nn.Module:
+    """Train (or go on training) in ``folder``; returns the averaged network."""
+    state = TrainState(net, lr=lr, total=steps, seed=seed, warmup=300, ema=0.9995)
+    state.run(TextLoss(net, tokenize, *draw_pool(pool), batch), folder, progress)
+    return state.ema
