@@ -16,9 +16,17 @@ from ..models.adm_unet import AdmConfig
 LABEL_KEY = "equipoise_class_label"
 """Key of a CONDITIONING entry's dictionary that holds (class index, number of classes of the model it was made for)."""
 
+TEXT_FORMAT = "equipoise-text-diffusion"
+"""Metadata "format" of the files of Load Quickstart Text Model, which stand in the same folder."""
+
 SCHEDULES = ("linear", "cosine")
 PREDICTIONS = ("eps", "v")
 """What the network states: the noise (guided-diffusion's models) or the velocity (Salimans & Ho 2022)."""
+
+
+def is_text_model(metadata: Mapping[str, str]) -> bool:
+    """True where a file's metadata says that it belongs to Load Quickstart Text Model."""
+    return metadata.get("format") == TEXT_FORMAT
 
 
 @dataclass(frozen=True)
@@ -43,7 +51,7 @@ class AdmInfo:
     def class_index(self, text: str) -> int:
         """Index of a class given by its name (case does not matter) or its number. Raises ValueError with what is known."""
         if self.num_classes is None:
-            raise ValueError(f"'{self.name}' is an unconditional model and has no classes: leave out Class Label.")
+            raise ValueError(f"'{self.name}' has no classes: leave out Class Label.")
         wanted = text.strip()
         folded = [n.casefold() for n in self.class_names]
         if wanted.casefold() in folded:

@@ -21,7 +21,7 @@ from torch import Tensor
 
 from ..models.adm_unet import AdmConfig, AdmUNet, build_unet, read_config
 from ..models.files import read_safetensors
-from .adm_info import LABEL_KEY, AdmInfo, latent_size, read_info
+from .adm_info import LABEL_KEY, AdmInfo, is_text_model, latent_size, read_info
 
 WRAPPER_KEY = "equipoise_unconditional"
 _HOST_SCHEDULES = {"linear": "sqrt_linear", "cosine": "cosine"}
@@ -205,6 +205,8 @@ def patcher_from(name: str, state_dict: Mapping[str, Tensor], metadata: Mapping[
 def load_adm(path: str | os.PathLike[str]) -> comfy.model_patcher.ModelPatcher:
     """MODEL from a safetensors file of the guided-diffusion family. Raises ValueError where the file is something else."""
     state_dict, metadata = read_safetensors(path)
+    if is_text_model(metadata):
+        raise ValueError(f"'{os.path.basename(path)}' is a text-to-image model: load it with Load Quickstart Text Model.")
     patcher = patcher_from(os.path.basename(path), state_dict, metadata)
     patcher.cached_patcher_init = (load_adm, (path,))  # newer hosts make a copy for a second device with it
     return patcher
@@ -215,7 +217,9 @@ def info_of(model: Any) -> AdmInfo:
     info = getattr(getattr(model, "model", None), "equipoise_info", None)
     if info is None:
         kind = type(getattr(model, "model", model)).__name__
-        raise ValueError(f"this node needs a MODEL from Load Unconditional Diffusion and met another kind ({kind}).")
+        raise ValueError(
+            f"this node needs a MODEL from Load Unconditional Diffusion or Load Quickstart Text Model and met another kind ({kind})."
+        )
     return info
 
 

@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Callable, Mapping
 from pathlib import Path
 
 import folder_paths
+
+from ..models.files import read_metadata
 
 _PACK_WEIGHTS = Path(__file__).resolve().parent.parent / "embedded" / "weights"
 _EXTENSIONS = {".safetensors"}
@@ -42,6 +45,19 @@ def folder_hint(key: str) -> str:
 def choices(key: str) -> list[str]:
     """Names of the files of one kind, as a combo shows them. Empty where there are none."""
     return list(folder_paths.get_filename_list(key))
+
+
+def choices_where(key: str, accepts: Callable[[Mapping[str, str]], bool]) -> list[str]:
+    """Those of :func:`choices` whose metadata is accepted; a file that cannot be read counts as one without metadata."""
+    kept = []
+    for name in choices(key):
+        try:
+            metadata = read_metadata(resolve(key, name))
+        except (OSError, ValueError):
+            metadata = {}
+        if accepts(metadata):
+            kept.append(name)
+    return kept
 
 
 def resolve(key: str, name: str) -> Path:

@@ -24,12 +24,10 @@ import torch
 from torch import Tensor
 
 from ..models.files import read_safetensors
-from .adm_info import AdmInfo
+from .adm_info import AdmInfo, is_text_model
 from .adm_model import PixelLatent
 
-FORMAT = "equipoise-text-diffusion"
 BASE_MODEL = "equipoise-portraits-text"
-LOADER = "Load Quickstart Text Model"
 VOCABULARY = 49408
 TEXT_PREFIX = "clip_l.transformer."
 
@@ -101,6 +99,16 @@ class TextModel(comfy.model_base.BaseModel):
         super().__init__(config, comfy.model_base.ModelType.V_PREDICTION, device=device)
         self.equipoise_info = info
 
+    def extra_conds(self, **kwargs: Any) -> dict[str, Any]:
+        """As the host's; raises ValueError where the text was encoded by a CLIP of another width."""
+        text, width = kwargs.get("cross_attn"), self.model_config.unet_config["context_dim"]
+        if text is not None and text.shape[-1] != width:
+            raise ValueError(
+                f"'{self.equipoise_info.name}' reads conditionings {width} wide and was given one of {text.shape[-1]}: "
+                "encode the prompts with the CLIP of Load Quickstart Text Model."
+            )
+        return super().extra_conds(**kwargs)
+
 
 class _Tokenizer(comfy.sd1_clip.SDTokenizer):
     """CLIP's tokeniser; textual inversions have to be as wide as this text model."""
@@ -109,11 +117,6 @@ class _Tokenizer(comfy.sd1_clip.SDTokenizer):
 
     def __init__(self, **kwargs: Any) -> None:
         super().__init__(**{**kwargs, "embedding_size": self.width})
-
-
-def is_text_model(metadata: Mapping[str, str]) -> bool:
-    """True where a file's metadata says that it belongs to :data:`LOADER`."""
-    return metadata.get("format") == FORMAT
 
 
 def _configuration(name: str, metadata: Mapping[str, str], key: str, wanted: tuple[str, ...]) -> dict[str, Any]:

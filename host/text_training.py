@@ -20,7 +20,8 @@ from comfy.ldm.modules.diffusionmodules.openaimodel import UNetModel
 from torch import Tensor, nn
 
 from ..models.files import parameters_of, read_safetensors, write_safetensors
-from .text_model import BASE_MODEL, CLIP_KEYS, FORMAT, UNET_KEYS, operations, unet_config
+from .adm_info import TEXT_FORMAT
+from .text_model import BASE_MODEL, CLIP_KEYS, UNET_KEYS, operations, unet_config
 
 GROUPS = 8
 CLIP = {"hidden_size": 64, "num_hidden_layers": 2, "num_attention_heads": 4, "intermediate_size": 128}
@@ -156,7 +157,7 @@ def export(net: TextNet, token_ids: list[int], path: Path, trained: Mapping[str,
     tensors |= {f"clip.{k}": v for k, v in text.items() if k != table}
     tensors |= {"clip.token_rows": text[table], "clip.token_ids": torch.tensor(token_ids, dtype=torch.int32)}
     metadata = {
-        "format": FORMAT,
+        "format": TEXT_FORMAT,
         "format_version": "1",
         "base_model": base_model,
         "noise_schedule": "linear",

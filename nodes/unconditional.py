@@ -5,7 +5,7 @@ from __future__ import annotations
 from comfy_api.latest import io
 
 from ..host import folders
-from ..host.adm_info import conditioning
+from ..host.adm_info import conditioning, is_text_model
 from ..host.adm_model import empty_latent, info_of, load_adm
 from ..host.pixel_vae import PixelVae
 from .sockets import LATENT, LOADERS, schema
@@ -17,7 +17,7 @@ DEFAULT_FILE = "portraits.safetensors"
 class LoadUnconditionalDiffusion(io.ComfyNode):
     @classmethod
     def define_schema(cls) -> io.Schema:
-        files = folders.choices(FOLDER)
+        files = folders.choices_where(FOLDER, lambda metadata: not is_text_model(metadata))
         return schema(
             node_id="EquipoiseLoadUnconditionalDiffusion",
             display_name="Load Unconditional Diffusion",
@@ -110,12 +110,13 @@ class EmptyPixelLatent(io.ComfyNode):
             display_name="Empty Pixel Latent",
             category=LATENT,
             description=(
-                "An empty latent with the channels and the size that a model from Load Unconditional Diffusion expects, "
-                "the same on every ComfyUI version (what Empty Latent Image makes is too small on older ones)."
+                "An empty latent with the channels and the size that a model from Load Unconditional Diffusion "
+                "or Load Quickstart Text Model expects, the same on every ComfyUI version "
+                "(what Empty Latent Image makes is too small on older ones)."
             ),
             search_aliases=["empty latent", "latent image", "pixel space"],
             inputs=[
-                io.Model.Input("model", tooltip="A MODEL from Load Unconditional Diffusion; the latent is made to fit it."),
+                io.Model.Input("model", tooltip="A MODEL from one of the two loaders; the latent is made to fit it."),
                 io.Int.Input(
                     "width", default=0, min=0, max=16384, tooltip="Width of the image in pixels. 0 = the size the model was trained at."
                 ),

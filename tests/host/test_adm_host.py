@@ -235,7 +235,7 @@ def test_classes_are_named_or_numbered(load: Any, text: str, index: int) -> None
         ("classes", "-1", "has no class '-1'"),
         ("classes", "", "has no class ''"),
         ("no_null", "10", "has no class '10'. It knows the numbers 0 to 9 (its file names no classes)."),
-        ("plain", "0", "is an unconditional model and has no classes: leave out Class Label."),
+        ("plain", "0", "has no classes: leave out Class Label."),
     ],
 )
 def test_unknown_classes_are_answered_with_what_there_is(load: Any, name: str, text: str, message: str) -> None:

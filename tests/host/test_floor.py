@@ -12,7 +12,8 @@ from equipoise_server import REPOSITORY
 
 
 def test_the_in_process_tests_pass_on_the_floor(floor_path: Path, tmp_path: Path) -> None:
-    arguments = [str(REPOSITORY / "tests" / "host" / "test_adm_host.py"), "--rootdir", str(REPOSITORY), "--import-mode=importlib"]
+    files = [str(REPOSITORY / "tests" / "host" / name) for name in ("test_adm_host.py", "test_text_model.py")]
+    arguments = [*files, "--rootdir", str(REPOSITORY), "--import-mode=importlib"]
     arguments += ["-q", "-p", "no:cacheprovider", "--basetemp", str(tmp_path / "inner"), "-k", "not published"]
     done = subprocess.run(
         [sys.executable, "-c", f"import sys, pytest; sys.exit(pytest.main({arguments!r}))"],
