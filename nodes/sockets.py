@@ -16,10 +16,14 @@ Target = io.Custom("EQUIPOISE_TARGET")
 Classifier = io.Custom("EQUIPOISE_CLASSIFIER")
 """An attribute classifier (models/attribute_classifier.py)."""
 
+Features = io.Custom("EQUIPOISE_FEATURES")
+"""A feature set (methods/feature_set.py)."""
+
 LOADERS = "equipoise/loaders"
 GUIDANCE = "equipoise/guidance"
 EVALUATION = "equipoise/evaluation"
 LATENT = "equipoise/latent"
+TRAINING = "equipoise/training"
 
 
 def schema(**arguments: Any) -> io.Schema:
