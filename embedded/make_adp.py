@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor
 
-from ..methods.calibration import calibrate
+from ..methods.calibration import Trial, TrialResult, calibrate, calibrate_direction, composition, composition_drift
+from ..methods.directions import KINDS, direction_move
 from ..methods.feature_set import INDEX, FeatureSetWriter, read_index
 from ..methods.fit_moves import Diffusion, FitSettings, fit_moves, natural_lengths
 from ..methods.guidance import GuidanceRun, GuidanceSettings
@@ -16,7 +20,7 @@ from ..methods.targets import make_target
 from ..methods.train_adp import train_adp
 from ..methods.training import Progress
 from ..models.adm_unet import AdmUNet
-from ..models.adp import AdpFile, Move, load_adp, save_adp
+from ..models.adp import MIDDLE, AdpFile, Move, load_adp, save_adp
 from ..models.attribute_classifier import AttributeClassifier
 from ..models.files import read_safetensors, write_safetensors, write_text
 from . import weights
@@ -26,10 +30,14 @@ from .schedule import alphas_cumprod, velocity
 
 SAMPLES = 2048
 FIRST_SEED, TRIAL_SEED = 50_000_000, 60_000_000
-TRIAL_IMAGES = 192
+TRIAL_IMAGES, COMPARED_IMAGES = 192, 96
+"""Images of a trial of the learned moves, and of the many trials that compare directions."""
+DIRECTION_IMAGES = 1024
 SITE = ("output.1", 96)
-"""Where the moves act: the end of the 4x4 level. Of the middle block and this, on a model in training, equally long fits for eyeglasses
-gave 90% and 100% of images as assigned."""
+"""Where the learned moves act: the end of the 4x4 level. Of the middle block and this, on a model in training, equally long fits for
+eyeglasses gave 90% and 100% of images as assigned."""
+SITES = (MIDDLE, "output.1")
+"""Where directions read off features are tried."""
 MOVED = ("eyeglasses", "hair", "skin_tone")
 
 
@@ -95,45 +103,121 @@ def make_adp(conditional: bool, folder: Path, out: Path, steps: int, progress: P
         )
         save_adp(AdpFile(predictor, moves, base, {"images": SAMPLES, "accuracy_by_log_snr": accuracy}), fitted)
     draft = load_adp(fitted)
-    moves, records = {}, {}
-    for attribute in MOVED:
-        trial = lambda move, a=attribute: trial_hits(net, draft, a, move, labeller, conditional)  # noqa: E731
-        moves[attribute], records[attribute] = calibrate(
-            draft.moves[attribute], trial, progress=lambda text, a=attribute: print(f"{a}: {text}", flush=True)
-        )
-        records[attribute]["fitted_lengths"] = natural_lengths(draft.moves[attribute])
     info = {
         **draft.info,
         "accuracy_mid": {a: accuracy_at(draft.info["accuracy_by_log_snr"][a], 0.0) for a in ATTRIBUTES},
-        "calibration": records,
         "labels": "soft labels of portraits_labeller on the model's own samples",
         "licence": "GPL-3.0",
     }
-    file = AdpFile(draft.predictor, moves, base, info)
-    save_adp(file, out)
-    write_text(folder / "log.json", json.dumps(info, indent=1))
+    bench = TrialBench(net, draft, labeller, labels, data["y"] if conditional else None)
+    file = replace(draft, moves={}, info=info)
+    for stage in (calibrate_learned, compare_directions):
+        for attribute in MOVED:
+            kept = folder / f"{stage.__name__}-{attribute}.safetensors"
+            if not kept.is_file():
+                made, record = stage(bench, attribute, lambda text, a=attribute: print(f"{a}: {text}", flush=True))
+                save_adp(AdpFile(draft.predictor, {}, base, record, {attribute: made}), kept)
+            part = load_adp(kept)
+            file = _merged(file, attribute, part.alternatives[attribute], {stage.__name__: part.info})
+        save_adp(file, out)
+        write_text(folder / "log.json", json.dumps(file.info, indent=1))
     return file
 
 
-def trial_hits(net: AdmUNet, draft: AdpFile, attribute: str, move: Move, labeller: AttributeClassifier, conditional: bool) -> Tensor:
-    """Share of trial images that the labeller reads as assigned, per class, under a uniform target."""
-    classes = ATTRIBUTES[attribute]
-    target = make_target({attribute: dict.fromkeys(classes, 1 / len(classes))})
-    adp = AdpFile(draft.predictor, {**draft.moves, attribute: move}, draft.base_model)
+def _merged(file: AdpFile, attribute: str, moves: dict[str, Move], record: dict[str, Any]) -> AdpFile:
+    """The file with calibrated moves of an attribute; the one that hits most is the one used by default."""
+    calibration = {**file.info.get("calibration", {})}
+    calibration[attribute] = {**calibration.get(attribute, {}), **record}
+    hits = {source: float(h) for r in calibration[attribute].values() for source, h in r["hits"].items()}
+    held = {source: m for source, m in {**file.sources().get(attribute, {}), **moves}.items() if source in hits}
+    best = max(held, key=hits.get)
+    return replace(
+        file,
+        moves={**file.moves, attribute: held.pop(best)},
+        alternatives={**file.alternatives, attribute: held},
+        info={**file.info, "calibration": calibration},
+    )
 
-    def make_run(number: int, first_seed: int) -> GuidanceRun:
-        return GuidanceRun(adp, GuidanceSettings(target, seed=first_seed))
 
-    read, cells = [], []
-    professions = range(len(ATTRIBUTES["profession"])) if conditional else [None]
-    per = TRIAL_IMAGES // len(professions)
-    for i, profession in enumerate(professions):
-        seeds = list(range(TRIAL_SEED + i * per, TRIAL_SEED + (i + 1) * per))
-        made = sample(net, seeds, batch=16, make_run=make_run, profession=profession)
-        read.append(labeller.probabilities(made.images)[attribute].argmax(-1))
-        cells.append(made.cells)
-    read, cells = torch.cat(read), torch.cat(cells)
-    return torch.stack([(read[cells == k] == k).float().mean() for k in range(len(classes))])
+class TrialBench:
+    """Samples under a uniform target and sees what became of it. ``labels``: of the plain samples, attribute -> [N, K]; ``y``: their
+    professions where the model is told them."""
+
+    def __init__(
+        self, net: AdmUNet, draft: AdpFile, labeller: AttributeClassifier, labels: dict[str, Tensor], y: Tensor | None
+    ) -> None:
+        self.net, self.draft, self.labeller, self.y = net, draft, labeller, y
+        self.professions = [None] if y is None else list(range(len(ATTRIBUTES["profession"])))
+        # What a prompt decides cannot drift.
+        self.classes = {a: len(c) for a, c in ATTRIBUTES.items() if y is None or a != "profession"}
+        self.plain = {a: labels[a].argmax(-1) for a in self.classes}
+
+    def trial(self, attribute: str, images: int) -> Trial:
+        """A trial of one attribute's move with this number of images."""
+        return lambda move: self._run(attribute, move, images)
+
+    def _run(self, attribute: str, move: Move, images: int) -> TrialResult:
+        classes = ATTRIBUTES[attribute]
+        target = make_target({attribute: dict.fromkeys(classes, 1 / len(classes))})
+        adp = AdpFile(self.draft.predictor, {attribute: move}, self.draft.base_model)
+        read: list[dict[str, Tensor]] = []
+        cells = []
+        per = images // len(self.professions)
+        for i, profession in enumerate(self.professions):
+            seeds = list(range(TRIAL_SEED + i * per, TRIAL_SEED + (i + 1) * per))
+            make_run = lambda number, first: GuidanceRun(adp, GuidanceSettings(target, seed=first))  # noqa: E731
+            made = sample(self.net, seeds, batch=16, make_run=make_run, profession=profession)
+            read.append({a: p.argmax(-1) for a, p in self.labeller.probabilities(made.images).items()})
+            cells.append(made.cells)
+        seen = {a: torch.cat([r[a] for r in read]) for a in self.classes}
+        assigned = torch.cat(cells)
+        hits = torch.stack([(seen[attribute][assigned == k] == k).float().mean() for k in range(len(classes))])
+        reference = composition(self.plain, attribute, self.classes, self._weights(attribute))
+        return TrialResult(hits, composition_drift(composition(seen, attribute, self.classes), reference))
+
+    def _weights(self, attribute: str) -> Tensor | None:
+        """Weights of the plain samples under which every profession has the same share within a class, as it has in a trial."""
+        if self.y is None:
+            return None
+        count = torch.zeros(len(ATTRIBUTES[attribute]), len(self.professions))
+        count.index_put_((self.plain[attribute], self.y), torch.ones(len(self.y)), accumulate=True)
+        return 1 / count[self.plain[attribute], self.y]
+
+
+def calibrate_learned(bench: TrialBench, attribute: str, say: Callable[[str], None]) -> tuple[dict[str, Move], dict[str, Any]]:
+    """The fitted move with its gains and its way of assigning: source -> move, and all trials."""
+    draft = bench.draft.moves[attribute]
+    move, record = calibrate(draft, bench.trial(attribute, TRIAL_IMAGES), say=say)
+    hits = record[record["assign"]]["final"][: len(ATTRIBUTES[attribute])]
+    return {move.source: move}, {**record, "hits": {move.source: sum(hits) / len(hits)}, "fitted_lengths": natural_lengths(draft)}
+
+
+def compare_directions(bench: TrialBench, attribute: str, say: Callable[[str], None]) -> tuple[dict[str, Move], dict[str, Any]]:
+    """Directions read off features, at every site, each at its best sizes: source -> the move at its better site, and all trials.
+
+    Features are those of the first plain samples, made again from their seeds.
+    """
+    best: dict[str, Move] = {}
+    record: dict[str, Any] = {"hits": {}}
+    trial = bench.trial(attribute, COMPARED_IMAGES)
+    for site in SITES:
+        parts = []
+        for start in range(0, DIRECTION_IMAGES, 64):
+            seeds = list(range(FIRST_SEED + start, FIRST_SEED + start + 64))
+            profession = bench.professions[(start // 64) % len(bench.professions)]
+            made = sample(bench.net, seeds, batch=64, record=True, site=site, profession=profession)
+            parts.append(made.features[:, ::2])
+        features = torch.cat(parts)
+        n, levels = features.shape[:2]
+        level, labels = made.level[::2].repeat(n), bench.plain[attribute][:n].repeat_interleave(levels)
+        for kind in KINDS:
+            move = direction_move(kind, features.flatten(0, 1), level, labels, len(ATTRIBUTES[attribute]), site=site)
+            calibrated, result, tried = calibrate_direction(move, trial, say)
+            record[f"{kind} at {site}"] = {"trials": tried, "final": result.to_list()}
+            hits = float(result.hits.mean())
+            if hits > record["hits"].get(kind, -1.0):
+                record["hits"][kind], best[kind] = hits, calibrated
+    return best, record
 
 
 def accuracy_at(rows: list[list[float]], level: float) -> float:

@@ -46,11 +46,12 @@ def sample(
     make_run: Callable[[int, int], GuidanceRun] | None = None,
     profession: int | None = None,
     record: bool = False,
+    site: str = MIDDLE,
     on_step: Callable[[int, int], None] | None = None,
 ) -> Samples:
     """Sample one image per seed. ``make_run(batch index, first seed)`` gives the guidance of a batch; ``profession`` the class label.
 
-    ``record`` keeps the pooled middle-block features of every call. ``on_step(done, total)`` counts U-Net calls over all batches and may
+    ``record`` keeps the pooled features of every call at ``site``. ``on_step(done, total)`` counts U-Net calls over all batches and may
     raise.
     """
     latents, cells, features, runs = [], [], [], []
@@ -60,11 +61,11 @@ def sample(
         seen: list[Tensor] = []
 
         def patch(h: Tensor, skip: Tensor, options: dict[str, Any]) -> tuple[Tensor, Tensor]:
-            site = block_site(options["block"])
-            if record and site == MIDDLE:
+            here = block_site(options["block"])
+            if record and here == site:
                 seen.append(pool(h).half())  # noqa: B023 (used within this batch)
-            if run is not None and site in run.sites:  # noqa: B023
-                h = run.edit(site, h, options)  # noqa: B023
+            if run is not None and here in run.sites:  # noqa: B023
+                h = run.edit(here, h, options)  # noqa: B023
             return h, skip
 
         def unet(x: Tensor, t: Tensor, options: dict[str, Any]) -> Tensor:

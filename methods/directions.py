@@ -47,11 +47,13 @@ def linear_discriminant(x: Tensor, labels: Tensor, classes: int, shrinkage: floa
 
 
 def direction_move(kind: str, features: Tensor, level: Tensor, labels: Tensor, classes: int, size: float = 1.0, site: str = MIDDLE) -> Move:
-    """A move from recorded features.
+    """A move from recorded features, relative to what an image is read as.
 
     features [rows, C, 4, 4]; log-SNR [rows]; labels int64 [rows] of the rows' images. Rows are grouped by their distinct log-SNR, which
-    become the move's knots. Every vector is a unit vector, every size ``size`` (in norms of h). Raises ValueError for an unknown kind or
-    an empty class.
+    become the move's knots. With u_c the unit direction of class c, the way from class k to class c is u_c - u_k: an image that is read
+    as c already is left alone, and one that is read as the class beyond c is brought back, so that a class between two others is reached
+    from either side. The longest way of a knot has norm 1, every size is ``size`` (in norms of h). Raises ValueError for an unknown
+    kind or an empty class.
     """
     if kind not in KINDS:
         raise ValueError(f"a direction is of kind {', '.join(KINDS)}, not '{kind}'.")
@@ -65,5 +67,7 @@ def direction_move(kind: str, features: Tensor, level: Tensor, labels: Tensor, c
             found = found + mean_difference(x, y, classes)
         if kind in (DISCRIMINANT, SUM):
             found = found + linear_discriminant(x, y, classes)
-        vectors[i, :, 0] = torch.nn.functional.normalize(found, dim=1).view(classes, -1, GRID, GRID)
-    return Move(site, knots, vectors, torch.full((len(knots), classes), size), source=kind)
+        unit = torch.nn.functional.normalize(found, dim=1)
+        longest = torch.cdist(unit, unit).max().clamp(min=1e-8)
+        vectors[i, :, 0] = (unit / longest).view(classes, -1, GRID, GRID)
+    return Move(site, knots, vectors, torch.full((len(knots), classes), size), source=kind, relative=True)

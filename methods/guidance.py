@@ -16,6 +16,7 @@ from torch import Tensor
 
 from ..models.adp import GRID, MIDDLE, AdpFile, AttributePredictor, Move, at_level, average, log_snr, pool
 from .allocation import least_change_assignment, quotas, seeded_assignment
+from .directions import KINDS
 from .losses import SOFT_LOSSES, soft_loss_gradient
 from .rows import Rows, read_rows
 from .targets import TargetDistribution
@@ -26,8 +27,8 @@ QUOTA = "quota"
 MODES = (QUOTA, *SOFT_LOSSES)
 COND, COND_AND_UNCOND = "cond", "cond+uncond"
 ROW_CHOICES = (COND, COND_AND_UNCOND)
-CALIBRATED, GRADIENT = "calibrated", "adp-gradient"
-DIRECTIONS = (CALIBRATED, GRADIENT)
+CALIBRATED, LEARNED, GRADIENT = "calibrated", "learned", "adp-gradient"
+DIRECTIONS = (CALIBRATED, LEARNED, *KINDS, GRADIENT)
 SOFT_TEMPERATURE = 8.0
 """Temperature of the soft batch mean in the paper's losses."""
 
@@ -63,12 +64,8 @@ class GuidanceRun:
     def __init__(self, adp: AdpFile, settings: GuidanceSettings) -> None:
         self.adp, self.settings = adp, settings
         self.target = settings.target.reordered(adp.attributes)
-        unmoved = [a for a in self.target.attributes if a not in adp.moves]
-        if settings.mode == QUOTA and settings.direction == CALIBRATED and unmoved:
-            raise ValueError(
-                f"this ADP reads '{unmoved[0]}' but holds no calibrated moves for it; calibrated: {', '.join(adp.moves) or 'none'}. "
-                "Calibrate it, or choose direction 'adp-gradient'."
-            )
+        moved = settings.mode == QUOTA and settings.direction != GRADIENT
+        self._chosen = chosen_moves(adp, settings, self.target.attributes) if moved else {}
         self.cells: Tensor | None = None
         self.counts: list[int] | None = None
         self.readings = Readings()
@@ -80,9 +77,7 @@ class GuidanceRun:
     @property
     def sites(self) -> set[str]:
         """Where this run has to be called: the middle block always (readings), and the sites of the moves."""
-        if self.settings.mode != QUOTA or self.settings.direction == GRADIENT:
-            return {MIDDLE}
-        return {MIDDLE, *(self.adp.moves[a].site for a in self.target.attributes)}
+        return {MIDDLE, *(move.site for move in self._chosen.values())}
 
     def edit(self, site: str, h: Tensor, options: dict[str, Any], roles: dict[Any, str] | None = None) -> Tensor:
         """h [R, C, H, W] as it arrives at a site -> h to go on with (a new tensor where it is edited, else the same object)."""
@@ -115,7 +110,7 @@ class GuidanceRun:
 
     def release(self) -> None:
         """Drop the tensors; the run ends here."""
-        self._predictor, self._moves, self._read = None, {}, {}
+        self._predictor, self._chosen, self._moves, self._read = None, {}, {}, {}
 
     def __deepcopy__(self, memo: dict[int, Any]) -> GuidanceRun:
         # The host may copy its options deeply; a run is one thing, with one state.
@@ -132,7 +127,7 @@ class GuidanceRun:
             copy = AttributePredictor(p.attributes, p.channels, p.knots.clone().to(device), p.kind, p.hidden).to(device)
             copy.load_state_dict({k: v.clone().to(device) for k, v in p.state_dict().items()})
             self._predictor = copy.eval().requires_grad_(False)
-            self._moves = {a: self.adp.moves[a].to(device) for a in self.target.attributes if a in self.adp.moves}
+            self._moves = {a: move.to(device) for a, move in self._chosen.items()}
 
     def _take_reading(self, h: Tensor, rows: Rows, level: float) -> None:
         """Class probabilities of every image, averaged over its conditional rows (several positives, or tiles)."""
@@ -172,7 +167,7 @@ class GuidanceRun:
             self.cells = torch.tensor(s.cells)
             return True
         seeded = self._wants_seeded()
-        if s.direction == CALIBRATED and not seeded and not self._active(level):
+        if s.direction != GRADIENT and not seeded and not self._active(level):
             return False
         if not seeded and not rows.conditional.any():
             return False  # short of memory, the host runs the negative's rows on their own and first: nothing was read at this level yet
@@ -243,6 +238,23 @@ class GuidanceRun:
         return out
 
 
+def chosen_moves(adp: AdpFile, settings: GuidanceSettings, attributes: tuple[str, ...]) -> dict[str, Move]:
+    """The moves that a direction names, attribute -> move. Raises ValueError where the file does not hold them."""
+    sources = adp.sources()
+    found = {}
+    for attribute in attributes:
+        held = sources.get(attribute, {})
+        move = adp.moves.get(attribute) if settings.direction == CALIBRATED else held.get(settings.direction)
+        if move is None:
+            what = "calibrated" if settings.direction == CALIBRATED else f"'{settings.direction}'"
+            raise ValueError(
+                f"this ADP reads '{attribute}' but holds no {what} moves for it; it holds: {', '.join(held) or 'none'} (calibrated: "
+                f"{', '.join(adp.moves) or 'none'}). Calibrate it, or choose direction '{GRADIENT}'."
+            )
+        found[attribute] = move
+    return found
+
+
 def move_vector(move: Move, classes: Tensor, reading: Tensor | None, level: float, shape: torch.Size) -> Tensor:
     """The calibrated step of every row, in units of the norm of h.
 
@@ -261,6 +273,9 @@ def move_vector(move: Move, classes: Tensor, reading: Tensor | None, level: floa
     chosen = vectors[classes]
     if chosen.shape[1] == 1:
         mixed = chosen[:, 0]
+        if move.relative:
+            weights = reading if reading is not None else vectors.new_full((len(classes), len(vectors)), 1 / len(vectors))
+            mixed = mixed - torch.einsum("rk,kcij->rcij", weights, vectors[:, 0])
     else:
         weights = reading if reading is not None else chosen.new_full(chosen.shape[:2], 1 / chosen.shape[1])
         mixed = torch.einsum("rk,rkcij->rcij", weights, chosen)

@@ -380,8 +380,9 @@ def read_config(state_dict: Mapping[str, Tensor], metadata: Mapping[str, str] | 
     heads, head_channels = _positive(meta, "num_heads"), _positive(meta, "num_head_channels")
     label = state_dict.get("label_emb.weight")
     groups = _positive(meta, "norm_groups") or 32
-    if any(int(model_channels * m) % groups for m in mults):
-        raise ValueError(f"widths {[int(model_channels * m) for m in mults]} do not divide into {groups} groups; correct the metadata 'norm_groups'.")
+    widths = [int(model_channels * m) for m in mults]
+    if any(width % groups for width in widths):
+        raise ValueError(f"widths {widths} do not divide into {groups} groups; correct the metadata 'norm_groups'.")
     return AdmConfig(
         in_channels=first.shape[1],
         out_channels=state_dict["out.2.weight"].shape[0],

@@ -75,7 +75,8 @@ class Move:
 
     ``site``: "middle" (the middle block's output) or "output.N" (the output of up block N). ``knots``: ascending log-SNR [T].
     ``vectors`` [T, K, R, C, 4, 4]: unit-free directions to class k; R is 1, or K where the move depends on what the image is read as now.
-    Scaled so that the longest vector of a knot has L2 norm 1. ``sizes`` [T, K]: signed lengths in units of the norm of h.
+    Scaled so that the longest vector of a knot has L2 norm 1. ``relative`` (R = 1): the step to class c is v_c - sum_k p_k v_k, p being the
+    reading. ``sizes`` [T, K]: signed lengths in units of the norm of h.
     ``assign``: "reading" (least change by the ADP's reading at the window's first call) or "seeded".
     """
 
@@ -85,6 +86,7 @@ class Move:
     sizes: Tensor
     assign: str = "reading"
     source: str = "learned"
+    relative: bool = False
 
     @property
     def window(self) -> tuple[float, float]:
@@ -105,6 +107,7 @@ class Move:
             self.sizes.float().to(device),
             self.assign,
             self.source,
+            self.relative,
         )
 
 
@@ -184,12 +187,17 @@ def level_embedding(level: Tensor) -> Tensor:
 
 @dataclass(frozen=True)
 class AdpFile:
-    """An ADP with its moves and what its file says of it."""
+    """An ADP with its moves and what its file says of it.
+
+    ``moves``: attribute -> the move that calibration found best; ``alternatives``: attribute -> source ("learned", "mean-difference", ...)
+    -> the other moves that it compared, each at its own best sizes.
+    """
 
     predictor: AttributePredictor
     moves: dict[str, Move]
     base_model: str
     info: dict[str, Any] = field(default_factory=dict)
+    alternatives: dict[str, dict[str, Move]] = field(default_factory=dict)
 
     @property
     def attributes(self) -> dict[str, tuple[str, ...]]:
@@ -198,7 +206,14 @@ class AdpFile:
     @property
     def site_channels(self) -> dict[str, int]:
         """Feature width by site: what a model must have at each of them."""
-        return {MIDDLE: self.predictor.channels, **{m.site: m.vectors.shape[3] for m in self.moves.values()}}
+        moves = [move for by_source in self.sources().values() for move in by_source.values()]
+        return {MIDDLE: self.predictor.channels, **{m.site: m.vectors.shape[3] for m in moves}}
+
+    def sources(self) -> dict[str, dict[str, Move]]:
+        """All moves: attribute -> source -> move, the best first."""
+        attributes = dict.fromkeys([*self.moves, *self.alternatives])
+        best = {a: {self.moves[a].source: self.moves[a]} if a in self.moves else {} for a in attributes}
+        return {a: {**best[a], **self.alternatives.get(a, {})} for a in attributes}
 
     def text(self) -> str:
         """What the file says of itself, a line each."""
@@ -216,10 +231,12 @@ def save_adp(file: AdpFile, path: str | os.PathLike[str]) -> None:
     """Write an ADP as fp16 safetensors (knots, statistics, temperatures and sizes in fp32)."""
     exact = ("knots", "mean", "std", "temperature")
     tensors = {f"adp.{k}": v if k.startswith(exact) else v.half() for k, v in file.predictor.state_dict().items()}
-    for attribute, move in file.moves.items():
-        tensors[f"move.{attribute}.knots"] = move.knots.float()
-        tensors[f"move.{attribute}.vectors"] = move.vectors.half()
-        tensors[f"move.{attribute}.sizes"] = move.sizes.float()
+    named = {_move_name(a): m for a, m in file.moves.items()}
+    named |= {_move_name(a, kind): m for a, by_source in file.alternatives.items() for kind, m in by_source.items()}
+    for name, move in named.items():
+        tensors[f"{name}.knots"] = move.knots.float()
+        tensors[f"{name}.vectors"] = move.vectors.half()
+        tensors[f"{name}.sizes"] = move.sizes.float()
     p = file.predictor
     meta = {
         "format": FORMAT,
@@ -231,7 +248,8 @@ def save_adp(file: AdpFile, path: str | os.PathLike[str]) -> None:
         "hidden": str(p.hidden),
         "normalisation": "mean and standard deviation per channel of the 4x4 pooled features, interpolated over log-SNR",
         "attributes": json.dumps({k: list(v) for k, v in p.attributes.items()}),
-        "moves": json.dumps({a: {"site": m.site, "assign": m.assign, "source": m.source} for a, m in file.moves.items()}),
+        "moves": json.dumps({a: _stated(m) for a, m in file.moves.items()}),
+        "alternatives": json.dumps({a: {kind: _stated(m) for kind, m in by.items()} for a, by in file.alternatives.items()}),
         "info": json.dumps(file.info),
     }
     write_safetensors(path, tensors, meta)
@@ -260,19 +278,11 @@ def load_adp(path: str | os.PathLike[str]) -> AdpFile:
         attributes = {k: tuple(v) for k, v in json.loads(meta["attributes"]).items()}
         predictor = AttributePredictor(attributes, int(meta["channels"]), tensors["adp.knots"], meta["kind"], int(meta.get("hidden", 96)))
         predictor.load_state_dict({k.removeprefix("adp."): v.float() for k, v in tensors.items() if k.startswith("adp.")})
-        moves = {
-            a: Move(
-                m["site"],
-                tensors[f"move.{a}.knots"],
-                tensors[f"move.{a}.vectors"].float(),
-                tensors[f"move.{a}.sizes"],
-                m["assign"],
-                m["source"],
-            )
-            for a, m in json.loads(meta["moves"]).items()
+        moves = {a: _read_move(tensors, m, a, len(attributes[a])) for a, m in json.loads(meta["moves"]).items()}
+        alternatives = {
+            a: {kind: _read_move(tensors, m, a, len(attributes[a]), kind) for kind, m in by.items()}
+            for a, by in json.loads(meta.get("alternatives", "{}")).items()
         }
-        for attribute, move in moves.items():
-            _check_move(attribute, move, len(attributes[attribute]))
         info = dict(json.loads(meta.get("info", "{}")))
     except (AttributeError, KeyError, TypeError, ValueError, RuntimeError) as error:
         said = str(error).splitlines() or [type(error).__name__]
@@ -280,7 +290,23 @@ def load_adp(path: str | os.PathLike[str]) -> AdpFile:
         raise ValueError(
             f"'{name}' does not fit its own metadata ({what}): the file is damaged or was edited, so download it again."
         ) from error
-    return AdpFile(predictor.eval().requires_grad_(False), moves, meta["base_model"], info)
+    return AdpFile(predictor.eval().requires_grad_(False), moves, meta["base_model"], info, alternatives)
+
+
+def _move_name(attribute: str, source: str | None = None) -> str:
+    """What the names of a move's tensors start with."""
+    return f"move.{attribute}" if source is None else f"alternative.{source}.{attribute}"
+
+
+def _stated(move: Move) -> dict[str, Any]:
+    return {"site": move.site, "assign": move.assign, "source": move.source, "relative": move.relative}
+
+
+def _read_move(tensors: Mapping[str, Tensor], stated: Mapping[str, Any], attribute: str, classes: int, source: str | None = None) -> Move:
+    knots, vectors, sizes = (tensors[f"{_move_name(attribute, source)}.{part}"] for part in ("knots", "vectors", "sizes"))
+    move = Move(stated["site"], knots, vectors.float(), sizes, stated["assign"], stated["source"], bool(stated.get("relative", False)))
+    _check_move(attribute, move, classes)
+    return move
 
 
 def _check_move(attribute: str, move: Move, classes: int) -> None:

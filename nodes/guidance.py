@@ -56,8 +56,9 @@ def _guidance_inputs() -> list[Any]:
             "direction",
             options=list(DIRECTIONS),
             default=DIRECTIONS[0],
-            tooltip="'calibrated': the directions kept in the ADP file, fitted by what they do. 'adp-gradient': the predictor's own "
-            "gradient, which needs no calibration, and may change the reading more than the image.",
+            tooltip="'calibrated': those of the ADP file that hit most when it was calibrated. Others by name, where the file holds them: "
+            "'learned' (fitted by what they do), 'mean-difference', 'linear-discriminant' and their 'sum' (read off features). "
+            "'adp-gradient': the predictor's own gradient, which needs no calibration, and may change the reading more than the image.",
         ),
         io.Combo.Input(
             "assign",

@@ -162,6 +162,18 @@ def test_half_width_first_level() -> None:
         assert net(torch.zeros(1, 3, 8, 8), torch.zeros(1), y=torch.tensor([6])).shape == (1, 6, 8, 8)
 
 
+def test_metadata_choose_the_groups() -> None:
+    weights = tiny().state_dict()
+    assert read_config(weights).norm_groups == 32
+    coarse = build_unet(weights, {"norm_groups": "8"})
+    assert {m.num_groups for m in coarse.modules() if isinstance(m, torch.nn.GroupNorm)} == {8}
+    x = torch.randn(2, 3, 16, 16, generator=torch.Generator().manual_seed(0))
+    with torch.no_grad():
+        assert not torch.allclose(coarse(x, torch.ones(2)), build_unet(weights)(x, torch.ones(2)))
+    with pytest.raises(ValueError, match="do not divide into 24 groups"):
+        read_config(weights, {"norm_groups": "24"})
+
+
 def test_metadata_choose_the_heads() -> None:
     weights = tiny().state_dict()
     assert read_config(weights).num_head_channels == 64

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -64,6 +65,17 @@ def test_a_file_read_back_is_the_same_up_to_half_precision(adp: AdpFile, tmp_pat
     (tensors, meta), (tensors_again, meta_again) = read_safetensors(path), read_safetensors(again)
     assert meta_again == meta and all(torch.equal(tensors_again[k], v) for k, v in tensors.items())
     assert [p.name for p in path.parent.iterdir()] == ["adp.safetensors"]
+
+
+def test_the_moves_that_were_not_best_are_kept_too(adp: AdpFile, adps: Any, tmp_path: Path) -> None:
+    other = replace(adps.random_move(3, CHANNELS, site="middle", seed=9), source="sum")
+    path = tmp_path / "adp.safetensors"
+    save_adp(AdpFile(adp.predictor, adp.moves, adp.base_model, alternatives={"skin": {"sum": other}}), path)
+    back = load_adp(path)
+    assert list(back.sources()["skin"]) == [adp.moves["skin"].source, "sum"]
+    kept = back.sources()["skin"]["sum"]
+    assert (kept.site, kept.source) == ("middle", "sum") and torch.equal(kept.vectors, other.vectors.half().float())
+    assert torch.equal(kept.sizes, other.sizes) and torch.equal(back.moves["skin"].sizes, adp.moves["skin"].sizes)
 
 
 def test_a_file_says_what_it_is(adp: AdpFile) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 from equipoise.methods.directions import KINDS, direction_move, linear_discriminant, mean_difference
+from equipoise.methods.guidance import move_vector
 
 
 def _two_classes(n: int, d: int, seed: int = 0) -> tuple[torch.Tensor, torch.Tensor]:
@@ -40,13 +41,22 @@ def test_more_features_than_images_give_the_same_discriminant() -> None:
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_a_move_has_unit_vectors_at_every_recorded_level(kind: str) -> None:
+def test_a_move_leads_from_every_class_to_every_other(kind: str) -> None:
     features = torch.randn(120, 3, 4, 4)
     level = torch.tensor([-2.0, 0.0, 2.0]).repeat(40)
     labels = (torch.arange(120) // 3) % 3
     move = direction_move(kind, features, level, labels, 3, size=0.5)
-    assert move.knots.tolist() == [-2.0, 0.0, 2.0]
-    assert torch.allclose(move.vectors.flatten(3).norm(dim=-1), torch.ones(3, 3, 1), atol=1e-5)
+    assert move.knots.tolist() == [-2.0, 0.0, 2.0] and move.source == kind
+    assert move.relative and move.vectors.shape == (3, 3, 1, 3, 4, 4)
+
+    def way(start: int, end: int) -> torch.Tensor:
+        read = torch.nn.functional.one_hot(torch.tensor([start]), 3).float()
+        return move_vector(move, torch.tensor([end]), read, 0.0, torch.Size((1, 3, 4, 4)))[0]
+
+    lengths = torch.tensor([[float(way(k, c).norm()) for k in range(3)] for c in range(3)])
+    assert lengths.max() == pytest.approx(0.5, abs=1e-4) and lengths.diagonal().max() == 0  # nothing to do where it is already
+    assert torch.allclose(way(0, 2), -way(2, 0), atol=1e-6)
+    assert torch.allclose(way(0, 1) + way(1, 2), way(0, 2), atol=1e-6)
     assert (move.sizes == 0.5).all()
 
 

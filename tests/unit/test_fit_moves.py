@@ -1,4 +1,4 @@
-"""Moves are fitted through a decoder and calibrated by what they do; here on a toy whose answer is known."""
+"""Moves are fitted through a decoder; here on a toy whose answer is known."""
 
 from __future__ import annotations
 
@@ -6,9 +6,8 @@ from typing import Any
 
 import torch
 from equipoise.embedded.schedule import alphas_cumprod
-from equipoise.methods.calibration import calibrate, with_gains
-from equipoise.methods.fit_moves import Diffusion, FitSettings, block_site, fit_moves, natural_lengths, normalised_move
-from equipoise.models.adp import AttributePredictor, Move
+from equipoise.methods.fit_moves import Diffusion, FitSettings, block_site, fit_moves, natural_lengths
+from equipoise.models.adp import AttributePredictor
 
 ABAR = alphas_cumprod()
 
@@ -68,33 +67,3 @@ def _same(predictor: AttributePredictor) -> AttributePredictor:
 
 def test_sites_are_named_by_where_they_arrive() -> None:
     assert block_site(("output", 0)) == "middle" and block_site(("output", 3)) == "output.2"
-
-
-def _move() -> Move:
-    vectors = torch.randn(3, 3, 1, 2, 4, 4, generator=torch.Generator().manual_seed(1))
-    return normalised_move("middle", torch.tensor([-1.0, 0.0, 1.0]), vectors)
-
-
-def test_calibration_takes_the_smallest_gain_that_is_enough_for_each_class() -> None:
-    move = _move()
-    need = torch.tensor([0.5, 0.8, 1.4])
-
-    def trial(candidate: Move) -> torch.Tensor:
-        gain = (candidate.sizes / move.sizes)[0]
-        return (gain / need).clamp(max=1.0)
-
-    best, record = calibrate(move, trial, gains=(0.5, 0.7, 1.0, 1.5, 2.0), margin=1.0)
-    assert record["gains"] == [0.5, 1.0, 1.5]
-    assert torch.allclose(best.sizes, with_gains(move, [0.5, 1.0, 1.5]).sizes)
-    assert "2" not in record["trials"] and best.assign == "reading"
-
-
-def test_calibration_keeps_the_best_gain_where_none_is_enough_and_the_better_assignment() -> None:
-    move = _move()
-
-    def trial(candidate: Move) -> torch.Tensor:
-        gain = (candidate.sizes / move.sizes)[0]
-        return 0.9 - (gain - 1.0).abs() * 0.3 + (0.05 if candidate.assign == "seeded" else 0.0)
-
-    best, record = calibrate(move, trial, gains=(0.5, 1.0, 2.0))
-    assert record["gains"] == [1.0, 1.0, 1.0] and best.assign == "seeded"

@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 from collections import Counter
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -487,6 +488,22 @@ def test_the_gradient_needs_no_moves(adps: Any, adp: AdpFile) -> None:
     assert run_of(bare, mode="kl").edit(MIDDLE, h, options(4)) is not h
     with pytest.raises(ValueError, match="reads 'eyeglasses' but holds no calibrated moves.*none.*'adp-gradient'"):
         run_of(bare)
+
+
+def test_a_direction_chooses_among_the_moves_of_the_file(adps: Any, adp: AdpFile) -> None:
+    other = replace(adps.random_move(2, C, site="output.1", seed=9), source="sum")
+    both = AdpFile(adp.predictor, adp.moves, adp.base_model, alternatives={"eyeglasses": {"sum": other}})
+    own = adp.moves["eyeglasses"]
+    assert run_of(both).sites == run_of(both, direction=own.source).sites == {MIDDLE, own.site}
+    run, h, up = run_of(both, direction="sum"), features(4), features(4, seed=1)
+    assert run.sites == {MIDDLE, "output.1"}
+    assert run.edit(MIDDLE, h, options(4)) is h
+    out = run.edit("output.1", up, options(4))
+    level = float(log_snr(SIGMA))
+    reading = adp.predictor(pool(h), torch.full((4,), level))["eyeglasses"].softmax(-1)
+    torch.testing.assert_close(out - up, norms(up)[:, None, None, None] * move_vector(other, run.cells, reading, level, up.shape))
+    with pytest.raises(ValueError, match="reads 'skin' but holds no 'sum' moves for it; it holds: "):
+        run_of(both, THREE, direction="sum")
 
 
 # -- the run -------------------------------------------------------------------------------------------------------------------------
