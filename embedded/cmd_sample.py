@@ -12,10 +12,10 @@ from PIL import Image
 
 from ..methods.feature_set import FeatureSetWriter
 from ..methods.guidance import MODES, GuidanceRun, GuidanceSettings
+from ..methods.labels import LabelSet, write_csv
 from ..methods.targets import parse_target
 from . import weights
 from .console import progress_bar
-from .labels import write_labels
 from .sampling import STEPS, sample
 
 
@@ -81,5 +81,5 @@ def run(args: argparse.Namespace) -> int:
         bar(number + 1, len(batches), {})
     if labeller:
         joined = {a: torch.cat([r[a] for r in read]) for a in labeller.attributes}
-        write_labels(args.labels, files, joined, labeller.attributes)
+        write_csv(LabelSet(dict(labeller.attributes), tuple(files), joined), args.labels)
     return 0

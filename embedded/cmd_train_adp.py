@@ -5,13 +5,11 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
-import torch
-
 from ..methods.feature_set import read_index
+from ..methods.labels import for_entries, read_csv
 from ..methods.train_adp import train_adp
 from ..models.adp import KINDS, AdpFile, save_adp
 from .console import progress_bar
-from .labels import read_labels
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -27,17 +25,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     entries = read_index(args.features)
-    attributes: dict[str, tuple[str, ...]] = {}
-    labels = {}
-    for attribute in args.attribute:
-        classes, by_file = read_labels(args.labels, attribute)
-        missing = [e.file for e in entries if e.file not in by_file]
-        if missing:
-            raise ValueError(
-                f"{len(missing)} recorded images have no label for '{attribute}', the first is '{missing[0]}': label them or record anew."
-            )
-        attributes[attribute] = classes
-        labels[attribute] = torch.stack([by_file[e.file] for e in entries])
+    table = read_csv(args.labels, attributes=args.attribute)
+    attributes, labels = table.attributes, for_entries(table, entries)
     predictor, accuracy = train_adp(
         args.features, labels, attributes, args.kind, epochs=args.epochs, seed=args.seed, progress=progress_bar("training the ADP")
     )

@@ -7,7 +7,6 @@ from pathlib import Path
 
 import pytest
 import torch
-from equipoise.embedded.labels import read_labels, write_labels
 from equipoise.methods.feature_set import FeatureSetWriter, iterate_shards, read_index
 from equipoise.methods.train_adp import default_knots, split_images, train_adp
 
@@ -72,18 +71,6 @@ def test_a_predictor_learns_where_there_is_something_to_read(tmp_path: Path, kin
     x = predictor.normalise(features.float(), level)[level == -2.0]
     assert x.mean().abs() < 0.15 and abs(x.std() - 1) < 0.15
     assert len(predictor.knots) == len(default_knots())
-
-
-def test_labels_as_names_and_as_probabilities(tmp_path: Path) -> None:
-    file = tmp_path / "l.csv"
-    file.write_text("file,hair\na.png,long\nb.png,short\n", encoding="utf-8")
-    classes, table = read_labels(file, "hair", ("short", "long"))
-    assert classes == ("short", "long") and table["a.png"].tolist() == [0.0, 1.0]
-    write_labels(file, ["a.png"], {"hair": torch.tensor([[0.25, 0.75]])}, {"hair": ("short", "long")})
-    classes, table = read_labels(file, "hair")
-    assert classes == ("short", "long") and table["a.png"].tolist() == [0.25, 0.75]
-    with pytest.raises(ValueError, match="no column 'age'"):
-        read_labels(file, "age")
 
 
 def test_train_adp_command_names_the_image_without_a_label(tmp_path: Path) -> None:
