@@ -14,9 +14,10 @@ from ..methods.feature_set import FeatureSetWriter
 from ..methods.guidance import MODES, GuidanceRun, GuidanceSettings
 from ..methods.labels import LabelSet, write_csv
 from ..methods.targets import parse_target
+from ..models.files import read_metadata
 from . import weights
 from .console import progress_bar
-from .sampling import STEPS, sample
+from .sampling import STEPS, recorded_as, sample
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -58,7 +59,9 @@ def run(args: argparse.Namespace) -> int:
         def make_run(number: int, first_seed: int) -> GuidanceRun:
             return GuidanceRun(adp, GuidanceSettings(target, mode=args.mode, strength=args.strength, seed=first_seed))
 
-    writer = FeatureSetWriter(args.record) if args.record else None
+    writer = None
+    if args.record:
+        writer = FeatureSetWriter(args.record, recorded_as(net, read_metadata(args.model).get("base_model", ""), args.steps))
     labeller = weights.classifier() if args.labels else None
     files, read = [], []
     bar = progress_bar("sampling")

@@ -25,7 +25,7 @@ from ..models.attribute_classifier import AttributeClassifier
 from ..models.files import read_safetensors, write_safetensors, write_text
 from . import weights
 from .portraits import ATTRIBUTES
-from .sampling import sample
+from .sampling import recorded_as, sample
 from .schedule import alphas_cumprod, velocity
 
 SAMPLES = 2048
@@ -57,9 +57,9 @@ def diffusion_of(net: AdmUNet, labeller: AttributeClassifier) -> Diffusion:
     return Diffusion(output, velocity, clean, logits, abar)
 
 
-def record_samples(net: AdmUNet, labeller: AttributeClassifier, folder: Path, progress: Progress) -> dict[str, Tensor]:
+def record_samples(net: AdmUNet, labeller: AttributeClassifier, folder: Path, base_model: str, progress: Progress) -> dict[str, Tensor]:
     """Plain samples with features and labels, in parts of 64 images; a part that is there is not made again."""
-    writer = FeatureSetWriter(folder / "features")
+    writer = None
     parts = []
     for start in range(0, SAMPLES, 64):
         part = folder / "parts" / f"{start:06d}.safetensors"
@@ -69,6 +69,7 @@ def record_samples(net: AdmUNet, labeller: AttributeClassifier, folder: Path, pr
             seeds = list(range(FIRST_SEED + start, FIRST_SEED + start + 64))
             made = sample(net, seeds, batch=64, record=True, profession=profession)
             files = [f"{s}.png" for s in seeds]
+            writer = writer or FeatureSetWriter(folder / "features", recorded_as(net, base_model))
             if len(writer.entries) <= start:
                 writer.add(made.features, made.level, files, seeds, [""] * 64)
             labels = {f"p.{a}": p for a, p in labeller.probabilities(made.images).items()}
@@ -83,10 +84,10 @@ def make_adp(conditional: bool, folder: Path, out: Path, steps: int, progress: P
     """Make the predictor of the unconditional or the profession-conditional model in ``folder``; writes ``out`` and ``log.json``."""
     net = weights.diffusion(weights.DIFFUSION_PROFESSIONS if conditional else weights.DIFFUSION)
     labeller = weights.classifier()
-    data = record_samples(net, labeller, folder, progress)
+    base = "equipoise-portraits-conditional" if conditional else "equipoise-portraits"
+    data = record_samples(net, labeller, folder, base, progress)
     labels = {a: data[f"p.{a}"] for a in ATTRIBUTES}
     fitted = folder / "fitted.safetensors"
-    base = "equipoise-portraits-conditional" if conditional else "equipoise-portraits"
     if not fitted.is_file():
         assert (folder / "features" / INDEX).is_file() and len(read_index(folder / "features")) == SAMPLES
         predictor, accuracy = train_adp(folder / "features", labels, ATTRIBUTES, progress=progress)

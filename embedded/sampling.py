@@ -9,6 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from ..methods.feature_set import POOLED
 from ..methods.fit_moves import block_site
 from ..methods.guidance import GuidanceRun
 from ..models.adm_unet import AdmUNet
@@ -36,6 +37,20 @@ class Samples:
 def noise_for(seeds: list[int], shape: tuple[int, ...] = LATENT) -> Tensor:
     """Standard normal noise, a generator per image, so that an image does not depend on its batch: [N, *shape]."""
     return torch.stack([torch.randn(shape, generator=torch.Generator().manual_seed(s)) for s in seeds])
+
+
+def recorded_as(net: AdmUNet, base_model: str, steps: int = STEPS, site: str = MIDDLE) -> dict[str, Any]:
+    """What set.json says of features that :func:`sample` records."""
+    return {
+        "kind": POOLED,
+        "source": "samples",
+        "base_model": base_model,
+        "site": site,
+        "channels": net.middle_block[0].out_layers[3].out_channels,
+        "latent": list(LATENT),
+        "sampler": "ddim",
+        "steps": steps,
+    }
 
 
 def sample(

@@ -358,3 +358,19 @@ def test_fifty_calls_at_full_width_take_what_was_promised(tmp_path: Path) -> Non
     read = next(iter(iterate_shards(tmp_path / "a", read_index(tmp_path / "a"))))[0]
     assert torch.equal(read, features.flatten(0, 1).half())
     shutil.rmtree(tmp_path / "b")
+
+
+def test_what_the_command_line_records_says_how(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    from equipoise.embedded.cli import main
+
+    words = ["sample", "--n", "2", "--batch", "2", "--record", str(tmp_path / "set")]
+    assert main([*words, "--steps", "2", "--out", str(tmp_path / "a")]) == 0
+    assert main([*words, "--steps", "2", "--seed", "2", "--out", str(tmp_path / "b")]) == 0
+    found = open_feature_set(tmp_path / "set")
+    assert [e.seed for e in found.entries] == [0, 1, 2, 3]
+    assert found.meta["base_model"] == "equipoise-portraits" and found.meta["steps"] == 2 and found.meta["site"] == "middle"
+    features, _, _ = next(iterate_shards(found.folder, found.entries))
+    assert features.shape == (4, found.meta["channels"], 4, 4)
+    capsys.readouterr()
+    assert main([*words, "--steps", "3", "--out", str(tmp_path / "c")]) == 1
+    assert "recorded with steps 2 instead of 3" in capsys.readouterr().err
