@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import gc
+import shutil
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -210,3 +212,33 @@ def test_a_positive_with_an_area(checkpoint: Checkpoint, adp: Any, spy: Spy) -> 
     small = {"sd15": (1, 1), "sdxl": (2, 2)}[checkpoint.name]
     assert {call.shape[2:] for call in spy.at(MIDDLE)} == {SMALLEST[checkpoint.name], small}
     assert spy.chunks(MIDDLE) == {(0, True), (1, False)}
+
+
+def test_two_images_are_recorded_in_the_room_that_was_promised(checkpoint: Checkpoint) -> None:
+    """50 calls take at most 2.1 MB per image; no bit of the samples changes."""
+    from equipoise.host.record_samples import GivenConditions, record_samples
+    from equipoise.host.sampling import SamplerSettings
+    from equipoise.methods.feature_set import iterate_shards, iterate_spatial
+    from equipoise.methods.recording import RecordingSettings
+
+    decoded: list[Tensor] = []
+
+    def decode(samples: Tensor) -> Tensor:
+        decoded.append(samples.clone())
+        return torch.rand(len(samples), 8, 8, 3)
+
+    name, latent = checkpoint.name, {"samples": torch.zeros(2, 4, *LATENT[checkpoint.name])}
+    conditions = GivenConditions(checkpoint.model, checkpoint.positive, checkpoint.negative)
+    sampler = SamplerSettings(5, 1, 5.0, "euler", "normal")
+    recording = RecordingSettings(spatial_levels=(0.0,))
+    vae = SimpleNamespace(decode=decode, upscale_ratio=8)
+    made = record_samples(checkpoint.model, vae, conditions, latent, f"full width {name}", 2, sampler, recording)
+    features, level, ids = next(iterate_shards(made.features.folder, made.features.entries))
+    assert features.shape == (2, 1280, 4, 4) and ids.tolist() == [0, 1] and features.float().std() > 0
+    assert made.features.meta["base_model"] == name and made.features.meta["channels"] == 1280
+    shard = made.features.folder / made.features.entries[0].shard
+    assert shard.stat().st_size / 2 * 50 <= 2.1e6, "two images with one call each"
+    maps = next(iterate_spatial(made.features.folder, made.features.entries))[0]
+    assert maps.shape == (2, 1280, *SMALLEST[name])
+    assert torch.equal(decoded[0], checkpoint.sample(steps=1))
+    shutil.rmtree(made.features.folder)
