@@ -5,7 +5,7 @@ from __future__ import annotations
 import importlib
 from typing import Any
 
-MODULES = ("unconditional", "text_model", "adp", "target", "guidance", "classifier", "histogram", "recording")
+MODULES = ("unconditional", "text_model", "adp", "target", "guidance", "classifier", "histogram", "recording", "label_sources", "labels")
 """Files of this folder that hold nodes, in menu order; each ends with a list NODES. A new file is added here."""
 
 

@@ -19,6 +19,9 @@ Classifier = io.Custom("EQUIPOISE_CLASSIFIER")
 Features = io.Custom("EQUIPOISE_FEATURES")
 """A feature set (methods/feature_set.py)."""
 
+Labels = io.Custom("EQUIPOISE_LABELS")
+"""Labels of a feature set's images (methods/labels.py)."""
+
 LOADERS = "equipoise/loaders"
 GUIDANCE = "equipoise/guidance"
 EVALUATION = "equipoise/evaluation"
