@@ -39,7 +39,7 @@ def _outputs() -> list[Any]:
     return [
         Features.Output("features", display_name="features", tooltip="The feature set, for Label Features and Train ADP."),
         io.String.Output("report", display_name="report", tooltip="What was recorded, the disk that it takes, and what was noticed."),
-        io.Image.Output("images", display_name="IMAGE", tooltip="The latest batch of pictures."),
+        io.Image.Output("pictures", display_name="IMAGE", tooltip="The latest batch of pictures."),
     ]
 
 
