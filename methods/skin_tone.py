@@ -63,8 +63,9 @@ def read_skin_tone(images: Tensor, mask: Tensor | None = None) -> ToneReading:
 
     n, _, h, w = images.shape
     chosen = central_ellipse(h, w) if mask is None else mask > 0.5
-    chosen = chosen.to(images.device).expand(n, h, w)
-    lab = rgb_to_lab(images.float().clamp(0, 1))
+    part = _bounds(chosen)
+    chosen = chosen.to(images.device).expand(n, h, w)[(..., *part)]
+    lab = rgb_to_lab(images[(..., *part)].float().clamp(0, 1))
     angles, yellowish = typology_angle(lab[:, 0], lab[:, 2]), lab[:, 2] > LEAST_YELLOW
     angle, spread, read = torch.zeros(n), torch.full((n,), LEAST_SPREAD), torch.zeros(n, dtype=torch.bool)
     for i in range(n):
@@ -76,6 +77,16 @@ def read_skin_tone(images: Tensor, mask: Tensor | None = None) -> ToneReading:
             angle[i] = middle.cpu()
             spread[i] = max(LEAST_SPREAD, 1.4826 * float((values - middle).abs().median()))
     return ToneReading(angle, spread, read)
+
+
+def _bounds(mask: Tensor) -> tuple[slice, slice]:
+    """Rows and columns outside of which a mask [..., H, W] is empty; the first pixel where it is empty."""
+    any_of = mask.reshape(-1, *mask.shape[-2:]).any(0)
+    found = []
+    for axis in (1, 0):
+        inside = any_of.any(axis).nonzero()[:, 0]
+        found.append(slice(int(inside[0]), int(inside[-1]) + 1) if len(inside) else slice(0, 1))
+    return found[0], found[1]
 
 
 def tone_probabilities(reading: ToneReading, softness: float = 0.5) -> Tensor:
