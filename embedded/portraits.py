@@ -83,12 +83,25 @@ class _Canvas:
         return torch.maximum(dx, dy)
 
 
+@dataclass(frozen=True)
+class Between:
+    """Drawings between classes, as a diffusion model makes them now and then. ``skin_to`` int64 [N] and ``skin_share`` [N] in 0..1: another
+    skin tone and how far the colour is on the way to it; ``frames`` [2, N] in 0..1: opacity of the spectacles at the left and right eye."""
+
+    skin_to: Tensor
+    skin_share: Tensor
+    frames: Tensor
+
+
 def _column(value: Tensor | float, like: Tensor) -> Tensor:
     return value.view(-1, 1, 1) if isinstance(value, Tensor) else torch.full_like(like, value).view(-1, 1, 1)
 
 
-def draw(labels: Mapping[str, Tensor], generator: torch.Generator) -> Tensor:
-    """Draw portraits with the given attributes. labels int64 [N] each -> float32 [N, 3, 32, 32] in 0..1."""
+def draw(labels: Mapping[str, Tensor], generator: torch.Generator, between: Between | None = None) -> Tensor:
+    """Draw portraits with the given attributes. labels int64 [N] each -> float32 [N, 3, 32, 32] in 0..1.
+
+    ``between`` replaces the spectacles of ``labels`` and shifts their skin tones.
+    """
     n = labels["hair"].shape[0]
 
     def uniform(low: float, high: float) -> Tensor:
@@ -102,7 +115,8 @@ def draw(labels: Mapping[str, Tensor], generator: torch.Generator) -> Tensor:
     is_prof = [(prof == i).float() for i in range(4)]
     black, white = torch.zeros(n, 3), torch.ones(n, 3)
 
-    skin = (_SKIN[skin_id] * (1 + uniform(-0.05, 0.05))[:, None] + (torch.rand(n, 3, generator=generator) * 2 - 1) * 0.02).clamp(0, 1)
+    tone = _SKIN[skin_id] if between is None else torch.lerp(_SKIN[skin_id], _SKIN[between.skin_to], between.skin_share[:, None])
+    skin = (tone * (1 + uniform(-0.05, 0.05))[:, None] + (torch.rand(n, 3, generator=generator) * 2 - 1) * 0.02).clamp(0, 1)
     hair = jitter(_HAIR[torch.randint(0, len(_HAIR), (n,), generator=generator)], 0.05)
     wall, cloth = jitter(_WALL[prof], 0.10), jitter(_CLOTH[prof], 0.06)
     hx, hy = uniform(-0.14, 0.14), uniform(-0.16, 0.02)
@@ -160,8 +174,8 @@ def draw(labels: Mapping[str, Tensor], generator: torch.Generator) -> Tensor:
     smile, mouth_y = uniform(-0.9, 1.4), hy + ry * 0.52
     frame = jitter(_FRAME[torch.randint(0, len(_FRAME), (n,), generator=generator)], 0.04)
     lens_x, lens_y = 0.155 * scale * uniform(0.92, 1.10), 0.135 * scale * uniform(0.9, 1.15)
-    g = glasses.float()
-    for side in (-1.0, 1.0):
+    frames = glasses.float().expand(2, n) if between is None else between.frames
+    for side, g in zip((-1.0, 1.0), frames, strict=True):
         ex = hx + side * gap
         c.paint(c.box(ex, brow_y, 0.10 * scale, 0.022), hair * 0.7)
         c.paint(c.ellipse(ex, eye_y, 0.085 * scale, 0.06 * scale), white * 0.95)
@@ -170,7 +184,7 @@ def draw(labels: Mapping[str, Tensor], generator: torch.Generator) -> Tensor:
         c.paint(c.ellipse(ex, eye_y, 0.045, 0.055), iris)
         c.paint(lens.abs() - 0.030, frame, g)
         c.paint(c.box(hx + side * (gap + lens_x + rx) / 2, eye_y, (rx - gap - lens_x).clamp(min=0) / 2 + 0.02, 0.026), frame, g)
-    c.paint(c.box(hx, eye_y, (gap - lens_x).clamp(min=0.0), 0.028), frame, g)
+    c.paint(c.box(hx, eye_y, (gap - lens_x).clamp(min=0.0), 0.028), frame, frames.mean(0))
     c.paint(c.ellipse(hx, hy + ry * 0.20, 0.045, 0.07), skin * 0.80)
     dx = c.x - hx.view(-1, 1, 1)
     curve = c.y - mouth_y.view(-1, 1, 1) + smile.view(-1, 1, 1) * dx**2 - smile.view(-1, 1, 1) * 0.02

@@ -1,7 +1,9 @@
 """Train the shipped labeller (vision transformer) and judge (convolutional network) on drawn portraits of their own.
 
 Drawn with every attribute uniform and independent, so that no class is rare and no attribute stands in for another. Blur, grain and
-noise stand for what a diffusion model does to an image.
+noise stand for what a diffusion model does to an image. A fifth of the drawings lie between classes (half a frame, a skin tone on the way
+to the next) and count as the nearer one: a diffusion model makes some of these, and without having seen any, two classifiers of the same
+drawings disagree on them.
 """
 
 from __future__ import annotations
@@ -15,9 +17,9 @@ from torch import Tensor
 
 from ..methods.training import Progress, TrainState
 from ..models.attribute_classifier import AttributeClassifier, ConvNet, VisionTransformer
-from .portraits import ATTRIBUTES, draw, portraits
+from .portraits import ATTRIBUTES, Between, draw, portraits
 
-POOL = 60_000
+POOL, BETWEEN_POOL = 60_000, 15_000
 SEEDS = {"labeller": 2_000_000, "judge": 3_000_000}
 HELD_OUT_SEED = 9_000_000
 
@@ -34,6 +36,26 @@ def draw_uniform(n: int, seed: int) -> tuple[Tensor, dict[str, Tensor]]:
         generator = torch.Generator().manual_seed(seed + start)
         chosen = uniform_labels(min(2000, n - start), generator)
         images.append((draw(chosen, generator) * 255).round().byte())
+        labels.append(chosen)
+    return torch.cat(images), {k: torch.cat([c[k] for c in labels]) for k in ATTRIBUTES}
+
+
+def draw_between(n: int, seed: int) -> tuple[Tensor, dict[str, Tensor]]:
+    """Images uint8 [n, 3, 32, 32] between classes, and the classes that they are nearer to."""
+    images, labels = [], []
+    for start in range(0, n, 2000):
+        generator = torch.Generator().manual_seed(seed + start)
+        m = min(2000, n - start)
+        chosen = uniform_labels(m, generator)
+        step = torch.where(torch.rand(m, generator=generator) < 0.5, 1, -1)
+        to = (chosen["skin_tone"] + step).clamp(0, len(ATTRIBUTES["skin_tone"]) - 1)
+        share = torch.rand(m, generator=generator)
+        # Both frames alike, or each at an opacity of its own.
+        frames = torch.rand(2, m, generator=generator)
+        frames = torch.where(torch.rand(m, generator=generator) < 0.5, frames, frames[:1].expand(2, m))
+        images.append((draw(chosen, generator, Between(to, share, frames)) * 255).round().byte())
+        chosen["skin_tone"] = torch.where(share > 0.5, to, chosen["skin_tone"])
+        chosen["eyeglasses"] = (frames.mean(0) <= 0.5).long()
         labels.append(chosen)
     return torch.cat(images), {k: torch.cat([c[k] for c in labels]) for k in ATTRIBUTES}
 
@@ -62,6 +84,8 @@ def train_classifier(
     net = VisionTransformer(ATTRIBUTES) if kind == "labeller" else ConvNet(ATTRIBUTES)
     state = TrainState(net, lr=lr, total=steps, seed=SEEDS[kind], warmup=300, weight_decay=0.02, ema=0.999)
     images, labels = draw_uniform(POOL, SEEDS[kind])
+    between, nearer = draw_between(BETWEEN_POOL, SEEDS[kind] + POOL)
+    images, labels = torch.cat([images, between]), {a: torch.cat([labels[a], nearer[a]]) for a in ATTRIBUTES}
 
     def loss(generator: torch.Generator) -> Tensor:
         index = torch.randint(0, len(images), (batch,), generator=generator)

@@ -6,7 +6,18 @@ import math
 
 import pytest
 import torch
-from equipoise.embedded.portraits import ATTRIBUTES, P_EYEGLASSES, P_LONG_HAIR, P_SKIN_TONE, SIZE, draw, portraits, sample_labels
+from equipoise.embedded.portraits import (
+    ATTRIBUTES,
+    P_EYEGLASSES,
+    P_LONG_HAIR,
+    P_SKIN_TONE,
+    SIZE,
+    Between,
+    draw,
+    portraits,
+    sample_labels,
+)
+from equipoise.embedded.train_classifiers import draw_between
 from torch import Tensor
 
 N = 40_000
@@ -104,3 +115,31 @@ def test_no_pixel_tells_the_eyeglasses() -> None:
         agree = ((images > low).long() == chosen["eyeglasses"][:, None]).float().mean(0)
         best = max(best, torch.maximum(agree, 1 - agree).max().item())
     assert best < 0.85
+
+
+def test_between_classes_lies_between_their_drawings() -> None:
+    n = 24
+    labels = sample_labels(n, torch.Generator().manual_seed(4))
+    to = (labels["skin_tone"] + 1).clamp(max=2)
+
+    def drawn(share: float, frames: torch.Tensor) -> torch.Tensor:
+        return draw(labels, torch.Generator().manual_seed(5), Between(to, torch.full((n,), share), frames))
+
+    as_labelled = (labels["eyeglasses"] == 0).float().expand(2, n)
+    plain = draw(labels, torch.Generator().manual_seed(5))
+    assert torch.equal(drawn(0.0, as_labelled), plain)
+    there = draw({**labels, "skin_tone": to}, torch.Generator().manual_seed(5))
+    assert torch.equal(drawn(1.0, as_labelled), there)
+    middle = drawn(0.5, as_labelled)
+    low, high = torch.minimum(plain, there), torch.maximum(plain, there)
+    assert (middle >= low - 1e-5).all() and (middle <= high + 1e-5).all() and not torch.equal(middle, plain)
+    bare, left = drawn(0.0, torch.zeros(2, n)), drawn(0.0, torch.tensor([[1.0], [0.0]]).expand(2, n))
+    changed = (left - bare).abs().amax(1)  # [N, 32, 32]
+    assert (changed[:, :, :16].sum((1, 2)) > changed[:, :, 16:].sum((1, 2))).all()  # heads stand a little off the middle, at most
+
+
+def test_drawings_between_classes_count_as_the_nearer_one() -> None:
+    images, labels = draw_between(64, 3)
+    again, _ = draw_between(64, 3)
+    assert images.shape == (64, 3, 32, 32) and images.dtype == torch.uint8 and torch.equal(images, again)
+    assert all(set(labels[a].tolist()) == set(range(len(ATTRIBUTES[a]))) for a in ATTRIBUTES)
