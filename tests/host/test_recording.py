@@ -680,3 +680,38 @@ def test_prompts_on_the_hosts_own_text_model(prompt: Any, tmp_path: Path) -> Non
     with pytest.raises(ValueError, match='prompts number 2 "portrait of a doctor with eyeglasses" instead of "portrait of a judge"'):
         world.node(model=model, clip=clip, prompts="portrait of a chef\nportrait of a judge", negative_prompt="long hair",
                    unconditional_rows=True)  # fmt: skip
+
+
+def test_perturbed_passes_are_left_out(prompt: Any, tmp_path: Path) -> None:
+    """Perturbed attention guidance evaluates the positive a second time, with its attention broken."""
+    from comfy_extras.nodes_pag import PerturbedAttentionGuidance
+    from equipoise.host.text_model import load_text_model
+    from equipoise_tiny_text import write_tiny_text
+
+    world = World(prompt, "packed")
+    model, clip = load_text_model(write_tiny_text(tmp_path / "text.safetensors"))
+    guide = getattr(PerturbedAttentionGuidance, "execute", None) or PerturbedAttentionGuidance().patch
+    out = guide(model, 3.0)
+    perturbed = (out.result if hasattr(out, "result") else out)[0]
+    watch = Watch(perturbed)
+    prompts = {"clip": clip, "prompts": "portrait of a chef", "images": 2}
+    with_guidance, report, _ = world.node("with", model=watch.model, **prompts)
+    assert [marks for _, _, marks in watch.calls] == [[1, 0], [0]] * STEPS and f"{STEPS} of {STEPS} calls" in report
+    without, _, _ = world.node("without", model=model, **prompts)
+    one, other = rows_of(with_guidance)[0][0], rows_of(without)[0][0]
+    assert one.shape == other.shape and torch.equal(one[0], other[0]) and not torch.equal(one[1], other[1])
+    assert not torch.equal(watch.calls[1][0], watch.calls[0][0][2:]), "the second pass saw something else"
+
+
+def test_the_networks_own_h_is_recorded_whatever_patches_stand_before(world: World) -> None:
+    """FreeU and the like write into h; guidance reads before them, and so does the recorder."""
+
+    def in_place(h: Tensor, skip: Tensor, options: dict[str, Any]) -> tuple[Tensor, Tensor]:
+        if options["block"] == ("output", 0):
+            h[:, : h.shape[1] // 2] *= 1.5
+        return h, skip
+
+    model = world.model.clone()
+    model.set_model_output_block_patch(in_place)
+    plain, patched = rows_of(world.node("plain", images=2)[0])[0][0], rows_of(world.node("patched", images=2, model=model)[0])[0][0]
+    assert torch.equal(plain[0], patched[0]) and not torch.equal(plain[1], patched[1])
