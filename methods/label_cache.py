@@ -28,7 +28,8 @@ class LabelCache:
     def __init__(self, folder: Path, kind: str, key: Mapping[str, Any]) -> None:
         self._key = key_text(key)
         self.path = Path(folder) / FOLDER / f"{kind}-{hashlib.sha256(self._key.encode()).hexdigest()[:16]}.safetensors"
-        self._rows: dict[str, dict[str, Tensor]] = self._read()
+        # Plain numbers: small tensors that stay, among large ones that go, would leave holes in memory that grow with the set.
+        self._rows: dict[str, dict[str, list[float]]] = self._read()
         self._changed = False
 
     def __contains__(self, stamp: str) -> bool:
@@ -36,13 +37,14 @@ class LabelCache:
 
     def add(self, stamps: Sequence[str], readings: Mapping[str, Tensor]) -> None:
         """Keep readings (name -> [B, K]) of pictures, given by their stamps (:func:`stamp_of`)."""
+        rows = {name: table.detach().float().tolist() for name, table in readings.items()}
         for i, stamp in enumerate(stamps):
-            self._rows[stamp] = {name: table[i].detach().float().cpu().clone() for name, table in readings.items()}
+            self._rows[stamp] = {name: values[i] for name, values in rows.items()}
         self._changed = self._changed or bool(stamps)
 
     def table(self, stamps: Sequence[str]) -> dict[str, Tensor]:
         """Name -> float32 [N, K], in the order of the stamps, all of which are there."""
-        return {name: torch.stack([self._rows[s][name] for s in stamps]) for name in self._rows[stamps[0]]} if stamps else {}
+        return {name: torch.tensor([self._rows[s][name] for s in stamps]) for name in self._rows[stamps[0]]} if stamps else {}
 
     def save(self) -> None:
         """Write what was added, under a temporary name first. Does nothing where nothing was."""
@@ -52,7 +54,7 @@ class LabelCache:
         write_safetensors(self.path, self.table(stamps), {"format": FORMAT, "key": self._key, "pictures": json.dumps(stamps)})
         self._changed = False
 
-    def _read(self) -> dict[str, dict[str, Tensor]]:
+    def _read(self) -> dict[str, dict[str, list[float]]]:
         """What is kept; nothing where the file is missing, damaged or of another source: it can always be made again."""
         try:
             tables, meta = read_safetensors(self.path)
@@ -62,7 +64,8 @@ class LabelCache:
         fits = all(t.ndim == 2 and len(t) == len(stamps) for t in tables.values())
         if meta.get("format") != FORMAT or meta.get("key") != self._key or not fits:
             return {}
-        return {stamp: {name: table[i] for name, table in tables.items()} for i, stamp in enumerate(stamps)}
+        rows = {name: table.tolist() for name, table in tables.items()}
+        return {stamp: {name: values[i] for name, values in rows.items()} for i, stamp in enumerate(stamps)}
 
 
 def key_text(key: Mapping[str, Any]) -> str:
