@@ -413,18 +413,18 @@ def test_a_disk_that_is_too_small(classes: World, folder: Path, monkeypatch: pyt
         classes.node(images=1000, model=watch.model)
     assert not watch.calls
     # What would fit may have other settings: nothing was recorded yet.
-    features, report, _ = classes.node(images=20, every=4)
-    assert len(features.entries) == 20 and "1 MB are free" in report
+    features, report, _ = classes.node(images=8, every=4)
+    assert len(features.entries) == 8 and "1 MB are free" in report
     # And one that fills up meanwhile.
     class Filling(list):
         def __getitem__(self, i: int) -> float:
             return 1e6 if not watch.calls else 1e3
 
     free = Filling()
-    with pytest.raises(ValueError, match="the 18 images that are left for 'other' needs about"):
-        classes.node("other", images=20, model=watch.model)
+    with pytest.raises(ValueError, match="the 6 images that are left for 'other' needs about"):
+        classes.node("other", images=8, model=watch.model)
     free = [1e9]
-    assert len(classes.node("other", images=20)[0].entries) == 20
+    assert len(classes.node("other", images=8)[0].entries) == 8
 
 
 def test_what_was_said_of_the_disk_is_enough(world: World, folder: Path) -> None:
@@ -467,7 +467,8 @@ def test_memory_stays_flat(classes: World) -> None:
 
     model = classes.model.clone()
     model.set_model_output_block_patch(patch)
-    features, _, _ = classes.node(images=256, batch=16, steps=12, cfg=1.0, model=model)
+    levels = "-8, -4, -2, 0, 3, 8"
+    features, _, _ = classes.node(images=128, batch=8, steps=6, cfg=1.0, model=model, spatial_levels=levels)
     written = sum(p.stat().st_size for p in features.folder.glob("*.safetensors"))
     gc.collect()
     growth = sizes[-1] - sizes[len(sizes) // 4]
