@@ -12,15 +12,16 @@ import torch
 from ..models.attribute_classifier import save_classifier
 from . import weights
 from .console import progress_bar
+from .training_charts import redraw
 
 ORDER = ("unconditional", "labeller", "judge", "conditional", "adp", "adp-professions", "text")
 DEFAULT_STEPS = {
-    "unconditional": 11_000,
-    "conditional": 4_500,
-    "labeller": 10_000,
-    "judge": 8_000,
-    "adp": 1_200,
-    "adp-professions": 2_400,
+    "unconditional": 22_500,
+    "conditional": 5_000,
+    "labeller": 13_000,
+    "judge": 11_000,
+    "adp": 1_600,
+    "adp-professions": 1_600,
     "text": 12_000,
 }
 
@@ -53,6 +54,7 @@ def run(args: argparse.Namespace) -> int:
         shutil.copyfile(out, destination)
         shutil.copyfile(args.folder / "log.json", destination.with_suffix(".log.json"))
         print(f"shipped as {destination}")
+        redraw()
     return 0
 
 
@@ -79,12 +81,12 @@ def _train_diffusion(conditional: bool, folder: Path, out: Path, steps: int, bar
 
 
 def _train_classifier(kind: str, folder: Path, out: Path, steps: int, bar) -> Path:
-    from .train_classifiers import POOL, SEEDS, accuracy, held_out, train_classifier
+    from .train_classifiers import BETWEEN_POOL, POOL, SEEDS, accuracy, held_out, train_classifier
 
     net = train_classifier(kind, folder, steps, progress=bar)
     reached = accuracy(net, *held_out())
     print(f"held-out accuracy on drawn portraits: {reached}")
-    made = {"steps": steps, "batch": 64, "lr": 1e-3, "pool": POOL, "seed": SEEDS[kind]}
+    made = {"steps": steps, "batch": 64, "lr": 1e-3, "pool": POOL, "between_pool": BETWEEN_POOL, "seed": SEEDS[kind]}
     save_classifier(net, out, {"licence": "GPL-3.0", "accuracy_drawn": json.dumps(reached), "training": json.dumps(made)})
     return weights.LABELLER if kind == "labeller" else weights.JUDGE
 
