@@ -7,6 +7,7 @@ repair, and the quality of what was guided: Frechet distances in the judge's fea
 from __future__ import annotations
 
 import os
+from collections.abc import Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass
 from multiprocessing import get_context
@@ -193,31 +194,44 @@ def _measure(row: Row) -> dict[str, Any]:
 
 
 def quality(result: dict[str, dict[str, Any]]) -> None:
-    """Add Frechet distances, in place: within each class against drawn images of that class, guided and plain at the same n; and over all
-    against a drawn set whose guided attributes are weighted to the target, guided and plain."""
+    """Add Frechet distances, in place: within each class (of a joint target: each cell) against drawn images of it, guided and plain at the
+    same n, once as they are and once against the drawn ones weighted to the composition that the images have (professions and what else
+    goes along with a class), which leaves what the rendering does; and over all against a drawn set whose guided attributes are weighted
+    to the target, guided and plain."""
     judge = weights.classifier(weights.JUDGE)
     drawn = portraits(DRAWN, DRAWN_SEED)
-    features = judge.embed(drawn.images).numpy()
+    features = judge.embed(drawn.images).numpy().astype(np.float64)
+    truth = {a: drawn.labels[a].numpy() for a in ATTRIBUTES}
     for name, figures in result.items():
         if "target" not in figures or name.endswith("chi-square"):
             continue
         profession = figures["profession"]
         plain = result["plain" if profession is None else f"plain {ATTRIBUTES['profession'][profession]}"]
-        inside = np.ones(DRAWN, bool) if profession is None else drawn.labels["profession"].numpy() == profession
+        inside = np.ones(DRAWN, bool) if profession is None else truth["profession"] == profession
         target = parse_target(figures["target"], ATTRIBUTES)
-        by_class, weight = {}, np.ones(DRAWN)
-        cell = np.zeros(DRAWN, int)
-        for attribute in target.attributes:
-            labels = drawn.labels[attribute].numpy()
-            cell = cell * len(ATTRIBUTES[attribute]) + labels
-            for k, c in enumerate(ATTRIBUTES[attribute]):
-                guided, unguided = (f["features"][f["read"][attribute] == k].astype(np.float64) for f in (figures, plain))
-                n = min(len(guided), len(unguided))
-                if n < 30:
-                    continue
-                reference = features[inside & (labels == k)]
-                pair = [frechet_mean(x, reference, n) for x in (guided, unguided)]
-                by_class[f"{attribute}={c}"] = {"n": n, "guided": pair[0], "plain": pair[1], "ratio": pair[0] / pair[1]}
+        others = [a for a in ATTRIBUTES if a not in target.attributes]
+        cell = joint_index(truth, target.attributes)
+        by_class = {}
+        for k, cell_name in enumerate(target.names):
+            sides = []
+            for f in (figures, plain):
+                rows = joint_index(f["read"], target.attributes) == k
+                sides.append((f["features"][rows].astype(np.float64), joint_index(f["read"], others)[rows]))
+            n = min(len(x) for x, _ in sides)
+            if n < 30:
+                continue
+            here = inside & (cell == k)
+            pair = [frechet_mean(x, features[here], n) for x, _ in sides]
+            same = [frechet_mean(x, features[here], n, to_composition(joint_index(truth, others)[here], made)) for x, made in sides]
+            by_class[cell_name] = {
+                "n": n,
+                "guided": pair[0],
+                "plain": pair[1],
+                "ratio": pair[0] / pair[1],
+                "guided_same_composition": same[0],
+                "plain_same_composition": same[1],
+                "ratio_same_composition": same[0] / same[1],
+            }
         shares = np.bincount(cell[inside], minlength=len(target.shares)) / inside.sum()
         weight = np.where(inside, np.asarray(target.shares)[cell] / np.maximum(shares[cell], 1e-9), 0.0)
         figures["frechet_by_class"] = by_class
@@ -228,11 +242,26 @@ def quality(result: dict[str, dict[str, Any]]) -> None:
         figures["unsure_above_plain"] = {a: figures["unsure"][a] - plain["unsure"][a] for a in target.attributes}
 
 
-def frechet_mean(x: np.ndarray, reference: np.ndarray, n: int, repeats: int = 20) -> float:
+def joint_index(classes: Mapping[str, np.ndarray], attributes: Sequence[str]) -> np.ndarray:
+    """Index of every image in the product of some attributes' classes, row-major: int [N]."""
+    index = np.zeros(len(next(iter(classes.values()))), int)
+    for attribute in attributes:
+        index = index * len(ATTRIBUTES[attribute]) + classes[attribute]
+    return index
+
+
+def to_composition(reference: np.ndarray, made: np.ndarray) -> np.ndarray:
+    """Weights of the reference under which its cells have the shares that the made images have."""
+    size = int(max(reference.max(), made.max())) + 1
+    has, wanted = (np.bincount(x, minlength=size) / len(x) for x in (reference, made))
+    return wanted[reference] / has[reference]
+
+
+def frechet_mean(x: np.ndarray, reference: np.ndarray, n: int, weight: np.ndarray | None = None, repeats: int = 20) -> float:
     """Mean Frechet distance of random subsets of n, so that sets of different sizes are compared at the same n."""
     rng = np.random.default_rng(0)
     picks = [x] if len(x) == n else [x[rng.choice(len(x), n, replace=False)] for _ in range(repeats)]
-    return float(np.mean([frechet_distance(p, reference) for p in picks]))
+    return float(np.mean([frechet_distance(p, reference, weight) for p in picks]))
 
 
 def run(quick: bool) -> dict[str, Any]:
