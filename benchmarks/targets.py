@@ -30,7 +30,7 @@ SEEDS = tuple(810_000_000 + 1_000 * i for i in range(4))
 TUNING_SEED = 820_000_000
 """The chi-square scale is chosen on samples of these, 128 for each scale."""
 STEPS, SAMPLER, SCHEDULER = 20, "ddim", "normal"
-SCALES = (1e-4, 3e-4, 1e-3, 3e-3, 1e-2, 3e-2)
+SCALES = (1e-3, 1e-2, 1e-1, 3e-1, 1.0, 3.0)
 DRAWN_SEED, DRAWN = 8_000_000, 6_000
 
 
