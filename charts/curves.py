@@ -43,6 +43,16 @@ def accuracy_by_log_snr(
     )
 
 
+def curves_by_log_snr(
+    curves: Mapping[str, Sequence[tuple[float, float]]], title: str, y_name: str, chance: Mapping[str, float] | None = None
+) -> Image:
+    """Any quantity against the noise level, one line per attribute: uint8 [520, 960, 3]; ``chance``: its value for guessing, dotted.
+
+    Raises ValueError where there is nothing to draw.
+    """
+    return _lines(curves, title, "log-SNR   (noise on the left, image on the right)", y_name, chance=chance or {}, from_zero=True)
+
+
 def _lines(
     curves: Mapping[str, Sequence[tuple[float, float]]],
     title: str,
@@ -52,6 +62,7 @@ def _lines(
     share: bool = False,
     chance: Mapping[str, float] | None = None,
     windows: Mapping[str, tuple[float, float]] | None = None,
+    from_zero: bool = False,
 ) -> Image:
     if not any(curves.values()):
         raise ValueError("a chart of curves needs at least one point; met none: was the training log empty?")
@@ -79,6 +90,8 @@ def _lines(
         low = min([y for c in curves.values() for _, y in c] + list((chance or {}).values()))
         axes.set_ylim(max(0.0, math.floor(low * 10 - 0.5) / 10), 1.0)
         axes.yaxis.set_major_formatter(lambda v, _: f"{v:.0%}")
+    elif from_zero:
+        axes.set_ylim(bottom=0)
     axes.set_xlabel(x_name, fontsize=points(17), color=INK, labelpad=points(8))
     axes.set_ylabel(y_name, fontsize=points(17), color=INK)
     axes.grid(color=GRID, linewidth=points(1))

@@ -1,0 +1,265 @@
+"""Calibrate ADP: trials through the host's sampler, judged by a classifier or, without one, by the ADP itself on the finished images."""
+
+from __future__ import annotations
+
+import logging
+import re
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import comfy.model_management
+import comfy.sample
+import comfy.samplers
+import comfy.utils
+import folder_paths
+import latent_preview
+import torch
+from torch import Tensor
+
+from ..methods.feature_set import FeatureSet
+from ..methods.guidance import GuidanceRun, GuidanceSettings
+from ..methods.labels import LabelSet
+from ..methods.recording import Recording, RecordingSettings
+from ..methods.train_adp import tensors_digest
+from ..methods.trials import Bench, Calibrated, Seen, TrialLog, directions_of, reading_levels, trials_needed
+from ..models.adp import AdpFile, Move, log_snr
+from .classifier import HostClassifier, classifier_fingerprint
+from .guidance import apply_guidance
+from .record_images import OncePerLevel, level_sigmas
+from .record_samples import fitting_latent
+from .recording import apply_recording, conditioning_facts, weights_mark
+from .sampling import SamplerSettings
+from .sites import check_fit
+
+log = logging.getLogger("equipoise")
+PLACE = "output/equipoise/calibration"
+_NAME = re.compile(r"\w[\w .,+()=@-]{0,99}")
+
+Judge = Callable[[Tensor], dict[str, Tensor]]
+"""Latent samples [N, ...] -> class probabilities on the CPU, attribute -> [N, K] in the ADP's class order where the ADP knows it."""
+
+
+def log_path(name: str) -> Path:
+    """Where the trials of a calibration are written down. Raises ValueError for a name that is a path."""
+    name = name.strip()
+    if not _NAME.fullmatch(name) or ".." in name or name.endswith("."):
+        raise ValueError(
+            f"'{name[:60]}' cannot be the name of a calibration: use letters, digits, spaces, dashes and single dots, without separators; "
+            f"its trials are kept in {PLACE}."
+        )
+    return Path(folder_paths.get_output_directory()) / "equipoise" / "calibration" / f"{name}.json"
+
+
+def candidates_of(adp: AdpFile, features: FeatureSet | None, labels: LabelSet | None, attributes: Sequence[str]) -> dict[str, list[Move]]:
+    """The moves to try: those read off features for attributes that are labelled, and those of other origin that the file holds.
+
+    attributes: which to calibrate; none means all for which there is something to try. Raises ValueError where there is nothing.
+    """
+    for attribute in attributes:
+        if attribute not in adp.attributes:
+            raise ValueError(f"this ADP does not read '{attribute}', only {', '.join(adp.attributes)}: train it, or correct the name.")
+    found: dict[str, list[Move]] = {}
+    for attribute in attributes or adp.attributes:
+        moves: list[Move] = []
+        if features is not None and labels is not None and attribute in labels.attributes:
+            order = adp.attributes[attribute]
+            if set(order) != set(labels.attributes[attribute]):
+                raise ValueError(
+                    f"the ADP's classes of '{attribute}' are {', '.join(order)}, and the labels have "
+                    f"{', '.join(labels.attributes[attribute])}: connect the labels that it was trained on."
+                )
+            moves += directions_of(features, _in_order(labels, attribute, order), attribute)
+        # What the file has calibrated already is not done again beside others.
+        known = {s for r in adp.info.get("calibration", {}).get(attribute, {}).values() for s in r.get("hits", {})} if moves else set()
+        known |= {m.source for m in moves}
+        moves += [m for s, m in adp.sources().get(attribute, {}).items() if s not in known]
+        if moves:
+            found[attribute] = moves
+        elif attributes:
+            raise ValueError(f"there is no direction to try for '{attribute}': connect features, and labels that have this attribute.")
+    if not found:
+        raise ValueError("there is no direction to try: connect features and the labels that the ADP was trained on.")
+    return found
+
+
+def calibrate_adp(
+    model: Any,
+    adp: AdpFile,
+    moves: Mapping[str, Sequence[Move]],
+    positive: Any,
+    negative: Any,
+    latent: dict[str, Any],
+    sampler: SamplerSettings,
+    images: int,
+    name: str,
+    vae: Any = None,
+    classifier: HostClassifier | None = None,
+    features: str = "",
+) -> list[Calibrated]:
+    """Calibrate attribute after attribute; the last result's file has them all. Trials that ``name`` has done already are not repeated.
+
+    ``images``: per trial, rounded up to whole batches of the latent. Raises ValueError where the ADP does not fit the model, the classifier
+    does not know an attribute, or the images cannot hold two of every class; the host's exception where the user interrupts.
+    """
+    check_fit(model, adp)
+    most = max(len(adp.attributes[a]) for a in moves)
+    if images < 2 * most:
+        raise ValueError(f"a trial of {images} images cannot show {most} classes: ask for at least {2 * most}, better 48 or more.")
+    if classifier is not None and vae is None:
+        raise ValueError("a classifier sees decoded images: connect a VAE, or disconnect the classifier to let the ADP itself judge.")
+    trials = trials_needed(moves)
+    batches = -(-images // fitting_latent(model, latent).shape[0])
+    host = _HostTrials(model, positive, negative, latent, sampler, batches, trials)
+    if classifier is None:
+        host.judge, judge = _self_judge(model, adp, positive), "the ADP, on finished images"
+    else:
+        host.judge, judge = _classifier_judge(vae, classifier, adp, list(moves)), classifier.name
+    settings = {
+        "judge": judge,
+        "features": features,
+        "sampler": {k: getattr(sampler, k) for k in ("seed", "steps", "cfg", "sampler_name", "scheduler")},
+        "images": host.images,
+        "batch": host.start.shape[0],
+        "latent": list(host.start.shape[1:]),
+        "model": weights_mark(model),
+        "positive": conditioning_facts(positive),
+        "negative": conditioning_facts(negative),
+        "predictor": tensors_digest(adp.predictor.state_dict()),
+        "classifier": None if classifier is None else classifier_fingerprint(classifier.name),
+    }
+    record = TrialLog(log_path(name), settings)
+    if record.stale:
+        log.info("calibration '%s': its earlier trials were made with other settings and are not used.", name)
+    results: list[Calibrated] = []
+    file = adp
+    for attribute, candidates in moves.items():
+        bench = Bench(file, host.sample, host.images, sampler.seed, record, lambda text, a=attribute: log.info("%s: %s", a, text))
+        results.append(bench.calibrate(attribute, candidates))
+        file = results[-1].file
+    host.finish()
+    return results
+
+
+class _HostTrials:
+    """Sampling of whole trials, with progress over all of them, previews and interruption."""
+
+    def __init__(
+        self, model: Any, positive: Any, negative: Any, latent: dict[str, Any], sampler: SamplerSettings, batches: int, trials: int
+    ) -> None:
+        self.model, self.positive, self.negative, self.latent = model, positive, negative, latent
+        self.sampler, self.batches = sampler, batches
+        self.start = fitting_latent(model, latent)
+        self.judge: Judge = lambda samples: {}
+        self._bar = comfy.utils.ProgressBar(max(1, trials * batches * sampler.steps))
+        self._total, self._done = trials * batches * sampler.steps, 0
+        self._previewer = latent_preview.get_previewer(model.load_device, model.model.latent_format)
+
+    @property
+    def images(self) -> int:
+        return self.batches * self.start.shape[0]
+
+    def finish(self) -> None:
+        """Trials that were not needed count as done."""
+        self._bar.update_absolute(self._total, self._total)
+
+    def sample(self, adp: AdpFile | None, settings: GuidanceSettings | None) -> Seen:
+        runs: list[GuidanceRun] = []
+        parts: list[dict[str, Tensor]] = []
+        for batch in range(self.batches):
+            comfy.model_management.throw_exception_if_processing_interrupted()
+            model = self.model if adp is None else apply_guidance(self.model, adp, settings, lambda run: runs.append(run.summary()))
+            parts.append(self.judge(self._batch(model, batch)))
+        read = {a: torch.cat([p[a] for p in parts]) for a in parts[0]}
+        if adp is None:
+            return Seen(read)
+        n = self.start.shape[0]
+        cells = [torch.full((n,), -1) if run.cells is None else run.cells for run in runs]
+        return Seen(read, torch.cat(cells))
+
+    def _batch(self, model: Any, batch: int) -> Tensor:
+        s = self.sampler
+        seed = (s.seed + batch) & 0xFFFFFFFFFFFFFFFF
+        noise = comfy.sample.prepare_noise(self.start, seed, self.latent.get("batch_index"))
+        begun = self._done
+
+        def step(number: int, x0: Tensor, x: Tensor, total: int) -> None:
+            comfy.model_management.throw_exception_if_processing_interrupted()
+            preview = self._previewer.decode_latent_to_preview_image("JPEG", x0) if self._previewer else None
+            self._bar.update_absolute(min(begun + number + 1, self._total), self._total, preview)
+
+        samples = comfy.sample.sample(
+            model,
+            noise,
+            s.steps,
+            s.cfg,
+            s.sampler_name,
+            s.scheduler,
+            self.positive,
+            self.negative,
+            self.start,
+            denoise=s.denoise,
+            noise_mask=self.latent.get("noise_mask"),
+            callback=step,
+            disable_pbar=not comfy.utils.PROGRESS_BAR_ENABLED,
+            seed=seed,
+        )
+        self._done = begun + s.steps
+        return samples
+
+
+def _classifier_judge(vae: Any, classifier: HostClassifier, adp: AdpFile, attributes: Sequence[str]) -> Judge:
+    """Raises ValueError where the classifier does not know an attribute with its classes."""
+    for attribute in attributes:
+        if set(classifier.attributes.get(attribute, ())) != set(adp.attributes[attribute]):
+            known = "; ".join(f"{a}: {', '.join(c)}" for a, c in classifier.attributes.items())
+            wanted = ", ".join(adp.attributes[attribute])
+            raise ValueError(
+                f"the classifier '{classifier.name}' cannot judge '{attribute}' with the classes {wanted}; it knows {known}: connect one "
+                "that does, or none to let the ADP itself judge."
+            )
+
+    def judge(samples: Tensor) -> dict[str, Tensor]:
+        read = classifier.probabilities(vae.decode(samples))
+        for a in attributes:
+            read[a] = read[a][:, [classifier.attributes[a].index(c) for c in adp.attributes[a]]]
+        return read
+
+    return judge
+
+
+def _self_judge(model: Any, adp: AdpFile, positive: Any) -> Judge:
+    """Reads finished images through one plain U-Net pass at the noise level at which the ADP read held-out images best.
+
+    The pass is not edited: what it reads is what the network makes of the image, not what guidance did to h.
+    """
+    sampling = model.get_model_object("model_sampling")
+    low, high = float(log_snr(float(sampling.sigma_max))), float(log_snr(float(sampling.sigma_min)))
+    at = reading_levels(adp, low, high)
+    levels = sorted(set(at.values()))
+    kept: list[Recording] = []
+    patched = apply_recording(model, RecordingSettings(), kept.append)
+
+    def judge(samples: Tensor) -> dict[str, Tensor]:
+        shape = (len(levels), *samples.shape)
+        noise = torch.randn(shape, generator=torch.Generator().manual_seed(0))
+        kept.clear()
+        guider = comfy.samplers.CFGGuider(patched)
+        guider.set_conds(positive, positive)
+        guider.set_cfg(1.0)
+        still = torch.zeros_like(samples, dtype=torch.float32)
+        guider.sample(still, samples, OncePerLevel(noise), level_sigmas(model, levels), seed=0)
+        found, level = kept[-1].features, kept[-1].level
+        read = {}
+        for a in adp.attributes:
+            i = int((level - at[a]).abs().argmin())
+            logits = adp.predictor(found[:, i].float(), level[i].expand(len(found)))[a]
+            read[a] = logits.softmax(-1)
+        return read
+
+    return judge
+
+
+def _in_order(labels: LabelSet, attribute: str, order: Sequence[str]) -> LabelSet:
+    columns = [labels.attributes[attribute].index(c) for c in order]
+    return LabelSet({attribute: tuple(order)}, labels.files, {attribute: labels.probabilities[attribute][:, columns]})
