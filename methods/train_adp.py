@@ -23,7 +23,7 @@ from .feature_set import Entry, FeatureSet, iterate_shards, read_index
 from .labels import LabelSet, for_entries
 from .training import Progress, warmup_cosine
 
-__all__ = ["HELD_OUT", "AdpSettings", "default_knots", "recommended", "split_images", "train_adp", "train_file"]
+__all__ = ["HELD_OUT", "AdpSettings", "default_knots", "recommended", "split_images", "tensors_digest", "train_adp", "train_file"]
 
 FOLDER, KEPT = "training", 3
 """Checkpoints are kept in this folder of a feature set, the latest few."""
@@ -132,7 +132,7 @@ def train_file(
     settings = recommended(kind, epochs, seed, sum(e.rows for e in entries))
     sides = split_images(entries, seed, {a: p.argmax(-1) for a, p in table.items()})
     training = AdpTraining(features.folder, entries, table, attributes, settings, sides, device, old)
-    training.checkpoint(features.folder / FOLDER, {"old": None if old is None else _digest(old.state_dict())})
+    training.checkpoint(features.folder / FOLDER, {"old": None if old is None else tensors_digest(old.state_dict())})
     training.run(progress)
     found = training.finish()
     info = _info(extend, attributes, found, training, features, labels)
@@ -167,7 +167,7 @@ class AdpTraining:
         self.train, self.held = sides
         self.history: list[list[float]] = []
         self.epoch = self.step = self.best_epoch = 0
-        self.seconds, self.resumed = 0.0, 0
+        self.seconds = 0.0
         self.way: list[float] = []
         self._path: Path | None = None
         self._key, self._trunk = "", False
@@ -195,7 +195,7 @@ class AdpTraining:
         facts = {
             "settings": asdict(self.settings),
             "attributes": self.attributes,
-            "labels": _digest(self.labels),
+            "labels": tensors_digest(self.labels),
             "images": [[e.image_id, e.file, e.shard, e.offset, e.rows] for e in self.entries],
             **more,
         }
@@ -232,7 +232,6 @@ class AdpTraining:
                 truth = self.labels[a][self._row[ids]]
                 found[a] = figures(logits[a], truth, level, ids, self.predictor.knots, self.weights[a])
                 self.predictor.temperature[a].copy_(fit_temperature(logits[a], truth, level, self.predictor.knots, self.weights[a]))
-            self.seconds += time.monotonic() - self._started
             return found
 
     # -- one epoch --------------------------------------------------------------------------------------------------------------------
@@ -328,6 +327,7 @@ class AdpTraining:
     # -- checkpoints ------------------------------------------------------------------------------------------------------------------
 
     def _save(self) -> None:
+        self.seconds, self._started = self.seconds + time.monotonic() - self._started, time.monotonic()
         if self._path is None:
             return
         tensors = {f"best.{k}": v for k, v in self._best.items()}
@@ -336,8 +336,8 @@ class AdpTraining:
             tensors["generator"] = self._generator.get_state()
             for index, slot in self._optimizer.state_dict()["state"].items():
                 tensors |= {f"optimizer.{index}.{k}": torch.as_tensor(v) for k, v in slot.items()}
-        now = self.seconds + time.monotonic() - self._started
-        facts = {"epoch": self.epoch, "step": self.step, "best_epoch": self.best_epoch, "history": self.history, "seconds": now}
+        facts = {"epoch": self.epoch, "step": self.step, "best_epoch": self.best_epoch, "history": self.history}
+        facts["seconds"] = self.seconds
         write_safetensors(self._path, tensors, {"key": self._key, "state": json.dumps(facts)})
         others = sorted((p for p in self._path.parent.glob("adp-*.safetensors") if p != self._path), key=lambda p: p.stat().st_mtime)
         for old in others[: max(0, len(others) - KEPT + 1)]:
@@ -360,7 +360,7 @@ class AdpTraining:
 
         self._best = part("best.")
         self.epoch, self.step, self.best_epoch = int(facts["epoch"]), int(facts["step"]), int(facts["best_epoch"])
-        self.history, self.seconds, self.resumed = facts["history"], float(facts["seconds"]), int(facts["epoch"])
+        self.history, self.seconds = facts["history"], float(facts["seconds"])
         if "generator" not in tensors:
             return  # it had ended
         self.predictor.load_state_dict(part("module."))
@@ -389,7 +389,10 @@ def _touched(level: Tensor, knots: Tensor) -> Tensor:
 def _check_names(attributes: Mapping[str, Sequence[str]]) -> None:
     for attribute in attributes:
         if "." in attribute or hasattr(nn.ParameterDict(), attribute):
-            raise ValueError(f"an attribute cannot be called '{attribute}' in an ADP file: give it another name, without dots.")
+            raise ValueError(
+                f"an attribute cannot be called '{attribute}' in an ADP file (no dots, and no word that PyTorch uses for a network's own "
+                "parts): give it another name."
+            )
 
 
 def _kept_of(
@@ -414,7 +417,8 @@ def _kept_of(
     return None if len(replaced) == len(p.attributes) else without(p, replaced)
 
 
-def _digest(tensors: Mapping[str, Tensor]) -> str:
+def tensors_digest(tensors: Mapping[str, Tensor]) -> str:
+    """A hash of names, shapes and values."""
     digest = hashlib.sha256()
     for name, value in tensors.items():
         digest.update(f"{name} {tuple(value.shape)}".encode())

@@ -5,7 +5,10 @@ from __future__ import annotations
 import importlib
 from typing import Any
 
-MODULES = ("unconditional", "text_model", "adp", "target", "guidance", "classifier", "histogram", "recording", "label_sources", "labels")
+MODULES = (
+    "unconditional", "text_model", "adp", "target", "guidance", "classifier", "histogram", "recording", "label_sources", "labels",
+    "training", "calibrate",
+)  # fmt: skip
 """Files of this folder that hold nodes, in menu order; each ends with a list NODES. A new file is added here."""
 
 
