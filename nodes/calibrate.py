@@ -5,7 +5,6 @@ from __future__ import annotations
 import re
 from typing import Any
 
-import comfy.samplers
 import torch
 from comfy_api.latest import io
 
@@ -13,6 +12,7 @@ from ..charts.adp import TrialRow, trials_chart
 from ..host.calibrate import PLACE, calibrate_adp, candidates_of, log_path
 from ..host.sampling import SamplerSettings
 from ..methods.trials import Calibrated
+from .sampler_inputs import sampler_inputs
 from .sockets import TRAINING, Adp, Classifier, Features, Labels, schema
 from .training import as_image, shown
 
@@ -54,12 +54,7 @@ class CalibrateADP(io.ComfyNode):
                     control_after_generate=False,
                     tooltip="Seed of the first batch of every trial; each further batch counts one up.",
                 ),
-                io.Int.Input("steps", default=20, min=1, max=10000, tooltip="Number of sampling steps."),
-                io.Float.Input(
-                    "cfg", default=7.5, min=0.0, max=100.0, step=0.1, round=0.01, tooltip="Classifier-free guidance scale; 1 = off."
-                ),
-                io.Combo.Input("sampler_name", options=comfy.samplers.KSampler.SAMPLERS, tooltip="The host's sampler, such as euler."),
-                io.Combo.Input("scheduler", options=comfy.samplers.KSampler.SCHEDULERS, tooltip="The host's schedule of noise levels."),
+                *sampler_inputs(cfg=7.5),
                 io.String.Input(
                     "attribute",
                     default="",

@@ -5,12 +5,12 @@ from __future__ import annotations
 import json
 from typing import Any
 
-import comfy.samplers
 from comfy_api.latest import io
 
 from ..host.guidance import apply_guidance, window_sigmas
 from ..host.sampling import SamplerSettings, guided_ksample
 from ..methods.guidance import DIRECTIONS, MODES, ROW_CHOICES, GuidanceSettings
+from .sampler_inputs import denoise_input, sampler_inputs
 from .sockets import GUIDANCE, Adp, Classifier, Target, schema
 
 ASSIGN = ("auto", "reading", "seeded")
@@ -157,16 +157,11 @@ class DistributionGuidanceKSampler(io.ComfyNode):
                     control_after_generate=True,
                     tooltip="Seed of the noise, and of the remainder of the quotas.",
                 ),
-                io.Int.Input("steps", default=20, min=1, max=10000, tooltip="Number of sampling steps."),
-                io.Float.Input(
-                    "cfg", default=8.0, min=0.0, max=100.0, step=0.1, round=0.01, tooltip="Classifier-free guidance scale; 1 = off."
-                ),
-                io.Combo.Input("sampler_name", options=comfy.samplers.KSampler.SAMPLERS, tooltip="The host's sampler."),
-                io.Combo.Input("scheduler", options=comfy.samplers.KSampler.SCHEDULERS, tooltip="The host's schedule of noise levels."),
+                *sampler_inputs(),
                 io.Conditioning.Input("positive", tooltip="What to draw."),
                 io.Conditioning.Input("negative", tooltip="What to avoid; the same as positive for an unconditional model."),
                 io.Latent.Input("latent_image", tooltip="Latent to start from; its batch is the batch that follows the target."),
-                io.Float.Input("denoise", default=1.0, min=0.0, max=1.0, step=0.01, tooltip="Share of the noise to start from; 1 = all."),
+                denoise_input(),
                 *_guidance_inputs(),
                 io.Int.Input(
                     "repair",

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from typing import Any
 
-import comfy.samplers
 from comfy_api.latest import io, ui
 
 from ..host.feature_sets import PLACE, set_fingerprint, set_folder, set_names
@@ -13,6 +12,7 @@ from ..host.record_samples import GivenConditions, PromptConditions, record_samp
 from ..host.sampling import SamplerSettings
 from ..methods.feature_set import open_feature_set
 from ..methods.recording import RecordingSettings, parse_levels
+from .sampler_inputs import denoise_input, sampler_inputs
 from .sockets import TRAINING, Features, schema
 
 LEVELS = "-5, -4, -3, -2, -1, 0, 1, 2, 3, 4, 5"
@@ -96,19 +96,8 @@ class RecordFeatures(io.ComfyNode):
                     control_after_generate=False,
                     tooltip="Seed of the first batch; each further batch counts one up.",
                 ),
-                io.Int.Input("steps", default=50, min=1, max=10000, tooltip="Number of sampling steps, each of them a noise level."),
-                io.Float.Input(
-                    "cfg",
-                    default=7.5,
-                    min=0.0,
-                    max=100.0,
-                    step=0.1,
-                    round=0.01,
-                    tooltip="Classifier-free guidance scale; 1 = off. As the images will be made later.",
-                ),
-                io.Combo.Input("sampler_name", options=comfy.samplers.KSampler.SAMPLERS, tooltip="The host's sampler, such as euler."),
-                io.Combo.Input("scheduler", options=comfy.samplers.KSampler.SCHEDULERS, tooltip="The host's schedule of noise levels."),
-                io.Float.Input("denoise", default=1.0, min=0.0, max=1.0, step=0.01, tooltip="Share of the noise to start from; 1 = all."),
+                *sampler_inputs(steps=50, cfg=7.5),
+                denoise_input(),
                 io.Int.Input(
                     "every",
                     default=1,
