@@ -30,9 +30,9 @@ from .schedule import alphas_cumprod, velocity
 
 SAMPLES = 2048
 FIRST_SEED, TRIAL_SEED = 50_000_000, 60_000_000
-TRIAL_IMAGES, COMPARED_IMAGES = 192, 64
+TRIAL_IMAGES, COMPARED_IMAGES = 192, 48
 """Images of a trial of the learned moves, and of the many trials that compare directions."""
-DIRECTION_IMAGES = 768
+DIRECTION_IMAGES = 512
 SITE = ("output.1", 96)
 """Where the learned moves act: the end of the 4x4 level. Of the middle block and this, on a model in training, equally long fits for
 eyeglasses gave 90% and 100% of images as assigned."""
