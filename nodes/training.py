@@ -59,8 +59,8 @@ class TrainADP(io.ComfyNode):
                     "kind",
                     options=list(KINDS),
                     default=KINDS[0],
-                    tooltip="'mlp': one small network for all noise levels. 'linear': an affine map per noise level, as in the paper; "
-                    "it may do as well, and is larger for wide models.",
+                    tooltip="'mlp': one small network for all noise levels. 'linear': an affine map per noise level, as in the paper, "
+                    "which may read as well or better.",
                 ),
                 io.Int.Input(
                     "epochs",
