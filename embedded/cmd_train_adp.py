@@ -27,7 +27,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--base-model", default="equipoise-portraits", help="name of the diffusion model, where the feature set has none")
     parser.add_argument("--seed", type=int, default=0, help="which images are held out, and the order of the others")
     parser.add_argument("--calibrate", type=Path, metavar="MODEL", help="find moves too, by trials on this diffusion model of the test bed")
-    parser.add_argument("--trial-images", type=int, default=96, help="images of a trial of the calibration; there are about 25 trials")
+    parser.add_argument("--trial-images", type=int, default=96, help="images of a trial of the calibration; there are up to 31 trials")
 
 
 def run(args: argparse.Namespace) -> int:

@@ -131,12 +131,15 @@ def _class_gains(
     return chosen, tried
 
 
-def calibrate_direction(move: Move, trial: Trial, say: Say | None = None) -> tuple[Move, TrialResult, dict[str, list[float]]]:
+def calibrate_direction(
+    move: Move, trial: Trial, say: Say | None = None, sizes: Sequence[float] = SIZES, enough: float | None = None
+) -> tuple[Move, TrialResult, dict[str, list[float]]]:
     """Choose signed sizes by bands of noise levels for a direction that was read off features.
 
     First the size in the middle band (the smallest within a percentage point of the best mean hits), then the high-noise band with either
-    sign, then the low-noise band; a band is used only where it adds more than a percentage point. Returns the move, its last trial, and
-    all that was tried ("high/middle/low" -> hits and drift).
+    sign, then the low-noise band; a band is used only where it adds more than a percentage point. ``sizes``: of the middle band, ascending.
+    ``enough``: mean hits at which nothing more is tried; larger sizes then are not tried either where hits have fallen by 5 points. Returns
+    the move, its last trial, and all that was tried ("high/middle/low" -> hits and drift).
     """
     say = say or (lambda text: None)
     tried: dict[str, list[float]] = {}
@@ -151,15 +154,22 @@ def calibrate_direction(move: Move, trial: Trial, say: Say | None = None) -> tup
     def score(result: TrialResult) -> float:
         return float(result.hits.mean())
 
-    results = {s: run((0.0, s, 0.0)) for s in SIZES}
-    top = max(score(r) for r in results.values())
-    middle = next(s for s in SIZES if score(results[s]) >= top - 0.01)
-    best, sizes = results[middle], (0.0, middle, 0.0)
+    results: dict[float, TrialResult] = {}
+    top = 0.0
+    for size in sizes:
+        results[size] = run((0.0, size, 0.0))
+        top = max(top, score(results[size]))
+        if enough is not None and (top >= enough or score(results[size]) < top - 0.05):
+            break
+    middle = next(s for s, r in results.items() if score(r) >= top - 0.01)
+    best, chosen = results[middle], (0.0, middle, 0.0)
     for place, factors in ((0, (-1.0, 0.5, 1.0)), (2, (1.0,))):
-        before = sizes
+        before = chosen
         for factor in factors:
+            if enough is not None and score(best) >= enough:
+                break
             candidate = tuple(factor * middle if i == place else s for i, s in enumerate(before))
             result = run(candidate)
             if score(result) > score(best) + 0.01:
-                best, sizes = result, candidate
-    return with_bands(move, sizes), best, tried
+                best, chosen = result, candidate
+    return with_bands(move, chosen), best, tried

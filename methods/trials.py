@@ -33,7 +33,9 @@ STAGE = "compare_directions"
 RISE = 0.03
 """What may be added to the unsure share of plain images, and to the drift of the calibrated size, before quality is said to fall."""
 STRENGTHS = (1.25, 1.6, 2.0)
-TRIALS_EACH, TRIALS_LEARNED = 7, 24
+MIDDLE_SIZES, ENOUGH = (0.15, 0.4, 0.8, 1.6, 3.2), 0.985
+"""Sizes in the middle band, in norms of h (what a model needs differs by more than ten times), and hits that leave nothing to look for."""
+TRIALS_EACH, TRIALS_LEARNED = 9, 24
 """Trials of one direction, as calibrate_direction and, for a learned move, calibrate make them at most."""
 
 
@@ -143,7 +145,7 @@ class Bench:
             if move.source == LEARNED:
                 made, _ = calibrate(move, trial, say=self._say)
             else:
-                made, _, _ = calibrate_direction(move, trial, self._say)
+                made, _, _ = calibrate_direction(move, trial, self._say, MIDDLE_SIZES, ENOUGH)
             done[made.source] = made, self.record(attribute, made)
         plain = self.plain()["unsure"][attribute]
 

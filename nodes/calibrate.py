@@ -43,7 +43,7 @@ class CalibrateADP(io.ComfyNode):
                     default=48,
                     min=4,
                     max=4096,
-                    tooltip="Images per trial, rounded up to whole batches. There are up to 25 trials per attribute. With 48 a share is "
+                    tooltip="Images per trial, rounded up to whole batches. There are up to 31 trials per attribute. With 48 a share is "
                     "known to about 7 points.",
                 ),
                 io.Int.Input(

@@ -73,7 +73,7 @@ def bench(world: World, log: Path | None = None, adp: AdpFile | None = None, **s
 
 def reach(source: str, sizes: list[float], strength: float) -> float:
     """The sum needs less than the others; high noise works backwards."""
-    need = {"mean-difference": 0.8, "linear-discriminant": 2.0, "sum": 0.4}[source]
+    need = {"mean-difference": 0.8, "linear-discriminant": 8.0, "sum": 0.4}[source]
     return min(1.0, 0.5 + 0.45 * min(1.0, sizes[1] * strength / need) - 0.2 * (sizes[0] > 0) + 0.05 * (sizes[0] < 0))
 
 
@@ -94,6 +94,16 @@ def test_the_direction_that_hits_most_is_used_and_the_others_are_kept(tmp_path: 
     save_adp(made, tmp_path / "a.safetensors")
     back = load_adp(tmp_path / "a.safetensors")
     assert set(back.alternatives["hair"]) == set(made.alternatives["hair"]) and back.info["calibration"] == made.info["calibration"]
+
+
+def test_nothing_more_is_tried_where_all_hit_or_hits_fall() -> None:
+    world = World(lambda *a: 1.0)
+    bench(world).calibrate("hair", [move("sum")])
+    assert [sizes for _, sizes, strength in world.calls if strength == 1] == [[0.0, 0.15, 0.0]]
+    world = World(lambda source, sizes, strength: 0.9 - 0.5 * max(0.0, sizes[1] - 0.4))
+    done = bench(world).calibrate("hair", [move("sum")])
+    middle = [sizes[1] for _, sizes, strength in world.calls if strength == 1 and sizes[0] == sizes[2] == 0]
+    assert middle == [0.15, 0.4, 0.8] and band_sizes(done.file.moves["hair"]) == [0.0, 0.15, 0.0], "the smallest that does as well"
 
 
 def test_a_direction_that_makes_images_doubtful_gives_way() -> None:
