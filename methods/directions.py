@@ -9,6 +9,9 @@ from ..models.adp import GRID, MIDDLE, Move
 
 MEAN, DISCRIMINANT, SUM = "mean-difference", "linear-discriminant", "sum"
 KINDS = (MEAN, DISCRIMINANT, SUM)
+"""Directions that labelled features give."""
+CONTRAST = "prompt-contrast"
+"""The direction that pairs of prompts give, without images or labels."""
 
 
 def class_means(x: Tensor, labels: Tensor, classes: int) -> Tensor:

@@ -300,7 +300,8 @@ def _missing(folder: Path, shard: str) -> str:
 
 def _mend(folder: Path) -> None:
     """Remove what a killed run left: files that were never renamed, and a torn last line of the index."""
-    for partial in [*folder.glob(".*.partial"), *(folder / IMAGES).rglob(".*.partial")]:
+    # ".tmp*": safetensors itself writes under such a name, and renames it to ours.
+    for partial in [*folder.glob(".*.partial"), *folder.glob(".tmp*"), *(folder / IMAGES).rglob(".*.partial")]:
         partial.unlink(missing_ok=True)
     path = folder / INDEX
     if not path.is_file():

@@ -16,7 +16,7 @@ from torch import Tensor
 
 from ..models.adp import GRID, MIDDLE, AdpFile, AttributePredictor, Move, at_level, average, log_snr, pool
 from .allocation import least_change_assignment, quotas, seeded_assignment
-from .directions import KINDS
+from .directions import CONTRAST, KINDS
 from .losses import SOFT_LOSSES, soft_loss_gradient
 from .rows import Rows, read_rows
 from .targets import TargetDistribution
@@ -27,8 +27,10 @@ QUOTA = "quota"
 MODES = (QUOTA, *SOFT_LOSSES)
 COND, COND_AND_UNCOND = "cond", "cond+uncond"
 ROW_CHOICES = (COND, COND_AND_UNCOND)
-CALIBRATED, LEARNED, GRADIENT = "calibrated", "learned", "adp-gradient"
-DIRECTIONS = (CALIBRATED, LEARNED, *KINDS, GRADIENT)
+CALIBRATED, LEARNED, LEARNED_PROMPTS, GRADIENT = "calibrated", "learned", "learned-prompts", "adp-gradient"
+FITTED = (LEARNED, LEARNED_PROMPTS)
+"""Moves that were fitted through the decoder: their lengths come out of the fit, and calibration only multiplies them."""
+DIRECTIONS = (CALIBRATED, *FITTED, *KINDS, CONTRAST, GRADIENT)
 SOFT_TEMPERATURE = 8.0
 """Temperature of the soft batch mean in the paper's losses."""
 

@@ -25,7 +25,7 @@ from .calibration import BANDS, Say, Trial, TrialResult, calibrate, calibrate_di
 from .direction_rows import chosen_images, direction_levels, rows_at
 from .directions import KINDS, direction_move
 from .feature_set import FeatureSet
-from .guidance import LEARNED, GuidanceSettings
+from .guidance import FITTED, GuidanceSettings
 from .labels import UNSURE_BELOW, LabelSet, for_entries
 from .targets import make_target
 
@@ -142,7 +142,7 @@ class Bench:
         done: dict[str, tuple[Move, dict[str, Any]]] = {}
         for move in candidates:
             trial = self.trial(attribute)
-            if move.source == LEARNED:
+            if move.source in FITTED:
                 made, _ = calibrate(move, trial, say=self._say)
             else:
                 made, _, _ = calibrate_direction(move, trial, self._say, MIDDLE_SIZES, ENOUGH)
@@ -251,7 +251,7 @@ def band_sizes(move: Move) -> list[float]:
 
 def trials_needed(moves: Mapping[str, Sequence[Move]]) -> int:
     """How many trials a calibration of these candidates has at most, the plain images included."""
-    each = {a: sum(TRIALS_LEARNED if m.source == LEARNED else TRIALS_EACH for m in ms) for a, ms in moves.items()}
+    each = {a: sum(TRIALS_LEARNED if m.source in FITTED else TRIALS_EACH for m in ms) for a, ms in moves.items()}
     return 1 + sum(n + len(STRENGTHS) for n in each.values())
 
 

@@ -57,7 +57,8 @@ def _guidance_inputs() -> list[Any]:
             options=list(DIRECTIONS),
             default=DIRECTIONS[0],
             tooltip="'calibrated': those of the ADP file that hit most when it was calibrated. Others by name, where the file holds them: "
-            "'learned' (fitted by what they do), 'mean-difference', 'linear-discriminant' and their 'sum' (read off features). "
+            "'learned' and 'learned-prompts' (fitted by what they do), 'mean-difference', 'linear-discriminant' and their 'sum' (read off "
+            "labelled features), 'prompt-contrast' (read off pairs of prompts). "
             "'adp-gradient': the predictor's own gradient, which needs no calibration, and may change the reading more than the image.",
         ),
         io.Combo.Input(

@@ -83,7 +83,8 @@ def kill_in(monkeypatch: pytest.MonkeyPatch, function: str, at: int, folder: Pat
 def test_killed_before_a_file_gets_its_name(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, at: int, images: int) -> None:
     """The first rename is of set.json, the others of the two shards."""
     kill_in(monkeypatch, "replace", at, tmp_path)
-    (tmp_path / ".shard-000009.safetensors.123.partial").write_bytes(b"what a SIGKILL leaves")
+    for name in (".shard-000009.safetensors.123.partial", ".tmp88AdXk"):
+        (tmp_path / name).write_bytes(b"what a SIGKILL leaves")
     writer = FeatureSetWriter(tmp_path, SETTINGS)
     assert len(writer.entries) == images
     while len(writer.entries) < 9:
