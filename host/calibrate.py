@@ -27,7 +27,7 @@ from ..models.adp import AdpFile, Move, log_snr
 from .classifier import HostClassifier, classifier_fingerprint
 from .guidance import apply_guidance
 from .record_images import OncePerLevel, level_sigmas
-from .record_samples import fitting_latent
+from .record_samples import GivenConditions, PromptConditions, fitting_latent
 from .recording import apply_recording, conditioning_facts, weights_mark
 from .sampling import SamplerSettings
 from .sites import check_fit
@@ -96,11 +96,13 @@ def calibrate_adp(
     vae: Any = None,
     classifier: HostClassifier | None = None,
     features: str = "",
+    prompts: PromptConditions | None = None,
 ) -> list[Calibrated]:
     """Calibrate attribute after attribute; the last result's file has them all. Trials that ``name`` has done already are not repeated.
 
-    ``images``: per trial, rounded up to whole batches of the latent. Raises ValueError where the ADP does not fit the model, the classifier
-    does not know an attribute, or the images cannot hold two of every class; the host's exception where the user interrupts.
+    ``images``: per trial, rounded up to whole batches of the latent. ``prompts``: drawn in turn, batch by batch, in place of ``positive``
+    and ``negative``, which still say what the ADP reads finished images under. Raises ValueError where the ADP does not fit the model, the
+    classifier does not know an attribute, or the images cannot hold two of every class; the host's exception where the user interrupts.
     """
     check_fit(model, adp)
     most = max(len(adp.attributes[a]) for a in moves)
@@ -110,7 +112,8 @@ def calibrate_adp(
         raise ValueError("a classifier sees decoded images: connect a VAE, or disconnect the classifier to let the ADP itself judge.")
     trials = trials_needed(moves)
     batches = -(-images // fitting_latent(model, latent).shape[0])
-    host = _HostTrials(model, positive, negative, latent, sampler, batches, trials)
+    conditions = prompts or GivenConditions(model, positive, negative)
+    host = _HostTrials(model, conditions, latent, sampler, batches, trials)
     if classifier is None:
         host.judge, judge = _self_judge(model, adp, positive), "the ADP, on finished images"
     else:
@@ -125,6 +128,7 @@ def calibrate_adp(
         "model": weights_mark(model),
         "positive": conditioning_facts(positive),
         "negative": conditioning_facts(negative),
+        **({"prompts": prompts.facts} if prompts else {}),
         "predictor": tensors_digest(adp.predictor.state_dict()),
         "classifier": None if classifier is None else classifier_fingerprint(classifier.name),
     }
@@ -145,9 +149,15 @@ class _HostTrials:
     """Sampling of whole trials, with progress over all of them, previews and interruption."""
 
     def __init__(
-        self, model: Any, positive: Any, negative: Any, latent: dict[str, Any], sampler: SamplerSettings, batches: int, trials: int
+        self,
+        model: Any,
+        conditions: PromptConditions | GivenConditions,
+        latent: dict[str, Any],
+        sampler: SamplerSettings,
+        batches: int,
+        trials: int,
     ) -> None:
-        self.model, self.positive, self.negative, self.latent = model, positive, negative, latent
+        self.model, self.conditions, self.latent = model, conditions, latent
         self.sampler, self.batches = sampler, batches
         self.start = fitting_latent(model, latent)
         self.judge: Judge = lambda samples: {}
@@ -180,6 +190,7 @@ class _HostTrials:
     def _batch(self, model: Any, batch: int) -> Tensor:
         s = self.sampler
         seed = (s.seed + batch) & 0xFFFFFFFFFFFFFFFF
+        positive, negative, _ = self.conditions.at(batch)
         noise = comfy.sample.prepare_noise(self.start, seed, self.latent.get("batch_index"))
         begun = self._done
 
@@ -195,8 +206,8 @@ class _HostTrials:
             s.cfg,
             s.sampler_name,
             s.scheduler,
-            self.positive,
-            self.negative,
+            positive,
+            negative,
             self.start,
             denoise=s.denoise,
             noise_mask=self.latent.get("noise_mask"),
