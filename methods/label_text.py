@@ -34,7 +34,7 @@ def parse_classes(text: str) -> ClassSpec:
         attribute = attribute.strip()
         if not colon or not attribute:
             raise ValueError(f"'{line}' names no attribute and classes: write ATTRIBUTE: CLASS, CLASS, for instance eyeglasses: yes, no.")
-        _check_name(attribute, "attribute")
+        check_name(attribute, "attribute")
         if attribute in found:
             raise ValueError(f"the attribute '{attribute}' is given twice: put all its classes on one line.")
         found[attribute] = _classes(attribute, rest)
@@ -47,7 +47,7 @@ def _classes(attribute: str, text: str) -> dict[str, tuple[str, ...]]:
     classes: dict[str, tuple[str, ...]] = {}
     for part in _split(text, ","):
         name, equals, members = _cut(part)
-        _check_name(name, f"class of '{attribute}'")
+        check_name(name, f"class of '{attribute}'")
         if name in classes:
             raise ValueError(f"the class '{name}' of '{attribute}' is given twice: join its members with a bar, {name}=a|b.")
         classes[name] = tuple(dict.fromkeys(_bare(m) for m in _split(members, "|"))) if equals else (name,)
@@ -79,7 +79,8 @@ def _bare(name: str) -> str:
     return name[1:-1].strip() if len(name) > 1 and name[0] == name[-1] == '"' else name
 
 
-def _check_name(name: str, what: str) -> None:
+def check_name(name: str, what: str) -> None:
+    """Raise ValueError for the name of an attribute or class that targets and label files could not tell from their own signs."""
     bad = [c for c in _RESERVED if c in name]
     if bad or not name or name == REST:
         why = f"holds '{bad[0]}', which has a meaning of its own in targets and label files" if bad else "is no name"
