@@ -43,6 +43,19 @@ def site_channels(model: Any) -> dict[str, int]:
     return widths
 
 
+def lowest_level_site(model: Any) -> str:
+    """The end of the level with the smallest maps, where learned moves act by default: the output of its last up block.
+
+    Raises ValueError where the model is no U-Net with a middle block.
+    """
+    widths = site_channels(model)
+    network = model.model.diffusion_model
+    config = getattr(network, "config", None)  # of our own U-Net; the host's keeps its block counts per level
+    blocks = config.num_res_blocks if hasattr(config, "num_res_blocks") else network.num_res_blocks[-1]
+    site = f"output.{blocks}"
+    return site if site in widths else MIDDLE
+
+
 def check_fit(model: Any, adp: AdpFile) -> None:
     """Raise ValueError, in a sentence, where an ADP was not made for a MODEL."""
     found = base_model(model)

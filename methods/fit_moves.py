@@ -3,9 +3,10 @@
 Two things are asked of the vectors V of a level t at the same time, the network running with h + |h| sum_k p_k V[t, c, k], p being the
 ADP's reading of h. Images of class c, noised, are to be denoised as well as possible (the conditional score of c written as an edit of h:
 textual inversion, Gal et al. 2023, in h-space). And images of any class are to be predicted as clean images that the labeller calls c.
-The from-to form is that of the gradient of a softmax classifier, w_c - sum_k p_k w_k. Directions and signs at every noise level come out
-of the fit; nothing is assumed of them. Gradients run through the decoder half of the U-Net only, and never in sampling, which just adds
-the vectors.
+The from-to form is that of the gradient of a softmax classifier, w_c - sum_k p_k w_k. Where no predictor reads the attribute, there is one
+vector per class, V[t, c]; where no labeller judges it, denoising alone is asked for. Directions and signs at every noise level come out of
+the fit; nothing is assumed of them. Gradients run through the decoder half of the U-Net only, and never in sampling, which just adds the
+vectors.
 """
 
 from __future__ import annotations
@@ -16,11 +17,12 @@ from typing import Any
 
 import torch
 import torch.nn.functional as F
-from torch import Tensor, nn
+from torch import Tensor
 
 from ..models.adp import GRID, MIDDLE, AttributePredictor, Move, at_level, log_snr, pool
+from .fit_state import Checkpoint, FitState, run_fit
 from .guidance import move_vector
-from .training import Progress, warmup_cosine
+from .training import Progress
 
 
 @dataclass(frozen=True)
@@ -29,7 +31,8 @@ class Diffusion:
 
     ``output(x, t, transformer_options)``: the network's output for latents [B, C, H, W] at one timestep; ``wanted(clean, noise, t)``: the
     output of a perfect network; ``clean(x, output, t)``: the clean latents that an output stands for; ``logits(clean)``: the labeller's
-    logits of them, attribute -> [B, K].
+    logits of them, attribute -> [B, K]. ``judged``: attributes that the labeller knows; None means all. ``scale``: of the loss while
+    gradients are taken, for networks in half precision. Latents have unit variance at every timestep (variance-preserving form).
     """
 
     output: Callable[[Tensor, int, dict[str, Any]], Tensor]
@@ -37,6 +40,18 @@ class Diffusion:
     clean: Callable[[Tensor, Tensor, int], Tensor]
     logits: Callable[[Tensor], dict[str, Tensor]]
     alphas_cumprod: Tensor
+    judged: tuple[str, ...] | None = None
+    scale: float = 1.0
+    device: torch.device = torch.device("cpu")
+
+    @property
+    def levels(self) -> Tensor:
+        """log-SNR of every timestep."""
+        return log_snr(((1 - self.alphas_cumprod) / self.alphas_cumprod).sqrt())
+
+    def noised(self, clean: Tensor, noise: Tensor, t: int) -> Tensor:
+        """Latents at a timestep."""
+        return self.alphas_cumprod[t].sqrt() * clean + (1 - self.alphas_cumprod[t]).sqrt() * noise
 
 
 @dataclass(frozen=True)
@@ -66,72 +81,90 @@ def fit_moves(
     model: Diffusion,
     clean: Tensor,
     labels: Mapping[str, Tensor],
-    predictor: AttributePredictor,
+    predictor: AttributePredictor | None,
     sites: Mapping[str, tuple[str, int]],
     settings: FitSettings | None = None,
     conditioning: Tensor | None = None,
     progress: Progress | None = None,
+    checkpoint: Checkpoint | None = None,
+    state: FitState | None = None,
 ) -> dict[str, Move]:
     """Fit moves of several attributes at once, every row under a random subset of them, so that they compose.
 
     clean [N, C, H, W]: images of the model itself in latent space; labels: attribute -> class probabilities [N, K]; sites: attribute ->
-    (site, channels there). ``conditioning`` [N] goes to ``transformer_options["y"]`` where the model has one. Returns moves with their
-    fitted sizes.
+    (site, channels there). ``conditioning`` [N] goes to ``transformer_options["y"]`` where the model has one. An attribute that the
+    predictor does not read gets one vector per class, and is assigned seeded. ``state``: of :func:`fit_state`, where the caller wants its
+    curve or resumes it. Returns moves with their fitted sizes.
     """
     s = settings or FitSettings()
-    generator = torch.Generator().manual_seed(s.seed)
-    knots, names = move_knots(), list(sites)
+    names = list(sites)
     hard = {a: labels[a].argmax(-1) for a in names}
     classes = {a: labels[a].shape[1] for a in names}
-    vectors = {a: nn.Parameter(torch.zeros(len(knots), classes[a], classes[a], sites[a][1], GRID, GRID)) for a in names}
-    unit = {a: torch.ones(len(knots), classes[a]) for a in names}
-    optimizer = torch.optim.Adam(vectors.values(), lr=s.lr, betas=(0.9, 0.99))
-    level_of = log_snr(((1 - model.alphas_cumprod) / model.alphas_cumprod).sqrt())
+    state = state or fit_state(classes, predictor, sites, s, model.device)
+    judged = [a for a in names if model.judged is None or a in model.judged]
+    hook = MoveHook(sites, state.vectors, predictor, model.device)
     weights = {a: 1.0 / torch.bincount(hard[a], minlength=classes[a]).clamp(min=1).float()[hard[a]] for a in names}
-    running: list[tuple[float, float]] = []
-    for step in range(s.steps):
-        for group in optimizer.param_groups:
-            group["lr"] = s.lr * warmup_cosine(step, s.steps, 30)
-        t, level = _draw_level(level_of, knots, generator)
+    level_of, generator = model.levels, state.generator
+
+    def step_loss(step: int) -> tuple[Tensor, list[float]]:
+        t, level = draw_level(level_of, hook.knots, generator)
         # Rows balanced over the classes of one attribute in turn: rare classes need as many as common ones.
         balanced = names[step % len(names)]
         index = torch.multinomial(weights[balanced], s.batch, replacement=True, generator=generator)
-        noise = torch.randn(clean[index].shape, generator=generator)
-        x = model.alphas_cumprod[t].sqrt() * clean[index] + (1 - model.alphas_cumprod[t]).sqrt() * noise
+        start = clean[index].float()
+        noise = torch.randn(start.shape, generator=generator).to(model.device)
+        start = start.to(model.device)
+        x = model.noised(start, noise, t)
         # The first half of the rows keeps its class (denoising), the second is sent to a random one (labelling).
-        half = s.batch // 2 if s.label_range[0] <= level <= s.label_range[1] else s.batch
+        half = s.batch // 2 if judged and s.label_range[0] <= level <= s.label_range[1] else s.batch
         wanted_class = {a: hard[a][index].clone() for a in names}
-        for a in names:
+        for a in judged:
             wanted_class[a][half:] = torch.randint(0, classes[a], (s.batch - half,), generator=generator)
         # Always told the balanced attribute: without it the others' vectors would learn what goes along with them in a balanced set.
         include = {a: (torch.rand(s.batch, generator=generator) < (1.0 if a == balanced else 0.4)).float() for a in names}
-        options, lengths = _hooked(sites, knots, vectors, unit, predictor, level, wanted_class, include)
+        options = hook.options(level, wanted_class, include)
         if conditioning is not None:
             options["y"] = conditioning[index]
         output = model.output(x, t, options)
-        error = ((output - model.wanted(clean[index], noise, t))[:half] ** 2).mean()
+        error = ((output - model.wanted(start, noise, t))[:half] ** 2).mean()
         # What a prediction leaves over differs by orders of magnitude between levels; dividing by it lets every level count alike.
         loss = s.denoising * error / error.detach().clamp(min=1e-6)
         label_loss = torch.zeros(())
         if half < s.batch:
             logits = model.logits(model.clean(x[half:], output[half:], t))
             per_row = sum(
-                (F.cross_entropy(logits[a], wanted_class[a][half:], reduction="none") - s.confident).clamp(min=0) * include[a][half:]
-                for a in names
+                (F.cross_entropy(logits[a], hook.wanted[a][half:], reduction="none") - s.confident).clamp(min=0) * hook.include[a][half:]
+                for a in judged
             )
             label_loss = per_row.mean()
-        loss = loss + label_loss + s.shortness * sum(v.mean() for v in lengths)
-        optimizer.zero_grad(set_to_none=True)
-        loss.backward()
-        optimizer.step()
-        running.append((error.item(), label_loss.item()))
-        if progress and (step + 1) % 50 == 0:
-            recent = torch.tensor(running[-50:])
-            progress(step + 1, s.steps, {"denoising": recent[:, 0].mean().item(), "labelling": recent[:, 1].mean().item()})
-    return {a: normalised_move(sites[a][0], knots, vectors[a].detach()) for a in names}
+        loss = loss + label_loss + s.shortness * sum(v.mean() for v in hook.lengths)
+        return loss, [error.item(), label_loss.item() if half < s.batch else float("nan")]
+
+    run_fit(state, step_loss, checkpoint, progress, model.scale)
+    return finished_moves(state, sites)
 
 
-def _draw_level(level_of: Tensor, knots: Tensor, generator: torch.Generator) -> tuple[int, float]:
+def fit_state(
+    classes: Mapping[str, int],
+    predictor: AttributePredictor | None,
+    sites: Mapping[str, tuple[str, int]],
+    settings: FitSettings,
+    device: torch.device,
+    columns: tuple[str, ...] = ("denoising", "labelling"),
+) -> FitState:
+    """A fit that has not begun: [T, K, K, C, 4, 4] for attributes that the predictor reads, [T, K, 1, C, 4, 4] for others."""
+    read = () if predictor is None else predictor.attributes
+    shapes = {a: (len(move_knots()), k, k if a in read else 1, sites[a][1], GRID, GRID) for a, k in classes.items()}
+    return FitState.new(shapes, device, settings.lr, settings.steps, settings.seed, columns)
+
+
+def finished_moves(state: FitState, sites: Mapping[str, tuple[str, int]], source: str = "learned") -> dict[str, Move]:
+    """The moves of a fit, on the CPU."""
+    knots = move_knots()
+    return {a: normalised_move(sites[a][0], knots, v.detach().cpu(), source) for a, v in state.vectors.items()}
+
+
+def draw_level(level_of: Tensor, knots: Tensor, generator: torch.Generator) -> tuple[int, float]:
     """One timestep for the whole call, uniform in log-SNR over the knots and down to pure noise: the hook then works as in sampling."""
     low, high = min(float(knots[0]), float(level_of.min())), float(knots[-1])
     drawn = low + (high - low) * float(torch.rand((), generator=generator))
@@ -139,34 +172,59 @@ def _draw_level(level_of: Tensor, knots: Tensor, generator: torch.Generator) -> 
     return t, float(level_of[t])
 
 
-def _hooked(
-    sites: Mapping[str, tuple[str, int]],
-    knots: Tensor,
-    vectors: Mapping[str, Tensor],
-    unit: Mapping[str, Tensor],
-    predictor: AttributePredictor,
-    level: float,
-    wanted: Mapping[str, Tensor],
-    include: Mapping[str, Tensor],
-) -> tuple[dict[str, Any], list[Tensor]]:
-    """transformer_options with a patch that applies the vectors, and a list that receives the squared lengths of the steps."""
-    reading: dict[str, Tensor] = {}
-    lengths: list[Tensor] = []
+class MoveHook:
+    """Applies vectors in the network while they are fitted. ``lengths``: squared lengths of the steps of the last call, per site [B];
+    ``wanted`` and ``include``: its classes and whether rows are moved, on the device."""
 
-    def hook(h: Tensor, skip: Tensor, options: dict[str, Any]) -> tuple[Tensor, Tensor]:
+    def __init__(
+        self,
+        sites: Mapping[str, tuple[str, int]],
+        vectors: Mapping[str, Tensor],
+        predictor: AttributePredictor | None,
+        device: torch.device,
+    ) -> None:
+        self.sites, self.vectors, self.device = sites, vectors, device
+        self.predictor = predictor_on(predictor, device)
+        self.knots = move_knots()
+        self._moves = {
+            a: Move(sites[a][0], self.knots.to(device), v, torch.ones(v.shape[:2], device=device)) for a, v in vectors.items()
+        }
+        self._read: dict[str, Tensor] = {}
+        self.lengths: list[Tensor] = []
+        self.wanted: dict[str, Tensor] = {}
+        self.include: dict[str, Tensor] = {}
+        self._level = 0.0
+
+    def options(self, level: float, wanted: Mapping[str, Tensor], include: Mapping[str, Tensor]) -> dict[str, Any]:
+        """transformer_options for the next call: attribute -> class int64 [B], attribute -> 0 or 1 [B]."""
+        self._level, self._read, self.lengths = level, {}, []
+        self.wanted = {a: w.to(self.device) for a, w in wanted.items()}
+        self.include = {a: i.to(self.device) for a, i in include.items()}
+        return {"patches": {"output_block_patch": [self.patch]}}
+
+    def patch(self, h: Tensor, skip: Tensor, options: dict[str, Any]) -> tuple[Tensor, Tensor]:
+        """As the host calls it at every output block."""
         site = block_site(options["block"])
-        if site == MIDDLE:
-            logits = predictor(pool(h.detach()), torch.full((h.shape[0],), level))
-            reading.update({a: logits[a].softmax(-1) for a in sites})
-        norm = h.detach().flatten(1).norm(dim=1)[:, None, None, None]
-        for a in sites:
-            if sites[a][0] == site:
-                step = move_vector(Move(site, knots, vectors[a], unit[a]), wanted[a], reading[a], level, h.shape)
-                lengths.append(step.flatten(1).pow(2).sum(1))
-                h = h + norm * step * include[a][:, None, None, None]
-        return h, skip
+        if site == MIDDLE and self.predictor is not None:
+            logits = self.predictor(pool(h.detach()), torch.full((h.shape[0],), self._level, device=self.device))
+            self._read = {a: logits[a].softmax(-1) for a in self.sites if a in logits}
+        dtype = h.dtype
+        norm = h.detach().float().flatten(1).norm(dim=1)[:, None, None, None]
+        for a in self.sites:
+            if self.sites[a][0] == site:
+                step = move_vector(self._moves[a], self.wanted[a], self._read.get(a), self._level, h.shape)
+                self.lengths.append(step.flatten(1).pow(2).sum(1))
+                h = h.float() + norm * step * self.include[a][:, None, None, None]
+        return h.to(dtype), skip
 
-    return {"patches": {"output_block_patch": [hook]}}, lengths
+
+def predictor_on(predictor: AttributePredictor | None, device: torch.device) -> AttributePredictor | None:
+    """A predictor on a device: itself where it is there, else a copy."""
+    if predictor is None or predictor.knots.device == device:
+        return predictor
+    copy = AttributePredictor(predictor.attributes, predictor.channels, predictor.knots.clone(), predictor.kind, predictor.hidden)
+    copy.load_state_dict(predictor.state_dict())
+    return copy.eval().requires_grad_(False).to(device)
 
 
 def block_site(block: tuple[str, int]) -> str:
@@ -175,10 +233,14 @@ def block_site(block: tuple[str, int]) -> str:
 
 
 def normalised_move(site: str, knots: Tensor, vectors: Tensor, source: str = "learned") -> Move:
-    """Vectors [T, K, R, C, 4, 4] -> a move whose longest vector per knot has norm 1; the sizes hold the lengths [T, K]."""
+    """Vectors [T, K, R, C, 4, 4] -> a move whose longest vector per knot has norm 1; the sizes hold the lengths [T, K].
+
+    Without a reading (R = 1) images are assigned seeded.
+    """
     longest = vectors.flatten(3).norm(dim=-1).flatten(1).amax(1).clamp(min=1e-8)
     sizes = longest[:, None].expand(-1, vectors.shape[1]).clone()
-    return Move(site, knots, vectors / longest.view(-1, *[1] * (vectors.ndim - 1)), sizes, source=source)
+    assign = "seeded" if vectors.shape[2] == 1 else "reading"
+    return Move(site, knots, vectors / longest.view(-1, *[1] * (vectors.ndim - 1)), sizes, assign, source)
 
 
 def natural_lengths(move: Move) -> list[float]:
