@@ -9,15 +9,18 @@ from pathlib import Path
 from typing import Any
 
 
-def boot_host() -> Any:
-    """The host's ``nodes`` module. Raises ValueError where COMFYUI_PATH (default ~/ComfyUI) holds no ComfyUI."""
+def boot_host(base: Path | None = None) -> Any:
+    """The host's ``nodes`` module. ``base``: its base directory, for output and models (default: a temporary one).
+
+    Raises ValueError where COMFYUI_PATH (default ~/ComfyUI) holds no ComfyUI.
+    """
     path = Path(os.environ.get("COMFYUI_PATH", "~/ComfyUI")).expanduser()
     if not (path / "main.py").is_file():
         raise ValueError(f"this benchmark runs through ComfyUI, and there is none at '{path}': set COMFYUI_PATH to a checkout.")
     if "comfy" not in sys.modules:
         sys.path.insert(0, str(path))
-        base = tempfile.mkdtemp(prefix="equipoise-bench-")
-        arguments, sys.argv = sys.argv, ["main.py", "--cpu", "--base-directory", base, "--preview-method", "none"]
+        place = base.resolve() if base else tempfile.mkdtemp(prefix="equipoise-bench-")
+        arguments, sys.argv = sys.argv, ["main.py", "--cpu", "--base-directory", str(place), "--preview-method", "none"]
         try:
             import comfy.options
 

@@ -14,7 +14,7 @@ from . import weights
 from .console import progress_bar
 from .training_charts import redraw
 
-ORDER = ("unconditional", "labeller", "judge", "conditional", "adp", "adp-professions", "text")
+ORDER = ("unconditional", "labeller", "judge", "conditional", "adp", "adp-professions", "text", "adp-text")
 DEFAULT_STEPS = {
     "unconditional": 22_500,
     "conditional": 5_000,
@@ -22,7 +22,8 @@ DEFAULT_STEPS = {
     "judge": 11_000,
     "adp": 1_600,
     "adp-professions": 1_600,
-    "text": 12_000,
+    "text": 7_000,
+    "adp-text": 400,
 }
 
 
@@ -46,6 +47,8 @@ def run(args: argparse.Namespace) -> int:
         destination = _train_classifier(args.what, args.folder, out, steps, bar)
     elif args.what == "text":
         destination = _train_text(args.folder, out, steps, args.start or weights.DIFFUSION, bar)
+    elif args.what == "adp-text":
+        destination = _make_text_adp(args.folder, out, steps)
     else:
         destination = _make_adp(args.what == "adp-professions", args.folder, out, steps, bar)
     print(f"wrote {out}")
@@ -118,3 +121,19 @@ def _train_text(folder: Path, out: Path, steps: int, start: Path, bar) -> Path:
     made = {"steps": steps, "batch": 32, "lr": lr, "seed": 0, "pool": POOL, "pool_seed": POOL_SEED, "start_from": start.name}
     export(net, tokens.ids, out, made)
     return weights.TEXT
+
+
+def _make_text_adp(folder: Path, out: Path, steps: int) -> Path:
+    """Through the host's samplers, as the text model itself; the folder is the host's base directory, where every stage is kept."""
+    from ..benchmarks.host_process import boot_host
+    from ..models.files import write_text
+
+    threads = torch.get_num_threads()
+    boot_host(folder)
+    torch.set_num_threads(threads)
+    from ..host.text_adp import make_text_adp
+
+    with torch.inference_mode():  # as the host runs nodes
+        file = make_text_adp(out, steps, lambda text: print(text, flush=True))
+    write_text(folder / "log.json", json.dumps(file.info, indent=1))
+    return weights.ADP_TEXT

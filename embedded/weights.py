@@ -17,6 +17,7 @@ LABELLER = FOLDER / "attribute_classifiers" / "portraits_labeller.safetensors"
 JUDGE = FOLDER / "attribute_classifiers" / "portraits_judge.safetensors"
 ADP = FOLDER / "adp" / "portraits.safetensors"
 ADP_PROFESSIONS = FOLDER / "adp" / "portraits_professions.safetensors"
+ADP_TEXT = FOLDER / "adp" / "portraits_text.safetensors"
 
 
 def diffusion(path: Path = DIFFUSION) -> AdmUNet:
