@@ -1,0 +1,157 @@
+"""A host MODEL as a function that gradients go through, from what is added to h to the prediction.
+
+The host runs nodes in inference mode, and its weights are inference tensors, which no gradient can pass. Only the decoder half of the
+U-Net comes after h, so only its weights are cloned, outside that mode and with LoRA and other patches counted in; the encoder half runs on
+the host's own. The MODEL stays as it was. Everything else (input scaling, timesteps, epsilon, v or x0 prediction) is the host's
+``apply_model``.
+"""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import comfy.conds
+import comfy.ldm.modules.attention
+import comfy.model_management
+import comfy.model_patcher
+import comfy.model_sampling
+import comfy.sampler_helpers
+import comfy.samplers
+import torch
+from torch import Tensor, nn
+
+DECODER = ("diffusion_model.output_blocks.", "diffusion_model.out.", "diffusion_model.id_predictor.")
+HALF_SCALE = 1024.0
+"""Of the loss, where the model computes in fp16: its gradients would else fall below the smallest number."""
+_NARROWS = ("area", "mask", "control", "gligen", "hooks", "timestep_start", "timestep_end", "start_percent", "end_percent")
+
+
+class Differentiable:
+    """``velocity(x, t, options)`` of a loaded MODEL. ``alphas_cumprod`` float32 [T] on the CPU: of the model's own noise levels, by t.
+
+    x [B, C, H, W] float32 is variance preserving: sqrt(a) x0 + sqrt(1 - a) noise, in the model's own latent scale. The result is what a
+    perfect v-predicting network would give, sqrt(a) noise - sqrt(1 - a) x0, whatever the model predicts.
+    """
+
+    def __init__(self, patcher: Any, conditions: Sequence[Mapping[str, Any]]) -> None:
+        self.model, self.conditions = patcher.model, list(conditions)
+        self.device: torch.device = patcher.load_device
+        self._options = comfy.model_patcher.create_model_options_clone(patcher.model_options).get("transformer_options", {})
+        sigmas = patcher.get_model_object("model_sampling").sigmas.detach().float().cpu()
+        with torch.inference_mode(False):
+            self.sigmas = sigmas.clone()
+            self.alphas_cumprod = 1 / (1 + self.sigmas**2)
+            self._call = _Call(self.model)
+            self._weights = {
+                f"network.{name}": value.detach().clone()
+                for name, value in [*self.model.named_parameters(), *self.model.named_buffers()]
+                if name.startswith(DECODER)
+            }
+        self.scale = HALF_SCALE if (self.model.manual_cast_dtype or self.model.get_dtype()) == torch.float16 else 1.0
+
+    def velocity(self, x: Tensor, t: int, options: Mapping[str, Any]) -> Tensor:
+        """``options["patches"]["output_block_patch"]`` run before the MODEL's own; ``options["y"]`` int64 [B]: which of the conditions
+        each row has (absent: the first)."""
+        sigma = self.sigmas[t].to(self.device)
+        rows = options["y"].tolist() if "y" in options else [0] * len(x)
+        given = self._options.get("patches", {})
+        ours = options.get("patches", {}).get("output_block_patch", [])
+        made = {
+            **self._options,
+            "patches": {**given, "output_block_patch": [*ours, *given.get("output_block_patch", [])]},
+            "cond_or_uncond": [0],
+            "sigmas": sigma.expand(len(x)),
+            "sample_sigmas": sigma.expand(1),
+            # On a CPU the host's default attention writes in place, which no gradient passes.
+            "optimized_attention_override": _plain_attention,
+        }
+        root = (1 + sigma**2).sqrt()
+        arguments = {**self._condition(rows), "transformer_options": made}
+        clean = torch.func.functional_call(self._call, self._weights, (x * root, sigma.expand(len(x))), arguments)
+        return (x / root - clean.float()) * (root / sigma)
+
+    def _condition(self, rows: list[int]) -> dict[str, Any]:
+        """Keyword arguments of apply_model for rows with these conditions."""
+        used = sorted(set(rows))
+        if len(used) == 1:
+            return {k: c.process_cond(batch_size=len(rows), area=None).cond for k, c in self.conditions[used[0]].items()}
+        found = {}
+        for key in self.conditions[used[0]]:
+            each = {i: self.conditions[i][key].process_cond(batch_size=1, area=None) for i in used}
+            found[key] = each[rows[0]].concat([each[i] for i in rows[1:]])
+        return found
+
+
+class _Call(nn.Module):
+    """What functional_call needs: a forward."""
+
+    def __init__(self, network: nn.Module) -> None:
+        super().__init__()
+        self.network = network
+
+    def forward(self, x: Tensor, sigma: Tensor, **arguments: Any) -> Tensor:
+        return self.network.apply_model(x, sigma, **arguments)
+
+
+def _plain_attention(_: Any, *args: Any, **kwargs: Any) -> Tensor:
+    return comfy.ldm.modules.attention.attention_pytorch(*args, **kwargs)
+
+
+def resident(patcher: Any) -> Any:
+    """A clone of a patcher that can be held in memory whole: where the host streams weights, one that does not."""
+    dynamic = "disable_dynamic" in inspect.signature(patcher.clone).parameters
+    return patcher.clone(disable_dynamic=True) if dynamic else patcher.clone()
+
+
+def load_whole(patchers: Sequence[Any], memory: float) -> None:
+    """Load all of them at once, patches applied. Raises ValueError where the host keeps a part outside the device's memory."""
+    comfy.model_management.load_models_gpu(list(patchers), memory_required=memory, force_full_load=True)
+    if any(getattr(p.model, "model_lowvram", False) for p in patchers):
+        raise ValueError(
+            "this model is loaded only in part, and learning needs all of its weights in the device's memory: start ComfyUI without "
+            "--novram, or use a smaller model."
+        )
+
+
+def check_sampling(model: Any) -> None:
+    """Raise ValueError for models whose noise is not added to the image (rectified flow)."""
+    sampling = model.get_model_object("model_sampling")
+    if not isinstance(sampling, comfy.model_sampling.EPS) or not hasattr(sampling, "sigmas"):
+        raise ValueError(
+            f"directions can be learned for models that predict noise, velocity or the image, and this one samples as "
+            f"{type(sampling).__mro__[-2].__name__}: use Calibrate ADP's directions from features instead."
+        )
+
+
+def model_conditions(model: Any, conditionings: Sequence[Any], shape: Sequence[int]) -> list[dict[str, Any]]:
+    """CONDITIONINGs as the MODEL's inputs, one dict of the host's COND objects each, without inference tensors.
+
+    shape: of a latent, (C, H, W). Raises ValueError for a CONDITIONING that is no single prompt for the whole image and all steps.
+    """
+    check_sampling(model)
+    device = model.load_device
+    noise = torch.zeros((1, *shape), device=device)
+    found = []
+    for conditioning in conditionings:
+        converted = comfy.sampler_helpers.convert_cond(conditioning)
+        if len(converted) != 1 or any(converted[0].get(key) is not None for key in _NARROWS):
+            raise ValueError(
+                "directions are learned under one prompt for the whole image, and this conditioning is combined, or limited to an area, a "
+                "mask or some steps, or has a ControlNet: connect CLIP Text Encode or Class Label directly."
+            )
+        encoded = comfy.samplers.encode_model_conds(model.model.extra_conds, converted, noise, device, "positive", latent_image=noise)
+        with torch.inference_mode(False):
+            found.append({key: _normal_cond(cond) for key, cond in encoded[0]["model_conds"].items()})
+    return found
+
+
+def _normal_cond(cond: comfy.conds.CONDRegular) -> comfy.conds.CONDRegular:
+    return type(cond)(_normal(cond.cond))
+
+
+def _normal(value: Any) -> Any:
+    if isinstance(value, Tensor):
+        return value.detach().clone()
+    return type(value)(_normal(v) for v in value) if isinstance(value, (list, tuple)) else value
