@@ -10,13 +10,13 @@ import torch
 from torch import Tensor
 
 from ..methods.feature_set import FeatureSet
-from ..methods.guidance import GuidanceRun, GuidanceSettings
+from ..methods.guidance import FITTED, GuidanceRun, GuidanceSettings
 from ..methods.labels import LabelSet
 from ..methods.train_adp import tensors_digest
 from ..methods.training import Progress
 from ..methods.trials import Bench, Calibrated, Seen, TrialLog, directions_of, reading_levels, trials_needed
 from ..models.adm_unet import AdmUNet
-from ..models.adp import AdpFile, log_snr, pool
+from ..models.adp import AdpFile, Move, log_snr, pool
 from .sampling import STEPS, sample
 from .schedule import alphas_cumprod, sigmas
 
@@ -34,8 +34,11 @@ def calibrate_file(
     progress: Progress,
     say: Callable[[str], None] | None = None,
 ) -> list[Calibrated]:
-    """Calibrate the directions of every labelled attribute; the last result's file has them all. ``log``: where trials are written down."""
-    moves = {a: directions_of(features, labels, a) for a in labels.attributes}
+    """Calibrate the moves of every labelled attribute; the last result's file has them all. ``log``: where trials are written down.
+
+    Where the ADP holds moves that were fitted (:mod:`.learn`) these are calibrated; else the directions that the features give.
+    """
+    moves = {a: fitted_moves(adp, a) or directions_of(features, labels, a) for a in labels.attributes}
     images = -(-images // BATCH) * BATCH
     settings = {
         "judge": "the ADP, on finished images",
@@ -53,6 +56,11 @@ def calibrate_file(
         results.append(bench.calibrate(attribute, candidates))
         adp = results[-1].file
     return results
+
+
+def fitted_moves(adp: AdpFile, attribute: str) -> list[Move]:
+    """Moves of an attribute that were fitted through the decoder, as the file holds them."""
+    return [m for source, m in adp.sources().get(attribute, {}).items() if source in FITTED]
 
 
 class _Trials:

@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
 import torch
-from equipoise.embedded import calibrate, weights
+from equipoise.embedded import calibrate, learn, weights
 from equipoise.embedded.cli import main
+from equipoise.embedded.cmd_train_adp import LEARN_STEPS
 from equipoise.methods.feature_set import FeatureSetWriter
 from equipoise.methods.guidance import GuidanceSettings
 from equipoise.methods.targets import make_target
+from equipoise.methods.trials import Calibrated
 from equipoise.models.adm_unet import AdmConfig, AdmUNet
 from equipoise.models.adp import AdpFile, AttributePredictor, Move, load_adp
 from PIL import Image
@@ -61,6 +65,8 @@ def test_an_attribute_is_trained_and_another_added(folder: Path, capsys: pytest.
 def test_bad_words_are_refused(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert train(folder, "hair", "x.safetensors", "--epochs", "0") == 1
     assert "--epochs" in capsys.readouterr().err
+    assert train(folder, "hair", "x.safetensors", "--learn", "9") == 1
+    assert "name it with --calibrate" in capsys.readouterr().err
     assert train(folder, "coat", "x.safetensors", "--kind", "mlp", "--add-to", str(folder / "first.safetensors")) == 1
     assert "of kind 'linear'" in capsys.readouterr().err
     assert not (folder / "x.safetensors").exists() and not (folder / "x.png").exists()
@@ -99,14 +105,41 @@ def test_calibration_reaches_the_file(folder: Path, capsys: pytest.CaptureFixtur
     made: list[tuple[int, Path]] = []
 
     def stand_in(net: object, adp: AdpFile, features: object, labels: object, images: int, log: Path, *more: object) -> list[object]:
-        from equipoise.methods.trials import Calibrated
-
         made.append((images, log))
         move = Move("middle", torch.tensor([0.0]), torch.zeros(1, 2, 1, 3, 4, 4), torch.ones(1, 2))
         return [Calibrated(AdpFile(adp.predictor, {"hair": move}, adp.base_model, adp.info), ["hair: moved"], {}, {})]
 
     monkeypatch.setattr(calibrate, "calibrate_file", stand_in)
-    monkeypatch.setattr(weights, "diffusion", lambda path: None)
-    assert train(folder, "hair", "moved.safetensors", "--calibrate", str(folder / "model.safetensors"), "--trial-images", "32") == 0
-    assert made == [(32, folder / "moved.trials.json")] and "hair: moved" in capsys.readouterr().out
+    monkeypatch.setattr(weights, "diffusion", lambda path: SimpleNamespace(num_classes=4))
+    words = ["--calibrate", str(folder / "model.safetensors"), "--trial-images", "32"]
+    assert train(folder, "hair", "moved.safetensors", *words) == 0
+    said = capsys.readouterr().out
+    assert made == [(32, folder / "moved.trials.json")] and "hair: moved" in said
+    assert "directions read off the features are tried: a class-conditional model's images" in said
     assert list(load_adp(folder / "moved.safetensors").moves) == ["hair"]
+    assert train(folder, "hair", "x.safetensors", *words, "--learn", "5") == 1
+    assert "class-conditional" in capsys.readouterr().err
+    assert train(folder, "hair", "alone.safetensors", "--no-moves") == 0 and len(made) == 1
+    assert not load_adp(folder / "alone.safetensors").moves
+
+
+def test_learned_moves_are_calibrated(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Learning comes before the trials, which get its file."""
+    move = Move("middle", torch.tensor([0.0]), torch.zeros(1, 2, 2, 3, 4, 4), torch.ones(1, 2))
+    steps: list[int] = []
+
+    def learned(net: object, adp: AdpFile, features: object, labels: object, n: int, *more: object) -> learn.Learned:
+        steps.append(n)
+        return learn.Learned(replace(adp, alternatives={"hair": {"learned": move}}), ["learned"])
+
+    def calibrated(net: object, adp: AdpFile, *more: object) -> list[Calibrated]:
+        assert [m.source for m in calibrate.fitted_moves(adp, "hair")] == ["learned"] and not calibrate.fitted_moves(adp, "coat")
+        return [Calibrated(replace(adp, moves={"hair": move}, alternatives={}), [], {}, {})]
+
+    monkeypatch.setattr(weights, "diffusion", lambda path: SimpleNamespace(num_classes=None))
+    monkeypatch.setattr(learn, "cannot_learn", lambda *a: None)
+    monkeypatch.setattr(learn, "learn_file", learned)
+    monkeypatch.setattr(calibrate, "calibrate_file", calibrated)
+    assert train(folder, "hair", "learned.safetensors", "--calibrate", "model.safetensors") == 0
+    assert train(folder, "hair", "learned.safetensors", "--calibrate", "model.safetensors", "--learn", "7") == 0
+    assert steps == [LEARN_STEPS, 7] and load_adp(folder / "learned.safetensors").moves["hair"].source == "learned"
