@@ -58,7 +58,7 @@ def candidates_of(adp: AdpFile, features: FeatureSet | None, labels: LabelSet | 
     """
     for attribute in attributes:
         if attribute not in adp.attributes:
-            raise ValueError(f"this ADP does not read '{attribute}', only {', '.join(adp.attributes)}: train it, or correct the name.")
+            raise ValueError(f"this ADP does not know '{attribute}', only {', '.join(adp.attributes)}: train it, or correct the name.")
     found: dict[str, list[Move]] = {}
     for attribute in attributes or adp.attributes:
         moves: list[Move] = []
@@ -110,6 +110,12 @@ def calibrate_adp(
         raise ValueError(f"a trial of {images} images cannot show {most} classes: ask for at least {2 * most}, better 48 or more.")
     if classifier is not None and vae is None:
         raise ValueError("a classifier sees decoded images: connect a VAE, or disconnect the classifier to let the ADP itself judge.")
+    unread = [a for a in moves if a not in adp.read]
+    if classifier is None and unread:
+        raise ValueError(
+            f"this ADP does not read '{unread[0]}', so it cannot judge trials of it: connect a classifier and a VAE, or calibrate nothing "
+            f"and give the size yourself, with direction '{moves[unread[0]][0].source}' and strength in Distribution Guidance."
+        )
     trials = trials_needed(moves)
     batches = -(-images // fitting_latent(model, latent).shape[0])
     conditions = prompts or GivenConditions(model, positive, negative)
@@ -129,7 +135,7 @@ def calibrate_adp(
         "positive": conditioning_facts(positive),
         "negative": conditioning_facts(negative),
         **({"prompts": prompts.facts} if prompts else {}),
-        "predictor": tensors_digest(adp.predictor.state_dict()),
+        "predictor": None if adp.predictor is None else tensors_digest(adp.predictor.state_dict()),
         "classifier": None if classifier is None else classifier_fingerprint(classifier.name),
     }
     record = TrialLog(log_path(name), settings)
@@ -262,7 +268,7 @@ def _self_judge(model: Any, adp: AdpFile, positive: Any) -> Judge:
         guider.sample(still, samples, OncePerLevel(noise), level_sigmas(model, levels), seed=0)
         found, level = kept[-1].features, kept[-1].level
         read = {}
-        for a in adp.attributes:
+        for a in adp.read:
             i = int((level - at[a]).abs().argmin())
             logits = adp.predictor(found[:, i].float(), level[i].expand(len(found)))[a]
             read[a] = logits.softmax(-1)

@@ -7,7 +7,7 @@ transformer options, and is dropped in ``finally``.
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import comfy.model_patcher
@@ -17,11 +17,13 @@ from torch import Tensor
 
 from ..methods.fit_moves import block_site
 from ..methods.guidance import GuidanceRun, GuidanceSettings
-from ..methods.rows import CONDITIONAL, UNCONDITIONAL
+from ..methods.rows import CONDITIONAL, EXEMPT, UNCONDITIONAL
 from ..models.adp import AdpFile
 from .sites import check_fit
 
 KEY = "equipoise_guidance"
+EXEMPT_KEY = "equipoise_exempt"
+"""In a CONDITIONING entry's dict: its rows are left out of guidance."""
 log = logging.getLogger("equipoise")
 
 
@@ -55,6 +57,7 @@ def apply_guidance(model: Any, adp: AdpFile, settings: GuidanceSettings, on_fini
         guider = executor.class_obj
         original = guider.model_options
         run = GuidanceRun(adp, settings)
+        run.exempt = wholly_exempt(guider)
         try:
             guider.model_options = comfy.model_patcher.create_model_options_clone(original)
             options = guider.model_options.setdefault("transformer_options", {})
@@ -78,19 +81,33 @@ def apply_guidance(model: Any, adp: AdpFile, settings: GuidanceSettings, on_fini
 def conditioning_roles(guider: Any) -> dict[Any, str]:
     """Role of every conditioning by its uuid, as guiders name them; conditionings that stand on both sides are left out.
 
-    So are those with an area: the host copies them, uuid and all, to the other side (create_cond_with_same_area_if_none).
+    So are those with an area: the host copies them, uuid and all, to the other side (create_cond_with_same_area_if_none). Those that are
+    exempt are so on both sides.
     """
     roles: dict[Any, str] = {}
-    twice = set()
+    twice, exempt = set(), set()
+    for role, cond in _conditionings(guider):
+        uuid = cond.get("uuid")
+        if uuid is None:
+            continue
+        if cond.get(EXEMPT_KEY):
+            exempt.add(uuid)
+        elif "area" not in cond and roles.setdefault(uuid, role) != role:
+            twice.add(uuid)
+    return {**{uuid: role for uuid, role in roles.items() if uuid not in twice}, **dict.fromkeys(exempt, EXEMPT)}
+
+
+def wholly_exempt(guider: Any) -> bool:
+    """Whether all that a run is to draw is exempt, so that nothing in it is to be read or edited."""
+    tags = [bool(cond.get(EXEMPT_KEY)) for role, cond in _conditionings(guider) if role == CONDITIONAL]
+    return bool(tags) and all(tags)
+
+
+def _conditionings(guider: Any) -> Iterator[tuple[str, dict[str, Any]]]:
+    """Role and dict of every conditioning that a guider holds."""
     for name, conds in (getattr(guider, "conds", None) or {}).items():
-        role = UNCONDITIONAL if "negative" in name else CONDITIONAL
-        for cond in conds:
-            uuid = cond.get("uuid") if isinstance(cond, dict) else None
-            if uuid is None or "area" in cond:
-                continue
-            if roles.setdefault(uuid, role) != role:
-                twice.add(uuid)
-    return {uuid: role for uuid, role in roles.items() if uuid not in twice}
+        for cond in (c for c in conds if isinstance(c, dict)):
+            yield UNCONDITIONAL if "negative" in name else CONDITIONAL, cond
 
 
 def window_sigmas(model: Any, start_percent: float, end_percent: float) -> tuple[float, float]:

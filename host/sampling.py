@@ -90,8 +90,12 @@ def guided_ksample(
     wished = sum(share > 0 for share in target.shares)
     if cells is not None and len(cells) < wished:
         outcome.notes.append(f"{len(cells)} images cannot hold all {wished} classes of the target: quotas were rounded by the seed.")
+    if run is not None and run.exempt:
+        outcome.notes.append("guidance did nothing: all that is drawn here is exempt from it (Exempt From Guidance).")
+    elif run is not None and run.unread and cells is not None:
+        outcome.notes.append(f"images were given their classes at random from the seed: this ADP does not read {', '.join(run.unread)}.")
     if cells is None:
-        if run is not None and guidance.mode == QUOTA:
+        if run is not None and guidance.mode == QUOTA and not run.exempt:
             outcome.notes.append("guidance did nothing: no sampling step fell into the noise levels at which this ADP moves images.")
         if repair:
             outcome.notes.append("nothing was repaired: no image was assigned a class.")

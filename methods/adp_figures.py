@@ -212,7 +212,10 @@ def _of_attribute(file: AdpFile, attribute: str, info: Mapping[str, Any]) -> lis
     for source, move in file.sources().get(attribute, {}).items():
         low, high = move.window
         best = " (the one used)" if file.moves.get(attribute) is move else ""
-        lines.append(f"moves '{source}' at {move.site}, log-SNR {low:.1f} to {high:.1f}, assigned by {move.assign}{best}")
+        assign = move.assign if attribute in file.read else "seed"
+        lines.append(f"moves '{source}' at {move.site}, log-SNR {low:.1f} to {high:.1f}, assigned by {assign}{best}")
+    for source, facts in info.get("directions", {}).get(attribute, {}).items():
+        lines += [f"'{source}': {line}" for line in facts.get("lines", [])]
     stages = [r for r in info.get("calibration", {}).get(attribute, {}).values() if isinstance(r, Mapping)]
     hits = {source: float(value) for r in stages for source, value in dict(r.get("hits", {})).items()}
     if hits:

@@ -61,16 +61,30 @@ class Readings:
 
 
 class GuidanceRun:
-    """State of one run: readings, quotas, and the cell that every image was assigned to (``cells``, int64 [N] on the CPU, or None)."""
+    """State of one run: readings, quotas, and the cell that every image was assigned to (``cells``, int64 [N] on the CPU, or None).
+
+    ``unread``: attributes of the target that the ADP does not read; if there is one, images are assigned at random from the seed.
+    ``exempt``: set where all positives of the run are exempt, so that it is left alone. Raises ValueError, in a sentence, for a target that
+    the ADP does not know, moves that it does not hold, and settings that go by a reading that it does not give.
+    """
 
     def __init__(self, adp: AdpFile, settings: GuidanceSettings) -> None:
         self.adp, self.settings = adp, settings
         self.target = settings.target.reordered(adp.attributes)
+        self.unread = tuple(a for a in self.target.attributes if a not in adp.read)
         moved = settings.mode == QUOTA and settings.direction != GRADIENT
+        if self.unread and not moved:
+            what = f"direction '{GRADIENT}'" if settings.mode == QUOTA else f"mode '{settings.mode}'"
+            raise ValueError(
+                f"this ADP does not read '{self.unread[0]}', which {what} goes by: choose mode '{QUOTA}' and a direction that the file "
+                f"holds ({', '.join(adp.sources().get(self.unread[0], {})) or 'none'}), or add the attribute with Train ADP."
+            )
         self._chosen = chosen_moves(adp, settings, self.target.attributes) if moved else {}
         self.cells: Tensor | None = None
         self.counts: list[int] | None = None
+        self.exempt = False
         self.readings = Readings()
+        self._device: torch.device | None = None
         self._predictor: AttributePredictor | None = None
         self._moves: dict[str, Move] = {}
         self._read: dict[str, Tensor] = {}
@@ -78,14 +92,18 @@ class GuidanceRun:
 
     @property
     def sites(self) -> set[str]:
-        """Where this run has to be called: the middle block always (readings), and the sites of the moves."""
-        return {MIDDLE, *(move.site for move in self._chosen.values())}
+        """Where this run has to be called: the middle block (readings), and the sites of the moves."""
+        return {*([MIDDLE] if self._reads else []), *(move.site for move in self._chosen.values())}
+
+    @property
+    def _reads(self) -> bool:
+        return len(self.unread) < len(self.target.attributes)
 
     def edit(self, site: str, h: Tensor, options: dict[str, Any], roles: dict[Any, str] | None = None) -> Tensor:
         """h [R, C, H, W] as it arrives at a site -> h to go on with (a new tensor where it is edited, else the same object)."""
         s = self.settings
         sigma = float(options["sigmas"].max())
-        if s.strength == 0 or not s.sigma_end <= sigma <= s.sigma_start:
+        if self.exempt or s.strength == 0 or not s.sigma_end <= sigma <= s.sigma_start:
             return h
         rows = read_rows(h.shape[0], options, roles)
         if rows is None:
@@ -98,7 +116,7 @@ class GuidanceRun:
             return h
         level = float(log_snr(sigma))
         self._prepare(h.device)
-        if site == MIDDLE and rows.conditional.any():
+        if site == MIDDLE and self._reads and rows.conditional.any():
             self._take_reading(h, rows, level)
         if s.mode != QUOTA:
             return self._soft_step(h, rows, level) if site == MIDDLE else h
@@ -107,12 +125,12 @@ class GuidanceRun:
     def summary(self) -> GuidanceRun:
         """What is worth keeping of a run when it ends: cells, counts and readings, no features and no weights."""
         kept = GuidanceRun(self.adp, self.settings)
-        kept.cells, kept.counts, kept.readings = self.cells, self.counts, self.readings
+        kept.cells, kept.counts, kept.readings, kept.exempt = self.cells, self.counts, self.readings, self.exempt
         return kept
 
     def release(self) -> None:
         """Drop the tensors; the run ends here."""
-        self._predictor, self._chosen, self._moves, self._read = None, {}, {}, {}
+        self._device, self._predictor, self._chosen, self._moves, self._read = None, None, {}, {}, {}
 
     def __deepcopy__(self, memo: dict[int, Any]) -> GuidanceRun:
         # The host may copy its options deeply; a run is one thing, with one state.
@@ -122,14 +140,16 @@ class GuidanceRun:
 
     def _prepare(self, device: torch.device) -> None:
         """Copies of the small tensors on the device, made outside inference mode so that a gradient can be taken."""
-        if self._predictor is not None and self._predictor.knots.device == device:
+        if self._device == device:
             return
         with torch.inference_mode(False), torch.no_grad():
             p = self.adp.predictor
-            copy = AttributePredictor(p.attributes, p.channels, p.knots.clone().to(device), p.kind, p.hidden).to(device)
-            copy.load_state_dict({k: v.clone().to(device) for k, v in p.state_dict().items()})
-            self._predictor = copy.eval().requires_grad_(False)
+            if self._reads:
+                copy = AttributePredictor(p.attributes, p.channels, p.knots.clone().to(device), p.kind, p.hidden).to(device)
+                copy.load_state_dict({k: v.clone().to(device) for k, v in p.state_dict().items()})
+                self._predictor = copy.eval().requires_grad_(False)
             self._moves = {a: move.to(device) for a, move in self._chosen.items()}
+        self._device = device
 
     def _take_reading(self, h: Tensor, rows: Rows, level: float) -> None:
         """Class probabilities of every image, averaged over its conditional rows (several positives, or tiles)."""
@@ -138,7 +158,7 @@ class GuidanceRun:
         logits = self._predictor(pooled, torch.full((len(chosen),), level, device=h.device))
         image = rows.image[chosen].to(h.device)
         count = torch.zeros(rows.images, device=h.device).index_add_(0, image, torch.ones_like(image, dtype=torch.float32))
-        for attribute in self.target.attributes:
+        for attribute in (a for a in self.target.attributes if a in logits):
             p = logits[attribute].softmax(-1)
             total = p.new_zeros(rows.images, p.shape[1]).index_add_(0, image, p)
             # Features of a broken model may be no numbers; such an image is taken as unread, and assigned like any other.
@@ -150,6 +170,8 @@ class GuidanceRun:
 
     def _wants_seeded(self) -> bool:
         s = self.settings
+        if self.unread:
+            return True
         if s.assign in ("seeded", "reading"):
             return s.assign == "seeded"
         return any(m.assign == "seeded" for m in self._moves.values())
@@ -187,7 +209,7 @@ class GuidanceRun:
     def _quota_step(self, site: str, h: Tensor, rows: Rows, level: float) -> Tensor:
         if not self._assign(rows, level):
             return h
-        chosen = (rows.conditional if self.settings.rows == COND else torch.ones_like(rows.conditional)).to(h.device)
+        chosen = self._edited(rows).to(h.device)
         image = rows.image.to(h.device)
         classes = self._classes(h.device)
         step = None
@@ -205,6 +227,10 @@ class GuidanceRun:
         norm = h.float().flatten(1).norm(dim=1)[:, None, None, None]
         step = step * norm * self.settings.strength * chosen[:, None, None, None]
         return (h.float() + step).to(h.dtype)
+
+    def _edited(self, rows: Rows) -> Tensor:
+        """bool [R]: the rows that may be changed."""
+        return rows.conditional if self.settings.rows == COND else ~rows.exempt
 
     def _classes(self, device: torch.device) -> dict[str, Tensor]:
         """Assigned class per attribute: int64 [N]."""
@@ -228,8 +254,9 @@ class GuidanceRun:
 
     def _soft_step(self, h: Tensor, rows: Rows, level: float) -> Tensor:
         """One step down the paper's loss on the batch mean, in units of the norm of h: delta_i = -strength N |h_i|^2 dL/dh_i."""
-        chosen = rows.conditional if self.settings.rows == COND else torch.ones_like(rows.conditional)
-        index = chosen.nonzero().flatten().to(h.device)
+        index = self._edited(rows).nonzero().flatten().to(h.device)
+        if not len(index):
+            return h
         with torch.inference_mode(False), torch.enable_grad():
             x = h.detach().clone().float()[index.clone()].requires_grad_(True)
             logits = self._predictor(pool(x), torch.full((len(index),), level, device=h.device))
@@ -249,9 +276,12 @@ def chosen_moves(adp: AdpFile, settings: GuidanceSettings, attributes: tuple[str
         move = adp.moves.get(attribute) if settings.direction == CALIBRATED else held.get(settings.direction)
         if move is None:
             what = "calibrated" if settings.direction == CALIBRATED else f"'{settings.direction}'"
+            others = [*held, *([GRADIENT] if attribute in adp.read else [])]
+            choose = " or ".join(f"'{d}'" for d in others)
             raise ValueError(
-                f"this ADP reads '{attribute}' but holds no {what} moves for it; it holds: {', '.join(held) or 'none'} (calibrated: "
-                f"{', '.join(adp.moves) or 'none'}). Calibrate it, or choose direction '{GRADIENT}'."
+                f"this ADP {'reads' if attribute in adp.read else 'knows'} '{attribute}' but holds no {what} moves for it; it holds: "
+                f"{', '.join(held) or 'none'} (calibrated: {', '.join(adp.moves) or 'none'}). Calibrate it"
+                + (f", or choose direction {choose}." if others else ".")
             )
         found[attribute] = move
     return found

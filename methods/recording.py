@@ -63,6 +63,7 @@ class RecordingRun:
     def __init__(self, settings: RecordingSettings) -> None:
         self.settings = settings
         self.calls = self.unread = 0
+        self.exempt = False
         self._kept: dict[bool, list[tuple[float, Tensor]]] = {True: [], False: []}
         self._near: dict[float, tuple[float, float, Tensor]] = {}
         self._open = False
@@ -74,19 +75,21 @@ class RecordingRun:
         self._open = True
 
     def see(self, h: Tensor, options: Mapping[str, Any], roles: Mapping[Any, str] | None = None) -> None:
-        """h [R, C, H, W] of a U-Net pass; it is neither kept nor changed. Several positives of an image are averaged."""
+        """h [R, C, H, W] of a U-Net pass; it is neither kept nor changed. Several positives of an image are averaged; those that are
+        exempt from guidance are left out, as guidance will not read them."""
         if not self._open:
             return
         rows = read_rows(h.shape[0], options, roles)
         if rows is None:
             self.unread += 1
             return
+        self.exempt |= bool(rows.exempt.any())
         index = torch.arange(h.shape[0])
         chunk = (index // rows.images) % len(options.get("cond_or_uncond") or [0])
         fresh = self._fresh(options)[chunk]
         self._level = float(log_snr(float(options["sigmas"].max())))
         for conditional in (True, False) if self.settings.unconditional else (True,):
-            chosen = index[fresh & (rows.conditional == conditional)]
+            chosen = index[fresh & (rows.conditional if conditional else rows.unconditional)]
             if not len(chosen):
                 continue
             image = rows.image[chosen].to(h.device)
@@ -110,6 +113,11 @@ class RecordingRun:
 
     def result(self) -> Recording:
         """Raises ValueError where nothing could be recorded."""
+        if not self._kept[True] and self.exempt and not self.unread:
+            raise ValueError(
+                "no features were recorded: every positive is exempt from guidance, and guidance reads no such rows. Take Exempt From "
+                "Guidance off while recording."
+            )
         if not self._kept[True]:
             why = (
                 f"the rows of {self.unread} U-Net calls could not be told apart (another patch regroups them, as tiling does)"

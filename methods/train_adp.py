@@ -16,6 +16,7 @@ from torch import Tensor, nn
 
 from ..models.adp import KINDS, MIDDLE, AdpFile, AttributePredictor, at_level
 from ..models.files import read_safetensors, write_safetensors
+from .add_moves import check_classes, in_order
 from .adp_figures import Figures, cross_entropy, figures, fit_temperature, trajectory, verdict
 from .adp_rows import HELD_OUT, buffers, checked_rows, chunks, filled, fit_statistics, shard_orders, split_images
 from .extend_adp import joined_predictor, without
@@ -113,11 +114,12 @@ def train_file(
 ) -> AdpFile:
     """Train on all attributes of the labels; the file says how well each is read (:func:`.adp_figures.describe`).
 
-    extend: a file whose other attributes are kept exactly as they are; what it has in common with the labels is replaced. base_model: name
-    of the diffusion model, where the set does not say it. A checkpoint in the set's folder is written after every epoch, and gone on with.
+    extend: a file whose other attributes are kept exactly as they are; what it reads and the labels have in common is replaced. Moves of
+    attributes that it does not read stay, whether the labels have these attributes or not. base_model: name of the diffusion model, where
+    the set does not say it. A checkpoint in the set's folder is written after every epoch, and gone on with.
 
     Raises ValueError, in one sentence, where labels do not fit the set, a class has no example, features are not finite, or the file to
-    extend is of another model, width or kind.
+    extend is of another model, width or kind, or has moves for other classes than the labels'.
     """
     entries = features.entries
     if len(entries) < 2:
@@ -136,12 +138,14 @@ def train_file(
     training.run(progress)
     found = training.finish()
     info = _info(extend, attributes, found, training, features, labels)
-    if old is None:
-        return AdpFile(training.predictor, {}, named, info)
-    both = joined_predictor(old, training.predictor)
-    moves = {a: m for a, m in extend.moves.items() if a not in attributes}
-    others = {a: m for a, m in extend.alternatives.items() if a not in attributes}
-    return AdpFile(both, moves, named, info, others)
+    predictor = training.predictor if old is None else joined_predictor(old, training.predictor)
+    if extend is None:
+        return AdpFile(predictor, {}, named, info)
+    kept = in_order(extend, {a: c for a, c in attributes.items() if a in extend.unread})
+    moves = {a: m for a, m in kept.moves.items() if a not in attributes or a in extend.unread}
+    others = {a: m for a, m in kept.alternatives.items() if a not in attributes or a in extend.unread}
+    unread = {a: c for a, c in extend.unread.items() if a not in attributes}
+    return AdpFile(predictor, moves, named, info, others, unread)
 
 
 class AdpTraining:
@@ -400,11 +404,14 @@ def _kept_of(
 ) -> AttributePredictor | None:
     """What stays of the predictor to extend; None where all its attributes are replaced."""
     p = file.predictor
+    check_classes(file, {a: c for a, c in attributes.items() if a in file.unread})
     if file.base_model and base_model and file.base_model != base_model:
         raise ValueError(
             f"the ADP to extend was made for '{file.base_model}' and the features '{features.name}' were recorded from '{base_model}': "
             "choose an ADP of that model, or train a new one."
         )
+    if p is None:
+        return None
     if p.kind != kind:
         raise ValueError(f"the ADP to extend is of kind '{p.kind}', and '{kind}' was asked for: choose '{p.kind}', or train a new one.")
     width = next(iter(iterate_shards(features.folder, features.entries[:1])))[0].shape[1]
@@ -462,5 +469,5 @@ def _info(
     info["images"] = len(training.entries)
     for key in ("accuracy_mid", "calibration"):
         if key in info:
-            info[key] = {a: v for a, v in info[key].items() if a not in attributes}
+            info[key] = {a: v for a, v in info[key].items() if a not in attributes or a in extend.unread}
     return info

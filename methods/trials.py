@@ -124,7 +124,7 @@ class Bench:
             plain = self.plain()
             classes = self.adp.attributes[attribute]
             target = make_target({attribute: dict.fromkeys(classes, 1 / len(classes))})
-            trial_file = AdpFile(self.adp.predictor, {attribute: move}, self.adp.base_model)
+            trial_file = replace(self.adp, moves={attribute: move}, alternatives={}, info={})
             seen = self._sample(trial_file, GuidanceSettings(target, seed=self.seed, strength=strength))
             hard = {a: p.argmax(-1) for a, p in seen.read.items()}
             cells = torch.full((len(hard[attribute]),), -1) if seen.cells is None else seen.cells
@@ -209,9 +209,10 @@ def directions_of(features: FeatureSet, labels: LabelSet, attribute: str) -> lis
 
 
 def reading_levels(adp: AdpFile, low: float, high: float) -> dict[str, float]:
-    """For every attribute the log-SNR, between these, at which the ADP reads it best: where a finished image is read off the network."""
+    """For every attribute that the ADP reads the log-SNR, between these, at which it does so best: where a finished image is read off the
+    network."""
     levels = {}
-    for attribute in adp.attributes:
+    for attribute in adp.read:
         curve = adp.info.get("accuracy_by_log_snr", {}).get(attribute) or [[0.0, 0.0]]
         inside = [c for c in curve if low <= c[0] <= high] or [[min(max(0.0, low), high), 0.0]]
         top = max(v for _, v in inside)

@@ -23,6 +23,8 @@ FORMAT, FORMAT_VERSION = "equipoise-adp", "1"
 GRID = 4
 MIDDLE = "middle"
 KINDS = ("mlp", "linear")
+NO_PREDICTOR = "none"
+"""The kind of a file that holds moves and reads nothing."""
 
 
 def log_snr(sigma: Tensor | float) -> Tensor:
@@ -189,25 +191,39 @@ def level_embedding(level: Tensor) -> Tensor:
 class AdpFile:
     """An ADP with its moves and what its file says of it.
 
-    ``moves``: attribute -> the move that calibration found best; ``alternatives``: attribute -> source ("learned", "mean-difference", ...)
-    -> the other moves that it compared, each at its own best sizes.
+    ``predictor``: None in a file that holds moves alone. ``moves``: attribute -> the move that calibration found best; ``alternatives``:
+    attribute -> source ("learned", "mean-difference", ...) -> the other moves, those that calibration compared each at its own best sizes.
+    ``unread``: classes of the attributes that have moves and that the predictor does not read. ValueError where it reads one of them.
     """
 
-    predictor: AttributePredictor
+    predictor: AttributePredictor | None
     moves: dict[str, Move]
     base_model: str
     info: dict[str, Any] = field(default_factory=dict)
     alternatives: dict[str, dict[str, Move]] = field(default_factory=dict)
+    unread: dict[str, tuple[str, ...]] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        both = [a for a in self.unread if a in self.read]
+        if both:
+            raise ValueError(f"'{both[0]}' is said to be read by the predictor of this ADP, and not to be read.")
+
+    @property
+    def read(self) -> dict[str, tuple[str, ...]]:
+        """Classes of the attributes that the predictor reads."""
+        return {} if self.predictor is None else self.predictor.attributes
 
     @property
     def attributes(self) -> dict[str, tuple[str, ...]]:
-        return self.predictor.attributes
+        """Classes of all attributes, those that are read first."""
+        return {**self.read, **self.unread}
 
     @property
     def site_channels(self) -> dict[str, int]:
         """Feature width by site: what a model must have at each of them."""
         moves = [move for by_source in self.sources().values() for move in by_source.values()]
-        return {MIDDLE: self.predictor.channels, **{m.site: m.vectors.shape[3] for m in moves}}
+        read = {} if self.predictor is None else {MIDDLE: self.predictor.channels}
+        return {**read, **{m.site: m.vectors.shape[3] for m in moves}}
 
     def sources(self) -> dict[str, dict[str, Move]]:
         """All moves: attribute -> source -> move, the best first."""
@@ -217,10 +233,15 @@ class AdpFile:
 
     def text(self) -> str:
         """What the file says of itself, a line each."""
-        lines = [f"ADP for {self.base_model} ({self.predictor.kind}, {self.predictor.channels} channels)"]
+        p = self.predictor
+        what = "no predictor: images get their classes at random" if p is None else f"{p.kind}, {p.channels} channels"
+        lines = [f"ADP for {self.base_model} ({what})"]
         for attribute, classes in self.attributes.items():
             move = self.moves.get(attribute)
-            how = f"moved at {move.site} over log-SNR {move.window[0]:.1f} to {move.window[1]:.1f}" if move else "read only"
+            how = "read only" if attribute in self.read else "not read, not calibrated"
+            if move:
+                seen = "" if attribute in self.read else "not read, "
+                how = f"{seen}moved at {move.site} over log-SNR {move.window[0]:.1f} to {move.window[1]:.1f}"
             lines.append(f"{attribute}: {', '.join(classes)} ({how})")
         if "accuracy_mid" in self.info:
             lines.append(f"held-out accuracy in the middle of the window: {json.dumps(self.info['accuracy_mid'])}")
@@ -230,28 +251,31 @@ class AdpFile:
 def save_adp(file: AdpFile, path: str | os.PathLike[str]) -> None:
     """Write an ADP as fp16 safetensors (knots, statistics, temperatures and sizes in fp32)."""
     exact = ("knots", "mean", "std", "temperature")
-    tensors = {f"adp.{k}": v if k.startswith(exact) else v.half() for k, v in file.predictor.state_dict().items()}
+    p = file.predictor
+    state = {} if p is None else p.state_dict()
+    tensors = {f"adp.{k}": v if k.startswith(exact) else v.half() for k, v in state.items()}
     named = {_move_name(a): m for a, m in file.moves.items()}
     named |= {_move_name(a, kind): m for a, by_source in file.alternatives.items() for kind, m in by_source.items()}
     for name, move in named.items():
         tensors[f"{name}.knots"] = move.knots.float()
         tensors[f"{name}.vectors"] = move.vectors.half()
         tensors[f"{name}.sizes"] = move.sizes.float()
-    p = file.predictor
     meta = {
         "format": FORMAT,
         "format_version": FORMAT_VERSION,
         "base_model": file.base_model,
         "site": MIDDLE,
-        "kind": p.kind,
-        "channels": str(p.channels),
-        "hidden": str(p.hidden),
+        "kind": p.kind if p else NO_PREDICTOR,
+        "channels": str(p.channels if p else 0),
+        "hidden": str(p.hidden if p else 0),
         "normalisation": "mean and standard deviation per channel of the 4x4 pooled features, interpolated over log-SNR",
-        "attributes": json.dumps({k: list(v) for k, v in p.attributes.items()}),
+        "attributes": json.dumps({k: list(v) for k, v in file.attributes.items()}),
         "moves": json.dumps({a: _stated(m) for a, m in file.moves.items()}),
         "alternatives": json.dumps({a: {kind: _stated(m) for kind, m in by.items()} for a, by in file.alternatives.items()}),
         "info": json.dumps(file.info),
     }
+    if file.unread:
+        meta["unread"] = json.dumps([a for a in file.attributes if a not in file.read])
     write_safetensors(path, tensors, meta)
 
 
@@ -276,8 +300,8 @@ def load_adp(path: str | os.PathLike[str]) -> AdpFile:
         )
     try:
         attributes = {k: tuple(v) for k, v in json.loads(meta["attributes"]).items()}
-        predictor = AttributePredictor(attributes, int(meta["channels"]), tensors["adp.knots"], meta["kind"], int(meta.get("hidden", 96)))
-        predictor.load_state_dict({k.removeprefix("adp."): v.float() for k, v in tensors.items() if k.startswith("adp.")})
+        unread = {a: attributes[a] for a in json.loads(meta.get("unread", "[]"))}
+        predictor = _read_predictor(tensors, meta, {a: c for a, c in attributes.items() if a not in unread})
         moves = {a: _read_move(tensors, m, a, len(attributes[a])) for a, m in json.loads(meta["moves"]).items()}
         alternatives = {
             a: {kind: _read_move(tensors, m, a, len(attributes[a]), kind) for kind, m in by.items()}
@@ -290,7 +314,20 @@ def load_adp(path: str | os.PathLike[str]) -> AdpFile:
         raise ValueError(
             f"'{name}' does not fit its own metadata ({what}): the file is damaged or was edited, so download it again."
         ) from error
-    return AdpFile(predictor.eval().requires_grad_(False), moves, meta["base_model"], info, alternatives)
+    return AdpFile(predictor, moves, meta["base_model"], info, alternatives, unread)
+
+
+def _read_predictor(
+    tensors: Mapping[str, Tensor], meta: Mapping[str, str], read: Mapping[str, tuple[str, ...]]
+) -> AttributePredictor | None:
+    state = {k.removeprefix("adp."): v.float() for k, v in tensors.items() if k.startswith("adp.")}
+    if meta["kind"] == NO_PREDICTOR:
+        if state or read:
+            raise ValueError("it says that nothing is read, and holds a predictor or attributes that are read")
+        return None
+    predictor = AttributePredictor(read, int(meta["channels"]), tensors["adp.knots"], meta["kind"], int(meta.get("hidden", 96)))
+    predictor.load_state_dict(state)
+    return predictor.eval().requires_grad_(False)
 
 
 def _move_name(attribute: str, source: str | None = None) -> str:

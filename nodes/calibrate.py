@@ -74,7 +74,8 @@ class CalibrateADP(io.ComfyNode):
                 Classifier.Input(
                     "classifier",
                     optional=True,
-                    tooltip="Judges the trials. Without one the ADP reads the finished images itself, off one more U-Net pass each.",
+                    tooltip="Judges the trials. Without one the ADP reads the finished images itself, off one more U-Net pass each; needed "
+                    "where the file has directions for an attribute that it does not read.",
                 ),
                 io.Vae.Input("vae", optional=True, tooltip="Decodes the trials for the classifier."),
             ],

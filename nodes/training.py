@@ -80,7 +80,8 @@ class TrainADP(io.ComfyNode):
                 Adp.Input(
                     "adp",
                     optional=True,
-                    tooltip="An ADP of the same model and kind to add these attributes to. Its other attributes stay exactly as they are.",
+                    tooltip="An ADP of the same model and kind to add these attributes to. Its other attributes stay exactly as they are. "
+                    "One that holds directions only gets its predictor here, and keeps them.",
                 ),
             ],
             outputs=[
