@@ -1,4 +1,5 @@
-"""Make the thumbnails of workflows/ with a real ComfyUI: quickstarts from their own output, the others as a labelled rendering.
+"""Make the thumbnails of workflows/ with a real ComfyUI: from the graph's own output where that takes a minute, the others as a labelled
+rendering.
 
     python tests/browser/make_thumbnails.py [NAME ...] [--chromium PATH] [--playwright FOLDER]
 
@@ -26,10 +27,26 @@ HERE = Path(__file__).resolve().parent
 ROOT = HERE.parents[1]
 FOLDER = ROOT / "workflows"
 QUICKSTARTS = ("quickstart_unconditional", "quickstart_professions")
-RENDERED = ("sd15_distribution_guidance", "sdxl_distribution_guidance")
-LABELS = ("A rendering of the graph, not its output", "It needs your checkpoint, and an ADP made for it.")
+AUDIT = "label_audit"
+NEEDS_ADP = "It needs your checkpoint, and an ADP made for it."
+NEEDS_CHECKPOINT = "It needs your checkpoint and a CLIP, and makes an ADP for it."
+WIDE, TALL = (2000, 760), (2600, 1330)
+RENDERED = {
+    "sd15_distribution_guidance": (NEEDS_ADP, WIDE),
+    "sdxl_distribution_guidance": (NEEDS_ADP, WIDE),
+    "train_adp_sd15": (NEEDS_CHECKPOINT, TALL),
+    "train_adp_sdxl": (NEEDS_CHECKPOINT, TALL),
+}
+"""Graphs that are photographed: what each needs, and the size of the window, in which the front end has to show text."""
+NOT_OUTPUT = "A rendering of the graph, not its output"
+FILES = {
+    "CheckpointLoaderSimple": "checkpoints",
+    "CLIPLoader": "text_encoders",
+    "CLIPVisionLoader": "clip_vision",
+    "EquipoiseLoadADP": "equipoise/adp",
+}
+"""Loaders and the folders of models/ in which they look."""
 WIDTH, MOST_BYTES = 1200, 190_000
-VIEW = (2000, 760)
 
 
 def load(path: Path, name: str) -> ModuleType:
@@ -72,14 +89,36 @@ def quickstart(server: Any, name: str, to_api: Any) -> Image.Image:
     return Image.fromarray(side_by_side(*columns))
 
 
-def labelled(picture: Image.Image) -> Image.Image:
-    """The rendering with a strip below that says what it is."""
+def audit(server: Any, to_api: Any) -> Image.Image:
+    """Queue the audit of labels; its charts, and its sheets below them, source beside source."""
+    from equipoise.charts.sheet import side_by_side, stacked
+
+    workflow = json.loads((FOLDER / f"{AUDIT}.json").read_text(encoding="utf-8"))
+    outcome = server.queue(to_api(workflow, server.get("/object_info")), limit=600)
+    if outcome.error:
+        raise RuntimeError(f"'{AUDIT}' failed: {outcome.error}")
+    charts, sheets = [], []
+    for node in sorted(workflow["nodes"], key=lambda n: n["pos"][0]):
+        if node["type"] == "EquipoiseLabelFeatures":
+            charts.append(server.images(outcome, str(node["id"]))[0])
+        elif node["type"] == "PreviewImage":
+            sheets.append(server.images(outcome, str(node["id"])))
+    columns = []
+    for chart, classes in zip(charts, sheets, strict=True):
+        size = chart.shape[1], round(classes.shape[1] * chart.shape[1] / classes.shape[2])
+        smaller = [np.asarray(Image.fromarray(sheet).resize(size, Image.Resampling.LANCZOS)) for sheet in classes]
+        columns.append(stacked([chart, *smaller]))
+    return Image.fromarray(side_by_side(*columns))
+
+
+def labelled(picture: Image.Image, needs: str) -> Image.Image:
+    """The rendering with a strip below that says what it is, and what it needs."""
     from matplotlib import get_data_path
 
     size = picture.width // 36
     out = Image.new("RGB", (picture.width, picture.height + 3 * size), "#202020")
     out.paste(picture, (0, 0))
-    for text, share, y in zip(LABELS, (1.0, 0.6), (0.4, 1.8), strict=True):
+    for text, share, y in zip((NOT_OUTPUT, needs), (1.0, 0.6), (0.4, 1.8), strict=True):
         font = ImageFont.truetype(f"{get_data_path()}/fonts/ttf/DejaVuSans.ttf", round(size * share))
         ImageDraw.Draw(out).text((size, picture.height + size * y), text, "#E8E8E8", font)
     return out
@@ -100,7 +139,7 @@ def stand_ins(base: Path) -> None:
     """Empty files under the names that the graphs for real checkpoints expect, so that the front end finds them and shows no warning."""
     for name in RENDERED:
         for node in json.loads((FOLDER / f"{name}.json").read_text(encoding="utf-8"))["nodes"]:
-            where = {"CheckpointLoaderSimple": "checkpoints", "EquipoiseLoadADP": "equipoise/adp"}.get(node["type"])
+            where = FILES.get(node["type"])
             if where:
                 (base / "models" / where).mkdir(parents=True, exist_ok=True)
                 (base / "models" / where / node["widgets_values"][0]).touch()
@@ -108,11 +147,11 @@ def stand_ins(base: Path) -> None:
 
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("names", nargs="*", help=f"which: {', '.join((*QUICKSTARTS, *RENDERED))}; all where none is named")
+    parser.add_argument("names", nargs="*", help=f"which: {', '.join((*QUICKSTARTS, AUDIT, *RENDERED))}; all where none is named")
     parser.add_argument("--chromium", default=shutil.which("chromium") or "chromium")
     parser.add_argument("--playwright", type=Path, default=Path(), help="folder in which playwright-core was installed")
     args = parser.parse_args()
-    names = args.names or [*QUICKSTARTS, *RENDERED]
+    names = args.names or [*QUICKSTARTS, AUDIT, *RENDERED]
     load(ROOT / "dev.py", "equipoise_dev").register()
     tests = ROOT / "tests" / "host"
     server_module, workflow_module = (load(tests / f"{n}.py", n) for n in ("equipoise_server", "equipoise_workflow"))
@@ -123,13 +162,17 @@ def main() -> int:
         with server_module.Server(server_module.checkout("COMFYUI_PATH", "~/ComfyUI"), base) as server:
             for name in (n for n in names if n in QUICKSTARTS):
                 save(quickstart(server, name, workflow_module.to_api), name)
-            shots = {n: base / f"{n}.png" for n in names if n in RENDERED}
-            if shots:
-                command = ["node", HERE / "screenshot.mjs", server.url, args.playwright, args.chromium, f"{VIEW[0]}x{VIEW[1]}"]
+            if AUDIT in names:
+                save(audit(server, workflow_module.to_api), AUDIT)
+            for view in (WIDE, TALL):
+                shots = {n: base / f"{n}.png" for n in names if n in RENDERED and RENDERED[n][1] == view}
+                if not shots:
+                    continue
+                command = ["node", HERE / "screenshot.mjs", server.url, args.playwright, args.chromium, f"{view[0]}x{view[1]}"]
                 subprocess.run([*map(str, command), *(f"{FOLDER / f'{n}.json'}={p}" for n, p in shots.items())], check=True)
-            for name, path in shots.items():
-                with Image.open(path) as picture:
-                    save(labelled(picture), name)
+                for name, path in shots.items():
+                    with Image.open(path) as picture:
+                        save(labelled(picture, RENDERED[name][0]), name)
     return 0
 
 

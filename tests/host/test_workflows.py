@@ -13,7 +13,7 @@ from equipoise_workflow import CONTROLS, NOTES, inputs_of, is_widget, to_api, wi
 
 WORKFLOWS = sorted((REPOSITORY / "workflows").glob("*.json"))
 QUICKSTARTS = ("quickstart_unconditional", "quickstart_professions")
-FILES = ("ckpt_name", "adp_name", "model_name", "classifier_name")
+FILES = ("ckpt_name", "clip_name", "adp_name", "model_name", "classifier_name")
 """Combos over files, which need not be there."""
 WEIGHTS = REPOSITORY / "embedded" / "weights"
 NEEDED = {
@@ -95,6 +95,22 @@ def test_a_quickstart_runs_on_what_ships(name: str, server: Server) -> None:
     guided = discrepancy(texts[1])
     assert guided <= discrepancy(texts[0])
     assert guided < 0.2, f"guided images miss the target by far: {texts[1]}"
+
+
+def test_the_audit_of_labels_runs_on_what_ships(server: Server) -> None:
+    workflow = read(REPOSITORY / "workflows" / "label_audit.json")
+    prompt = to_api(workflow, server.get("/object_info"))
+    record = next(node for node in prompt.values() if node["class_type"] == "EquipoiseRecordFeatures")
+    record["inputs"] |= {"images": 32, "steps": 8}  # enough for every skin tone
+    outcome = server.queue(prompt, limit=300)
+    assert not outcome.error
+    by_type = {kind: [str(n["id"]) for n in workflow["nodes"] if n["type"] == kind] for kind in ("EquipoiseLabelFeatures", "PreviewImage")}
+    charts = [server.images(outcome, i) for i in by_type["EquipoiseLabelFeatures"]]
+    assert all(chart.shape[0] == 1 and chart.shape[2] == 960 for chart in charts) and not np.array_equal(*charts)
+    assert [len(outcome.outputs[i]["images"]) for i in by_type["PreviewImage"]] == [3, 3]  # a sheet per skin tone
+    reports = ["".join(outcome.outputs[i]["text"]) for i in by_type["EquipoiseLabelFeatures"]]
+    assert "classifier portraits_labeller" in reports[0] and "individual typology angle" in reports[1]
+    assert all("light" in r and "medium" in r and "dark" in r and "unsure" in r for r in reports)
 
 
 def discrepancy(text: str) -> float:

@@ -13,11 +13,16 @@ from PIL import Image
 
 ROOT = Path(__file__).resolve().parents[2]
 FOLDER = ROOT / "workflows"
-NAMES = ("quickstart_professions", "quickstart_unconditional", "sd15_distribution_guidance", "sdxl_distribution_guidance")
-QUICKSTARTS = NAMES[:2]
+QUICKSTARTS = ("quickstart_professions", "quickstart_unconditional")
+GUIDED = ("sd15_distribution_guidance", "sdxl_distribution_guidance")
+TRAINED = ("train_adp_sd15", "train_adp_sdxl")
+AUDIT = "label_audit"
+NAMES = (AUDIT, *QUICKSTARTS, *GUIDED, *TRAINED)
 NOTES = {"MarkdownNote"}
 CORE = {
+    "CLIPLoader",
     "CLIPTextEncode",
+    "CLIPVisionLoader",
     "CheckpointLoaderSimple",
     "EmptyLatentImage",
     "ImageScaleBy",
@@ -150,7 +155,9 @@ def test_a_quickstart_compares_the_same_sampling_with_and_without_guidance(name:
     assert baselines[0] is None and baselines[1] is not None
 
 
-@pytest.mark.parametrize(("name", "checkpoint", "side"), [(NAMES[2], "v1-5-pruned-emaonly-fp16", 512), (NAMES[3], "sd_xl_base_1.0", 1024)])
+@pytest.mark.parametrize(
+    ("name", "checkpoint", "side"), [(GUIDED[0], "v1-5-pruned-emaonly-fp16", 512), (GUIDED[1], "sd_xl_base_1.0", 1024)]
+)
 def test_a_graph_for_real_checkpoints_says_which_files_go_where(name: str, checkpoint: str, side: int) -> None:
     workflow = read(name)
     loader, adp = of_type(workflow, "CheckpointLoaderSimple"), of_type(workflow, "EquipoiseLoadADP")
@@ -167,3 +174,78 @@ def test_a_graph_for_real_checkpoints_says_which_files_go_where(name: str, check
     sampler, guidance = of_type(workflow, "KSampler"), of_type(workflow, "EquipoiseDistributionGuidance")
     fed, guided = ({slot["name"]: source.get(slot["link"]) for slot in node["inputs"]} for node in (sampler, guidance))
     assert fed["model"] == guidance["id"] and fed["seed"] == guided["seed"] and guided["model"] == loader["id"]
+
+
+def sources(workflow: dict[str, Any], kind: str) -> dict[str, str]:
+    """Input name -> type of the node that feeds it, of the only node of a type."""
+    kinds = {n["id"]: n["type"] for n in workflow["nodes"]}
+    source = {link[0]: kinds[link[1]] for link in workflow["links"]}
+    return {slot["name"]: source[slot["link"]] for slot in of_type(workflow, kind)["inputs"] if slot["link"] is not None}
+
+
+def values(node: dict[str, Any]) -> dict[str, Any]:
+    """Widget values by name; what follows a seed has none."""
+    found = [v for v in node["widgets_values"] if v not in ("fixed", "increment", "decrement", "randomize")]
+    return dict(zip([slot["name"] for slot in node["inputs"] if "widget" in slot], found, strict=True))
+
+
+def words_of(workflow: dict[str, Any]) -> str:
+    return " ".join(n["widgets_values"][0] for n in workflow["nodes"] if n["type"] in NOTES)
+
+
+@pytest.mark.parametrize(("name", "guided"), list(zip(TRAINED, GUIDED, strict=True)))
+def test_a_graph_that_trains_makes_what_the_graph_that_guides_expects(name: str, guided: str) -> None:
+    workflow, other = read(name), read(guided)
+    checkpoint = of_type(other, "CheckpointLoaderSimple")["widgets_values"]
+    assert of_type(workflow, "CheckpointLoaderSimple")["widgets_values"] == checkpoint
+    adp, save = of_type(other, "EquipoiseLoadADP")["widgets_values"], values(of_type(workflow, "EquipoiseSaveADP"))
+    assert adp == [f"{save['name']}.safetensors"] and not save["overwrite"]
+    target = of_type(other, "EquipoiseTargetDistribution")["widgets_values"]
+    attribute, classes = values(of_type(workflow, "EquipoiseLabelFeaturesWithCLIP"))["classes"].split(":", 1)
+    assert attribute == target[0]
+    assert sorted(re.findall(r"(\w+)=", classes)) == sorted(re.findall(r"(\w+)=", target[2]))
+    recorded, tried, sampler = (values(of_type(w, k)) for w, k in (
+        (workflow, "EquipoiseRecordFeatures"), (workflow, "EquipoiseCalibrateADP"), (other, "KSampler"),
+    ))  # fmt: skip
+    for setting in ("steps", "cfg", "sampler_name", "scheduler"):
+        assert recorded[setting] == tried[setting] == sampler[setting], setting
+    prompts = [n["widgets_values"][0] for n in other["nodes"] if n["type"] == "CLIPTextEncode"]
+    assert prompts[0] in recorded["prompts"].splitlines() and recorded["negative_prompt"] == prompts[1]
+    assert of_type(workflow, "EmptyLatentImage")["widgets_values"][:2] == of_type(other, "EmptyLatentImage")["widgets_values"][:2]
+
+
+@pytest.mark.parametrize("name", TRAINED)
+def test_a_graph_that_trains_shows_labels_before_they_are_learnt(name: str) -> None:
+    workflow = read(name)
+    assert sources(workflow, "EquipoiseLabelFeatures")["labels"] == "EquipoiseLabelFeaturesWithCLIP"
+    assert sources(workflow, "EquipoiseTrainADP")["labels"] == "EquipoiseLabelFeatures"
+    assert sources(workflow, "EquipoiseSaveADP")["adp"] == "EquipoiseCalibrateADP"
+    assert sources(workflow, "PreviewImage")["images"] == "EquipoiseLabelFeatures"
+
+
+@pytest.mark.parametrize("name", TRAINED)
+def test_a_graph_that_trains_says_which_files_go_where_and_what_it_takes(name: str) -> None:
+    workflow, notes = read(name), words_of(read(name))
+    for node in workflow["nodes"]:
+        for file in node["properties"].get("models", []):
+            assert file["name"] == node["widgets_values"][0] and file["name"] in notes and f"models/{file['directory']}" in notes
+            assert file["url"].startswith("https://huggingface.co/") and file["url"].endswith(".safetensors")
+    loaders = [n for n in workflow["nodes"] if n["type"].endswith(("LoaderSimple", "CLIPLoader", "VisionLoader"))]
+    assert len(loaders) >= 2 and all(n["properties"].get("models") for n in loaders)
+    recorded, side = values(of_type(workflow, "EquipoiseRecordFeatures")), of_type(workflow, "EmptyLatentImage")["widgets_values"][0]
+    features, picture = recorded["steps"] * (32 * 1280 + 13) / 1e6, 3 * side**2 / 1e6
+    for figure in (f"{features:.1f} MB of features", f"{picture:.1f} MB for its picture", f"{features + picture:.1f} GB for 1,000"):
+        assert figure in notes, figure
+    assert recorded["images"] == 1000 and "1,000 to record" in notes
+
+
+def test_the_audit_puts_two_sources_on_the_same_pictures() -> None:
+    workflow = read(AUDIT)
+    kinds = {n["id"]: n["type"] for n in workflow["nodes"]}
+    source = {link[0]: kinds[link[1]] for link in workflow["links"]}
+    shown = [n for n in workflow["nodes"] if n["type"] == "EquipoiseLabelFeatures"]
+    fed = [{slot["name"]: source[slot["link"]] for slot in n["inputs"] if slot["link"] is not None} for n in shown]
+    assert [f["features"] for f in fed] == ["EquipoiseRecordFeatures"] * 2
+    assert {f["labels"] for f in fed} == {"EquipoiseLabelFeaturesWithClassifier", "EquipoiseMergeLabels"}
+    assert len({tuple(n["widgets_values"]) for n in shown}) == 1
+    assert sources(workflow, "EquipoiseMergeLabels")["labels"] == "EquipoiseLabelFeaturesWithSkinTone"
