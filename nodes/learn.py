@@ -1,0 +1,247 @@
+"""Learn Directions and Learn Directions From Prompts."""
+
+from __future__ import annotations
+
+import re
+from typing import Any
+
+from comfy_api.latest import io
+
+from ..charts.learning import learning_curves
+from ..host.learn_directions import learn_directions
+from ..host.learn_from_prompts import IMAGES, learn_from_prompts
+from ..host.learning import AUTO, PLACE, Learned, learning_path
+from ..host.sampling import SamplerSettings
+from ..methods.fit_moves import FitSettings
+from ..methods.prompt_classes import parse_prompt_classes
+from .sampler_inputs import sampler_inputs
+from .sockets import TRAINING, Adp, Classifier, Features, Labels, schema
+from .training import as_image, shown
+
+ALIASES = ["directions", "h-space", "textual inversion", "attribute distribution predictor", "steering", "balancing act"]
+
+
+def fit_inputs(steps: int, batch: int, name: str) -> list[Any]:
+    """What both ways of learning are told of the fit."""
+    return [
+        io.String.Input(
+            "site",
+            default=AUTO,
+            tooltip="Where the directions act: 'auto' is the end of the level with the smallest maps; also 'middle' or 'output.N'.",
+        ),
+        io.Int.Input(
+            "fit_steps",
+            default=steps,
+            min=1,
+            max=100_000,
+            tooltip="Steps of the fit. A few hundred find the directions; more sharpen them.",
+        ),
+        io.Int.Input(
+            "batch",
+            default=batch,
+            min=2,
+            max=4096,
+            tooltip="Images per step. Memory grows with it; where that does not suffice, lower it and take more steps.",
+        ),
+        io.Int.Input(
+            "seed",
+            default=0,
+            min=0,
+            max=2**53 - 1,
+            control_after_generate=False,
+            tooltip="Seed of the fit, and of the first batch where latents are sampled.",
+        ),
+        io.String.Input(
+            "name",
+            default=name,
+            tooltip=f"The fit is kept in {PLACE}, under this name: interrupted, it goes on there while the settings stay as they are.",
+        ),
+    ]
+
+
+def outputs() -> list[Any]:
+    """What both give."""
+    return [
+        Adp.Output(
+            "learned",
+            display_name="ADP",
+            tooltip="With the learned directions, at the sizes that were fitted: for Calibrate ADP, or for Save ADP as it is.",
+        ),
+        io.String.Output("report", display_name="report", tooltip="What was learned, from what, and how far the losses fell."),
+        io.Image.Output("chart", display_name="chart", tooltip="Losses by step."),
+    ]
+
+
+def output(cls: type[Any], made: Learned, title: str) -> io.NodeOutput:
+    """The outputs, shown on the node too."""
+    report, chart = "\n".join(made.lines), as_image(learning_curves(made.curve, title))
+    return io.NodeOutput(made.file, report, chart, ui=shown(cls, chart, report))
+
+
+class LearnDirections(io.ComfyNode):
+    @classmethod
+    def define_schema(cls) -> io.Schema:
+        return schema(
+            node_id="EquipoiseLearnDirections",
+            display_name="Learn Directions",
+            category=TRAINING,
+            description=(
+                "Learns, from the pictures and labels of a feature set, what to add inside the U-Net at every noise level so that an image "
+                "becomes each class: a fit through the decoder, once, with a classifier as judge where one is connected. Interrupted, it "
+                "goes on where it stopped. Next: Calibrate ADP."
+            ),
+            search_aliases=ALIASES,
+            inputs=[
+                io.Model.Input("model", tooltip="The model that the ADP was trained for, without guidance; it is cloned, not changed."),
+                Adp.Input("adp", tooltip="From Train ADP or Load ADP. Its readings tell what an image is now, where it has them."),
+                Features.Input("features", tooltip="The set whose pictures are learned from, at most 2,048 of them."),
+                Labels.Input("labels", tooltip="Labels of that set."),
+                io.Vae.Input("vae", tooltip="The model's own VAE: encodes the pictures, and decodes predictions for the classifier."),
+                io.String.Input(
+                    "attributes",
+                    default="",
+                    tooltip="Attributes to learn, separated by commas; several are learned together. Empty = all that are labelled.",
+                ),
+                *fit_inputs(400, 48, "my_directions"),
+                Classifier.Input(
+                    "classifier",
+                    optional=True,
+                    tooltip="Judges predicted images while the directions are fitted, which makes them surer. Without one they are learned "
+                    "by denoising the pictures of each class.",
+                ),
+                io.Conditioning.Input(
+                    "positive", optional=True, tooltip="The conditioning of all pictures. Needed unless clip is connected."
+                ),
+                io.Clip.Input(
+                    "clip", optional=True, tooltip="Encodes the prompts that the pictures were recorded with; positive is then not used."
+                ),
+            ],
+            outputs=outputs(),
+        )
+
+    @classmethod
+    def execute(
+        cls,
+        model: Any,
+        adp: Any,
+        features: Any,
+        labels: Any,
+        vae: Any,
+        attributes: str,
+        site: str,
+        fit_steps: int,
+        batch: int,
+        seed: int,
+        name: str,
+        classifier: Any = None,
+        positive: Any = None,
+        clip: Any = None,
+    ) -> io.NodeOutput:
+        wanted = [a.strip() for a in re.split(r"[,;\n]", attributes) if a.strip()]
+        made = learn_directions(
+            model,
+            adp,
+            features,
+            labels,
+            vae,
+            classifier,
+            FitSettings(steps=fit_steps, batch=batch, seed=seed),
+            name,
+            attributes=wanted,
+            site=site,
+            positive=positive,
+            clip=clip,
+        )
+        return output(cls, made, "losses while directions are learned")
+
+
+class LearnDirectionsFromPrompts(io.ComfyNode):
+    @classmethod
+    def define_schema(cls) -> io.Schema:
+        return schema(
+            node_id="EquipoiseLearnDirectionsFromPrompts",
+            display_name="Learn Directions From Prompts",
+            category=TRAINING,
+            description=(
+                "Learns what to add inside the U-Net so that a prompt that leaves a class open draws what a prompt that names it would: "
+                "the neutral prompt's prediction with the edit is fitted to the explicit prompt's. For text models; needs no classifier, "
+                "no labels and no pictures. Next: Calibrate ADP."
+            ),
+            search_aliases=[*ALIASES, "prompt pairs", "concept"],
+            inputs=[
+                io.Model.Input("model", tooltip="A text-to-image model, without guidance; it is cloned, not changed."),
+                io.Clip.Input("clip", tooltip="The model's text encoder."),
+                io.String.Input("attribute", default="eyeglasses", tooltip="Name of the attribute, as targets will use it."),
+                io.String.Input(
+                    "templates",
+                    default="a photo of a person {}",
+                    multiline=True,
+                    tooltip="Prompts with {} where the class is named, one per line. Without it they are the neutral prompts: write "
+                    "prompts of the kind that you will use.",
+                ),
+                io.String.Input(
+                    "classes",
+                    default="yes: wearing eyeglasses\nno: without eyeglasses",
+                    multiline=True,
+                    tooltip="One class per line as CLASS: PHRASE. Several phrases, separated by |, are used in turn.",
+                ),
+                io.Latent.Input("latent_image", tooltip="An empty latent: its size is that of the images, its batch is sampled at once."),
+                io.Int.Input(
+                    "images",
+                    default=IMAGES,
+                    min=2,
+                    max=4096,
+                    tooltip="Latents to sample first, under the prompts of all classes in equal parts. They are not decoded.",
+                ),
+                *sampler_inputs(cfg=7.5),
+                *fit_inputs(400, 32, "my_prompt_directions"),
+                io.String.Input("negative", default="", multiline=True, tooltip="Negative prompt of the latents that are sampled."),
+                Adp.Input(
+                    "adp",
+                    optional=True,
+                    tooltip="An ADP of this model to put the directions into. Where it reads the attribute, they depend on the reading.",
+                ),
+            ],
+            outputs=outputs(),
+        )
+
+    @classmethod
+    def execute(
+        cls,
+        model: Any,
+        clip: Any,
+        attribute: str,
+        templates: str,
+        classes: str,
+        latent_image: Any,
+        images: int,
+        steps: int,
+        cfg: float,
+        sampler_name: str,
+        scheduler: str,
+        site: str,
+        fit_steps: int,
+        batch: int,
+        seed: int,
+        name: str,
+        negative: str,
+        adp: Any = None,
+    ) -> io.NodeOutput:
+        learning_path(name)
+        made = learn_from_prompts(
+            model,
+            clip,
+            parse_prompt_classes(attribute, templates, classes),
+            FitSettings(steps=fit_steps, batch=batch, seed=seed),
+            name,
+            latent=latent_image,
+            sampler=SamplerSettings(seed, steps, cfg, sampler_name, scheduler),
+            images=images,
+            negative=negative,
+            adp=adp,
+            site=site,
+        )
+        return output(cls, made, "what the edit leaves unexplained")
+
+
+NODES = [LearnDirections, LearnDirectionsFromPrompts]
