@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import importlib
+import inspect
 import time
 from pathlib import Path
 from types import ModuleType
@@ -32,11 +33,17 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("name", metavar="NAME", help=f"one of: {', '.join(available()) or 'none is installed'}")
     parser.add_argument("--quick", action="store_true", help="a smaller run of at most ten minutes on 2 cores; its figures are indicative")
     parser.add_argument("--json", metavar="FILE", help="write the figures to this file as well")
+    parser.add_argument("--folder", type=Path, metavar="DIR", help="keep finished parts here and go on with them ('adp' only)")
+    parser.add_argument("--workers", type=int, metavar="N", help="processes, at most 2 ('adp' only)")
 
 
 def run(args: argparse.Namespace) -> int:
     """Run it, add where and how it ran, and print one JSON object as the last line."""
     module, started = load(args.name), time.monotonic()
-    figures = {"benchmark": args.name.replace("_", "-"), "quick": args.quick, **module.run(quick=args.quick)}
+    given = {k: v for k, v in (("folder", args.folder), ("workers", args.workers)) if v is not None}
+    unknown = [k for k in given if k not in inspect.signature(module.run).parameters]
+    if unknown:
+        raise ValueError(f"the benchmark '{args.name}' takes no --{unknown[0]}: leave it out.")
+    figures = {"benchmark": args.name.replace("_", "-"), "quick": args.quick, **module.run(quick=args.quick, **given)}
     publish(with_record(figures, started), args.json)
     return 0
