@@ -6,8 +6,8 @@ import importlib
 from typing import Any
 
 MODULES = (
-    "unconditional", "text_model", "adp", "target", "guidance", "classifier", "histogram", "recording", "label_sources", "labels",
-    "training", "learn", "calibrate",
+    "unconditional", "text_model", "adp", "target", "guidance", "exempt", "classifier", "histogram", "recording", "label_sources", "labels",
+    "training", "contrast", "learn", "calibrate",
 )  # fmt: skip
 """Files of this folder that hold nodes, in menu order; each ends with a list NODES. A new file is added here."""
 

@@ -261,7 +261,7 @@ def test_calibrate_adp_refuses_in_one_sentence(world: World, made: SimpleNamespa
     cases: list[tuple[str, dict[str, Any]]] = [
         ("no direction to try: connect features", {}),
         ("features and labels belong together", {"features": made.features}),
-        ("does not read 'beard', only light", {**given, "attribute": "beard"}),
+        ("does not know 'beard', only light", {**given, "attribute": "beard"}),
         ("cannot be the name of a calibration", {**given, "name": "../x"}),
         ("a trial of 3 images cannot show 2 classes", {**given, "images": 3}),
         ("connect a VAE", {**given, "classifier": world.classifier()}),
