@@ -87,6 +87,13 @@ def test_bench_publishes_what_was_measured(
     assert written["commit"] is None or re.fullmatch(r"[0-9a-f]{40}", written["commit"])
 
 
+def test_a_benchmark_without_a_folder_refuses_one(
+    one_benchmark: dict[str, object], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert cli.main(["bench", "tiny-thing", "--folder", str(tmp_path)]) == 1 and not one_benchmark
+    assert "takes no --folder" in capsys.readouterr().err
+
+
 def test_unknown_benchmarks_name_those_there_are(one_benchmark: dict[str, object]) -> None:
     with pytest.raises(ValueError, match="there is no benchmark 'x': choose one of tiny-thing."):
         bench.load("x")
