@@ -23,7 +23,7 @@ DEFAULT_STEPS = {
     "adp": 1_600,
     "adp-professions": 1_600,
     "text": 7_000,
-    "adp-text": 400,
+    "adp-text": 800,
 }
 
 
