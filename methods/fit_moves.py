@@ -11,6 +11,7 @@ vectors.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -23,6 +24,9 @@ from ..models.adp import GRID, MIDDLE, AttributePredictor, Move, at_level, log_s
 from .fit_state import Checkpoint, FitState, run_fit
 from .guidance import move_vector
 from .training import Progress
+
+WIDTH = 96
+"""Channels for which the learning rate was found."""
 
 
 @dataclass(frozen=True)
@@ -59,7 +63,8 @@ class FitSettings:
     """``label_range``: log-SNR between which images are sent to other classes: sharp enough to be labelled, and not yet decided;
     ``denoising``: weight of the denoising loss beside the labelling loss; ``confident``: cross-entropy below which an image asks for
     nothing more, so that no class is overdone; ``shortness``: weight of the squared length of a step, which keeps directions that nothing
-    asks for at zero. ``lr``: with Adam, 4e-3 gave vectors twice as long as 6e-4 and no better ones: the rest was the noise of the gradient.
+    asks for at zero. ``lr``: with Adam, 4e-3 gave vectors twice as long as 6e-4 and no better ones: the rest was the noise of the gradient;
+    for up to ``WIDTH`` channels, and less for more.
     """
 
     steps: int = 1600
@@ -155,7 +160,9 @@ def fit_state(
     """A fit that has not begun: [T, K, K, C, 4, 4] for attributes that the predictor reads, [T, K, 1, C, 4, 4] for others."""
     read = () if predictor is None else predictor.attributes
     shapes = {a: (len(move_knots()), k, k if a in read else 1, sites[a][1], GRID, GRID) for a, k in classes.items()}
-    return FitState.new(shapes, device, settings.lr, settings.steps, settings.seed, columns)
+    # Adam moves every number alike far: with more of them, less each, so that a vector goes as far in a step at any width.
+    lr = settings.lr * min(1.0, math.sqrt(WIDTH / max(channels for _, channels in sites.values())))
+    return FitState.new(shapes, device, lr, settings.steps, settings.seed, columns)
 
 
 def finished_moves(state: FitState, sites: Mapping[str, tuple[str, int]], source: str = "learned") -> dict[str, Move]:
