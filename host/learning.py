@@ -165,7 +165,8 @@ def finish(
     lines: list[str],
 ) -> Learned:
     """Moves of a fit that has ended, in a file, with the report's last lines."""
-    moves = {a: _normal(m) for a, m in finished_moves(state, sites, source).items()}
+    with torch.inference_mode(False):
+        moves = finished_moves(state, sites, source)
     curve = state.curve()
     first, last = curve[0][1], curve[-1][1]
     for column in state.columns:
@@ -179,10 +180,6 @@ def finish(
     record = {"steps": settings.steps, "batch": settings.batch, "seed": settings.seed}
     log.info("learned %s: %s", ", ".join(moves), "; ".join(lines))
     return Learned(with_moves(adp, model, classes, moves, record), lines, curve)
-
-
-def _normal(move: Move) -> Move:
-    return replace(move, knots=move.knots.clone(), vectors=move.vectors.clone(), sizes=move.sizes.clone())
 
 
 def module_mark(module: torch.nn.Module) -> str:
