@@ -81,7 +81,7 @@ def contrast_directions(
             detail = detail_of(one.features[0], one.spatial[0][0])
         seen = [look.at(positive, clean, noise) for positive in named]
         sums.add(torch.stack([s.features for s in seen]), seen[0].level)
-    move = sums.move(place, detail)
+    move = sums.move(place)
     lines = _lines(prompts, sums, detail, place, len({row for _, row in batches}), len(rows))
     said = {
         "lines": lines[:2],
@@ -90,15 +90,19 @@ def contrast_directions(
         "negative": negative,
         "images": sums.latents,
         "sampler": asdict(sampler),
-        "size_by_log_snr": _curve(sums.level, sums.shares(detail)),
+        "share_by_log_snr": _curve(sums.level, sums.shares(detail)),
         "agreement_by_log_snr": _curve(sums.level, sums.agreement),
     }
     file = with_alternative(adp, base_model(model) or "", prompts.attribute, prompts.classes, move, said)
     if prompts.attribute not in file.read:
         lines.append(
-            f"this file does not read '{prompts.attribute}': images get their classes at random from the seed; to calibrate, connect a "
-            f"classifier to Calibrate ADP, or choose direction '{move.source}' and set strength yourself (1 = as far as the prompts go)"
+            f"this file does not read '{prompts.attribute}': images get their classes at random from the seed; to calibrate it, connect a "
+            "classifier to Calibrate ADP"
         )
+    lines.append(
+        f"not calibrated: in Distribution Guidance, direction '{move.source}' at strength s moves by s norms of h between the classes "
+        "farthest apart; begin at 0.1"
+    )
     log.info("contrast directions: %s", "; ".join(lines))
     return Contrast(file, lines)
 
@@ -110,8 +114,8 @@ class _Look:
         self._model, self._sigmas, self._watcher = model, sigmas, watcher
         self._kept: list[Recording] = []
         spatial = tuple(float(log_snr(float(s))) for s in sigmas)
-        self._pooled = apply_recording(model, RecordingSettings(site=site), self._kept.append)
-        self._whole = apply_recording(model, RecordingSettings(spatial_levels=spatial, site=site), self._kept.append)
+        self._pooled = apply_recording(model, RecordingSettings(site=site, exact=True), self._kept.append)
+        self._whole = apply_recording(model, RecordingSettings(spatial_levels=spatial, site=site, exact=True), self._kept.append)
 
     def sample(self, positive: Any, negative: Any, start: Tensor, latent: dict[str, Any], s: SamplerSettings, seed: int) -> Tensor:
         """Clean latents [N, C, H, W] by the host's sampler."""
@@ -162,11 +166,11 @@ def _lines(prompts: PromptClasses, sums: ContrastSums, detail: Tensor, site: str
     top = int(share.argmax())
     lines = [
         f"{prompts.attribute} at {site}: {len(prompts.classes)} classes on {sums.latents} latents, under {used} of {rows} wordings each",
-        f"naming another class moves h by up to {float(share[top]):.3f} of its norm, at log-SNR {float(sums.level[top]):.1f}; agreement of "
+        f"naming another class moves h by up to {float(share[top]):.4f} of its norm, at log-SNR {float(sums.level[top]):.1f}; agreement of "
         f"single latents there {float(agreement[top]):.2f}",
     ]
     table = zip(sums.level.tolist(), share.tolist(), agreement.tolist(), strict=True)
-    lines += [f"  log-SNR {at:6.2f}: {size:.4f} of the norm of h, agreement {same:.2f}" for at, size, same in table]
+    lines += [f"  log-SNR {at:6.2f}: {size:.5f} of the norm of h, agreement {same:.2f}" for at, size, same in table]
     if used < rows:
         lines.append(f"{rows - used} of the wordings were not used: ask for more images, or a smaller batch")
     return lines

@@ -10,7 +10,7 @@ from torch import Tensor
 from ..models.adp import GRID, Move
 from .directions import CONTRAST
 
-LEAST = 1e-4
+LEAST = 1e-6
 """Share of the norm of h that prompts have to change at some noise level, to say anything."""
 
 
@@ -65,26 +65,27 @@ class ContrastSums:
         mean = torch.nn.functional.normalize(self._difference, dim=-1)
         return (self._units / self.latents * mean).sum(-1).mean(0)
 
-    def move(self, site: str, detail: Tensor) -> Move:
-        """The move, relative to what an image is read as; the longest way of a level has norm 1.
-
-        detail [T]: the norm of h as it is, over that of its pooled part brought to the same size. Sizes are what the prompts themselves
-        do, in norms of h, so that strength 1 moves as far as naming the class does. Raises ValueError where that is nothing.
+    def move(self, site: str) -> Move:
+        """The move, relative to what an image is read as: the longest way of a level has norm 1, and all sizes are 1, in norms of h, until
+        they are calibrated. Raises ValueError where the prompts change nothing.
         """
         with torch.inference_mode(False), torch.no_grad():
-            longest, share = self.longest.clone(), self.shares(detail).clone()
-            if not float(share.max()) > LEAST:
+            longest = self.longest.clone()
+            most = float((longest / self.norm.clamp(min=1e-12)).max())
+            if not most > LEAST:
                 raise ValueError(
-                    f"the classes' prompts make no difference at '{site}' (at most {float(share.max()):.1e} of the norm of h): use words "
-                    "that the model knows, or another site."
+                    f"the classes' prompts make no difference at '{site}' (at most {most:.1e} of the norm of h): use words that the model "
+                    "knows, or another site."
                 )
             found = self.directions.clone() / longest.clamp(min=1e-12)[:, None, None]
             vectors = found.view(*found.shape[:2], 1, self._channels, GRID, GRID)
-            sizes = share[:, None].expand(-1, found.shape[1]).clone()
-            return Move(site, self.level.clone(), vectors, sizes, source=CONTRAST, relative=True)
+            return Move(site, self.level.clone(), vectors, torch.ones(found.shape[:2]), source=CONTRAST, relative=True)
 
     def shares(self, detail: Tensor) -> Tensor:
-        """The longest way in norms of h [T], h taken with all its detail."""
+        """How far the prompts themselves go: the longest way in norms of h [T].
+
+        detail [T]: the norm of h as it is, over that of its pooled part brought to the same size (:func:`detail_of`).
+        """
         return self.longest / (self.norm * detail).clamp(min=1e-12)
 
 

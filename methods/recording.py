@@ -21,18 +21,21 @@ from .rows import read_rows
 @dataclass(frozen=True)
 class RecordingSettings:
     """``every``: keep every k-th call, the first one included; ``unconditional``: keep the negative's rows too; ``spatial_levels``:
-    log-SNR values near which one call each is kept unpooled; ``site``: where h is taken, "middle" or "output.N"."""
+    log-SNR values near which one call each is kept unpooled; ``site``: where h is taken, "middle" or "output.N"; ``exact``: keep pooled
+    features in fp32, for differences that half precision would round away."""
 
     every: int = 1
     unconditional: bool = False
     spatial_levels: tuple[float, ...] = ()
     site: str = MIDDLE
+    exact: bool = False
 
 
 @dataclass(frozen=True)
 class Recording:
-    """One run's features, on the CPU: ``features`` fp16 [N, calls, C, 4, 4] with log-SNR ``level`` fp32 [calls]. ``unconditional`` and
-    ``spatial`` (fp16 [N, levels, C, H, W]) are pairs of the same kind, None where there are none. ``calls``: all that were made."""
+    """One run's features, on the CPU: ``features`` fp16 [N, calls, C, 4, 4] (fp32 if exact) with log-SNR ``level`` fp32 [calls].
+    ``unconditional`` and ``spatial`` (fp16 [N, levels, C, H, W]) are pairs of the same kind, None where there are none. ``calls``: all that
+    were made."""
 
     features: Tensor
     level: Tensor
@@ -52,9 +55,9 @@ class _Means:
         self.total.index_add_(0, image, values)
         self.count.index_add_(0, image, self.count.new_ones(len(image)))
 
-    def half(self) -> Tensor:
-        """fp16 on the CPU, [N, ...]."""
-        return (self.total / self.count.view(-1, *[1] * (self.total.ndim - 1))).half().cpu()
+    def on_cpu(self, dtype: torch.dtype = torch.float16) -> Tensor:
+        """[N, ...]."""
+        return (self.total / self.count.view(-1, *[1] * (self.total.ndim - 1))).to("cpu", dtype)
 
 
 class RecordingRun:
@@ -106,7 +109,8 @@ class RecordingRun:
         self._open = False
         if self._touched:
             for conditional, means in self._pooled.items():
-                self._kept[conditional].append((self._level, means.half()))
+                dtype = torch.float32 if self.settings.exact else torch.float16
+                self._kept[conditional].append((self._level, means.on_cpu(dtype)))
             self._keep_map()
             self.calls += 1
         self._clear()
@@ -179,7 +183,7 @@ class RecordingRun:
     def _keep_map(self) -> None:
         if self._maps is None:
             return
-        half = self._maps.half()
+        half = self._maps.on_cpu()
         for wanted in self.settings.spatial_levels:
             if abs(self._level - wanted) < self._distance(wanted):
                 self._near[wanted] = (self.calls, self._level, half)

@@ -166,3 +166,10 @@ def test_levels_as_users_write_them(text: str, levels: tuple[float, ...]) -> Non
 def test_words_that_are_no_levels(text: str) -> None:
     with pytest.raises(ValueError, match="is no noise level"):
         parse_levels(text)
+
+
+def test_exact_recordings_keep_what_half_precision_rounds_away() -> None:
+    one = 1 + 2.0**-14
+    made = record([[(h(one), options(2.0, [0], ["p"]))]], exact=True)
+    assert made.features.dtype == torch.float32 and float(made.features[0, 0, 0, 0, 0]) == one
+    assert float(record([[(h(one), options(2.0, [0], ["p"]))]]).features[0, 0, 0, 0, 0]) == 1.0
