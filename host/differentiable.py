@@ -44,11 +44,11 @@ class Differentiable:
             self.sigmas = sigmas.clone()
             self.alphas_cumprod = 1 / (1 + self.sigmas**2)
             self._call = _Call(self.model)
-            self._weights = {
-                f"network.{name}": value.detach().clone()
-                for name, value in [*self.model.named_parameters(), *self.model.named_buffers()]
-                if name.startswith(DECODER)
-            }
+            tensors = [*self.model.named_parameters(), *self.model.named_buffers()]
+            self._weights = {f"network.{name}": value.detach().clone() for name, value in tensors if name.startswith(DECODER)}
+            # Older hosts leave requires_grad on, which would carry a gradient through the encoder half too.
+            others = [(name, value) for name, value in tensors if value.requires_grad and not name.startswith(DECODER)]
+            self._weights |= {f"network.{name}": value.detach() for name, value in others}
         self.scale = HALF_SCALE if (self.model.manual_cast_dtype or self.model.get_dtype()) == torch.float16 else 1.0
 
     def velocity(self, x: Tensor, t: int, options: Mapping[str, Any]) -> Tensor:
