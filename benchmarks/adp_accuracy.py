@@ -10,6 +10,7 @@ from PIL import Image
 from ..charts.curves import accuracy_by_log_snr
 from ..charts.sheet import stacked
 from ..embedded import weights
+from ..embedded.portraits import ATTRIBUTES
 from ..methods.adp_figures import along, share_above
 from ..methods.feature_set import open_feature_set
 from ..methods.labels import read_csv
@@ -68,7 +69,8 @@ def draw(found: dict[str, Any], path: Path) -> None:
     panels = []
     for kind, figures in found.items():
         curves = {a: [(at, v) for at, v in f["by_log_snr"]] for a, f in figures["attributes"].items()}
-        panels.append(accuracy_by_log_snr(curves, f"kind '{kind}': held-out balanced accuracy"))
+        chance = {a: 1 / len(ATTRIBUTES[a]) for a in curves}
+        panels.append(accuracy_by_log_snr(curves, f"kind '{kind}': held-out balanced accuracy", chance))
     partial = path.with_suffix(".partial")
     Image.fromarray(stacked(panels)).save(partial, format="PNG", optimize=True)
     partial.replace(path)

@@ -72,6 +72,8 @@ def run(args: argparse.Namespace) -> int:
         print(said, flush=True)
     if net is not None:
         file = _with_moves(args, net, file, features, labels, steps)
+    elif not args.no_moves:
+        print("no moves were looked for, as the set names no shipped model: name the one that it was recorded on with --calibrate MODEL.")
     save_adp(file, args.out)
     info, chart = file.info, args.out.with_suffix(".png")
     windows = {a: m.window for a, m in file.moves.items() if m.window[0] < m.window[1]}
