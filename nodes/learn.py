@@ -41,7 +41,7 @@ def fit_inputs(steps: int, batch: int, name: str) -> list[Any]:
             default=batch,
             min=2,
             max=4096,
-            tooltip="Images per step. Memory grows with it; where that does not suffice, lower it and take more steps.",
+            tooltip="Images per step. Memory grows with it: for images of 512 x 512 and more begin with 4, and take more steps.",
         ),
         io.Int.Input(
             "seed",
@@ -102,7 +102,7 @@ class LearnDirections(io.ComfyNode):
                     default="",
                     tooltip="Attributes to learn, separated by commas; several are learned together. Empty = all that are labelled.",
                 ),
-                *fit_inputs(400, 48, "my_directions"),
+                *fit_inputs(300, 32, "my_directions"),
                 Classifier.Input(
                     "classifier",
                     optional=True,
@@ -194,7 +194,7 @@ class LearnDirectionsFromPrompts(io.ComfyNode):
                     tooltip="Latents to sample first, under the prompts of all classes in equal parts. They are not decoded.",
                 ),
                 *sampler_inputs(cfg=7.5),
-                *fit_inputs(400, 32, "my_prompt_directions"),
+                *fit_inputs(300, 32, "my_prompt_directions"),
                 io.String.Input("negative", default="", multiline=True, tooltip="Negative prompt of the latents that are sampled."),
                 Adp.Input(
                     "adp",
