@@ -48,8 +48,10 @@ JOINTS = (", ", " and ", " ")
 """What stands between two phrases, or between the opening and a phrase (there never "and")."""
 
 
-def caption(labels: Mapping[str, int], generator: torch.Generator) -> str:
+def caption(labels: Mapping[str, int], generator: torch.Generator, share: float = NAMED_SHARE) -> str:
     """One caption for a portrait with these class indices (attribute -> index, as in ATTRIBUTES), or the empty one.
+
+    ``share``: how often an attribute other than the profession is named.
 
     Deterministic in the generator's state. Raises KeyError where an attribute is missing.
     """
@@ -62,7 +64,7 @@ def caption(labels: Mapping[str, int], generator: torch.Generator) -> str:
     text = choose(OPENINGS).format(ATTRIBUTES["profession"][labels["profession"]])
     named = []
     for attribute, classes in PHRASES.items():
-        wanted, phrase, place = draw.pop() < NAMED_SHARE, choose(classes[labels[attribute]]), draw.pop()
+        wanted, phrase, place = draw.pop() < share, choose(classes[labels[attribute]]), draw.pop()
         if wanted:
             named.append((place, phrase))
     joint = choose(JOINTS)
@@ -75,10 +77,10 @@ def caption(labels: Mapping[str, int], generator: torch.Generator) -> str:
     return text
 
 
-def captions(labels: Mapping[str, Tensor], generator: torch.Generator) -> list[str]:
-    """Captions for a batch; labels int64 [N] each -> N strings."""
+def captions(labels: Mapping[str, Tensor], generator: torch.Generator, share: float = NAMED_SHARE) -> list[str]:
+    """Captions for a batch; labels int64 [N] each -> N strings. ``share`` as in :func:`caption`."""
     rows = zip(*(labels[a].tolist() for a in ATTRIBUTES), strict=True)
-    return [caption(dict(zip(ATTRIBUTES, row, strict=True)), generator) for row in rows]
+    return [caption(dict(zip(ATTRIBUTES, row, strict=True)), generator, share) for row in rows]
 
 
 def vocabulary() -> str:

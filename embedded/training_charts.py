@@ -20,7 +20,7 @@ def redraw(folder: Path = DOCS) -> list[Path]:
     trained = [weights.DIFFUSION, weights.DIFFUSION_PROFESSIONS, weights.TEXT, weights.LABELLER, weights.JUDGE]
     logs = {path.stem: _log(path)["log"] for path in trained if path.with_suffix(".log.json").is_file()}
     charts = {"training.png": training_curves(logs, "Loss of the shipped models while they were trained")}
-    for path in (weights.ADP, weights.ADP_PROFESSIONS):
+    for path in (p for p in (weights.ADP, weights.ADP_PROFESSIONS, weights.ADP_TEXT) if p.is_file()):
         accuracy = _log(path)["accuracy_by_log_snr"]
         chance = {a: 1 / len(ATTRIBUTES[a]) for a in accuracy}
         charts[f"adp_{path.stem}.png"] = accuracy_by_log_snr(accuracy, f"What the predictor of {path.stem} reads, held out", chance)

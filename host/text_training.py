@@ -123,12 +123,15 @@ def _res_blocks(state: Mapping[str, Any]) -> list[str]:
 
 
 def warm_start(net: TextNet, path: Path) -> int:
-    """Copy an ADM U-Net's residual blocks, time embedding, first and last layer; returns how many tensors. Its attention is left out.
+    """Copy an ADM U-Net's residual blocks, time embedding, first and last layer, without its attention, or all of a text model's file;
+    returns how many tensors.
 
     Both networks descend from guided-diffusion, so only the places of blocks beside attention differ. Raises ValueError where the file's
     blocks are others.
     """
     source, metadata = read_safetensors(path)
+    if metadata.get("format") == TEXT_FORMAT:
+        return _restart(net, path, source)
     if metadata.get("norm_groups") != str(net.groups):
         found = metadata.get("norm_groups", "32")
         raise ValueError(f"'{path.name}' was trained with {found} norm groups and this network has {net.groups}: start from another file.")
@@ -147,6 +150,18 @@ def warm_start(net: TextNet, path: Path) -> int:
             taken[name] = value.float()
     net.unet.load_state_dict(taken, strict=False)
     return len(taken)
+
+
+def _restart(net: TextNet, path: Path, source: Mapping[str, Tensor]) -> int:
+    """All weights of what :func:`export` wrote. Raises ValueError where the network is another."""
+    text = {k.removeprefix("clip."): v.float() for k, v in source.items() if k.startswith("clip.") and k != "clip.token_ids"}
+    text["embeddings.token_embedding.weight"] = text.pop("token_rows")
+    parts = {**{f"text.{k}": v for k, v in text.items()}, **{k: v.float() for k, v in source.items() if k.startswith("unet.")}}
+    try:
+        net.load_state_dict(parts)
+    except RuntimeError as error:
+        raise ValueError(f"'{path.name}' is a text model of another shape: start from another file.") from error
+    return len(parts)
 
 
 def export(net: TextNet, token_ids: list[int], path: Path, trained: Mapping[str, Any], base_model: str = BASE_MODEL) -> None:

@@ -281,6 +281,19 @@ def test_the_start_is_the_unconditional_model_without_its_attention(host: Any, t
         warm_start(net, tmp_path / "other.safetensors")
 
 
+def test_training_may_start_from_a_text_model(host: Any, tmp_path: Path) -> None:
+    from equipoise.host.text_training import TextNet, export, warm_start
+
+    torch.manual_seed(4)
+    first, again = TextNet(5), TextNet(5)
+    export(first, [3, 5, 8, 13, 21], tmp_path / "first.safetensors", {})
+    assert warm_start(again, tmp_path / "first.safetensors") == len(first.state_dict())
+    for name, value in first.state_dict().items():
+        assert torch.equal(value.half(), again.state_dict()[name].half()), name
+    with pytest.raises(ValueError, match="is a text model of another shape"):
+        warm_start(TextNet(6), tmp_path / "first.safetensors")
+
+
 def test_the_trained_shape_is_small_and_sd15_in_plan(host: Any, tmp_path: Path) -> None:
     from equipoise.embedded.captions import vocabulary
     from equipoise.host.text_training import TextNet, Tokens, export

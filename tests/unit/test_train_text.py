@@ -8,7 +8,7 @@ import pytest
 import torch
 from equipoise.embedded.portraits import ATTRIBUTES, portraits
 from equipoise.embedded.schedule import alphas_cumprod
-from equipoise.embedded.train_text import TextLoss, draw_pool, train_text
+from equipoise.embedded.train_text import EMPHASISED_LEVELS, TextLoss, draw_pool, pixel_weights, train_text
 from torch import Tensor, nn
 
 
@@ -69,6 +69,38 @@ def test_the_loss_is_the_weighted_error_of_the_velocity() -> None:
     snr = abar.flatten() / (1 - abar.flatten())
     expected = (((out - oracle.velocity) ** 2).mean(dim=(1, 2, 3)) * snr.clamp(max=5) / (snr + 1)).mean()
     torch.testing.assert_close(value.double(), expected.double(), rtol=1e-4, atol=1e-6)
+
+
+def test_the_emphasised_part_names_every_attribute_at_noise_that_hides_it() -> None:
+    """Its gradient is that of a weighted squared error, every row counting alike: the optimum stays where it was."""
+    images, labels = pool()
+    net, said = StandIn(), []
+
+    def listening(texts: list[str]) -> Tensor:
+        said.extend(texts)
+        return tokenize(texts)
+
+    loss = TextLoss(net, listening, images, labels, 16)
+    value = loss(torch.Generator().manual_seed(3), emphasis=True)
+    low, high = EMPHASISED_LEVELS
+    timesteps = net.seen[0][1]
+    assert timesteps.min() >= low and timesteps.max() < high
+    assert value.item() == pytest.approx(1.0)
+    spoken = [text for text in said if text]
+    assert spoken and all("glasses" in text and "hair" in text and "skin" in text for text in spoken)
+    value.backward()
+    assert net.conv.weight.grad.abs().sum() > 0
+    ordinary: list[str] = []
+    TextLoss(net, lambda texts: (ordinary.extend(texts), tokenize(texts))[1], images, labels, 16)(torch.Generator().manual_seed(3))
+    assert not all("glasses" in text for text in ordinary if text)
+
+
+def test_pixels_count_by_how_much_they_differ_between_classes() -> None:
+    images, labels = draw_pool(2000, 5)
+    weight = pixel_weights(images, labels)
+    assert weight.shape == (12, 16, 16) and weight.mean().item() == pytest.approx(1.0, abs=1e-4) and weight.min() >= 0.2
+    by_cell = weight.mean(0)
+    assert by_cell[5:9, 5:11].mean() > 2 * by_cell[:3].mean()  # the face against the background above it
 
 
 def test_training_resumes_where_it_was_cut(tmp_path: Path) -> None:
