@@ -72,11 +72,16 @@ class HostClassifier:
 
 
 def classifier_choices() -> list[str]:
-    """Names for a combo: safetensors files, and folders of transformers classifiers by the folder's name."""
+    """Names for a combo: safetensors files, and folders of transformers classifiers by the folder's name.
+
+    Folders without safetensors are among them, so that who looks for one is told why it cannot be loaded.
+    """
     names = []
     for name in folders.choices(KEY):
         parent = Path(name).parent.as_posix()
         names.append(parent if parent != "." and _is_folder(parent) else name)
+    for root in folder_paths.get_folder_paths(KEY):
+        names += sorted(config.parent.name for config in Path(root).glob(f"*/{CONFIG}"))
     return list(dict.fromkeys(names))
 
 

@@ -9,6 +9,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from equipoise.methods.directions import KINDS
+from equipoise.methods.prompt_classes import parse_prompt_classes
+from equipoise.methods.trials import STRENGTHS, TRIALS_EACH
 from PIL import Image
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -16,8 +19,8 @@ FOLDER = ROOT / "workflows"
 QUICKSTARTS = ("quickstart_professions", "quickstart_unconditional")
 GUIDED = ("sd15_distribution_guidance", "sdxl_distribution_guidance")
 TRAINED = ("train_adp_sd15", "train_adp_sdxl")
-AUDIT = "label_audit"
-NAMES = (AUDIT, *QUICKSTARTS, *GUIDED, *TRAINED)
+AUDIT, QUICK_TRAINING = "label_audit", "train_adp_quickstart"
+NAMES = (AUDIT, *QUICKSTARTS, *GUIDED, QUICK_TRAINING, *TRAINED)
 NOTES = {"MarkdownNote"}
 CORE = {
     "CLIPLoader",
@@ -212,6 +215,10 @@ def test_a_graph_that_trains_makes_what_the_graph_that_guides_expects(name: str,
     prompts = [n["widgets_values"][0] for n in other["nodes"] if n["type"] == "CLIPTextEncode"]
     assert prompts[0] in recorded["prompts"].splitlines() and recorded["negative_prompt"] == prompts[1]
     assert of_type(workflow, "EmptyLatentImage")["widgets_values"][:2] == of_type(other, "EmptyLatentImage")["widgets_values"][:2]
+    contrast = values(of_type(workflow, "EquipoiseContrastDirections"))
+    pairs = parse_prompt_classes(contrast["attribute"], contrast["templates"], contrast["classes"])
+    assert pairs.attribute == attribute and sorted(pairs.classes) == sorted(re.findall(r"(\w+)=", classes))
+    assert pairs.neutral() == recorded["prompts"].splitlines() and contrast["negative"] == recorded["negative_prompt"]
 
 
 @pytest.mark.parametrize("name", TRAINED)
@@ -219,6 +226,8 @@ def test_a_graph_that_trains_shows_labels_before_they_are_learnt(name: str) -> N
     workflow = read(name)
     assert sources(workflow, "EquipoiseLabelFeatures")["labels"] == "EquipoiseLabelFeaturesWithCLIP"
     assert sources(workflow, "EquipoiseTrainADP")["labels"] == "EquipoiseLabelFeatures"
+    assert sources(workflow, "EquipoiseContrastDirections")["adp"] == "EquipoiseTrainADP"
+    assert sources(workflow, "EquipoiseCalibrateADP")["adp"] == "EquipoiseContrastDirections"
     assert sources(workflow, "EquipoiseSaveADP")["adp"] == "EquipoiseCalibrateADP"
     assert sources(workflow, "PreviewImage")["images"] == "EquipoiseLabelFeatures"
 
@@ -237,6 +246,30 @@ def test_a_graph_that_trains_says_which_files_go_where_and_what_it_takes(name: s
     for figure in (f"{features:.1f} MB of features", f"{picture:.1f} MB for its picture", f"{features + picture:.1f} GB for 1,000"):
         assert figure in notes, figure
     assert recorded["images"] == 1000 and "1,000 to record" in notes
+    trials = (len(KINDS) + 1) * TRIALS_EACH + len(STRENGTHS) + 1  # directions of the labels and of the prompts, strengths, and plain images
+    calibrated = values(of_type(workflow, "EquipoiseCalibrateADP"))["images"]
+    assert f"about {round(trials * calibrated, -2):,} for the trials of calibration ({calibrated} for each)" in notes
+    assert f"{values(of_type(workflow, 'EquipoiseContrastDirections'))['images']} for the directions" in notes
+
+
+def test_the_quick_training_makes_an_adp_for_the_quickstart() -> None:
+    workflow, other = read(QUICK_TRAINING), read("quickstart_unconditional")
+    for kind in ("EquipoiseLoadUnconditionalDiffusion", "EquipoiseEmptyPixelLatent"):
+        assert of_type(workflow, kind)["widgets_values"] == of_type(other, kind)["widgets_values"]
+    recorded, tried = (values(of_type(workflow, kind)) for kind in ("EquipoiseRecordFeatures", "EquipoiseCalibrateADP"))
+    sampler = values(of_type(other, "KSampler"))
+    for setting in ("steps", "cfg", "sampler_name", "scheduler"):
+        assert recorded[setting] == tried[setting] == sampler[setting], setting
+    assert tried["attribute"] == of_type(other, "EquipoiseTargetDistribution")["widgets_values"][0]
+    # what made the labels takes no part in the count of the quickstart
+    assert of_type(workflow, "EquipoiseLoadAttributeClassifier")["widgets_values"] == ["portraits_labeller.safetensors"]
+    fed = [sources(workflow, f"Equipoise{kind}")[slot] for kind, slot in (
+        ("LabelFeatures", "labels"), ("TrainADP", "labels"), ("LearnDirections", "adp"), ("CalibrateADP", "adp"), ("SaveADP", "adp"),
+    )]  # fmt: skip
+    chain = ["LabelFeaturesWithClassifier", "LabelFeatures", "TrainADP", "LearnDirections", "CalibrateADP"]
+    assert fed == [f"Equipoise{kind}" for kind in chain]
+    save = values(of_type(workflow, "EquipoiseSaveADP"))
+    assert save == {"name": "my_portraits", "overwrite": False} and "my_portraits.safetensors" in words_of(workflow)
 
 
 def test_the_audit_puts_two_sources_on_the_same_pictures() -> None:
