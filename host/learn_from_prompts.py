@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 
 from ..methods.fit_moves import FitSettings
-from ..methods.fit_prompts import fit_prompt_moves, prompt_state
+from ..methods.fit_prompts import UNEDITED, fit_prompt_moves, prompt_state
 from ..methods.fit_state import SIGNATURE
 from ..methods.guidance import LEARNED_PROMPTS
 from ..methods.prompt_classes import PromptClasses
@@ -42,6 +42,8 @@ from .sampling import SamplerSettings
 from .sites import check_fit
 
 IMAGES = 96
+WEAK = 0.01
+"""Root mean square of what words change, below which the report doubts that the model knows them."""
 
 
 @dataclass(frozen=True)
@@ -133,6 +135,9 @@ def learn_from_prompts(
         )
     lines = [f"{len(clean)} latents sampled under {len(aligned) * len(classes)} prompts of {len(classes)} classes"]
     lines += [said] if said else []
+    most = float(state.fixed[UNEDITED].max().sqrt())
+    weak = ": hardly anything, so the model may not know them, and there is little to learn" if most < WEAK else ""
+    lines.append(f"the words change the prediction by up to {most:.2%} of its scale{weak}")
     lines.append(f"{settings.steps} steps of {settings.batch} latents; {time.monotonic() - started:.0f} s")
     return finish(state, {attribute: place}, LEARNED_PROMPTS, adp, model, {attribute: classes}, settings, lines)
 

@@ -25,6 +25,8 @@ from .fit_state import Checkpoint, FitState, run_fit
 from .guidance import move_vector
 from .training import Progress
 
+SCALE = "scale"
+"""Name of the unit of vectors by level, [T], among what a fit has measured; absent: 1."""
 WIDTH = 96
 """Channels for which the learning rate was found."""
 
@@ -167,8 +169,14 @@ def fit_state(
 
 def finished_moves(state: FitState, sites: Mapping[str, tuple[str, int]], source: str = "learned") -> dict[str, Move]:
     """The moves of a fit, on the CPU."""
-    knots = move_knots()
-    return {a: normalised_move(sites[a][0], knots, v.detach().cpu(), source) for a, v in state.vectors.items()}
+    knots, scale = move_knots(), state.fixed.get(SCALE)
+    vectors = {a: v.detach().cpu() if scale is None else scaled(v.detach().cpu(), scale) for a, v in state.vectors.items()}
+    return {a: normalised_move(sites[a][0], knots, v, source) for a, v in vectors.items()}
+
+
+def scaled(vectors: Tensor, scale: Tensor) -> Tensor:
+    """Vectors [T, ...] in units of their own at every level [T]."""
+    return vectors * scale.to(vectors).view(-1, *[1] * (vectors.ndim - 1))
 
 
 def draw_level(level_of: Tensor, knots: Tensor, generator: torch.Generator) -> tuple[int, float]:
@@ -181,7 +189,8 @@ def draw_level(level_of: Tensor, knots: Tensor, generator: torch.Generator) -> t
 
 class MoveHook:
     """Applies vectors in the network while they are fitted. ``lengths``: squared lengths of the steps of the last call, per site [B];
-    ``wanted`` and ``include``: its classes and whether rows are moved, on the device."""
+    ``wanted`` and ``include``: its classes and whether rows are moved, on the device. ``scale`` [T]: the vectors' unit by level, and that
+    of the lengths."""
 
     def __init__(
         self,
@@ -189,13 +198,14 @@ class MoveHook:
         vectors: Mapping[str, Tensor],
         predictor: AttributePredictor | None,
         device: torch.device,
+        scale: Tensor | None = None,
     ) -> None:
-        self.sites, self.vectors, self.device = sites, vectors, device
+        self.sites, self.vectors, self.device, self.scale = sites, vectors, device, scale
         self.predictor = predictor_on(predictor, device)
         self.knots = move_knots()
-        self._moves = {
-            a: Move(sites[a][0], self.knots.to(device), v, torch.ones(v.shape[:2], device=device)) for a, v in vectors.items()
-        }
+        self._ones = {a: torch.ones(v.shape[:2], device=device) for a, v in vectors.items()}
+        self._moves: dict[str, Move] = {}
+        self._square = 1.0
         self._read: dict[str, Tensor] = {}
         self.lengths: list[Tensor] = []
         self.wanted: dict[str, Tensor] = {}
@@ -207,6 +217,11 @@ class MoveHook:
         self._level, self._read, self.lengths = level, {}, []
         self.wanted = {a: w.to(self.device) for a, w in wanted.items()}
         self.include = {a: i.to(self.device) for a, i in include.items()}
+        vectors, knots = self.vectors, self.knots.to(self.device)
+        if self.scale is not None:
+            vectors = {a: scaled(v, self.scale) for a, v in vectors.items()}
+            self._square = float(at_level(self.scale, self.knots, torch.tensor([level]))[0]) ** 2
+        self._moves = {a: Move(self.sites[a][0], knots, v, self._ones[a]) for a, v in vectors.items()}
         return {"patches": {"output_block_patch": [self.patch]}}
 
     def patch(self, h: Tensor, skip: Tensor, options: dict[str, Any]) -> tuple[Tensor, Tensor]:
@@ -220,7 +235,7 @@ class MoveHook:
         for a in self.sites:
             if self.sites[a][0] == site:
                 step = move_vector(self._moves[a], self.wanted[a], self._read.get(a), self._level, h.shape)
-                self.lengths.append(step.flatten(1).pow(2).sum(1))
+                self.lengths.append(step.flatten(1).pow(2).sum(1) / self._square)
                 h = h.float() + norm * step * self.include[a][:, None, None, None]
         return h.to(dtype), skip
 

@@ -9,8 +9,8 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from ..models.adp import AttributePredictor, Move, at_level
-from .fit_moves import Diffusion, FitSettings, MoveHook, draw_level, finished_moves, fit_state
+from ..models.adp import GRID, AttributePredictor, Move, at_level
+from .fit_moves import SCALE, Diffusion, FitSettings, MoveHook, draw_level, finished_moves, fit_state, move_knots
 from .fit_state import Checkpoint, FitState, run_fit
 from .guidance import LEARNED_PROMPTS
 from .training import Progress
@@ -18,6 +18,9 @@ from .training import Progress
 UNEDITED = "unedited"
 FLOOR = 1e-2
 """Where words change less than this share of what they change most, that level counts less instead of being blown up."""
+TRIED, NEEDED = 0.05, 0.5
+"""Length of the random edit that is tried at every level, and the length for which the learning rate was found, in norms of h. Where words
+change less than an edit of that length would, vectors are learned in a smaller unit: Adam's steps would else overshoot."""
 
 
 def fit_prompt_moves(
@@ -43,10 +46,11 @@ def fit_prompt_moves(
     s, k = settings or FitSettings(), explicit.shape[1]
     sites = {attribute: site}
     state = state or prompt_state(k, predictor, attribute, site, s, model.device)
-    hook = MoveHook(sites, state.vectors, predictor, model.device)
-    level_of, generator = model.levels, state.generator
     if UNEDITED not in state.fixed:
-        state.fixed[UNEDITED] = _unedited(model, clean, neutral, explicit, hook.knots, s)
+        words, edit = _measured(model, clean, neutral, explicit, attribute, site, s)
+        state.fixed |= {UNEDITED: words, SCALE: (TRIED * (words / edit.clamp(min=1e-20)).sqrt() / NEEDED).clamp(1e-3, 1.0)}
+    hook = MoveHook(sites, state.vectors, predictor, model.device, state.fixed[SCALE])
+    level_of, generator = model.levels, state.generator
     change = state.fixed[UNEDITED]
     change = change.clamp(min=max(FLOOR * float(change.max()), 1e-12))
 
@@ -82,16 +86,25 @@ def _noised(model: Diffusion, clean: Tensor, t: int, generator: torch.Generator)
     return model.noised(clean.float().to(model.device), noise, t)
 
 
-def _unedited(model: Diffusion, clean: Tensor, neutral: Tensor, explicit: Tensor, knots: Tensor, s: FitSettings) -> Tensor:
-    """Mean square of what the words change, by knot [T]; with random numbers of its own."""
+def _measured(
+    model: Diffusion, clean: Tensor, neutral: Tensor, explicit: Tensor, attribute: str, site: tuple[str, int], s: FitSettings
+) -> tuple[Tensor, Tensor]:
+    """Mean squares by knot [T], with random numbers of their own: of what the words change, and of what a random edit changes."""
     generator = torch.Generator().manual_seed(s.seed + 1)
+    edit = torch.randn(1, 1, 1, site[1], GRID, GRID, generator=generator)
+    edit = (TRIED * edit / edit.norm()).expand(len(move_knots()), -1, -1, -1, -1, -1).to(model.device)
+    hook = MoveHook({attribute: site}, {attribute: edit}, None, model.device)
     found = []
-    for knot in knots:
+    for knot in hook.knots:
         t = int((model.levels - knot).abs().argmin())
         index = torch.randint(0, len(clean), (s.batch,), generator=generator)
         wanted = torch.randint(0, explicit.shape[1], (s.batch,), generator=generator)
         x = _noised(model, clean[index], t, generator)
+        options = hook.options(float(model.levels[t]), {attribute: torch.zeros_like(wanted)}, {attribute: torch.ones(s.batch)})
         with torch.no_grad():
-            change = model.output(x, t, {"y": explicit[index, wanted]}) - model.output(x, t, {"y": neutral[index]})
-        found.append((change**2).mean().cpu())
-    return torch.stack(found)
+            plain = model.output(x, t, {"y": neutral[index]})
+            said = model.output(x, t, {"y": explicit[index, wanted]})
+            edited = model.output(x, t, {**options, "y": neutral[index]})
+        found.append(torch.stack([((said - plain) ** 2).mean(), ((edited - plain) ** 2).mean()]).cpu())
+    words, edits = torch.stack(found).unbind(1)
+    return words.contiguous(), edits.contiguous()

@@ -137,6 +137,23 @@ def test_a_gradient_that_is_not_finite_is_passed_over_and_many_are_an_error() ->
     assert "\n" not in str(error.value)
 
 
+def test_words_that_hardly_tell_are_learned_in_small_steps() -> None:
+    """Adam moves far whatever the gradient: without a unit of its own a weak effect would be overshot a hundredfold."""
+
+    def output(x: Tensor, t: int, options: dict[str, Any]) -> Tensor:
+        return through_patches(x, options) + 1e-4 * options["y"].float()[:, None, None, None]
+
+    clean, _ = data()
+    settings = FitSettings(steps=60, batch=8)
+    state = prompt_state(2, None, "side", SITE, settings, CPU)
+    explicit = torch.tensor([[1, 2]]).expand(64, 2)
+    drawn, neutral = torch.arange(64) % 2, torch.zeros(64, dtype=torch.long)
+    fit_prompt_moves(toy(output=output), clean, drawn, neutral, explicit, None, "side", SITE, settings, state=state)
+    assert state.fixed["scale"].max() < 0.1
+    curve = [f["unexplained"] for _, f in state.curve(6)]
+    assert max(curve) < 1.5 and curve[-1] < 0.7, curve
+
+
 # -- to prompts ------------------------------------------------------------------------------------------------------------------------
 
 
@@ -163,7 +180,7 @@ def test_the_neutral_prompt_learns_what_the_explicit_ones_do(tmp_path: Path) -> 
     move = run(state=state)
     torch.testing.assert_close(state.fixed[UNEDITED], torch.full((11,), 0.25))
     curve = [f["unexplained"] for _, f in state.curve(10)]
-    assert curve[0] > 0.5 > 0.2 > curve[-1]
+    assert curve[0] > 0.4 > 0.1 > curve[-1]
     assert move.source == "learned-prompts" and move.assign == "seeded"
 
     def stop(step: int, _: int) -> None:
