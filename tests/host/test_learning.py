@@ -360,7 +360,7 @@ def test_directions_are_learned_from_prompts(text: Any, prompt: Any) -> None:
     before = weights(text[0])
     prompts = parse_prompt_classes("glasses", "a photo of a doctor {}", "yes: with eyeglasses\nno: without eyeglasses")
     sampler, latent = SamplerSettings(0, 2, 2.0, "euler", "normal"), empty_latent(text[0], 0, 0, 4)
-    made = learn_from_prompts(text[0], text[1], prompts, FitSettings(30, 8, 5e-5), "said", latent=latent, sampler=sampler, images=8)
+    made = learn_from_prompts(text[0], text[1], prompts, FitSettings(30, 8), "said", latent=latent, sampler=sampler, images=8)
     assert same(weights(text[0]), before)
     left = [f["unexplained"] for _, f in made.curve]
     assert sum(left[-8:]) < 0.95 * sum(left[:8]), left
