@@ -8,7 +8,7 @@ import logging
 import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -18,9 +18,10 @@ import folder_paths
 import torch
 from torch import Tensor
 
+from ..methods.add_moves import with_alternative
 from ..methods.fit_moves import Diffusion, FitSettings, finished_moves
 from ..methods.fit_state import Checkpoint, FitState
-from ..models.adp import AdpFile, AttributePredictor, Move
+from ..models.adp import AdpFile, AttributePredictor
 from .differentiable import Differentiable, load_whole, resident
 from .sites import base_model, lowest_level_site, site_channels
 
@@ -123,37 +124,6 @@ def plain_predictor(predictor: AttributePredictor | None) -> AttributePredictor 
     return copy.eval().requires_grad_(False)
 
 
-def with_moves(
-    adp: AdpFile | None, model: Any, classes: Mapping[str, tuple[str, ...]], moves: Mapping[str, Move], record: Mapping[str, Any]
-) -> AdpFile:
-    """The file with new moves, not calibrated yet; one of the same source is replaced, and what its calibration said is forgotten."""
-    file = adp if adp is not None else AdpFile(None, {}, base_model(model) or "")
-    for attribute, move in moves.items():
-        others = {a: c for a, c in classes.items() if a == attribute and a not in file.attributes}
-        kept = {s: m for s, m in file.alternatives.get(attribute, {}).items() if s != move.source}
-        default = file.moves.get(attribute)
-        stays = default is not None and default.source != move.source
-        calibration = {**file.info.get("calibration", {})}
-        if attribute in calibration:
-            calibration[attribute] = {stage: _without(r, move.source) for stage, r in calibration[attribute].items()}
-        info = {**file.info, **({"calibration": calibration} if calibration else {})}
-        learned = {**info.get("learned", {}), attribute: {**info.get("learned", {}).get(attribute, {}), move.source: dict(record)}}
-        file = replace(
-            file,
-            moves={a: m for a, m in file.moves.items() if a != attribute or stays},
-            alternatives={**file.alternatives, attribute: {**kept, move.source: move}},
-            unread={**file.unread, **others},
-            info={**info, "learned": learned},
-        )
-    return file
-
-
-def _without(record: Any, source: str) -> Any:
-    if not isinstance(record, dict) or source not in record.get("hits", {}):
-        return record
-    return {**record, "hits": {s: h for s, h in record["hits"].items() if s != source}}
-
-
 def finish(
     state: FitState,
     sites: Mapping[str, tuple[str, int]],
@@ -173,13 +143,15 @@ def finish(
         values = [v[column] for _, v in curve if column in v]
         if values:
             lines.append(f"{column}: {first.get(column, values[0]):.4g} in the first steps, {last.get(column, values[-1]):.4g} in the last")
+    record = {"steps": settings.steps, "batch": settings.batch, "seed": settings.seed}
+    file = adp or AdpFile(None, {}, base_model(model) or "")
     for attribute, move in moves.items():
         low, high = float(move.sizes.amax(1).min()), float(move.sizes.max())
         form = "told by the reading" if move.vectors.shape[2] > 1 else "one vector per class, assigned seeded"
         lines.append(f"{attribute} at {move.site}: steps of {low:.3f} to {high:.3f} norms of h by noise level ({form})")
-    record = {"steps": settings.steps, "batch": settings.batch, "seed": settings.seed}
+        file = with_alternative(file, file.base_model, attribute, classes[attribute], move, {**record, "lines": lines[-1:]})
     log.info("learned %s: %s", ", ".join(moves), "; ".join(lines))
-    return Learned(with_moves(adp, model, classes, moves, record), lines, curve)
+    return Learned(file, lines, curve)
 
 
 def module_mark(module: torch.nn.Module) -> str:

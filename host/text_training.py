@@ -84,15 +84,19 @@ class TextNet(nn.Module):
         self._initialise()
 
     def _initialise(self) -> None:
-        """torch's own initial values, which the host's classes leave out; the last layer of every residual branch starts at zero."""
+        """torch's own initial values, which the host's classes leave out; the last layer of every residual branch starts at zero.
+
+        In the text model it starts small, and words start large: with embeddings of 0.05 the layers' outputs drowned them, so that after
+        7,000 steps "with" and "without" still gave the same context within 1%.
+        """
         for module in self.modules():
             for kind in (nn.Linear, nn.Conv2d, nn.GroupNorm, nn.LayerNorm):
                 if isinstance(module, kind):
                     kind.reset_parameters(module)
             if isinstance(module, nn.LayerNorm):
                 module.requires_grad_(True)
-        nn.init.normal_(self.text.embeddings.token_embedding.weight, std=0.05)
-        nn.init.normal_(self.text.embeddings.position_embedding.weight, std=0.02)
+        nn.init.normal_(self.text.embeddings.token_embedding.weight, std=1.0)
+        nn.init.normal_(self.text.embeddings.position_embedding.weight, std=0.2)
         for module in self.unet.modules():
             if hasattr(module, "out_layers"):
                 nn.init.zeros_(module.out_layers[3].weight)
@@ -101,6 +105,9 @@ class TextNet(nn.Module):
                 nn.init.zeros_(module.proj_out.bias)
         nn.init.zeros_(self.unet.out[2].weight)
         for layer in self.text.encoder.layers:
+            for last in (layer.self_attn.out_proj, layer.mlp.fc2):
+                last.weight.data.mul_(0.3)
+                nn.init.zeros_(last.bias)
             layer.layer_norm1.register_forward_pre_hook(_pause)
             layer.layer_norm2.register_forward_pre_hook(_pause)
 

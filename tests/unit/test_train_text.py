@@ -98,7 +98,7 @@ def test_the_emphasised_part_names_every_attribute_at_noise_that_hides_it() -> N
 def test_pixels_count_by_how_much_they_differ_between_classes() -> None:
     images, labels = draw_pool(2000, 5)
     weight = pixel_weights(images, labels)
-    assert weight.shape == (12, 16, 16) and weight.mean().item() == pytest.approx(1.0, abs=1e-4) and weight.min() >= 0.2
+    assert weight.shape == (12, 16, 16) and weight.mean().item() == pytest.approx(1.0, abs=1e-4) and weight.min() >= 0.09
     by_cell = weight.mean(0)
     assert by_cell[5:9, 5:11].mean() > 2 * by_cell[:3].mean()  # the face against the background above it
 
