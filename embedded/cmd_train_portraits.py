@@ -22,8 +22,8 @@ DEFAULT_STEPS = {
     "judge": 11_000,
     "adp": 1_600,
     "adp-professions": 1_600,
-    "text": 7_000,
-    "adp-text": 800,
+    "text": 9_000,
+    "adp-text": 500,
 }
 
 
