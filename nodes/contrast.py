@@ -10,11 +10,9 @@ from ..host.contrast import IMAGES, LEVELS, contrast_directions
 from ..host.sampling import SamplerSettings
 from ..methods.prompt_classes import parse_prompt_classes
 from ..models.adp import MIDDLE
+from .prompt_inputs import prompt_class_inputs
 from .sampler_inputs import sampler_inputs
 from .sockets import TRAINING, Adp, schema
-
-TEMPLATES = "a photo of a person {}"
-CLASSES = "yes: wearing eyeglasses\nno: without eyeglasses"
 
 
 class ContrastDirections(io.ComfyNode):
@@ -33,22 +31,7 @@ class ContrastDirections(io.ComfyNode):
             inputs=[
                 io.Model.Input("model", tooltip="A text-to-image model (SD1.5, SDXL), without guidance; it is cloned, not changed."),
                 io.Clip.Input("clip", tooltip="The model's text encoder."),
-                io.String.Input("attribute", default="eyeglasses", tooltip="Name of the attribute, as targets will use it."),
-                io.String.Input(
-                    "templates",
-                    default=TEMPLATES,
-                    multiline=True,
-                    dynamic_prompts=False,
-                    tooltip="Prompts with {} where the class is named, one per line: of the kind that you will use. Latents are shared out "
-                    "over them.",
-                ),
-                io.String.Input(
-                    "classes",
-                    default=CLASSES,
-                    multiline=True,
-                    dynamic_prompts=False,
-                    tooltip="One class per line as CLASS: PHRASE. Several phrases, separated by |, are used in turn.",
-                ),
+                *prompt_class_inputs(),
                 io.Latent.Input("latent_image", tooltip="An empty latent: its size is that of the images, its batch is sampled at once."),
                 io.Int.Input(
                     "images",

@@ -14,6 +14,7 @@ from ..host.learning import AUTO, PLACE, Learned, learning_path
 from ..host.sampling import SamplerSettings
 from ..methods.fit_moves import FitSettings
 from ..methods.prompt_classes import parse_prompt_classes
+from .prompt_inputs import prompt_class_inputs
 from .sampler_inputs import sampler_inputs
 from .sockets import TRAINING, Adp, Classifier, Features, Labels, schema
 from .training import as_image, shown
@@ -171,20 +172,7 @@ class LearnDirectionsFromPrompts(io.ComfyNode):
             inputs=[
                 io.Model.Input("model", tooltip="A text-to-image model, without guidance; it is cloned, not changed."),
                 io.Clip.Input("clip", tooltip="The model's text encoder."),
-                io.String.Input("attribute", default="eyeglasses", tooltip="Name of the attribute, as targets will use it."),
-                io.String.Input(
-                    "templates",
-                    default="a photo of a person {}",
-                    multiline=True,
-                    tooltip="Prompts with {} where the class is named, one per line. Without it they are the neutral prompts: write "
-                    "prompts of the kind that you will use.",
-                ),
-                io.String.Input(
-                    "classes",
-                    default="yes: wearing eyeglasses\nno: without eyeglasses",
-                    multiline=True,
-                    tooltip="One class per line as CLASS: PHRASE. Several phrases, separated by |, are used in turn.",
-                ),
+                *prompt_class_inputs(),
                 io.Latent.Input("latent_image", tooltip="An empty latent: its size is that of the images, its batch is sampled at once."),
                 io.Int.Input(
                     "images",
@@ -195,7 +183,13 @@ class LearnDirectionsFromPrompts(io.ComfyNode):
                 ),
                 *sampler_inputs(cfg=7.5),
                 *fit_inputs(300, 32, "my_prompt_directions"),
-                io.String.Input("negative", default="", multiline=True, tooltip="Negative prompt of the latents that are sampled."),
+                io.String.Input(
+                    "negative",
+                    default="",
+                    multiline=True,
+                    dynamic_prompts=False,
+                    tooltip="Negative prompt of the latents that are sampled.",
+                ),
                 Adp.Input(
                     "adp",
                     optional=True,

@@ -59,3 +59,10 @@ def test_every_socket_has_a_tooltip_and_every_node_a_description(schemas: dict[s
         assert len(schema.description) > 40, node_id
         for socket in [*schema.inputs, *schema.outputs]:
             assert socket.tooltip and len(socket.tooltip) >= 10, f"{node_id}.{socket.id}"
+
+
+def test_braces_reach_the_nodes_that_want_them(schemas: dict[str, Any]) -> None:
+    """The front end takes {...} for dynamic prompts, and {} away, unless it is told not to."""
+    wanting = [s for schema in schemas.values() for s in schema.inputs if "{}" in str(getattr(s, "default", "")) + (s.tooltip or "")]
+    assert len(wanting) >= 3
+    assert all(s.multiline and s.dynamic_prompts is False for s in wanting)
