@@ -82,21 +82,21 @@ def kept(server: Server, name: str) -> dict[str, bytes]:
 
 
 def test_from_an_empty_models_folder_to_an_adp_that_guides(server: Server) -> None:
-    assert not (server.base / "models" / "equipoise" / "adp").is_dir() or not adp_path(server, "whole").exists()
-    prompt = small(server, "whole")
+    assert not (server.base / "models" / "equipoise" / "adp").is_dir() or not adp_path(server, "graph whole").exists()
+    prompt = small(server, "graph whole")
     outcome = server.queue(prompt, limit=400)
     assert not outcome.error
     text = {kind: "".join(outcome.outputs[node_of(prompt, kind)]["text"]) for kind in (
         "EquipoiseRecordFeatures", "EquipoiseTrainADP", "EquipoiseLearnDirections", "EquipoiseCalibrateADP", "EquipoiseADPInfo",
     )}  # fmt: skip
-    assert f"'whole' holds {IMAGES} images" in text["EquipoiseRecordFeatures"]
+    assert f"'graph whole' holds {IMAGES} images" in text["EquipoiseRecordFeatures"]
     assert "eyeglasses" in text["EquipoiseTrainADP"] and f"{IMAGES} images" in text["EquipoiseTrainADP"]
     assert "judged by 'portraits_labeller.safetensors': eyeglasses" in text["EquipoiseLearnDirections"]
     assert "eyeglasses" in text["EquipoiseCalibrateADP"] and "learned" in text["EquipoiseCalibrateADP"]
     assert "eyeglasses" in text["EquipoiseADPInfo"]
     workflow = json.loads((REPOSITORY / "workflows" / "quickstart_unconditional.json").read_text(encoding="utf-8"))
     guided = to_api(workflow, server.get("/object_info"))
-    guided[node_of(guided, "EquipoiseLoadADP")]["inputs"]["adp_name"] = "whole.safetensors"
+    guided[node_of(guided, "EquipoiseLoadADP")]["inputs"]["adp_name"] = "graph whole.safetensors"
     guided[node_of(guided, "EquipoiseEmptyPixelLatent")]["inputs"]["batch_size"] = 4
     outcome = server.queue(guided, limit=200)
     assert not outcome.error
@@ -105,21 +105,21 @@ def test_from_an_empty_models_folder_to_an_adp_that_guides(server: Server) -> No
 
 def test_killed_while_recording_and_while_training_it_ends_as_if_it_had_not_been(server_current: Server) -> None:
     server = server_current
-    if not adp_path(server, "whole").is_file():
-        assert not server.queue(small(server, "whole"), limit=400).error
-    prompt = small(server, "cut")
-    kill_when(server, prompt, lambda: recorded(server, "cut") >= IMAGES // 2)
-    assert IMAGES // 2 <= recorded(server, "cut") < IMAGES
-    kill_when(server, prompt, lambda: bool(checkpoints(server, "cut")))
-    (checkpoint,) = checkpoints(server, "cut")
+    if not adp_path(server, "graph whole").is_file():
+        assert not server.queue(small(server, "graph whole"), limit=400).error
+    prompt = small(server, "graph cut")
+    kill_when(server, prompt, lambda: recorded(server, "graph cut") >= IMAGES // 2)
+    assert IMAGES // 2 <= recorded(server, "graph cut") < IMAGES
+    kill_when(server, prompt, lambda: bool(checkpoints(server, "graph cut")))
+    (checkpoint,) = checkpoints(server, "graph cut")
     with safe_open(str(checkpoint), "pt") as file:
         assert "generator" in file.keys(), "the training had ended before it was killed"  # noqa: SIM118 (not a dict)
     outcome = server.queue(prompt, limit=400)
     assert not outcome.error
-    assert recorded(server, "cut") == recorded(server, "whole") == IMAGES
-    cut, whole = kept(server, "cut"), kept(server, "whole")
+    assert recorded(server, "graph cut") == recorded(server, "graph whole") == IMAGES
+    cut, whole = kept(server, "graph cut"), kept(server, "graph whole")
     assert cut.keys() == whole.keys() and [name for name in whole if cut[name] != whole[name]] == []
-    one, other = load_file(adp_path(server, "cut")), load_file(adp_path(server, "whole"))
+    one, other = load_file(adp_path(server, "graph cut")), load_file(adp_path(server, "graph whole"))
     assert one.keys() == other.keys() and all(torch.equal(one[key], other[key]) for key in one)
     left = [
         p.name for place in ("output", "models") for p in (server.base / place).rglob("*") if "partial" in p.name or p.name[:4] == ".tmp"

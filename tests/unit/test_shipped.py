@@ -51,6 +51,14 @@ def test_the_predictors_fit_their_models() -> None:
         assert all(torch.isfinite(m.vectors).all() and m.window[0] < m.window[1] for m in adp.moves.values())
 
 
+def test_the_text_models_predictor_compares_all_kinds_of_directions() -> None:
+    adp = weights.adp(weights.ADP_TEXT)
+    assert adp.base_model == "equipoise-portraits-text" and set(adp.moves) == {"eyeglasses", "skin_tone"}
+    kinds = {"learned", "learned-prompts", "mean-difference", "linear-discriminant", "sum", "prompt-contrast"}
+    assert set(adp.sources()["eyeglasses"]) == kinds
+    assert all(torch.isfinite(m.vectors).all() for by_source in adp.sources().values() for m in by_source.values())
+
+
 def test_the_demo_writes_its_sheet_and_its_figures(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     words = ["demo", "--n", "16", "--sheet", str(tmp_path / "sheet.png"), "--json", str(tmp_path / "f.json")]
     assert main(words) == 0
