@@ -44,7 +44,7 @@ class CalibrateADP(io.ComfyNode):
                     min=4,
                     max=4096,
                     tooltip="Images per trial, rounded up to whole batches. There are up to 31 trials per attribute. With 48 a share is "
-                    "known to about 7 points; learned moves want 192.",
+                    "known to about 7 points; 192 are better where time allows.",
                 ),
                 io.Int.Input(
                     "seed",
