@@ -1,0 +1,254 @@
+"""Bias features: which latents of a sparse autoencoder carry an attribute, how sure that is, and how they are turned to steer by.
+
+After DiffLens (Shi et al., CVPR 2025), which keeps one list of features per class; here every feature has its scores by class and noise
+level, and a profile says where on the map, at which noise levels and by how much it is turned.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any, Protocol
+
+import torch
+from torch import Tensor
+
+from .adp import GRID
+from .files import read_safetensors, write_safetensors
+
+FORMAT, FORMAT_VERSION = "equipoise-bias-features", "1"
+CLASS_DIFFERENCE, LEARNED = "class-difference", "learned"
+ASSIGN = ("seeded", "reading")
+
+
+class IsSae(Protocol):
+    """What is asked of a :class:`.sae.SaeFile` here: its site, and a short hash of its tensors."""
+
+    @property
+    def site(self) -> str: ...
+
+    @property
+    def digest(self) -> str: ...
+
+
+@dataclass(frozen=True)
+class Profile:
+    """How chosen features are turned towards the classes of one attribute; what :class:`.adp.Move` is to directions.
+
+    ``knots``: ascending log-SNR [T]. ``delta`` [T, K, R, F, 4, 4]: activations to add by place towards class k, in the autoencoder's
+    (normalised) units; R is 1, or K where it depends on what the image is read as now. ``relative`` (R = 1): what is added towards class c
+    is d_c - sum_k p_k d_k, p being the reading. ``sizes`` [T, K]: multipliers at strength 1, 0 outside the window. ``assign``: "seeded", or
+    "reading" (least change by a reading at the window's first call). ``source``: "class-difference" or "learned".
+    """
+
+    knots: Tensor
+    delta: Tensor
+    sizes: Tensor
+    assign: str = ASSIGN[0]
+    source: str = CLASS_DIFFERENCE
+    relative: bool = False
+
+    @property
+    def window(self) -> tuple[float, float]:
+        """Lowest and highest log-SNR at which a size differs from 0; (inf, -inf) where none does."""
+        active = (self.sizes != 0).any(dim=1).nonzero().flatten()
+        if not len(active):
+            return math.inf, -math.inf
+        # A knot's influence reaches to its neighbours, where interpolation brings it to 0.
+        low, high = int(active[0]), int(active[-1])
+        return float(self.knots[max(low - 1, 0)]), float(self.knots[min(high + 1, len(self.knots) - 1)])
+
+    def to(self, device: torch.device) -> Profile:
+        """The same on a device, in float32."""
+        moved = (x.float().to(device) for x in (self.knots, self.delta, self.sizes))
+        return Profile(*moved, self.assign, self.source, self.relative)
+
+
+@dataclass(frozen=True)
+class AttributeFeatures:
+    """The features of one attribute with K classes, by the autoencoder's latent numbers.
+
+    ``features`` int64 [F]: the union over classes, best first. ``scores`` float32 [K, F]: signed contrast attribution over all noise
+    levels; positive where the feature's being there speaks for the class. ``scores_by_level`` [T, K, F]: the same by noise level, at
+    ``knots`` [T]. ``stability`` [K, F]: share of bootstrap resamples in which the feature is among the class's best. ``side_effect`` [F]:
+    attribution to the other attributes, relative to that on this one (NaN: no other attribute was read). ``causal`` [K, F]: change of the
+    share of class k when the feature alone is turned (NaN: not measured). ``profiles``: source -> how to steer; ``default``: the source
+    that calibration found best ("": none is calibrated).
+
+    Raises ValueError where shapes do not fit each other.
+    """
+
+    classes: tuple[str, ...]
+    features: Tensor
+    scores: Tensor
+    scores_by_level: Tensor
+    stability: Tensor
+    side_effect: Tensor
+    causal: Tensor
+    knots: Tensor
+    profiles: dict[str, Profile] = field(default_factory=dict)
+    default: str = ""
+
+    def __post_init__(self) -> None:
+        k, f, t = len(self.classes), len(self.features), len(self.knots)
+        expected = {"scores": (k, f), "scores_by_level": (t, k, f), "stability": (k, f), "side_effect": (f,), "causal": (k, f)}
+        for name, shape in expected.items():
+            met = tuple(getattr(self, name).shape)
+            if met != shape:
+                raise ValueError(f"{name} of {f} features and {k} classes has shape {list(met)}, expected {list(shape)}.")
+        for source, p in self.profiles.items():
+            levels, rows = len(p.knots), p.delta.shape[2] if p.delta.ndim == 6 else 0
+            whole = tuple(p.delta.shape) == (levels, k, rows, f, GRID, GRID) and rows in (1, k) and tuple(p.sizes.shape) == (levels, k)
+            if not whole or not levels or p.assign not in ASSIGN:
+                raise ValueError(
+                    f"the profile '{source}' of {f} features and {k} classes has a delta of shape {list(p.delta.shape)}, sizes of shape "
+                    f"{list(p.sizes.shape)}, {levels} noise levels and assignment '{p.assign}'."
+                )
+        if self.default and self.default not in self.profiles:
+            raise ValueError(f"the default profile '{self.default}' is not among {', '.join(self.profiles) or 'none'}.")
+
+    def class_index(self, name: str) -> int:
+        """Index of a class. Raises ValueError, naming those there are."""
+        if name not in self.classes:
+            raise ValueError(f"there is no class '{name}' in these bias features; there are: {', '.join(self.classes)}.")
+        return self.classes.index(name)
+
+    def profile(self, source: str = "") -> Profile:
+        """A profile by its source; "": the default, or the first where none is calibrated. Raises ValueError, naming those there are."""
+        if not self.profiles:
+            raise ValueError("these bias features hold no profile to steer by: find them again.")
+        chosen = source or self.default or next(iter(self.profiles))
+        if chosen not in self.profiles:
+            raise ValueError(f"these bias features have no profile '{chosen}'; they have: {', '.join(self.profiles)}.")
+        return self.profiles[chosen]
+
+    def best(self, name: str, count: int | None = None) -> Tensor:
+        """Places in ``features`` (int64) of the features whose presence speaks for a class, best first. ValueError for an unknown class."""
+        scores = self.scores[self.class_index(name)]
+        order = scores.argsort(descending=True, stable=True)
+        return order[scores[order] > 0][:count]
+
+
+@dataclass(frozen=True)
+class BiasFeatures:
+    """A file of bias features: attribute -> features, and which autoencoder they number.
+
+    ``sae_digest``: :attr:`.sae.SaeFile.digest` of that autoencoder. ``channels``, ``latents``: its sizes. ``info``: how the features were
+    found, and calibration by attribute.
+    """
+
+    attributes: dict[str, AttributeFeatures]
+    site: str
+    base_model: str
+    sae_digest: str
+    channels: int
+    latents: int
+    info: dict[str, Any] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        for name, a in self.attributes.items():
+            if len(a.features) and not 0 <= int(a.features.min()) <= int(a.features.max()) < self.latents:
+                raise ValueError(f"the features of '{name}' are numbered beyond the {self.latents} latents of their autoencoder.")
+
+    def attribute(self, name: str) -> AttributeFeatures:
+        """The features of an attribute. Raises ValueError, naming the attributes there are."""
+        if name not in self.attributes:
+            raise ValueError(
+                f"there are no bias features of '{name}' in this file; it has those of: {', '.join(self.attributes) or 'none'}."
+            )
+        return self.attributes[name]
+
+    def text(self) -> str:
+        """What the file says of itself, a line per attribute."""
+        lines = [f"bias features for {self.base_model} at {self.site}, autoencoder {self.sae_digest} ({self.latents} latents)"]
+        for name, a in self.attributes.items():
+            share = ", ".join(f"{c} {len(a.best(c))}" for c in a.classes)
+            steer = [f"{source}{' (default)' if source == a.default else ''}" for source in a.profiles]
+            how = f"profiles: {', '.join(steer)}" if steer else "no profile"
+            if a.default:
+                low, high = a.profiles[a.default].window
+                how += f", turned over log-SNR {low:.1f} to {high:.1f}"
+            else:
+                how += ", not calibrated"
+            lines.append(f"{name}: {len(a.features)} features ({share}); {how}")
+        return "\n".join(lines)
+
+
+def check_sae(file: BiasFeatures, sae: IsSae) -> None:
+    """Raise ValueError where bias features were found in another autoencoder than this one: their numbers would mean other features."""
+    if file.sae_digest == sae.digest:
+        return
+    where = f" at {sae.site}" if sae.site != file.site else ""
+    raise ValueError(
+        f"these bias features number the latents of the autoencoder {file.sae_digest} at {file.site}, and the one connected is "
+        f"{sae.digest}{where}: load the autoencoder that they were found in, or find bias features in this one."
+    )
+
+
+_EXACT = ("features", "scores", "scores_by_level", "stability", "side_effect", "causal", "knots")
+
+
+def save_bias_features(file: BiasFeatures, path: str | os.PathLike[str]) -> None:
+    """Write bias features as safetensors: profiles in fp16, all else as it is."""
+    tensors: dict[str, Tensor] = {}
+    stated: dict[str, Any] = {}
+    for name, a in file.attributes.items():
+        tensors |= {f"{name}.{part}": getattr(a, part) for part in _EXACT}
+        for source, p in a.profiles.items():
+            at = f"{name}.profile.{source}"
+            tensors |= {f"{at}.knots": p.knots.float(), f"{at}.delta": p.delta.half(), f"{at}.sizes": p.sizes.float()}
+        profiles = {source: {"assign": p.assign, "relative": p.relative} for source, p in a.profiles.items()}
+        stated[name] = {"classes": list(a.classes), "default": a.default, "profiles": profiles}
+    meta = {
+        "format": FORMAT,
+        "format_version": FORMAT_VERSION,
+        "base_model": file.base_model,
+        "site": file.site,
+        "sae": file.sae_digest,
+        "channels": str(file.channels),
+        "latents": str(file.latents),
+        "normalisation": "activations in the autoencoder's units (h minus its mean, divided by its scale, interpolated over log-SNR)",
+        "attributes": json.dumps(stated),
+        "info": json.dumps(file.info),
+    }
+    if "licence" in file.info:
+        meta["licence"] = str(file.info["licence"])
+    write_safetensors(path, tensors, meta)
+
+
+def load_bias_features(path: str | os.PathLike[str]) -> BiasFeatures:
+    """Load what :func:`save_bias_features` wrote, in float32 on the CPU. Raises ValueError, in a sentence, for a file of another kind."""
+    name = os.path.basename(os.fspath(path))
+    tensors, meta = read_safetensors(path)
+    if meta.get("format") != FORMAT:
+        raise ValueError(
+            f"'{name}' holds no bias features: its metadata says format={meta.get('format')!r} and {FORMAT!r} was expected, so choose a "
+            "file from models/equipoise/bias_features that Find Bias Features wrote."
+        )
+    if meta.get("format_version") != FORMAT_VERSION:
+        raise ValueError(
+            f"'{name}' has bias features of format version {meta.get('format_version')!r}; this Equipoise reads '{FORMAT_VERSION}': update "
+            "Equipoise."
+        )
+    try:
+        attributes = {a: _read_attribute(tensors, a, said) for a, said in json.loads(meta["attributes"]).items()}
+        sizes = int(meta["channels"]), int(meta["latents"])
+        info = dict(json.loads(meta.get("info", "{}")))
+        return BiasFeatures(attributes, meta["site"], meta["base_model"], meta["sae"], *sizes, info)
+    except (AttributeError, KeyError, TypeError, ValueError) as error:
+        what = str(error).strip().rstrip(".")
+        raise ValueError(
+            f"'{name}' does not fit its own metadata ({what}): the file is damaged or was edited, so find the features again."
+        ) from error
+
+
+def _read_attribute(tensors: Mapping[str, Tensor], name: str, said: Mapping[str, Any]) -> AttributeFeatures:
+    profiles = {}
+    for source, p in said["profiles"].items():
+        parts = (tensors[f"{name}.profile.{source}.{part}"].float() for part in ("knots", "delta", "sizes"))
+        profiles[source] = Profile(*parts, p["assign"], source, bool(p["relative"]))
+    own = {part: tensors[f"{name}.{part}"] for part in _EXACT}
+    return AttributeFeatures(tuple(said["classes"]), **own, profiles=profiles, default=said["default"])
