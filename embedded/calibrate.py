@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from ..methods.feature_set import FeatureSet
+from ..methods.fit_moves import block_site
 from ..methods.guidance import FITTED, GuidanceRun, GuidanceSettings
 from ..methods.labels import LabelSet
 from ..methods.train_adp import tensors_digest
@@ -97,17 +98,18 @@ class _Trials:
         for attribute, wanted in self._at.items():
             t = int((self._level - wanted).abs().argmin())
             if t not in pooled:
-                pooled[t] = _middle(self.net, alphas_cumprod()[t].sqrt() * latents + (1 - alphas_cumprod()[t]).sqrt() * noise, t, y)
+                noised = alphas_cumprod()[t].sqrt() * latents + (1 - alphas_cumprod()[t]).sqrt() * noise
+                pooled[t] = _features(self.net, self.adp.site, noised, t, y)
             found[attribute] = self.adp.predictor(pooled[t], self._level[t].expand(len(latents)))[attribute].softmax(-1)
         return found
 
 
-def _middle(net: AdmUNet, x: Tensor, t: int, y: Tensor | None) -> Tensor:
-    """Pooled features of the middle block for noised latents."""
+def _features(net: AdmUNet, site: str, x: Tensor, t: int, y: Tensor | None) -> Tensor:
+    """Pooled features of a site for noised latents."""
     seen: list[Tensor] = []
 
     def patch(h: Tensor, skip: Tensor, options: dict[str, Any]) -> tuple[Tensor, Tensor]:
-        if options["block"] == ("output", 0):
+        if block_site(options["block"]) == site:
             seen.append(pool(h))
         return h, skip
 

@@ -67,7 +67,7 @@ def learn_file(
     taught = time.monotonic()
     s = replace(settings or FitSettings(batch=BATCH), steps=steps, seed=seed)
     sites, watch = dict.fromkeys(attributes, (SITE, site_width(net))), bar("learning moves")
-    moves = fit_moves(diffusion_of(net, classifier), clean, probabilities, adp.predictor, sites, s, progress=watch)
+    moves = fit_moves(diffusion_of(net, classifier), clean, probabilities, adp.predictor, sites, s, progress=watch, read_at=adp.site)
     read = ", ".join(f"{a} {v:.1%}" for a, v in accuracy.items())
     lines = [
         f"pictures: {len(entries)}, on which a small classifier was trained in {taught - started:.0f} s (held-out accuracy {read})",

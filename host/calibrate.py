@@ -255,7 +255,7 @@ def _self_judge(model: Any, adp: AdpFile, positive: Any) -> Judge:
     at = reading_levels(adp, low, high)
     levels = sorted(set(at.values()))
     kept: list[Recording] = []
-    patched = apply_recording(model, RecordingSettings(), kept.append)
+    patched = apply_recording(model, RecordingSettings(site=adp.site), kept.append)
 
     def judge(samples: Tensor) -> dict[str, Tensor]:
         shape = (len(levels), *samples.shape)

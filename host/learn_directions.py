@@ -104,7 +104,7 @@ def learn_directions(
         state = fit_state({a: len(c) for a, c in classes.items()}, predictor, sites, settings, network.device)
         checkpoint, said = begin(state, name, facts)
         diffusion = diffusion_of(network, labeller.logits if labeller else None, judged)
-        fit_moves(diffusion, latents, tables, predictor, sites, settings, which, None, checkpoint, state)
+        fit_moves(diffusion, latents, tables, predictor, sites, settings, which, None, checkpoint, state, adp.site)
     lines += [said] if said else []
     lines.append(f"judged by '{classifier.name}': {', '.join(judged)}" if judged else "no classifier: fitted by denoising alone")
     unjudged = [a for a in wanted if judged and a not in judged]

@@ -132,6 +132,7 @@ def learn_from_prompts(
             settings,
             checkpoint=checkpoint,
             state=state,
+            **({} if adp is None else {"read_at": adp.site}),
         )
     lines = [f"{len(clean)} latents sampled under {len(aligned) * len(classes)} prompts of {len(classes)} classes"]
     lines += [said] if said else []

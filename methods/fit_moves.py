@@ -95,13 +95,14 @@ def fit_moves(
     progress: Progress | None = None,
     checkpoint: Checkpoint | None = None,
     state: FitState | None = None,
+    read_at: str = MIDDLE,
 ) -> dict[str, Move]:
     """Fit moves of several attributes at once, every row under a random subset of them, so that they compose.
 
     clean [N, C, H, W]: images of the model itself in latent space; labels: attribute -> class probabilities [N, K]; sites: attribute ->
     (site, channels there). ``conditioning`` [N] goes to ``transformer_options["y"]`` where the model has one. An attribute that the
     predictor does not read gets one vector per class, and is assigned seeded. ``state``: of :func:`fit_state`, where the caller wants its
-    curve or resumes it. Returns moves with their fitted sizes.
+    curve or resumes it. ``read_at``: the predictor's site. Returns moves with their fitted sizes.
     """
     s = settings or FitSettings()
     names = list(sites)
@@ -109,7 +110,7 @@ def fit_moves(
     classes = {a: labels[a].shape[1] for a in names}
     state = state or fit_state(classes, predictor, sites, s, model.device)
     judged = [a for a in names if model.judged is None or a in model.judged]
-    hook = MoveHook(sites, state.vectors, predictor, model.device)
+    hook = MoveHook(sites, state.vectors, predictor, model.device, read_at=read_at)
     weights = {a: 1.0 / torch.bincount(hard[a], minlength=classes[a]).clamp(min=1).float()[hard[a]] for a in names}
     level_of, generator = model.levels, state.generator
 
@@ -199,8 +200,9 @@ class MoveHook:
         predictor: AttributePredictor | None,
         device: torch.device,
         scale: Tensor | None = None,
+        read_at: str = MIDDLE,
     ) -> None:
-        self.sites, self.vectors, self.device, self.scale = sites, vectors, device, scale
+        self.sites, self.vectors, self.device, self.scale, self.read_at = sites, vectors, device, scale, read_at
         self.predictor = predictor_on(predictor, device)
         self.knots = move_knots()
         self._ones = {a: torch.ones(v.shape[:2], device=device) for a, v in vectors.items()}
@@ -227,7 +229,7 @@ class MoveHook:
     def patch(self, h: Tensor, skip: Tensor, options: dict[str, Any]) -> tuple[Tensor, Tensor]:
         """As the host calls it at every output block."""
         site = block_site(options["block"])
-        if site == MIDDLE and self.predictor is not None:
+        if site == self.read_at and self.predictor is not None:
             logits = self.predictor(pool(h.detach()), torch.full((h.shape[0],), self._level, device=self.device))
             self._read = {a: logits[a].softmax(-1) for a in self.sites if a in logits}
         dtype = h.dtype

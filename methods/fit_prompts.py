@@ -9,7 +9,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from ..models.adp import GRID, AttributePredictor, Move, at_level
+from ..models.adp import GRID, MIDDLE, AttributePredictor, Move, at_level
 from .fit_moves import SCALE, Diffusion, FitSettings, MoveHook, draw_level, finished_moves, fit_state, move_knots
 from .fit_state import Checkpoint, FitState, run_fit
 from .guidance import LEARNED_PROMPTS
@@ -36,8 +36,9 @@ def fit_prompt_moves(
     progress: Progress | None = None,
     checkpoint: Checkpoint | None = None,
     state: FitState | None = None,
+    read_at: str = MIDDLE,
 ) -> Move:
-    """Fit the move of one attribute.
+    """Fit the move of one attribute. ``read_at``: the predictor's site.
 
     clean [N, C, H, W]: latents sampled under class prompts; drawn int64 [N]: which class's. neutral int64 [N] and explicit int64 [N, K]:
     conditions (``options["y"]`` of the model) of the prompt without a class, and of the same prompt with each class. The figure
@@ -49,7 +50,7 @@ def fit_prompt_moves(
     if UNEDITED not in state.fixed:
         words, edit = _measured(model, clean, neutral, explicit, attribute, site, s)
         state.fixed |= {UNEDITED: words, SCALE: (TRIED * (words / edit.clamp(min=1e-20)).sqrt() / NEEDED).clamp(1e-3, 1.0)}
-    hook = MoveHook(sites, state.vectors, predictor, model.device, state.fixed[SCALE])
+    hook = MoveHook(sites, state.vectors, predictor, model.device, state.fixed[SCALE], read_at)
     level_of, generator = model.levels, state.generator
     change = state.fixed[UNEDITED]
     change = change.clamp(min=max(FLOOR * float(change.max()), 1e-12))

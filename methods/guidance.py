@@ -5,28 +5,23 @@ The state of one sampling run lives in :class:`GuidanceRun`; it is made when sam
 
 from __future__ import annotations
 
-import logging
 import math
-from dataclasses import dataclass, field
-from typing import Any
+from dataclasses import dataclass
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from ..models.adp import GRID, MIDDLE, AdpFile, AttributePredictor, Move, at_level, average, log_snr, pool
-from .allocation import least_change_assignment, quotas, seeded_assignment
+from ..models.adp import GRID, AdpFile, Move, at_level, average, pool
+from .batch_run import COND, COND_AND_UNCOND, ROW_CHOICES, BatchRun, BatchSettings, Readings, active
 from .directions import CONTRAST, KINDS
 from .losses import SOFT_LOSSES, soft_loss_gradient
-from .rows import Rows, read_rows
-from .targets import TargetDistribution
+from .rows import Rows
 
-log = logging.getLogger("equipoise")
+__all__ = ["COND", "COND_AND_UNCOND", "ROW_CHOICES", "GuidanceRun", "GuidanceSettings", "Readings", "move_vector", "resized"]
 
 QUOTA = "quota"
 MODES = (QUOTA, *SOFT_LOSSES)
-COND, COND_AND_UNCOND = "cond", "cond+uncond"
-ROW_CHOICES = (COND, COND_AND_UNCOND)
 CALIBRATED, LEARNED, LEARNED_PROMPTS, GRADIENT = "calibrated", "learned", "learned-prompts", "adp-gradient"
 FITTED = (LEARNED, LEARNED_PROMPTS)
 """Moves that were fitted through the decoder: their lengths come out of the fit, and calibration only multiplies them."""
@@ -36,210 +31,62 @@ SOFT_TEMPERATURE = 8.0
 
 
 @dataclass(frozen=True)
-class GuidanceSettings:
-    """What the user chose. ``sigma_start`` and ``sigma_end`` bound the window (sigma_end <= sigma <= sigma_start); ``cells`` fixes the
-    cell of every image beforehand (None: decided in the run)."""
+class GuidanceSettings(BatchSettings):
+    """What the user chose: ``mode`` "quota" or one of the paper's losses; ``direction``: which of the file's moves."""
 
-    target: TargetDistribution
     mode: str = QUOTA
-    strength: float = 1.0
-    seed: int = 0
-    rows: str = COND
     direction: str = CALIBRATED
-    sigma_start: float = math.inf
-    sigma_end: float = 0.0
-    assign: str = "auto"
-    cells: tuple[int, ...] | None = None
 
 
-@dataclass
-class Readings:
-    """What the ADP read in a run, for charts and logs: one entry per call."""
+class GuidanceRun(BatchRun):
+    """State of one run: images are assigned a class, and moved to it by the ADP's moves.
 
-    log_snr: list[float] = field(default_factory=list)
-    shares: list[dict[str, list[float]]] = field(default_factory=list)
-
-
-class GuidanceRun:
-    """State of one run: readings, quotas, and the cell that every image was assigned to (``cells``, int64 [N] on the CPU, or None).
-
-    ``unread``: attributes of the target that the ADP does not read; if there is one, images are assigned at random from the seed.
-    ``exempt``: set where all positives of the run are exempt, so that it is left alone. Raises ValueError, in a sentence, for a target that
-    the ADP does not know, moves that it does not hold, and settings that go by a reading that it does not give.
+    Raises ValueError, in a sentence, for a target that the ADP does not know, moves that it does not hold, and settings that go by a
+    reading that it does not give.
     """
 
+    what = "distribution guidance"
+
     def __init__(self, adp: AdpFile, settings: GuidanceSettings) -> None:
-        self.adp, self.settings = adp, settings
-        self.target = settings.target.reordered(adp.attributes)
-        self.unread = tuple(a for a in self.target.attributes if a not in adp.read)
+        target = settings.target.reordered(adp.attributes)
+        unread = [a for a in target.attributes if a not in adp.read]
         moved = settings.mode == QUOTA and settings.direction != GRADIENT
-        if self.unread and not moved:
+        if unread and not moved:
             what = f"direction '{GRADIENT}'" if settings.mode == QUOTA else f"mode '{settings.mode}'"
             raise ValueError(
-                f"this ADP does not read '{self.unread[0]}', which {what} goes by: choose mode '{QUOTA}' and a direction that the file "
-                f"holds ({', '.join(adp.sources().get(self.unread[0], {})) or 'none'}), or add the attribute with Train ADP."
+                f"this ADP does not read '{unread[0]}', which {what} goes by: choose mode '{QUOTA}' and a direction that the file "
+                f"holds ({', '.join(adp.sources().get(unread[0], {})) or 'none'}), or add the attribute with Train ADP."
             )
-        self._chosen = chosen_moves(adp, settings, self.target.attributes) if moved else {}
-        self.cells: Tensor | None = None
-        self.counts: list[int] | None = None
-        self.exempt = False
-        self.readings = Readings()
-        self._device: torch.device | None = None
-        self._predictor: AttributePredictor | None = None
-        self._moves: dict[str, Move] = {}
-        self._read: dict[str, Tensor] = {}
-        self._warned = False
+        moves = chosen_moves(adp, settings, target.attributes) if moved else {}
+        super().__init__(adp.predictor, adp.site, settings, target, moves)
 
-    @property
-    def sites(self) -> set[str]:
-        """Where this run has to be called: the middle block (readings), and the sites of the moves."""
-        return {*([MIDDLE] if self._reads else []), *(move.site for move in self._chosen.values())}
-
-    @property
-    def _reads(self) -> bool:
-        return len(self.unread) < len(self.target.attributes)
-
-    def edit(self, site: str, h: Tensor, options: dict[str, Any], roles: dict[Any, str] | None = None) -> Tensor:
-        """h [R, C, H, W] as it arrives at a site -> h to go on with (a new tensor where it is edited, else the same object)."""
+    def step(self, site: str, h: Tensor, rows: Rows, level: float) -> Tensor:
+        """One call's edit: the moves of the assigned classes, or a step down the paper's loss."""
         s = self.settings
-        sigma = float(options["sigmas"].max())
-        if self.exempt or s.strength == 0 or not s.sigma_end <= sigma <= s.sigma_start:
-            return h
-        rows = read_rows(h.shape[0], options, roles)
-        if rows is None:
-            if not self._warned:
-                log.warning("distribution guidance left %d rows alone: they are no multiple of the batch (another patch regroups "
-                "them).", h.shape[0])
-                self._warned = True
-            return h
-        if s.rows == COND and not rows.conditional.any():
-            return h
-        level = float(log_snr(sigma))
-        self._prepare(h.device)
-        if site == MIDDLE and self._reads and rows.conditional.any():
-            self._take_reading(h, rows, level)
         if s.mode != QUOTA:
-            return self._soft_step(h, rows, level) if site == MIDDLE else h
-        return self._quota_step(site, h, rows, level)
-
-    def summary(self) -> GuidanceRun:
-        """What is worth keeping of a run when it ends: cells, counts and readings, no features and no weights."""
-        kept = GuidanceRun(self.adp, self.settings)
-        kept.cells, kept.counts, kept.readings, kept.exempt = self.cells, self.counts, self.readings, self.exempt
-        return kept
-
-    def release(self) -> None:
-        """Drop the tensors; the run ends here."""
-        self._device, self._predictor, self._chosen, self._moves, self._read = None, None, {}, {}, {}
-
-    def __deepcopy__(self, memo: dict[int, Any]) -> GuidanceRun:
-        # The host may copy its options deeply; a run is one thing, with one state.
-        return self
-
-    # -- readings ---------------------------------------------------------------------------------------------------------------------
-
-    def _prepare(self, device: torch.device) -> None:
-        """Copies of the small tensors on the device, made outside inference mode so that a gradient can be taken."""
-        if self._device == device:
-            return
-        with torch.inference_mode(False), torch.no_grad():
-            p = self.adp.predictor
-            if self._reads:
-                copy = AttributePredictor(p.attributes, p.channels, p.knots.clone().to(device), p.kind, p.hidden).to(device)
-                copy.load_state_dict({k: v.clone().to(device) for k, v in p.state_dict().items()})
-                self._predictor = copy.eval().requires_grad_(False)
-            self._moves = {a: move.to(device) for a, move in self._chosen.items()}
-        self._device = device
-
-    def _take_reading(self, h: Tensor, rows: Rows, level: float) -> None:
-        """Class probabilities of every image, averaged over its conditional rows (several positives, or tiles)."""
-        chosen = rows.conditional.nonzero().flatten()
-        pooled = pool(h[chosen.to(h.device)])
-        logits = self._predictor(pooled, torch.full((len(chosen),), level, device=h.device))
-        image = rows.image[chosen].to(h.device)
-        count = torch.zeros(rows.images, device=h.device).index_add_(0, image, torch.ones_like(image, dtype=torch.float32))
-        for attribute in (a for a in self.target.attributes if a in logits):
-            p = logits[attribute].softmax(-1)
-            total = p.new_zeros(rows.images, p.shape[1]).index_add_(0, image, p)
-            # Features of a broken model may be no numbers; such an image is taken as unread, and assigned like any other.
-            self._read[attribute] = torch.nan_to_num(total / count[:, None], nan=1 / p.shape[1])
-        self.readings.log_snr.append(level)
-        self.readings.shares.append({a: p.mean(0).tolist() for a, p in self._read.items()})
-
-    # -- quota ------------------------------------------------------------------------------------------------------------------------
-
-    def _wants_seeded(self) -> bool:
-        s = self.settings
-        if self.unread:
-            return True
-        if s.assign in ("seeded", "reading"):
-            return s.assign == "seeded"
-        return any(m.assign == "seeded" for m in self._moves.values())
-
-    def _active(self, level: float) -> dict[str, Move]:
-        return {a: m for a, m in self._moves.items() if m.window[0] < level < m.window[1]}
-
-    def _assign(self, rows: Rows, level: float) -> bool:
-        """Decide who becomes what, once; False while it is too early."""
-        images = rows.images
-        if self.cells is not None:
-            return True
-        s = self.settings
-        if s.cells is not None:
-            if len(s.cells) != images:
-                raise ValueError(f"{len(s.cells)} images were assigned a class beforehand, and the batch has {images}.")
-            self.cells = torch.tensor(s.cells)
-            return True
-        seeded = self._wants_seeded()
-        if s.direction != GRADIENT and not seeded and not self._active(level):
-            return False
-        if not seeded and not rows.conditional.any():
-            return False  # short of memory, the host runs the negative's rows on their own and first: nothing was read at this level yet
-        self.counts = quotas(self.target.shares, images, s.seed)
-        if seeded:
-            self.cells = seeded_assignment(self.counts, s.seed)
-            return True
-        joint = torch.zeros(images, 1, device=next(iter(self._read.values())).device)
-        for attribute in self.target.attributes:
-            log_p = self._read[attribute].clamp(min=1e-6).log()
-            joint = (joint[:, :, None] + log_p[:, None, :]).flatten(1)
-        self.cells = least_change_assignment(joint, self.counts)
-        return True
-
-    def _quota_step(self, site: str, h: Tensor, rows: Rows, level: float) -> Tensor:
-        if not self._assign(rows, level):
+            return self._soft_step(h, rows, level) if site == self.read_at else h
+        if not self.assign(rows, level, at_once=s.direction == GRADIENT):
             return h
-        chosen = self._edited(rows).to(h.device)
+        chosen = self.edited(rows).to(h.device)
         image = rows.image.to(h.device)
-        classes = self._classes(h.device)
+        classes = self.classes(h.device)
         step = None
         for attribute in self.target.attributes:
-            if self.settings.direction == GRADIENT:
-                part = self._gradient_step(attribute, h, image, classes[attribute], level) if site == MIDDLE else None
+            part = None
+            if s.direction == GRADIENT:
+                if site == self.read_at:
+                    part = self._gradient_step(attribute, h, image, classes[attribute], level)
             else:
-                move = self._moves[attribute]
-                active = move.site == site and move.window[0] < level < move.window[1]
-                part = move_vector(move, classes[attribute][image], self._reading_of(attribute, image), level, h.shape) if active else None
+                move = self._here[attribute]
+                if move.site == site and active(move, level):
+                    part = move_vector(move, classes[attribute][image], self.reading_of(attribute, image), level, h.shape)
             if part is not None:
                 step = part if step is None else step + part
         if step is None:
             return h
         norm = h.float().flatten(1).norm(dim=1)[:, None, None, None]
-        step = step * norm * self.settings.strength * chosen[:, None, None, None]
+        step = step * norm * s.strength * chosen[:, None, None, None]
         return (h.float() + step).to(h.dtype)
-
-    def _edited(self, rows: Rows) -> Tensor:
-        """bool [R]: the rows that may be changed."""
-        return rows.conditional if self.settings.rows == COND else ~rows.exempt
-
-    def _classes(self, device: torch.device) -> dict[str, Tensor]:
-        """Assigned class per attribute: int64 [N]."""
-        per_cell = [self.target.cell_classes(c) for c in range(len(self.target.shares))]
-        return {a: torch.tensor([per_cell[c][a] for c in self.cells.tolist()], device=device) for a in self.target.attributes}
-
-    def _reading_of(self, attribute: str, image: Tensor) -> Tensor | None:
-        read = self._read.get(attribute)
-        return None if read is None else read[image]
 
     def _gradient_step(self, attribute: str, h: Tensor, image: Tensor, classes: Tensor, level: float) -> Tensor:
         """Unit gradient of the log-probability of the assigned class, a twentieth of the norm of h long (a choice, not a calibration)."""
@@ -250,11 +97,9 @@ class GuidanceRun:
             (gradient,) = torch.autograd.grad(score, x)
         return 0.05 * gradient / gradient.flatten(1).norm(dim=1).clamp(min=1e-12)[:, None, None, None]
 
-    # -- soft batch means -------------------------------------------------------------------------------------------------------------
-
     def _soft_step(self, h: Tensor, rows: Rows, level: float) -> Tensor:
         """One step down the paper's loss on the batch mean, in units of the norm of h: delta_i = -strength N |h_i|^2 dL/dh_i."""
-        index = self._edited(rows).nonzero().flatten().to(h.device)
+        index = self.edited(rows).nonzero().flatten().to(h.device)
         if not len(index):
             return h
         with torch.inference_mode(False), torch.enable_grad():

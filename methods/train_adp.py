@@ -124,8 +124,12 @@ def train_file(
     entries = features.entries
     if len(entries) < 2:
         raise ValueError(f"the feature set '{features.name}' holds {len(entries) or 'no'} image(s): record at least two, better 1,000.")
-    if features.meta.get("site", MIDDLE) != MIDDLE:
-        raise ValueError(f"'{features.name}' was recorded at '{features.meta['site']}', and an ADP reads the middle block: record that.")
+    site = str(features.meta.get("site", MIDDLE))
+    if extend is not None and extend.predictor is not None and extend.site != site:
+        raise ValueError(
+            f"'{features.name}' was recorded at '{site}', and the ADP to extend reads at '{extend.site}': record a set there, or train a "
+            "new file."
+        )
     table = for_entries(labels, entries)
     attributes = {a: labels.attributes[a] for a in table}
     _check_names(attributes)
@@ -140,12 +144,12 @@ def train_file(
     info = _info(extend, attributes, found, training, features, labels)
     predictor = training.predictor if old is None else joined_predictor(old, training.predictor)
     if extend is None:
-        return AdpFile(predictor, {}, named, info)
+        return AdpFile(predictor, {}, named, info, site=site)
     kept = in_order(extend, {a: c for a, c in attributes.items() if a in extend.unread})
     moves = {a: m for a, m in kept.moves.items() if a not in attributes or a in extend.unread}
     others = {a: m for a, m in kept.alternatives.items() if a not in attributes or a in extend.unread}
     unread = {a: c for a, c in extend.unread.items() if a not in attributes}
-    return AdpFile(predictor, moves, named, info, others, unread)
+    return AdpFile(predictor, moves, named, info, others, unread, site)
 
 
 class AdpTraining:

@@ -18,7 +18,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from ..models.adp import AdpFile, Move
+from ..models.adp import MIDDLE, AdpFile, Move
 from ..models.files import write_text
 from .adp_figures import along
 from .calibration import BANDS, Say, Trial, TrialResult, calibrate, calibrate_direction, composition, composition_drift
@@ -201,7 +201,7 @@ class Bench:
 
 
 def directions_of(features: FeatureSet, labels: LabelSet, attribute: str) -> list[Move]:
-    """The three directions that can be read off a set for an attribute, at the middle block, uncalibrated."""
+    """The three directions that can be read off a set for an attribute, at its site, uncalibrated."""
     p = for_entries(labels, features.entries, [attribute])[attribute]
     chosen = chosen_images(p)
     levels = direction_levels(features)
@@ -209,7 +209,8 @@ def directions_of(features: FeatureSet, labels: LabelSet, attribute: str) -> lis
     hard = p[chosen].argmax(-1)
     level = torch.tensor(levels).repeat(len(chosen))
     each = hard.repeat_interleave(len(levels))
-    return [direction_move(kind, rows.flatten(0, 1), level, each, p.shape[1]) for kind in KINDS]
+    site = str(features.meta.get("site", MIDDLE))
+    return [direction_move(kind, rows.flatten(0, 1), level, each, p.shape[1], site=site) for kind in KINDS]
 
 
 def reading_levels(adp: AdpFile, low: float, high: float) -> dict[str, float]:

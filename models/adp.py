@@ -194,6 +194,7 @@ class AdpFile:
     ``predictor``: None in a file that holds moves alone. ``moves``: attribute -> the move that calibration found best; ``alternatives``:
     attribute -> source ("learned", "mean-difference", ...) -> the other moves, those that calibration compared each at its own best sizes.
     ``unread``: classes of the attributes that have moves and that the predictor does not read. ValueError where it reads one of them.
+    ``site``: where the predictor reads; moves name their own.
     """
 
     predictor: AttributePredictor | None
@@ -202,6 +203,7 @@ class AdpFile:
     info: dict[str, Any] = field(default_factory=dict)
     alternatives: dict[str, dict[str, Move]] = field(default_factory=dict)
     unread: dict[str, tuple[str, ...]] = field(default_factory=dict)
+    site: str = MIDDLE
 
     def __post_init__(self) -> None:
         both = [a for a in self.unread if a in self.read]
@@ -222,7 +224,7 @@ class AdpFile:
     def site_channels(self) -> dict[str, int]:
         """Feature width by site: what a model must have at each of them."""
         moves = [move for by_source in self.sources().values() for move in by_source.values()]
-        read = {} if self.predictor is None else {MIDDLE: self.predictor.channels}
+        read = {} if self.predictor is None else {self.site: self.predictor.channels}
         return {**read, **{m.site: m.vectors.shape[3] for m in moves}}
 
     def sources(self) -> dict[str, dict[str, Move]]:
@@ -235,7 +237,8 @@ class AdpFile:
         """What the file says of itself, a line each."""
         p = self.predictor
         what = "no predictor: images get their classes at random" if p is None else f"{p.kind}, {p.channels} channels"
-        lines = [f"ADP for {self.base_model} ({what})"]
+        where = "" if p is None or self.site == MIDDLE else f", reads at {self.site}"
+        lines = [f"ADP for {self.base_model} ({what}{where})"]
         for attribute, classes in self.attributes.items():
             move = self.moves.get(attribute)
             how = "read only" if attribute in self.read else "not read, not calibrated"
@@ -264,7 +267,7 @@ def save_adp(file: AdpFile, path: str | os.PathLike[str]) -> None:
         "format": FORMAT,
         "format_version": FORMAT_VERSION,
         "base_model": file.base_model,
-        "site": MIDDLE,
+        "site": file.site,
         "kind": p.kind if p else NO_PREDICTOR,
         "channels": str(p.channels if p else 0),
         "hidden": str(p.hidden if p else 0),
@@ -314,7 +317,7 @@ def load_adp(path: str | os.PathLike[str]) -> AdpFile:
         raise ValueError(
             f"'{name}' does not fit its own metadata ({what}): the file is damaged or was edited, so download it again."
         ) from error
-    return AdpFile(predictor, moves, meta["base_model"], info, alternatives, unread)
+    return AdpFile(predictor, moves, meta["base_model"], info, alternatives, unread, meta.get("site", MIDDLE))
 
 
 def _read_predictor(

@@ -199,7 +199,7 @@ def test_an_error_inside_sampling_leaves_nothing_behind(world: World, adp: Any, 
         world.sample(broken)
     # The traceback still holds the run; its tensors are gone all the same.
     held = [run() for run in spy.runs if run() is not None]
-    assert held and all(run._predictor is None and not run._read and not run._moves for run in held)
+    assert held and all(run._predictor is None and not run._read and not run._here for run in held)
     del held, error
     gc.collect()
     assert spy.alive == 0

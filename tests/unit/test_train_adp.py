@@ -14,7 +14,9 @@ from equipoise.methods.adp_figures import describe
 from equipoise.methods.adp_rows import buffers, split_images
 from equipoise.methods.extend_adp import joined_predictor, without
 from equipoise.methods.feature_set import FeatureSet, FeatureSetWriter, open_feature_set, read_index
+from equipoise.methods.guidance import GuidanceRun, GuidanceSettings
 from equipoise.methods.labels import LabelSet
+from equipoise.methods.targets import make_target
 from equipoise.methods.train_adp import recommended, train_adp, train_file
 from equipoise.models.adp import AdpFile, Move, load_adp, save_adp
 from equipoise.models.files import read_safetensors, write_safetensors
@@ -166,6 +168,7 @@ import torch
 from pathlib import Path
 from equipoise.methods.feature_set import open_feature_set
 from equipoise.methods.labels import LabelSet
+from equipoise.methods.targets import make_target
 from equipoise.methods.train_adp import train_file
 folder = Path("set")
 features = open_feature_set(folder)
@@ -241,6 +244,16 @@ def test_predictors_that_have_nothing_in_common_are_not_joined(files: dict[str, 
         joined_predictor(without(files["mlp"].predictor, ["glasses"]), other)
 
 
+def test_an_adp_reads_where_its_set_was_recorded(features: FeatureSet, tmp_path: Path) -> None:
+    there = FeatureSet(features.folder, features.entries, {**META, "site": "output.1"})
+    made = train_file(there, labels_of(features, "hair"), epochs=1)
+    save_adp(made, tmp_path / "there.safetensors")
+    back = load_adp(tmp_path / "there.safetensors")
+    assert back.site == "output.1" and back.site_channels == {"output.1": 3} and "reads at output.1" in back.text()
+    settings = GuidanceSettings(make_target({"hair": {"short": 0.5, "long": 0.5}}), direction="adp-gradient")
+    assert GuidanceRun(back, settings).sites == {"output.1"}
+
+
 # -- what is refused -----------------------------------------------------------------------------------------------------------------
 
 
@@ -267,7 +280,8 @@ def test_bad_input_is_one_clear_sentence(features: FeatureSet, files: dict[str, 
     refuses("the class 'long' of 'hair' has no example", features, single)
     dotted = LabelSet({"hair.length": HAIR}, labels.files, {"hair.length": labels.probabilities["hair"]})
     refuses("cannot be called 'hair.length'", features, dotted)
-    refuses("'output.1', and an ADP reads the middle block", FeatureSet(features.folder, entries, {"site": "output.1"}), labels)
+    there = FeatureSet(features.folder, entries, {**META, "site": "output.1"})
+    refuses("recorded at 'output.1', and the ADP to extend reads at 'middle'", there, labels, extend=files["mlp"])
     refuses("of kind mlp or linear, not 'cnn'", features, labels, "cnn")
     refuses("is of kind 'linear', and 'mlp' was asked for", features, labels_of(features, "hair"), "mlp", extend=files["linear"])
     other = AdpFile(files["mlp"].predictor, {}, "sdxl")

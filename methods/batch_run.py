@@ -1,0 +1,237 @@
+"""One sampling run of a batch that is to follow a target: what its images are read as, who becomes what, and when.
+
+What is done to h then (moves of distribution guidance, features of an autoencoder) is a subclass's affair. The state of a run lives in
+these objects; one is made when sampling starts and dropped when it ends.
+"""
+
+from __future__ import annotations
+
+import copy
+import logging
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any, Protocol
+
+import torch
+from torch import Tensor
+
+from ..models.adp import AttributePredictor, log_snr, pool
+from .allocation import least_change_assignment, quotas, seeded_assignment
+from .rows import Rows, read_rows
+from .targets import TargetDistribution
+
+log = logging.getLogger("equipoise")
+
+COND, COND_AND_UNCOND = "cond", "cond+uncond"
+ROW_CHOICES = (COND, COND_AND_UNCOND)
+ASSIGN = AUTO, READING, SEEDED = ("auto", "reading", "seeded")
+
+
+@dataclass(frozen=True)
+class BatchSettings:
+    """What the user chose. ``sigma_start`` and ``sigma_end`` bound the window (sigma_end <= sigma <= sigma_start); ``cells`` fixes the
+    cell of every image beforehand (None: decided in the run)."""
+
+    target: TargetDistribution
+    strength: float = 1.0
+    seed: int = 0
+    rows: str = COND
+    sigma_start: float = math.inf
+    sigma_end: float = 0.0
+    assign: str = AUTO
+    cells: tuple[int, ...] | None = None
+
+
+@dataclass
+class Readings:
+    """What was read in a run, for charts and logs: one entry per call."""
+
+    log_snr: list[float] = field(default_factory=list)
+    shares: list[dict[str, list[float]]] = field(default_factory=list)
+
+
+class Way(Protocol):
+    """How images of one attribute are moved, as a file holds it (a Move or a Profile): where, over which log-SNR, and how images are
+    assigned."""
+
+    site: str
+    assign: str
+
+    @property
+    def window(self) -> tuple[float, float]: ...
+
+    def to(self, device: torch.device) -> Way: ...
+
+
+class BatchRun:
+    """Readings, quotas, and the cell that every image was assigned to (``cells``, int64 [N] on the CPU, or None).
+
+    ``unread``: attributes of the target that no predictor reads; if there is one, images are assigned at random from the seed.
+    ``exempt``: set where all positives of the run are exempt, so that it is left alone.
+    """
+
+    what = "the batch run"
+
+    def __init__(
+        self,
+        predictor: AttributePredictor | None,
+        read_at: str,
+        settings: BatchSettings,
+        target: TargetDistribution,
+        ways: Mapping[str, Way],
+    ) -> None:
+        self.settings, self.target, self.read_at = settings, target, read_at
+        self._reader, self._ways = predictor, dict(ways)
+        known = () if predictor is None else predictor.attributes
+        self.unread = tuple(a for a in target.attributes if a not in known)
+        self.cells: Tensor | None = None
+        self.counts: list[int] | None = None
+        self.exempt = False
+        self.readings = Readings()
+        self._device: torch.device | None = None
+        self._predictor: AttributePredictor | None = None
+        self._here: dict[str, Any] = {}
+        self._read: dict[str, Tensor] = {}
+        self._warned = False
+
+    # -- for subclasses ----------------------------------------------------------------------------------------------------------------
+
+    def step(self, site: str, h: Tensor, rows: Rows, level: float) -> Tensor:
+        """h [R, C, H, W] -> h to go on with; :meth:`assign` says who becomes what."""
+        raise NotImplementedError
+
+    # -- called from outside -----------------------------------------------------------------------------------------------------------
+
+    @property
+    def sites(self) -> set[str]:
+        """Where this run has to be called: where it reads, and the sites of its ways."""
+        return {*([self.read_at] if self.reads else []), *(way.site for way in self._ways.values())}
+
+    @property
+    def reads(self) -> bool:
+        """Whether anything of the target is read."""
+        return len(self.unread) < len(self.target.attributes)
+
+    def edit(self, site: str, h: Tensor, options: dict[str, Any], roles: dict[Any, str] | None = None) -> Tensor:
+        """h [R, C, H, W] as it arrives at a site -> h to go on with (a new tensor where it is edited, else the same object)."""
+        s = self.settings
+        sigma = float(options["sigmas"].max())
+        if self.exempt or s.strength == 0 or not s.sigma_end <= sigma <= s.sigma_start:
+            return h
+        rows = read_rows(h.shape[0], options, roles)
+        if rows is None:
+            if not self._warned:
+                n = h.shape[0]
+                log.warning("%s left %d rows alone: they are no multiple of the batch (another patch regroups them).", self.what, n)
+                self._warned = True
+            return h
+        if s.rows == COND and not rows.conditional.any():
+            return h
+        level = float(log_snr(sigma))
+        self._prepare(h.device)
+        if site == self.read_at and self.reads and rows.conditional.any():
+            self._take_reading(h, rows, level)
+        return self.step(site, h, rows, level)
+
+    def summary(self) -> BatchRun:
+        """What is worth keeping of a run when it ends: cells, counts and readings, no features and no weights."""
+        kept = copy.copy(self)
+        kept._drop()
+        return kept
+
+    def release(self) -> None:
+        """Drop the tensors; the run ends here."""
+        self._drop()
+
+    def _drop(self) -> None:
+        self._device, self._predictor, self._reader, self._ways, self._here, self._read = None, None, None, {}, {}, {}
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> BatchRun:
+        # The host may copy its options deeply; a run is one thing, with one state.
+        return self
+
+    # -- readings ---------------------------------------------------------------------------------------------------------------------
+
+    def _prepare(self, device: torch.device) -> None:
+        """Copies of the small tensors on the device, made outside inference mode so that a gradient can be taken."""
+        if self._device == device:
+            return
+        with torch.inference_mode(False), torch.no_grad():
+            p = self._reader
+            if self.reads:
+                copied = AttributePredictor(p.attributes, p.channels, p.knots.clone().to(device), p.kind, p.hidden).to(device)
+                copied.load_state_dict({k: v.clone().to(device) for k, v in p.state_dict().items()})
+                self._predictor = copied.eval().requires_grad_(False)
+            self._here = {a: way.to(device) for a, way in self._ways.items()}
+        self._device = device
+
+    def _take_reading(self, h: Tensor, rows: Rows, level: float) -> None:
+        """Class probabilities of every image, averaged over its conditional rows (several positives, or tiles)."""
+        chosen = rows.conditional.nonzero().flatten()
+        pooled = pool(h[chosen.to(h.device)])
+        logits = self._predictor(pooled, torch.full((len(chosen),), level, device=h.device))
+        image = rows.image[chosen].to(h.device)
+        count = torch.zeros(rows.images, device=h.device).index_add_(0, image, torch.ones_like(image, dtype=torch.float32))
+        for attribute in (a for a in self.target.attributes if a in logits):
+            p = logits[attribute].softmax(-1)
+            total = p.new_zeros(rows.images, p.shape[1]).index_add_(0, image, p)
+            # Features of a broken model may be no numbers; such an image is taken as unread, and assigned like any other.
+            self._read[attribute] = torch.nan_to_num(total / count[:, None], nan=1 / p.shape[1])
+        self.readings.log_snr.append(level)
+        self.readings.shares.append({a: p.mean(0).tolist() for a, p in self._read.items()})
+
+    def reading_of(self, attribute: str, image: Tensor) -> Tensor | None:
+        """The latest reading of every row's image, [R, K]; None where nothing was read."""
+        read = self._read.get(attribute)
+        return None if read is None else read[image]
+
+    # -- who becomes what -------------------------------------------------------------------------------------------------------------
+
+    def assign(self, rows: Rows, level: float, at_once: bool = False) -> bool:
+        """Decide who becomes what, once; False while it is too early. ``at_once``: without waiting for a window to open."""
+        images = rows.images
+        if self.cells is not None:
+            return True
+        s = self.settings
+        if s.cells is not None:
+            if len(s.cells) != images:
+                raise ValueError(f"{len(s.cells)} images were assigned a class beforehand, and the batch has {images}.")
+            self.cells = torch.tensor(s.cells)
+            return True
+        seeded = self._wants_seeded()
+        if not at_once and not seeded and not any(active(way, level) for way in self._here.values()):
+            return False
+        if not seeded and not (self._read and rows.conditional.any()):
+            return False  # short of memory, the host runs the negative's rows on their own and first: nothing was read at this level yet
+        self.counts = quotas(self.target.shares, images, s.seed)
+        if seeded:
+            self.cells = seeded_assignment(self.counts, s.seed)
+            return True
+        joint = torch.zeros(images, 1, device=next(iter(self._read.values())).device)
+        for attribute in self.target.attributes:
+            log_p = self._read[attribute].clamp(min=1e-6).log()
+            joint = (joint[:, :, None] + log_p[:, None, :]).flatten(1)
+        self.cells = least_change_assignment(joint, self.counts)
+        return True
+
+    def _wants_seeded(self) -> bool:
+        if self.unread:
+            return True
+        if self.settings.assign in (SEEDED, READING):
+            return self.settings.assign == SEEDED
+        return any(way.assign == SEEDED for way in self._here.values())
+
+    def edited(self, rows: Rows) -> Tensor:
+        """bool [R]: the rows that may be changed."""
+        return rows.conditional if self.settings.rows == COND else ~rows.exempt
+
+    def classes(self, device: torch.device) -> dict[str, Tensor]:
+        """Assigned class per attribute: int64 [N]."""
+        per_cell = [self.target.cell_classes(c) for c in range(len(self.target.shares))]
+        return {a: torch.tensor([per_cell[c][a] for c in self.cells.tolist()], device=device) for a in self.target.attributes}
+
+
+def active(way: Way, level: float) -> bool:
+    """Whether a way acts at a log-SNR."""
+    return way.window[0] < level < way.window[1]

@@ -1,0 +1,287 @@
+"""k-sparse autoencoder of U-Net features, position by position, and its file format.
+
+After Makhzani & Frey 2014 (k-sparse), Gao et al. 2024 (TopK with pre-bias and AuxK) and Bussmann et al. 2024 (BatchTopK), as DiffLens (Shi
+et al., CVPR 2025, section 3) uses them on h. It works on single positions, so one file serves every image size; features are normalised by
+noise level, so it serves every scheduler and step count.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from .adp import at_level
+from .files import read_safetensors, write_safetensors
+from .topk import top_k
+
+FORMAT, FORMAT_VERSION = "equipoise-sae", "1"
+TOPK, BATCH_TOPK = "topk", "batch-topk"
+ACTIVATIONS = (TOPK, BATCH_TOPK)
+EXACT = ("knots", "mean", "scale", "threshold")
+"""What a file keeps in fp32; the weights are kept in fp16."""
+CHUNK = 2**24
+"""Activations of all latents that are computed at a time, at most (64 MiB in fp32)."""
+
+
+class SparseAutoencoder(nn.Module):
+    """x -> activations z >= 0 of m latents -> x, for the features x of one position.
+
+    ``activation``: "topk" keeps the k largest activations of every position; "batch-topk" is trained to k on average, and keeps those above
+    ``threshold``. Buffers: ``knots`` [T] ascending log-SNR, ``mean`` [T, C] and ``scale`` [T] (root mean square of the centred features),
+    interpolated over log-SNR. Parameters: ``encoder`` [m, C], ``encoder_bias`` [m], ``decoder`` [m, C] with rows of norm 1, ``bias`` [C],
+    which is subtracted before encoding and added after decoding. ValueError where k is not between 1 and the number of latents.
+    """
+
+    def __init__(self, channels: int, latents: int, k: int, knots: Tensor, activation: str = TOPK) -> None:
+        super().__init__()
+        if activation not in ACTIVATIONS:
+            raise ValueError(f"the activation of an autoencoder is {' or '.join(ACTIVATIONS)}, not '{activation}'.")
+        if channels < 1 or latents < 1 or not 1 <= k <= latents:
+            raise ValueError(
+                f"an autoencoder of {channels} channels with {latents} latents cannot keep {k} of them: choose k between 1 and the number of "
+                "latents."
+            )
+        self.channels, self.latents, self.k, self.activation = channels, latents, k, activation
+        self.register_buffer("knots", knots.detach().float().clone())
+        self.register_buffer("mean", torch.zeros(len(knots), channels))
+        self.register_buffer("scale", torch.ones(len(knots)))
+        self.register_buffer("threshold", torch.zeros(()))
+        # Random atoms, the encoder being their transpose (Gao et al. 2024, A.1); drawn apart, so that the caller's random numbers stay.
+        atoms = F.normalize(torch.randn(latents, channels, generator=torch.Generator().manual_seed(0)), dim=1)
+        self.decoder = nn.Parameter(atoms)
+        self.encoder = nn.Parameter(atoms.clone())
+        self.encoder_bias = nn.Parameter(torch.zeros(latents))
+        self.bias = nn.Parameter(torch.zeros(channels))
+
+    # -- by noise level ---------------------------------------------------------------------------------------------------------------
+
+    def normalise(self, h: Tensor, level: Tensor) -> Tensor:
+        """h [B, C, H, W] at log-SNR [B] -> (h - mean) / scale, float32, the same shape. ValueError for a wrong width."""
+        self._check_width(h)
+        mean, scale = self._statistics(level)
+        return (h.float() - mean[:, :, None, None]) / scale[:, None, None, None]
+
+    def denormalise(self, x: Tensor, level: Tensor) -> Tensor:
+        """Inverse of :meth:`normalise`."""
+        mean, scale = self._statistics(level)
+        return x * scale[:, None, None, None] + mean[:, :, None, None]
+
+    # -- maps -------------------------------------------------------------------------------------------------------------------------
+
+    def encode(self, h: Tensor, level: Tensor) -> Tensor:
+        """h [B, C, H, W] at log-SNR [B] -> activations float32 [B, m, H, W], none below 0; with "topk" at most k per position are not 0."""
+        return self.active(h, level, None)
+
+    def active(self, h: Tensor, level: Tensor, features: Tensor | None) -> Tensor:
+        """Activations of chosen latents alone: float32 [B, F, H, W], equal to ``encode(h, level)[:, features]``.
+
+        features: int64 [F] without repeats, None for all. Memory: all latents' activations are made for a part of the positions at a time.
+        """
+        x = _tokens(self.normalise(h, level))
+        columns = self.latents if features is None else len(features)
+        out = x.new_zeros(len(x), columns)
+        # Where each latent's activation goes; those that were not asked for go to a last column, which is cut off.
+        place = None
+        if features is not None:
+            place = torch.full((self.latents,), columns, device=x.device)
+            place[features.to(x.device)] = torch.arange(columns, device=x.device)
+        for rows in self._parts(len(x)):
+            if self.activation == BATCH_TOPK:
+                z = self._above(self.before(x[rows]))
+                out[rows] = z if features is None else z[:, features.to(x.device)]
+                continue
+            values, chosen = self.encode_tokens(x[rows])
+            if place is None:
+                out[rows] = torch.zeros_like(out[rows]).scatter_(1, chosen, values)
+            else:
+                wide = x.new_zeros(len(values), columns + 1)
+                out[rows] = wide.scatter_(1, place[chosen], values)[:, :columns]
+        return _maps(out, h)
+
+    def decode(self, z: Tensor, level: Tensor) -> Tensor:
+        """Activations [B, m, H, W] -> features float32 [B, C, H, W], with bias, mean and scale."""
+        return self.denormalise(_maps(self.decode_tokens(_tokens(z)), z), level)
+
+    def forward(self, h: Tensor, level: Tensor) -> Tensor:
+        """h [B, C, H, W] at log-SNR [B] -> its reconstruction, float32."""
+        x = _tokens(self.normalise(h, level))
+        out = torch.cat([self.reconstruct_tokens(x[rows]) for rows in self._parts(len(x))])
+        return self.denormalise(_maps(out, h), level)
+
+    def delta(self, dz: Tensor, level: Tensor, features: Tensor | None = None) -> Tensor:
+        """Change of h for a change of activations dz [B, F, H, W] of the given latents int64 [F] (None: all): float32 [B, C, H, W].
+
+        No bias is involved, so that a dz of zeros gives zeros exactly and the autoencoder's error on h is kept.
+        """
+        atoms = self.decoder if features is None else self.decoder[features.to(self.decoder.device)]
+        change = _maps((_tokens(dz).to(atoms.dtype) @ atoms).float(), dz)
+        return change * self._statistics(level)[1][:, None, None, None]
+
+    # -- tokens: normalised features of single positions --------------------------------------------------------------------------------
+
+    def before(self, x: Tensor) -> Tensor:
+        """Tokens [N, C] -> what the activations of all latents are chosen from, float32 [N, m]."""
+        w = self.encoder
+        return F.linear((x - self.bias.float()).to(w.dtype), w, self.encoder_bias.to(w.dtype)).float()
+
+    def encode_tokens(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        """Tokens [N, C] -> the k largest activations [N, k], none below 0, and which latents' they are, int64 [N, k], in no order."""
+        values, chosen = top_k(self.before(x), self.k)
+        return values.relu(), chosen
+
+    def decode_tokens(self, z: Tensor) -> Tensor:
+        """Activations [N, m] -> tokens float32 [N, C]."""
+        return (z.to(self.decoder.dtype) @ self.decoder).float() + self.bias.float()
+
+    def reconstruct_tokens(self, x: Tensor) -> Tensor:
+        """Tokens [N, C] -> their reconstruction, float32."""
+        if self.activation == BATCH_TOPK:
+            return self.decode_tokens(self._above(self.before(x)))
+        values, chosen = self.encode_tokens(x)
+        if values.requires_grad or x.device.type not in ("cpu", "cuda"):
+            return self.decode_tokens(x.new_zeros(len(x), self.latents).scatter(1, chosen, values))
+        return F.embedding_bag(chosen, self.decoder, mode="sum", per_sample_weights=values.to(self.decoder.dtype)).float() + self.bias.float()
+
+    def _above(self, before: Tensor) -> Tensor:
+        return before * (before > self.threshold.clamp(min=0))
+
+    def _parts(self, n: int) -> Iterator[slice]:
+        size = max(1, CHUNK // self.latents)
+        yield from (slice(start, start + size) for start in range(0, n, size))
+
+    def _statistics(self, level: Tensor) -> tuple[Tensor, Tensor]:
+        level = level.to(self.knots)
+        return at_level(self.mean, self.knots, level), at_level(self.scale, self.knots, level)
+
+    def _check_width(self, h: Tensor) -> None:
+        if h.ndim != 4 or h.shape[1] != self.channels:
+            raise ValueError(
+                f"this autoencoder was trained on features of {self.channels} channels and met {h.shape[1] if h.ndim > 1 else 1}: it belongs "
+                "to another diffusion model or another site of it, so load one that was trained there."
+            )
+
+
+def _tokens(x: Tensor) -> Tensor:
+    """[B, C, H, W] -> [B * H * W, C]."""
+    return x.movedim(1, -1).flatten(0, 2)
+
+
+def _maps(tokens: Tensor, like: Tensor) -> Tensor:
+    """[B * H * W, C] -> [B, C, H, W]."""
+    b, _, height, width = like.shape
+    return tokens.view(b, height, width, tokens.shape[1]).movedim(-1, 1).contiguous()
+
+
+@dataclass(frozen=True)
+class SaeFile:
+    """An autoencoder with what its file says of it.
+
+    ``site``: "middle" or "output.N", where its features come from; ``info``: summary of the training and of what was measured.
+    ``stored_digest``: as the file had it, where the weights were loaded in another precision.
+    """
+
+    sae: SparseAutoencoder
+    site: str
+    base_model: str
+    info: dict[str, Any] = field(default_factory=dict)
+    stored_digest: str = ""
+
+    @property
+    def digest(self) -> str:
+        """Short hash of the tensors as a file keeps them, by which other files say which autoencoder they were made with."""
+        return self.stored_digest or _digest(_kept(self.sae))
+
+    def text(self) -> str:
+        """What the file says of itself, a line each."""
+        s = self.sae
+        how = f"the {s.k} largest of each position" if s.activation == TOPK else f"{s.k} of each position on average"
+        lines = [f"Sparse autoencoder for {self.base_model or 'an unnamed model'} at {self.site}: {s.channels} channels, {s.latents} latents, {how}"]
+        if "fvu" in self.info:
+            lines.append(
+                f"held-out: unexplained variance {self.info['fvu']:.3f}, {self.info['l0']:.1f} latents active per position, "
+                f"{self.info['dead_share']:.1%} never active"
+            )
+        return "\n".join(lines)
+
+
+def save_sae(file: SaeFile, path: str | os.PathLike[str]) -> None:
+    """Write an autoencoder as safetensors: weights in fp16, statistics in fp32."""
+    s = file.sae
+    kept = _kept(s)
+    meta = {
+        "format": FORMAT,
+        "format_version": FORMAT_VERSION,
+        "base_model": file.base_model,
+        "site": file.site,
+        "channels": str(s.channels),
+        "latents": str(s.latents),
+        "k": str(s.k),
+        "activation": s.activation,
+        "normalisation": "mean per channel and one scale, interpolated over log-SNR",
+        "digest": file.digest,
+        "info": json.dumps(file.info),
+        "licence": str(file.info.get("licence", "")),
+    }
+    write_safetensors(path, kept, meta)
+
+
+def load_sae(path: str | os.PathLike[str], dtype: torch.dtype = torch.float32) -> SaeFile:
+    """Load what :func:`save_sae` wrote, on the CPU; weights in ``dtype`` (float32 or bfloat16), statistics in float32.
+
+    Raises ValueError, in a sentence, where the file is of another kind or damaged.
+    """
+    name = os.path.basename(os.fspath(path))
+    tensors, meta = read_safetensors(path)
+    if meta.get("format") != FORMAT:
+        raise ValueError(
+            f"'{name}' is not a sparse autoencoder: its metadata says format={meta.get('format')!r} and {FORMAT!r} was expected, so choose "
+            "a file from models/equipoise/sae that Equipoise trained."
+        )
+    if meta.get("format_version") != FORMAT_VERSION:
+        raise ValueError(
+            f"'{name}' has autoencoder format version {meta.get('format_version')!r}; this Equipoise reads '{FORMAT_VERSION}': update "
+            "Equipoise."
+        )
+    missing = [key for key in ("base_model", "site", "channels", "latents", "k", "activation") if key not in meta]
+    if missing:
+        raise ValueError(
+            f"'{name}' lacks the metadata {', '.join(missing)}, without which an autoencoder cannot be fitted to a model: train or download "
+            "it again."
+        )
+    try:
+        sae = SparseAutoencoder(int(meta["channels"]), int(meta["latents"]), int(meta["k"]), tensors["knots"], meta["activation"])
+        sae.load_state_dict({key: value.float() for key, value in tensors.items()})
+        info = dict(json.loads(meta.get("info", "{}")))
+        if not all(bool(value.isfinite().all()) for value in tensors.values()):
+            raise ValueError("it holds values that are not finite")
+    except (KeyError, TypeError, ValueError, RuntimeError) as error:
+        said = str(error).splitlines() or [type(error).__name__]
+        what = said[min(1, len(said) - 1)].strip().rstrip(".")  # torch lists mismatches below a heading; the first one tells enough
+        raise ValueError(
+            f"'{name}' does not fit its own metadata ({what}): the file is damaged or was edited, so download it again."
+        ) from error
+    digest = _digest(_kept(sae))
+    for weight in (sae.encoder, sae.decoder, sae.encoder_bias, sae.bias):
+        weight.data = weight.data.to(dtype)
+    return SaeFile(sae.eval().requires_grad_(False), meta["site"], meta["base_model"], info, digest)
+
+
+def _kept(sae: SparseAutoencoder) -> dict[str, Tensor]:
+    """Tensors as a file keeps them."""
+    return {key: value.float() if key in EXACT else value.half() for key, value in sae.state_dict().items()}
+
+
+def _digest(kept: dict[str, Tensor]) -> str:
+    digest = hashlib.sha256()
+    for name, value in sorted(kept.items()):
+        digest.update(f"{name} {tuple(value.shape)}".encode())
+        digest.update(value.detach().cpu().contiguous().numpy().tobytes())
+    return digest.hexdigest()[:16]
