@@ -46,8 +46,8 @@ class SparseAutoencoder(nn.Module):
             raise ValueError(f"the activation of an autoencoder is {' or '.join(ACTIVATIONS)}, not '{activation}'.")
         if channels < 1 or latents < 1 or not 1 <= k <= latents:
             raise ValueError(
-                f"an autoencoder of {channels} channels with {latents} latents cannot keep {k} of them: choose k between 1 and the number of "
-                "latents."
+                f"an autoencoder of {channels} channels with {latents} latents cannot keep {k} of them: choose k between 1 and the "
+                "number of latents."
             )
         self.channels, self.latents, self.k, self.activation = channels, latents, k, activation
         self.register_buffer("knots", knots.detach().float().clone())
@@ -148,7 +148,8 @@ class SparseAutoencoder(nn.Module):
         values, chosen = self.encode_tokens(x)
         if values.requires_grad or x.device.type not in ("cpu", "cuda"):
             return self.decode_tokens(x.new_zeros(len(x), self.latents).scatter(1, chosen, values))
-        return F.embedding_bag(chosen, self.decoder, mode="sum", per_sample_weights=values.to(self.decoder.dtype)).float() + self.bias.float()
+        values = values.to(self.decoder.dtype)
+        return F.embedding_bag(chosen, self.decoder, mode="sum", per_sample_weights=values).float() + self.bias.float()
 
     def _above(self, before: Tensor) -> Tensor:
         return before * (before > self.threshold.clamp(min=0))
@@ -164,8 +165,8 @@ class SparseAutoencoder(nn.Module):
     def _check_width(self, h: Tensor) -> None:
         if h.ndim != 4 or h.shape[1] != self.channels:
             raise ValueError(
-                f"this autoencoder was trained on features of {self.channels} channels and met {h.shape[1] if h.ndim > 1 else 1}: it belongs "
-                "to another diffusion model or another site of it, so load one that was trained there."
+                f"this autoencoder was trained on features of {self.channels} channels and met a tensor of shape {list(h.shape)}: it "
+                "belongs to another diffusion model or another site of it, so load one that was trained there."
             )
 
 
@@ -203,7 +204,8 @@ class SaeFile:
         """What the file says of itself, a line each."""
         s = self.sae
         how = f"the {s.k} largest of each position" if s.activation == TOPK else f"{s.k} of each position on average"
-        lines = [f"Sparse autoencoder for {self.base_model or 'an unnamed model'} at {self.site}: {s.channels} channels, {s.latents} latents, {how}"]
+        what = f"{s.channels} channels, {s.latents} latents, {how}"
+        lines = [f"Sparse autoencoder for {self.base_model or 'an unnamed model'} at {self.site}: {what}"]
         if "fvu" in self.info:
             lines.append(
                 f"held-out: unexplained variance {self.info['fvu']:.3f}, {self.info['l0']:.1f} latents active per position, "
@@ -253,8 +255,8 @@ def load_sae(path: str | os.PathLike[str], dtype: torch.dtype = torch.float32) -
     missing = [key for key in ("base_model", "site", "channels", "latents", "k", "activation") if key not in meta]
     if missing:
         raise ValueError(
-            f"'{name}' lacks the metadata {', '.join(missing)}, without which an autoencoder cannot be fitted to a model: train or download "
-            "it again."
+            f"'{name}' lacks the metadata {', '.join(missing)}, without which an autoencoder cannot be fitted to a model: train or "
+            "download it again."
         )
     try:
         sae = SparseAutoencoder(int(meta["channels"]), int(meta["latents"]), int(meta["k"]), tensors["knots"], meta["activation"])
