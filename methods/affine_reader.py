@@ -1,0 +1,70 @@
+"""A linear reader seen through an autoencoder's decoder: class logits as an affine function of the activations, exactly, at every level."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from ..models.adp import GRID, AttributePredictor, at_level, interpolation, pool
+from ..models.sae import SparseAutoencoder
+
+CELLS = GRID * GRID
+
+
+def pooled_codes(sae: SparseAutoencoder, h: Tensor, level: Tensor) -> Tensor:
+    """h [N, C, H, W] at log-SNR [N] -> activations averaged to the grid, float32 [N, m, 4, 4].
+
+    The decoder is affine position by position, so what a reader sees of a reconstruction is the reconstruction of these averages, and the
+    attribution to a feature at a cell is the sum over the positions in it.
+    """
+    return pool(sae.encode(h, level))
+
+
+def is_affine(reader: AttributePredictor) -> bool:
+    return reader.kind == "linear"
+
+
+def check_reader(sae: SparseAutoencoder, reader: AttributePredictor, attribute: str) -> None:
+    """Raise ValueError where a reader does not read an attribute, or not features of the autoencoder's width."""
+    if attribute not in reader.attributes:
+        raise ValueError(f"the reader does not read '{attribute}'; it reads: {', '.join(reader.attributes)}.")
+    if reader.channels != sae.channels:
+        raise ValueError(
+            f"the reader reads features of {reader.channels} channels and the autoencoder's have {sae.channels}: it was trained at another "
+            "site or on another model, so give one that was trained where the autoencoder was."
+        )
+
+
+def affine_logits(sae: SparseAutoencoder, reader: AttributePredictor, attribute: str, level: float) -> tuple[Tensor, Tensor]:
+    """A float32 [K, m, 16] and b [K], so that the logits of ``attribute`` for decode(z) are A z + b, z [m, 16] being averages on the grid.
+
+    All that lies between is affine at a given log-SNR: the reader interpolates two affine maps and divides by a temperature, its
+    normalisation and the autoencoder's are affine. Raises ValueError for a reader that is not linear.
+    """
+    if not is_affine(reader):
+        raise ValueError(f"a reader of kind '{reader.kind}' is not affine: use its gradients.")
+    at = torch.tensor([level], dtype=torch.float32, device=reader.knots.device)
+    first = 0
+    for name, classes in reader.attributes.items():
+        if name == attribute:
+            break
+        first += len(classes)
+    chosen = slice(first, first + len(reader.attributes[attribute]))
+    low, weight = interpolation(reader.knots, at)
+    i = int(low)
+    j = min(i + 1, len(reader.knots) - 1)
+    w = torch.lerp(reader.weight[i, chosen], reader.weight[j, chosen], weight).view(-1, reader.channels, CELLS)
+    b = torch.lerp(reader.bias[i, chosen], reader.bias[j, chosen], weight)
+    mean = at_level(reader.mean, reader.knots, at)[0]
+    std = at_level(reader.std, reader.knots, at)[0].clamp(min=1e-6)
+    w = w / std[None, :, None] / at_level(reader.temperature[attribute], reader.knots, at)
+    b = b / at_level(reader.temperature[attribute], reader.knots, at)
+    scale = scale_at(sae, at)[0]
+    here = at_level(sae.mean, sae.knots, at)[0] + scale * sae.bias.float() - mean
+    a = scale * torch.einsum("fc,kcg->kfg", sae.decoder.float(), w)
+    return a.detach(), (b + torch.einsum("kcg,c->k", w, here)).detach()
+
+
+def scale_at(sae: SparseAutoencoder, level: Tensor) -> Tensor:
+    """The autoencoder's scale at log-SNR [N]: [N]."""
+    return at_level(sae.scale, sae.knots, level.to(sae.knots))
