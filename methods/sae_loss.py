@@ -1,0 +1,119 @@
+"""Loss of a sparse autoencoder and its gradients, computed along the active latents alone.
+
+Of 1,024 latents 16 are active: gradients of the others are zero, and a backward pass through dense activations would spend its time on
+them. The sums below are those that autograd makes (the tests compare them).
+"""
+
+from __future__ import annotations
+
+import warnings
+from dataclasses import dataclass
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from ..models.sae import BATCH_TOPK, SparseAutoencoder
+from ..models.topk import top_k
+
+
+@dataclass(frozen=True)
+class Active:
+    """Active latents of N tokens, one after another: ``values`` [M] and ``latents`` int64 [M]; token i has those from ``offsets[i]`` on
+    (int64 [N + 1])."""
+
+    values: Tensor
+    latents: Tensor
+    offsets: Tensor
+
+
+@dataclass(frozen=True)
+class Step:
+    """``loss``: mean squared error per channel, which is the unexplained share of the variance, as tokens are normalised; ``auxiliary``:
+    share of the error that dead latents leave unexplained, None without them; ``fired`` bool [m]; ``least``: smallest activation that was
+    kept above 0; ``kept``: how many those are per token."""
+
+    loss: Tensor
+    auxiliary: Tensor | None
+    fired: Tensor
+    least: Tensor
+    kept: Tensor
+
+
+@torch.no_grad()
+def choose(sae: SparseAutoencoder, before: Tensor) -> Active:
+    """The k largest of every row of ``before`` [N, m], or the N * k largest of all; none below 0."""
+    n, m = before.shape
+    if sae.activation == BATCH_TOPK:
+        values, places = before.flatten().topk(n * sae.k, sorted=False)
+        places, order = places.sort()
+        offsets = torch.searchsorted(places, torch.arange(n + 1, device=places.device) * m)
+        return Active(values[order].relu(), places % m, offsets)
+    values, latents = top_k(before, sae.k)
+    return Active(values.relu().flatten(), latents.flatten(), torch.arange(0, n * sae.k + 1, sae.k, device=before.device))
+
+
+@torch.no_grad()
+def add_gradients(sae: SparseAutoencoder, x: Tensor, dead: Tensor | None = None, weight: float = 1 / 32, k_aux: int = 256) -> Step:
+    """Set the gradients of the loss on tokens x [N, C] (normalised).
+
+    dead: int64 [D], latents that have not fired for long. They are asked for the error that the others leave (AuxK, Gao et al. 2024, A.2):
+    the ``k_aux`` largest of them per token, with this weight in the loss; the pre-bias is not moved by that part.
+    """
+    n, channels = x.shape
+    encoder, decoder = sae.encoder, sae.decoder
+    centred = x - sae.bias
+    before = F.linear(centred, encoder, sae.encoder_bias)
+    active = choose(sae, before)
+    out = F.embedding_bag(active.latents, decoder, active.offsets[:-1], mode="sum", per_sample_weights=active.values)
+    error = out - centred
+    loss = error.pow(2).mean()
+    upstream = error * (2 / error.numel())
+    on = active.values > 0
+    slope = _products(upstream, decoder, active) * on
+    order = active.latents.argsort(stable=True)
+    counts = torch.bincount(active.latents, minlength=sae.latents)
+    tokens = torch.repeat_interleave(torch.arange(n, device=x.device), active.offsets.diff())[order]
+    starts = counts.cumsum(0) - counts
+    sae.decoder.grad = F.embedding_bag(tokens, upstream, starts, mode="sum", per_sample_weights=active.values[order])
+    sae.encoder.grad = F.embedding_bag(tokens, centred, starts, mode="sum", per_sample_weights=slope[order])
+    sae.encoder_bias.grad = torch.zeros_like(sae.encoder_bias).index_add_(0, active.latents, slope)
+    sae.bias.grad = upstream.sum(0) - sae.encoder_bias.grad @ encoder
+    auxiliary = None
+    if dead is not None and len(dead):
+        auxiliary = _add_auxiliary(sae, centred, before[:, dead], -error, dead, weight, k_aux)
+    fired = torch.zeros(sae.latents, dtype=torch.bool, device=x.device)
+    fired[active.latents[on]] = True
+    least = active.values[on].min() if on.any() else active.values.new_zeros(())
+    return Step(loss, auxiliary, fired, least, on.sum() / n)
+
+
+def _products(y: Tensor, decoder: Tensor, active: Active) -> Tensor:
+    """<y of the token, atom of the latent> for every active latent: [M]."""
+    if y.device.type == "cuda" or (y.device.type == "cpu" and torch.backends.mkl.is_available()):
+        shape = (len(y), len(decoder))
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", UserWarning)  # such tensors are "in beta state"
+            zeros = torch.zeros_like(active.values)
+            pattern = torch.sparse_csr_tensor(active.offsets, active.latents, zeros, shape, check_invariants=False)
+        return torch.sparse.sampled_addmm(pattern, y, decoder.detach().T, beta=0.0).values()
+    tokens = torch.repeat_interleave(torch.arange(len(y), device=y.device), active.offsets.diff())
+    return (y @ decoder.T)[tokens, active.latents]
+
+
+def _add_auxiliary(
+    sae: SparseAutoencoder, centred: Tensor, before: Tensor, error: Tensor, dead: Tensor, weight: float, k_aux: int
+) -> Tensor:
+    z = before.relu()
+    if len(dead) > k_aux:
+        least = top_k(z, k_aux)[0].amin(1, keepdim=True)
+        z = z * (z >= least)
+    atoms = sae.decoder[dead]
+    left = z @ atoms - error
+    variance = error.pow(2).sum().clamp(min=1e-12)
+    upstream = left * (2 * weight / variance)
+    slope = (upstream @ atoms.T) * (z > 0)
+    sae.decoder.grad.index_add_(0, dead, z.T @ upstream)
+    sae.encoder.grad.index_add_(0, dead, slope.T @ centred)
+    sae.encoder_bias.grad.index_add_(0, dead, slope.sum(0))
+    return left.pow(2).sum() / variance

@@ -1,0 +1,188 @@
+"""One training of a sparse autoencoder: its steps, and a checkpoint from which it goes on as if it had not been cut off.
+
+In a torch.distributed process group every process takes a part of the images and of each batch, and gradients are averaged.
+"""
+
+from __future__ import annotations
+
+import json
+import time
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+import torch.distributed as dist
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from ..models.adp import at_level
+from ..models.files import read_safetensors, write_safetensors
+from ..models.sae import BATCH_TOPK, TOPK, SparseAutoencoder
+from .sae_loss import add_gradients
+from .sae_tokens import TokenStream
+from .training import Progress
+
+EVERY = 10
+"""Steps between two reports."""
+THRESHOLD_RATE = 0.02
+"""How fast the threshold of BatchTopK follows the smallest activation that batches keep."""
+
+
+@dataclass(frozen=True)
+class SaeSettings:
+    """How to train. ``batch``: tokens per step, over all processes; ``lr``: of Adam, after ``warmup`` steps and falling to zero over the
+    last ``decay`` of them; ``aux``: weight of the loss that revives dead latents, those that have not fired for ``dead_after`` tokens;
+    ``k_aux``: how many of them take part per token, at most (0: half as many as there are channels)."""
+
+    latents: int = 1024
+    k: int = 16
+    activation: str = TOPK
+    steps: int = 6000
+    batch: int = 1024
+    lr: float = 2e-3
+    warmup: int = 100
+    decay: float = 0.5
+    aux: float = 1 / 32
+    dead_after: int = 100_000
+    k_aux: int = 0
+    clip: float = 1.0
+    seed: int = 0
+
+    def rate(self, step: int) -> float:
+        """Learning rate of a step."""
+        start = self.steps * (1 - self.decay)
+        fall = 1.0 if step < start else (self.steps - step) / (self.steps - start)
+        return self.lr * min(1.0, (step + 1) / max(1, self.warmup)) * fall
+
+
+def world() -> tuple[int, int]:
+    """Rank and number of processes of the running process group; (0, 1) without one."""
+    return (dist.get_rank(), dist.get_world_size()) if dist.is_available() and dist.is_initialized() else (0, 1)
+
+
+def total(x: Tensor) -> Tensor:
+    """Sum over all processes."""
+    if world()[1] > 1:
+        x = x.clone()
+        dist.all_reduce(x)
+    return x
+
+
+class SaeTraining:
+    """Steps of one training. ``losses``: unexplained share of the variance, of every step done; ``since`` int64 [m]: tokens that were seen
+    since each latent fired."""
+
+    def __init__(self, sae: SparseAutoencoder, settings: SaeSettings) -> None:
+        self.sae, self.settings = sae.requires_grad_(True), settings
+        self.parameters = [sae.encoder, sae.encoder_bias, sae.decoder, sae.bias]
+        fused = sae.encoder.device.type in ("cpu", "cuda")
+        self.optimizer = torch.optim.Adam(self.parameters, lr=settings.lr, betas=(0.9, 0.999), fused=fused)
+        self.since = torch.zeros(sae.latents, dtype=torch.long, device=sae.encoder.device)
+        self.step = 0
+        self.losses: list[float] = []
+        self.seconds = 0.0
+        self.whole = True
+
+    @torch.no_grad()
+    def update(self, tokens: Tensor, level: Tensor) -> None:
+        """One step on tokens [N, C] (any dtype) at log-SNR [N], this process's part of the batch."""
+        sae, s, device = self.sae, self.settings, self.sae.encoder.device
+        level = level.to(device)
+        scale = at_level(sae.scale, sae.knots, level)
+        x = (tokens.to(device).float() - at_level(sae.mean, sae.knots, level)) / scale[:, None]
+        dead = (self.since > s.dead_after).nonzero().flatten() if s.aux else None
+        step = add_gradients(sae, x, dead, s.aux, s.k_aux or max(1, sae.channels // 2))
+        loss, fired, seen, least = self._shared(step.loss, step.fired, len(x), step.least)
+        # The part along an atom would only change its length, which is 1.
+        atoms = sae.decoder
+        atoms.grad -= (atoms.grad * atoms).sum(1, keepdim=True) * atoms
+        nn.utils.clip_grad_norm_(self.parameters, s.clip)
+        for group in self.optimizer.param_groups:
+            group["lr"] = s.rate(self.step)
+        self.whole = False
+        self.optimizer.step()
+        atoms.copy_(F.normalize(atoms, dim=1))
+        if sae.activation == BATCH_TOPK:
+            sae.threshold.lerp_(least, 1.0 if self.step == 0 else THRESHOLD_RATE)
+        self.since += seen
+        self.since[fired] = 0
+        self.losses.append(float(loss))
+        self.step += 1
+        self.whole = True
+
+    def _shared(self, loss: Tensor, fired: Tensor, tokens: int, least: Tensor) -> tuple[Tensor, Tensor, int, Tensor]:
+        """Average gradients and figures over all processes, in one exchange."""
+        processes = world()[1]
+        if processes == 1:
+            return loss, fired, tokens, least
+        parts = [*(p.grad for p in self.parameters), loss.reshape(1), least.reshape(1), fired.float()]
+        flat = torch.cat([p.flatten() for p in parts])
+        dist.all_reduce(flat)
+        flat /= processes
+        pieces = flat.split([p.numel() for p in parts])
+        for p, piece in zip(self.parameters, pieces, strict=False):
+            p.grad.copy_(piece.view_as(p))
+        return pieces[4][0], pieces[6] > 0, tokens * processes, pieces[5][0]
+
+    def run(self, stream: TokenStream, progress: Progress | None = None, checkpoint: Path | None = None, every: float = 60.0) -> None:
+        """Take the steps that are left; a checkpoint every ``every`` seconds, at the end, and where ``progress`` raises."""
+        started = saved = time.monotonic()
+        before = self.seconds
+        try:
+            for tokens, level in stream.batches(self.step):
+                if self.step >= self.settings.steps:
+                    break
+                self.update(tokens, level)
+                self.seconds = before + time.monotonic() - started
+                if progress and (self.step % EVERY == 0 or self.step == self.settings.steps):
+                    progress(self.step, self.settings.steps, self.figures())
+                if checkpoint and time.monotonic() - saved > every:
+                    self.save(checkpoint)
+                    saved = time.monotonic()
+        finally:
+            if checkpoint and self.whole:
+                self.save(checkpoint)
+
+    def figures(self) -> dict[str, float]:
+        """What a progress line shows."""
+        recent = self.losses[-100:]
+        return {"FVU": sum(recent) / max(1, len(recent)), "dead": int((self.since > self.settings.dead_after).sum()) / self.sae.latents}
+
+    # -- checkpoints ------------------------------------------------------------------------------------------------------------------
+
+    def save(self, path: Path) -> None:
+        """Write all that the next step depends on to a safetensors file; by the first process alone."""
+        if world()[0]:
+            return
+        tensors = {f"sae.{k}": v for k, v in self.sae.state_dict().items()}
+        for index, slot in self.optimizer.state_dict()["state"].items():
+            tensors |= {f"optimizer.{index}.{k}": torch.as_tensor(v) for k, v in slot.items()}
+        tensors["since"] = self.since
+        tensors["losses"] = torch.tensor(self.losses, dtype=torch.float64)
+        write_safetensors(path, tensors, {"key": self.key(), "step": str(self.step), "seconds": str(self.seconds)})
+
+    def resume(self, path: Path) -> bool:
+        """Go on with what :meth:`save` wrote; False where there is nothing, or a file that is damaged or of another training."""
+        try:
+            tensors, meta = read_safetensors(path)
+        except (FileNotFoundError, ValueError):
+            return False
+        if meta.get("key") != self.key():
+            return False
+        self.sae.load_state_dict({k.removeprefix("sae."): v for k, v in tensors.items() if k.startswith("sae.")})
+        slots: dict[int, dict[str, Any]] = {}
+        for key, value in tensors.items():
+            if key.startswith("optimizer."):
+                _, index, name = key.split(".", 2)
+                slots.setdefault(int(index), {})[name] = value
+        self.optimizer.load_state_dict({"state": slots, "param_groups": self.optimizer.state_dict()["param_groups"]})
+        self.since.copy_(tensors["since"])
+        self.losses = tensors["losses"].tolist()
+        self.step, self.seconds = int(meta["step"]), float(meta["seconds"])
+        return True
+
+    def key(self) -> str:
+        """What a checkpoint must have been made with: settings, size and number of processes."""
+        facts = {**asdict(self.settings), "channels": self.sae.channels, "processes": world()[1]}
+        return json.dumps(facts, sort_keys=True)
