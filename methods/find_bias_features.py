@@ -1,0 +1,220 @@
+"""Find the features of an autoencoder that carry attributes: two passes over a feature set, a ranking, profiles and a check by ablation."""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Iterator, Sequence
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from ..models.adp import AdpFile, AttributePredictor
+from ..models.bias_features import CLASS_DIFFERENCE, AttributeFeatures, BiasFeatures
+from ..models.sae import SaeFile
+from .ablation import Ablation
+from .affine_reader import check_reader
+from .attribution import Attribution, resamples, sure_classes
+from .class_activations import ClassSums
+from .code_stream import CodeRows, check_set, code_rows, count_rows
+from .feature_profiles import class_difference
+from .feature_ranking import Ranking, rank, side_effects, stability
+from .feature_set import Entry, FeatureSet
+from .integrated_gradients import POINTS
+from .labels import UNSURE_BELOW, LabelSet, for_entries
+from .train_adp import split_images
+from .training import Progress
+
+BASELINES = ("mean", "zero")
+
+
+@dataclass(frozen=True)
+class AttributionSettings:
+    """How to find features. ``tau``: at most so many per class. ``baseline``: "mean" (activations of the classes' mean, by noise level) or
+    "zero". ``shared``: a feature that is among the best of two classes is left out where the second score is more than this share of the
+    first. ``resamples``: of the bootstrap. ``window``: log-SNR from, to, that counts (default: all that was recorded). ``points``: of the
+    path, for a reader that is not linear. ``relative``: of the profile (:class:`..models.bias_features.Profile`). ``held_out``: ablate on
+    images that took no part in the ranking."""
+
+    tau: int = 32
+    baseline: str = BASELINES[0]
+    shared: float = 0.5
+    resamples: int = 100
+    window: tuple[float, float] = (-math.inf, math.inf)
+    points: int = POINTS
+    relative: bool = False
+    held_out: bool = True
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        if self.tau < 1 or self.resamples < 0 or self.points < 1:
+            raise ValueError("features per class and points are 1 or more, resamples 0 or more.")
+        if self.baseline not in BASELINES:
+            raise ValueError(f"a baseline is {' or '.join(BASELINES)}, not '{self.baseline}'.")
+        if not self.window[0] < self.window[1]:
+            raise ValueError(f"a window is log-SNR from, to; met {self.window[0]} to {self.window[1]}.")
+
+
+def reader_of(file: AdpFile, sae: SaeFile) -> AttributePredictor:
+    """The predictor of an ADP, for the site of an autoencoder. Raises ValueError where it has none, or reads elsewhere."""
+    if file.predictor is None:
+        raise ValueError("this ADP holds no predictor, so it reads nothing that features could be found by: train one at the site.")
+    if file.site != sae.site:
+        raise ValueError(
+            f"this ADP reads features at '{file.site}' and the autoencoder's are at '{sae.site}': train an ADP on a set recorded there."
+        )
+    return file.predictor
+
+
+def find_bias_features(
+    features: FeatureSet,
+    labels: LabelSet,
+    sae_file: SaeFile,
+    reader: AttributePredictor,
+    attributes: Sequence[str],
+    settings: AttributionSettings | None = None,
+    progress: Progress | None = None,
+) -> BiasFeatures:
+    """Rank the autoencoder's features for some attributes. ``reader`` reads them at the autoencoder's site; whatever else it reads and the
+    labels know is used for the side-effect scores. ``progress`` counts rows over all passes, and may raise to interrupt.
+
+    ``info`` says, by attribute, the ``images`` and ``features`` of every class, the ``shared`` features that were left out, and what
+    ablation showed (:meth:`.ablation.Ablation.result`). Raises ValueError, in a sentence, where set, labels, autoencoder and reader do
+    not fit each other.
+    """
+    s = settings or AttributionSettings()
+    sae = sae_file.sae
+    check_set(features, sae_file)
+    for attribute in attributes:
+        check_reader(sae, reader, attribute)
+    if not attributes:
+        raise ValueError("name at least one attribute to find features of.")
+    chosen = dict.fromkeys([*attributes, *(a for a in reader.attributes if a in labels.attributes)])
+    tables = _in_reader_order(features, labels, reader, list(chosen))
+    with torch.inference_mode(False), torch.no_grad():
+        return _Search(features, sae_file, reader, list(attributes), tables, s, progress).run()
+
+
+class _Search:
+    """One run: its images, classes and passes."""
+
+    def __init__(
+        self,
+        features: FeatureSet,
+        sae_file: SaeFile,
+        reader: AttributePredictor,
+        attributes: list[str],
+        tables: dict[str, Tensor],
+        settings: AttributionSettings,
+        progress: Progress | None,
+    ) -> None:
+        self.features, self.file, self.sae, self.reader = features, sae_file, sae_file.sae, reader
+        self.attributes, self.settings, self.progress = attributes, settings, progress
+        entries = features.entries
+        held: list[Entry] = []
+        if settings.held_out and len(entries) > 1:
+            entries, held = split_images(entries, settings.seed, {a: p.argmax(-1) for a, p in tables.items()})
+        self.entries, self.held = entries, held or entries
+        place = {e.image_id: i for i, e in enumerate(features.entries)}
+        self.tables = tables
+        self.classes = {a: self._classes(p, [place[e.image_id] for e in self.entries]) for a, p in tables.items()}
+        self.held_classes = {a: self._classes(p, [place[e.image_id] for e in self.held]) for a, p in tables.items()}
+        self.sizes = {a: p.shape[1] for a, p in tables.items()}
+        self._done = 0
+        self._total = 2 * count_rows(features, self.entries) + count_rows(features, self.held)
+
+    def _classes(self, p: Tensor, rows: list[int]) -> Tensor:
+        return sure_classes(p[rows], UNSURE_BELOW)
+
+    def run(self) -> BiasFeatures:
+        s, started = self.settings, time.monotonic()
+        knots = self.sae.knots.float().cpu()
+        sums = ClassSums(knots, self.sae.latents, self.classes, self.sizes)
+        for rows in self._rows(self.entries):
+            sums.add(rows)
+        means = {a: sums.means(a) for a in self.sizes}
+        passes = {a: self._attribution(a, knots, means[a]) for a in self.sizes}
+        for rows in self._rows(self.entries):
+            for attribution in passes.values():
+                attribution.add(rows)
+        scores = {a: p.scores for a, p in passes.items()}
+        rankings = {a: rank(scores[a], s.tau, s.shared) for a in self.attributes}
+        ablations = {a: self._ablation(a, rankings[a], torch.einsum("t,tkfg->kf", means[a].share, means[a].mean)) for a in self.attributes}
+        for rows in self._rows(self.held):
+            for ablation in ablations.values():
+                ablation.add(rows)
+        found, info = {}, {}
+        for a in self.attributes:
+            chosen = rankings[a].features
+            found[a] = AttributeFeatures(
+                self.reader.attributes[a],
+                chosen,
+                scores[a][:, chosen],
+                passes[a].by_level[:, :, chosen],
+                stability(passes[a].resampled, chosen, s.tau),
+                side_effects(scores, a, chosen),
+                torch.full((self.sizes[a], len(chosen)), math.nan),
+                knots,
+                {CLASS_DIFFERENCE: class_difference(means[a], knots, chosen, s.relative)},
+            )
+            info[a] = self._info(a, rankings[a], ablations[a])
+        said = {
+            "settings": {k: v for k, v in asdict(s).items() if k != "window"},
+            "window": [v if math.isfinite(v) else None for v in s.window],
+            "reader": self.reader.kind,
+            "read_beside": [a for a in self.sizes if a not in self.attributes],
+            "set": self.features.name,
+            "attributes": info,
+            "seconds": round(time.monotonic() - started, 1),
+        }
+        return BiasFeatures(
+            found, self.file.site, self.file.base_model, self.file.digest, self.sae.channels, self.sae.latents, self._licensed(said)
+        )
+
+    def _attribution(self, attribute: str, knots: Tensor, means: Any) -> Attribution:
+        s = self.settings
+        counts = None
+        if s.resamples and attribute in self.attributes:
+            counts = resamples(self.classes[attribute], self.sizes[attribute], s.resamples, s.seed)
+        mine = self.classes[attribute]
+        return Attribution(self.sae, self.reader, attribute, knots, mine, means, s.baseline, counts, s.window, s.points)
+
+    def _ablation(self, attribute: str, ranking: Ranking, mass: Tensor) -> Ablation:
+        mine = self.held_classes[attribute]
+        return Ablation(self.sae, self.reader, attribute, mine, ranking.lists, mass, seed=self.settings.seed)
+
+    def _rows(self, entries: Sequence[Entry]) -> Iterator[CodeRows]:
+        for rows in code_rows(self.features, entries, self.sae):
+            yield rows
+            self._done += len(rows.images)
+            if self.progress:
+                self.progress(min(self._done, self._total), self._total, {})
+
+    def _info(self, attribute: str, ranking: Ranking, ablation: Ablation) -> dict[str, Any]:
+        classes, names = self.classes[attribute], self.reader.attributes[attribute]
+        return {
+            "images": {c: int((classes == i).sum()) for i, c in enumerate(names)},
+            "features": {c: ranking.lists[i].tolist() for i, c in enumerate(names)},
+            "shared": ranking.shared.tolist(),
+            "ablation": ablation.result(names),
+        }
+
+    def _licensed(self, info: dict[str, Any]) -> dict[str, Any]:
+        licence = self.file.info.get("licence")
+        return {**info, "licence": licence} if licence else info
+
+
+def _in_reader_order(features: FeatureSet, labels: LabelSet, reader: AttributePredictor, attributes: list[str]) -> dict[str, Tensor]:
+    """Class probabilities of the set's images, attribute -> [N, K], classes in the reader's order."""
+    tables = for_entries(labels, features.entries, attributes)
+    for attribute in attributes:
+        read, labelled = reader.attributes[attribute], labels.attributes[attribute]
+        if set(read) != set(labelled):
+            raise ValueError(
+                f"the reader knows '{attribute}' as {', '.join(read)} and the labels as {', '.join(labelled)}: use labels with the "
+                "reader's classes, or train the reader on these."
+            )
+        tables[attribute] = tables[attribute][:, [labelled.index(c) for c in read]]
+    return tables
