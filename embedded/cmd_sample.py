@@ -10,10 +10,11 @@ import numpy as np
 import torch
 from PIL import Image
 
-from ..methods.feature_set import FeatureSetWriter
+from ..methods.feature_set import SPATIAL, FeatureSetWriter
 from ..methods.guidance import MODES, GuidanceRun, GuidanceSettings
 from ..methods.labels import LabelSet, write_csv
 from ..methods.targets import parse_target
+from ..models.adp import MIDDLE
 from ..models.files import read_metadata
 from . import weights
 from .console import progress_bar
@@ -33,7 +34,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--target", help="for instance 'eyeglasses: yes=0.5,no=0.5'; needs --adp")
     parser.add_argument("--mode", choices=MODES, default=MODES[0])
     parser.add_argument("--strength", type=float, default=1.0)
-    parser.add_argument("--record", type=Path, help="write a feature set of the middle block here")
+    parser.add_argument("--record", type=Path, help="write a feature set here; where the map is larger than 4x4, whole maps are kept too")
+    parser.add_argument("--site", default=MIDDLE, help=f"where features are taken: {MIDDLE} (default), or output.N for up block N")
     parser.add_argument("--labels", type=Path, help="write the labeller's probabilities of every image as CSV")
     parser.add_argument("--out", type=Path, required=True, help="folder for PNG files and samples.jsonl; must not hold samples yet")
 
@@ -61,19 +63,23 @@ def run(args: argparse.Namespace) -> int:
 
     writer = None
     if args.record:
-        writer = FeatureSetWriter(args.record, recorded_as(net, read_metadata(args.model).get("base_model", ""), args.steps))
+        named = read_metadata(args.model).get("base_model", "")
+        writer = FeatureSetWriter(args.record, recorded_as(net, named, args.steps, args.site))
     labeller = weights.classifier() if args.labels else None
     files, read = [], []
     bar = progress_bar("sampling")
+    maps = writer is not None and writer.meta["kind"] == SPATIAL
     batches = [range(s, min(s + args.batch, args.seed + args.n)) for s in range(args.seed, args.seed + args.n, args.batch)]
     for number, seeds in enumerate(batches):
-        result = sample(net, list(seeds), args.batch, args.steps, make_run, args.profession, record=writer is not None)
+        record = {"record": writer is not None, "site": args.site, "maps": maps}
+        result = sample(net, list(seeds), args.batch, args.steps, make_run, args.profession, **record)
         names = [f"{seed:08d}.png" for seed in seeds]
         pixels = (result.images.permute(0, 2, 3, 1) * 255).round().byte().numpy()
         for name, picture in zip(names, pixels, strict=True):
             Image.fromarray(np.ascontiguousarray(picture)).save(args.out / name)
         if writer:
-            writer.add(result.features, result.level, names, list(seeds), [""] * len(names))
+            spatial = (result.maps, result.level) if maps else None
+            writer.add(result.features, result.level, names, list(seeds), [""] * len(names), spatial=spatial)
         if labeller:
             read.append(labeller.probabilities(result.images))
         with index.open("a", encoding="utf-8") as stream:

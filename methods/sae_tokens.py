@@ -13,6 +13,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from ..models.adp import MIDDLE
 from .feature_set import POOLED, SPATIAL, Entry, FeatureSet, iterate_shards, iterate_spatial
 
 GRID = [4, 4]
@@ -79,16 +80,18 @@ def token_source(features: FeatureSet) -> TokenSource:
     name, meta = features.name, features.meta
     kind = SPATIAL if any(e.spatial_rows for e in features.entries) else POOLED
     if kind == POOLED:
-        size, latent = meta.get("map"), meta.get("latent") or [0]
-        whole = list(size) == GRID if size else max(latent[-2:]) <= SMALL_LATENT
+        size, latent = meta.get("map"), meta.get("latent") or [SMALL_LATENT]
+        whole = list(size) == GRID if size else meta.get("site", MIDDLE) == MIDDLE and max(latent[-2:]) <= SMALL_LATENT
         if not whole:
             raise ValueError(
                 f"the feature set '{name}' holds averages over regions alone, and an autoencoder is trained on single positions: record "
                 "a set with noise levels under 'spatial_levels'."
             )
-    part = iterate_spatial if kind == SPATIAL else lambda folder, entries: iterate_shards(folder, entries, None)
     for entry in features.entries:
-        for rows, _level, _ids in part(features.folder, [entry]) if kind == POOLED or entry.spatial_rows else ():
+        if not (entry.spatial_rows if kind == SPATIAL else entry.rows):
+            continue
+        parts = iterate_spatial(features.folder, [entry]) if kind == SPATIAL else iterate_shards(features.folder, [entry], None)
+        for rows, _level, _ids in parts:
             if len(rows):
                 return TokenSource(features, kind, rows.shape[1], rows[0, 0].numel())
     raise ValueError(f"the feature set '{name}' holds no rows: record images first.")

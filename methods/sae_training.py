@@ -31,11 +31,12 @@ THRESHOLD_RATE = 0.02
 
 @dataclass(frozen=True)
 class SaeSettings:
-    """How to train. ``batch``: tokens per step, over all processes; ``lr``: of Adam, after ``warmup`` steps and falling to zero over the
-    last ``decay`` of them; ``aux``: weight of the loss that revives dead latents, those that have not fired for ``dead_after`` tokens;
-    ``k_aux``: how many of them take part per token, at most (0: half as many as there are channels)."""
+    """How to train. ``latents``: 0 for eight times as many as there are channels; ``batch``: tokens per step, over all processes; ``lr``:
+    of Adam, after ``warmup`` steps and falling to zero over the last share ``decay`` of them; ``aux``: weight of the loss that revives
+    dead latents, those that have not fired for ``dead_after`` tokens; ``k_aux``: how many of them take part per token, at most (0: half as
+    many as there are channels)."""
 
-    latents: int = 1024
+    latents: int = 0
     k: int = 16
     activation: str = TOPK
     steps: int = 6000

@@ -25,6 +25,8 @@ from .training import Progress
 __all__ = ["SaeSettings", "train_sae"]
 
 FOLDER = "training"
+PER_CHANNEL = 8
+"""Latents per channel where none are asked for (the expansion that DiffLens uses)."""
 CENTRE_TOKENS = 16_384
 """Tokens whose geometric median the pre-bias starts from."""
 
@@ -48,10 +50,11 @@ def train_sae(
     """
     settings = _checked(settings or SaeSettings())
     source = token_source(features)
+    settings = replace(settings, latents=settings.latents or PER_CHANNEL * source.channels)
     train, held = sides(source, settings.seed)
     sae = SparseAutoencoder(source.channels, settings.latents, settings.k, default_knots(), settings.activation)
     with torch.inference_mode(False):
-        fit_normalisation(sae, lambda: source.rows(train), total)
+        fit_normalisation(sae, source.rows(train), total)
         stream = TokenStream(source, train, settings.batch // world()[1], settings.seed)
         _centre(sae, stream)
         training = SaeTraining(sae.to(device), settings)
