@@ -1,9 +1,10 @@
 """Contrast attribution: how much of a class's probability every feature carries, against the images of the other classes.
 
 The second pass over a feature set. For class k and feature f, at noise level t and place g, the contrast is the mean of IG_k over images of
-class k minus its mean over images of the others (each class counting alike): what is alike in all images cancels. It is taken with the sign
-of the difference of activations there: positive where the feature's *presence* speaks for the class, negative where its absence does (and
-so its presence for the others). For two classes the scores of one are those of the other with the other sign.
+class k minus its mean over images of the others (each class counting alike): what is alike in all images cancels. It counts where data and
+reader agree: positive where the feature is more active in the class than in the others and its presence raises the class's probability,
+negative where it is less active and lowers it (its presence then speaks for the others). A feature that is there more often, but that the
+reader subtracts, or the other way round, carries nothing. For two classes the scores of one are those of the other with the other sign.
 """
 
 from __future__ import annotations
@@ -11,7 +12,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from ..models.adp import AttributePredictor
+from ..models.adp import GRID, AttributePredictor
 from ..models.sae import SparseAutoencoder
 from .affine_reader import affine_logits, is_affine
 from .class_activations import ClassMeans, nearest, one_hot
@@ -47,7 +48,9 @@ class Attribution:
         k = len(reader.attributes[attribute])
         self.sae, self.reader, self.attribute, self.points = sae, reader, attribute, points
         self.knots, self.classes, self.counts, self.window = knots, classes, counts, window
-        self._signs = torch.stack([means.signs(c) for c in range(k)], 1)
+        raises = torch.stack([centre_gradients(sae, reader, attribute, z, level) for z, level in zip(means.centre, knots, strict=True)])
+        signs = torch.stack([means.signs(c) for c in range(k)], 1)
+        self._signs = signs * (signs == raises.sign())
         self._baseline = means.centre if baseline == "mean" else torch.zeros_like(means.centre)
         self._scale = _contrast_weights(means.count)
         inside = (knots >= window[0]) & (knots <= window[1])
@@ -85,7 +88,7 @@ class Attribution:
         return self._resampled.unflatten(1, (-1, self.sae.latents))
 
     def _signed(self, z: Tensor, level: float, t: int) -> Tensor:
-        """Attributions of rows [n, m, 16] to every class, summed over places with the signs of the differences: [n, K, m]."""
+        """Attributions of rows [n, m, 16] to every class, summed with their signs over the places that count: [n, K, m]."""
         baseline, signs = self._baseline[t], self._signs[t]
         dz = z - baseline
         if not is_affine(self.reader):
@@ -111,6 +114,17 @@ class Attribution:
         if self.counts is not None and self._images:
             self._resampled.addmm_(self.counts[:, list(self._images)], torch.stack(list(self._images.values())))
         self._images = {}
+
+
+@torch.enable_grad()
+def centre_gradients(sae: SparseAutoencoder, reader: AttributePredictor, attribute: str, z: Tensor, level: Tensor) -> Tensor:
+    """Whether a feature's presence raises or lowers the probability of a class: gradients of the log-probabilities with respect to
+    activations z [m, 16], up to a positive factor: [K, m, 16]."""
+    at = level.view(1)
+    x = sae.decode(z.view(1, -1, GRID, GRID), at).detach().requires_grad_(True)
+    logs = reader(x, at)[attribute].log_softmax(-1)[0]
+    grads = torch.stack([torch.autograd.grad(log, x, retain_graph=True)[0].flatten(2)[0] for log in logs])
+    return sae.decoder.detach().float() @ grads
 
 
 def _contrast_weights(count: Tensor) -> Tensor:

@@ -15,9 +15,10 @@ from ..models.adp import AdpFile, AttributePredictor
 from ..models.bias_features import CLASS_DIFFERENCE, AttributeFeatures, BiasFeatures
 from ..models.sae import SaeFile
 from .ablation import Ablation
+from .adp_rows import filled
 from .affine_reader import check_reader
 from .attribution import Attribution, resamples, sure_classes
-from .class_activations import ClassSums
+from .class_activations import ClassMeans, ClassSums
 from .code_stream import CodeRows, check_set, code_rows, count_rows
 from .feature_profiles import class_difference
 from .feature_ranking import Ranking, rank, side_effects, stability
@@ -152,7 +153,7 @@ class _Search:
                 self.reader.attributes[a],
                 chosen,
                 scores[a][:, chosen],
-                passes[a].by_level[:, :, chosen],
+                self._every_level(passes[a].by_level[:, :, chosen], means[a], knots),
                 stability(passes[a].resampled, chosen, s.tau),
                 side_effects(scores, a, chosen),
                 torch.full((self.sizes[a], len(chosen)), math.nan),
@@ -173,7 +174,7 @@ class _Search:
             found, self.file.site, self.file.base_model, self.file.digest, self.sae.channels, self.sae.latents, self._licensed(said)
         )
 
-    def _attribution(self, attribute: str, knots: Tensor, means: Any) -> Attribution:
+    def _attribution(self, attribute: str, knots: Tensor, means: ClassMeans) -> Attribution:
         s = self.settings
         counts = None
         if s.resamples and attribute in self.attributes:
@@ -191,6 +192,12 @@ class _Search:
             self._done += len(rows.images)
             if self.progress:
                 self.progress(min(self._done, self._total), self._total, {})
+
+    @staticmethod
+    def _every_level(by_level: Tensor, means: ClassMeans, knots: Tensor) -> Tensor:
+        """Scores at knots that no row is near, from those around them."""
+        seen = means.count.sum(1) > 0
+        return filled(by_level[seen], knots[seen].contiguous(), knots)
 
     def _info(self, attribute: str, ranking: Ranking, ablation: Ablation) -> dict[str, Any]:
         classes, names = self.classes[attribute], self.reader.attributes[attribute]

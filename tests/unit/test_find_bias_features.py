@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from equipoise.methods.affine_reader import pooled_codes
+from equipoise.methods.affine_reader import affine_logits, pooled_codes
 from equipoise.methods.attribution import resamples, sure_classes
 from equipoise.methods.feature_ranking import rank, side_effects, stability
 from equipoise.methods.feature_set import FeatureSet, FeatureSetWriter, open_feature_set
@@ -148,7 +148,13 @@ def test_sums_over_a_set_are_those_of_its_images(planted: tuple[FeatureSet, Labe
     contrast = each[of[2]].mean(0) - (each[of[0]].mean(0) + each[of[1]].mean(0)) / 2
     gap = z[of[2]].mean(0) - (z[of[0]].mean(0) + z[of[1]].mean(0)) / 2
     error = z[of[2]].var(0, unbiased=False) / of[2].sum() + sum(z[m].var(0, unbiased=False) / m.sum() for m in of[:2]) / 4
-    expected = (contrast * gap.sign() * (gap.abs() > 2 * error.sqrt())).sum(1)
+    # Where the reader agrees: the class's weights against the others', through the decoder, at the classes' mean.
+    centre = torch.stack([pooled_codes(sae.sae, h[m], level[m]).mean(0) for m in of]).mean(0)
+    weights, b = affine_logits(sae.sae, reader, "skin", 0.0)
+    p = (weights.flatten(1) @ centre.flatten() + b).softmax(0)
+    raises = (weights[2] - torch.einsum("k,kfg->fg", p, weights))[a.features]
+    counts = (gap.abs() > 2 * error.sqrt()) & (gap.sign() == raises.sign())
+    expected = (contrast * gap.sign() * counts).sum(1)
     assert torch.allclose(a.scores_by_level[1, 2], expected, atol=1e-4) and expected.abs().max() > 0.02
 
 
