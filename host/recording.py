@@ -19,7 +19,7 @@ from torch import Tensor
 from ..methods.fit_moves import block_site
 from ..methods.recording import Recording, RecordingRun, RecordingSettings
 from .adm_info import LABEL_KEY
-from .guidance import conditioning_roles
+from .batch_patch import conditioning_roles
 from .sites import base_model, site_channels
 
 KEY = "equipoise_recording"

@@ -96,13 +96,15 @@ def fit_moves(
     checkpoint: Checkpoint | None = None,
     state: FitState | None = None,
     read_at: str = MIDDLE,
+    hook: MoveHook | None = None,
 ) -> dict[str, Move]:
     """Fit moves of several attributes at once, every row under a random subset of them, so that they compose.
 
     clean [N, C, H, W]: images of the model itself in latent space; labels: attribute -> class probabilities [N, K]; sites: attribute ->
     (site, channels there). ``conditioning`` [N] goes to ``transformer_options["y"]`` where the model has one. An attribute that the
     predictor does not read gets one vector per class, and is assigned seeded. ``state``: of :func:`fit_state`, where the caller wants its
-    curve or resumes it. ``read_at``: the predictor's site. Returns moves with their fitted sizes.
+    curve or resumes it. ``read_at``: the predictor's site. ``hook``: what applies the state's vectors, where
+    they are not added to h. Returns moves with their fitted sizes.
     """
     s = settings or FitSettings()
     names = list(sites)
@@ -110,7 +112,7 @@ def fit_moves(
     classes = {a: labels[a].shape[1] for a in names}
     state = state or fit_state(classes, predictor, sites, s, model.device)
     judged = [a for a in names if model.judged is None or a in model.judged]
-    hook = MoveHook(sites, state.vectors, predictor, model.device, read_at=read_at)
+    hook = hook or MoveHook(sites, state.vectors, predictor, model.device, read_at=read_at)
     weights = {a: 1.0 / torch.bincount(hard[a], minlength=classes[a]).clamp(min=1).float()[hard[a]] for a in names}
     level_of, generator = model.levels, state.generator
 
@@ -229,9 +231,7 @@ class MoveHook:
     def patch(self, h: Tensor, skip: Tensor, options: dict[str, Any]) -> tuple[Tensor, Tensor]:
         """As the host calls it at every output block."""
         site = block_site(options["block"])
-        if site == self.read_at and self.predictor is not None:
-            logits = self.predictor(pool(h.detach()), torch.full((h.shape[0],), self._level, device=self.device))
-            self._read = {a: logits[a].softmax(-1) for a in self.sites if a in logits}
+        self.read(site, h)
         dtype = h.dtype
         norm = h.detach().float().flatten(1).norm(dim=1)[:, None, None, None]
         for a in self.sites:
@@ -240,6 +240,12 @@ class MoveHook:
                 self.lengths.append(step.flatten(1).pow(2).sum(1) / self._square)
                 h = h.float() + norm * step * self.include[a][:, None, None, None]
         return h.to(dtype), skip
+
+    def read(self, site: str, h: Tensor) -> None:
+        """Take a reading, where this is the predictor's site."""
+        if site == self.read_at and self.predictor is not None:
+            logits = self.predictor(pool(h.detach()), torch.full((h.shape[0],), self._level, device=self.device))
+            self._read = {a: logits[a].softmax(-1) for a in self.sites if a in logits}
 
 
 def predictor_on(predictor: AttributePredictor | None, device: torch.device) -> AttributePredictor | None:

@@ -6,7 +6,7 @@ from typing import Any
 
 from comfy_api.latest import io
 
-from ..host.guidance import EXEMPT_KEY
+from ..host.batch_patch import EXEMPT_KEY
 from .sockets import GUIDANCE, schema
 
 

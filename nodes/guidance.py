@@ -7,7 +7,8 @@ from typing import Any
 
 from comfy_api.latest import io
 
-from ..host.guidance import apply_guidance, window_sigmas
+from ..host.batch_patch import window_sigmas
+from ..host.guidance import apply_guidance
 from ..host.sampling import SamplerSettings, guided_ksample
 from ..methods.guidance import DIRECTIONS, MODES, ROW_CHOICES, GuidanceSettings
 from .sampler_inputs import denoise_input, sampler_inputs

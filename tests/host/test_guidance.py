@@ -131,7 +131,7 @@ def test_a_window_that_no_call_falls_into_changes_no_bit(world: World, adp: Any,
 
 
 def test_a_window_bounds_the_calls_that_are_edited(world: World, adp: Any, spy: Spy) -> None:
-    from equipoise.host.guidance import window_sigmas
+    from equipoise.host.batch_patch import window_sigmas
 
     high, low = window_sigmas(world.model, 0.3, 0.7)
     assert float("inf") > high > low > 0

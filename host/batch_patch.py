@@ -1,0 +1,117 @@
+"""Edits of h as patches of a host MODEL: what distribution guidance and bias-feature steering have in common.
+
+The patch and the wrapper are closures over immutable settings; what a run needs is made when sampling starts, lives in a clone of the
+transformer options, and is dropped in ``finally``.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from typing import Any, TypeVar
+
+import comfy.model_patcher
+import torch
+from comfy.patcher_extension import WrappersMP
+from torch import Tensor
+
+from ..methods.batch_run import BatchRun
+from ..methods.fit_moves import block_site
+from ..methods.rows import CONDITIONAL, EXEMPT, UNCONDITIONAL
+from ..methods.splice import SpliceRun
+
+KEY = "equipoise_runs"
+EXEMPT_KEY = "equipoise_exempt"
+"""In a CONDITIONING entry's dict: its rows are left out of guidance."""
+
+Run = TypeVar("Run", bound=BatchRun | SpliceRun)
+
+
+class Handle:
+    """Names one node's run; the host may copy options deeply, and a handle stays itself."""
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> Handle:
+        return self
+
+
+def patch_model(model: Any, make_run: Callable[[], Run], on_finish: Callable[[Run], None] | None = None) -> tuple[Any, Handle]:
+    """A clone of MODEL whose sampling runs are edited, and the handle of its runs; the original is left as it was. ``on_finish`` gets a
+    run's state when sampling ended well."""
+    clone, handle = model.clone(), Handle()
+
+    def patch(h: Tensor, skip: Tensor, options: dict[str, Any]) -> tuple[Tensor, Tensor]:
+        run = options.get(KEY, {}).get(handle)
+        site = block_site(options["block"])
+        if run is None or site not in run.sites:
+            return h, skip
+        return run.edit(site, h, options, options[KEY].get("roles")), skip
+
+    def outer_sample(executor: Any, *args: Any, **kwargs: Any) -> Any:
+        guider = executor.class_obj
+        original = guider.model_options
+        run = make_run()
+        run.exempt = wholly_exempt(guider)
+        try:
+            guider.model_options = comfy.model_patcher.create_model_options_clone(original)
+            options = guider.model_options.setdefault("transformer_options", {})
+            options[KEY] = {**options.get(KEY, {}), handle: run, "roles": conditioning_roles(guider)}
+            result = executor(*args, **kwargs)
+            if on_finish:
+                on_finish(run)
+            return result
+        finally:
+            guider.model_options = original
+            run.release()
+
+    clone.set_model_output_block_patch(torch.compiler.disable(patch))
+    # First in the list: later patches (FreeU) change h in place, and the readings belong to the network's own h.
+    patches = clone.model_options["transformer_options"]["patches"]["output_block_patch"]
+    patches.insert(0, patches.pop())
+    clone.add_wrapper_with_key(WrappersMP.OUTER_SAMPLE, KEY, outer_sample)
+    return clone, handle
+
+
+def without_run(model_options: dict[str, Any], handle: Handle) -> dict[str, Any]:
+    """Model options in which the runs of a handle do nothing; those given stay as they are."""
+    options = model_options.get("transformer_options", {})
+    runs = {k: v for k, v in options.get(KEY, {}).items() if k is not handle}
+    return {**model_options, "transformer_options": {**options, KEY: runs}}
+
+
+def conditioning_roles(guider: Any) -> dict[Any, str]:
+    """Role of every conditioning by its uuid, as guiders name them; conditionings that stand on both sides are left out.
+
+    So are those with an area: the host copies them, uuid and all, to the other side (create_cond_with_same_area_if_none). Those that are
+    exempt are so on both sides.
+    """
+    roles: dict[Any, str] = {}
+    twice, exempt = set(), set()
+    for role, cond in _conditionings(guider):
+        uuid = cond.get("uuid")
+        if uuid is None:
+            continue
+        if cond.get(EXEMPT_KEY):
+            exempt.add(uuid)
+        elif "area" not in cond and roles.setdefault(uuid, role) != role:
+            twice.add(uuid)
+    return {**{uuid: role for uuid, role in roles.items() if uuid not in twice}, **dict.fromkeys(exempt, EXEMPT)}
+
+
+def wholly_exempt(guider: Any) -> bool:
+    """Whether all that a run is to draw is exempt, so that nothing in it is to be read or edited."""
+    tags = [bool(cond.get(EXEMPT_KEY)) for role, cond in _conditionings(guider) if role == CONDITIONAL]
+    return bool(tags) and all(tags)
+
+
+def _conditionings(guider: Any) -> Iterator[tuple[str, dict[str, Any]]]:
+    """Role and dict of every conditioning that a guider holds."""
+    for name, conds in (getattr(guider, "conds", None) or {}).items():
+        for cond in (c for c in conds if isinstance(c, dict)):
+            yield UNCONDITIONAL if "negative" in name else CONDITIONAL, cond
+
+
+def window_sigmas(model: Any, start_percent: float, end_percent: float) -> tuple[float, float]:
+    """(sigma_start, sigma_end) of a window given as shares of the sampling steps, 0 to 1. Empty (start below end) where it is empty."""
+    if start_percent >= end_percent:
+        return 0.0, float("inf")
+    sampling = model.get_model_object("model_sampling")
+    return float(sampling.percent_to_sigma(start_percent)), float(sampling.percent_to_sigma(end_percent))

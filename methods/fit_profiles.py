@@ -1,0 +1,110 @@
+"""Learn profiles of bias features: how activations are turned towards a class, fitted through the decoder, once, off line.
+
+The same fit as that of moves (:mod:`.fit_moves`): images of the class are to be denoised well, and images of any class to be predicted as
+ones that the labeller calls so. What is fitted are activations of chosen features by place, which stay non-negative as they are applied, so
+only what the autoencoder has a feature for can be added or taken away.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from ..models.adp import MIDDLE, AttributePredictor, at_level
+from ..models.bias_features import LEARNED, Profile
+from ..models.sae import SparseAutoencoder
+from .fit_moves import FitSettings, MoveHook, block_site, move_knots
+from .fit_state import FitState
+from .steering import profile_delta
+
+
+class _Turn(torch.autograd.Function):
+    """max(x, 0), whose gradient also passes where it would lift x from below: an activation that is off has to be able to wake."""
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor) -> Tensor:
+        ctx.save_for_backward(x)
+        return x.clamp(min=0)
+
+    @staticmethod
+    def backward(ctx: Any, gradient: Tensor) -> Tensor:
+        (x,) = ctx.saved_tensors
+        return gradient * ((x > 0) | (gradient < 0))
+
+
+class ProfileHook(MoveHook):
+    """Turns activations in the network while their profiles are fitted. ``features``: attribute -> int64 [F]."""
+
+    def __init__(
+        self,
+        sae: SparseAutoencoder,
+        site: str,
+        features: Mapping[str, Tensor],
+        vectors: Mapping[str, Tensor],
+        predictor: AttributePredictor | None,
+        device: torch.device,
+        read_at: str = MIDDLE,
+    ) -> None:
+        super().__init__({a: (site, len(f)) for a, f in features.items()}, vectors, predictor, device, read_at=read_at)
+        self.sae, self.site = sae, site
+        self.union = torch.cat(list(features.values())).unique().to(device)
+        self.places = {a: torch.searchsorted(self.union, f.to(device)) for a, f in features.items()}
+
+    def options(self, level: float, wanted: Mapping[str, Tensor], include: Mapping[str, Tensor]) -> dict[str, Any]:
+        """transformer_options for the next call."""
+        options = super().options(level, wanted, include)
+        knots = self.knots.to(self.device)
+        self._profiles = {a: Profile(knots, v, self._ones[a]) for a, v in self.vectors.items()}
+        return options
+
+    def patch(self, h: Tensor, skip: Tensor, options: dict[str, Any]) -> tuple[Tensor, Tensor]:
+        """As the host calls it at every output block."""
+        site = block_site(options["block"])
+        self.read(site, h)
+        if site != self.site:
+            return h, skip
+        at = torch.full((h.shape[0],), self._level, device=self.device)
+        with torch.no_grad():
+            z = self.sae.active(h, at, self.union)
+        turned = z
+        for a, places in self.places.items():
+            step = profile_delta(self._profiles[a], self.wanted[a], self._read.get(a), self._level, h.shape[-2:])
+            self.lengths.append(step.flatten(1).pow(2).mean(1))
+            turned = turned.index_add(1, places, step * self.include[a][:, None, None, None])
+        return (h.float() + self.sae.delta(_Turn.apply(turned) - z, at, self.union)).to(h.dtype), skip
+
+
+def profile_state(
+    start: Mapping[str, Profile], predictor: AttributePredictor | None, settings: FitSettings, device: torch.device, gain: float = 1.0
+) -> FitState:
+    """A fit that begins at ``gain`` times the given profiles, K x K for attributes that the predictor reads."""
+    read = () if predictor is None else predictor.attributes
+    knots, tables = move_knots(), {}
+    for a, p in start.items():
+        delta = at_level(p.delta, p.knots, knots) * gain
+        k = delta.shape[1]
+        if p.relative and a in read:
+            # towards c from k: d_c - d_k, so that sum_k p_k of it is what the relative form adds
+            delta = delta[:, :, :1] - delta[:, :, 0][:, None]
+        elif a in read:
+            delta = delta[:, :, :1].expand(-1, -1, k, -1, -1, -1)
+        tables[a] = delta.contiguous()
+    shapes = {a: tuple(t.shape) for a, t in tables.items()}
+    state = FitState.new(shapes, device, settings.lr, settings.steps, settings.seed, ("denoising", "labelling"))
+    with torch.no_grad():
+        for a, t in tables.items():
+            state.vectors[a].copy_(t)
+    return state
+
+
+def finished_profiles(state: FitState) -> dict[str, Profile]:
+    """The profiles of a fit, on the CPU, sizes 1."""
+    made = {}
+    for a, v in state.vectors.items():
+        delta = v.detach().cpu().clone()
+        assign = "seeded" if delta.shape[2] == 1 else "reading"
+        made[a] = Profile(move_knots(), delta, torch.ones(delta.shape[:2]), assign, LEARNED)
+    return made
