@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 from ..models.adp import GRID, AttributePredictor, at_level, interpolation, pool
-from ..models.sae import SparseAutoencoder
+from ..models.sae import CHUNK, TOPK, SparseAutoencoder
 
 CELLS = GRID * GRID
 
@@ -17,7 +17,24 @@ def pooled_codes(sae: SparseAutoencoder, h: Tensor, level: Tensor) -> Tensor:
     The decoder is affine position by position, so what a reader sees of a reconstruction is the reconstruction of these averages, and the
     attribution to a feature at a cell is the sum over the positions in it.
     """
-    return pool(sae.encode(h, level))
+    n, _, height, width = h.shape
+    if sae.activation != TOPK or height % GRID or width % GRID:
+        return pool(sae.encode(h, level))
+    # The few active latents of every position go straight to their cells: whole maps of all latents would be far larger.
+    x = sae.normalise(h, level).movedim(1, -1).flatten(0, 2)
+    rows = torch.arange(height, device=x.device) * GRID // height
+    columns = torch.arange(width, device=x.device) * GRID // width
+    cell = (rows[:, None] * GRID + columns[None]).flatten().repeat(n)
+    start = torch.arange(n, device=x.device).repeat_interleave(height * width) * sae.latents
+    out = x.new_zeros(n * sae.latents * CELLS)
+    share = CELLS / (height * width)
+    size = max(1, CHUNK // sae.latents)
+    for part in range(0, len(x), size):
+        tokens = slice(part, part + size)
+        values, chosen = sae.encode_tokens(x[tokens])
+        places = (start[tokens, None] + chosen) * CELLS + cell[tokens, None]
+        out.index_add_(0, places.flatten(), values.flatten() * share)
+    return out.view(n, sae.latents, GRID, GRID)
 
 
 def is_affine(reader: AttributePredictor) -> bool:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
@@ -18,16 +18,19 @@ BUFFER_BYTES, BUFFER_IMAGES = 2**26, 1024
 """Rows are gathered by noise level within buffers of several shards, at most about this large."""
 CODE_VALUES = 2**24
 """Activations that are dense in memory at a time, at most."""
+KEPT_BYTES = 2**28
+"""Sparse activations are kept for a second pass, as long as they take no more than this."""
 
 
 @dataclass(frozen=True)
 class CodeRows:
-    """Rows of one noise level. ``z`` float32 [n, m, 4, 4]: activations averaged to the grid; ``h`` float32 [n, C, 4, 4]: the features, too.
-    ``images`` int64 [n]: places of the rows' images among the entries. ``last``: no more rows of these images, or of those before, come.
+    """Rows of one noise level. ``z`` float32 [n, m, 4, 4]: activations averaged to the grid; ``h`` float32 [n, C, 4, 4]: the features, too
+    (None in a repeated pass). ``images`` int64 [n]: places of the rows' images among the entries. ``last``: no more rows of these images,
+    or of those before, come.
     """
 
     z: Tensor
-    h: Tensor
+    h: Tensor | None
     level: float
     images: Tensor
     last: bool
@@ -57,6 +60,34 @@ def count_rows(features: FeatureSet, entries: Sequence[Entry]) -> int:
     """Rows that :func:`code_rows` goes through for these images, at most."""
     spatial = token_source(features).kind == SPATIAL
     return sum(e.spatial_rows if spatial else e.rows - e.unconditional for e in entries)
+
+
+class CodeStream:
+    """:func:`code_rows` for several passes: what the first pass encoded is kept, sparse, where it is not too large."""
+
+    def __init__(self, features: FeatureSet, entries: Sequence[Entry], sae: SparseAutoencoder, most: int = KEPT_BYTES) -> None:
+        self.features, self.entries, self.sae, self.most = features, entries, sae, most
+        self._kept: list[tuple[Tensor, Tensor, CodeRows]] | None = None
+
+    def __iter__(self) -> Iterator[CodeRows]:
+        if self._kept is not None:
+            for places, values, rows in self._kept:
+                z = torch.zeros(rows.z.shape).flatten()
+                z[places.long()] = values
+                yield replace(rows, z=z.view(rows.z.shape))
+            return
+        kept: list[tuple[Tensor, Tensor, CodeRows]] | None = []
+        size = 0
+        for rows in code_rows(self.features, self.entries, self.sae):
+            yield rows
+            if kept is not None:
+                flat = rows.z.flatten()
+                places = flat.nonzero().flatten()
+                size += 8 * len(places)
+                # Only the shape of the dense activations is kept.
+                kept.append((places.int(), flat[places], replace(rows, z=rows.z.new_zeros(1, 1, 1, 1).expand(rows.z.shape), h=None)))
+                kept = kept if size <= self.most else None
+        self._kept = kept
 
 
 def code_rows(features: FeatureSet, entries: Sequence[Entry], sae: SparseAutoencoder) -> Iterator[CodeRows]:

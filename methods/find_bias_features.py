@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -19,7 +19,7 @@ from .adp_rows import filled
 from .affine_reader import check_reader
 from .attribution import Attribution, resamples, sure_classes
 from .class_activations import ClassMeans, ClassSums
-from .code_stream import CodeRows, check_set, code_rows, count_rows
+from .code_stream import CodeRows, CodeStream, check_set, code_rows, count_rows
 from .feature_profiles import class_difference
 from .feature_ranking import Ranking, rank, side_effects, stability
 from .feature_set import Entry, FeatureSet
@@ -133,17 +133,18 @@ class _Search:
         s, started = self.settings, time.monotonic()
         knots = self.sae.knots.float().cpu()
         sums = ClassSums(knots, self.sae.latents, self.classes, self.sizes)
-        for rows in self._rows(self.entries):
+        stream = CodeStream(self.features, self.entries, self.sae)
+        for rows in self._counted(stream):
             sums.add(rows)
         means = {a: sums.means(a) for a in self.sizes}
         passes = {a: self._attribution(a, knots, means[a]) for a in self.sizes}
-        for rows in self._rows(self.entries):
+        for rows in self._counted(stream):
             for attribution in passes.values():
                 attribution.add(rows)
         scores = {a: p.scores for a, p in passes.items()}
         rankings = {a: rank(scores[a], s.tau, s.shared) for a in self.attributes}
         ablations = {a: self._ablation(a, rankings[a], torch.einsum("t,tkfg->kf", means[a].share, means[a].mean)) for a in self.attributes}
-        for rows in self._rows(self.held):
+        for rows in self._counted(code_rows(self.features, self.held, self.sae)):
             for ablation in ablations.values():
                 ablation.add(rows)
         found, info = {}, {}
@@ -186,8 +187,8 @@ class _Search:
         mine = self.held_classes[attribute]
         return Ablation(self.sae, self.reader, attribute, mine, ranking.lists, mass, seed=self.settings.seed)
 
-    def _rows(self, entries: Sequence[Entry]) -> Iterator[CodeRows]:
-        for rows in code_rows(self.features, entries, self.sae):
+    def _counted(self, stream: Iterable[CodeRows]) -> Iterator[CodeRows]:
+        for rows in stream:
             yield rows
             self._done += len(rows.images)
             if self.progress:
