@@ -12,6 +12,7 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "sample": (".cmd_sample", "sample a diffusion model of the test bed, guided or not, recorded or not"),
     "train-adp": (".cmd_train_adp", "train a predictor from a recorded feature set and a label file"),
     "train-sae": (".cmd_train_sae", "train a sparse autoencoder on a recorded feature set; also under torchrun"),
+    "find-bias-features": (".cmd_find_bias_features", "find the features of an autoencoder that carry an attribute"),
     "train-portraits": (".cmd_train_portraits", "make the models that ship with the pack"),
     "convert": (".convert", "turn a pickled checkpoint (.pt, .pth, .ckpt) into safetensors"),
     "bench": (".bench", "run a benchmark and write its figures as JSON"),
