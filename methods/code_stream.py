@@ -98,7 +98,7 @@ def code_rows(features: FeatureSet, entries: Sequence[Entry], sae: SparseAutoenc
     """
     place = torch.zeros(1 + max((e.image_id for e in entries), default=0), dtype=torch.long)
     place[[e.image_id for e in entries]] = torch.arange(len(entries))
-    for rows, level, ids in _buffers(features, entries):
+    for rows, level, ids in row_buffers(features, entries):
         bad = ~rows.flatten(1).isfinite().all(1)
         if bad.any():
             file = entries[int(place[ids[bad][0]])].file
@@ -115,7 +115,8 @@ def code_rows(features: FeatureSet, entries: Sequence[Entry], sae: SparseAutoenc
             yield CodeRows(z, pool(h), at, place[ids[part]], number + 1 == len(parts))
 
 
-def _buffers(features: FeatureSet, entries: Sequence[Entry]) -> Iterator[tuple[Tensor, Tensor, Tensor]]:
+def row_buffers(features: FeatureSet, entries: Sequence[Entry]) -> Iterator[tuple[Tensor, Tensor, Tensor]]:
+    """Whole maps fp16 [rows, C, H, W], log-SNR [rows] and image_id [rows] of these images (conditional rows), several shards at a time."""
     source = token_source(features).kind
     ordered = sorted(entries, key=lambda e: e.spatial if source == SPATIAL else e.shard)
     shards = iterate_spatial(features.folder, ordered) if source == SPATIAL else iterate_shards(features.folder, ordered)
