@@ -22,8 +22,15 @@ Features = io.Custom("EQUIPOISE_FEATURES")
 Labels = io.Custom("EQUIPOISE_LABELS")
 """Labels of a feature set's images (methods/labels.py)."""
 
+Sae = io.Custom("EQUIPOISE_SAE")
+"""A sparse autoencoder with its site (models/sae.py)."""
+
+BiasFeatures = io.Custom("EQUIPOISE_BIAS_FEATURES")
+"""Features of an autoencoder that carry attributes, and how they are turned (models/bias_features.py)."""
+
 LOADERS = "equipoise/loaders"
 GUIDANCE = "equipoise/guidance"
+STEERING = "equipoise/steering"
 EVALUATION = "equipoise/evaluation"
 LATENT = "equipoise/latent"
 TRAINING = "equipoise/training"

@@ -7,16 +7,20 @@ from typing import Any
 from comfy_api.latest import io
 
 from ..methods.targets import PRESETS, product, target_from_form
-from .sockets import GUIDANCE, Adp, Classifier, Target, schema
+from .sockets import GUIDANCE, Adp, BiasFeatures, Classifier, Target, schema
 
 _PRESET_TIP = "'weights' takes the weights below; 'uniform' gives every class the same share."
 _ADP_TIP = "Optional: checks the names against this ADP, and lets 'uniform' and left-out classes work without naming the classes."
 _CLASSIFIER_TIP = "Optional: checks the names against this classifier, where no ADP is connected."
+_FEATURES_TIP = "Optional: checks the names against these bias features, where neither an ADP nor a classifier is connected."
 
 
-def _known(adp: Any, classifier: Any) -> Any:
+def _known(adp: Any, classifier: Any, bias_features: Any) -> Any:
+    """Attribute -> classes, by the first that is connected."""
     source = adp if adp is not None else classifier
-    return None if source is None else source.attributes
+    if source is not None:
+        return source.attributes
+    return None if bias_features is None else {a: found.classes for a, found in bias_features.attributes.items()}
 
 
 class TargetDistribution(io.ComfyNode):
@@ -27,7 +31,7 @@ class TargetDistribution(io.ComfyNode):
             display_name="Target Distribution",
             category=GUIDANCE,
             description="States the share of images that each class of one perceived attribute is to have. Connect it to Distribution "
-            "Guidance.",
+            "Guidance or Bias Feature Steer.",
             search_aliases=["fair", "balance", "debias", "share", "half and half"],
             inputs=[
                 io.String.Input("attribute", default="eyeglasses", tooltip="Name of the attribute, as the ADP calls it."),
@@ -42,16 +46,19 @@ class TargetDistribution(io.ComfyNode):
                 ),
                 Adp.Input("adp", optional=True, tooltip=_ADP_TIP),
                 Classifier.Input("classifier", optional=True, tooltip=_CLASSIFIER_TIP),
+                BiasFeatures.Input("bias_features", optional=True, tooltip=_FEATURES_TIP),
             ],
             outputs=[
-                Target.Output("target", display_name="target", tooltip="For Distribution Guidance and Attribute Histogram."),
+                Target.Output("target", display_name="target", tooltip="For guidance, Bias Feature Steer and Attribute Histogram."),
                 io.String.Output("text", display_name="text", tooltip="The target in words, with what was done to the weights."),
             ],
         )
 
     @classmethod
-    def execute(cls, attribute: str, preset: str, weights: str, adp: Any = None, classifier: Any = None) -> io.NodeOutput:
-        target = target_from_form(attribute, preset, weights, _known(adp, classifier))
+    def execute(
+        cls, attribute: str, preset: str, weights: str, adp: Any = None, classifier: Any = None, bias_features: Any = None
+    ) -> io.NodeOutput:
+        target = target_from_form(attribute, preset, weights, _known(adp, classifier, bias_features))
         return io.NodeOutput(target, "\n".join([str(target), *target.notes]))
 
 
@@ -83,20 +90,32 @@ class JointTarget(io.ComfyNode):
                     "first", optional=True, tooltip="With 'second': the two are joined as independent, and the table above is not read."
                 ),
                 Target.Input("second", optional=True, tooltip="The other target to join, over other attributes."),
+                BiasFeatures.Input("bias_features", optional=True, tooltip=_FEATURES_TIP),
             ],
             outputs=[
-                Target.Output("target", display_name="target", tooltip="For Distribution Guidance and Attribute Histogram."),
+                Target.Output("target", display_name="target", tooltip="For guidance, Bias Feature Steer and Attribute Histogram."),
                 io.String.Output("text", display_name="text", tooltip="The target in words, with what was done to the weights."),
             ],
         )
 
     @classmethod
     def execute(
-        cls, attributes: str, preset: str, weights: str, adp: Any = None, classifier: Any = None, first: Any = None, second: Any = None
+        cls,
+        attributes: str,
+        preset: str,
+        weights: str,
+        adp: Any = None,
+        classifier: Any = None,
+        first: Any = None,
+        second: Any = None,
+        bias_features: Any = None,
     ) -> io.NodeOutput:
         if (first is None) != (second is None):
             raise ValueError("Joint Target joins two targets: connect both 'first' and 'second', or neither and write the table.")
-        target = product(first, second) if first is not None else target_from_form(attributes, preset, weights, _known(adp, classifier))
+        if first is not None:
+            target = product(first, second)
+        else:
+            target = target_from_form(attributes, preset, weights, _known(adp, classifier, bias_features))
         return io.NodeOutput(target, "\n".join([str(target), *target.notes]))
 
 
