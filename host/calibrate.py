@@ -3,22 +3,15 @@
 from __future__ import annotations
 
 import logging
-import re
-from collections.abc import Callable, Mapping, Sequence
-from pathlib import Path
+from collections.abc import Mapping, Sequence
 from typing import Any
 
-import comfy.model_management
-import comfy.sample
 import comfy.samplers
-import comfy.utils
-import folder_paths
-import latent_preview
 import torch
 from torch import Tensor
 
 from ..methods.feature_set import FeatureSet
-from ..methods.guidance import GuidanceRun, GuidanceSettings
+from ..methods.guidance import GuidanceSettings
 from ..methods.labels import LabelSet
 from ..methods.recording import Recording, RecordingSettings
 from ..methods.train_adp import tensors_digest
@@ -26,6 +19,7 @@ from ..methods.trials import Bench, Calibrated, Seen, TrialLog, directions_of, r
 from ..models.adp import AdpFile, Move, log_snr
 from .classifier import HostClassifier, classifier_fingerprint
 from .guidance import apply_guidance
+from .host_trials import HostTrials, Judge, classifier_judge, log_path
 from .record_images import OncePerLevel, level_sigmas
 from .record_samples import GivenConditions, PromptConditions, fitting_latent
 from .recording import apply_recording, conditioning_facts, weights_mark
@@ -33,22 +27,6 @@ from .sampling import SamplerSettings
 from .sites import check_fit
 
 log = logging.getLogger("equipoise")
-PLACE = "output/equipoise/calibration"
-_NAME = re.compile(r"\w[\w .,+()=@-]{0,99}")
-
-Judge = Callable[[Tensor], dict[str, Tensor]]
-"""Latent samples [N, ...] -> class probabilities on the CPU, attribute -> [N, K] in the ADP's class order where the ADP knows it."""
-
-
-def log_path(name: str) -> Path:
-    """Where the trials of a calibration are written down. Raises ValueError for a name that is a path."""
-    name = name.strip()
-    if not _NAME.fullmatch(name) or ".." in name or name.endswith("."):
-        raise ValueError(
-            f"'{name[:60]}' cannot be the name of a calibration: use letters, digits, spaces, dashes and single dots, without separators; "
-            f"its trials are kept in {PLACE}."
-        )
-    return Path(folder_paths.get_output_directory()) / "equipoise" / "calibration" / f"{name}.json"
 
 
 def candidates_of(adp: AdpFile, features: FeatureSet | None, labels: LabelSet | None, attributes: Sequence[str]) -> dict[str, list[Move]]:
@@ -119,11 +97,11 @@ def calibrate_adp(
     trials = trials_needed(moves)
     batches = -(-images // fitting_latent(model, latent).shape[0])
     conditions = prompts or GivenConditions(model, positive, negative)
-    host = _HostTrials(model, conditions, latent, sampler, batches, trials)
+    host = HostTrials(model, conditions, latent, sampler, batches, trials)
     if classifier is None:
         host.judge, judge = _self_judge(model, adp, positive), "the ADP, on finished images"
     else:
-        host.judge, judge = _classifier_judge(vae, classifier, adp, list(moves)), classifier.name
+        host.judge, judge = classifier_judge(vae, classifier, {a: adp.attributes[a] for a in moves}), classifier.name
     settings = {
         "judge": judge,
         "features": features,
@@ -143,106 +121,16 @@ def calibrate_adp(
         log.info("calibration '%s': its earlier trials were made with other settings and are not used.", name)
     results: list[Calibrated] = []
     file = adp
+
+    def sample(tried: AdpFile | None, chosen: GuidanceSettings | None) -> Seen:
+        return host.run(None if tried is None else lambda keep: apply_guidance(model, tried, chosen, keep))
+
     for attribute, candidates in moves.items():
-        bench = Bench(file, host.sample, host.images, sampler.seed, record, lambda text, a=attribute: log.info("%s: %s", a, text))
+        bench = Bench(file, sample, host.images, sampler.seed, record, lambda text, a=attribute: log.info("%s: %s", a, text))
         results.append(bench.calibrate(attribute, candidates))
         file = results[-1].file
     host.finish()
     return results
-
-
-class _HostTrials:
-    """Sampling of whole trials, with progress over all of them, previews and interruption."""
-
-    def __init__(
-        self,
-        model: Any,
-        conditions: PromptConditions | GivenConditions,
-        latent: dict[str, Any],
-        sampler: SamplerSettings,
-        batches: int,
-        trials: int,
-    ) -> None:
-        self.model, self.conditions, self.latent = model, conditions, latent
-        self.sampler, self.batches = sampler, batches
-        self.start = fitting_latent(model, latent)
-        self.judge: Judge = lambda samples: {}
-        self._bar = comfy.utils.ProgressBar(max(1, trials * batches * sampler.steps))
-        self._total, self._done = trials * batches * sampler.steps, 0
-        self._previewer = latent_preview.get_previewer(model.load_device, model.model.latent_format)
-
-    @property
-    def images(self) -> int:
-        return self.batches * self.start.shape[0]
-
-    def finish(self) -> None:
-        """Trials that were not needed count as done."""
-        self._bar.update_absolute(self._total, self._total)
-
-    def sample(self, adp: AdpFile | None, settings: GuidanceSettings | None) -> Seen:
-        runs: list[GuidanceRun] = []
-        parts: list[dict[str, Tensor]] = []
-        for batch in range(self.batches):
-            comfy.model_management.throw_exception_if_processing_interrupted()
-            model = self.model if adp is None else apply_guidance(self.model, adp, settings, lambda run: runs.append(run.summary()))
-            parts.append(self.judge(self._batch(model, batch)))
-        read = {a: torch.cat([p[a] for p in parts]) for a in parts[0]}
-        if adp is None:
-            return Seen(read)
-        n = self.start.shape[0]
-        cells = [torch.full((n,), -1) if run.cells is None else run.cells for run in runs]
-        return Seen(read, torch.cat(cells))
-
-    def _batch(self, model: Any, batch: int) -> Tensor:
-        s = self.sampler
-        seed = (s.seed + batch) & 0xFFFFFFFFFFFFFFFF
-        positive, negative, _ = self.conditions.at(batch)
-        noise = comfy.sample.prepare_noise(self.start, seed, self.latent.get("batch_index"))
-        begun = self._done
-
-        def step(number: int, x0: Tensor, x: Tensor, total: int) -> None:
-            comfy.model_management.throw_exception_if_processing_interrupted()
-            preview = self._previewer.decode_latent_to_preview_image("JPEG", x0) if self._previewer else None
-            self._bar.update_absolute(min(begun + number + 1, self._total), self._total, preview)
-
-        samples = comfy.sample.sample(
-            model,
-            noise,
-            s.steps,
-            s.cfg,
-            s.sampler_name,
-            s.scheduler,
-            positive,
-            negative,
-            self.start,
-            denoise=s.denoise,
-            noise_mask=self.latent.get("noise_mask"),
-            callback=step,
-            disable_pbar=not comfy.utils.PROGRESS_BAR_ENABLED,
-            seed=seed,
-        )
-        self._done = begun + s.steps
-        return samples
-
-
-def _classifier_judge(vae: Any, classifier: HostClassifier, adp: AdpFile, attributes: Sequence[str]) -> Judge:
-    """Raises ValueError where the classifier does not know an attribute with its classes."""
-    for attribute in attributes:
-        if set(classifier.attributes.get(attribute, ())) != set(adp.attributes[attribute]):
-            known = "; ".join(f"{a}: {', '.join(c)}" for a, c in classifier.attributes.items())
-            wanted = ", ".join(adp.attributes[attribute])
-            raise ValueError(
-                f"the classifier '{classifier.name}' cannot judge '{attribute}' with the classes {wanted}; it knows {known}: connect one "
-                "that does, or none to let the ADP itself judge."
-            )
-
-    def judge(samples: Tensor) -> dict[str, Tensor]:
-        read = classifier.probabilities(vae.decode(samples))
-        for a in attributes:
-            read[a] = read[a][:, [classifier.attributes[a].index(c) for c in adp.attributes[a]]]
-        return read
-
-    return judge
 
 
 def _self_judge(model: Any, adp: AdpFile, positive: Any) -> Judge:

@@ -148,7 +148,7 @@ def calibrate_direction(
         result = trial(with_bands(move, sizes))
         name = "/".join(f"{s:g}" for s in sizes)
         tried[name] = result.to_list()
-        say(f"{move.source} at {move.site}, sizes {name}: hits and drift {result.to_list()}")
+        say(f"{move.source}, sizes {name}: hits and drift {result.to_list()}")
         return result
 
     def score(result: TrialResult) -> float:

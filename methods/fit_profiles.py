@@ -13,8 +13,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from ..models.adp import MIDDLE, AttributePredictor, at_level
-from ..models.bias_features import LEARNED, Profile
+from ..models.adp import GRID, MIDDLE, AttributePredictor, at_level
+from ..models.bias_features import LEARNED, AttributeFeatures, Profile
 from ..models.sae import SparseAutoencoder
 from .fit_moves import FitSettings, MoveHook, block_site, move_knots
 from .fit_state import FitState
@@ -77,21 +77,22 @@ class ProfileHook(MoveHook):
         return (h.float() + self.sae.delta(_Turn.apply(turned) - z, at, self.union)).to(h.dtype), skip
 
 
+def empty_profiles(found: Mapping[str, AttributeFeatures]) -> dict[str, Profile]:
+    """Profiles of zeros over all features of these attributes, from which a fit begins."""
+    knots = move_knots()
+    shapes = {a: (len(knots), len(f.classes), 1, len(f.features), GRID, GRID) for a, f in found.items()}
+    return {a: Profile(knots, torch.zeros(shape), torch.ones(shape[:2]), source=LEARNED) for a, shape in shapes.items()}
+
+
 def profile_state(
-    start: Mapping[str, Profile], predictor: AttributePredictor | None, settings: FitSettings, device: torch.device, gain: float = 1.0
+    start: Mapping[str, Profile], predictor: AttributePredictor | None, settings: FitSettings, device: torch.device
 ) -> FitState:
-    """A fit that begins at ``gain`` times the given profiles, K x K for attributes that the predictor reads."""
+    """A fit that begins at the given profiles, K x K for attributes that the predictor reads."""
     read = () if predictor is None else predictor.attributes
-    knots, tables = move_knots(), {}
+    tables = {}
     for a, p in start.items():
-        delta = at_level(p.delta, p.knots, knots) * gain
-        k = delta.shape[1]
-        if p.relative and a in read:
-            # towards c from k: d_c - d_k, so that sum_k p_k of it is what the relative form adds
-            delta = delta[:, :, :1] - delta[:, :, 0][:, None]
-        elif a in read:
-            delta = delta[:, :, :1].expand(-1, -1, k, -1, -1, -1)
-        tables[a] = delta.contiguous()
+        k = p.delta.shape[1]
+        tables[a] = at_level(p.delta, p.knots, move_knots())[:, :, :1].expand(-1, -1, k if a in read else 1, -1, -1, -1)
     shapes = {a: tuple(t.shape) for a, t in tables.items()}
     state = FitState.new(shapes, device, settings.lr, settings.steps, settings.seed, ("denoising", "labelling"))
     with torch.no_grad():

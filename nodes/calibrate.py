@@ -9,7 +9,8 @@ import torch
 from comfy_api.latest import io
 
 from ..charts.adp import TrialRow, trials_chart
-from ..host.calibrate import PLACE, calibrate_adp, candidates_of, log_path
+from ..host.calibrate import calibrate_adp, candidates_of
+from ..host.host_trials import PLACE, log_path
 from ..host.sampling import SamplerSettings
 from ..methods.trials import Calibrated
 from .sampler_inputs import sampler_inputs
