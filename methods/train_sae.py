@@ -56,7 +56,7 @@ def train_sae(
     with torch.inference_mode(False):
         fit_normalisation(sae, source.rows(train), total)
         stream = TokenStream(source, train, settings.batch // world()[1], settings.seed)
-        _centre(sae, stream)
+        start_centre(sae, stream)
         training = SaeTraining(sae.to(device), settings)
         if checkpoint:
             training.resume(checkpoint)
@@ -128,7 +128,7 @@ def _checked(settings: SaeSettings) -> SaeSettings:
 
 
 @torch.no_grad()
-def _centre(sae: SparseAutoencoder, stream: TokenStream) -> None:
+def start_centre(sae: SparseAutoencoder, stream: TokenStream) -> None:
     """Start the pre-bias at the geometric median of the first tokens, over all processes."""
     tokens, level = _first(stream.batches(), CENTRE_TOKENS // world()[1])
     x = (tokens.float() - at_level(sae.mean, sae.knots, level)) / at_level(sae.scale, sae.knots, level)[:, None]
