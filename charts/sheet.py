@@ -34,28 +34,28 @@ def contact_sheet(
 
     Raises ValueError where there are no images, or not one label per image.
     """
-    tiles = _tiles(images, tile)
+    pictures = tiles(images, tile)
     chosen = None if labels is None else [int(x) for x in labels]
-    if chosen is not None and len(chosen) != len(tiles):
-        raise ValueError(f"a contact sheet needs one label per image: {len(tiles)} images, {len(chosen)} labels.")
+    if chosen is not None and len(chosen) != len(pictures):
+        raise ValueError(f"a contact sheet needs one label per image: {len(pictures)} images, {len(chosen)} labels.")
     if chosen is not None and max(chosen) >= max(1, len(classes)):
         raise ValueError(f"a contact sheet needs a name for every class: met class index {max(chosen)} and {len(classes)} names.")
-    w, h = tiles[0].size
-    columns = columns or max(1, math.ceil(math.sqrt(len(tiles) * h / w)))
-    rows = math.ceil(len(tiles) / columns)
+    w, h = pictures[0].size
+    columns = columns or max(1, math.ceil(math.sqrt(len(pictures) * h / w)))
+    rows = math.ceil(len(pictures) / columns)
     step_x, step_y = w + 2 * FRAME + GAP, h + 2 * FRAME + GAP
     head = (34 if caption else 0) + (24 if note else 0)
-    width = max(2 * PAD + columns * step_x - GAP, _text_width(caption, 22) + 2 * PAD, _text_width(note, 15) + 2 * PAD)
+    width = max(2 * PAD + columns * step_x - GAP, text_width(caption, 22) + 2 * PAD, text_width(note, 15) + 2 * PAD)
     legend = _legend_lines(chosen, classes, width - 2 * PAD)
     grid = PAD + head
     height = grid + rows * step_y - GAP + PAD + 26 * len(legend)
     sheet = Picture.new("RGB", (width, height), WHITE)
     draw = ImageDraw.Draw(sheet)
     if caption:
-        draw.text((PAD, PAD - 4), caption, INK, _font(22))
+        draw.text((PAD, PAD - 4), caption, INK, font(22))
     if note:
-        draw.text((PAD, PAD - 4 + (32 if caption else 0)), note, FAINT, _font(15))
-    for i, picture in enumerate(tiles):
+        draw.text((PAD, PAD - 4 + (32 if caption else 0)), note, FAINT, font(15))
+    for i, picture in enumerate(pictures):
         x, y = PAD + i % columns * step_x, grid + i // columns * step_y
         if chosen is not None and chosen[i] >= 0:
             draw.rectangle((x, y, x + w + 2 * FRAME - 1, y + h + 2 * FRAME - 1), fill=colour(chosen[i]))
@@ -64,7 +64,7 @@ def contact_sheet(
         x, y = PAD, height - 26 * (len(legend) - line) - PAD // 2 + 2
         for index, text, room in entries:
             draw.rectangle((x, y + 2, x + 15, y + 17), fill=colour(index))
-            draw.text((x + 22, y - 1), text, INK, _font(16))
+            draw.text((x + 22, y - 1), text, INK, font(16))
             x += room
     return np.asarray(sheet)
 
@@ -118,7 +118,9 @@ def _joined(parts: Sequence[Image], gap: int, axis: int) -> Image:
     return canvas
 
 
-def _tiles(images: Tensor | ArrayLike, size: int) -> list[Picture.Image]:
+def tiles(images: Tensor | ArrayLike, size: int) -> list[Picture.Image]:
+    """Images [N, 3, H, W], float in 0..1 or uint8, as pictures whose longer side is at most ``size`` pixels; small ones are enlarged by
+    whole factors. Raises ValueError where there are none."""
     array = np.asarray(images.detach().cpu() if isinstance(images, Tensor) else images)
     if array.ndim != 4 or not len(array) or array.shape[1] not in (1, 3):
         raise ValueError(f"a contact sheet needs images of shape [N, 3, H, W], at least one; met shape {list(array.shape)}.")
@@ -141,18 +143,20 @@ def _legend_lines(labels: list[int] | None, classes: Sequence[str], width: int) 
     lines: list[list[tuple[int, str, int]]] = [[]]
     for index, name in enumerate(classes):
         text = f"{name}: {labels.count(index)} of {len(labels)}"
-        room = 22 + _text_width(text, 16) + 22
+        room = 22 + text_width(text, 16) + 22
         if lines[-1] and sum(e[2] for e in lines[-1]) + room > width:
             lines.append([])
         lines[-1].append((index, text, room))
     return lines
 
 
-def _text_width(text: str, size: int) -> int:
-    return math.ceil(_font(size).getlength(text)) if text else 0
+def text_width(text: str, size: int) -> int:
+    """Pixels that a line of text takes."""
+    return math.ceil(font(size).getlength(text)) if text else 0
 
 
-def _font(size: int) -> ImageFont.FreeTypeFont:
+def font(size: int) -> ImageFont.FreeTypeFont:
+    """DejaVu Sans at a size in pixels."""
     from matplotlib import get_data_path
 
     # Matplotlib's own copy of DejaVu: it is there wherever the charts are, and knows more scripts than Pillow's default.

@@ -13,7 +13,7 @@ from ..methods.steering import SteeringRun, SteerSettings
 from ..models.adp import AdpFile
 from ..models.bias_features import BiasFeatures, check_sae
 from ..models.sae import SaeFile
-from .batch_patch import Handle, patch_model, without_run
+from .batch_patch import KEY, Handle, patch_model, without_run
 from .sites import base_model, check_fit, site_channels
 
 
@@ -48,11 +48,15 @@ def two_branch_rule(handle: Handle) -> Callable[[dict[str, Any]], Tensor]:
     """Post-CFG function: x_next = x0(edited) + sigma_next eps(unedited), the rule of Asyrp (Kwon et al. 2023, eq. 5) that DiffLens uses.
 
     A sampler takes one prediction D and steps to D + r (x - D) with r = sigma_next / sigma, so that D = (x0_edited - r x0_plain) / (1 - r)
-    makes its step that of the rule: exact for Euler and DDIM with eta 0, an approximation for samplers of higher order.
+    makes its step that of the rule: exact for Euler and DDIM with eta 0, an approximation for samplers of higher order. Where nothing was
+    edited there is no second pass, and D stays as it is.
     """
 
     def rule(args: dict[str, Any]) -> Tensor:
         options = args["model_options"]
+        run = options.get("transformer_options", {}).get(KEY, {}).get(handle)
+        if run is None or not run.edited_since_asked():
+            return args["denoised"]
         sigma, sigmas = float(args["sigma"].max()), options.get("transformer_options", {}).get("sample_sigmas")
         following = next_sigma(sigma, sigmas)
         if following is None or following >= sigma:

@@ -97,6 +97,13 @@ class SteeringRun(BatchRun):
         super().__init__(reader, adp.site if adp is not None else bias.site, settings, target, ways)
         self.site, self._sae = bias.site, sae.sae
         self.features = torch.cat([w.features for w in ways.values()]).unique()
+        self._edits = self._edits_seen = 0
+
+    def edited_since_asked(self) -> bool:
+        """Whether any call was edited since this was asked last."""
+        new = self._edits > self._edits_seen
+        self._edits_seen = self._edits
+        return new
 
     @property
     def sites(self) -> set[str]:
@@ -138,6 +145,7 @@ class SteeringRun(BatchRun):
             dz = dz * resized_mask(self.settings.mask, image, z.shape[-2:]).to(dz)
         if not dz.any():
             return h
+        self._edits += 1
         out = h.clone()
         out[index] = (part.float() + self._sae.delta(dz, at, features)).to(h.dtype)
         return out

@@ -1,7 +1,8 @@
-"""Sees what guidance does inside the host's sampling: which rows of which call were changed, and which runs are alive."""
+"""Sees what guidance or steering does inside the host's sampling: which rows of which call were changed, and which runs are alive."""
 
 from __future__ import annotations
 
+import importlib
 import weakref
 from dataclasses import dataclass
 from typing import Any
@@ -12,7 +13,7 @@ from torch import Tensor
 
 @dataclass(frozen=True)
 class Call:
-    """One visit of guidance: ``marks`` is the host's cond_or_uncond; ``changed`` says, per row, whether h went on as another."""
+    """One visit of a run: ``marks`` is the host's cond_or_uncond; ``changed`` says, per row, whether h went on as another."""
 
     site: str
     marks: tuple[int, ...]
@@ -30,29 +31,32 @@ class Call:
 
 
 class Spy:
-    """Records every call of GuidanceRun.edit, and a weak reference to every run that the host's side makes."""
+    """Records every call of a run's edit, and a weak reference to every run that the host's side makes.
 
-    def __init__(self, patch: pytest.MonkeyPatch) -> None:
-        from equipoise.host import guidance as host_guidance
-        from equipoise.methods.guidance import GuidanceRun
+    ``what``: "guidance" (GuidanceRun) or "steering" (SteeringRun), the modules in methods and host.
+    """
 
+    def __init__(self, patch: pytest.MonkeyPatch, what: str = "guidance") -> None:
+        kind = f"{what.title()}Run"
+        host_module = importlib.import_module(f"equipoise.host.{what}")
+        made_there = getattr(importlib.import_module(f"equipoise.methods.{what}"), kind)
         self.calls: list[Call] = []
-        self.runs: list[weakref.ref[GuidanceRun]] = []
-        edit = GuidanceRun.edit
+        self.runs: list[weakref.ref[Any]] = []
+        edit = made_there.edit
 
-        def seen(run: GuidanceRun, site: str, h: Tensor, options: dict[str, Any], roles: Any = None) -> Tensor:
+        def seen(run: Any, site: str, h: Tensor, options: dict[str, Any], roles: Any = None) -> Tensor:
             out = edit(run, site, h, options, roles)
             changed = tuple((out != h).flatten(1).any(1).tolist())
             self.calls.append(Call(site, tuple(options["cond_or_uncond"]), tuple(h.shape), changed, float(options["sigmas"].max())))
             return out
 
-        def made(*args: Any, **kwargs: Any) -> GuidanceRun:
-            run = GuidanceRun(*args, **kwargs)
+        def made(*args: Any, **kwargs: Any) -> Any:
+            run = made_there(*args, **kwargs)
             self.runs.append(weakref.ref(run))
             return run
 
-        patch.setattr(GuidanceRun, "edit", seen)
-        patch.setattr(host_guidance, "GuidanceRun", made)
+        patch.setattr(made_there, "edit", seen)
+        patch.setattr(host_module, kind, made)
 
     @property
     def alive(self) -> int:

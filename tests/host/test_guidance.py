@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import gc
 import json
-import re
 from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
@@ -14,12 +13,11 @@ from typing import Any
 import pytest
 import torch
 from equipoise_spy import Spy
-from equipoise_tiny import tiny
+from equipoise_world import Broken, N, World, breaking, far, placed, sentence
 from torch import Tensor
 
 ATTRIBUTES = {"eyeglasses": ("no", "yes"), "hair": ("short", "long")}
 MIDDLE, UP, CHANNELS = "middle", "output.1", 64
-N = 4
 
 
 @pytest.fixture(scope="module")
@@ -36,28 +34,6 @@ def adp(adps: Any, prompt: Any) -> Any:
 @pytest.fixture
 def spy(monkeypatch: pytest.MonkeyPatch, prompt: Any) -> Spy:
     return Spy(monkeypatch)
-
-
-class World:
-    """One of the tiny models with its conditionings and an empty latent of N images."""
-
-    def __init__(self, host: Any, name: str) -> None:
-        from equipoise.host.adm_info import conditioning
-        from equipoise.host.adm_model import empty_latent, patcher_from
-
-        state_dict, meta = tiny(name)
-        self.host = host
-        self.model = patcher_from(f"tiny_{name}", state_dict, meta | {"base_model": "tiny"})
-        info = self.model.model.equipoise_info
-        self.positive = conditioning(info, 0 if info.num_classes else None)
-        self.negative = conditioning(info, info.null_label)
-        self.label = lambda label: conditioning(info, label)
-        self.empty = lambda n: empty_latent(self.model, 0, 0, n)
-
-    def sample(self, model: Any = None, n: int = N, positive: Any = None, **sampler: Any) -> Tensor:
-        settings = {"seed": 5, "steps": 3, "cfg": 3.0, **sampler}
-        latent = self.empty(n)
-        return self.host.ksampler(model or self.model, positive or self.positive, self.negative, latent, **settings)["samples"]
 
 
 @pytest.fixture(params=["packed", "classes"])
@@ -83,17 +59,6 @@ def guide(model: Any, adp: Any, text: str = "eyeglasses x hair: uniform", finish
 
     on_finish = None if finished is None else lambda run: finished.append(run.summary())
     return apply_guidance(model, adp, GuidanceSettings(target(text), **settings), on_finish)
-
-
-def far(a: Tensor, b: Tensor) -> bool:
-    return float((a - b).abs().max()) > 1e-2
-
-
-def placed(model: Any) -> tuple[int, int]:
-    """Number of patches and of wrappers that a MODEL carries."""
-    options = model.model_options.get("transformer_options", {})
-    wrappers = [w for kinds in model.wrappers.values() for ws in kinds.values() for w in ws]
-    return sum(len(p) for p in options.get("patches", {}).values()), len(wrappers)
 
 
 # -- off -----------------------------------------------------------------------------------------------------------------------------
@@ -165,26 +130,6 @@ def test_inputs_are_not_written_to(classes: World, adp: Any) -> None:
 
 
 # -- errors and leaks ----------------------------------------------------------------------------------------------------------------
-
-
-class Broken(Exception):
-    pass
-
-
-def breaking(model: Any, at_call: int) -> Any:
-    """A clone whose output patch raises at the middle block of the given call."""
-    calls: list[int] = []
-
-    def patch(h: Tensor, skip: Tensor, options: dict[str, Any]) -> tuple[Tensor, Tensor]:
-        if options["block"] == ("output", 0):
-            calls.append(1)
-            if len(calls) == at_call:
-                raise Broken("a later patch gave up")
-        return h, skip
-
-    clone = model.clone()
-    clone.set_model_output_block_patch(patch)
-    return clone
 
 
 @pytest.mark.parametrize("at_call", [1, 2])
@@ -499,14 +444,6 @@ def test_guidance_that_could_not_act_says_so(world: World, adps: Any, adp: Any) 
 
 
 # -- bad input -----------------------------------------------------------------------------------------------------------------------
-
-
-def sentence(error: Any) -> str:
-    """The message of a refusal: one sentence on one line, without a path of this machine."""
-    text = str(error.value)
-    assert "\n" not in text and text.endswith("."), text
-    assert len(re.findall(r"[.!?](?=\s|$)", text.replace("...", ""))) == 1, text
-    return text
 
 
 def test_an_adp_of_another_model_is_refused(world: World, adps: Any) -> None:

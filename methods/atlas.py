@@ -1,0 +1,38 @@
+"""Which features an atlas shows, and what it says of each."""
+
+from __future__ import annotations
+
+import math
+
+from ..models.bias_features import AttributeFeatures
+
+
+def chosen_features(found: AttributeFeatures, class_name: str, count: int) -> list[int]:
+    """Places in ``found.features`` of the features to show, best first; class_name "": the best of every class in turn.
+
+    Raises ValueError for a class that is not there, and where no feature speaks for it.
+    """
+    names = [class_name] if class_name else list(found.classes)
+    lists = [found.best(name).tolist() for name in names]
+    turns = [row[i] for i in range(max(map(len, lists))) for row in lists if i < len(row)]
+    chosen = list(dict.fromkeys(turns))[:count]
+    if not chosen:
+        raise ValueError(f"no feature speaks for {' or '.join(names)} in these bias features: name another class, or none.")
+    return chosen
+
+
+def feature_notes(found: AttributeFeatures, place: int) -> list[str]:
+    """Short lines on one feature: its class, its stability, and its side effects and its effect alone where they were measured."""
+    best = int(found.scores[:, place].argmax())
+    notes = [f"for {found.classes[best]}", f"stable {float(found.stability[best, place]):.0%}"]
+    beside, alone = float(found.side_effect[place]), float(found.causal[best, place])
+    if math.isfinite(beside):
+        notes.append(f"beside x {beside:.1f}")
+    if math.isfinite(alone):
+        notes.append(f"alone {100 * alone:+.0f} pt")
+    return notes
+
+
+def class_scores(found: AttributeFeatures, place: int) -> dict[str, float]:
+    """Class -> score of one feature."""
+    return {name: float(found.scores[k, place]) for k, name in enumerate(found.classes)}
