@@ -58,28 +58,31 @@ def affine_logits(sae: SparseAutoencoder, reader: AttributePredictor, attribute:
     All that lies between is affine at a given log-SNR: the reader interpolates two affine maps and divides by a temperature, its
     normalisation and the autoencoder's are affine. Raises ValueError for a reader that is not linear.
     """
+    a, b = affine_maps(sae, reader, attribute, torch.tensor([level]))
+    return a[0].permute(2, 0, 1), b[0]
+
+
+@torch.no_grad()
+def affine_maps(sae: SparseAutoencoder, reader: AttributePredictor, attribute: str, level: Tensor) -> tuple[Tensor, Tensor]:
+    """:func:`affine_logits` at several log-SNR [L], classes last, where sums over few active latents want them.
+
+    A float32 [L, m, 16, K] and b [L, K]."""
     if not is_affine(reader):
         raise ValueError(f"a reader of kind '{reader.kind}' is not affine: use its gradients.")
-    at = torch.tensor([level], dtype=torch.float32, device=reader.knots.device)
-    first = 0
-    for name, classes in reader.attributes.items():
-        if name == attribute:
-            break
-        first += len(classes)
+    at = level.to(reader.knots)
+    first = sum(len(c) for c in list(reader.attributes.values())[: list(reader.attributes).index(attribute)])
     chosen = slice(first, first + len(reader.attributes[attribute]))
     low, weight = interpolation(reader.knots, at)
-    i = int(low)
-    j = min(i + 1, len(reader.knots) - 1)
-    w = torch.lerp(reader.weight[i, chosen], reader.weight[j, chosen], weight).view(-1, reader.channels, CELLS)
-    b = torch.lerp(reader.bias[i, chosen], reader.bias[j, chosen], weight)
-    mean = at_level(reader.mean, reader.knots, at)[0]
-    std = at_level(reader.std, reader.knots, at)[0].clamp(min=1e-6)
-    w = w / std[None, :, None] / at_level(reader.temperature[attribute], reader.knots, at)
-    b = b / at_level(reader.temperature[attribute], reader.knots, at)
-    scale = scale_at(sae, at)[0]
-    here = at_level(sae.mean, sae.knots, at)[0] + scale * sae.bias.float() - mean
-    a = scale * torch.einsum("fc,kcg->kfg", sae.decoder.float(), w)
-    return a.detach(), (b + torch.einsum("kcg,c->k", w, here)).detach()
+    high = (low + 1).clamp(max=len(reader.knots) - 1)
+    w = torch.lerp(reader.weight[:, chosen][low], reader.weight[:, chosen][high], weight[:, None, None])
+    b = torch.lerp(reader.bias[:, chosen][low], reader.bias[:, chosen][high], weight[:, None])
+    mean, std = at_level(reader.mean, reader.knots, at), at_level(reader.std, reader.knots, at).clamp(min=1e-6)
+    temperature = at_level(reader.temperature[attribute], reader.knots, at)
+    w = w.view(len(at), -1, reader.channels, CELLS) / (std * temperature[:, None])[:, None, :, None]
+    scale = scale_at(sae, at)
+    here = at_level(sae.mean, sae.knots, at) + scale[:, None] * sae.bias.float() - mean
+    a = torch.matmul(sae.decoder.float(), (scale[:, None, None, None] * w).permute(0, 2, 3, 1).flatten(2))
+    return a.unflatten(2, (CELLS, -1)), b / temperature[:, None] + torch.einsum("lkcg,lc->lk", w, here)
 
 
 def scale_at(sae: SparseAutoencoder, level: Tensor) -> Tensor:

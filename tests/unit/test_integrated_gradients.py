@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 from equipoise.methods.affine_reader import affine_logits, pooled_codes
-from equipoise.methods.integrated_gradients import AUTOGRAD, CLOSED, READER, code_gradients, integrated_gradients
+from equipoise.methods.integrated_gradients import AUTOGRAD, CLOSED, READER, active_gradients, code_gradients, integrated_gradients
 from equipoise.methods.softmax_path import path_weights
 from equipoise.models.adp import AttributePredictor, pool
 from equipoise.models.sae import SparseAutoencoder
@@ -110,6 +110,21 @@ def test_one_class_per_image_and_chosen_features(method: str) -> None:
     assert torch.allclose(some, whole[torch.arange(6), target][:, chosen], atol=1e-7)
     some = integrated_gradients(sae, reader, "skin", h, level, method=method, features=chosen)
     assert torch.allclose(some, whole[:, :, chosen], atol=1e-7)
+
+
+def test_many_noise_levels_are_taken_in_groups() -> None:
+    sae, reader = make_sae(), make_reader()
+    h = features()[0].repeat(12, 1, 1, 1)
+    level = torch.linspace(-6, 7, 72)
+    z = pooled_codes(sae, h, level)
+    found = integrated_gradients(sae, reader, "skin", h, level)
+    one = torch.cat([integrated_gradients(sae, reader, "skin", h[i : i + 1], level[i : i + 1]) for i in range(0, 72, 9)])
+    assert torch.allclose(found[::9], one, atol=1e-6) and one.abs().max() > 1e-3
+    row, latent, cell = z.flatten(2).nonzero(as_tuple=True)
+    sparse = active_gradients(sae, reader, "skin", row, latent * 16 + cell, z.flatten(2)[row, latent, cell], level)
+    assert torch.allclose(sparse, found.flatten(3)[row, :, latent, cell], atol=1e-6) and len(sparse) < 0.2 * z.numel()
+    dense = code_gradients(sae, reader, "skin", z, level, 0 * z)
+    assert torch.allclose(dense, found, atol=1e-6)
 
 
 def test_larger_maps_are_read_by_cells() -> None:
