@@ -69,7 +69,7 @@ def bias_features_chart(
             _place(figure, PLACE, middle - PLACE_SIZE / 2, places[k, f])
             _noise(figure, NOISE, middle - ROW / 2 + 7, knots, by_level[:, k, f], span, colour, window)
         top += ROW * len(lists[k]) + GAP
-    _legend(figure, height - FOOT - GAP + 8, span)
+    _legend(figure, height - FOOT - GAP + 8, span, bool(np.isfinite(causal).any()))
     return pixels(figure)
 
 
@@ -134,7 +134,7 @@ def _frame(axes: object) -> None:
         spine.set_linewidth(points(1))
 
 
-def _legend(figure: object, y: float, span: tuple[float, float]) -> None:
+def _legend(figure: object, y: float, span: tuple[float, float], alone: bool) -> None:
     write(figure, NOISE, y, f"{span[0]:.0f}  noise", 13, FAINT)
     write(figure, NOISE + NOISE_WIDTH, y, f"image  {span[1]:.0f}", 13, FAINT, ha="right")
     write(figure, NOISE + NOISE_WIDTH / 2, y, "log-SNR", 13, FAINT, ha="center")
@@ -142,7 +142,8 @@ def _legend(figure: object, y: float, span: tuple[float, float]) -> None:
     write(figure, PLACE + PLACE_SIZE, y + 18, "less active", 13, LESS, ha="right")
     write(figure, NUMBER, y, "stable: share of resamples in which it is among the best", 13, FAINT)
     write(figure, NUMBER, y + 18, "beside: what it carries of other attributes, relative to this one", 13, FAINT)
-    write(figure, NUMBER, y + 36, "alone: change of the class's share when it alone is turned", 13, FAINT)
+    if alone:
+        write(figure, NUMBER, y + 36, "alone: change of the class's share when it alone is turned", 13, FAINT)
 
 
 def _span(knots: Floats, by_level: Floats, lists: Sequence[Sequence[int]]) -> tuple[float, float]:

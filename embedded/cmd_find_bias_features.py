@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import math
 from pathlib import Path
 
 from PIL import Image
@@ -27,6 +28,13 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--attribute", required=True, action="append", help="attribute to find features of; may be given several times")
     parser.add_argument("--out", type=Path, required=True, help="safetensors file to write; a chart per attribute goes beside it as PNG")
     parser.add_argument("--per-class", type=int, default=32, metavar="N", help="features per class, at most")
+    parser.add_argument(
+        "--beside",
+        type=float,
+        default=math.inf,
+        metavar="X",
+        help="leave out features that carry more than X times as much of other attributes (default: none is left out)",
+    )
     parser.add_argument("--resamples", type=int, default=100, help="resamples of the bootstrap that measures stability; 0 for none")
     parser.add_argument("--baseline", choices=BASELINES, default=BASELINES[0], help="what attributions are measured from")
     parser.add_argument("--epochs", type=int, default=12, help="of the reader that is trained where no --adp is given")
@@ -36,7 +44,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace) -> int:
     if args.epochs < 1:
         raise ValueError("--epochs is 1 or more.")
-    settings = AttributionSettings(args.per_class, args.baseline, resamples=args.resamples, seed=args.seed)
+    settings = AttributionSettings(args.per_class, args.baseline, beside=args.beside, resamples=args.resamples, seed=args.seed)
     features, labels = open_feature_set(args.features), read_csv(args.labels)
     labels.only(args.attribute)
     sae = load_sae(args.sae)

@@ -35,13 +35,15 @@ BASELINES = ("mean", "zero")
 class AttributionSettings:
     """How to find features. ``tau``: at most so many per class. ``baseline``: "mean" (activations of the classes' mean, by noise level) or
     "zero". ``shared``: a feature that is among the best of two classes is left out where the second score is more than this share of the
-    first. ``resamples``: of the bootstrap. ``window``: log-SNR from, to, that counts (default: all that was recorded). ``points``: of the
+    first. ``beside``: a feature that carries more than this many times as much of the other attributes (its side effect) is left out.
+    ``resamples``: of the bootstrap. ``window``: log-SNR from, to, that counts (default: all that was recorded). ``points``: of the
     path, for a reader that is not linear. ``relative``: of the profile (:class:`..models.bias_features.Profile`). ``held_out``: ablate on
     images that took no part in the ranking."""
 
     tau: int = 32
     baseline: str = BASELINES[0]
     shared: float = 0.5
+    beside: float = math.inf
     resamples: int = 100
     window: tuple[float, float] = (-math.inf, math.inf)
     points: int = POINTS
@@ -50,8 +52,8 @@ class AttributionSettings:
     seed: int = 0
 
     def __post_init__(self) -> None:
-        if self.tau < 1 or self.resamples < 0 or self.points < 1:
-            raise ValueError("features per class and points are 1 or more, resamples 0 or more.")
+        if self.tau < 1 or self.resamples < 0 or self.points < 1 or not self.beside > 0:
+            raise ValueError("features per class and points are 1 or more, resamples 0 or more, the limit of side effects above 0.")
         if self.baseline not in BASELINES:
             raise ValueError(f"a baseline is {' or '.join(BASELINES)}, not '{self.baseline}'.")
         if not self.window[0] < self.window[1]:
@@ -142,7 +144,7 @@ class _Search:
             for attribution in passes.values():
                 attribution.add(rows)
         scores = {a: p.scores for a, p in passes.items()}
-        rankings = {a: rank(scores[a], s.tau, s.shared) for a in self.attributes}
+        rankings = {a: rank(self._allowed(scores, a), s.tau, s.shared) for a in self.attributes}
         ablations = {a: self._ablation(a, rankings[a], torch.einsum("t,tkfg->kf", means[a].share, means[a].mean)) for a in self.attributes}
         for rows in self._counted(code_rows(self.features, self.held, self.sae)):
             for ablation in ablations.values():
@@ -163,8 +165,9 @@ class _Search:
             )
             info[a] = self._info(a, rankings[a], ablations[a])
         said = {
-            "settings": {k: v for k, v in asdict(s).items() if k != "window"},
+            "settings": {k: v for k, v in asdict(s).items() if k not in ("window", "beside")},
             "window": [v if math.isfinite(v) else None for v in s.window],
+            "beside": s.beside if math.isfinite(s.beside) else None,
             "reader": self.reader.kind,
             "read_beside": [a for a in self.sizes if a not in self.attributes],
             "set": self.features.name,
@@ -174,6 +177,11 @@ class _Search:
         return BiasFeatures(
             found, self.file.site, self.file.base_model, self.file.digest, self.sae.channels, self.sae.latents, self._licensed(said)
         )
+
+    def _allowed(self, scores: dict[str, Tensor], attribute: str) -> Tensor:
+        """Scores, 0 for the features that carry too much of other attributes."""
+        beside = side_effects(scores, attribute, torch.arange(self.sae.latents))
+        return scores[attribute] * ~(beside > self.settings.beside)
 
     def _attribution(self, attribute: str, knots: Tensor, means: ClassMeans) -> Attribution:
         s = self.settings

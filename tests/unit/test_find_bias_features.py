@@ -123,6 +123,18 @@ def test_side_effects_tell_features_of_one_attribute_from_those_of_another(found
     assert a.side_effect[a.features.tolist().index(GLASSES)] < 0.1
 
 
+def test_features_that_carry_more_of_other_attributes_can_be_left_out(planted: tuple[FeatureSet, LabelSet, SaeFile, AdpFile]) -> None:
+    features, labels, sae, adp = planted
+    whole, few = (
+        find_bias_features(features, labels, sae, reader_of(adp, sae), ["glasses"], AttributionSettings(tau=16, resamples=0, beside=most))
+        for most in (float("inf"), 1.0)
+    )
+    effects = whole.attribute("glasses").side_effect
+    assert (effects > 1).any() and (few.attribute("glasses").side_effect <= 1).all()
+    assert set(few.attribute("glasses").features.tolist()) == set(whole.attribute("glasses").features[effects <= 1].tolist())
+    assert few.info["beside"] == 1.0 and whole.info["beside"] is None
+
+
 def test_ablating_them_lowers_the_readout_more_than_random_ones(found: BiasFeatures) -> None:
     for attribute in CLASSES:
         for name, result in found.info["attributes"][attribute]["ablation"].items():
@@ -201,7 +213,7 @@ def test_what_does_not_fit_is_refused(planted: tuple[FeatureSet, LabelSet, SaeFi
         find_bias_features(features, labels, sae, other, ["skin"])
     with pytest.raises(ValueError, match="no feature speaks for any class"):
         find_bias_features(features, labels, sae, AttributePredictor(CLASSES, 16, LEVELS, "linear"), ["skin"])
-    for wrong in ({"tau": 0}, {"baseline": "black"}, {"window": (1.0, 0.0)}):
+    for wrong in ({"tau": 0}, {"beside": 0.0}, {"baseline": "black"}, {"window": (1.0, 0.0)}):
         with pytest.raises(ValueError, match="are 1 or more|a baseline is|a window is"):
             AttributionSettings(**wrong)
 
