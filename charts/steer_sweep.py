@@ -63,7 +63,7 @@ def steer_strip(
             sheet.paste(picture, (round(middle - w / 2), top + row * (h + GAP)))
         if shares is not None:
             _bar(draw, left, left + step - GAP, top + grid + GAP, float(shares[p]))
-    return np.asarray(sheet)
+    return np.array(sheet)
 
 
 def _bar(draw: ImageDraw.ImageDraw, left: int, right: int, top: int, share: float) -> None:
