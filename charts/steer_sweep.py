@@ -41,7 +41,7 @@ def steer_strip(
         raise ValueError(f"a strip of {len(strengths)} strengths needs as many shares; met {len(shares)}.")
     points, rows = len(strengths), min(most, array.shape[1])
     across = (WIDTH - 2 * PAD - GAP * (points - 1)) // points
-    size = max(32, min(TALLEST, across))
+    size = max(64, min(TALLEST, across))
     pictures = [tiles(array[p, :rows], size) for p in range(points)]
     w, h = pictures[0][0].size
     head = (TITLE if title else 0) + (NOTE if note else 0)
