@@ -23,7 +23,7 @@ from ..metrics.fairness import assigned_hit_rate, joint_probabilities, measure
 from .host_process import boot_host
 from .targets import agreement
 
-SEEDS = (850_000_000, 850_001_000)
+SEEDS = (862_000_000, 862_001_000)
 """First seeds of the two groups of a row; nothing that was trained, calibrated or tuned used them."""
 STEPS, SAMPLER, SCHEDULER, BATCH = 20, "euler", "normal", 16
 NEGATIVE = "a drawing"

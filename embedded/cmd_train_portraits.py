@@ -14,7 +14,7 @@ from . import weights
 from .console import progress_bar
 from .training_charts import redraw
 
-ORDER = ("unconditional", "labeller", "judge", "conditional", "adp", "adp-professions", "text", "adp-text")
+ORDER = ("unconditional", "labeller", "judge", "conditional", "adp", "adp-professions", "text", "adp-text", "steering", "steering-text")
 DEFAULT_STEPS = {
     "unconditional": 22_500,
     "conditional": 5_000,
@@ -24,6 +24,8 @@ DEFAULT_STEPS = {
     "adp-professions": 1_600,
     "text": 9_000,
     "adp-text": 500,
+    "steering": 1_600,
+    "steering-text": 1_600,
 }
 
 
@@ -49,6 +51,8 @@ def run(args: argparse.Namespace) -> int:
         destination = _train_text(args.folder, out, steps, args.start or weights.DIFFUSION, bar)
     elif args.what == "adp-text":
         destination = _make_text_adp(args.folder, out, steps)
+    elif args.what in ("steering", "steering-text"):
+        return _make_steering(args.what == "steering-text", args.folder, steps, args.ship)
     else:
         destination = _make_adp(args.what == "adp-professions", args.folder, out, steps, bar)
     print(f"wrote {out}")
@@ -121,6 +125,26 @@ def _train_text(folder: Path, out: Path, steps: int, start: Path, bar) -> Path:
     made = {"steps": steps, "batch": 32, "lr": lr, "seed": 0, "pool": POOL, "pool_seed": POOL_SEED, "start_from": start.name}
     export(net, tokens.ids, out, made)
     return weights.TEXT
+
+
+def _make_steering(text: bool, folder: Path, steps: int, ship: bool) -> int:
+    """Autoencoder and bias features, through the host's samplers; the folder is the host's base directory, where every stage is kept."""
+    from ..benchmarks.host_process import boot_host
+
+    threads = torch.get_num_threads()
+    boot_host(folder)
+    torch.set_num_threads(threads)
+    from ..host.make_steering import make_steering
+
+    make_steering(text, folder, steps, lambda said: print(said, flush=True))
+    places = (weights.SAE_TEXT, weights.BIAS_FEATURES_TEXT) if text else (weights.SAE, weights.BIAS_FEATURES)
+    for name, destination in zip(("sae.safetensors", "bias_features.safetensors"), places, strict=True):
+        print(f"wrote {folder / name}")
+        if ship:
+            destination.parent.mkdir(parents=True, exist_ok=True)
+            shutil.copyfile(folder / name, destination)
+            print(f"shipped as {destination}")
+    return 0
 
 
 def _make_text_adp(folder: Path, out: Path, steps: int) -> Path:

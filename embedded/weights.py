@@ -18,6 +18,10 @@ JUDGE = FOLDER / "attribute_classifiers" / "portraits_judge.safetensors"
 ADP = FOLDER / "adp" / "portraits.safetensors"
 ADP_PROFESSIONS = FOLDER / "adp" / "portraits_professions.safetensors"
 ADP_TEXT = FOLDER / "adp" / "portraits_text.safetensors"
+SAE = FOLDER / "sae" / "portraits.safetensors"
+SAE_TEXT = FOLDER / "sae" / "portraits_text.safetensors"
+BIAS_FEATURES = FOLDER / "bias_features" / "portraits.safetensors"
+BIAS_FEATURES_TEXT = FOLDER / "bias_features" / "portraits_text.safetensors"
 
 
 def diffusion(path: Path = DIFFUSION) -> AdmUNet:

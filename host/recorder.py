@@ -15,6 +15,7 @@ from torch import Tensor
 
 from ..methods.feature_set import IMAGES, POOLED, SPATIAL, FeatureSet, FeatureSetWriter, open_feature_set
 from ..methods.recording import Recording, RecordingSettings
+from ..models.adp import MIDDLE
 from .feature_sets import PLACE, check_disk, set_folder, size, stack_pictures
 from .recording import map_size, model_facts
 from .sites import site_channels
@@ -39,6 +40,8 @@ class Recorder:
         self._channels = site_channels(model)[recording.site]
         kind = SPATIAL if recording.spatial_levels else POOLED
         facts = {"kind": kind, **model_facts(model, recording.site), "spatial_levels": list(recording.spatial_levels), **meta}
+        if recording.site != MIDDLE and "latent" in meta:
+            facts["map"] = list(map_size(model, *meta["latent"][-2:], recording.site))
         self.writer = FeatureSetWriter(set_folder(name), facts)
         self._lines: list[str] = []
         self._added = self._to_come = 0
@@ -57,7 +60,7 @@ class Recorder:
 
         ``rows``: pooled features per image; ``latent``: shape of the latents; ``picture_bytes``: of one picture, at most.
         """
-        height, width = map_size(model, latent[-2], latent[-1])
+        height, width = map_size(model, latent[-2], latent[-1], self._recording.site)
         maps = len(self._recording.spatial_levels) * (2 * self._channels * height * width + 13)
         each = rows * (32 * self._channels + 13) + maps + 1000 + picture_bytes
         self._to_come = images

@@ -18,6 +18,7 @@ from torch import Tensor
 
 from ..methods.fit_moves import block_site
 from ..methods.recording import Recording, RecordingRun, RecordingSettings
+from ..models.adp import MIDDLE
 from .adm_info import LABEL_KEY
 from .batch_patch import conditioning_roles
 from .sites import base_model, site_channels
@@ -92,11 +93,13 @@ def model_facts(model: Any, site: str) -> dict[str, Any]:
     }
 
 
-def map_size(model: Any, height: int, width: int) -> tuple[int, int]:
-    """Height and width of the middle block's maps for latents of a size."""
+def map_size(model: Any, height: int, width: int, site: str = MIDDLE) -> tuple[int, int]:
+    """Height and width of a site's maps for latents of a size."""
     network = model.model.diffusion_model
     config = getattr(network, "config", None)  # of our own U-Net; the host's keeps its widths per level
     ratio = config.downscale if hasattr(config, "downscale") else 2 ** (len(network.channel_mult) - 1)
+    before = [] if site == MIDDLE else network.output_blocks[: int(site.removeprefix("output.")) + 1]
+    ratio >>= sum(any(type(m).__name__ == "Upsample" for m in block.modules()) for block in before)
     return -(-height // ratio), -(-width // ratio)
 
 

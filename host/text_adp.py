@@ -41,7 +41,7 @@ NEGATIVE = "a drawing"
 MOVED = ("eyeglasses", "skin_tone")
 COMPARED = "eyeglasses"
 """The attribute for which every kind of direction is found and calibrated; the other gets the learned one."""
-IMAGES, BATCH, TRIAL_IMAGES = 1024, 16, 128
+IMAGES, BATCH, TRIAL_IMAGES = 1024, 16, 144
 PROMPT_IMAGES = 128
 FIRST_SEED, TRIAL_SEED, PROMPT_SEED = 51_000_000, 61_000_000, 62_000_000
 STEPS, CFG, SAMPLER, SCHEDULER = 20, 4.0, "euler", "normal"

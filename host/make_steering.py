@@ -1,0 +1,153 @@
+"""Make the autoencoder and the bias features that ship with the pack, as a user would make them: every stage is a node's own function.
+
+``dev.py train-portraits steering`` and ``steering-text`` import this module once they have booted the host with a base directory of its
+own, where feature sets, checkpoints and trials are kept, so that every stage goes on where it stopped.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from ..embedded import weights
+from ..embedded.portraits import ATTRIBUTES
+from ..methods.feature_set import FeatureSet
+from ..methods.find_bias_features import find_bias_features
+from ..methods.fit_moves import FitSettings, move_knots
+from ..methods.labels import LabelSet
+from ..methods.recording import RecordingSettings
+from ..methods.regions import Region
+from ..methods.train_adp import train_file
+from ..methods.train_sae import SaeSettings, checkpoint_path, train_sae
+from ..models.bias_features import BiasFeatures, load_bias_features, save_bias_features
+from ..models.sae import SaeFile, load_sae, save_sae
+from .adm_info import conditioning
+from .adm_model import empty_latent, info_of, load_adm
+from .calibrate_steering import calibrate_steering
+from .classifier import HostClassifier
+from .labelling import classifier_source, label_images
+from .learn_profiles import LR, learn_profiles
+from .pixel_vae import PixelVae
+from .record_samples import GivenConditions, PromptConditions, record_samples
+from .sampling import SamplerSettings
+from .text_adp import NEGATIVE, NEUTRAL, TRIAL_CFG
+from .text_model import load_text_model
+
+SITE = "output.1"
+"""Where the learned moves of the shipped ADPs act, too: the middle block carries little of these attributes here."""
+STEERED = ("eyeglasses", "hair", "skin_tone")
+BATCH, TRIAL_IMAGES, ENOUGH = 16, 96, 0.97
+FIRST_SEED, TRIAL_SEED = 53_000_000, 63_000_000
+SAE = SaeSettings(latents=1024, k=16, steps=6000)
+
+
+@dataclass(frozen=True)
+class Bed:
+    """A model of the test bed as it is sampled here. ``images``: recorded; ``cfg`` and ``trial_cfg``: of recording and of trials."""
+
+    name: str
+    model: Any
+    conditions: Any
+    positive: Any
+    negative: Any
+    adp: Path
+    sampler: str
+    images: int
+    cfg: float
+    trial_cfg: float
+    clip: Any = None
+
+    def sampling(self, seed: int, cfg: float) -> SamplerSettings:
+        return SamplerSettings(seed, 20, cfg, self.sampler, "normal")
+
+
+def unconditional_bed() -> Bed:
+    """The unconditional model."""
+    model = load_adm(weights.DIFFUSION)
+    cond = conditioning(info_of(model), None)
+    return Bed("portraits", model, GivenConditions(model, cond), cond, cond, weights.ADP, "ddim", 2048, 1.0, 1.0)
+
+
+def text_bed() -> Bed:
+    """The small text model, under neutral prompts of all four professions."""
+    model, clip = load_text_model(weights.TEXT)
+    prompts = PromptConditions(clip, "\n".join(NEUTRAL), NEGATIVE)
+    positive, negative, _ = prompts.at(0)
+    return Bed("portraits-text", model, prompts, positive, negative, weights.ADP_TEXT, "euler", 1024, 4.0, TRIAL_CFG, clip)
+
+
+class SteeringMaker:
+    """The stages, with the models loaded once. ``steps``: of the fit of profiles."""
+
+    def __init__(self, bed: Bed, folder: Path, steps: int, say: Callable[[str], None]) -> None:
+        self.bed, self.folder, self.steps, self.say = bed, folder, steps, say
+        self.vae, self.latent = PixelVae(2), empty_latent(bed.model, 0, 0, BATCH)
+        self.labeller = HostClassifier(weights.classifier(), "portraits_labeller.safetensors")
+        self.adp = weights.adp(bed.adp)
+
+    def make(self) -> tuple[SaeFile, BiasFeatures]:
+        """Record at the site, label, train the autoencoder and a reader, find features, learn profiles, calibrate them."""
+        features, labels = self._recorded()
+        sae = self._autoencoder(features)
+        return sae, self._calibrated(sae, self._learned(sae, self._found(sae, features, labels), features, labels))
+
+    def _recorded(self) -> tuple[FeatureSet, LabelSet]:
+        b = self.bed
+        settings = b.sampling(FIRST_SEED, b.cfg)
+        # Maps of this site are 8x8: pooled features are for the reader, whole ones for the autoencoder.
+        recording = RecordingSettings(site=SITE, spatial_levels=tuple(move_knots().tolist()))
+        outcome = record_samples(
+            b.model, self.vae, b.conditions, self.latent, f"{b.name}-{SITE}", b.images, settings, recording
+        )
+        self.say(outcome.report)
+        labels, _ = label_images(outcome.features, classifier_source(self.labeller, tuple(ATTRIBUTES)), Region())
+        return outcome.features, labels
+
+    def _autoencoder(self, features: FeatureSet) -> SaeFile:
+        path = self.folder / "sae.safetensors"
+        if not path.is_file():
+            made = train_sae(features, SAE, checkpoint=checkpoint_path(features, SAE))
+            save_sae(replace(made, info={**made.info, "licence": "GPL-3.0"}), path)
+        sae = load_sae(path)
+        self.say(sae.text())
+        return sae
+
+    def _found(self, sae: SaeFile, features: FeatureSet, labels: LabelSet) -> BiasFeatures:
+        path = self.folder / "found.safetensors"
+        if not path.is_file():
+            reader = train_file(features, labels, kind="linear")
+            save_bias_features(find_bias_features(features, labels, sae, reader.predictor, STEERED), path)
+        found = load_bias_features(path)
+        self.say(found.text())
+        return found
+
+    def _learned(self, sae: SaeFile, found: BiasFeatures, features: FeatureSet, labels: LabelSet) -> BiasFeatures:
+        b, settings = self.bed, FitSettings(steps=self.steps, batch=32, lr=LR)
+        given: dict[str, Any] = {"adp": self.adp, "clip": b.clip, "positive": None if b.clip else b.positive}
+        learned = learn_profiles(
+            b.model, sae, found, features, labels, self.vae, self.labeller, settings, f"{b.name}-profiles", **given
+        )
+        self.say("\n".join(learned.lines))
+        return learned.file
+
+    def _calibrated(self, sae: SaeFile, file: BiasFeatures) -> BiasFeatures:
+        b = self.bed
+        parts = (b.positive, b.negative, self.latent, b.sampling(TRIAL_SEED, b.trial_cfg), TRIAL_IMAGES, f"{b.name}-steering")
+        prompts = b.conditions if b.clip else None
+        results = calibrate_steering(
+            b.model, sae, file, *parts, self.vae, self.labeller, adp=self.adp, prompts=prompts, enough=ENOUGH
+        )
+        self.say("\n".join(line for r in results for line in r.lines))
+        return results[-1].file
+
+
+def make_steering(text: bool, folder: Path, steps: int, say: Callable[[str], None]) -> tuple[SaeFile, BiasFeatures]:
+    """Make ``sae.safetensors`` and ``bias_features.safetensors`` in a folder, and return what they hold."""
+    with torch.inference_mode():  # as the host runs nodes
+        sae, file = SteeringMaker(text_bed() if text else unconditional_bed(), folder, steps, say).make()
+        save_bias_features(file, folder / "bias_features.safetensors")
+    return sae, file
