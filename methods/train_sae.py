@@ -52,8 +52,8 @@ def train_sae(
     source = token_source(features)
     settings = replace(settings, latents=settings.latents or PER_CHANNEL * source.channels)
     train, held = sides(source, settings.seed)
-    sae = SparseAutoencoder(source.channels, settings.latents, settings.k, default_knots(), settings.activation)
     with torch.inference_mode(False):
+        sae = SparseAutoencoder(source.channels, settings.latents, settings.k, default_knots(), settings.activation)
         fit_normalisation(sae, source.rows(train), total)
         stream = TokenStream(source, train, settings.batch // world()[1], settings.seed)
         start_centre(sae, stream)
