@@ -91,7 +91,8 @@ class CodeStream:
 
 
 def code_rows(features: FeatureSet, entries: Sequence[Entry], sae: SparseAutoencoder) -> Iterator[CodeRows]:
-    """Activations of these images (conditional rows), noise level by noise level within each buffer of shards.
+    """Activations of these images (conditional rows), noise level by noise level within each buffer of shards, on the CPU wherever the
+    autoencoder is.
 
     Unpooled maps are encoded position by position, then averaged. Raises ValueError where a set holds neither unpooled maps nor maps
     that were 4x4 anyway, or features that are not finite.
@@ -111,7 +112,7 @@ def code_rows(features: FeatureSet, entries: Sequence[Entry], sae: SparseAutoenc
         for number, (at, part) in enumerate(parts):
             h = rows[part].float()
             with torch.no_grad():
-                z = pooled_codes(sae, h, level[part])
+                z = pooled_codes(sae, h.to(sae.knots.device), level[part].to(sae.knots.device)).cpu()
             yield CodeRows(z, pool(h), at, place[ids[part]], number + 1 == len(parts))
 
 

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import copy
 import math
 import time
-from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import asdict, dataclass
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import asdict
 from typing import Any
 
 import torch
@@ -18,46 +19,18 @@ from .ablation import Ablation
 from .adp_rows import filled
 from .affine_reader import check_reader
 from .attribution import Attribution, resamples, sure_classes
+from .attribution_settings import BASELINES, AttributionSettings
 from .class_activations import ClassMeans, ClassSums
 from .code_stream import CodeRows, CodeStream, check_set, code_rows, count_rows
+from .direction_rows import chosen_images
 from .feature_profiles import class_difference
 from .feature_ranking import Ranking, rank, side_effects, stability
-from .feature_set import Entry, FeatureSet
-from .integrated_gradients import POINTS
+from .feature_set import FeatureSet
 from .labels import UNSURE_BELOW, LabelSet, for_entries
 from .train_adp import split_images
 from .training import Progress
 
-BASELINES = ("mean", "zero")
-
-
-@dataclass(frozen=True)
-class AttributionSettings:
-    """How to find features. ``tau``: at most so many per class. ``baseline``: "mean" (activations of the classes' mean, by noise level) or
-    "zero". ``shared``: a feature that is among the best of two classes is left out where the second score is more than this share of the
-    first. ``beside``: a feature that carries more than this many times as much of the other attributes (its side effect) is left out.
-    ``resamples``: of the bootstrap. ``window``: log-SNR from, to, that counts (default: all that was recorded). ``points``: of the
-    path, for a reader that is not linear. ``relative``: of the profile (:class:`..models.bias_features.Profile`). ``held_out``: ablate on
-    images that took no part in the ranking."""
-
-    tau: int = 32
-    baseline: str = BASELINES[0]
-    shared: float = 0.5
-    beside: float = math.inf
-    resamples: int = 100
-    window: tuple[float, float] = (-math.inf, math.inf)
-    points: int = POINTS
-    relative: bool = False
-    held_out: bool = True
-    seed: int = 0
-
-    def __post_init__(self) -> None:
-        if self.tau < 1 or self.resamples < 0 or self.points < 1 or not self.beside > 0:
-            raise ValueError("features per class and points are 1 or more, resamples 0 or more, the limit of side effects above 0.")
-        if self.baseline not in BASELINES:
-            raise ValueError(f"a baseline is {' or '.join(BASELINES)}, not '{self.baseline}'.")
-        if not self.window[0] < self.window[1]:
-            raise ValueError(f"a window is log-SNR from, to; met {self.window[0]} to {self.window[1]}.")
+__all__ = ["BASELINES", "AttributionSettings", "find_bias_features", "reader_of", "some_images"]
 
 
 def reader_of(file: AdpFile, sae: SaeFile) -> AttributePredictor:
@@ -79,9 +52,11 @@ def find_bias_features(
     attributes: Sequence[str],
     settings: AttributionSettings | None = None,
     progress: Progress | None = None,
+    device: torch.device | str = "cpu",
 ) -> BiasFeatures:
     """Rank the autoencoder's features for some attributes. ``reader`` reads them at the autoencoder's site; whatever else it reads and the
-    labels know is used for the side-effect scores. ``progress`` counts rows over all passes, and may raise to interrupt.
+    labels know is used for the side-effect scores. ``progress`` counts rows over all passes, and may raise to interrupt. ``device``: where
+    features are encoded, which is most of the work; autoencoder and reader are on the CPU, and stay there.
 
     ``info`` says, by attribute, the ``images`` and ``features`` of every class, the ``shared`` features that were left out, and what
     ablation showed (:meth:`.ablation.Ablation.result`). Raises ValueError, in a sentence, where set, labels, autoencoder and reader do
@@ -97,7 +72,7 @@ def find_bias_features(
     chosen = dict.fromkeys([*attributes, *(a for a in reader.attributes if a in labels.attributes)])
     tables = _in_reader_order(features, labels, reader, list(chosen))
     with torch.inference_mode(False), torch.no_grad():
-        return _Search(features, sae_file, reader, list(attributes), tables, s, progress).run()
+        return _Search(features, sae_file, reader, list(attributes), tables, s, progress, torch.device(device)).run()
 
 
 class _Search:
@@ -112,13 +87,15 @@ class _Search:
         tables: dict[str, Tensor],
         settings: AttributionSettings,
         progress: Progress | None,
+        device: torch.device,
     ) -> None:
+        self._encoder = sae_file.sae if device.type == "cpu" else copy.deepcopy(sae_file.sae).to(device)
         self.features, self.file, self.sae, self.reader = features, sae_file, sae_file.sae, reader
         self.attributes, self.settings, self.progress = attributes, settings, progress
-        entries = features.entries
-        held: list[Entry] = []
+        rows = some_images({a: tables[a] for a in attributes}, len(features.entries), settings.images, settings.seed)
+        entries, held = [features.entries[i] for i in rows], []
         if settings.held_out and len(entries) > 1:
-            entries, held = split_images(entries, settings.seed, {a: p.argmax(-1) for a, p in tables.items()})
+            entries, held = split_images(entries, settings.seed, {a: p[rows].argmax(-1) for a, p in tables.items()})
         self.entries, self.held = entries, held or entries
         place = {e.image_id: i for i, e in enumerate(features.entries)}
         self.tables = tables
@@ -135,7 +112,7 @@ class _Search:
         s, started = self.settings, time.monotonic()
         knots = self.sae.knots.float().cpu()
         sums = ClassSums(knots, self.sae.latents, self.classes, self.sizes)
-        stream = CodeStream(self.features, self.entries, self.sae)
+        stream = CodeStream(self.features, self.entries, self._encoder)
         for rows in self._counted(stream):
             sums.add(rows)
         means = {a: sums.means(a) for a in self.sizes}
@@ -146,7 +123,7 @@ class _Search:
         scores = {a: p.scores for a, p in passes.items()}
         rankings = {a: rank(self._allowed(scores, a), s.tau, s.shared) for a in self.attributes}
         ablations = {a: self._ablation(a, rankings[a], torch.einsum("t,tkfg->kf", means[a].share, means[a].mean)) for a in self.attributes}
-        for rows in self._counted(code_rows(self.features, self.held, self.sae)):
+        for rows in self._counted(code_rows(self.features, self.held, self._encoder)):
             for ablation in ablations.values():
                 ablation.add(rows)
         found, info = {}, {}
@@ -220,6 +197,17 @@ class _Search:
     def _licensed(self, info: dict[str, Any]) -> dict[str, Any]:
         licence = self.file.info.get("licence")
         return {**info, "licence": licence} if licence else info
+
+
+def some_images(tables: Mapping[str, Tensor], count: int, most: int, seed: int) -> list[int]:
+    """Places of at most ``most`` of ``count`` images, ascending: of every attribute [N, K] half of its part by class, as evenly as there
+    are; the rest at random."""
+    if count <= most:
+        return list(range(count))
+    found = {i for p in tables.values() for i in chosen_images(p, max(1, most // (2 * len(tables))))}
+    order = torch.randperm(count, generator=torch.Generator().manual_seed(seed)).tolist()
+    rest = [i for i in order if i not in found]
+    return sorted([*found, *rest[: max(0, most - len(found))]])
 
 
 def _in_reader_order(features: FeatureSet, labels: LabelSet, reader: AttributePredictor, attributes: list[str]) -> dict[str, Tensor]:

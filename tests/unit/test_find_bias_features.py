@@ -10,7 +10,7 @@ from equipoise.methods.affine_reader import affine_logits, pooled_codes
 from equipoise.methods.attribution import resamples, sure_classes
 from equipoise.methods.feature_ranking import rank, side_effects, stability
 from equipoise.methods.feature_set import FeatureSet, FeatureSetWriter, open_feature_set
-from equipoise.methods.find_bias_features import AttributionSettings, find_bias_features, reader_of
+from equipoise.methods.find_bias_features import AttributionSettings, find_bias_features, reader_of, some_images
 from equipoise.methods.integrated_gradients import integrated_gradients
 from equipoise.methods.labels import LabelSet
 from equipoise.methods.train_adp import train_file
@@ -231,6 +231,15 @@ def test_it_can_be_interrupted(planted: tuple[FeatureSet, LabelSet, SaeFile, Adp
     with pytest.raises(KeyboardInterrupt):
         find_bias_features(features, labels, sae, reader_of(adp, sae), ["skin"], progress=progress)
     assert seen == sorted(seen) and len(seen) > 3
+
+
+def test_large_sets_are_thinned_with_every_class_kept() -> None:
+    rare = torch.eye(2)[(torch.arange(500) >= 495).long()]
+    common = torch.eye(3)[torch.arange(500) % 3]
+    chosen = some_images({"rare": rare, "common": common}, 500, 40, 0)
+    assert len(chosen) == len(set(chosen)) == 40 and chosen == sorted(chosen)
+    assert {495, 496, 497, 498, 499} <= set(chosen)
+    assert some_images({"rare": rare}, 500, 500, 0) == list(range(500))
 
 
 def test_ranking_and_its_parts() -> None:
