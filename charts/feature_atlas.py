@@ -15,8 +15,8 @@ from .style import FAINT, INK, PALETTE, Image, add_axes, new_figure, pixels, poi
 WIDTH, MARGIN, TITLE, HEAD, FOOT, PAD = 960, 24, 60, 26, 34, 14
 TILE, TILE_GAP, TEXT = 92, 5, 112
 NOISE_WIDTH, SCORE_WIDTH = 128, 150
-HOT = np.array([213, 94, 0], dtype=np.float32)
-"""Where a feature is active: the palette's red."""
+HOT = np.array([214, 0, 110], dtype=np.float32)
+"""Where a feature is active: a colour that few pictures have."""
 
 
 @dataclass(frozen=True)
@@ -82,7 +82,7 @@ def feature_atlas(rows: Sequence[AtlasRow], title: str = "feature atlas", overla
 
 
 def heat_over(image: NDArray[np.float32], heat: NDArray[np.float32], most: float) -> NDArray[np.float32]:
-    """Heat [h, w] laid over an image float32 [H, W, 3] in 0..255: what is cold is paler, what is hot turns red."""
+    """Heat [h, w] laid over an image float32 [H, W, 3] in 0..255: what is cold is paler, what is hot turns crimson."""
     size = (image.shape[1], image.shape[0])
     share = np.asarray(Picture.fromarray((heat / most).clip(0, 1).astype(np.float32)).resize(size, Picture.Resampling.BICUBIC))
     share = share.clip(0, 1)[..., None]
