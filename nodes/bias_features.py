@@ -9,11 +9,13 @@ from ..models.bias_features import load_bias_features
 from .sockets import LOADERS, BiasFeatures, schema
 
 FOLDER = "equipoise_bias_features"
+DEFAULT_FILE = "portraits.safetensors"
 
 
 class LoadBiasFeatures(io.ComfyNode):
     @classmethod
     def define_schema(cls) -> io.Schema:
+        files = folders.choices(FOLDER)
         return schema(
             node_id="EquipoiseLoadBiasFeatures",
             display_name="Load Bias Features",
@@ -26,7 +28,8 @@ class LoadBiasFeatures(io.ComfyNode):
             inputs=[
                 io.Combo.Input(
                     "bias_features_name",
-                    options=folders.choices(FOLDER),
+                    options=files,
+                    default=DEFAULT_FILE if DEFAULT_FILE in files else None,
                     tooltip=f"A safetensors file from {folders.folder_hint(FOLDER)}, or one that ships with the pack. It belongs to one "
                     "autoencoder.",
                 )

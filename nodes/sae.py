@@ -9,11 +9,13 @@ from ..models.sae import load_sae
 from .sockets import LOADERS, Sae, schema
 
 FOLDER = "equipoise_sae"
+DEFAULT_FILE = "portraits.safetensors"
 
 
 class LoadSAE(io.ComfyNode):
     @classmethod
     def define_schema(cls) -> io.Schema:
+        files = folders.choices(FOLDER)
         return schema(
             node_id="EquipoiseLoadSAE",
             display_name="Load SAE",
@@ -26,7 +28,8 @@ class LoadSAE(io.ComfyNode):
             inputs=[
                 io.Combo.Input(
                     "sae_name",
-                    options=folders.choices(FOLDER),
+                    options=files,
+                    default=DEFAULT_FILE if DEFAULT_FILE in files else None,
                     tooltip=f"A safetensors file from {folders.folder_hint(FOLDER)}, or one that ships with the pack.",
                 )
             ],
