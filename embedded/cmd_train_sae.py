@@ -28,7 +28,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--activation", choices=ACTIVATIONS, default=DEFAULT.activation, help="batch-topk: k on average over a batch")
     parser.add_argument("--steps", type=int, default=DEFAULT.steps, help=f"default {DEFAULT.steps}")
     parser.add_argument("--batch", type=int, default=DEFAULT.batch, help=f"tokens per step, over all processes (default {DEFAULT.batch})")
-    parser.add_argument("--lr", type=float, default=DEFAULT.lr, help=f"learning rate of Adam (default {DEFAULT.lr:g})")
+    parser.add_argument("--lr", type=float, default=DEFAULT.lr, help="learning rate of Adam; 0 (default): by the width of the features")
     parser.add_argument("--seed", type=int, default=DEFAULT.seed, help="which images are held out, and the order of the tokens")
     parser.add_argument("--base-model", default="", help="name of the diffusion model, where the feature set has none")
     parser.add_argument("--licence", default="", help="licence of the file, kept in it")

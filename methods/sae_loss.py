@@ -30,7 +30,7 @@ class Active:
 @dataclass(frozen=True)
 class Step:
     """``loss``: mean squared error per channel, which is the unexplained share of the variance, as tokens are normalised; ``auxiliary``:
-    share of the error that dead latents leave unexplained, None without them; ``fired`` bool [m]; ``least``: smallest activation that was
+    mean square of what dead latents leave of that error, None without them; ``fired`` bool [m]; ``least``: smallest activation that was
     kept above 0; ``kept``: how many those are per token."""
 
     loss: Tensor
@@ -58,7 +58,8 @@ def add_gradients(sae: SparseAutoencoder, x: Tensor, dead: Tensor | None = None,
     """Set the gradients of the loss on tokens x [N, C] (normalised).
 
     dead: int64 [D], latents that have not fired for long. They are asked for the error that the others leave (AuxK, Gao et al. 2024, A.2):
-    the ``k_aux`` largest of them per token, with this weight in the loss; the pre-bias is not moved by that part.
+    the ``k_aux`` largest of them per token, with this weight in the loss, in the same units as the error itself; the pre-bias is not moved
+    by that part.
     """
     n, channels = x.shape
     encoder, decoder = sae.encoder, sae.decoder
@@ -110,10 +111,10 @@ def _add_auxiliary(
         z = z * (z >= least)
     atoms = sae.decoder[dead]
     left = z @ atoms - error
-    variance = error.pow(2).sum().clamp(min=1e-12)
-    upstream = left * (2 * weight / variance)
+    weight *= min(1.0, len(dead) / k_aux)  # a few dead latents cannot explain much, and are not pushed to
+    upstream = left * (2 * weight / left.numel())
     slope = (upstream @ atoms.T) * (z > 0)
     sae.decoder.grad.index_add_(0, dead, z.T @ upstream)
     sae.encoder.grad.index_add_(0, dead, slope.T @ centred)
     sae.encoder_bias.grad.index_add_(0, dead, slope.sum(0))
-    return left.pow(2).sum() / variance
+    return left.pow(2).mean()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator
 from dataclasses import asdict, replace
 from itertools import islice
@@ -18,7 +19,7 @@ from .feature_set import Entry, FeatureSet
 from .sae_report import evaluate
 from .sae_statistics import fit_normalisation, geometric_median
 from .sae_tokens import TokenSource, TokenStream, divided, token_source
-from .sae_training import SaeSettings, SaeTraining, total, world
+from .sae_training import RATE, SaeSettings, SaeTraining, total, world
 from .train_adp import default_knots
 from .training import Progress
 
@@ -50,7 +51,7 @@ def train_sae(
     """
     settings = _checked(settings or SaeSettings())
     source = token_source(features)
-    settings = replace(settings, latents=settings.latents or PER_CHANNEL * source.channels)
+    settings = settled(settings, source.channels)
     train, held = sides(source, settings.seed)
     with torch.inference_mode(False):
         sae = SparseAutoencoder(source.channels, settings.latents, settings.k, default_knots(), settings.activation)
@@ -62,6 +63,11 @@ def train_sae(
             training.resume(checkpoint)
         training.run(stream, progress, checkpoint)
         return finished(training, source, held, base_model)
+
+
+def settled(settings: SaeSettings, channels: int) -> SaeSettings:
+    """The same with what depends on the width filled in."""
+    return replace(settings, latents=settings.latents or PER_CHANNEL * channels, lr=settings.lr or RATE / math.sqrt(channels))
 
 
 def sides(source: TokenSource, seed: int) -> tuple[list[Entry], list[Entry]]:
@@ -129,10 +135,14 @@ def _checked(settings: SaeSettings) -> SaeSettings:
 
 @torch.no_grad()
 def start_centre(sae: SparseAutoencoder, stream: TokenStream) -> None:
-    """Start the pre-bias at the geometric median of the first tokens, over all processes."""
+    """Start the pre-bias at the geometric median of the first tokens, and the encoder at the length with which it reconstructs them best
+    (as the decoder's transpose of norm 1 it overshoots, its atoms not being orthogonal); over all processes."""
     tokens, level = _first(stream.batches(), CENTRE_TOKENS // world()[1])
     x = (tokens.float() - at_level(sae.mean, sae.knots, level)) / at_level(sae.scale, sae.knots, level)[:, None]
     sae.bias.copy_(total(geometric_median(x)) / world()[1])
+    made, wanted = sae.reconstruct_tokens(x) - sae.bias, x - sae.bias
+    products = total(torch.stack([(made * wanted).sum(), made.pow(2).sum()]))
+    sae.encoder *= (products[0] / products[1].clamp(min=1e-12)).clamp(0.05, 1.0)
 
 
 def _first(batches: Iterator[tuple[Tensor, Tensor]], tokens: int) -> tuple[Tensor, Tensor]:
