@@ -6,8 +6,9 @@ import math
 
 from ..models.adp import AdpFile
 from ..models.bias_features import AttributeFeatures, BiasFeatures
-from .batch_run import SEEDED
-from .steering import PROFILE, SteerSettings, SteerWay, steer_way
+from .batch_run import READING, SEEDED
+from .steering import PROFILE, SUPPRESS, SteerSettings, SteerWay, steer_way
+from .targets import TargetDistribution
 
 NAMED = 6
 """Latents that are named, per attribute."""
@@ -23,12 +24,14 @@ def steering_report(bias: BiasFeatures, settings: SteerSettings, adp: AdpFile | 
     if settings.strength == 0 or settings.sigma_start < settings.sigma_end:
         why = "strength 0" if settings.strength == 0 else "an empty window (start_percent is not below end_percent)"
         return f"off: {why}; sampling is as without this node, bit for bit"
-    lines = [f"target {target}, strength {settings.strength:g}{_opposite(settings, known)}"]
+    wished = [cell for cell, share in zip(target.names, target.shares, strict=True) if share > 0]
+    goal = f"all images to {' x '.join(target.attributes)}: {wished[0]}" if len(wished) == 1 else f"target {target}"
+    lines = [f"{goal}, strength {settings.strength:g}{_opposite(settings, known)}"]
     ways = {a: steer_way(bias.site, bias.attribute(a), settings) for a in target.attributes}
-    lines += [_turned(a, bias.attribute(a), way, settings) for a, way in ways.items()]
+    lines += [_turned(a, bias.attribute(a), way, settings, _classes_used(settings, target, a)) for a, way in ways.items()]
     readable = () if adp is None or adp.predictor is None else adp.predictor.attributes
     unread = [a for a in target.attributes if a not in readable]
-    lines += _assignment(settings, ways, unread, sum(share > 0 for share in target.shares))
+    lines += _assignment(settings, ways, unread, len(wished))
     lines += [
         f"the profile of '{a}' depends on what an image is read as now, and nothing reads it: it is averaged over the classes; connect an "
         "ADP that reads this attribute"
@@ -49,11 +52,17 @@ def _opposite(settings: SteerSettings, known: dict[str, tuple[str, ...]]) -> str
     return f" ({' and '.join(parts)})"
 
 
-def _turned(attribute: str, found: AttributeFeatures, way: SteerWay, settings: SteerSettings) -> str:
-    used = way.turned.any(0).nonzero().flatten().tolist()
+def _classes_used(settings: SteerSettings, target: TargetDistribution, attribute: str) -> list[int]:
+    """Classes whose features are turned."""
+    used = [k for k, share in enumerate(target.marginal(attribute).values()) if share > 0]
+    return [1 - k for k in used] if settings.strength < 0 and len(target.marginal(attribute)) == 2 else used
+
+
+def _turned(attribute: str, found: AttributeFeatures, way: SteerWay, settings: SteerSettings, classes: list[int]) -> str:
+    used = way.turned[classes].any(0).nonzero().flatten().tolist()
     latents = ", ".join(f"#{int(found.features[i])}" for i in used[:NAMED]) + (", ..." if len(used) > NAMED else "")
     if way.profile is None:
-        amount = "" if settings.mode == "suppress" else f" by {settings.amount:g}"
+        amount = "" if settings.mode == SUPPRESS else f" by {settings.amount:g}"
         how = f"{settings.mode}{amount} at all positions"
     else:
         low, high = way.window
@@ -68,5 +77,5 @@ def _assignment(settings: SteerSettings, ways: dict[str, SteerWay], unread: list
         return []
     if unread:
         return [f"images get their classes at random from the seed: nothing reads {', '.join(unread)} (an ADP would)"]
-    seeded = settings.assign == SEEDED or (settings.assign != "reading" and any(w.assign == SEEDED for w in ways.values()))
+    seeded = settings.assign == SEEDED or (settings.assign != READING and any(w.assign == SEEDED for w in ways.values()))
     return ["images get their classes " + ("at random from the seed" if seeded else "by least change from the ADP's reading")]

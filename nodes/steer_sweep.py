@@ -15,7 +15,7 @@ from ..methods.steer_report import steering_report
 from ..methods.steering import SteerSettings
 from .sampler_inputs import denoise_input, sampler_inputs
 from .sockets import STEERING, Adp, Classifier, schema
-from .steering import ASYRP, all_to, edit_inputs, files_inputs
+from .steering import ASYRP, all_to, as_masks, edit_inputs, files_inputs
 
 
 class SteerSweep(io.ComfyNode):
@@ -119,7 +119,7 @@ class SteerSweep(io.ComfyNode):
             source=profile,
             features=features,
             amount=amount,
-            mask=mask,
+            mask=as_masks(mask),
         )
         sampler = SamplerSettings(seed, steps, cfg, sampler_name, scheduler, denoise)
         swept = steer_sweep(

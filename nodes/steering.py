@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+import torch
 from comfy_api.latest import io, ui
 
 from ..host.batch_patch import window_sigmas
@@ -100,6 +101,11 @@ def all_to(bias_features: Any, attribute: str, class_name: str) -> Any:
     found = bias_features.attribute(attribute)
     found.class_index(class_name)
     return everyone({attribute: found.classes}, attribute, class_name)
+
+
+def as_masks(mask: torch.Tensor | None) -> torch.Tensor | None:
+    """MASK as [N, H, W]; some nodes give [H, W] or [N, 1, H, W]."""
+    return None if mask is None else mask.reshape(-1, *mask.shape[-2:])
 
 
 class BiasFeatureSteer(io.ComfyNode):
@@ -200,7 +206,7 @@ class BiasFeatureSteer(io.ComfyNode):
             source=profile,
             features=features,
             amount=amount,
-            mask=mask,
+            mask=as_masks(mask),
         )
         steered = apply_steering(model, sae, bias_features, settings, adp, rule == ASYRP)
         report = steering_report(bias_features, settings, adp, rule == ASYRP)

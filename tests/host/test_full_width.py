@@ -80,6 +80,11 @@ def adps(load_module: Callable[[Path, str], Any], repository: Path) -> Any:
     return load_module(repository / "tests" / "equipoise_random_adp.py", "equipoise_random_adp")
 
 
+@pytest.fixture(scope="module")
+def saes(load_module: Callable[[Path, str], Any], repository: Path) -> Any:
+    return load_module(repository / "tests" / "equipoise_random_sae.py", "equipoise_random_sae")
+
+
 @pytest.fixture
 def adp(adps: Any, checkpoint: Checkpoint) -> Any:
     site, width = SITE[checkpoint.name]
@@ -212,6 +217,32 @@ def test_a_positive_with_an_area(checkpoint: Checkpoint, adp: Any, spy: Spy) -> 
     small = {"sd15": (1, 1), "sdxl": (2, 2)}[checkpoint.name]
     assert {call.shape[2:] for call in spy.at(MIDDLE)} == {SMALLEST[checkpoint.name], small}
     assert spy.chunks(MIDDLE) == {(0, True), (1, False)}
+
+
+def test_a_random_autoencoder_steers(checkpoint: Checkpoint, saes: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    """At the middle block of SD 1.5, and at an up block of SDXL."""
+    from equipoise.nodes.steering import BiasFeatureSteer
+
+    spy = Spy(monkeypatch, "steering")
+    site, width = SITE[checkpoint.name] if checkpoint.name == "sdxl" else (MIDDLE, 1280)
+    sae = saes.random_sae(width, site, checkpoint.name, latents=2 * width, k=32)
+    bias = saes.random_bias(sae, ATTRIBUTES, size=8.0)
+
+    def steer(strength: float, rows: str = "cond") -> Any:
+        given = ("eyeglasses", "yes", strength, "profile", "calibrated", 0, 3.0, rows, 0.0, 1.0, "one pass", "auto", 0)
+        return BiasFeatureSteer.execute(checkpoint.model, sae, bias, *given).result[0]
+
+    once = {"n": 1, "steps": 1}
+    plain, steered = checkpoint.sample(**once), checkpoint.sample(steer(1.0), **once)
+    assert steered.isfinite().all() and far(steered, plain)
+    assert spy.chunks(site) == {(1, False), (0, True)} and {call.shape[1] for call in spy.at(site)} == {width}
+    assert torch.equal(checkpoint.sample(steer(0.0), **once), plain)
+    other = saes.random_sae(512, site, checkpoint.name)
+    with pytest.raises(ValueError, match=f"expects 512 channels at '{site}'.*has {width}"):
+        BiasFeatureSteer.execute(
+            checkpoint.model, other, saes.random_bias(other, ATTRIBUTES), "eyeglasses", "yes", 1.0, "profile", "calibrated", 0, 3.0, "cond",
+            0.0, 1.0, "one pass", "auto", 0,
+        )  # fmt: skip
 
 
 def test_two_images_are_recorded_in_the_room_that_was_promised(checkpoint: Checkpoint) -> None:

@@ -225,6 +225,7 @@ def test_the_papers_forms_act(world: World, sae: Any, bias: Any, spy: Spy, mode:
     model, report = node(world.model, sae, bias, mode=mode, amount=8.0)
     world.sample(model)
     assert any(any(call.changed) for call in spy.at(UP)) and f", {mode}" in report
+    assert report.startswith("all images to eyeglasses: yes, strength 1\neyeglasses at output.1: 6 features (#")
 
 
 def seen_at_up(model: Any, kept: list[Tensor]) -> Any:
@@ -249,6 +250,11 @@ def test_a_mask_says_where(world: World, sae: Any, bias: Any) -> None:
     half = plain[0].shape[-1] // 2
     assert torch.equal(masked[0][..., half:], plain[0][..., half:]) and far(masked[0][..., :half], plain[0][..., :half])
     assert far(whole[0][..., half:], plain[0][..., half:])
+    flat: list[Tensor] = []
+    world.sample(seen_at_up(steer(world.model, sae, bias, mask=mask[0]), flat), steps=1, cfg=1.0)
+    assert torch.equal(flat[0], masked[0])
+    with pytest.raises(ValueError, match="the mask has 3 images and the batch more"):
+        world.sample(steer(world.model, sae, bias, mask=mask.expand(3, -1, -1)))
 
 
 # -- several edits -------------------------------------------------------------------------------------------------------------------
