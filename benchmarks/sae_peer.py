@@ -30,7 +30,7 @@ from ..methods.sae_statistics import fit_normalisation
 from ..methods.sae_tokens import TokenStream, token_source
 from ..methods.sae_training import SaeSettings, SaeTraining
 from ..methods.train_adp import default_knots
-from ..methods.train_sae import settled, sides, start_centre
+from ..methods.train_sae import sides, start_centre
 from ..models.adp import at_level
 from ..models.sae import TOPK, SaeFile, SparseAutoencoder, save_sae
 
@@ -77,7 +77,7 @@ def compare(folder: Path, features: FeatureSet, settings: SaeSettings) -> dict[s
     if settings.activation != TOPK:
         raise ValueError("the libraries are compared with TopK per position: choose the activation 'topk'.")
     source = token_source(features)
-    settings = settled(settings, source.channels)
+    settings = settings.settled(source.channels)
     train, held = sides(source, settings.seed)
     blank = SparseAutoencoder(source.channels, settings.latents, settings.k, default_knots())
     with torch.no_grad():

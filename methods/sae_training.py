@@ -6,8 +6,9 @@ In a torch.distributed process group every process takes a part of the images an
 from __future__ import annotations
 
 import json
+import math
 import time
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -23,9 +24,14 @@ from .sae_loss import add_gradients
 from .sae_tokens import TokenStream
 from .training import Progress
 
+PER_CHANNEL = 8
+"""Latents per channel where none are asked for (the expansion that DiffLens uses)."""
 RATE = 0.04
 """Learning rate relative to the size of an atom's entries, 1 / sqrt(channels). On the test bed, 1,500 steps: 0.06 and 0.1 explain a little
 more, and leave 8% and more of the latents dead."""
+PATIENCE = 500
+"""A latent is dead where it has not fired for so many times the tokens in which a latent fires once on average. On the test bed (1,536
+latents, k = 24, 1,500 steps) 500 left 1.4% of the latents dead and 1,600 7.4%, at the same error."""
 EVERY = 10
 """Steps between two reports."""
 THRESHOLD_RATE = 0.02
@@ -38,8 +44,8 @@ class SaeSettings:
 
     ``latents``: 0 for eight times as many as there are channels. ``batch``: tokens per step, over all processes. ``lr``: of Adam, after
     ``warmup`` steps and falling to zero over the last share ``decay`` of them; 0 for ``RATE`` / sqrt(channels). ``aux``: weight of the loss
-    that revives dead latents, those that have not fired for ``dead_after`` tokens; ``k_aux``: how many of them take part per token, at most
-    (0: half as many as there are channels).
+    that revives dead latents, those that have not fired for ``dead_after`` tokens (0: ``PATIENCE`` * latents / k); ``k_aux``: how many of
+    them take part per token, at most (0: half as many as there are channels).
     """
 
     latents: int = 0
@@ -50,8 +56,8 @@ class SaeSettings:
     lr: float = 0.0
     warmup: int = 100
     decay: float = 0.5
-    aux: float = 1 / 32
-    dead_after: int = 100_000
+    aux: float = 1.0
+    dead_after: int = 0
     k_aux: int = 0
     seed: int = 0
 
@@ -60,6 +66,14 @@ class SaeSettings:
         start = self.steps * (1 - self.decay)
         fall = 1.0 if step < start else (self.steps - step) / (self.steps - start)
         return self.lr * min(1.0, (step + 1) / max(1, self.warmup)) * fall
+
+
+    def settled(self, channels: int) -> SaeSettings:
+        """The same with what depends on the width filled in."""
+        latents = self.latents or PER_CHANNEL * channels
+        patience = self.dead_after or PATIENCE * latents // max(1, self.k)
+        k_aux = self.k_aux or max(1, channels // 2)
+        return replace(self, latents=latents, lr=self.lr or RATE / math.sqrt(channels), dead_after=patience, k_aux=k_aux)
 
 
 def world() -> tuple[int, int]:
@@ -80,7 +94,7 @@ class SaeTraining:
     since each latent fired."""
 
     def __init__(self, sae: SparseAutoencoder, settings: SaeSettings) -> None:
-        self.sae, self.settings = sae.requires_grad_(True), settings
+        self.sae, self.settings = sae.requires_grad_(True), settings.settled(sae.channels)
         self.parameters = [sae.encoder, sae.encoder_bias, sae.decoder, sae.bias]
         fused = sae.encoder.device.type in ("cpu", "cuda")
         self.optimizer = torch.optim.Adam(self.parameters, lr=settings.lr, betas=(0.9, 0.999), fused=fused)
@@ -98,7 +112,7 @@ class SaeTraining:
         scale = at_level(sae.scale, sae.knots, level)
         x = (tokens.to(device).float() - at_level(sae.mean, sae.knots, level)) / scale[:, None]
         dead = (self.since > s.dead_after).nonzero().flatten() if s.aux else None
-        step = add_gradients(sae, x, dead, s.aux, s.k_aux or max(1, sae.channels // 2))
+        step = add_gradients(sae, x, dead, s.aux, s.k_aux)
         loss, fired, seen, least = self._shared(step.loss, step.fired, len(x), step.least)
         # The part along an atom would only change its length, which is 1.
         atoms = sae.decoder

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Iterator
 from dataclasses import asdict, replace
 from itertools import islice
@@ -19,15 +18,13 @@ from .feature_set import Entry, FeatureSet
 from .sae_report import evaluate
 from .sae_statistics import fit_normalisation, geometric_median
 from .sae_tokens import TokenSource, TokenStream, divided, token_source
-from .sae_training import RATE, SaeSettings, SaeTraining, total, world
+from .sae_training import SaeSettings, SaeTraining, total, world
 from .train_adp import default_knots
 from .training import Progress
 
 __all__ = ["SaeSettings", "train_sae"]
 
 FOLDER = "training"
-PER_CHANNEL = 8
-"""Latents per channel where none are asked for (the expansion that DiffLens uses)."""
 CENTRE_TOKENS = 16_384
 """Tokens whose geometric median the pre-bias starts from."""
 
@@ -51,7 +48,7 @@ def train_sae(
     """
     settings = _checked(settings or SaeSettings())
     source = token_source(features)
-    settings = settled(settings, source.channels)
+    settings = settings.settled(source.channels)
     train, held = sides(source, settings.seed)
     with torch.inference_mode(False):
         sae = SparseAutoencoder(source.channels, settings.latents, settings.k, default_knots(), settings.activation)
@@ -63,11 +60,6 @@ def train_sae(
             training.resume(checkpoint)
         training.run(stream, progress, checkpoint)
         return finished(training, source, held, base_model)
-
-
-def settled(settings: SaeSettings, channels: int) -> SaeSettings:
-    """The same with what depends on the width filled in."""
-    return replace(settings, latents=settings.latents or PER_CHANNEL * channels, lr=settings.lr or RATE / math.sqrt(channels))
 
 
 def sides(source: TokenSource, seed: int) -> tuple[list[Entry], list[Entry]]:
