@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import torch
@@ -34,11 +34,13 @@ Sample = Callable[[BiasFeatures | None, SteerSettings | None], Seen]
 
 @dataclass(frozen=True)
 class CalibratedProfiles:
-    """``file``: with calibrated profiles and the best as default; ``lines``: the report; ``record``: what is kept in the file's info."""
+    """``file``: with calibrated profiles and the best as default; ``lines``: the report; ``record``: what is kept in the file's info;
+    ``trials``: those of the best profile with all images sent to one class: its ``class``, the largest ``size`` of the edit, ``share``."""
 
     file: BiasFeatures
     lines: list[str]
     record: dict[str, Any]
+    trials: list[dict[str, Any]] = field(default_factory=list)
 
 
 class ProfileBench:
@@ -58,12 +60,14 @@ class ProfileBench:
         self.classes = file.attribute(attribute).classes
         self.known = {a: f.classes for a, f in file.attributes.items()}
         self._say = say or (lambda text: None)
+        self._tried: dict[str, dict[str, Any]] = {}
 
     # -- trials ----------------------------------------------------------------------------------------------------------------------
 
     def plain(self) -> dict[str, Any]:
         """Plain images: unsure share, shares of the classes, and what goes along with each."""
-        if "plain" not in self.log.trials:
+        # The log may be of a calibration of other attributes, whose plain images were not judged for this one.
+        if self.attribute not in self.log.trials.get("plain", {}).get("read", {}):
             read = self._sample(None, None).read
             self.log.keep("plain", {"read": {a: p.argmax(-1).tolist() for a, p in read.items()}, "unsure": _unsure(read)})
         return self.log.trials["plain"]
@@ -78,8 +82,10 @@ class ProfileBench:
             hard = {a: p.argmax(-1) for a, p in seen.read.items()}
             share = float((hard[self.attribute] == k).float().mean())
             figures = {"share": round(share, 4), "unsure": _unsure(seen.read)[self.attribute], "drift": self._drift(hard, plain, k)}
-            self.log.keep(key, {"source": profile.source, "class": self.classes[k], "strength": strength, **figures})
+            size = round(float(profile.sizes[:, k].abs().max()) * strength, 4)
+            self.log.keep(key, {"source": profile.source, "class": self.classes[k], "strength": strength, "size": size, **figures})
             self._say(f"{profile.source}, all to '{self.classes[k]}' at {strength:g}: {share:.1%}")
+        self._tried[key] = self.log.trials[key]
         return self.log.trials[key]
 
     def quotas(self, profile: Profile) -> TrialResult:
@@ -103,7 +109,7 @@ class ProfileBench:
 
     def _drift(self, hard: dict[str, Tensor], plain: dict[str, Any], k: int) -> float:
         """Of class k's images among these, mean total variation distance of the other attributes' shares from those of plain images."""
-        sizes = {a: len(self.known[a]) for a in hard if a in self.known}
+        sizes = {a: len(self.known[a]) for a in hard if a in self.known and a in plain["read"]}
         now = composition({a: hard[a] for a in sizes}, self.attribute, sizes)
         before = composition({a: torch.tensor(plain["read"][a]) for a in sizes}, self.attribute, sizes)
         return round(composition_drift({a: t[k : k + 1] for a, t in now.items()}, {a: t[k : k + 1] for a, t in before.items()}), 4)
@@ -168,7 +174,8 @@ class ProfileBench:
         for source, p in made.items():
             file = with_profile(file, self.attribute, p, default=source == best)
         info = {**file.info, "calibration": {**file.info.get("calibration", {}), self.attribute: record}}
-        return CalibratedProfiles(replace(file, info=info), self._lines(record, best), record)
+        tried = [t for t in self._tried.values() if t["source"] == best and "size" in t]
+        return CalibratedProfiles(replace(file, info=info), self._lines(record, best), record, tried)
 
     def _quality(self, profile: Profile, at_one: list[dict[str, float]]) -> dict[str, Any]:
         plain = self.plain()["unsure"][self.attribute]
