@@ -16,7 +16,7 @@ import torch
 from torch import Tensor
 
 from ..methods.recording import Recording, RecordingSettings
-from ..models.adp import log_snr
+from ..models.adp import MIDDLE, log_snr
 from .feature_sets import picture_files, read_picture, write_picture
 from .recorder import Outcome, Recorder, Watcher
 from .recording import apply_recording, caption, conditioning_facts
@@ -117,14 +117,15 @@ def record_images(
     seed: int,
     batch_size: int,
     spatial_levels: tuple[float, ...] = (),
+    site: str = MIDDLE,
 ) -> Outcome:
     """Record every picture that the set ``name`` does not hold yet, at every log-SNR of ``levels``, with fresh noise for each.
 
-    Image i has seed ``seed`` + i. Raises ValueError where the set was recorded otherwise, a level is none of the model's, or the disk is
-    too small; the host's exception where the user interrupts. What is recorded by then stays.
+    Image i has seed ``seed`` + i. Raises ValueError where the set was recorded otherwise, a level or the site is none of the model's,
+    or the disk is too small; the host's exception where the user interrupts. What is recorded by then stays.
     """
     sigmas = level_sigmas(model, levels)
-    recording = RecordingSettings(spatial_levels=spatial_levels)
+    recording = RecordingSettings(spatial_levels=spatial_levels, site=site)
     meta = {"source": "images", **pictures.facts, "seed": seed, "levels": sorted(levels), "conditioning": conditioning_facts(positive)}
     recorder = Recorder(model, name, recording, meta)
     done = {e.file for e in recorder.writer.entries}

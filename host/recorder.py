@@ -17,7 +17,7 @@ from ..methods.feature_set import IMAGES, POOLED, SPATIAL, FeatureSet, FeatureSe
 from ..methods.recording import Recording, RecordingSettings
 from ..models.adp import MIDDLE
 from .feature_sets import PLACE, check_disk, set_folder, size, stack_pictures
-from .recording import map_size, model_facts
+from .recording import check_site, map_size, model_facts
 from .sites import site_channels
 
 log = logging.getLogger("equipoise")
@@ -33,10 +33,11 @@ class Outcome:
 
 
 class Recorder:
-    """Writes one set. Raises ValueError where ``name`` is none, or the set was recorded with other settings (``meta``)."""
+    """Writes one set. Raises ValueError where ``name`` is none, the model lacks the site, or the set has other settings (``meta``)."""
 
     def __init__(self, model: Any, name: str, recording: RecordingSettings, meta: Mapping[str, Any]) -> None:
         self._recording = recording
+        check_site(model, recording.site)
         self._channels = site_channels(model)[recording.site]
         kind = SPATIAL if recording.spatial_levels else POOLED
         facts = {"kind": kind, **model_facts(model, recording.site), "spatial_levels": list(recording.spatial_levels), **meta}

@@ -36,8 +36,7 @@ class _Handle:
 def apply_recording(model: Any, settings: RecordingSettings, on_finish: Callable[[Recording], None]) -> Any:
     """A clone of MODEL whose sampling runs are recorded; the original is left as it was. ``on_finish`` gets what a run that ended well
     has recorded. Raises ValueError where the model has no such site."""
-    if settings.site not in site_channels(model):
-        raise ValueError(f"this MODEL has no site '{settings.site}', only {', '.join(site_channels(model))}.")
+    check_site(model, settings.site)
     handle = _Handle()
     clone = model.clone()
 
@@ -81,6 +80,12 @@ def apply_recording(model: Any, settings: RecordingSettings, on_finish: Callable
     clone.add_wrapper_with_key(WrappersMP.OUTER_SAMPLE, KEY, outer_sample)
     clone.add_wrapper_with_key(WrappersMP.PREDICT_NOISE, KEY, predict_noise)
     return clone
+
+
+def check_site(model: Any, site: str) -> None:
+    """Raise ValueError where a MODEL has no such site."""
+    if site not in site_channels(model):
+        raise ValueError(f"this MODEL has no site '{site}', only {', '.join(site_channels(model))}.")
 
 
 def model_facts(model: Any, site: str) -> dict[str, Any]:

@@ -9,9 +9,11 @@ from comfy_api.latest import io, ui
 from ..host.feature_sets import PLACE, set_fingerprint, set_folder, set_names
 from ..host.record_images import Pictures, record_images
 from ..host.record_samples import GivenConditions, PromptConditions, record_samples
+from ..host.recording import check_site
 from ..host.sampling import SamplerSettings
 from ..methods.feature_set import open_feature_set
 from ..methods.recording import RecordingSettings, parse_levels
+from ..models.adp import MIDDLE
 from .sampler_inputs import denoise_input, sampler_inputs
 from .sockets import TRAINING, Features, schema
 
@@ -33,6 +35,19 @@ def _spatial_input() -> Any:
         tooltip="Noise levels near which features are kept unpooled too, for an autoencoder: log-SNR values such as -2, 0, 2, or sigmas as "
         "sigma=2.5. Empty = none. An SDXL image at 1024 takes 2.6 MB per level.",
     )
+
+
+def _site_input() -> Any:
+    made = io.String.Input(
+        "site",
+        default=MIDDLE,
+        optional=True,
+        tooltip="Where the U-Net is listened to: 'middle', which an ADP reads, or behind an up block, 'output.N', for an autoencoder "
+        "there (its maps are larger: give spatial_levels too).",
+    )
+    if hasattr(made, "advanced"):  # which the oldest host does not know
+        made.advanced = True
+    return made
 
 
 def _outputs() -> list[Any]:
@@ -118,6 +133,7 @@ class RecordFeatures(io.ComfyNode):
                     tooltip="Instead of prompts: a CONDITIONING for every image, from Load Unconditional Diffusion or Class Label.",
                 ),
                 io.Conditioning.Input("negative", optional=True, tooltip="The negative that goes with positive (default: positive)."),
+                _site_input(),
             ],
             outputs=_outputs(),
         )
@@ -144,9 +160,11 @@ class RecordFeatures(io.ComfyNode):
         clip: Any = None,
         positive: Any = None,
         negative: Any = None,
+        site: str = MIDDLE,
     ) -> io.NodeOutput:
-        set_folder(set_name)  # a bad name is told before a text encoder is loaded
-        recording = RecordingSettings(every, unconditional_rows, parse_levels(spatial_levels))
+        set_folder(set_name)  # a bad name or site is told before a text encoder is loaded
+        recording = RecordingSettings(every, unconditional_rows, parse_levels(spatial_levels), site.strip() or MIDDLE)
+        check_site(model, recording.site)
         conditions = conditions_from(model, clip, prompts, negative_prompt, positive, negative)
         sampler = SamplerSettings(first_seed, steps, cfg, sampler_name, scheduler, denoise)
         return _answer(cls, record_samples(model, vae, conditions, latent_image, set_name, images, sampler, recording))
@@ -218,6 +236,7 @@ class RecordFeaturesFromImages(io.ComfyNode):
                 ),
                 _spatial_input(),
                 io.Image.Input("images", optional=True, tooltip="Instead of a folder: pictures as one batch, named 000000.png and so on."),
+                _site_input(),
             ],
             outputs=_outputs(),
         )
@@ -236,11 +255,11 @@ class RecordFeaturesFromImages(io.ComfyNode):
         first_seed: int,
         spatial_levels: str,
         images: Any = None,
+        site: str = MIDDLE,
     ) -> io.NodeOutput:
         pictures = Pictures.choose(folder, images, size)
-        outcome = record_images(
-            model, vae, positive, pictures, set_name, parse_levels(levels), first_seed, batch_size, parse_levels(spatial_levels)
-        )
+        spatial, site = parse_levels(spatial_levels), site.strip() or MIDDLE
+        outcome = record_images(model, vae, positive, pictures, set_name, parse_levels(levels), first_seed, batch_size, spatial, site)
         return _answer(cls, outcome)
 
 
