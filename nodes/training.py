@@ -9,7 +9,7 @@ import torch
 from comfy_api.latest import io, ui
 
 from ..charts.adp import adp_curves
-from ..host.adp_files import hides_shipped, write_adp
+from ..host import model_files
 from ..host.progress import host_progress, training_device
 from ..methods.adp_figures import describe
 from ..methods.feature_set import FeatureSet
@@ -140,9 +140,8 @@ class SaveADP(io.ComfyNode):
 
     @classmethod
     def execute(cls, adp: AdpFile, name: str, overwrite: bool) -> io.NodeOutput:
-        path = write_adp(adp, name, overwrite)
-        note = "\nIt takes the place of the file of that name that ships with the pack." if hides_shipped(path) else ""
-        return io.NodeOutput(str(path), ui=ui.PreviewText(f"{path}{note}"))
+        path = model_files.ADP.write(adp, name, overwrite)
+        return io.NodeOutput(str(path), ui=ui.PreviewText(model_files.ADP.saved(path)))
 
 
 class ADPInfo(io.ComfyNode):
