@@ -53,6 +53,15 @@ def curves_by_log_snr(
     return _lines(curves, title, "log-SNR   (noise on the left, image on the right)", y_name, chance=chance or {}, from_zero=True)
 
 
+def share_by_size(curves: Mapping[str, Sequence[tuple[float, float]]], title: str, enough: float) -> Image:
+    """Share of images read as a class against the size of the edit, one line per class: uint8 [520, 960, 3]; ``enough``: dotted.
+
+    curves: class -> (size, share in 0..1). Raises ValueError where there is nothing to draw.
+    """
+    chance = dict.fromkeys(list(curves)[:1], enough)
+    return _lines(curves, title, "size of the edit", "share of images", share=True, chance=chance)
+
+
 def _lines(
     curves: Mapping[str, Sequence[tuple[float, float]]],
     title: str,

@@ -9,13 +9,14 @@ from pathlib import Path
 from PIL import Image
 
 from ..charts.bias_features import bias_features_chart
+from ..methods.ablation_report import ablation_lines
 from ..methods.feature_profiles import chart_facts
 from ..methods.feature_set import FeatureSet, open_feature_set
 from ..methods.find_bias_features import BASELINES, AttributionSettings, find_bias_features, reader_of
 from ..methods.labels import LabelSet, read_csv
 from ..methods.train_adp import train_file
 from ..models.adp import AdpFile, load_adp
-from ..models.bias_features import BiasFeatures, save_bias_features
+from ..models.bias_features import save_bias_features
 from ..models.sae import load_sae
 from .console import progress_bar
 
@@ -61,21 +62,6 @@ def run(args: argparse.Namespace) -> int:
         print(f"wrote {chart}")
     print(f"wrote {args.out}")
     return 0
-
-
-def ablation_lines(file: BiasFeatures, attribute: str) -> list[str]:
-    """What taking the features out does to the readout, a line per class."""
-    found = file.info.get("attributes", {}).get(attribute, {}).get("ablation", {})
-    return [
-        f"{attribute} {name}: without its {r['features']} features the probability falls by {_interval(r['top'])}, without random features "
-        f"of equal activation by {_interval(r['random'])} ({r['images']} images)"
-        for name, r in found.items()
-    ]
-
-
-def _interval(values: list[float]) -> str:
-    mean, low, high = values
-    return f"{mean:.3f} ({low:.3f} to {high:.3f})"
 
 
 def _trained(args: argparse.Namespace, features: FeatureSet, labels: LabelSet) -> AdpFile:

@@ -84,6 +84,11 @@ def learn_profiles(
             )
     tables = for_entries(labels, features.entries, wanted)
     for a in wanted:
+        if set(labels.attributes[a]) != set(classes[a]):
+            raise ValueError(
+                f"the bias features know '{a}' as {', '.join(classes[a])} and the labels as {', '.join(labels.attributes[a])}: connect "
+                "the labels that they were found with."
+            )
         tables[a] = tables[a][:, [labels.attributes[a].index(c) for c in classes[a]]]
     if clip is None and positive is None:
         raise ValueError("the model needs a conditioning to denoise under: connect positive, or clip for the prompts of the set.")

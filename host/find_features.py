@@ -1,0 +1,49 @@
+"""Find Bias Features: a search with the host's progress and device, and a reader for it where none is given."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+
+import torch
+
+from ..methods.ablation_report import ablation_lines
+from ..methods.attribution_settings import AttributionSettings
+from ..methods.code_stream import check_set
+from ..methods.feature_set import FeatureSet
+from ..methods.find_bias_features import find_bias_features, reader_of
+from ..methods.labels import LabelSet
+from ..methods.train_adp import train_file
+from ..models.adp import AdpFile
+from ..models.bias_features import BiasFeatures
+from ..models.sae import SaeFile
+from .learn_profiles import plain_sae
+from .learning import plain_predictor
+from .progress import host_progress, training_device
+
+
+def find_features(
+    features: FeatureSet,
+    labels: LabelSet,
+    sae: SaeFile,
+    adp: AdpFile | None,
+    attributes: Sequence[str],
+    settings: AttributionSettings,
+) -> tuple[BiasFeatures, list[str]]:
+    """Bias features of these attributes (none: of all that are labelled), and a report.
+
+    ``adp``: reads at the autoencoder's site; None: a linear reader of all that is labelled is trained on the set first. Raises ValueError,
+    in a sentence, where the parts do not fit each other; the host's exception where the user interrupts.
+    """
+    wanted = list(attributes) or list(labels.attributes)
+    labels.only(wanted)
+    check_set(features, sae)
+    lines = []
+    if adp is None:
+        adp = train_file(features, labels, "linear", seed=settings.seed, progress=host_progress(), device=training_device())
+        lines = [f"a linear reader was trained: {said}" for said in adp.info["verdict"].values()]
+    reader = reader_of(adp, sae)
+    with torch.inference_mode(False):  # gradients may be taken of the reader
+        reader, plain = plain_predictor(reader), replace(sae, sae=plain_sae(sae.sae), stored_digest=sae.digest)
+        found = find_bias_features(features, labels, plain, reader, wanted, settings, host_progress(), training_device())
+    return found, [*found.text().splitlines(), *(line for a in wanted for line in ablation_lines(found, a)), *lines]
