@@ -42,7 +42,7 @@ SITE = "output.1"
 STEERED = ("eyeglasses", "hair", "skin_tone")
 BATCH, TRIAL_IMAGES, ENOUGH = 16, 96, 0.97
 FIRST_SEED, TRIAL_SEED = 53_000_000, 63_000_000
-SAE = SaeSettings(latents=1024, k=16, steps=6000)
+SAE = SaeSettings(latents=1536, k=24)
 
 
 @dataclass(frozen=True)
