@@ -20,24 +20,17 @@ from ..methods.fit_moves import block_site
 from ..methods.recording import Recording, RecordingRun, RecordingSettings
 from ..models.adp import MIDDLE
 from .adm_info import LABEL_KEY
-from .batch_patch import conditioning_roles
+from .batch_patch import Handle, conditioning_roles
 from .sites import base_model, site_channels
 
 KEY = "equipoise_recording"
-
-
-class _Handle:
-    """Names one recording; the host may copy options deeply, and a handle stays itself."""
-
-    def __deepcopy__(self, memo: dict[int, Any]) -> _Handle:
-        return self
 
 
 def apply_recording(model: Any, settings: RecordingSettings, on_finish: Callable[[Recording], None]) -> Any:
     """A clone of MODEL whose sampling runs are recorded; the original is left as it was. ``on_finish`` gets what a run that ended well
     has recorded. Raises ValueError where the model has no such site."""
     check_site(model, settings.site)
-    handle = _Handle()
+    handle = Handle()
     clone = model.clone()
 
     def run_of(options: dict[str, Any]) -> RecordingRun | None:

@@ -10,7 +10,7 @@ from __future__ import annotations
 import copy
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 import torch
 import torch.nn.functional as F
@@ -231,8 +231,3 @@ def resized_mask(mask: Tensor, image: Tensor, size: tuple[int, int]) -> Tensor:
 def everyone(known: Mapping[str, tuple[str, ...]], attribute: str, name: str) -> TargetDistribution:
     """The target that sends every image to one class."""
     return make_target({attribute: {c: float(c == name) for c in known[attribute]}})
-
-
-def with_cells(settings: SteerSettings, cells: tuple[int, ...]) -> SteerSettings:
-    """The settings with the cell of every image fixed beforehand."""
-    return replace(settings, cells=cells)

@@ -10,7 +10,8 @@ from comfy_api.latest import io
 from ..host.batch_patch import window_sigmas
 from ..host.guidance import apply_guidance
 from ..host.sampling import SamplerSettings, guided_ksample
-from ..methods.guidance import DIRECTIONS, MODES, ROW_CHOICES, GuidanceSettings
+from ..methods.guidance import DIRECTIONS, MODES, GuidanceSettings
+from .patch_inputs import rows_input, window_inputs
 from .sampler_inputs import denoise_input, sampler_inputs
 from .sockets import GUIDANCE, Adp, Classifier, Target, schema
 
@@ -36,23 +37,8 @@ def _guidance_inputs() -> list[Any]:
             step=0.01,
             tooltip="Multiplies the calibrated size of the step (in units of the norm of h). 1 = as calibrated, 0 = off, bit-exactly.",
         ),
-        io.Float.Input(
-            "start_percent",
-            default=0.0,
-            min=0.0,
-            max=1.0,
-            step=0.01,
-            tooltip="Share of the sampling at which guidance may start (0 = start).",
-        ),
-        io.Float.Input(
-            "end_percent", default=1.0, min=0.0, max=1.0, step=0.01, tooltip="Share of the sampling at which guidance ends (1 = end)."
-        ),
-        io.Combo.Input(
-            "rows",
-            options=list(ROW_CHOICES),
-            default=ROW_CHOICES[0],
-            tooltip="Under CFG: edit only the rows of the positive prompt ('cond'), or those of the negative too.",
-        ),
+        *window_inputs("guidance"),
+        rows_input(),
         io.Combo.Input(
             "direction",
             options=list(DIRECTIONS),

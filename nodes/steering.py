@@ -9,10 +9,11 @@ from comfy_api.latest import io, ui
 
 from ..host.batch_patch import window_sigmas
 from ..host.steering import apply_steering
-from ..methods.batch_run import ASSIGN, ROW_CHOICES
+from ..methods.batch_run import ASSIGN
 from ..methods.steer_report import steering_report
 from ..methods.steering import CALIBRATED, STEER_MODES, SteerSettings, everyone
 from ..models.bias_features import CLASS_DIFFERENCE, LEARNED
+from .patch_inputs import rows_input, window_inputs
 from .sockets import STEERING, Adp, BiasFeatures, Sae, Target, schema
 
 PROFILES = (CALIBRATED, LEARNED, CLASS_DIFFERENCE)
@@ -68,23 +69,8 @@ def edit_inputs() -> list[Any]:
             step=0.1,
             tooltip="For 'scale' the factor, for 'add' what is added, in the autoencoder's units. The other modes do not use it.",
         ),
-        io.Combo.Input(
-            "rows",
-            options=list(ROW_CHOICES),
-            default=ROW_CHOICES[0],
-            tooltip="Under CFG: edit only the rows of the positive prompt ('cond'), or those of the negative too.",
-        ),
-        io.Float.Input(
-            "start_percent",
-            default=0.0,
-            min=0.0,
-            max=1.0,
-            step=0.01,
-            tooltip="Share of the sampling at which steering may start (0 = start). A profile's own window applies within it.",
-        ),
-        io.Float.Input(
-            "end_percent", default=1.0, min=0.0, max=1.0, step=0.01, tooltip="Share of the sampling at which steering ends (1 = end)."
-        ),
+        rows_input(),
+        *window_inputs("steering", " A profile's own window applies within it."),
         io.Combo.Input(
             "rule",
             options=list(RULES),
