@@ -40,7 +40,7 @@ from .text_model import load_text_model
 SITE = "output.1"
 """Where the learned moves of the shipped ADPs act, too: the middle block carries little of these attributes here."""
 STEERED = ("eyeglasses", "hair", "skin_tone")
-BATCH, TRIAL_IMAGES, ENOUGH = 16, 96, 0.97
+BATCH, TRIAL_IMAGES, ENOUGH, EFFECTIVE = 16, 128, 0.985, 192
 FIRST_SEED, TRIAL_SEED = 53_000_000, 63_000_000
 SAE = SaeSettings(latents=1536, k=24)
 
@@ -127,7 +127,7 @@ class SteeringMaker:
 
     def _learned(self, sae: SaeFile, found: BiasFeatures, features: FeatureSet, labels: LabelSet) -> BiasFeatures:
         b, settings = self.bed, FitSettings(steps=self.steps, batch=32, lr=LR)
-        given: dict[str, Any] = {"adp": self.adp, "clip": b.clip, "positive": None if b.clip else b.positive}
+        given: dict[str, Any] = {"adp": self.adp, "more": EFFECTIVE, "clip": b.clip, "positive": None if b.clip else b.positive}
         learned = learn_profiles(
             b.model, sae, found, features, labels, self.vae, self.labeller, settings, f"{b.name}-profiles", **given
         )

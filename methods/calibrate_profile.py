@@ -21,7 +21,7 @@ from .extend_features import with_profile
 from .labels import UNSURE_BELOW
 from .steering import SteerSettings, everyone
 from .targets import make_target
-from .trials import RISE, STRENGTHS, Seen, TrialLog
+from .trials import RISE, STRENGTHS, Seen, TrialLog, reachable
 
 LOW, HIGH, HALVINGS = 0.25, 4.0, 3
 """Gains between which the strength is sought, and how often the interval is halved (on a logarithmic scale)."""
@@ -56,7 +56,8 @@ class ProfileBench:
         enough: float = 0.97,
         say: Callable[[str], None] | None = None,
     ) -> None:
-        self.file, self.attribute, self._sample, self.images, self.log, self.enough = file, attribute, sample, images, log, enough
+        self.file, self.attribute, self._sample, self.images, self.log = file, attribute, sample, images, log
+        self.enough = reachable(enough, images)
         self.classes = file.attribute(attribute).classes
         self.known = {a: f.classes for a, f in file.attributes.items()}
         self._say = say or (lambda text: None)
