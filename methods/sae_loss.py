@@ -9,8 +9,10 @@ from __future__ import annotations
 import warnings
 from dataclasses import dataclass
 
+import numpy as np
 import torch
 import torch.nn.functional as F
+from scipy.sparse import csr_array
 from torch import Tensor
 
 from ..models.sae import BATCH_TOPK, SparseAutoencoder
@@ -72,21 +74,32 @@ def add_gradients(sae: SparseAutoencoder, x: Tensor, dead: Tensor | None = None,
     upstream = error * (2 / error.numel())
     on = active.values > 0
     slope = _products(upstream, decoder, active) * on
-    order = active.latents.argsort(stable=True)
-    counts = torch.bincount(active.latents, minlength=sae.latents)
-    tokens = torch.repeat_interleave(torch.arange(n, device=x.device), active.offsets.diff())[order]
-    starts = counts.cumsum(0) - counts
+    order, tokens, starts = by_latent(active, sae.latents)
     sae.decoder.grad = F.embedding_bag(tokens, upstream, starts, mode="sum", per_sample_weights=active.values[order])
     sae.encoder.grad = F.embedding_bag(tokens, centred, starts, mode="sum", per_sample_weights=slope[order])
     sae.encoder_bias.grad = torch.zeros_like(sae.encoder_bias).index_add_(0, active.latents, slope)
     sae.bias.grad = upstream.sum(0) - sae.encoder_bias.grad @ encoder
     auxiliary = None
     if dead is not None and len(dead):
-        auxiliary = _add_auxiliary(sae, centred, before[:, dead], -error, dead, weight, k_aux)
-    fired = torch.zeros(sae.latents, dtype=torch.bool, device=x.device)
-    fired[active.latents[on]] = True
-    least = active.values[on].min() if on.any() else active.values.new_zeros(())
-    return Step(loss, auxiliary, fired, least, on.sum() / n)
+        auxiliary = _add_auxiliary(sae, centred, -error, dead, weight, k_aux)
+    fired = torch.zeros_like(sae.encoder_bias).index_add_(0, active.latents, on.float()) > 0
+    least = torch.where(on, active.values, torch.inf).min()
+    return Step(loss, auxiliary, fired, least.where(least.isfinite(), 0.0), on.sum() / n)
+
+
+def by_latent(active: Active, latents: int) -> tuple[Tensor, Tensor, Tensor]:
+    """The same by latent, as int64 on its device: places in ``active`` [M], the tokens that they belong to [M], and where each latent's
+    begin [m]."""
+    n = len(active.offsets) - 1
+    if active.latents.device.type == "cpu":  # a matrix by columns, which is counted instead of sorted
+        places = np.arange(len(active.latents))
+        by_token = csr_array((places, active.latents.numpy(), active.offsets.numpy()), shape=(n, latents))
+        columns = by_token.tocsc()
+        return tuple(torch.from_numpy(a).long() for a in (columns.data, columns.indices, columns.indptr[:-1]))
+    order = active.latents.argsort(stable=True)
+    counts = torch.bincount(active.latents, minlength=latents)
+    tokens = torch.repeat_interleave(torch.arange(n, device=order.device), active.offsets.diff())[order]
+    return order, tokens, counts.cumsum(0) - counts
 
 
 def _products(y: Tensor, decoder: Tensor, active: Active) -> Tensor:
@@ -102,10 +115,9 @@ def _products(y: Tensor, decoder: Tensor, active: Active) -> Tensor:
     return (y @ decoder.T)[tokens, active.latents]
 
 
-def _add_auxiliary(
-    sae: SparseAutoencoder, centred: Tensor, before: Tensor, error: Tensor, dead: Tensor, weight: float, k_aux: int
-) -> Tensor:
-    z = before.relu()
+def _add_auxiliary(sae: SparseAutoencoder, centred: Tensor, error: Tensor, dead: Tensor, weight: float, k_aux: int) -> Tensor:
+    # Again, and not columns of what was computed for all: single columns lie far apart in memory, and cost more.
+    z = F.linear(centred, sae.encoder[dead], sae.encoder_bias[dead]).relu()
     if len(dead) > k_aux:
         least = top_k(z, k_aux)[0].amin(1, keepdim=True)
         z = z * (z >= least)

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from equipoise.models import topk
 from equipoise.models.files import read_safetensors, write_safetensors
 from equipoise.models.sae import ACTIVATIONS, BATCH_TOPK, TOPK, SaeFile, SparseAutoencoder, load_sae, save_sae
 from equipoise.models.topk import top_k
@@ -81,12 +82,16 @@ def test_a_change_of_activations_is_decoded_without_bias() -> None:
     assert not sae.delta(torch.zeros(3, 2, 5, 7), level, chosen).any() and not sae.delta(torch.zeros_like(z), level).any()
 
 
+@pytest.mark.parametrize("few_threads", [0, 10_000])
 @pytest.mark.parametrize(("m", "k"), [(7, 7), (32, 3), (1024, 16), (1000, 9), (1021, 4)])
-def test_the_fast_selection_is_exact(m: int, k: int) -> None:
+def test_the_fast_selection_is_exact(m: int, k: int, few_threads: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(topk, "FEW_THREADS", few_threads)
     x = torch.randn(50, m, generator=torch.Generator().manual_seed(m))
     values, places = top_k(x, k)
     assert torch.equal(values.sort(1)[0], x.topk(k, dim=1)[0].sort(1)[0]) and torch.equal(x.gather(1, places), values)
     assert all(len(row.unique()) == k for row in places)
+    x[0, : m // 2] = x[0, m // 2]  # some are equal
+    assert torch.equal(top_k(x, k)[0].sort(1)[0], x.topk(k, dim=1)[0].sort(1)[0])
     equal, places = top_k(torch.zeros(2, m), k)
     assert not equal.any() and all(len(row.unique()) == k for row in places)
 

@@ -15,7 +15,7 @@ import torch
 import torch.nn.functional as F
 from equipoise.embedded.cli import main
 from equipoise.methods.feature_set import FeatureSet, FeatureSetWriter, iterate_shards, open_feature_set
-from equipoise.methods.sae_loss import add_gradients
+from equipoise.methods.sae_loss import Active, add_gradients, by_latent
 from equipoise.methods.sae_statistics import fit_normalisation, geometric_median
 from equipoise.methods.sae_tokens import TokenStream, divided, token_source
 from equipoise.methods.sae_training import SaeTraining
@@ -81,6 +81,13 @@ def test_gradients_are_those_of_autograd(activation: str) -> None:
     torch.testing.assert_close(step.loss, main_loss.detach())
     torch.testing.assert_close(step.auxiliary, auxiliary.detach())
     assert torch.equal(step.fired, (z > 0).any(0)) and float(step.kept) == pytest.approx(float((z > 0).sum() / 50))
+
+
+def test_active_latents_are_put_in_order() -> None:
+    offsets = torch.tensor([0, 2, 2, 5])  # the second token has none
+    order, tokens, starts = by_latent(Active(torch.ones(5), torch.tensor([4, 0, 3, 0, 1]), offsets), 6)
+    assert (order.tolist(), tokens.tolist(), starts.tolist()) == ([1, 3, 4, 2, 0], [0, 2, 2, 2, 0], [0, 2, 3, 3, 4, 5])
+    assert {t.dtype for t in (order, tokens, starts)} == {torch.int64}
 
 
 def test_statistics_are_exact_at_levels_between_knots() -> None:
