@@ -66,7 +66,8 @@ class _Preprocessing:
     """Resize, centre crop and normalise, on tensors and on their device."""
 
     def __init__(self, given: dict[str, Any], config: Any) -> None:
-        default = config.image_size if getattr(config, "image_size", None) else 224
+        vision = getattr(config, "vision_config", config)  # CLIP keeps it one level down
+        default = getattr(vision, "image_size", None) or 224
         size = given.get("size", default) if given.get("do_resize", True) else None
         self.resize = _pair(size) if size is not None else None
         self.shortest = size.get("shortest_edge") if isinstance(size, dict) else None

@@ -1,0 +1,74 @@
+"""What a search for neuron paths is asked for: which score, at which points of the integral, of which output."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+PAPER, CLEAN_LAYER, SHORTLIST = "paper", "clean-layer", "shortlist"
+SEARCHES = (CLEAN_LAYER, PAPER, SHORTLIST)
+LEFT_20, GAUSS_4 = "left-20", "gauss-4"
+NODES = (GAUSS_4, LEFT_20)
+PROBABILITY, LOG_PROBABILITY, MARGIN = "probability", "log-probability", "margin"
+OBJECTIVES = (PROBABILITY, LOG_PROBABILITY, MARGIN)
+
+
+@dataclass(frozen=True)
+class PathSettings:
+    """``search``: at which point candidates of a layer are scored: the layer as it is ("clean-layer"), the whole layer scaled with the path
+    ("paper", as the published code does it), or the best ``shortlist`` of both exactly ("shortlist"). ``nodes``: of the integral. Under
+    "probability" the score vanishes for images that the model is sure of; "log-probability" and "margin" (the logit over the next best) do
+    not saturate. ``top_k``: neurons per layer. ``shared``: one path for all images, by the mean of their scores. ``memory_mb``: for what a
+    pass keeps for its gradient; rows are done in as many chunks as that takes."""
+
+    search: str = CLEAN_LAYER
+    nodes: str = GAUSS_4
+    objective: str = PROBABILITY
+    top_k: int = 1
+    shortlist: int = 8
+    shared: bool = False
+    memory_mb: int = 1024
+
+    def checked(self, neurons: int) -> PathSettings:
+        """The same. Raises ValueError, in a sentence, for what there is not."""
+        for value, known, what in (
+            (self.search, SEARCHES, "search"),
+            (self.nodes, NODES, "nodes"),
+            (self.objective, OBJECTIVES, "objective"),
+        ):
+            if value not in known:
+                raise ValueError(f"neuron paths know the {what} {', '.join(known)}, not '{value}': choose one of them.")
+        if not 1 <= self.top_k <= neurons:
+            raise ValueError(f"a layer has {neurons} neurons and {self.top_k} were asked for: choose 1 to {neurons}.")
+        if self.shortlist < 1:
+            raise ValueError(f"a shortlist has at least 1 neuron and was asked for {self.shortlist}: raise it.")
+        return self
+
+
+def integration_nodes(name: str) -> tuple[Tensor, Tensor]:
+    """Points in 0..1 and weights that sum to 1, float64: the left rule with 20 points (0 to 0.95, as published), or Gauss-Legendre with 4.
+
+    Of the left rule the error is 0.3 to 0.8% at the median, of Gauss-Legendre below 1e-6, at a fifth of the cost.
+    """
+    if name == LEFT_20:
+        return torch.arange(20, dtype=torch.float64) / 20, torch.full((20,), 1 / 20, dtype=torch.float64)
+    # Abscissae and weights of order 4 on -1..1 (Abramowitz and Stegun, table 25.4).
+    x = torch.tensor([-0.8611363115940526, -0.3399810435848563, 0.3399810435848563, 0.8611363115940526], dtype=torch.float64)
+    w = torch.tensor([0.3478548451374538, 0.6521451548625461, 0.6521451548625461, 0.3478548451374538], dtype=torch.float64)
+    return (x + 1) / 2, w / 2
+
+
+def objective(name: str) -> Callable[[Tensor, Tensor], Tensor]:
+    """F(logits [B, K], targets int64 [B]) -> [B]."""
+
+    def of_target(y: Tensor, targets: Tensor) -> Tensor:
+        return y.gather(1, targets[:, None])[:, 0]
+
+    if name == PROBABILITY:
+        return lambda logits, targets: of_target(logits.softmax(-1), targets)
+    if name == LOG_PROBABILITY:
+        return lambda logits, targets: of_target(logits.log_softmax(-1), targets)
+    return lambda logits, targets: of_target(logits, targets) - logits.scatter(1, targets[:, None], -torch.inf).amax(-1)

@@ -1,0 +1,95 @@
+"""A zero-shot head: an attribute whose classes are texts, read by the cosine between image and text embeddings (Radford et al., 2021)."""
+
+from __future__ import annotations
+
+import json
+import os
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from .files import read_safetensors, write_safetensors
+
+FORMAT, VERSION = "equipoise-zero-shot-head", "1"
+ALIKE = 0.95
+"""Cosine of two classes' embeddings above which the head hardly tells them apart."""
+
+
+@dataclass(frozen=True)
+class ZeroShotHead:
+    """``attribute``: its name; ``labels``: classes in order; ``embeddings`` float32 [K, E]: projected text embeddings, of length 1;
+    ``scale``: of the logits (100 in OpenAI's CLIP); ``info``: the prompts and what encoded them."""
+
+    attribute: str
+    labels: tuple[str, ...]
+    embeddings: Tensor
+    scale: float = 100.0
+    info: dict[str, Any] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        if len(self.labels) < 2 or len(set(self.labels)) < len(self.labels):
+            raise ValueError(f"the attribute '{self.attribute}' needs two or more different classes and has {list(self.labels)}.")
+        if self.embeddings.ndim != 2 or len(self.embeddings) != len(self.labels):
+            raise ValueError(
+                f"the attribute '{self.attribute}' has {len(self.labels)} classes and embeddings of {list(self.embeddings.shape)}: one row "
+                "for each class is expected."
+            )
+        if not bool(self.embeddings.isfinite().all()) or not bool(self.embeddings.any(1).all()):
+            raise ValueError(f"text embeddings of '{self.attribute}' are empty or not finite: encode its prompts with another CLIP.")
+
+    @property
+    def width(self) -> int:
+        """Entries of an embedding."""
+        return self.embeddings.shape[1]
+
+    def cosines(self) -> Tensor:
+        """Cosine of every two classes, [K, K]."""
+        e = F.normalize(self.embeddings.float(), dim=-1)
+        return e @ e.T
+
+    def text(self) -> str:
+        """The head in words, with a warning where classes are nearly the same to the text encoder."""
+        c = self.cosines()
+        lines = [f"{self.attribute}: {', '.join(self.labels)}; embeddings of {self.width}, scale {self.scale:g}"]
+        for i, a in enumerate(self.labels):
+            lines.append(f"  {a}: cosine " + ", ".join(f"{c[i, j]:.3f} to {b}" for j, b in enumerate(self.labels) if j != i))
+        close = [(a, b) for i, a in enumerate(self.labels) for j, b in enumerate(self.labels) if i < j and c[i, j] > ALIKE]
+        lines += [f"  WARNING: '{a}' and '{b}' are nearly one text to this encoder (cosine above {ALIKE:g})" for a, b in close]
+        return "\n".join(lines)
+
+
+def class_embeddings(prompts: list[Tensor]) -> Tensor:
+    """Embedding of each class: the mean of its prompts' embeddings [P, E], each of length 1, brought to length 1 again: [K, E]."""
+    return torch.stack([F.normalize(F.normalize(p.float(), dim=-1).mean(0), dim=-1) for p in prompts])
+
+
+def save_zero_shot_head(head: ZeroShotHead, path: str | os.PathLike[str]) -> None:
+    """Write a head as safetensors."""
+    meta = {
+        "format": FORMAT,
+        "format_version": VERSION,
+        "attribute": head.attribute,
+        "labels": json.dumps(head.labels),
+        "scale": repr(head.scale),
+        "info": json.dumps(head.info),
+    }
+    write_safetensors(path, {"embeddings": head.embeddings.float().contiguous()}, meta)
+
+
+def load_zero_shot_head(path: str | os.PathLike[str]) -> ZeroShotHead:
+    """Load what :func:`save_zero_shot_head` wrote. Raises ValueError, in a sentence, for a file of another kind."""
+    tensors, meta = read_safetensors(path)
+    name = os.path.basename(os.fspath(path))
+    if meta.get("format") != FORMAT or meta.get("format_version") != VERSION:
+        raise ValueError(
+            f"'{name}' is not a zero-shot head: its metadata says format={meta.get('format')!r}, version {meta.get('format_version')!r}, "
+            f"expected {FORMAT!r}, {VERSION!r}. Make one with Zero-Shot Attribute Head."
+        )
+    try:
+        labels = tuple(str(x) for x in json.loads(meta["labels"]))
+        return ZeroShotHead(meta["attribute"], labels, tensors["embeddings"], float(meta["scale"]), json.loads(meta["info"]))
+    except (KeyError, TypeError, json.JSONDecodeError) as error:
+        raise ValueError(f"'{name}' does not fit its own metadata ({error}): the file is damaged or was edited.") from error
