@@ -33,8 +33,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("name", metavar="NAME", help=f"one of: {', '.join(available()) or 'none is installed'}")
     parser.add_argument("--quick", action="store_true", help="a smaller run of at most ten minutes on 2 cores; its figures are indicative")
     parser.add_argument("--json", metavar="FILE", help="write the figures to this file as well")
-    parser.add_argument("--folder", type=Path, metavar="DIR", help="keep finished parts here and go on with them ('adp' only)")
-    parser.add_argument("--workers", type=int, metavar="N", help="processes, at most 2 ('adp' only)")
+    parser.add_argument("--folder", type=Path, metavar="DIR", help="keep finished parts here and go on with them (some benchmarks)")
+    parser.add_argument("--workers", type=int, metavar="N", help="processes, at most 2 (some benchmarks)")
 
 
 def run(args: argparse.Namespace) -> int:
