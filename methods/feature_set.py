@@ -16,6 +16,7 @@ write. A torn last line is dropped, and a shard that no line names is overwritte
 
 from __future__ import annotations
 
+import hashlib
 import json
 import math
 import os
@@ -72,6 +73,12 @@ class FeatureSet:
     @property
     def name(self) -> str:
         return self.folder.name
+
+    @property
+    def digest(self) -> str:
+        """Short hash of what the index and set.json say: a set that grew, or was recorded again otherwise, has another."""
+        lines = [json.dumps(self.meta, sort_keys=True), *(e.line() for e in self.entries)]
+        return hashlib.sha256("\n".join(lines).encode()).hexdigest()[:16]
 
     def image_path(self, entry: Entry) -> Path:
         """Where the picture of an entry is kept, if whoever recorded kept it."""

@@ -7,8 +7,9 @@ the seed, the step and the rank alone, so that a training that was cut off goes 
 from __future__ import annotations
 
 import random
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -75,18 +76,17 @@ class TokenSource:
 def token_source(features: FeatureSet) -> TokenSource:
     """What of a feature set an autoencoder can be trained on: the unpooled maps, or pooled ones of maps that were 4x4 anyway.
 
-    Raises ValueError where there is neither, and where the set is empty.
+    Raises ValueError where there is neither, where the set does not say how large its maps were, and where it is empty.
     """
     name, meta = features.name, features.meta
     kind = SPATIAL if any(e.spatial_rows for e in features.entries) else POOLED
-    if kind == POOLED:
-        size, latent = meta.get("map"), meta.get("latent") or [SMALL_LATENT]
-        whole = list(size) == GRID if size else meta.get("site", MIDDLE) == MIDDLE and max(latent[-2:]) <= SMALL_LATENT
-        if not whole:
-            raise ValueError(
-                f"the feature set '{name}' holds averages over regions alone, and an autoencoder is trained on single positions: record "
-                "a set with noise levels under 'spatial_levels'."
-            )
+    whole = kind == SPATIAL or _left_whole(meta)
+    if not whole:
+        holds = "averages over regions alone" if whole is False else "4x4 grids alone and does not say how large the maps were"
+        raise ValueError(
+            f"the feature set '{name}' holds {holds}, and an autoencoder is trained on single positions: record a set with noise levels "
+            "under 'spatial_levels'."
+        )
     for entry in features.entries:
         if not (entry.spatial_rows if kind == SPATIAL else entry.rows):
             continue
@@ -95,6 +95,15 @@ def token_source(features: FeatureSet) -> TokenSource:
             if len(rows):
                 return TokenSource(features, kind, rows.shape[1], rows[0, 0].numel())
     raise ValueError(f"the feature set '{name}' holds no rows: record images first.")
+
+
+def _left_whole(meta: Mapping[str, Any]) -> bool | None:
+    """Whether pooling to 4x4 left the maps of a set as they were; None where the set does not tell."""
+    if meta.get("map"):
+        return list(meta["map"]) == GRID
+    if meta.get("latent"):
+        return meta.get("site", MIDDLE) == MIDDLE and max(meta["latent"][-2:]) <= SMALL_LATENT
+    return None
 
 
 def divided(source: TokenSource, entries: Sequence[Entry], rank: int, world: int) -> list[Entry]:

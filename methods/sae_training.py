@@ -92,9 +92,10 @@ def total(x: Tensor) -> Tensor:
 
 class SaeTraining:
     """Steps of one training. ``losses``: unexplained share of the variance, of every step done; ``since`` int64 [m]: tokens that were seen
-    since each latent fired."""
+    since each latent fired; ``data``: what tells the features it is trained on from others."""
 
-    def __init__(self, sae: SparseAutoencoder, settings: SaeSettings) -> None:
+    def __init__(self, sae: SparseAutoencoder, settings: SaeSettings, data: str = "") -> None:
+        self.data = data
         self.sae, self.settings = sae.requires_grad_(True), settings.settled(sae.channels)
         self.parameters = [sae.encoder, sae.encoder_bias, sae.decoder, sae.bias]
         fused = sae.encoder.device.type in ("cpu", "cuda")
@@ -207,6 +208,6 @@ class SaeTraining:
         return True
 
     def key(self) -> str:
-        """What a checkpoint must have been made with: settings, size and number of processes."""
-        facts = {**asdict(self.settings), "channels": self.sae.channels, "processes": world()[1]}
+        """What a checkpoint must have been made with: settings, size, features and number of processes."""
+        facts = {**asdict(self.settings), "channels": self.sae.channels, "processes": world()[1], "data": self.data}
         return json.dumps(facts, sort_keys=True)

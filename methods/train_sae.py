@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import hashlib
+import json
 from collections.abc import Iterator
 from dataclasses import asdict, replace
 from itertools import islice
@@ -39,9 +41,10 @@ def train_sae(
 ) -> SaeFile:
     """Train on a set, hold 15% of its images out, and report on them.
 
-    ``checkpoint``: file to go on with and to write to (:func:`checkpoint_path` gives the usual one; None: none is kept). ``progress`` may
-    raise, which interrupts and leaves a checkpoint. With a torch.distributed process group all processes call this with the same
-    arguments, and all return the same file. ``base_model``: the diffusion model's name, where the set does not say it.
+    ``checkpoint``: file to go on with and to write to (:func:`checkpoint_path` gives the usual one; None: none is kept); one of other
+    settings, or of a set that has grown since, is not gone on with. ``progress`` may raise, which interrupts and leaves a checkpoint. With a
+    torch.distributed process group all processes call this with the same arguments, and all return the same file. ``base_model``: the
+    diffusion model's name, where the set does not say it.
 
     Raises ValueError, in one sentence, where the set is empty or holds nothing that an autoencoder can be trained on, features are not
     finite, or k is larger than the number of latents.
@@ -55,7 +58,7 @@ def train_sae(
         fit_normalisation(sae, source.rows(train), total)
         stream = TokenStream(source, train, settings.batch // world()[1], settings.seed)
         start_centre(sae, stream)
-        training = SaeTraining(sae.to(device), settings)
+        training = SaeTraining(sae.to(device), settings, features.digest)
         if checkpoint:
             training.resume(checkpoint)
         training.run(stream, progress, checkpoint)
@@ -77,11 +80,10 @@ def sides(source: TokenSource, seed: int) -> tuple[list[Entry], list[Entry]]:
 
 
 def checkpoint_path(features: FeatureSet, settings: SaeSettings) -> Path:
-    """Where the checkpoint of a training is kept: in the set's folder, under a name made of the settings."""
-    from .train_adp import tensors_digest
-
-    numbers = {k: torch.tensor(v) for k, v in asdict(settings).items() if not isinstance(v, str)}
-    return features.folder / FOLDER / f"sae-{settings.activation}-{tensors_digest(numbers)[:12]}.safetensors"
+    """Where the checkpoint of a training is kept: in the set's folder, under a name made of the settings and of what the set holds, so
+    that after more was recorded a training starts anew."""
+    facts = json.dumps([asdict(settings), features.digest], sort_keys=True)
+    return features.folder / FOLDER / f"sae-{settings.activation}-{hashlib.sha256(facts.encode()).hexdigest()[:12]}.safetensors"
 
 
 def finished(training: SaeTraining, source: TokenSource, held: list[Entry], base_model: str = "") -> SaeFile:

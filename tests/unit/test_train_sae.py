@@ -197,6 +197,20 @@ def test_an_interrupted_training_leaves_a_checkpoint_that_is_gone_on_with(featur
     path.unlink()
 
 
+def test_a_set_that_grew_is_trained_on_anew(tmp_path: Path) -> None:
+    small = record(tmp_path / "set", 8)
+    first = train_sae(small, QUICK, checkpoint=checkpoint_path(small, QUICK))
+    steps: list[int] = []
+    again = train_sae(small, QUICK, lambda step, total, figures: steps.append(step), checkpoint_path(small, QUICK))
+    assert not steps and again.digest == first.digest, "it was finished"
+    x = torch.randn(4, 3, CHANNELS, 4, 4, generator=torch.Generator().manual_seed(9))
+    FeatureSetWriter(tmp_path / "set").add(x, LEVELS, [f"new{i}.png" for i in range(4)], [0] * 4, [""] * 4)
+    grown, old = open_feature_set(tmp_path / "set"), checkpoint_path(small, QUICK)
+    assert grown.digest != small.digest and checkpoint_path(grown, QUICK) != old
+    made = train_sae(grown, QUICK, lambda step, total, figures: steps.append(step), old)  # even where it is handed the old checkpoint
+    assert steps == [10, 20, 30, 40] and made.digest != first.digest and made.info["trained"]["images"] == 12
+
+
 def test_bad_sets_are_refused_in_a_sentence(features: FeatureSet, tmp_path: Path) -> None:
     with pytest.raises(ValueError, match="between 1 and the number of latents"):
         train_sae(features, replace(QUICK, k=25))
@@ -208,6 +222,8 @@ def test_bad_sets_are_refused_in_a_sentence(features: FeatureSet, tmp_path: Path
         train_sae(record(tmp_path / "pooled", meta={"latent": [4, 64, 64]}), QUICK)
     with pytest.raises(ValueError, match="averages over regions alone"):
         train_sae(record(tmp_path / "large", meta={"map": [8, 8]}), QUICK)
+    with pytest.raises(ValueError, match="does not say how large the maps were.*'spatial_levels'"):  # pictures of any size, middle block
+        train_sae(record(tmp_path / "pictures", meta={"source": "images", "site": "middle", "size": 512}), QUICK)
     two = record(tmp_path / "two", 8, 4)
     writer = FeatureSetWriter(tmp_path / "two")
     writer.add(torch.zeros(4, 3, CHANNELS + 1, 4, 4), LEVELS, [f"x{i}.png" for i in range(4)], [0] * 4, [""] * 4)
