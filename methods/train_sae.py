@@ -42,9 +42,9 @@ def train_sae(
     """Train on a set, hold 15% of its images out, and report on them.
 
     ``checkpoint``: file to go on with and to write to (:func:`checkpoint_path` gives the usual one; None: none is kept); one of other
-    settings, or of a set that has grown since, is not gone on with. ``progress`` may raise, which interrupts and leaves a checkpoint. With a
-    torch.distributed process group all processes call this with the same arguments, and all return the same file. ``base_model``: the
-    diffusion model's name, where the set does not say it.
+    settings, or of a set that has grown since, is not gone on with. ``progress`` may raise, which interrupts and leaves a checkpoint.
+    With a torch.distributed process group all processes call this with the same arguments, and all return the same file. ``base_model``:
+    the diffusion model's name, where the set does not say it.
 
     Raises ValueError, in one sentence, where the set is empty or holds nothing that an autoencoder can be trained on, features are not
     finite, or k is larger than the number of latents.
