@@ -17,7 +17,8 @@ def class_difference(means: ClassMeans, knots: Tensor, features: Tensor, relativ
     """The mean activation of class k by place and noise level, minus that of the other classes, each counting alike; sizes are 1.
 
     relative: minus the mean of all classes instead, so that what is added towards c is the way from what an image is read as to c. Noise
-    levels at which a class has no rows are interpolated from those around them; those beyond all rows are left out.
+    levels at which a class has no rows are interpolated from those around them. Rows count at the nearest knot, so that those of the first
+    and last one may lie up to half a knot's distance beyond: there the profile falls to 0, over one knot's distance, and ends.
     """
     seen = (means.count > 0).all(1)
     if not seen.any():
@@ -27,8 +28,11 @@ def class_difference(means: ClassMeans, knots: Tensor, features: Tensor, relativ
     centre = means.centre
     delta = torch.stack([means.mean[:, k] - centre if relative else means.difference(k) for k in classes], 1)[:, :, features]
     delta = filled(delta[seen], knots[seen].contiguous(), knots[inside])
-    shape = (len(delta), len(classes), 1, len(features), GRID, GRID)
-    return Profile(knots[inside].clone(), delta.reshape(shape), torch.ones(shape[:2]), "seeded", CLASS_DIFFERENCE, relative)
+    step = (knots[-1:] - knots[:1]) / (len(knots) - 1) if len(knots) > 1 else torch.ones(1)
+    around = torch.cat([knots[inside][:1] - step, knots[inside], knots[inside][-1:] + step])
+    delta = torch.nn.functional.pad(delta.flatten(1), (0, 0, 1, 1))
+    shape = (len(around), len(classes), 1, len(features), GRID, GRID)
+    return Profile(around, delta.reshape(shape), torch.ones(shape[:2]), "seeded", CLASS_DIFFERENCE, relative)
 
 
 def chart_facts(a: AttributeFeatures, source: str = "") -> dict[str, Any]:
@@ -38,7 +42,8 @@ def chart_facts(a: AttributeFeatures, source: str = "") -> dict[str, Any]:
     feature carries there.
     """
     profile = a.profile(source)
-    carries = at_level(a.scores_by_level, a.knots, profile.knots).clamp(min=0) * (profile.sizes != 0)[:, :, None]
+    acts = (profile.sizes != 0) & (profile.delta != 0).flatten(2).any(2)
+    carries = at_level(a.scores_by_level, a.knots, profile.knots).clamp(min=0) * acts[:, :, None]
     weights = carries / carries.sum(0).clamp(min=1e-12)
     return {
         "classes": a.classes,

@@ -13,6 +13,7 @@ from equipoise.methods.feature_set import FeatureSet, FeatureSetWriter, open_fea
 from equipoise.methods.find_bias_features import AttributionSettings, find_bias_features, reader_of, some_images
 from equipoise.methods.integrated_gradients import integrated_gradients
 from equipoise.methods.labels import LabelSet
+from equipoise.methods.steering import profile_delta
 from equipoise.methods.train_adp import train_file
 from equipoise.methods.train_sae import SaeSettings, train_sae
 from equipoise.models.adp import AdpFile, AttributePredictor
@@ -112,10 +113,25 @@ def test_profiles_show_where_a_feature_differs(found: BiasFeatures) -> None:
     profile = a.profile()
     place = a.features.tolist().index(GLASSES)
     delta = profile.delta[:, 1, 0, place].flatten(1)
-    assert profile.knots.tolist() == LEVELS.tolist() and (profile.sizes == 1).all() and profile.delta.shape[:3] == (3, 2, 1)
+    step = float(LEVELS[1] - LEVELS[0])
+    assert profile.knots.tolist() == [float(LEVELS[0]) - step, *LEVELS.tolist(), float(LEVELS[-1]) + step] and (profile.sizes == 1).all()
+    assert profile.delta.shape[:3] == (5, 2, 1) and not delta[[0, -1]].any()
+    delta = delta[1:-1]
     assert (delta.argmax(1) == CELLS[GLASSES]).all() and torch.allclose(delta[:, CELLS[GLASSES]], torch.full((3,), 1.5), atol=0.1)
     assert delta[:, [c for c in range(16) if c != CELLS[GLASSES]]].abs().max() < 0.05
     assert torch.allclose(profile.delta[:, 0], -profile.delta[:, 1], atol=1e-5)
+
+
+def test_beyond_the_recorded_levels_a_profile_falls_to_nothing(found: BiasFeatures) -> None:
+    profile = found.attribute("glasses").profile()
+    step, (low, high) = float(LEVELS[1] - LEVELS[0]), profile.window
+    assert (low, high) == (float(LEVELS[0]) - step, float(LEVELS[-1]) + step)
+
+    def largest(level: float) -> float:
+        return float(profile_delta(profile, torch.tensor([1]), None, level, (4, 4)).abs().max())
+
+    for end, outwards in ((float(LEVELS[0]), -step), (float(LEVELS[-1]), step)):
+        assert largest(end + outwards / 2) == pytest.approx(largest(end) / 2, rel=1e-4) and largest(end + outwards) == 0
 
 
 def test_side_effects_tell_features_of_one_attribute_from_those_of_another(found: BiasFeatures) -> None:
