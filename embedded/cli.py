@@ -13,6 +13,7 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "train-adp": (".cmd_train_adp", "train a predictor from a recorded feature set and a label file"),
     "train-sae": (".cmd_train_sae", "train a sparse autoencoder on a recorded feature set; also under torchrun"),
     "find-bias-features": (".cmd_find_bias_features", "find the features of an autoencoder that carry an attribute"),
+    "neuron-path": (".cmd_neuron_path", "find the neurons of a vision transformer, layer by layer, that decide a label"),
     "train-portraits": (".cmd_train_portraits", "make the models that ship with the pack"),
     "convert": (".convert", "turn a pickled checkpoint (.pt, .pth, .ckpt) into safetensors"),
     "bench": (".bench", "run a benchmark and write its figures as JSON"),
