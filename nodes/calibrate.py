@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from typing import Any
 
 import torch
@@ -14,6 +13,7 @@ from ..host.host_trials import PLACE, log_path
 from ..host.sampling import SamplerSettings
 from ..methods.trials import Calibrated
 from .sampler_inputs import sampler_inputs
+from .shared_inputs import fixed_seed, names_of, trial_conditions, trial_latent
 from .sockets import TRAINING, Adp, Classifier, Features, Labels, schema
 from .training import as_image, shown
 
@@ -34,11 +34,8 @@ class CalibrateADP(io.ComfyNode):
             inputs=[
                 io.Model.Input("model", tooltip="The model that the ADP was trained for, without guidance; it is cloned, not changed."),
                 Adp.Input("adp", tooltip="From Train ADP or Load ADP."),
-                io.Conditioning.Input("positive", tooltip="What to draw in the trials: a neutral prompt of the kind that you will use."),
-                io.Conditioning.Input(
-                    "negative", tooltip="What to avoid, as you will use it; the same as positive for an unconditional model."
-                ),
-                io.Latent.Input("latent_image", tooltip="An empty latent: its size is that of the images, its batch is sampled at once."),
+                *trial_conditions(),
+                trial_latent(),
                 io.Int.Input(
                     "images",
                     default=48,
@@ -47,14 +44,7 @@ class CalibrateADP(io.ComfyNode):
                     tooltip="Images per trial, rounded up to whole batches. There are up to 31 trials per attribute. With 48 a share is "
                     "known to about 7 points; 192 are better where time allows.",
                 ),
-                io.Int.Input(
-                    "seed",
-                    default=0,
-                    min=0,
-                    max=2**53 - 1,
-                    control_after_generate=False,
-                    tooltip="Seed of the first batch of every trial; each further batch counts one up.",
-                ),
+                fixed_seed("Seed of the first batch of every trial; each further batch counts one up."),
                 *sampler_inputs(cfg=7.5),
                 io.String.Input(
                     "attribute",
@@ -111,7 +101,7 @@ class CalibrateADP(io.ComfyNode):
         if (features is None) != (labels is None):
             raise ValueError("features and labels belong together: connect both, or neither to calibrate what the ADP file holds.")
         log_path(name)  # a bad name is told before directions are read
-        wanted = [a.strip() for a in re.split(r"[,;\n]", attribute) if a.strip()]
+        wanted = names_of(attribute)
         moves = candidates_of(adp, features, labels, wanted)
         sampler = SamplerSettings(seed, steps, cfg, sampler_name, scheduler)
         results = calibrate_adp(

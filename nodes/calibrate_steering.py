@@ -13,8 +13,8 @@ from ..host.host_trials import PLACE, log_path
 from ..host.sampling import SamplerSettings
 from ..methods.calibrate_profile import CalibratedProfiles
 from .calibrate import stacked_images
-from .find_bias_features import names_of
 from .sampler_inputs import sampler_inputs
+from .shared_inputs import fixed_seed, names_of, trial_conditions, trial_latent
 from .sockets import TRAINING, Adp, BiasFeatures, Classifier, Sae, schema
 from .training import as_image, shown
 
@@ -37,11 +37,8 @@ class CalibrateBiasFeatures(io.ComfyNode):
                 BiasFeatures.Input(
                     "bias_features", tooltip="With the profiles to calibrate, from Find Bias Features or Learn Feature Profiles."
                 ),
-                io.Conditioning.Input("positive", tooltip="What to draw in the trials: a neutral prompt of the kind that you will use."),
-                io.Conditioning.Input(
-                    "negative", tooltip="What to avoid, as you will use it; the same as positive for an unconditional model."
-                ),
-                io.Latent.Input("latent_image", tooltip="An empty latent: its size is that of the images, its batch is sampled at once."),
+                *trial_conditions(),
+                trial_latent(),
                 io.Vae.Input("vae", tooltip="Decodes the trials for the classifier."),
                 Classifier.Input("classifier", tooltip="Judges the trials. It has to know the attribute with all its classes."),
                 io.Int.Input(
@@ -51,14 +48,7 @@ class CalibrateBiasFeatures(io.ComfyNode):
                     max=4096,
                     tooltip="Images per trial, rounded up to whole batches. There are about five to twelve trials per class and profile.",
                 ),
-                io.Int.Input(
-                    "seed",
-                    default=0,
-                    min=0,
-                    max=2**53 - 1,
-                    control_after_generate=False,
-                    tooltip="Seed of the first batch of every trial; each further batch counts one up.",
-                ),
+                fixed_seed("Seed of the first batch of every trial; each further batch counts one up."),
                 *sampler_inputs(cfg=7.5),
                 io.Float.Input(
                     "enough",

@@ -12,6 +12,7 @@ from ..methods.prompt_classes import parse_prompt_classes
 from ..models.adp import MIDDLE
 from .prompt_inputs import prompt_class_inputs
 from .sampler_inputs import sampler_inputs
+from .shared_inputs import fixed_seed, trial_latent
 from .sockets import TRAINING, Adp, schema
 
 
@@ -32,7 +33,7 @@ class ContrastDirections(io.ComfyNode):
                 io.Model.Input("model", tooltip="A text-to-image model (SD1.5, SDXL), without guidance; it is cloned, not changed."),
                 io.Clip.Input("clip", tooltip="The model's text encoder."),
                 *prompt_class_inputs(),
-                io.Latent.Input("latent_image", tooltip="An empty latent: its size is that of the images, its batch is sampled at once."),
+                trial_latent(),
                 io.Int.Input(
                     "images",
                     default=IMAGES,
@@ -47,14 +48,7 @@ class ContrastDirections(io.ComfyNode):
                     max=50,
                     tooltip="Noise levels, evenly spaced over the model's schedule, at which directions are taken.",
                 ),
-                io.Int.Input(
-                    "seed",
-                    default=0,
-                    min=0,
-                    max=2**53 - 1,
-                    control_after_generate=False,
-                    tooltip="Seed of the first batch; each further batch counts one up.",
-                ),
+                fixed_seed("Seed of the first batch; each further batch counts one up."),
                 *sampler_inputs(cfg=4.0),
                 io.String.Input(
                     "site",

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-import re
 from typing import Any
 
 import torch
@@ -16,6 +15,7 @@ from ..methods.attribution_settings import AttributionSettings
 from ..methods.feature_profiles import chart_facts
 from ..models.bias_features import BiasFeatures as BiasFeaturesFile
 from .calibrate import stacked_images
+from .shared_inputs import fixed_seed, names_of
 from .sockets import TRAINING, Adp, BiasFeatures, Features, Labels, Sae, schema
 from .training import as_image, shown
 
@@ -52,14 +52,7 @@ class FindBiasFeatures(io.ComfyNode):
                     step=0.1,
                     tooltip="Leave out features that carry more than this many times as much of other attributes; 0 = keep all.",
                 ),
-                io.Int.Input(
-                    "seed",
-                    default=0,
-                    min=0,
-                    max=2**53 - 1,
-                    control_after_generate=False,
-                    tooltip="Which images are held out for the test, the resamples of the bootstrap, and the reader that is trained.",
-                ),
+                fixed_seed("Which images are held out for the test, the resamples of the bootstrap, and the reader that is trained."),
                 Adp.Input(
                     "adp",
                     optional=True,
@@ -94,11 +87,6 @@ class FindBiasFeatures(io.ComfyNode):
         found, lines = find_features(features, labels, sae, adp, names_of(attribute), settings)
         report, chart = "\n".join(lines), charts_of(found)
         return io.NodeOutput(found, report, chart, ui=shown(cls, chart, report))
-
-
-def names_of(text: str) -> list[str]:
-    """Names between commas, semicolons or line ends."""
-    return [a.strip() for a in re.split(r"[,;\n]", text) if a.strip()]
 
 
 def charts_of(found: BiasFeaturesFile) -> torch.Tensor:

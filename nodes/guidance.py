@@ -13,6 +13,7 @@ from ..host.sampling import SamplerSettings, guided_ksample
 from ..methods.guidance import DIRECTIONS, MODES, GuidanceSettings
 from .patch_inputs import rows_input, window_inputs
 from .sampler_inputs import denoise_input, sampler_inputs
+from .shared_inputs import drawn_seed
 from .sockets import GUIDANCE, Adp, Classifier, Target, schema
 
 ASSIGN = ("auto", "reading", "seeded")
@@ -91,14 +92,7 @@ class DistributionGuidance(io.ComfyNode):
             inputs=[
                 io.Model.Input("model", tooltip="An SD1.5, SDXL or unconditional U-Net; it is cloned, not changed."),
                 *_guidance_inputs(),
-                io.Int.Input(
-                    "seed",
-                    default=0,
-                    min=0,
-                    max=0xFFFFFFFFFFFFFFFF,
-                    control_after_generate=True,
-                    tooltip="Draws who gets the remainder of the quotas. Change it with the sampler's seed.",
-                ),
+                drawn_seed("Draws who gets the remainder of the quotas. Change it with the sampler's seed."),
             ],
             outputs=[io.Model.Output("guided", display_name="MODEL", tooltip="The guided model, for any sampler.")],
         )
@@ -137,14 +131,7 @@ class DistributionGuidanceKSampler(io.ComfyNode):
             search_aliases=["fair", "debias", "balance", "ksampler", "balancing act"],
             inputs=[
                 io.Model.Input("model", tooltip="An SD1.5, SDXL or unconditional U-Net; it is cloned, not changed."),
-                io.Int.Input(
-                    "seed",
-                    default=0,
-                    min=0,
-                    max=0xFFFFFFFFFFFFFFFF,
-                    control_after_generate=True,
-                    tooltip="Seed of the noise, and of the remainder of the quotas.",
-                ),
+                drawn_seed("Seed of the noise, and of the remainder of the quotas."),
                 *sampler_inputs(),
                 io.Conditioning.Input("positive", tooltip="What to draw."),
                 io.Conditioning.Input("negative", tooltip="What to avoid; the same as positive for an unconditional model."),

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from typing import Any
 
 from comfy_api.latest import io
@@ -16,6 +15,7 @@ from ..methods.fit_moves import FitSettings
 from ..methods.prompt_classes import parse_prompt_classes
 from .prompt_inputs import prompt_class_inputs
 from .sampler_inputs import sampler_inputs
+from .shared_inputs import fit_batch, fixed_seed, names_of, picture_conditions, trial_latent
 from .sockets import TRAINING, Adp, Classifier, Features, Labels, schema
 from .training import as_image, shown
 
@@ -37,21 +37,8 @@ def fit_inputs(steps: int, batch: int, name: str) -> list[Any]:
             max=100_000,
             tooltip="Steps of the fit. A few hundred find the directions; more sharpen them.",
         ),
-        io.Int.Input(
-            "batch",
-            default=batch,
-            min=2,
-            max=4096,
-            tooltip="Images per step. Memory grows with it: for images of 512 x 512 and more begin with 4, and take more steps.",
-        ),
-        io.Int.Input(
-            "seed",
-            default=0,
-            min=0,
-            max=2**53 - 1,
-            control_after_generate=False,
-            tooltip="Seed of the fit, and of the first batch where latents are sampled.",
-        ),
+        fit_batch(batch),
+        fixed_seed("Seed of the fit, and of the first batch where latents are sampled."),
         io.String.Input(
             "name",
             default=name,
@@ -110,12 +97,7 @@ class LearnDirections(io.ComfyNode):
                     tooltip="Judges predicted images while the directions are fitted, which makes them surer. Without one they are learned "
                     "by denoising the pictures of each class.",
                 ),
-                io.Conditioning.Input(
-                    "positive", optional=True, tooltip="The conditioning of all pictures. Needed unless clip is connected."
-                ),
-                io.Clip.Input(
-                    "clip", optional=True, tooltip="Encodes the prompts that the pictures were recorded with; positive is then not used."
-                ),
+                *picture_conditions(),
             ],
             outputs=outputs(),
         )
@@ -138,7 +120,6 @@ class LearnDirections(io.ComfyNode):
         positive: Any = None,
         clip: Any = None,
     ) -> io.NodeOutput:
-        wanted = [a.strip() for a in re.split(r"[,;\n]", attributes) if a.strip()]
         made = learn_directions(
             model,
             adp,
@@ -148,7 +129,7 @@ class LearnDirections(io.ComfyNode):
             classifier,
             FitSettings(steps=fit_steps, batch=batch, seed=seed),
             name,
-            attributes=wanted,
+            attributes=names_of(attributes),
             site=site,
             positive=positive,
             clip=clip,
@@ -173,7 +154,7 @@ class LearnDirectionsFromPrompts(io.ComfyNode):
                 io.Model.Input("model", tooltip="A text-to-image model, without guidance; it is cloned, not changed."),
                 io.Clip.Input("clip", tooltip="The model's text encoder."),
                 *prompt_class_inputs(),
-                io.Latent.Input("latent_image", tooltip="An empty latent: its size is that of the images, its batch is sampled at once."),
+                trial_latent(),
                 io.Int.Input(
                     "images",
                     default=IMAGES,

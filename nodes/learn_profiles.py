@@ -10,7 +10,7 @@ from ..charts.learning import learning_curves
 from ..host.learn_profiles import LR, learn_profiles
 from ..host.learning import PLACE
 from ..methods.fit_moves import FitSettings
-from .find_bias_features import names_of
+from .shared_inputs import fit_batch, fixed_seed, names_of, picture_conditions
 from .sockets import TRAINING, Adp, BiasFeatures, Classifier, Features, Labels, Sae, schema
 from .training import as_image, shown
 
@@ -47,21 +47,8 @@ class LearnFeatureProfiles(io.ComfyNode):
                     tooltip="Features added for their effect: those whose turning changes the labels most, whatever a reader sees in them.",
                 ),
                 io.Int.Input("fit_steps", default=300, min=1, max=100_000, tooltip="Steps of the fit. A few hundred do; more sharpen."),
-                io.Int.Input(
-                    "batch",
-                    default=32,
-                    min=2,
-                    max=4096,
-                    tooltip="Images per step. Memory grows with it: for images of 512 x 512 and more begin with 4, and take more steps.",
-                ),
-                io.Int.Input(
-                    "seed",
-                    default=0,
-                    min=0,
-                    max=2**53 - 1,
-                    control_after_generate=False,
-                    tooltip="Seed of the fit: images, noise, classes.",
-                ),
+                fit_batch(32),
+                fixed_seed("Seed of the fit: images, noise, classes."),
                 io.String.Input(
                     "name",
                     default="my_profiles",
@@ -72,12 +59,7 @@ class LearnFeatureProfiles(io.ComfyNode):
                     optional=True,
                     tooltip="Where it reads an attribute, its profile depends on what an image is now; steering then needs this ADP too.",
                 ),
-                io.Conditioning.Input(
-                    "positive", optional=True, tooltip="The conditioning of all pictures. Needed unless clip is connected."
-                ),
-                io.Clip.Input(
-                    "clip", optional=True, tooltip="Encodes the prompts that the pictures were recorded with; positive is then not used."
-                ),
+                *picture_conditions(),
             ],
             outputs=[
                 BiasFeatures.Output(

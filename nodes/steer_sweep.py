@@ -14,6 +14,7 @@ from ..host.steer_sweep import Sweep, steer_sweep, strengths_between
 from ..methods.steer_report import steering_report
 from ..methods.steering import SteerSettings
 from .sampler_inputs import denoise_input, sampler_inputs
+from .shared_inputs import drawn_seed
 from .sockets import STEERING, Adp, Classifier, schema
 from .steering import ASYRP, all_to, as_masks, edit_inputs, files_inputs
 
@@ -45,14 +46,7 @@ class SteerSweep(io.ComfyNode):
                     tooltip="How many strengths, at even steps; each is one sampling of the batch.",
                 ),
                 *edit_inputs(),
-                io.Int.Input(
-                    "seed",
-                    default=0,
-                    min=0,
-                    max=0xFFFFFFFFFFFFFFFF,
-                    control_after_generate=True,
-                    tooltip="Seed of the noise, the same at every strength.",
-                ),
+                drawn_seed("Seed of the noise, the same at every strength."),
                 *sampler_inputs(),
                 io.Conditioning.Input("positive", tooltip="What to draw."),
                 io.Conditioning.Input("negative", tooltip="What to avoid; the same as positive for an unconditional model."),

@@ -14,6 +14,7 @@ from ..methods.steer_report import steering_report
 from ..methods.steering import CALIBRATED, STEER_MODES, SteerSettings, everyone
 from ..models.bias_features import CLASS_DIFFERENCE, LEARNED
 from .patch_inputs import rows_input, window_inputs
+from .shared_inputs import drawn_seed
 from .sockets import STEERING, Adp, BiasFeatures, Sae, Target, schema
 
 PROFILES = (CALIBRATED, LEARNED, CLASS_DIFFERENCE)
@@ -127,14 +128,7 @@ class BiasFeatureSteer(io.ComfyNode):
                     tooltip="With a target, how images get their classes: by least change from an ADP's first reading, at random from the "
                     "seed, or as the bias features say ('auto'). Without an ADP always from the seed.",
                 ),
-                io.Int.Input(
-                    "seed",
-                    default=0,
-                    min=0,
-                    max=0xFFFFFFFFFFFFFFFF,
-                    control_after_generate=True,
-                    tooltip="With a target: draws who gets which class, or the remainder of the quotas. Change it with the sampler's seed.",
-                ),
+                drawn_seed("With a target: draws who gets which class, or the remainder of the quotas. Change it with the sampler's seed."),
                 Target.Input(
                     "target",
                     optional=True,

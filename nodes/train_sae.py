@@ -10,6 +10,7 @@ from ..host.train_sae import train_and_save
 from ..methods.feature_set import FeatureSet
 from ..methods.sae_training import SaeSettings
 from ..models.sae import ACTIVATIONS, SaeFile
+from .shared_inputs import fixed_seed
 from .sockets import TRAINING, Features, Sae, schema
 from .training import as_image, shown
 
@@ -58,14 +59,7 @@ class TrainSAE(io.ComfyNode):
                 ),
                 io.Int.Input("steps", default=DEFAULT.steps, min=1, max=10_000_000, tooltip="Steps of the training, of a batch each."),
                 io.Int.Input("batch", default=DEFAULT.batch, min=1, max=1_048_576, tooltip="Positions per step, from many images at once."),
-                io.Int.Input(
-                    "seed",
-                    default=0,
-                    min=0,
-                    max=2**53 - 1,
-                    control_after_generate=False,
-                    tooltip="Which images are held out, and the order of the positions.",
-                ),
+                fixed_seed("Which images are held out, and the order of the positions."),
                 io.Boolean.Input("overwrite", default=False, tooltip="Replace a file of that name. Off: refuse, and leave it as it is."),
             ],
             outputs=[

@@ -16,6 +16,7 @@ from ..methods.feature_set import FeatureSet
 from ..methods.labels import LabelSet
 from ..methods.train_adp import train_file
 from ..models.adp import KINDS, AdpFile
+from .shared_inputs import fixed_seed
 from .sockets import TRAINING, Adp, Features, Labels, schema
 
 ADP_FOLDER = "models/equipoise/adp"
@@ -69,14 +70,7 @@ class TrainADP(io.ComfyNode):
                     max=1000,
                     tooltip="Passes over the features, at most: training ends earlier where held-out images are read no better.",
                 ),
-                io.Int.Input(
-                    "seed",
-                    default=0,
-                    min=0,
-                    max=2**53 - 1,
-                    control_after_generate=False,
-                    tooltip="Which images are held out, and the order of the others.",
-                ),
+                fixed_seed("Which images are held out, and the order of the others."),
                 Adp.Input(
                     "adp",
                     optional=True,
