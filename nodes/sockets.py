@@ -28,12 +28,19 @@ Sae = io.Custom("EQUIPOISE_SAE")
 BiasFeatures = io.Custom("EQUIPOISE_BIAS_FEATURES")
 """Features of an autoencoder that carry attributes, and how they are turned (models/bias_features.py)."""
 
+NeuronPaths = io.Custom("EQUIPOISE_NEURON_PATH")
+"""Paths of neurons through a vision transformer (models/neuron_path.py)."""
+
+ZeroShot = io.Custom("EQUIPOISE_ZERO_SHOT_HEAD")
+"""An attribute whose classes are texts, for CLIP (models/zero_shot_head.py)."""
+
 LOADERS = "equipoise/loaders"
 GUIDANCE = "equipoise/guidance"
 STEERING = "equipoise/steering"
 EVALUATION = "equipoise/evaluation"
 LATENT = "equipoise/latent"
 TRAINING = "equipoise/training"
+NEURONS = "equipoise/neurons"
 
 
 def schema(**arguments: Any) -> io.Schema:

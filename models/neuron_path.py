@@ -1,0 +1,171 @@
+"""Neuron paths as files: the neurons of every layer that decide a class, image by image, with what each adds and what all do together.
+
+Wang et al., "Discovering Influential Neuron Path in Vision Transformers", ICLR 2025. A path holds for the network that it was found in: the
+network's fingerprint is kept, and any other is refused.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from .files import read_safetensors, write_safetensors
+from .neuron_vit import NeuronVit
+
+FORMAT, VERSION = "equipoise-neuron-path", "1"
+_FIGURES = ("activation", "contribution", "joint", "additive", "objective")
+
+
+@dataclass(frozen=True)
+class NeuronPathFile:
+    """Paths of B images through L layers with K neurons in each.
+
+    ``method``: the search or baseline that found them. ``attribute``, ``labels``: of the head, its classes in order. ``target``: the class
+    of each image. ``path`` int64 [B, L, K], best first; ``activation`` [B, L, K]: clean values; ``contribution`` [B, L, K]: what each
+    neuron adds to the additive part. ``joint``, ``additive``, ``objective`` [B]: joint attribution score, what taking the whole path away
+    takes from the objective, and the objective of the clean image. ``neurons``: of a layer. ``fingerprint``: of the network
+    (:meth:`.neuron_vit.NeuronVit.fingerprint`). ``shared``: the path is the same in all rows. ``info``: settings, and the model's name.
+
+    Raises ValueError, in a sentence, where shapes do not fit each other.
+    """
+
+    method: str
+    attribute: str
+    labels: tuple[str, ...]
+    target: tuple[str, ...]
+    path: Tensor
+    activation: Tensor
+    contribution: Tensor
+    joint: Tensor
+    additive: Tensor
+    objective: Tensor
+    neurons: int
+    fingerprint: str
+    shared: bool = False
+    info: dict[str, Any] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        shape = tuple(self.path.shape)
+        if len(shape) != 3 or not self.path.numel() or self.path.is_floating_point():
+            raise ValueError(f"neuron paths are whole numbers of the shape images x layers x neurons; met {list(shape)}.")
+        for name in _FIGURES:
+            met, wanted = tuple(getattr(self, name).shape), shape if name in _FIGURES[:2] else shape[:1]
+            if met != wanted:
+                raise ValueError(f"{name} of {shape[0]} neuron path(s) has the shape {list(met)}, expected {list(wanted)}.")
+        if len(self.target) != shape[0] or set(self.target) - set(self.labels):
+            raise ValueError(f"{shape[0]} neuron path(s) need as many classes out of {', '.join(self.labels)}; met {list(self.target)}.")
+        low, high = int(self.path.min()), int(self.path.max())
+        if not 0 <= low <= high < self.neurons:
+            raise ValueError(f"neurons of a path are numbered 0 to {self.neurons - 1}; met {low} to {high}.")
+        if self.shared and not bool((self.path == self.path[:1]).all()):
+            raise ValueError("a shared neuron path is the same for all images, and these differ.")
+
+    @property
+    def images(self) -> int:
+        """Number of paths."""
+        return self.path.shape[0]
+
+    @property
+    def depth(self) -> int:
+        """Number of layers."""
+        return self.path.shape[1]
+
+    @property
+    def top_k(self) -> int:
+        """Neurons of a layer that are on the path."""
+        return self.path.shape[2]
+
+    @property
+    def classes(self) -> tuple[str, ...]:
+        """Classes that there are paths of, in the head's order."""
+        return tuple(c for c in self.labels if c in self.target)
+
+    def targets(self) -> Tensor:
+        """Position in the head of each image's class, int64 [B]."""
+        return torch.tensor([self.labels.index(t) for t in self.target])
+
+    def of_class(self, label: str) -> NeuronPathFile:
+        """The paths of one class alone. Raises ValueError, naming those there are."""
+        if label not in self.target:
+            raise ValueError(f"there is no path of the class '{label}' of '{self.attribute}'; there are: {', '.join(self.classes)}.")
+        return self.rows([i for i, t in enumerate(self.target) if t == label])
+
+    def rows(self, index: Sequence[int]) -> NeuronPathFile:
+        """Some of the paths."""
+        chosen = torch.tensor(list(index), dtype=torch.long)
+        parts = {name: getattr(self, name)[chosen] for name in ("path", *_FIGURES)}
+        return replace(self, target=tuple(self.target[i] for i in index), **parts)
+
+    def text(self) -> str:
+        """What the file says of itself, in lines."""
+        what = "one path for all" if self.shared else "a path each"
+        count = Counter(self.target)
+        model = self.info.get("model") or "a vision transformer"
+        unit = "channels of all patches" if self.info.get("rows") == "patches" else "neurons at the CLS token"
+        return "\n".join(
+            [
+                f"{self.attribute} by {self.method} in {model} ({self.fingerprint}): {self.images} image(s), {what}; "
+                + ", ".join(f"{c} {count[c]}" for c in self.classes),
+                f"{self.depth} layers, {self.top_k} of {self.neurons} {unit} in each",
+                f"mean joint score {float(self.joint.mean()):.4g}, additive part (what removal takes) {float(self.additive.mean()):.4g} "
+                f"of the {self.info.get('objective', 'objective')} {float(self.objective.mean()):.4g}",
+            ]
+        )
+
+
+def check_network(file: NeuronPathFile, net: NeuronVit) -> None:
+    """Raise ValueError, in a sentence, where paths were found in another network than this one: their numbers would mean other neurons."""
+    met = net.fingerprint()
+    if file.fingerprint == met:
+        return
+    theirs = f"{file.info.get('model') or 'a model'} with {file.depth} layers of {file.neurons} neurons, {file.fingerprint}"
+    raise ValueError(
+        f"this neuron path was found in another model ({theirs}) than the one connected ({net.depth} layers of {net.neurons} neurons, "
+        f"{met}): connect the model that it was found in, or find a path in this one."
+    )
+
+
+def save_neuron_path(file: NeuronPathFile, path: str | os.PathLike[str]) -> None:
+    """Write neuron paths as safetensors."""
+    tensors = {"path": file.path.long(), **{name: getattr(file, name).float() for name in _FIGURES}}
+    meta = {
+        "format": FORMAT,
+        "format_version": VERSION,
+        "method": file.method,
+        "attribute": file.attribute,
+        "labels": json.dumps(file.labels),
+        "target": json.dumps(file.target),
+        "neurons": str(file.neurons),
+        "fingerprint": file.fingerprint,
+        "shared": json.dumps(file.shared),
+        "info": json.dumps(file.info),
+    }
+    write_safetensors(path, tensors, meta)
+
+
+def load_neuron_path(path: str | os.PathLike[str]) -> NeuronPathFile:
+    """Load what :func:`save_neuron_path` wrote, on the CPU. Raises ValueError, in a sentence, for a file of another kind."""
+    tensors, meta = read_safetensors(path)
+    name = os.path.basename(os.fspath(path))
+    if meta.get("format") != FORMAT or meta.get("format_version") != VERSION:
+        raise ValueError(
+            f"'{name}' holds no neuron paths: its metadata says format={meta.get('format')!r}, version {meta.get('format_version')!r}, "
+            f"expected {FORMAT!r}, {VERSION!r}. Choose a file that Save Neuron Path wrote."
+        )
+    try:
+        labels, target = (tuple(str(x) for x in json.loads(meta[key])) for key in ("labels", "target"))
+        figures = {name: tensors[name] for name in ("path", *_FIGURES)}
+        kept = {"neurons": int(meta["neurons"]), "fingerprint": meta["fingerprint"], "shared": bool(json.loads(meta["shared"]))}
+        return NeuronPathFile(meta["method"], meta["attribute"], labels, target, **figures, **kept, info=dict(json.loads(meta["info"])))
+    except (KeyError, TypeError, ValueError) as error:
+        what = str(error).strip().rstrip(".")
+        raise ValueError(
+            f"'{name}' does not fit its own metadata ({what}): the file is damaged or was edited, so find the path again."
+        ) from error
