@@ -78,7 +78,7 @@ def apply_recording(model: Any, settings: RecordingSettings, on_finish: Callable
 def check_site(model: Any, site: str) -> None:
     """Raise ValueError where a MODEL has no such site."""
     if site not in site_channels(model):
-        raise ValueError(f"this MODEL has no site '{site}', only {', '.join(site_channels(model))}.")
+        raise ValueError(f"this MODEL has no site '{site}', only {', '.join(site_channels(model))}: choose one of these.")
 
 
 def model_facts(model: Any, site: str) -> dict[str, Any]:

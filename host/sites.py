@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
 from ..models.adp import MIDDLE, AdpFile
@@ -34,8 +35,8 @@ def site_channels(model: Any) -> dict[str, int]:
     # Distilled U-Nets (KOALA) have the attribute, and None in it.
     if getattr(network, "middle_block", None) is None or not hasattr(network, "output_blocks"):
         raise ValueError(
-            f"this MODEL ({type(network).__name__}) has no U-Net middle block, which distribution guidance reads: use an SD1.5, SDXL or "
-            "unconditional U-Net; diffusion transformers (SD3, FLUX) have none."
+            f"this MODEL ({type(network).__name__}) has no U-Net middle block, and guidance and steering act inside a U-Net: use an SD1.5, "
+            "SDXL or unconditional one; diffusion transformers (SD3, FLUX) have none."
         )
     widths = {MIDDLE: network.middle_block[0].out_layers[3].out_channels}
     for i, block in enumerate(network.output_blocks[:-1]):
@@ -58,20 +59,27 @@ def lowest_level_site(model: Any) -> str:
 
 def check_fit(model: Any, adp: AdpFile) -> None:
     """Raise ValueError, in a sentence, where an ADP was not made for a MODEL."""
+    check_made_for(model, "ADP", adp.base_model, adp.site_channels)
+
+
+def check_made_for(model: Any, what: str, made_for: str, sites: Mapping[str, int]) -> None:
+    """Raise ValueError, in a sentence, where a file (``what``: "ADP", "autoencoder") was not made for a MODEL. ``made_for``: its base
+    model's name, "" where it is not known; ``sites``: the widths that it needs, by site."""
     found = base_model(model)
-    if found and adp.base_model and found != adp.base_model:
+    if found and made_for and found != made_for:
         raise ValueError(
-            f"this ADP was made for '{adp.base_model}' and the connected MODEL is '{found}': load the ADP that belongs to the model, or "
+            f"this {what} was made for '{made_for}' and the connected MODEL is '{found}': load the {what} that belongs to the model, or "
             "train one for it."
         )
     widths = site_channels(model)
-    for site, channels in adp.site_channels.items():
+    for site, channels in sites.items():
         if site not in widths:
             raise ValueError(
-                f"this ADP acts at '{site}', and the connected MODEL has only {', '.join(widths)}: load an ADP made for this model."
+                f"this {what} acts at '{site}', and the connected MODEL has only {', '.join(widths)}: load an {what} made for this "
+                "model."
             )
         if widths[site] != channels:
             raise ValueError(
-                f"this ADP expects {channels} channels at '{site}' (it was made for '{adp.base_model}') and the connected MODEL has "
-                f"{widths[site]}: load an ADP made for this model."
+                f"this {what} expects {channels} channels at '{site}' (it was made for '{made_for}') and the connected MODEL has "
+                f"{widths[site]}: load an {what} made for this model."
             )

@@ -14,7 +14,7 @@ from ..models.adp import AdpFile
 from ..models.bias_features import BiasFeatures, check_sae
 from ..models.sae import SaeFile
 from .batch_patch import KEY, Handle, patch_model, without_run
-from .sites import base_model, check_fit, site_channels
+from .sites import check_fit, check_made_for
 
 
 def apply_steering(
@@ -88,19 +88,4 @@ def apply_splice(model: Any, sae: SaeFile) -> Any:
 
 def check_sae_fit(model: Any, sae: SaeFile) -> None:
     """Raise ValueError, in a sentence, where an autoencoder was not made for a MODEL."""
-    found = base_model(model)
-    if found and sae.base_model and found != sae.base_model:
-        raise ValueError(
-            f"this autoencoder was made for '{sae.base_model}' and the connected MODEL is '{found}': load the one that belongs to the "
-            "model, or train one for it."
-        )
-    widths = site_channels(model)
-    if sae.site not in widths:
-        raise ValueError(
-            f"this autoencoder acts at '{sae.site}', and the connected MODEL has only {', '.join(widths)}: load one made for this model."
-        )
-    if widths[sae.site] != sae.sae.channels:
-        raise ValueError(
-            f"this autoencoder expects {sae.sae.channels} channels at '{sae.site}' (it was made for '{sae.base_model}') and the connected "
-            f"MODEL has {widths[sae.site]}: load one made for this model."
-        )
+    check_made_for(model, "autoencoder", sae.base_model, {sae.site: sae.sae.channels})

@@ -56,7 +56,8 @@ class CalibrateBiasFeatures(io.ComfyNode):
                     min=0.5,
                     max=1.0,
                     step=0.01,
-                    tooltip="Share of the images sent to a class that is to be read as it at the end.",
+                    tooltip="Share of the images sent to a class that is to be read as it at the end. As many may miss as that leaves "
+                    "over, rounded up: at 0.97 two of 48.",
                 ),
                 io.String.Input(
                     "attribute", default="", tooltip="Attributes to calibrate, separated by commas. Empty = all of the bias features."

@@ -10,6 +10,8 @@ import pytest
 
 ROOT = Path(__file__).resolve().parents[2]
 NODE_FILES = sorted(p for p in (ROOT / "nodes").glob("*.py") if p.stem not in ("__init__", "sockets"))
+TOLD = ("fixed_seed", "drawn_seed")
+"""Functions of nodes/shared_inputs.py that are handed the tooltip."""
 PAGES = {p.stem: p.read_text(encoding="utf-8") for p in sorted((ROOT / "web" / "docs").glob("*.md"))}
 
 
@@ -25,13 +27,17 @@ def literal(node: ast.expr | None, names: dict[str, str]) -> str:
 
 
 def sockets(path: Path) -> list[tuple[str, str]]:
-    """(name, tooltip) of every Input and Output that a file declares."""
+    """(name, tooltip) of every Input and Output that a file declares, itself or by a function that is handed the tooltip."""
     tree = ast.parse(path.read_text(encoding="utf-8"))
     names = {t.id: literal(s.value, {}) for s in tree.body if isinstance(s, ast.Assign) for t in s.targets if isinstance(t, ast.Name)}
     found = []
     for call in ast.walk(tree):
+        if isinstance(call, ast.Call) and isinstance(call.func, ast.Name) and call.func.id in TOLD:
+            found.append(("seed", literal(call.args[0], names)))
         if isinstance(call, ast.Call) and isinstance(call.func, ast.Attribute) and call.func.attr in ("Input", "Output"):
             tip = next((k.value for k in call.keywords if k.arg == "tooltip"), None)
+            if isinstance(tip, ast.Name) and tip.id == "tooltip":
+                continue
             found.append((literal(call.args[0], names) if call.args else "", literal(tip, names)))
     return found
 
