@@ -16,6 +16,7 @@ import torch
 from ..embedded import weights
 from ..embedded.portraits import ATTRIBUTES
 from ..methods.feature_set import FeatureSet
+from ..methods.extend_features import only_profile
 from ..methods.find_bias_features import find_bias_features
 from ..methods.fit_moves import FitSettings, move_knots
 from ..methods.labels import LabelSet
@@ -23,7 +24,7 @@ from ..methods.recording import RecordingSettings
 from ..methods.regions import Region
 from ..methods.train_adp import train_file
 from ..methods.train_sae import SaeSettings, checkpoint_path, train_sae
-from ..models.bias_features import BiasFeatures, load_bias_features, save_bias_features
+from ..models.bias_features import LEARNED, BiasFeatures, load_bias_features, save_bias_features
 from ..models.sae import SaeFile, load_sae, save_sae
 from .adm_info import conditioning
 from .adm_model import empty_latent, info_of, load_adm
@@ -40,14 +41,15 @@ from .text_model import load_text_model
 SITE = "output.1"
 """Where the learned moves of the shipped ADPs act, too: the middle block carries little of these attributes here."""
 STEERED = ("eyeglasses", "hair", "skin_tone")
-BATCH, TRIAL_IMAGES, ENOUGH, EFFECTIVE = 16, 128, 0.985, 192
+BATCH, TRIAL_IMAGES, EFFECTIVE = 16, 128, 192
 FIRST_SEED, TRIAL_SEED = 53_000_000, 63_000_000
 SAE = SaeSettings(latents=1536, k=24)
 
 
 @dataclass(frozen=True)
 class Bed:
-    """A model of the test bed as it is sampled here. ``images``: recorded; ``cfg`` and ``trial_cfg``: of recording and of trials."""
+    """A model of the test bed as it is sampled here. ``images``: recorded; ``cfg`` and ``trial_cfg``: of recording and of trials;
+    ``enough``: share of a trial's images that is to be read as the class (at cfg 1 the text model's images are less sure of theirs)."""
 
     name: str
     model: Any
@@ -59,6 +61,7 @@ class Bed:
     images: int
     cfg: float
     trial_cfg: float
+    enough: float
     clip: Any = None
 
     def sampling(self, seed: int, cfg: float) -> SamplerSettings:
@@ -69,7 +72,7 @@ def unconditional_bed() -> Bed:
     """The unconditional model."""
     model = load_adm(weights.DIFFUSION)
     cond = conditioning(info_of(model), None)
-    return Bed("portraits", model, GivenConditions(model, cond), cond, cond, weights.ADP, "ddim", 2048, 1.0, 1.0)
+    return Bed("portraits", model, GivenConditions(model, cond), cond, cond, weights.ADP, "ddim", 2048, 1.0, 1.0, 0.985)
 
 
 def text_bed() -> Bed:
@@ -77,7 +80,7 @@ def text_bed() -> Bed:
     model, clip = load_text_model(weights.TEXT)
     prompts = PromptConditions(clip, "\n".join(NEUTRAL), NEGATIVE)
     positive, negative, _ = prompts.at(0)
-    return Bed("portraits-text", model, prompts, positive, negative, weights.ADP_TEXT, "euler", 1024, 4.0, TRIAL_CFG, clip)
+    return Bed("portraits-text", model, prompts, positive, negative, weights.ADP_TEXT, "euler", 1024, 4.0, TRIAL_CFG, 0.97, clip)
 
 
 class SteeringMaker:
@@ -100,9 +103,7 @@ class SteeringMaker:
         settings = b.sampling(FIRST_SEED, b.cfg)
         # Maps of this site are 8x8: pooled features are for the reader, whole ones for the autoencoder.
         recording = RecordingSettings(site=SITE, spatial_levels=tuple(move_knots().tolist()))
-        outcome = record_samples(
-            b.model, self.vae, b.conditions, self.latent, f"{b.name}-{SITE}", b.images, settings, recording
-        )
+        outcome = record_samples(b.model, self.vae, b.conditions, self.latent, f"{b.name}-{SITE}", b.images, settings, recording)
         self.say(outcome.report)
         labels, _ = label_images(outcome.features, classifier_source(self.labeller, tuple(ATTRIBUTES)), Region())
         return outcome.features, labels
@@ -128,19 +129,16 @@ class SteeringMaker:
     def _learned(self, sae: SaeFile, found: BiasFeatures, features: FeatureSet, labels: LabelSet) -> BiasFeatures:
         b, settings = self.bed, FitSettings(steps=self.steps, batch=32, lr=LR)
         given: dict[str, Any] = {"adp": self.adp, "more": EFFECTIVE, "clip": b.clip, "positive": None if b.clip else b.positive}
-        learned = learn_profiles(
-            b.model, sae, found, features, labels, self.vae, self.labeller, settings, f"{b.name}-profiles", **given
-        )
+        learned = learn_profiles(b.model, sae, found, features, labels, self.vae, self.labeller, settings, f"{b.name}-profiles", **given)
         self.say("\n".join(learned.lines))
-        return learned.file
+        # Class differences that were read off features would double the file; docs/bias_features.md has what they reach.
+        return only_profile(learned.file, LEARNED)
 
     def _calibrated(self, sae: SaeFile, file: BiasFeatures) -> BiasFeatures:
         b = self.bed
         parts = (b.positive, b.negative, self.latent, b.sampling(TRIAL_SEED, b.trial_cfg), TRIAL_IMAGES, f"{b.name}-steering")
         prompts = b.conditions if b.clip else None
-        results = calibrate_steering(
-            b.model, sae, file, *parts, self.vae, self.labeller, adp=self.adp, prompts=prompts, enough=ENOUGH
-        )
+        results = calibrate_steering(b.model, sae, file, *parts, self.vae, self.labeller, adp=self.adp, prompts=prompts, enough=b.enough)
         self.say("\n".join(line for r in results for line in r.lines))
         return results[-1].file
 

@@ -8,6 +8,7 @@ bisection. A profile that was read off features is first given signed sizes by b
 from __future__ import annotations
 
 import hashlib
+import math
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from typing import Any
@@ -118,7 +119,8 @@ class ProfileBench:
     # -- one profile -----------------------------------------------------------------------------------------------------------------
 
     def strength_of(self, profile: Profile, k: int) -> float:
-        """The smallest gain at which ``enough`` images are read as class k; where none is, the one that brings most."""
+        """The smallest gain at which ``enough`` images are read as class k; where none is, the smallest that brings as many as any, within a
+        standard error: more force would cost quality for what may be chance."""
 
         def share(gain: float) -> float:
             return self.towards(with_gain(profile, k, gain), k)["share"]
@@ -131,7 +133,9 @@ class ProfileBench:
             while (tried.setdefault(high, share(high))) < self.enough:
                 low, high = high, high * 2
                 if high > HIGH:
-                    return max(tried, key=lambda g: (tried[g], -g))
+                    most = max(tried.values())
+                    error = math.sqrt(most * (1 - most) / self.images)
+                    return min(g for g, reached in tried.items() if reached >= most - error)
         for _ in range(HALVINGS):
             middle = (low * high) ** 0.5
             tried[middle] = share(middle)

@@ -40,6 +40,15 @@ def with_features(found: AttributeFeatures, more: Tensor) -> AttributeFeatures:
     )
 
 
+def only_profile(file: BiasFeatures, source: str) -> BiasFeatures:
+    """The file with this profile alone, for the attributes that have it."""
+    changed = {
+        a: replace(f, profiles={source: f.profiles[source]}, default=source if f.default == source else "") if source in f.profiles else f
+        for a, f in file.attributes.items()
+    }
+    return replace(file, attributes=changed)
+
+
 def with_profile(file: BiasFeatures, attribute: str, profile: Profile, default: bool = False) -> BiasFeatures:
     """The file with a profile of an attribute, in place of one of the same source; ``default``: the one that is steered by."""
     found = file.attribute(attribute)
