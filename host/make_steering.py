@@ -15,8 +15,8 @@ import torch
 
 from ..embedded import weights
 from ..embedded.portraits import ATTRIBUTES
-from ..methods.feature_set import FeatureSet
 from ..methods.extend_features import only_profile
+from ..methods.feature_set import FeatureSet
 from ..methods.find_bias_features import find_bias_features
 from ..methods.fit_moves import FitSettings, move_knots
 from ..methods.labels import LabelSet

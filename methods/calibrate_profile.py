@@ -119,7 +119,7 @@ class ProfileBench:
     # -- one profile -----------------------------------------------------------------------------------------------------------------
 
     def strength_of(self, profile: Profile, k: int) -> float:
-        """The smallest gain at which ``enough`` images are read as class k; where none is, the smallest that brings as many as any, within a
+        """The smallest gain at which ``enough`` images are read as class k; where none is, the smallest that brings as many, within a
         standard error: more force would cost quality for what may be chance."""
 
         def share(gain: float) -> float:
