@@ -186,22 +186,26 @@ def monotone(control: list[list[float]], slack: float = 0.01) -> bool:
 
 
 def rows(quick: bool) -> Iterator[Row]:
-    """All rows."""
+    """All rows. Beside ours: the paper's rule, for eyeglasses at both factors, for others at the first with a quarter of the images (it
+    moves little), and on the unconditional model distribution guidance."""
     n = 256 if quick else 1024
     for bed in ("unconditional",) if quick else ("unconditional", "text"):
         yield Row(bed, PLAIN, images=n)
         for attribute in ("eyeglasses",) if quick else TARGETS:
             yield Row(bed, OURS, attribute, n)
-            if not quick:
+            if bed == "unconditional" and not quick:
                 yield Row(bed, GUIDED, attribute, n)
-            for factor in FACTORS:
-                yield Row(bed, PAPER, attribute, n, factor)
+        for factor in FACTORS:
+            yield Row(bed, PAPER, "eyeglasses", n, factor)
+        for attribute in () if quick else ("hair", "skin_tone"):
+            yield Row(bed, PAPER, attribute, n // 4, FACTORS[0])
 
 
 def compared(folder: Path, row: Row, plain: Row) -> dict[str, Any]:
     """A row beside plain images of the same seeds: how far other attributes' shares moved (``drift``, the largest change of a class), and
     how alike the images are (mean cosine of the judge's features; those of the guided attribute's head stay in)."""
     a, b = (read_safetensors(folder / f"{r.name}.safetensors")[0] for r in (row, plain))
+    b = {k: v[: row.images] for k, v in b.items()}  # of the same seeds, where the row has fewer
     moved = {}
     for other in ATTRIBUTES:
         if other != row.attribute:
