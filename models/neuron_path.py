@@ -30,8 +30,9 @@ class NeuronPathFile:
     ``method``: the search or baseline that found them. ``attribute``, ``labels``: of the head, its classes in order. ``target``: the class
     of each image. ``path`` int64 [B, L, K], best first; ``activation`` [B, L, K]: clean values; ``contribution`` [B, L, K]: what each
     neuron adds to the additive part. ``joint``, ``additive``, ``objective`` [B]: joint attribution score, what taking the whole path away
-    takes from the objective, and the objective of the clean image. ``neurons``: of a layer. ``fingerprint``: of the network
-    (:meth:`.neuron_vit.NeuronVit.fingerprint`). ``shared``: the path is the same in all rows. ``info``: settings, and the model's name.
+    takes from the objective, and the objective of the clean image; NaN where they were not measured. ``neurons``: of a layer.
+    ``fingerprint``: of the network (:meth:`.neuron_vit.NeuronVit.fingerprint`). ``shared``: paths are those of classes, and rows of one
+    class are the same. ``info``: settings, and the model's name.
 
     Raises ValueError, in a sentence, where shapes do not fit each other.
     """
@@ -64,8 +65,8 @@ class NeuronPathFile:
         low, high = int(self.path.min()), int(self.path.max())
         if not 0 <= low <= high < self.neurons:
             raise ValueError(f"neurons of a path are numbered 0 to {self.neurons - 1}; met {low} to {high}.")
-        if self.shared and not bool((self.path == self.path[:1]).all()):
-            raise ValueError("a shared neuron path is the same for all images, and these differ.")
+        if self.shared and any(len(self.path[[i for i, t in enumerate(self.target) if t == c]].unique(dim=0)) > 1 for c in self.classes):
+            raise ValueError("a shared neuron path is the same for all images of a class, and these differ.")
 
     @property
     def images(self) -> int:
@@ -97,6 +98,25 @@ class NeuronPathFile:
             raise ValueError(f"there is no path of the class '{label}' of '{self.attribute}'; there are: {', '.join(self.classes)}.")
         return self.rows([i for i, t in enumerate(self.target) if t == label])
 
+    def for_images(self, labels: Sequence[str]) -> Tensor:
+        """A path for each of B images of these classes, int64 [B, L, K]: its own, or, where paths are shared, that of its class.
+
+        Raises ValueError, in a sentence, for another number of images, and for a class without a path.
+        """
+        if not self.shared:
+            if len(labels) != self.images:
+                raise ValueError(
+                    f"there are {self.images} neuron path(s), one for each image, and {len(labels)} image(s): connect the images that the "
+                    "paths were found in, or make a class path of them."
+                )
+            return self.path
+        if len(self.path.unique(dim=0)) == 1:
+            return self.path[:1].expand(len(labels), -1, -1)
+        for label in labels:
+            if label not in self.target:
+                raise ValueError(f"there is no path of the class '{label}' of '{self.attribute}'; there are: {', '.join(self.classes)}.")
+        return self.path[[self.target.index(label) for label in labels]]
+
     def rows(self, index: Sequence[int]) -> NeuronPathFile:
         """Some of the paths."""
         chosen = torch.tensor(list(index), dtype=torch.long)
@@ -105,19 +125,20 @@ class NeuronPathFile:
 
     def text(self) -> str:
         """What the file says of itself, in lines."""
-        what = "one path for all" if self.shared else "a path each"
+        what = "a path for each class" if self.shared else "a path for each image"
         count = Counter(self.target)
         model = self.info.get("model") or "a vision transformer"
         unit = "channels of all patches" if self.info.get("rows") == "patches" else "neurons at the CLS token"
-        return "\n".join(
-            [
-                f"{self.attribute} by {self.method} in {model} ({self.fingerprint}): {self.images} image(s), {what}; "
-                + ", ".join(f"{c} {count[c]}" for c in self.classes),
-                f"{self.depth} layers, {self.top_k} of {self.neurons} {unit} in each",
-                f"mean joint score {float(self.joint.mean()):.4g}, additive part (what removal takes) {float(self.additive.mean()):.4g} "
-                f"of the {self.info.get('objective', 'objective')} {float(self.objective.mean()):.4g}",
-            ]
-        )
+        lines = [
+            f"{self.attribute} by {self.method} in {model} ({self.fingerprint}): {what}; "
+            + ", ".join(f"{c} {count[c]}" for c in self.classes),
+            f"{self.depth} layers, {self.top_k} of {self.neurons} {unit} in each",
+        ]
+        if bool(self.joint.isnan().any()):
+            return "\n".join([*lines, "joint score and additive part were not measured: no model was connected"])
+        said = f"{self.info.get('objective', 'objective')} {float(self.objective.mean()):.4g}"
+        scores = f"mean joint score {float(self.joint.mean()):.4g}; additive part (what removing it takes away, later layers held) "
+        return "\n".join([*lines, f"{scores}{float(self.additive.mean()):.4g} of the {said}"])
 
 
 def check_network(file: NeuronPathFile, net: NeuronVit) -> None:
