@@ -12,7 +12,7 @@ from torch import Tensor
 
 from .style import FAINT, INK, PALETTE, Image, add_axes, new_figure, pixels, points, write
 
-WIDTH, MARGIN, TITLE, HEAD, FOOT, PAD = 960, 24, 60, 26, 34, 14
+WIDTH, MARGIN, TITLE, HEAD, FOOT, PAD = 960, 24, 60, 26, 48, 14
 TILE, TILE_GAP, TEXT = 92, 5, 112
 NOISE_WIDTH, SCORE_WIDTH = 128, 150
 HOT = np.array([214, 0, 110], dtype=np.float32)
@@ -34,16 +34,18 @@ class AtlasRow:
     notes: Sequence[str] = ()
 
 
-def feature_atlas(rows: Sequence[AtlasRow], title: str = "feature atlas", overlay: bool = True) -> Image:
+def feature_atlas(
+    rows: Sequence[AtlasRow], title: str = "feature atlas", overlay: bool = True, legend: Sequence[str] = ()
+) -> Image:
     """A row per feature: uint8 [H, 960, 3]. Images beyond what fits in a row (5) are left out.
 
-    overlay: lay the heat over the images (else they are shown as they are). Raises ValueError without rows, or where a row's images and
-    heat do not belong together.
+    overlay: lay the heat over the images (else they are shown as they are). legend: lines below, on what the notes mean. Raises
+    ValueError without rows, or where a row's images and heat do not belong together.
     """
     if not rows:
         raise ValueError("a feature atlas needs at least one feature; met none.")
     tall = TILE + PAD
-    height = TITLE + HEAD + tall * len(rows) + FOOT
+    height = TITLE + HEAD + tall * len(rows) + FOOT + 16 * max(0, len(legend) - 2)
     figure = new_figure(WIDTH, height)
     write(figure, MARGIN, 18, title, 24, weight="bold")
     fit = (WIDTH - MARGIN - TEXT - NOISE_WIDTH - SCORE_WIDTH - 2 * MARGIN) // (TILE + TILE_GAP)
@@ -72,8 +74,11 @@ def feature_atlas(rows: Sequence[AtlasRow], title: str = "feature atlas", overla
         if classes:
             _scores(figure, score, top + 2, row.scores, classes, longest)
     bottom = TITLE + HEAD + tall * len(rows) + 2
-    write(figure, noise, bottom, f"{span[0]:.0f} noise", 13, FAINT)
-    write(figure, noise + NOISE_WIDTH, bottom, f"image {span[1]:.0f}", 13, FAINT, ha="right")
+    write(figure, noise, bottom, f"{span[0]:.0f}  noise", 13, FAINT)
+    write(figure, noise + NOISE_WIDTH, bottom, f"image  {span[1]:.0f}", 13, FAINT, ha="right")
+    write(figure, noise + NOISE_WIDTH / 2, bottom + 16, "log-SNR", 13, FAINT, ha="center")
+    for line, text in enumerate(legend):
+        write(figure, MARGIN, bottom + 16 * line, text, 13, FAINT)
     drawn = pixels(figure)
     # Pasted after the figure is drawn, so that pixels of small images stay squares.
     for y, x, tile in tiles:
@@ -87,8 +92,8 @@ def heat_over(image: NDArray[np.float32], heat: NDArray[np.float32], most: float
     share = np.asarray(Picture.fromarray((heat / most).clip(0, 1).astype(np.float32)).resize(size, Picture.Resampling.BICUBIC))
     share = share.clip(0, 1)[..., None]
     grey = image.mean(axis=2, keepdims=True)
-    pale = 0.55 * image + 0.25 * grey + 0.2 * 255
-    return pale * (1 - 0.62 * share) + HOT * (0.62 * share)
+    pale = 0.35 * image + 0.4 * grey + 0.25 * 255
+    return pale * (1 - 0.7 * share) + HOT * (0.7 * share)
 
 
 def _tiles(row: AtlasRow, fit: int, overlay: bool) -> list[NDArray[np.uint8]]:

@@ -33,6 +33,16 @@ def feature_notes(found: AttributeFeatures, place: int) -> list[str]:
     return notes
 
 
+def note_legend(found: AttributeFeatures) -> list[str]:
+    """What the words in the notes of :func:`feature_notes` mean, those that occur, a line each."""
+    lines = ["stable: share of resamples in which it is among the best of its class"]
+    if found.side_effect.isfinite().any():
+        lines.append("beside: what it carries of other attributes, relative to this one")
+    if found.causal.isfinite().any():
+        lines.append("alone: change of the share of its class when it alone is turned")
+    return lines
+
+
 def class_scores(found: AttributeFeatures, place: int) -> dict[str, float]:
     """Class -> score of one feature."""
     return {name: float(found.scores[k, place]) for k, name in enumerate(found.classes)}

@@ -10,7 +10,7 @@ from comfy_api.latest import io, ui
 from ..charts.feature_atlas import AtlasRow, feature_atlas
 from ..host.labelling import thumbnails
 from ..host.progress import host_progress
-from ..methods.atlas import chosen_features, class_scores, feature_notes
+from ..methods.atlas import chosen_features, class_scores, feature_notes, note_legend
 from ..methods.exciting_images import exciting_images
 from ..methods.feature_set import FeatureSet
 from ..models.bias_features import BiasFeatures as BiasFeaturesFile
@@ -79,7 +79,7 @@ class FeatureAtlas(io.ComfyNode):
             AtlasRow(f"#{e.feature}", thumbnails(features, e.images), e.heat, e.knots, e.by_level, s, n)
             for e, s, n in zip(excited, scores, notes, strict=True)
         ]
-        drawn = feature_atlas(rows, f"features that carry {attribute.strip()}", overlay)
+        drawn = feature_atlas(rows, f"features that carry {attribute.strip()}", overlay, note_legend(found))
         lines = []
         for e, s, n in zip(excited, scores, notes, strict=True):
             files = ", ".join(features.entries[i].file for i in e.images)

@@ -78,6 +78,8 @@ def test_the_atlas_has_a_row_per_feature() -> None:
     assert one.shape[1:] == (960, 3) and two.shape[0] > one.shape[0] + TILE and one.dtype == np.uint8
     tall = feature_atlas([AtlasRow("#1", np.zeros((1, 3, 200, 100), np.uint8), np.ones((1, 2, 2)), KNOTS, KNOTS * 0)])
     assert tall.shape[0] == one.shape[0]
+    told = feature_atlas([row(scores={"yes": 0.2, "no": -0.1}, notes=("x 0.3",))], legend=("x: a figure", "and", "more"))
+    assert told.shape[0] > one.shape[0] and (told[: one.shape[0] - 60] == one[:-60]).all() and (told[-70:-20, 24:120] < 200).any()
 
 
 def test_heat_turns_an_image_red_where_it_is() -> None:
