@@ -1,6 +1,6 @@
 """Vision transformers of several families as :class:`.neuron_vit.NeuronVit`: ours, those of ``transformers``, and CLIP vision models.
 
-Weights are found by their names and copied, and what is made of them is compared with the model itself: a network that computes anything
+Weights are found by their names, and what is made of them is compared with the model itself: a network that computes anything
 else is refused, not read wrongly.
 """
 
@@ -63,7 +63,7 @@ def of_classifier(model: AttributeClassifier, attribute: str = "") -> NeuronVit:
 def _of_ours(model: VisionTransformer, attribute: str) -> NeuronVit:
     state, ours = model.state_dict(), model.config
     heads = {k: v for k, v in state.items() if not k.startswith("heads.")}
-    weights = canonical(heads) | {f"head.{k}": _copy(state[f"heads.{attribute}.{k}"]) for k in ("weight", "bias")}
+    weights = canonical(heads) | {f"head.{k}": _own(state[f"heads.{attribute}.{k}"]) for k in ("weight", "bias")}
     shape = {"depth": ours["depth"], "heads": ours["num_heads"], "activation": "gelu", "eps": 1e-6, "patch": ours["patch"]}
     given = {"labels": model.attributes[attribute], "preprocess": model.preprocess, "name": attribute, "family": "equipoise"}
     net = NeuronVit(weights, **shape, **given)
@@ -139,7 +139,7 @@ def of_clip_vision(
 
 
 def canonical(state: Mapping[str, Tensor], dtype: torch.dtype = torch.float32) -> dict[str, Tensor]:
-    """Copies of weights under our names, on the CPU. Raises ValueError, naming the first, for weights that the transformer of this package
+    """Weights under our names, on the CPU. Raises ValueError, naming the first, for weights that the transformer of this package
     has no place for, and for missing ones."""
     found: dict[str, Tensor] = {}
     for name, tensor in state.items():
@@ -150,7 +150,7 @@ def canonical(state: Mapping[str, Tensor], dtype: torch.dtype = torch.float32) -
             )
         if ours:
             shape = {"cls": (-1,), "position": tuple(tensor.shape[-2:])}.get(ours, tuple(tensor.shape))
-            found[ours] = _copy(tensor.reshape(shape), dtype)
+            found[ours] = _own(tensor.reshape(shape), dtype)
     missing = [n for n in NEEDED if n not in found]
     if missing:
         raise ValueError(f"this network lacks '{missing[0]}', which a vision transformer with a CLS token has: choose a ViT or CLIP.")
@@ -196,7 +196,9 @@ def agreeing(net: NeuronVit, logits: Callable[[Tensor], Tensor]) -> NeuronVit:
     return net
 
 
-def _copy(tensor: Tensor, dtype: torch.dtype = torch.float32) -> Tensor:
-    """A copy that gradients can be taken through also where the original was made in inference mode."""
+def _own(tensor: Tensor, dtype: torch.dtype = torch.float32) -> Tensor:
+    """The weights, which nothing here writes to, or a copy where gradients cannot be taken through them (inference mode) or they are
+    elsewhere or of another dtype."""
     with torch.inference_mode(False):
-        return tensor.detach().to("cpu", dtype, copy=True).contiguous()
+        copied = tensor.is_inference() or tensor.device.type != "cpu" or tensor.dtype != dtype
+        return tensor.detach().to("cpu", dtype, copy=True).contiguous() if copied else tensor.detach()

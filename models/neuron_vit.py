@@ -4,8 +4,8 @@ Neuron (l, j) is entry j of the hidden vector of layer l's perceptron, after its
 token; in a classifier whose head reads the mean over patches, it is channel j at all patch tokens. Wang et al., "Discovering Influential
 Neuron Path in Vision Transformers", ICLR 2025.
 
-Weights are copies of a model's own: whatever is done with them leaves the model as it was, and runs also where the host is in inference
-mode. :mod:`.neuron_adapters` makes them.
+Weights are a model's own or copies of them, and are never written to: the model stays as it was, and gradients can be taken also where the
+host is in inference mode. :mod:`.neuron_adapters` makes them.
 """
 
 from __future__ import annotations
