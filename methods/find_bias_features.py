@@ -129,15 +129,16 @@ class _Search:
         found, info = {}, {}
         for a in self.attributes:
             chosen = rankings[a].features
+            by_level, recorded = every_level(passes[a].by_level[:, :, chosen], means[a], knots)
             found[a] = AttributeFeatures(
                 self.reader.attributes[a],
                 chosen,
                 scores[a][:, chosen],
-                self._every_level(passes[a].by_level[:, :, chosen], means[a], knots),
+                by_level,
                 stability(passes[a].resampled, chosen, s.tau),
                 side_effects(scores, a, chosen),
                 torch.full((self.sizes[a], len(chosen)), math.nan),
-                knots,
+                recorded,
                 {CLASS_DIFFERENCE: class_difference(means[a], knots, chosen, s.relative)},
             )
             info[a] = self._info(a, rankings[a], ablations[a])
@@ -179,12 +180,6 @@ class _Search:
             if self.progress:
                 self.progress(min(self._done, self._total), self._total, {})
 
-    @staticmethod
-    def _every_level(by_level: Tensor, means: ClassMeans, knots: Tensor) -> Tensor:
-        """Scores at knots that no row is near, from those around them."""
-        seen = means.count.sum(1) > 0
-        return filled(by_level[seen], knots[seen].contiguous(), knots)
-
     def _info(self, attribute: str, ranking: Ranking, ablation: Ablation) -> dict[str, Any]:
         classes, names = self.classes[attribute], self.reader.attributes[attribute]
         return {
@@ -197,6 +192,14 @@ class _Search:
     def _licensed(self, info: dict[str, Any]) -> dict[str, Any]:
         licence = self.file.info.get("licence")
         return {**info, "licence": licence} if licence else info
+
+
+def every_level(by_level: Tensor, means: ClassMeans, knots: Tensor) -> tuple[Tensor, Tensor]:
+    """Scores [T, ...] at the knots [T] from the first to the last that rows are near, those that none is near from those around them; and
+    these knots. Of the levels beyond nothing is known."""
+    seen = means.count.sum(1) > 0
+    inside = knots[(knots >= knots[seen][0]) & (knots <= knots[seen][-1])]
+    return filled(by_level[seen], knots[seen].contiguous(), inside), inside
 
 
 def some_images(tables: Mapping[str, Tensor], count: int, most: int, seed: int) -> list[int]:

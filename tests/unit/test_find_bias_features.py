@@ -8,9 +8,10 @@ import pytest
 import torch
 from equipoise.methods.affine_reader import affine_logits, pooled_codes
 from equipoise.methods.attribution import resamples, sure_classes
+from equipoise.methods.class_activations import ClassMeans
 from equipoise.methods.feature_ranking import rank, side_effects, stability
 from equipoise.methods.feature_set import FeatureSet, FeatureSetWriter, open_feature_set
-from equipoise.methods.find_bias_features import AttributionSettings, find_bias_features, reader_of, some_images
+from equipoise.methods.find_bias_features import AttributionSettings, every_level, find_bias_features, reader_of, some_images
 from equipoise.methods.integrated_gradients import integrated_gradients
 from equipoise.methods.labels import LabelSet
 from equipoise.methods.steering import profile_delta
@@ -132,6 +133,13 @@ def test_beyond_the_recorded_levels_a_profile_falls_to_nothing(found: BiasFeatur
 
     for end, outwards in ((float(LEVELS[0]), -step), (float(LEVELS[-1]), step)):
         assert largest(end + outwards / 2) == pytest.approx(largest(end) / 2, rel=1e-4) and largest(end + outwards) == 0
+
+
+def test_scores_are_given_for_the_recorded_levels_alone() -> None:
+    knots, count = torch.arange(-3.0, 4.0), torch.tensor([0.0, 4, 0, 4, 0, 0, 0])
+    means = ClassMeans(count[:, None].expand(-1, 2), torch.zeros(7, 2, 1, 16), torch.zeros(7, 2, 1, 16))
+    scores, levels = every_level(torch.arange(7.0)[:, None, None], means, knots)
+    assert levels.tolist() == [-2, -1, 0] and scores.flatten().tolist() == [1, 2, 3], "the middle one from its neighbours"
 
 
 def test_side_effects_tell_features_of_one_attribute_from_those_of_another(found: BiasFeatures) -> None:
