@@ -91,6 +91,8 @@ def _dots(axes: object, panel: PathPanel, neurons: int, largest: float) -> None:
         for j, value in zip(panel.path[:, layer].ravel(), panel.contribution[:, layer].ravel(), strict=True):
             found.setdefault((layer, int(j)), []).append(float(value))
     chosen = {(layer, int(j)) for layer, row in enumerate(panel.bold) for j in row}
+    for layer, j in chosen - set(found):  # of a class path, and on that of no image
+        axes.plot(layer, j / neurons, "o", markersize=points(11), color="white", markeredgecolor=INK, markeredgewidth=points(1.6), zorder=4)
     for (layer, j), values in found.items():
         mean = float(np.nan_to_num(np.mean(values)))
         share = len(values) / len(panel.path)

@@ -39,19 +39,8 @@ def clip_source(
     Raises ValueError, in one sentence, for an image encoder that is not CLIP's, one that does not go with the text encoder, and where
     either projection is missing: then it says which file has it.
     """
-    files = files or {}
+    directions, told = text_directions(clip, classes, templates, files, vision)
     projection = _image_projection(vision)
-    width = projection.shape[0]
-    known = [_check(projection, files.get("vision", ()), ("visual_projection.weight", "visual.proj"), "image", width)]
-    name = _text_encoder(clip, width)
-    text_projection = getattr(clip.cond_stage_model, name).transformer.text_projection.weight
-    known.append(_check(text_projection, files.get("clip", ()), ("text_projection.weight", "text_projection"), "text", width))
-    directions = {
-        attribute: torch.stack(
-            [class_direction(_embeddings(clip, name, phrasings(members, templates, attribute))) for members in named.values()]
-        )
-        for attribute, named in classes.items()
-    }
 
     def read(images: Tensor, masks: Tensor | None) -> dict[str, Tensor]:
         embeddings = vision.encode_image(images)["image_embeds"]
@@ -73,8 +62,35 @@ def clip_source(
         read=read,
         origin="CLIP zero-shot",
     )
-    told = "both projections were found in their files" if all(known) else "the projections could not be traced to a file"
-    return source, f"{width} dimensions, text encoder {name}; {told}"
+    return source, told
+
+
+def text_directions(
+    clip: Any, classes: ClassSpec, templates: Sequence[str], files: Mapping[str, Sequence[Path]] | None = None, vision: Any | None = None
+) -> tuple[dict[str, Tensor], str]:
+    """Classes given in words as directions in CLIP's shared space, attribute -> float32 [K, D], and a sentence on what could be told of the
+    projections. ``vision``: the CLIP_VISION that they are for; None where the CLIP has one text model alone. Errors as of
+    :func:`clip_source`."""
+    files = files or {}
+    known = []
+    if vision is None:
+        width = _only_width(clip)
+    else:
+        projection = _image_projection(vision)
+        width = projection.shape[0]
+        known.append(_check(projection, files.get("vision", ()), ("visual_projection.weight", "visual.proj"), "image", width))
+    name = _text_encoder(clip, width)
+    text_projection = getattr(clip.cond_stage_model, name).transformer.text_projection.weight
+    known.append(_check(text_projection, files.get("clip", ()), ("text_projection.weight", "text_projection"), "text", width))
+    found = {
+        attribute: torch.stack(
+            [class_direction(_embeddings(clip, name, phrasings(members, templates, attribute))) for members in named.values()]
+        )
+        for attribute, named in classes.items()
+    }
+    both = "both projections were found in their files" if vision is not None else "the projection was found in its file"
+    lost = "the projections could not be traced to a file" if vision is not None else "the projection could not be traced to a file"
+    return found, f"{width} dimensions, text encoder {name}; {both if all(known) else lost}"
 
 
 def _image_projection(vision: Any) -> Tensor:
@@ -88,13 +104,28 @@ def _image_projection(vision: Any) -> Tensor:
     return weight
 
 
-def _text_encoder(clip: Any, width: int) -> str:
-    """Name of the CLIP text model of that width within a CLIP."""
+def _widths(clip: Any) -> dict[str, int]:
+    """Names of the CLIP text models within a CLIP, with the widths that they project to."""
     widths = {}
     for name in ENCODERS:
         projection = getattr(getattr(getattr(clip.cond_stage_model, name, None), "transformer", None), "text_projection", None)
         if isinstance(getattr(projection, "weight", None), Tensor):
             widths[name] = projection.weight.shape[0]
+    return widths
+
+
+def _only_width(clip: Any) -> int:
+    widths = _widths(clip)
+    if len(set(widths.values())) != 1:
+        met = " and ".join(f"{n} with {w}" for n, w in widths.items())
+        which = f"holds the text models {met}" if met else "holds no text model of CLIP's"
+        raise ValueError(f"this CLIP {which}: connect the CLIP vision model that the head is for, and a CLIP that belongs to it.")
+    return next(iter(widths.values()))
+
+
+def _text_encoder(clip: Any, width: int) -> str:
+    """Name of the CLIP text model of that width within a CLIP."""
+    widths = _widths(clip)
     found = next((n for n, w in widths.items() if w == width), None)
     if found is None:
         met = ", ".join(f"{n} with {w}" for n, w in widths.items()) or "none of CLIP's"

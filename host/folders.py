@@ -19,6 +19,7 @@ FOLDERS: dict[str, tuple[str, str | None]] = {
     "equipoise_bias_features": ("equipoise/bias_features", "bias_features"),
     "equipoise_diffusion": ("equipoise/diffusion", "diffusion"),
     "equipoise_neuron_paths": ("equipoise/neuron_paths", "neuron_paths"),
+    "equipoise_zero_shot_heads": ("equipoise/zero_shot_heads", "zero_shot_heads"),
     "attribute_classifiers": ("attribute_classifiers", "attribute_classifiers"),
 }
 """Folder key -> (folder below the host's models folder, folder below embedded/weights)."""

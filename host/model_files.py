@@ -16,7 +16,9 @@ from torch import Tensor
 from ..models.adp import save_adp
 from ..models.bias_features import save_bias_features
 from ..models.files import read_safetensors
+from ..models.neuron_path import save_neuron_path
 from ..models.sae import save_sae
+from ..models.zero_shot_head import save_zero_shot_head
 from . import folders
 
 _NAME = re.compile(r"\w[\w .,+()=@-]{0,99}")
@@ -83,6 +85,8 @@ class FileKind:
 ADP = FileKind("equipoise_adp", "an ADP", save_adp)
 SAE = FileKind("equipoise_sae", "an autoencoder", save_sae)
 BIAS_FEATURES = FileKind("equipoise_bias_features", "bias features", save_bias_features)
+NEURON_PATH = FileKind("equipoise_neuron_paths", "neuron paths", save_neuron_path)
+ZERO_SHOT_HEAD = FileKind("equipoise_zero_shot_heads", "a zero-shot head", save_zero_shot_head)
 
 
 def _same(one: Path, other: Path) -> bool:

@@ -56,6 +56,11 @@ def vision_of(
     return net.to(device=device)
 
 
+def model_name(net: NeuronVit, classifier: HostClassifier | None = None) -> str:
+    """What reports call the model."""
+    return classifier.name if classifier is not None else f"CLIP vision, {net.depth} x {net.width}"
+
+
 def pixels_of(net: NeuronVit, images: Tensor) -> Tensor:
     """IMAGE [B, H, W, 3 or 4] in 0..1 -> what the model is given, float32 [B, 3, S, S] on the CPU. Raises ValueError for no images, and for
     what is no IMAGE."""

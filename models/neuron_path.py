@@ -130,8 +130,8 @@ class NeuronPathFile:
         model = self.info.get("model") or "a vision transformer"
         unit = "channels of all patches" if self.info.get("rows") == "patches" else "neurons at the CLS token"
         lines = [
-            f"{self.attribute} by {self.method} in {model} ({self.fingerprint}): {what}; "
-            + ", ".join(f"{c} {count[c]}" for c in self.classes),
+            f"{self.attribute} by {self.method} in {model} ({self.fingerprint}): {what}, "
+            + ", ".join(c if self.shared else f"{c} {count[c]}" for c in self.classes),
             f"{self.depth} layers, {self.top_k} of {self.neurons} {unit} in each",
         ]
         if bool(self.joint.isnan().any()):
