@@ -143,7 +143,7 @@ def _legend(figure: object, y: float, span: tuple[float, float], alone: bool) ->
     write(figure, NUMBER, y, "stable: share of resamples in which it is among the best", 13, FAINT)
     write(figure, NUMBER, y + 18, "beside: what it carries of other attributes, relative to this one", 13, FAINT)
     if alone:
-        write(figure, NUMBER, y + 36, "alone: change of the class's share when it alone is turned", 13, FAINT)
+        write(figure, NUMBER, y + 36, "alone: the class's share with it alone turned up, minus that with it turned down", 13, FAINT)
 
 
 def _span(knots: Floats, by_level: Floats, lists: Sequence[Sequence[int]]) -> tuple[float, float]:

@@ -74,9 +74,9 @@ class AttributeFeatures:
     ``features`` int64 [F]: the union over classes, best first. ``scores`` float32 [K, F]: signed contrast attribution over all noise
     levels; positive where the feature's being there speaks for the class. ``scores_by_level`` [T, K, F]: the same by noise level, at
     ``knots`` [T]. ``stability`` [K, F]: share of bootstrap resamples in which the feature is among the class's best. ``side_effect`` [F]:
-    attribution to the other attributes, relative to that on this one (NaN: no other attribute was read). ``causal`` [K, F]: change of the
-    share of class k when the feature alone is turned (NaN: not measured). ``profiles``: source -> how to steer; ``default``: the source
-    that calibration found best ("": none is calibrated).
+    attribution to the other attributes, relative to that on this one (NaN: no other attribute was read). ``causal`` [K, F]: share of the
+    images read as class k when the feature alone is turned up, minus that when it is turned down (NaN: not measured). ``profiles``: source
+    -> how to steer; ``default``: the source that calibration found best ("": none is calibrated).
 
     Raises ValueError where shapes do not fit each other.
     """

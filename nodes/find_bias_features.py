@@ -32,8 +32,8 @@ class FindBiasFeatures(io.ComfyNode):
             category=TRAINING,
             description=(
                 "Finds which features of an autoencoder carry a perceived attribute (after DiffLens, CVPR 2025): integrated gradients of a "
-                "reader's class probability, class against class, with a bootstrap and a test by ablation. Next: Learn Feature Profiles, "
-                "Calibrate Bias Features, then Save Bias Features."
+                "reader's class probability, class against class, with a bootstrap and a test by ablation. Next: Measure Feature Effects "
+                "(what turning them does), or Learn Feature Profiles; then Calibrate Bias Features and Save Bias Features."
             ),
             search_aliases=["difflens", "attribution", "integrated gradients", "sparse autoencoder", "interpretability", "neurons"],
             inputs=[
