@@ -32,6 +32,7 @@ from .calibrate_steering import calibrate_steering
 from .classifier import HostClassifier
 from .labelling import classifier_source, label_images
 from .learn_profiles import LR, learn_profiles
+from .measure_effects import measure_effects
 from .pixel_vae import PixelVae
 from .record_samples import GivenConditions, PromptConditions, record_samples
 from .sampling import SamplerSettings
@@ -41,7 +42,7 @@ from .text_model import load_text_model
 SITE = "output.1"
 """Where the learned moves of the shipped ADPs act, too: the middle block carries little of these attributes here."""
 STEERED = ("eyeglasses", "hair", "skin_tone")
-BATCH, TRIAL_IMAGES, EFFECTIVE = 16, 128, 192
+BATCH, TRIAL_IMAGES, ALONE_IMAGES, EFFECTIVE = 16, 128, 48, 192
 FIRST_SEED, TRIAL_SEED = 53_000_000, 63_000_000
 SAE = SaeSettings(latents=1536, k=24)
 
@@ -93,10 +94,12 @@ class SteeringMaker:
         self.adp = weights.adp(bed.adp)
 
     def make(self) -> tuple[SaeFile, BiasFeatures]:
-        """Record at the site, label, train the autoencoder and a reader, find features, learn profiles, calibrate them."""
+        """Record at the site, label, train the autoencoder and a reader, find features and turn the best alone, learn profiles, calibrate
+        them."""
         features, labels = self._recorded()
         sae = self._autoencoder(features)
-        return sae, self._calibrated(sae, self._learned(sae, self._found(sae, features, labels), features, labels))
+        found = self._measured(sae, self._found(sae, features, labels))
+        return sae, self._calibrated(sae, self._learned(sae, found, features, labels))
 
     def _recorded(self) -> tuple[FeatureSet, LabelSet]:
         b = self.bed
@@ -125,6 +128,14 @@ class SteeringMaker:
         found = load_bias_features(path)
         self.say(found.text())
         return found
+
+    def _measured(self, sae: SaeFile, found: BiasFeatures) -> BiasFeatures:
+        b = self.bed
+        parts = (b.positive, b.negative, self.latent, b.sampling(TRIAL_SEED, b.trial_cfg), ALONE_IMAGES, f"{b.name}-steering")
+        prompts = b.conditions if b.clip else None
+        measured = measure_effects(b.model, sae, found, *parts, self.vae, self.labeller, prompts=prompts)
+        self.say("\n".join(measured.lines))
+        return measured.file
 
     def _learned(self, sae: SaeFile, found: BiasFeatures, features: FeatureSet, labels: LabelSet) -> BiasFeatures:
         b, settings = self.bed, FitSettings(steps=self.steps, batch=32, lr=LR)
