@@ -24,6 +24,7 @@ from ..embedded.portraits import ATTRIBUTES
 from ..methods.guidance import GuidanceSettings
 from ..methods.steering import SCALE, SteerSettings, everyone
 from ..methods.targets import parse_target
+from ..methods.train_adp import tensors_digest
 from ..metrics.fairness import assigned_hit_rate, joint_probabilities, measure
 from ..models.bias_features import load_bias_features
 from ..models.files import read_safetensors, write_safetensors
@@ -72,7 +73,7 @@ class Bench:
         self.folder, self.vae = folder, PixelVae(2)
         self.judge = weights.classifier(weights.JUDGE)
         self._makers = {"unconditional": unconditional_bed, "text": text_bed}
-        self._files = {
+        self.files = {
             "unconditional": (weights.SAE, weights.BIAS_FEATURES, weights.ADP),
             "text": (weights.SAE_TEXT, weights.BIAS_FEATURES_TEXT, weights.ADP_TEXT),
         }
@@ -81,7 +82,7 @@ class Bench:
     def bed(self, name: str) -> tuple[Any, Any, Any, Any]:
         """The model with its conditionings, autoencoder, bias features and ADP."""
         if name not in self._beds:
-            sae, bias, adp = self._files[name]
+            sae, bias, adp = self.files[name]
             self._beds[name] = self._makers[name](), load_sae(sae), load_bias_features(bias), weights.adp(adp)
         return self._beds[name]
 
@@ -174,6 +175,16 @@ class Bench:
         return {"class": classes[0], "n": images, "control": control, "shares": {f"{s:g}": c for s, c in counts.items()}}
 
 
+def steering_mark(sae: Path, bias: Path) -> list[str]:
+    """Changes whenever steering by these files does: the autoencoder, features and profiles; not what else is told of the features."""
+    attributes, tensors = load_bias_features(bias).attributes, {}
+    for a, found in attributes.items():
+        tensors[f"{a}.features"] = found.features
+        for source, p in found.profiles.items():
+            tensors |= {f"{a}.{source}.knots": p.knots, f"{a}.{source}.delta": p.delta, f"{a}.{source}.sizes": p.sizes}
+    return [load_sae(sae).digest, tensors_digest(tensors), *(f.default for f in attributes.values())]
+
+
 def _in_order(cells: Tensor, given: tuple[str, ...], wanted: tuple[str, ...]) -> Tensor:
     """Class indices in another order of the classes."""
     return torch.tensor([wanted.index(c) for c in given])[cells]
@@ -244,7 +255,7 @@ def run(quick: bool, folder: Path | None = None) -> dict[str, Any]:
         if not path.is_file():
             raise ValueError(f"'{path.name}' is not shipped with this copy: make it with train-portraits steering --ship.")
     bench = Bench(folder)
-    marks = {bed: [load_sae(files[0]).digest, files[1].stat().st_size] for bed, files in bench._files.items() if files[1].is_file()}
+    marks = {bed: steering_mark(files[0], files[1]) for bed, files in bench.files.items() if files[1].is_file()}
     made = [r for r in rows(quick) if r.bed in marks]
     figures = {}
     for row in made:
