@@ -7,6 +7,7 @@ uniformly, fixed factors, two U-Net passes); and a sweep of strengths over the s
 
 from __future__ import annotations
 
+import hashlib
 import random
 import tempfile
 import time
@@ -85,6 +86,10 @@ class Bench:
             sae, bias, adp = self.files[name]
             self._beds[name] = self._makers[name](), load_sae(sae), load_bias_features(bias), weights.adp(adp)
         return self._beds[name]
+
+    def facts(self, row: Row) -> dict[str, Any]:
+        """What a row's figures depend on."""
+        return {"row": asdict(row), "files": mark(row, *self.files[row.bed]), "seed": SEED}
 
     def model(self, row: Row, seed: int, keep: list[Any]) -> Any:
         """The MODEL of one batch. ``keep`` gets the run that ended."""
@@ -175,14 +180,22 @@ class Bench:
         return {"class": classes[0], "n": images, "control": control, "shares": {f"{s:g}": c for s, c in counts.items()}}
 
 
-def steering_mark(sae: Path, bias: Path) -> list[str]:
-    """Changes whenever steering by these files does: the autoencoder, features and profiles; not what else is told of the features."""
-    attributes, tensors = load_bias_features(bias).attributes, {}
-    for a, found in attributes.items():
+def mark(row: Row, sae: Path, bias: Path, adp: Path) -> list[str]:
+    """Changes whenever a row would: of plain images never, of guided ones with the ADP, of the paper's rule with the ranking of features, and
+    of ours with what is turned; not with what else the files tell."""
+    if row.how == PLAIN:
+        return []
+    if row.how == GUIDED:
+        return [hashlib.sha256(adp.read_bytes()).hexdigest()[:16]]
+    tensors = {}
+    for a, found in load_bias_features(bias).attributes.items():
         tensors[f"{a}.features"] = found.features
-        for source, p in found.profiles.items():
-            tensors |= {f"{a}.{source}.knots": p.knots, f"{a}.{source}.delta": p.delta, f"{a}.{source}.sizes": p.sizes}
-    return [load_sae(sae).digest, tensors_digest(tensors), *(f.default for f in attributes.values())]
+        if row.how == PAPER:
+            tensors[f"{a}.scores"] = found.scores
+            continue
+        p = found.profile()
+        tensors |= {f"{a}.knots": p.knots, f"{a}.delta": p.delta, f"{a}.sizes": p.sizes}
+    return [load_sae(sae).digest, tensors_digest(tensors)]
 
 
 def _in_order(cells: Tensor, given: tuple[str, ...], wanted: tuple[str, ...]) -> Tensor:
@@ -255,15 +268,15 @@ def run(quick: bool, folder: Path | None = None) -> dict[str, Any]:
         if not path.is_file():
             raise ValueError(f"'{path.name}' is not shipped with this copy: make it with train-portraits steering --ship.")
     bench = Bench(folder)
-    marks = {bed: steering_mark(files[0], files[1]) for bed, files in bench.files.items() if files[1].is_file()}
-    made = [r for r in rows(quick) if r.bed in marks]
+    beds = [bed for bed, files in bench.files.items() if files[1].is_file()]
+    made = [r for r in rows(quick) if r.bed in beds]
     figures = {}
     for row in made:
-        facts = {"row": asdict(row), "files": marks[row.bed], "seed": SEED}
+        facts = bench.facts(row)
         if not (folder / f"{row.name}.safetensors").is_file():
             (folder / f"{row.name}.json").unlink(missing_ok=True)
         figures[row.name] = kept(folder, row.name, facts, lambda r=row: bench.measure(r))
-    for bed in marks:
+    for bed in beds:
         mine = [r for r in made if r.bed == bed]
         frechet(folder, figures, mine)
         for row in mine[1:]:
@@ -271,7 +284,7 @@ def run(quick: bool, folder: Path | None = None) -> dict[str, Any]:
     sweeps = {}
     for bed, attribute in [("unconditional", "eyeglasses")] + ([] if quick else [("unconditional", "hair")]):
         n = 64 if quick else 256
-        facts = {"bed": bed, "attribute": attribute, "n": n, "files": marks[bed], "seed": SWEEP_SEED}
+        facts = bench.facts(Row(bed, OURS, attribute, n)) | {"seed": SWEEP_SEED}
         sweeps[attribute] = kept(folder, f"sweep-{bed}-{attribute}", facts, lambda b=bed, a=attribute, m=n: bench.sweep(b, a, m))
     return composed(figures, sweeps, made)
 
