@@ -181,7 +181,7 @@ class Bench:
 
 
 def mark(row: Row, sae: Path, bias: Path, adp: Path) -> list[str]:
-    """Changes whenever a row would: of plain images never, of guided ones with the ADP, of the paper's rule with the ranking of features, and
+    """Changes whenever a row would: of plain images never, of guided ones with the ADP, of the paper's rule with the ranking of features,
     of ours with what is turned; not with what else the files tell."""
     if row.how == PLAIN:
         return []

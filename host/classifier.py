@@ -43,6 +43,10 @@ class HostClassifier:
             offload_device=comfy.model_management.unet_offload_device(),
         )
 
+    def fingerprint(self) -> str:
+        """Changes whenever its file does, or what was edited in it: labels of one are not taken for those of another."""
+        return classifier_fingerprint(self.name)
+
     def probabilities(self, images: Tensor) -> dict[str, Tensor]:
         """IMAGE [B, H, W, C] in 0..1 (C = 3, or 4 whose alpha is not read) -> attribute -> float32 [B, K] on the CPU.
 

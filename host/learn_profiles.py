@@ -10,6 +10,7 @@ from typing import Any
 
 import comfy.model_management
 import torch
+from torch import Tensor
 
 from ..methods.decoder_effects import decoder_effects
 from ..methods.extend_features import with_features, with_profile
@@ -21,7 +22,7 @@ from ..methods.train_adp import tensors_digest
 from ..models.adp import MIDDLE, AdpFile
 from ..models.bias_features import AttributeFeatures, BiasFeatures, check_sae
 from ..models.sae import SaeFile, SparseAutoencoder
-from .classifier import HostClassifier, classifier_fingerprint
+from .classifier import HostClassifier
 from .differentiable import model_conditions
 from .differentiable_labels import DifferentiableLabels
 from .learning import begin, diffusion_of, gradients, learning_path, loaded, module_mark, plain_predictor
@@ -95,17 +96,18 @@ def learn_profiles(
 
     latents, places, seen = learning_latents(model, vae, features)
     tables = {a: t[places] for a, t in tables.items()}
+    beside = {a: t[places] for a, t in held_labels(labels, features, classifier, wanted).items()} if settings.hold else {}
     conditionings, which = [positive], torch.zeros(len(places), dtype=torch.long)
     if clip is not None:
         conditionings, which = encoded_prompts(clip, [features.entries[i].prompt for i in places])
     conditions = model_conditions(model, conditionings, latents.shape[1:])
-    labeller = DifferentiableLabels(model, vae, classifier, classes)
+    labeller = DifferentiableLabels(model, vae, classifier, classes | {a: labels.attributes[a] for a in beside})
     network = loaded(model, conditions, (settings.batch, *latents.shape[1:]))
     lines = [seen]
     read_at = MIDDLE if adp is None else adp.site
     with gradients(settings.batch):
         predictor = plain_predictor(None if adp is None else adp.predictor)
-        diffusion = diffusion_of(network, labeller.logits, tuple(wanted))
+        diffusion = diffusion_of(network, labeller.logits, (*wanted, *beside))
         net = plain_sae(sae.sae).to(network.device)
         file = bias
         if more:
@@ -126,17 +128,17 @@ def learn_profiles(
             "classes": classes,
             "model": weights_mark(model),
             "reader": None if predictor is None else tensors_digest(predictor.state_dict()),
-            "files": tensors_digest({"which": which, "places": torch.tensor(places), **tables}),
+            "files": tensors_digest({"which": which, "places": torch.tensor(places), **tables, **beside}),
             "latents": list(latents.shape),
             "vae": module_mark(vae.first_stage_model),
-            "classifier": classifier_fingerprint(classifier.name),
+            "classifier": classifier.fingerprint(),
             "conditions": [conditioning_facts(c) for c in conditionings],
         }
         checkpoint, said = begin(state, name, facts)
         lines += [said] if said else []
         chosen = {a: file.attribute(a).features for a in wanted}
         hook = ProfileHook(net, sae.site, chosen, state.vectors, predictor, network.device, read_at)
-        fit_moves(diffusion, latents, tables, predictor, hook.sites, settings, which, None, checkpoint, state, read_at, hook)
+        fit_moves(diffusion, latents, tables, predictor, hook.sites, settings, which, None, checkpoint, state, read_at, hook, beside)
         profiles = finished_profiles(state)
     curve = state.curve()
     for column in state.columns:
@@ -150,6 +152,19 @@ def learn_profiles(
     lines.append(f"{settings.steps} steps of {settings.batch} images; {time.monotonic() - started:.0f} s")
     log.info("learned profiles of %s: %s", ", ".join(wanted), "; ".join(lines))
     return LearnedProfiles(file, lines, curve)
+
+
+def held_labels(labels: LabelSet, features: FeatureSet, classifier: HostClassifier, wanted: Sequence[str]) -> dict[str, Tensor]:
+    """Labels [N, K] of attributes that are not learned, but that the classifier reads and so can be seen to stay: those with the same
+    classes, of which every image has one."""
+    same = [a for a, classes in labels.attributes.items() if a not in wanted and set(classifier.attributes.get(a, ())) == set(classes)]
+    found = {}
+    for a in same:
+        try:
+            found |= for_entries(labels, features.entries, [a])
+        except ValueError:
+            log.info("'%s' is not labelled for every image, so it is not held.", a)
+    return found
 
 
 def plain_sae(sae: SparseAutoencoder) -> SparseAutoencoder:

@@ -23,6 +23,7 @@ from torch import Tensor
 from ..models.adp import GRID, MIDDLE, AttributePredictor, Move, at_level, log_snr, pool
 from .fit_state import Checkpoint, FitState, run_fit
 from .guidance import move_vector
+from .raking import raked
 from .training import Progress
 
 SCALE = "scale"
@@ -65,8 +66,10 @@ class FitSettings:
     """``label_range``: log-SNR between which images are sent to other classes: sharp enough to be labelled, and not yet decided;
     ``denoising``: weight of the denoising loss beside the labelling loss; ``confident``: cross-entropy below which an image asks for
     nothing more, so that no class is overdone; ``shortness``: weight of the squared length of a step, which keeps directions that nothing
-    asks for at zero. ``lr``: with Adam, 4e-3 gave vectors twice as long as 6e-4 and no better ones: the rest was the noise of the gradient;
-    for up to ``WIDTH`` channels, and less for more.
+    asks for at zero. ``hold``: weight of the labels of attributes that an image is not sent to another class of, which are to stay as they
+    were; with it, images are also drawn so that no attribute goes along with another (:func:`.raking.raked`). ``lr``: with Adam, 4e-3 gave
+    vectors twice as long as 6e-4 and no better ones: the rest was the noise of the gradient; for up to ``WIDTH`` channels, and less for
+    more.
     """
 
     steps: int = 1600
@@ -76,6 +79,7 @@ class FitSettings:
     denoising: float = 5.0
     confident: float = 0.02
     shortness: float = 0.1
+    hold: float = 0.0
     seed: int = 0
 
 
@@ -97,6 +101,7 @@ def fit_moves(
     state: FitState | None = None,
     read_at: str = MIDDLE,
     hook: MoveHook | None = None,
+    beside: Mapping[str, Tensor] | None = None,
 ) -> dict[str, Move]:
     """Fit moves of several attributes at once, every row under a random subset of them, so that they compose.
 
@@ -104,7 +109,8 @@ def fit_moves(
     (site, channels there). ``conditioning`` [N] goes to ``transformer_options["y"]`` where the model has one. An attribute that the
     predictor does not read gets one vector per class, and is assigned seeded. ``state``: of :func:`fit_state`, where the caller wants its
     curve or resumes it. ``read_at``: the predictor's site. ``hook``: what applies the state's vectors, where
-    they are not added to h. Returns moves with their fitted sizes.
+    they are not added to h. ``beside``: labels [N, K] of attributes that the labeller reads and that are held alone (``hold``). Returns
+    moves with their fitted sizes.
     """
     s = settings or FitSettings()
     names = list(sites)
@@ -113,7 +119,11 @@ def fit_moves(
     state = state or fit_state(classes, predictor, sites, s, model.device)
     judged = [a for a in names if model.judged is None or a in model.judged]
     hook = hook or MoveHook(sites, state.vectors, predictor, model.device, read_at=read_at)
-    weights = {a: 1.0 / torch.bincount(hard[a], minlength=classes[a]).clamp(min=1).float()[hard[a]] for a in names}
+    held = hard | {a: t.argmax(-1) for a, t in (beside or {}).items()} if s.hold else {}
+    if s.hold:
+        weights = {a: raked(held, a) for a in names}
+    else:
+        weights = {a: 1.0 / torch.bincount(hard[a], minlength=classes[a]).clamp(min=1).float()[hard[a]] for a in names}
     level_of, generator = model.levels, state.generator
 
     def step_loss(step: int) -> tuple[Tensor, list[float]]:
@@ -146,6 +156,11 @@ def fit_moves(
                 (F.cross_entropy(logits[a], hook.wanted[a][half:], reduction="none") - s.confident).clamp(min=0) * hook.include[a][half:]
                 for a in judged
             )
+            for a in held:
+                if a in logits:
+                    kept = F.cross_entropy(logits[a], held[a][index[half:]].to(logits[a].device), reduction="none")
+                    still = 1 - hook.include[a][half:] if a in hook.include else 1.0
+                    per_row = per_row + s.hold * (kept - s.confident).clamp(min=0) * still
             label_loss = per_row.mean()
         loss = loss + label_loss + s.shortness * sum(v.mean() for v in hook.lengths)
         return loss, [error.item(), label_loss.item() if half < s.batch else float("nan")]
