@@ -21,6 +21,7 @@ from ..models.neuron_adapters import of_classifier, of_clip_vision
 from ..models.neuron_vit import NeuronVit, check_labels
 from ..models.zero_shot_head import ZeroShotHead
 from .classifier import HostClassifier
+from .clip_projection import is_blank
 
 AGREE, AGREE_HALF = 1e-3, 3e-2
 """Largest distance of embeddings of length 1 between the host's CLIP_VISION and the copy, the host computing in 32 or 16 bits."""
@@ -53,7 +54,8 @@ def vision_of(
     device = comfy.model_management.get_torch_device()
     size = sum(w.numel() * w.element_size() for w in net.weights.values())
     comfy.model_management.free_memory(size, device)
-    return net.to(device=device)
+    with torch.inference_mode(False):  # gradients cannot be taken through what is made within the host's inference mode
+        return replace(net, weights={k: (w.clone() if w.is_inference() else w).to(device) for k, w in net.weights.items()})
 
 
 def model_name(net: NeuronVit, classifier: HostClassifier | None = None) -> str:
@@ -123,6 +125,12 @@ def _of_clip_vision(vision: Any, head: ZeroShotHead) -> NeuronVit:
     if any(name.endswith("mlp.activation") for name in vision.patcher.object_patches):
         raise ValueError("neurons of this CLIP vision model were edited, and paths are those of a model as it is: connect the original.")
     comfy.model_management.load_model_gpu(vision.patcher)  # takes away what an edited clone has put into the weights that they share
+    projection = getattr(getattr(network, "visual_projection", None), "weight", None)
+    if isinstance(projection, Tensor) and is_blank(projection):
+        raise ValueError(
+            "the projection to the space of texts is missing in this CLIP vision model's file, so no text can label what it sees: take a "
+            "file with the whole CLIP model."
+        )
     layers = network.vision_model.encoder.layers
     known = {id(f): name for name, f in comfy.clip_model.ACTIVATIONS.items()}
     config = {

@@ -99,6 +99,12 @@ class Server:
                     raise RuntimeError(f"ComfyUI at {self.path} did not start; its log ends:\n{self.text()[-4000:]}") from None
                 time.sleep(0.2)
 
+    @property
+    def pid(self) -> int:
+        """Number of the server's process."""
+        assert self._process is not None
+        return self._process.pid
+
     def _stand_ins(self) -> Path | None:
         """Folder with an empty comfyui_workflow_templates, for hosts that cannot start with the newer one of the test environment.
 
