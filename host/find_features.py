@@ -38,12 +38,21 @@ def find_features(
     wanted = list(attributes) or list(labels.attributes)
     labels.only(wanted)
     check_set(features, sae)
-    lines = []
+    labels, lines = _without_empty(labels, wanted)
     if adp is None:
         adp = train_file(features, labels, "linear", seed=settings.seed, progress=host_progress(), device=training_device())
-        lines = [f"a linear reader was trained: {said}" for said in adp.info["verdict"].values()]
+        lines += [f"a linear reader was trained: {said}" for said in adp.info["verdict"].values()]
     reader = reader_of(adp, sae)
     with torch.inference_mode(False):  # gradients may be taken of the reader
         reader, plain = plain_predictor(reader), replace(sae, sae=plain_sae(sae.sae), stored_digest=sae.digest)
         found = find_bias_features(features, labels, plain, reader, wanted, settings, host_progress(), training_device())
     return found, [*found.text().splitlines(), *(line for a in wanted for line in ablation_lines(found, a)), *lines]
+
+
+def _without_empty(labels: LabelSet, wanted: Sequence[str]) -> tuple[LabelSet, list[str]]:
+    """The labels without attributes of which a class was never seen, so that one that nobody asked for does not stand in the way of those
+    that are wanted; and a line on each that is left out."""
+    empty = {a: [c for c, n in zip(classes, labels.counts(a), strict=True) if not n] for a, classes in labels.attributes.items()}
+    left_out = [a for a in labels.attributes if empty[a] and a not in wanted]
+    lines = [f"what features carry of '{a}' beside is not told: no image shows {', '.join(empty[a])}" for a in left_out]
+    return labels.only([a for a in labels.attributes if a not in left_out]), lines

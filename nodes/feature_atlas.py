@@ -42,6 +42,7 @@ class FeatureAtlas(io.ComfyNode):
                 "heat map",
                 "dictionary",
             ],
+            is_output_node=True,
             inputs=[
                 Features.Input("features", tooltip="A set recorded at the autoencoder's site, with its pictures, from Load Features."),
                 Sae.Input("sae", tooltip="The autoencoder, from Load SAE."),

@@ -31,6 +31,7 @@ class SteerSweep(io.ComfyNode):
                 "what a steer changes, and what it leaves. With a classifier it counts the class at every point."
             ),
             search_aliases=["slider", "strength", "grid", "xy plot", "difflens", "sparse autoencoder", "granular"],
+            is_output_node=True,
             inputs=[
                 io.Model.Input("model", tooltip="An SD1.5, SDXL or unconditional U-Net, not yet steered by this attribute."),
                 *files_inputs(),

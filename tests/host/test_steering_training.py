@@ -200,6 +200,15 @@ def test_bias_features_are_found_and_saved(made: SimpleNamespace, prompt: Any) -
     reader = TrainADP.execute(made.features, made.labels, "mlp", 1, 0).result[0]
     assert "a linear reader" not in find(made, adp=reader, attribute="light", per_class=2, beside=5.0)[1]
 
+    rows = torch.tensor([[1.0, 0.0]]).repeat(IMAGES, 1)
+    beside = replace(made.labels, attributes={**LIGHT, "hat": ("no", "yes")}, probabilities={**made.labels.probabilities, "hat": rows})
+    same, report, _ = find(made, labels=beside, attribute="light")
+    assert "'hat' beside is not told: no image shows yes" in report and set(same.attributes) == {"light"}
+    assert torch.equal(same.attributes["light"].features, features.features)
+    with pytest.raises(ValueError, match="the class 'yes' of 'hat' has no example among 24 images") as error:
+        find(made, labels=beside)
+    sentence(error)
+
     out = SaveBiasFeatures.execute(found, "tiny", False)
     assert Path(out.result[0]) == prompt.base / "models" / "equipoise" / "bias_features" / "tiny.safetensors"
     assert set(LoadBiasFeatures.execute("tiny.safetensors").result[0].attributes) == {"light"}
