@@ -17,7 +17,7 @@ from ..methods.recording import Recording, RecordingSettings
 from ..methods.train_adp import tensors_digest
 from ..methods.trials import Bench, Calibrated, Seen, TrialLog, directions_of, reading_levels, trials_needed
 from ..models.adp import AdpFile, Move, log_snr
-from .classifier import HostClassifier, classifier_fingerprint
+from .classifier import HostClassifier
 from .guidance import apply_guidance
 from .host_trials import HostTrials, Judge, classifier_judge, log_path
 from .record_images import OncePerLevel, level_sigmas
@@ -114,7 +114,7 @@ def calibrate_adp(
         "negative": conditioning_facts(negative),
         **({"prompts": prompts.facts} if prompts else {}),
         "predictor": None if adp.predictor is None else tensors_digest(adp.predictor.state_dict()),
-        "classifier": None if classifier is None else classifier_fingerprint(classifier.name),
+        "classifier": None if classifier is None else classifier.fingerprint(),
     }
     record = TrialLog(log_path(name), settings)
     if record.stale:

@@ -14,6 +14,7 @@ from ..methods.label_cache import digest
 from ..methods.label_text import ClassSpec
 from ..methods.zero_shot import class_direction, phrasings, zero_shot
 from .clip_projection import in_files, is_blank
+from .edited_vision import edit_mark
 from .labelling import ImageSource
 
 ENCODERS = ("clip_l", "clip_g", "clip_h")
@@ -58,6 +59,7 @@ def clip_source(
             "templates": list(templates),
             "directions": {a: digest((d * 1e4).round()) for a, d in directions.items()},
             "vision": [digest(projection), digest(vision.model.vision_model.embeddings.patch_embedding.weight)],
+            **({"edited": mark} if (mark := edit_mark(vision)) else {}),
         },
         read=read,
         origin="CLIP zero-shot",

@@ -22,7 +22,7 @@ from ..methods.labels import LabelSet, write_csv
 from ..methods.regions import Region, focus
 from ..methods.skin_tone import CLASSES, read_skin_tone, tone_probabilities
 from ..models.files import write_text
-from .classifier import BYTES_PER_PIXEL, HostClassifier, classifier_fingerprint
+from .classifier import BYTES_PER_PIXEL, HostClassifier
 from .feature_sets import features_root, read_picture
 
 BATCH, PIXELS = 32, 2**22
@@ -162,7 +162,7 @@ def classifier_source(classifier: HostClassifier, attributes: Sequence[str] = ()
     return ImageSource(
         kind="classifier",
         attributes={a: classifier.attributes[a] for a in chosen},
-        key={"classifier": classifier_fingerprint(classifier.name), "attributes": {a: list(classifier.attributes[a]) for a in chosen}},
+        key={"classifier": classifier.fingerprint(), "attributes": {a: list(classifier.attributes[a]) for a in chosen}},
         read=read,
         origin=f"classifier {classifier.name}",
     )

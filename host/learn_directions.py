@@ -15,7 +15,7 @@ from ..methods.guidance import LEARNED
 from ..methods.labels import LabelSet, for_entries
 from ..methods.train_adp import tensors_digest
 from ..models.adp import AdpFile
-from .classifier import HostClassifier, classifier_fingerprint
+from .classifier import HostClassifier
 from .differentiable import model_conditions
 from .differentiable_labels import DifferentiableLabels
 from .learn_from_prompts import learn_from_prompts
@@ -93,7 +93,7 @@ def learn_directions(
         "files": tensors_digest({"which": which, "places": torch.tensor(places), **tables}),
         "latents": list(latents.shape),
         "vae": module_mark(vae.first_stage_model),
-        "classifier": classifier_fingerprint(classifier.name) if judged else None,
+        "classifier": classifier.fingerprint() if judged else None,
         "judged": judged,
         "conditions": [conditioning_facts(c) for c in conditionings],
     }
