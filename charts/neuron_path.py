@@ -69,8 +69,8 @@ def _panel(figure: object, top: float, panel: PathPanel, neurons: int, largest: 
     x = np.arange(depth)
     for layer in x:
         axes.axvline(layer, color=GRID, linewidth=points(1), zorder=0)
-    for row in panel.path[:MOST_LINES]:
-        axes.plot(x, row[:, 0] / neurons, color=FAINT, linewidth=points(1.2), alpha=max(0.06, min(0.4, 2.5 / images)), zorder=1)
+    lines = panel.path[:MOST_LINES, :, 0].T / neurons
+    axes.plot(x, lines, color=FAINT, linewidth=points(1.2), alpha=max(0.06, min(0.4, 2.5 / images)), zorder=1)
     axes.plot(x, panel.bold[:, 0] / neurons, color=INK, linewidth=points(3.2), zorder=2)
     _dots(axes, panel, neurons, largest)
     if depth <= MOST_NAMES:
@@ -91,24 +91,24 @@ def _dots(axes: object, panel: PathPanel, neurons: int, largest: float) -> None:
         for j, value in zip(panel.path[:, layer].ravel(), panel.contribution[:, layer].ravel(), strict=True):
             found.setdefault((layer, int(j)), []).append(float(value))
     chosen = {(layer, int(j)) for layer, row in enumerate(panel.bold) for j in row}
-    for layer, j in chosen - set(found):  # of a class path, and on that of no image
-        axes.plot(layer, j / neurons, "o", markersize=points(11), color="white", markeredgecolor=INK, markeredgewidth=points(1.6), zorder=4)
-    for (layer, j), values in found.items():
-        mean = float(np.nan_to_num(np.mean(values)))
-        share = len(values) / len(panel.path)
-        size = 4 + (LARGEST - 4) * (abs(mean) / largest) ** 0.5
-        bold = (layer, j) in chosen
-        axes.plot(
-            layer,
-            j / neurons,
-            "o",
-            markersize=points(size * 1.6),
-            color=MORE if mean >= 0 else LESS,
-            alpha=1.0 if bold else 0.25 + 0.6 * share,
-            markeredgecolor=INK if bold else "white",
-            markeredgewidth=points(1.6 if bold else 0.6),
+    for bold in (False, True):
+        some = [(at, values) for at, values in found.items() if (at in chosen) == bold]
+        if not some:
+            continue
+        means = np.nan_to_num([np.mean(values) for _, values in some])
+        shares = np.array([len(values) / len(panel.path) for _, values in some])
+        axes.scatter(
+            [layer for (layer, _), _ in some],
+            [j / neurons for (_, j), _ in some],
+            s=points(1.6 * (4 + (LARGEST - 4) * np.sqrt(np.abs(means) / largest))) ** 2,
+            c=[MORE if m >= 0 else LESS for m in means],
+            alpha=None if bold else 0.25 + 0.6 * shares,
+            edgecolors=INK if bold else "white",
+            linewidths=points(1.6 if bold else 0.6),
             zorder=4 if bold else 3,
         )
+    for layer, j in chosen - set(found):  # of a class path, and on that of no image
+        axes.plot(layer, j / neurons, "o", markersize=points(11), color="white", markeredgecolor=INK, markeredgewidth=points(1.6), zorder=4)
 
 
 def _names(axes: object, panel: PathPanel, neurons: int) -> None:

@@ -18,6 +18,8 @@ from ..models.neuron_path import NeuronPathFile
 MODE, MEAN_SCORE = "mode", "mean score"
 RULES = (MODE, MEAN_SCORE)
 DRAWS = 200
+MOST_RANDOM = 32
+"""Random paths that are compared with each other in a draw."""
 
 
 @dataclass(frozen=True)
@@ -46,16 +48,16 @@ def mode_path(path: Tensor) -> Tensor:
 
     One that an earlier slot of its layer has taken is passed over: in the published rule a path can hold a neuron twice.
     """
-    out = torch.empty(path.shape[1:], dtype=torch.long)
-    for layer in range(path.shape[1]):
-        taken: list[int] = []
-        for slot in range(path.shape[2]):
-            # Beside what stands in the slot, what stands anywhere in the layer: the slot's own may all be taken.
-            numbers, counts = path[:, layer, slot].unique(return_counts=True)
-            every, total = path[:, layer].unique(return_counts=True)
-            order = [*numbers[counts.argsort(descending=True, stable=True)], *every[total.argsort(descending=True, stable=True)]]
-            taken.append(next(int(n) for n in order if int(n) not in taken))
-        out[layer] = torch.tensor(taken)
+    images, depth, slots = path.shape
+    width = int(path.max()) + 1
+    counts = torch.zeros(depth, slots, width, dtype=torch.long)
+    counts.scatter_add_(2, path.permute(1, 2, 0), torch.ones(depth, slots, images, dtype=torch.long))
+    # What stands anywhere in the layer follows what stands in the slot, which may all be taken.
+    ranked = torch.where(counts > 0, counts * (images * slots + 1), counts.sum(1, keepdim=True))
+    out = torch.empty(depth, slots, dtype=torch.long)
+    for slot in range(slots):
+        out[:, slot] = ranked[:, slot].argmax(1)
+        ranked.scatter_(2, out[:, slot].view(-1, 1, 1).expand(-1, slots, -1), -1)
     return out
 
 
@@ -92,9 +94,10 @@ def likeness(path: Tensor, target: Sequence[str], neurons: int, draws: int = DRA
     if len(groups.unique()) < 2:
         within = float(table[off].mean())
         drawn = []
+        count = min(len(path), MOST_RANDOM)  # fewer vary more, which errs on the careful side
         for _ in range(min(draws, 99)):
-            other = torch.rand(*path.shape[:2], neurons, generator=generator).topk(path.shape[2], dim=2).indices
-            drawn.append(float(jaccard(other)[off].mean()))
+            other = torch.rand(count, path.shape[1], neurons, generator=generator).topk(path.shape[2], dim=2).indices
+            drawn.append(float(jaccard(other)[off[:count, :count]].mean()))
         above = sum(d >= within for d in drawn)
         return Likeness(within, sum(drawn) / len(drawn), (1 + above) / (1 + len(drawn)), "of random paths")
 
