@@ -21,8 +21,8 @@ from ..models.bias_features import CLASS_DIFFERENCE, AttributeFeatures, BiasFeat
 NEAR = 0.5
 """A place counts where the profile is at least this share of its largest value."""
 AMOUNT = 10.0
-"""Typical activations that are added. One feature at one place is a small part of what carries an attribute: on the test bed 5 of them
-change few images, 20 wash the place out for some features and turn the effect around."""
+"""Typical activations that are added. One feature at one place is a small part of what carries an attribute: on the test bed 1 to 3 class
+differences, which are about as large, change hardly an image, and 30 turn the effect of some features around."""
 NOTHING = -1e4
 """Added to an activation to be taken away: far below any, and activations stay at 0."""
 SOURCE = "alone"
