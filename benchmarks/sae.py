@@ -8,7 +8,9 @@ by what our autoencoder makes of it, through the host's sampler and read by the 
 from __future__ import annotations
 
 import tempfile
+from concurrent.futures import ProcessPoolExecutor
 from dataclasses import asdict, dataclass
+from multiprocessing import get_context
 from pathlib import Path
 from typing import Any
 
@@ -25,7 +27,7 @@ from ..models.sae import SaeFile, load_sae
 from .clothing import sampled
 from .host_process import boot_host
 from .sae_attribution import SAMPLES, measure
-from .sae_peer import compare, installed
+from .sae_peer import compare, versions
 from .stages import kept
 
 SITE = "output.1"
@@ -60,7 +62,7 @@ def run(quick: bool, folder: Path | None = None) -> dict[str, Any]:
             return run(quick, Path(place))
     folder = folder / ("quick" if quick else "full")
     folder.mkdir(parents=True, exist_ok=True)
-    torch.set_num_threads(1)  # no trainer gains by how well its operations are divided
+    torch.set_num_threads(1)
     return measured(folder, QUICK if quick else Sizes(), quick)
 
 
@@ -87,8 +89,21 @@ def trained(folder: Path, features: FeatureSet, settings: SaeSettings) -> dict[s
     """Ours beside all libraries that are installed here; our autoencoder lies in the folder."""
     if not (folder / OURS).is_file():
         (folder / "training.json").unlink(missing_ok=True)
-    facts = {"settings": asdict(settings), "seed": SEED, "images": len(features.entries), "peers": installed()}
-    return kept(folder, "training", facts, lambda: compare(folder, features, settings))
+    peers = versions()
+    facts = {"settings": asdict(settings), "seed": SEED, "images": len(features.entries), "peers": peers}
+    return kept(folder, "training", facts, lambda: (apart if peers else compared)(folder, features, settings))
+
+
+def apart(folder: Path, features: FeatureSet, settings: SaeSettings) -> dict[str, Any]:
+    """:func:`compared` in a process of its own: one library adds methods to all of Python's classes, with which the host cannot start."""
+    with ProcessPoolExecutor(1, mp_context=get_context("spawn")) as pool:
+        return pool.submit(compared, folder, features, settings).result()
+
+
+def compared(folder: Path, features: FeatureSet, settings: SaeSettings) -> dict[str, Any]:
+    """The comparison, on one thread: no trainer gains by how well its operations are divided."""
+    torch.set_num_threads(1)
+    return compare(folder, features, settings)
 
 
 @torch.inference_mode()

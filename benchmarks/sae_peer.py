@@ -8,6 +8,7 @@ learn is put behind our format and measured by the same code.
 
 from __future__ import annotations
 
+import contextlib
 import importlib
 import math
 import os
@@ -67,6 +68,15 @@ def installed() -> dict[str, str]:
     return found
 
 
+def versions() -> dict[str, str]:
+    """Libraries that are there: name -> version, without importing them."""
+    found = {}
+    for name in LIBRARIES:
+        with contextlib.suppress(metadata.PackageNotFoundError):
+            found[name] = metadata.version(name)
+    return found
+
+
 def compare(folder: Path, features: FeatureSet, settings: SaeSettings) -> dict[str, Any]:
     """Train ours and all installed libraries; autoencoders are written to ``folder``.
 
@@ -85,8 +95,8 @@ def compare(folder: Path, features: FeatureSet, settings: SaeSettings) -> dict[s
     stream = TokenStream(source, train, settings.batch, settings.seed)
     ours = SaeTraining(_like(blank), settings)
     start_centre(ours.sae, stream)
-    versions = installed()
-    peers = [make(settings, source.channels, own) for name, make in MAKERS.items() if name in versions for own in (True, False)]
+    usable = installed()
+    peers = [make(settings, source.channels, own) for name, make in MAKERS.items() if name in usable for own in (True, False)]
     clock = processor = 0.0
     for number, (tokens, level) in enumerate(stream.batches()):
         if number == settings.steps:
@@ -113,13 +123,13 @@ def compare(folder: Path, features: FeatureSet, settings: SaeSettings) -> dict[s
     for number, peer in enumerate(peers):
         found[peer.name] = figures(_filled(blank, peer), peer.seconds, peer.processor, f"peer-{number}.safetensors")
     best = min(found, key=lambda name: found[name]["fvu"], default=None)
-    notes = [f"{name} is not installed in this interpreter" for name in LIBRARIES if name not in versions]
+    notes = [f"{name} is not installed in this interpreter" for name in LIBRARIES if name not in usable]
     return {
         "ours": our_figures,
         "peer": found.get(best) if best else None,
         "peer_name": best,
         "peers": found,
-        "peer_versions": versions,
+        "peer_versions": usable,
         "peer_notes": notes,
         "peer_settings": {
             "channels": source.channels,

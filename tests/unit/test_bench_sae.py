@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -39,6 +40,17 @@ def test_all_parts_but_those_that_need_more(tmp_path: Path, monkeypatch: pytest.
     (tmp_path / sae.OURS).unlink()
     again = sae.measured(tmp_path, SIZES, True)
     assert (tmp_path / sae.OURS).is_file() and again["ours"]["fvu"] == found["ours"]["fvu"] and len(asked) == 1
+
+
+def test_libraries_are_imported_in_a_process_of_their_own(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sae_peer, "LIBRARIES", {"torch": "torch", "no-such-library": "no_such_library"})
+    assert set(sae_peer.versions()) == {"torch"}
+    monkeypatch.setattr(sae, "compared", lambda *given: {"where": "here"})
+    monkeypatch.setattr(sae, "apart", lambda *given: {"where": "apart"})
+    features = SimpleNamespace(entries=[])
+    assert sae.trained(tmp_path, features, SIZES.settings)["where"] == "apart"  # type: ignore[arg-type]
+    monkeypatch.setattr(sae_peer, "LIBRARIES", {})
+    assert sae.trained(tmp_path, features, SIZES.settings)["where"] == "here"  # type: ignore[arg-type]
 
 
 def test_the_object_names_the_least_and_the_commits() -> None:
