@@ -30,9 +30,11 @@ QUICKSTARTS = ("quickstart_unconditional", "quickstart_professions")
 AUDIT = "label_audit"
 NEEDS_ADP = "It needs your checkpoint, and an ADP made for it."
 NEEDS_NOTHING = "It runs on what ships with the pack, on a CPU."
+NEEDS_CLIP = "It needs OpenAI's CLIP ViT-L/14."
 NEEDS_CHECKPOINT = "It needs your checkpoint and a CLIP, and makes an ADP for it."
 WIDE, TALL = (2000, 760), (2600, 1330)
 RENDERED = {
+    "neuron_path_clip_vision": (NEEDS_CLIP, TALL),
     "sd15_distribution_guidance": (NEEDS_ADP, WIDE),
     "sdxl_distribution_guidance": (NEEDS_ADP, WIDE),
     "train_adp_quickstart": (NEEDS_NOTHING, TALL),

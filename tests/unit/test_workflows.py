@@ -20,7 +20,8 @@ QUICKSTARTS = ("quickstart_professions", "quickstart_unconditional")
 GUIDED = ("sd15_distribution_guidance", "sdxl_distribution_guidance")
 TRAINED = ("train_adp_sd15", "train_adp_sdxl")
 AUDIT, QUICK_TRAINING = "label_audit", "train_adp_quickstart"
-NAMES = (AUDIT, *QUICKSTARTS, *GUIDED, QUICK_TRAINING, *TRAINED)
+CLIP_PATH = "neuron_path_clip_vision"
+NAMES = (AUDIT, CLIP_PATH, *QUICKSTARTS, *GUIDED, QUICK_TRAINING, *TRAINED)
 NOTES = {"MarkdownNote"}
 CORE = {
     "CLIPLoader",
@@ -282,3 +283,20 @@ def test_the_audit_puts_two_sources_on_the_same_pictures() -> None:
     assert {f["labels"] for f in fed} == {"EquipoiseLabelFeaturesWithClassifier", "EquipoiseMergeLabels"}
     assert len({tuple(n["widgets_values"]) for n in shown}) == 1
     assert sources(workflow, "EquipoiseMergeLabels")["labels"] == "EquipoiseLabelFeaturesWithSkinTone"
+
+
+def test_the_neuron_paths_of_clip_have_a_control_of_the_same_kind() -> None:
+    workflow, notes = read(CLIP_PATH), words_of(read(CLIP_PATH))
+    found, control = (of_type(workflow, f"Equipoise{kind}") for kind in ("FindNeuronPath", "BaselinePaths"))
+    fed = [sources(workflow, n["type"]) for n in (found, control)]
+    seen = {"images": "VAEDecode", "clip_vision": "CLIPVisionLoader", "zero_shot_head": "EquipoiseZeroShotAttributeHead"}
+    assert fed[0] == fed[1] == seen
+    asked, drawn = values(found), values(control)
+    assert drawn.pop("method") == "random" and all(asked[k] == v for k, v in drawn.items() if k in asked)
+    assert sources(workflow, "EquipoiseZeroShotAttributeHead") == {"clip": "CLIPLoader", "clip_vision": "CLIPVisionLoader"}
+    assert sources(workflow, "EquipoiseClassPath") == {"neuron_path": "EquipoiseFindNeuronPath"}
+    for kind, folder in (("CLIPLoader", "text_encoders"), ("CLIPVisionLoader", "clip_vision")):
+        loader = of_type(workflow, kind)
+        (file,) = loader["properties"]["models"]
+        assert file["name"] == loader["widgets_values"][0] and file["name"] in notes
+        assert file["directory"] == folder and f"models/{folder}" in notes and file["url"].startswith("https://huggingface.co/")
