@@ -15,7 +15,6 @@ from typing import Any
 
 import comfy.model_management
 import torch
-from comfy_execution.graph_utils import ExecutionBlocker
 from torch import Tensor, nn
 
 from ..methods.neuron_edits import ALL_ROWS, ONE_ROW, NeuronEdit
@@ -206,8 +205,3 @@ def described(edit: NeuronEdit, net: NeuronVit, rows: str) -> str:
     }
     layers = f" in layers {edit.layers[0]} to {edit.layers[1]}" if edit.layers else ""
     return f"{how[edit.operation]} at {at}{layers}, of {net.depth} layers of {net.neurons}"
-
-
-def not_connected(what: str) -> ExecutionBlocker:
-    """For an output whose input is not connected: whatever waits for it says so."""
-    return ExecutionBlocker(f"Edit Vision Neurons gives a {what} only where one is connected to it: connect it, or use the other output.")

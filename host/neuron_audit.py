@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any
 
+import torch
 import torch.nn.functional as F
 
 from ..methods.class_path import class_paths, mode_path
@@ -28,12 +29,16 @@ def audited_nets(
         first = vision_of(None, clip_vision, given[0] if given else None)
         names = [h.attribute for h in given]
         if len(set(names)) < len(names) or len(names) < 2:
-            raise ValueError(f"an audit compares two or more zero-shot heads of different attributes; met {', '.join(names)}: connect others.")
+            raise ValueError(
+                f"an audit compares two or more zero-shot heads of different attributes; met {', '.join(names)}: connect others."
+            )
         if any(h.width != given[0].width for h in given):
             raise ValueError("these zero-shot heads have embeddings of different widths: encode all prompts with one text model.")
         found = {}
         for h in given:
-            weight = F.normalize(h.embeddings.float(), dim=-1).to(first.device)
+            # Gradients are taken through the head, which they could not through what was made in inference mode.
+            with torch.inference_mode(False):
+                weight = F.normalize(h.embeddings.float().clone(), dim=-1).to(first.device)
             found[h.attribute] = replace(
                 first, weights={**first.weights, "head.weight": weight}, labels=h.labels, scale=h.scale, name=h.attribute
             )

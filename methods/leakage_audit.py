@@ -250,13 +250,15 @@ def leak_carriers(
 
     Raises ValueError, in a sentence, where fewer than two groups have 8 images.
     """
-    order = torch.randperm(len(pixels), generator=torch.Generator().manual_seed(seed))
-    chosen, kept = order[: len(order) // 2], order[len(order) // 2 :]
     groups = groups.cpu()
-    if sum(int((groups[half] == k).sum()) >= FEWEST for half in (chosen, kept) for k in groups.unique()) < 4:
+    if sum(int((groups == k).sum()) >= 2 * FEWEST for k in groups.unique()) < 2:
         raise ValueError(
-            f"what carries {source} into {target} shows between images of two classes, of 8 images or more each: connect more images."
+            f"what carries {source} into {target} shows between images of two classes, and 8 of each are needed: connect more images."
         )
+    # Every other image of each class, in an order drawn from the seed.
+    order = torch.randperm(len(pixels), generator=torch.Generator().manual_seed(seed))
+    order = order[groups[order].argsort(stable=True)]
+    chosen, kept = order[0::2], order[1::2]
     p = readings(net, pixels[chosen])
     classes, label = _furthest(p, groups[chosen])
     scores = _carry(net, pixels[chosen], groups[chosen], classes, label)
