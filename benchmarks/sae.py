@@ -27,7 +27,7 @@ from ..models.sae import SaeFile, load_sae
 from .clothing import sampled
 from .host_process import boot_host
 from .sae_attribution import SAMPLES, measure
-from .sae_peer import compare, versions
+from .sae_peer import DEFAULTS, compare, versions
 from .stages import kept
 
 SITE = "output.1"
@@ -163,11 +163,15 @@ def composed(
         notes["spliced_agreement"] = f"the judge's same class in {spliced['n']} images of the same seeds; the attribute with the least"
     if quick:
         notes["quick"] = f"{sizes.images} images and {sizes.steps} steps; indicative"
+    as_it_comes = {name: f for name, f in training["peers"].items() if name.endswith(f"({DEFAULTS})")}
+    best = min(as_it_comes, key=lambda name: as_it_comes[name]["fvu"], default=None)
+    notes["peer_at_its_defaults"] = "the libraries as they come; the others under 'peers' learn with our rate and schedule"
     parts = [p for p in (training, spliced, attribution) if p]
     if len(commits := {str(p["commit"])[:9] for p in parts}) > 1:
         notes["commit"] = f"parts were measured at commits {', '.join(sorted(commits))}"
     return {
         **{k: training[k] for k in ("ours", "peer", "peer_name")},
+        "peer_at_its_defaults": {"name": best, **as_it_comes[best]} if best else None,
         "spliced_agreement": min(spliced["agreement"].values()) if spliced else None,
         **{k: attribution[k] for k in ("attribution_speedup", "attribution_error", "completeness_error")},
         "training": training,

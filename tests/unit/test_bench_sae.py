@@ -30,7 +30,8 @@ def test_all_parts_but_those_that_need_more(tmp_path: Path, monkeypatch: pytest.
     found = sae.measured(tmp_path, SIZES, True)
     assert set(found) >= CONTRACT and asked == [(16, {"eyeglasses", "hair", "skin_tone", "profession"}, "output.1")]
     assert set(found["ours"]) >= {"fvu", "tokens_per_second", "dead_share", "l0"} and found["attribution_speedup"] == 30.0
-    assert found["peer"] is None and found["peer_name"] is None and "no-such-library is not installed" in found["notes"]["peer"]
+    assert found["peer"] is None and found["peer_name"] is None and found["peer_at_its_defaults"] is None
+    assert "no-such-library is not installed" in found["notes"]["peer"]
     assert found["spliced_agreement"] is None and "no ComfyUI" in found["notes"]["spliced_agreement"]
     features, _ = sae.recorded(tmp_path, 16)
     assert features.meta["kind"] == SPATIAL and features.meta["map"] == [8, 8] and features.entries[0].spatial_rows == sae.STEPS
@@ -56,9 +57,12 @@ def test_libraries_are_imported_in_a_process_of_their_own(tmp_path: Path, monkey
 def test_the_object_names_the_least_and_the_commits() -> None:
     figures = {"fvu": 0.05, "tokens_per_second": 60000, "dead_share": 0.01, "l0": 24.0}
     settings = {"threads": 1}
-    training = {"ours": figures, "peer": figures, "peer_name": "a", "peer_notes": ["b is missing"], "peer_settings": settings}
-    training["commit"] = "a" * 40
+    own, other = sae_peer.DEFAULTS, sae_peer.OURS
+    peers = {f"a ({own})": {**figures, "fvu": 0.06}, f"a ({other})": figures, f"b ({own})": {"fvu": 0.07}}
+    training = {"ours": figures, "peer": figures, "peer_name": "a", "peer_notes": ["b is missing"], "peers": peers}
+    training["peer_settings"], training["commit"] = settings, "a" * 40
     spliced = {"agreement": {"hair": 0.99, "skin_tone": 0.98}, "n": 384, "commit": "b" * 40}
     found = sae.composed(training, spliced, {**ATTRIBUTION, "commit": "a" * 40}, sae.Sizes(), False)
     assert found["spliced_agreement"] == 0.98 and found["peer"] is figures and "quick" not in found["notes"]
+    assert found["peer_at_its_defaults"] == {"name": f"a ({own})", **figures, "fvu": 0.06}
     assert found["notes"]["peers"] == "b is missing" and found["notes"]["commit"].endswith("aaaaaaaaa, bbbbbbbbb")
