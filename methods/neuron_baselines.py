@@ -115,29 +115,36 @@ def total_gradients(net: NeuronVit, pixels: Tensor, targets: Tensor, s: PathSett
 def contributions(net: NeuronVit, pixels: Tensor, targets: Tensor, path: Tensor, settings: PathSettings | None = None) -> Tensor:
     """What each neuron of paths [B, L, K] adds to the additive part: [B, L, K], which sums to it (integrated gradients are complete)."""
     s = settings or PathSettings()
-    f, parts = objective(s.objective), []
+    f, parts, size = objective(s.objective), [], chunk_rows(net, 0, s.memory_mb)
     with torch.inference_mode(False), torch.no_grad():
-        for index in torch.arange(len(pixels)).split(max(1, chunk_rows(net, 0, s.memory_mb) // 4)):
+        for index in torch.arange(len(pixels)).split(max(1, size // 4)):
             given = pixels[index].to(net.device, net.dtype).clone()
             x, wanted, chosen = net.embed(given), targets[index].to(net.device), path[index].to(net.device)
             prefix = PathPrefix(net, x, s.nodes)
-            points, leaves = prefix.points, []
+            used = prefix.weights.nonzero().flatten()
+            places = [chosen[:, layer][:, None].expand(-1, clean.shape[1], -1) for layer, clean in enumerate(prefix.clean)]
+            own = [clean.gather(2, at) for clean, at in zip(prefix.clean, places, strict=True)]
+            total = [torch.zeros_like(values) for values in own]
+            for some in used.split(max(1, size // len(index))):
+                points, leaves = prefix.points[some], []
 
-            def hold(layer: int, _: Tensor, prefix: PathPrefix = prefix, chosen: Tensor = chosen, leaves: list[Tensor] = leaves) -> Tensor:
-                clean, n = prefix.clean[layer], len(prefix.points)
-                at = chosen[:, layer][:, None].expand(-1, clean.shape[1], -1)
-                own = clean.gather(2, at)
-                leaf = (prefix.points.view(-1, 1, 1, 1) * own).requires_grad_()
-                leaves.append(leaf)
-                return clean.repeat(n, 1, 1).scatter(2, at.repeat(n, 1, 1), leaf.flatten(0, 1))
+                def hold(
+                    layer: int,
+                    _: Tensor,
+                    clean: list[Tensor] = prefix.clean,
+                    points: Tensor = points,
+                    leaves: list[Tensor] = leaves,
+                    own: list[Tensor] = own,
+                    places: list[Tensor] = places,
+                ) -> Tensor:
+                    leaves.append((points.view(-1, 1, 1, 1) * own[layer]).requires_grad_())
+                    n = len(points)
+                    return clean[layer].repeat(n, 1, 1).scatter(2, places[layer].repeat(n, 1, 1), leaves[layer].flatten(0, 1))
 
-            with torch.enable_grad():
-                out = f(net.run(0, x.repeat(len(points), 1, 1), hold), wanted.repeat(len(points))).view(len(points), -1)
-                total = (out * prefix.weights[:, None]).sum()
-            gradients = torch.autograd.grad(total, leaves)
-            each = []
-            for layer, g in enumerate(gradients):
-                at = chosen[:, layer][:, None].expand(-1, prefix.clean[layer].shape[1], -1)
-                each.append((g.sum(0) * prefix.clean[layer].gather(2, at)).sum(1))
-            parts.append(torch.stack(each, 1))
+                with torch.enable_grad():
+                    out = f(net.run(0, x.repeat(len(points), 1, 1), hold), wanted.repeat(len(points))).view(len(points), -1)
+                    weighted = (out * prefix.weights[some, None]).sum()
+                for layer, g in enumerate(torch.autograd.grad(weighted, leaves)):
+                    total[layer] += g.sum(0)
+            parts.append(torch.stack([(g * values).sum(1) for g, values in zip(total, own, strict=True)], 1))
     return torch.cat(parts)

@@ -324,7 +324,7 @@ def test_saved_and_loaded_paths_are_the_same(prompt: Any, labeller: Any, images:
 # -- ViT-L/14 -----------------------------------------------------------------------------------------------------------------------------
 
 
-def test_vit_l_14_is_read_and_left_as_it_was(prompt: Any, load_module: Callable[[Path, str], Any]) -> None:
+def test_vit_l_14_is_read_within_memory_and_left_as_it_was(prompt: Any, load_module: Callable[[Path, str], Any]) -> None:
     """The host's own loading of the file, one pass and its gradient. The time of a search is what ``bench clip-vision-path`` measures."""
     import comfy.clip_vision
     import psutil

@@ -21,6 +21,8 @@ from equipoise.methods.class_path import (
     similarity,
     stability,
 )
+from equipoise.methods.neuron_baselines import contributions
+from equipoise.methods.path_settings import PathSettings
 from equipoise.models.attribute_classifier import VisionTransformer
 from equipoise.models.files import write_safetensors
 from equipoise.models.neuron_adapters import of_classifier
@@ -115,6 +117,16 @@ def test_stability_is_high_where_images_agree() -> None:
     unsure = torch.randint(0, NEURONS, (20, 4, 1), generator=torch.Generator().manual_seed(0))
     assert float(stability(unsure, mode_path(unsure)).max()) < 0.9
     assert torch.equal(stability(sure, mode_path(sure), seed=3), stability(sure, mode_path(sure), seed=3))
+
+
+def test_what_neurons_add_is_the_same_in_chunks() -> None:
+    torch.manual_seed(0)
+    net = of_classifier(VisionTransformer({"kind": ("a", "b")}, 16, 8, 16, 3, 2, NEURONS)).to(torch.float64)
+    pixels, targets = torch.randn(5, 3, 16, 16, dtype=torch.float64), torch.tensor([0, 1, 0, 1, 1])
+    path = torch.randint(0, NEURONS, (5, 3, 2))
+    for nodes in ("gauss-4", "left-20"):
+        whole, chunked = (contributions(net, pixels, targets, path, PathSettings(nodes=nodes, memory_mb=mb)) for mb in (1024, 0))
+        assert torch.allclose(whole, chunked, rtol=1e-12) and float(whole.abs().max()) > 1e-4
 
 
 # -- files --------------------------------------------------------------------------------------------------------------------------------
