@@ -15,6 +15,7 @@ import shutil
 import subprocess
 import sys
 import tempfile
+from functools import reduce
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -27,12 +28,14 @@ HERE = Path(__file__).resolve().parent
 ROOT = HERE.parents[1]
 FOLDER = ROOT / "workflows"
 QUICKSTARTS = ("quickstart_unconditional", "quickstart_professions")
-AUDIT = "label_audit"
+AUDIT, STEER, FIND = "label_audit", "bias_feature_steer_quickstart", "find_bias_features_quickstart"
 NEEDS_ADP = "It needs your checkpoint, and an ADP made for it."
 NEEDS_NOTHING = "It runs on what ships with the pack, on a CPU."
 NEEDS_CLIP = "It needs OpenAI's CLIP ViT-L/14."
 NEEDS_CHECKPOINT = "It needs your checkpoint and a CLIP, and makes an ADP for it."
-WIDE, TALL = (2000, 760), (2600, 1330)
+NEEDS_CLASSIFIER = "It needs your checkpoint and a classifier, and makes an autoencoder and bias features for it."
+NEEDS_FEATURES = "It needs your checkpoint, and an autoencoder and bias features made for it."
+WIDE, WIDER, TALL, LONG = (2000, 760), (2300, 800), (2600, 1330), (3800, 1500)
 RENDERED = {
     "neuron_path_clip_vision": (NEEDS_CLIP, TALL),
     "sd15_distribution_guidance": (NEEDS_ADP, WIDE),
@@ -40,14 +43,22 @@ RENDERED = {
     "train_adp_quickstart": (NEEDS_NOTHING, TALL),
     "train_adp_sd15": (NEEDS_CHECKPOINT, TALL),
     "train_adp_sdxl": (NEEDS_CHECKPOINT, TALL),
+    "train_sae_sd15": (NEEDS_CLASSIFIER, LONG),
+    "bias_feature_steer_sd15": (NEEDS_FEATURES, WIDER),
+    "bias_feature_steer_sdxl": (NEEDS_FEATURES, WIDER),
 }
 """Graphs that are photographed: what each needs, and the size of the window, in which the front end has to show text."""
+MADE = (*QUICKSTARTS, AUDIT, STEER, FIND)
+"""Graphs whose own output is shown."""
 NOT_OUTPUT = "A rendering of the graph, not its output"
 FILES = {
     "CheckpointLoaderSimple": "checkpoints",
     "CLIPLoader": "text_encoders",
     "CLIPVisionLoader": "clip_vision",
     "EquipoiseLoadADP": "equipoise/adp",
+    "EquipoiseLoadSAE": "equipoise/sae",
+    "EquipoiseLoadBiasFeatures": "equipoise/bias_features",
+    "EquipoiseLoadAttributeClassifier": "attribute_classifiers",
 }
 """Loaders and the folders of models/ in which they look."""
 WIDTH, MOST_BYTES = 1200, 190_000
@@ -63,44 +74,83 @@ def load(path: Path, name: str) -> ModuleType:
     return module
 
 
+def run(server: Any, name: str, to_api: Any, limit: float = 600) -> tuple[dict[str, Any], Any]:
+    """Queue a graph as it is: the graph, and what came of it."""
+    workflow = json.loads((FOLDER / f"{name}.json").read_text(encoding="utf-8"))
+    outcome = server.queue(to_api(workflow, server.get("/object_info")), limit=limit)
+    if outcome.error:
+        raise RuntimeError(f"'{name}' failed: {outcome.error}")
+    return workflow, outcome
+
+
 def quickstart(server: Any, name: str, to_api: Any) -> Image.Image:
     """Queue a quickstart and lay its images and charts side by side, framed by what the judge sees."""
+    captions = "Before: plain sampling", "After: distribution guidance, target half and half"
+    return Image.fromarray(compared(server, *run(server, name, to_api), captions))
+
+
+def compared(server: Any, workflow: dict[str, Any], outcome: Any, captions: tuple[str, str]) -> np.ndarray:
+    """Images and chart of before, and of after."""
     from equipoise.charts.sheet import contact_sheet, side_by_side, stacked
     from equipoise.models.attribute_classifier import load_classifier
 
-    workflow = json.loads((FOLDER / f"{name}.json").read_text(encoding="utf-8"))
-    outcome = server.queue(to_api(workflow, server.get("/object_info")), limit=600)
-    if outcome.error:
-        raise RuntimeError(f"'{name}' failed: {outcome.error}")
     judge = load_classifier(ROOT / "embedded" / "weights" / "attribute_classifiers" / "portraits_judge.safetensors")
-    classes = judge.attributes["eyeglasses"]
-    captions = iter(("Before: plain sampling", "After: distribution guidance, target half and half"))
-    pictures, charts = [], []
-    for node in sorted(workflow["nodes"], key=lambda n: n["pos"][0]):  # before stands left of after
-        if node["type"] == "PreviewImage":
-            images = torch.from_numpy(server.images(outcome, str(node["id"]))).movedim(-1, 1)
-            small = images[:, :, ::4, ::4].float() / 255  # the graph enlarged them four times
-            labels = judge.probabilities(small)["eyeglasses"].argmax(-1)
-            names = [f"eyeglasses {c}" for c in classes]
-            pictures.append(contact_sheet(images, labels, names, next(captions), columns=4, tile=128))
-        elif node["type"] == "EquipoiseAttributeHistogram":
-            charts.append(server.images(outcome, str(node["id"]))[0])
+    names = [f"eyeglasses {c}" for c in judge.attributes["eyeglasses"]]
+    nodes = sorted(workflow["nodes"], key=lambda n: n["pos"][0])  # before stands left of after
+    shown, counted = ([str(n["id"]) for n in nodes if n["type"] == kind] for kind in ("PreviewImage", "EquipoiseAttributeHistogram"))
     columns = []
-    for picture, chart in zip(pictures, charts, strict=True):
-        width = picture.shape[1]
-        resized = Image.fromarray(chart).resize((width, round(chart.shape[0] * width / chart.shape[1])), Image.Resampling.LANCZOS)
-        columns.append(stacked([picture, np.asarray(resized)]))
-    return Image.fromarray(side_by_side(*columns))
+    for caption, images_of, chart_of in zip(captions, shown, counted, strict=False):  # a strip may follow
+        images, chart = torch.from_numpy(server.images(outcome, images_of)).movedim(-1, 1), server.images(outcome, chart_of)[0]
+        small = images[:, :, ::4, ::4].float() / 255  # the graph enlarged them four times
+        labels = judge.probabilities(small)["eyeglasses"].argmax(-1)
+        picture = contact_sheet(images, labels, names, caption, columns=4, tile=128)
+        columns.append(stacked([picture, wide(chart, picture.shape[1])]))
+    return side_by_side(*columns)
+
+
+def wide(picture: np.ndarray, width: int) -> np.ndarray:
+    """A picture at another width."""
+    size = width, round(picture.shape[0] * width / picture.shape[1])
+    return np.asarray(Image.fromarray(picture).resize(size, Image.Resampling.LANCZOS))
+
+
+def beside(pictures: list[np.ndarray], height: int) -> Image.Image:
+    """Pictures at one height, one beside the other."""
+    from equipoise.charts.sheet import side_by_side
+
+    return Image.fromarray(reduce(side_by_side, (wide(p, round(p.shape[1] * height / p.shape[0])) for p in pictures)))
+
+
+def steering(server: Any, to_api: Any) -> Image.Image:
+    """Queue the steering quickstart: images and charts of before and after, and the sweep."""
+    workflow, outcome = run(server, STEER, to_api)
+    captions = "Before: plain sampling", "After: bias features turned, target half and half"
+    both, strip = compared(server, workflow, outcome, captions), server.images(outcome, id_of(workflow, "EquipoiseSteerSweep"))[0]
+    return beside([both, strip], both.shape[0])
+
+
+def finding(server: Any, to_api: Any) -> Image.Image:
+    """Queue the graph that finds bias features, which takes minutes: their chart, their atlas, and the sweep."""
+    return found(server, *run(server, FIND, to_api, limit=3600))
+
+
+def found(server: Any, workflow: dict[str, Any], outcome: Any) -> Image.Image:
+    """The pictures of such a run side by side."""
+    kinds = ("FindBiasFeatures", "FeatureAtlas", "SteerSweep")
+    return beside([server.images(outcome, id_of(workflow, f"Equipoise{kind}"))[0] for kind in kinds], 1200)
+
+
+def id_of(workflow: dict[str, Any], kind: str) -> str:
+    """Id of the only node of a type."""
+    (node,) = [n for n in workflow["nodes"] if n["type"] == kind]
+    return str(node["id"])
 
 
 def audit(server: Any, to_api: Any) -> Image.Image:
     """Queue the audit of labels; its charts, and its sheets below them, source beside source."""
     from equipoise.charts.sheet import side_by_side, stacked
 
-    workflow = json.loads((FOLDER / f"{AUDIT}.json").read_text(encoding="utf-8"))
-    outcome = server.queue(to_api(workflow, server.get("/object_info")), limit=600)
-    if outcome.error:
-        raise RuntimeError(f"'{AUDIT}' failed: {outcome.error}")
+    workflow, outcome = run(server, AUDIT, to_api)
     charts, sheets = [], []
     for node in sorted(workflow["nodes"], key=lambda n: n["pos"][0]):
         if node["type"] == "EquipoiseLabelFeatures":
@@ -143,19 +193,21 @@ def stand_ins(base: Path) -> None:
     """Empty files under the names that the graphs for real checkpoints expect, so that the front end finds them and shows no warning."""
     for name in RENDERED:
         for node in json.loads((FOLDER / f"{name}.json").read_text(encoding="utf-8"))["nodes"]:
-            where = FILES.get(node["type"])
-            if where:
-                (base / "models" / where).mkdir(parents=True, exist_ok=True)
-                (base / "models" / where / node["widgets_values"][0]).touch()
+            where, file = FILES.get(node["type"]), (node["widgets_values"] or [""])[0]
+            if where and not list((ROOT / "embedded" / "weights").glob(f"*/{file}")):  # nothing stands in the way of what ships
+                path = base / "models" / where / file
+                path = path if path.suffix else path / "config.json"  # a folder
+                path.parent.mkdir(parents=True, exist_ok=True)
+                path.touch()
 
 
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("names", nargs="*", help=f"which: {', '.join((*QUICKSTARTS, AUDIT, *RENDERED))}; all where none is named")
+    parser.add_argument("names", nargs="*", help=f"which: {', '.join((*MADE, *RENDERED))}; all where none is named")
     parser.add_argument("--chromium", default=shutil.which("chromium") or "chromium")
     parser.add_argument("--playwright", type=Path, default=Path(), help="folder in which playwright-core was installed")
     args = parser.parse_args()
-    names = args.names or [*QUICKSTARTS, AUDIT, *RENDERED]
+    names = args.names or [*MADE, *RENDERED]
     load(ROOT / "dev.py", "equipoise_dev").register()
     tests = ROOT / "tests" / "host"
     server_module, workflow_module = (load(tests / f"{n}.py", n) for n in ("equipoise_server", "equipoise_workflow"))
@@ -166,9 +218,10 @@ def main() -> int:
         with server_module.Server(server_module.checkout("COMFYUI_PATH", "~/ComfyUI"), base) as server:
             for name in (n for n in names if n in QUICKSTARTS):
                 save(quickstart(server, name, workflow_module.to_api), name)
-            if AUDIT in names:
-                save(audit(server, workflow_module.to_api), AUDIT)
-            for view in (WIDE, TALL):
+            for name, made in ((AUDIT, audit), (STEER, steering), (FIND, finding)):
+                if name in names:
+                    save(made(server, workflow_module.to_api), name)
+            for view in (WIDE, WIDER, TALL, LONG):
                 shots = {n: base / f"{n}.png" for n in names if n in RENDERED and RENDERED[n][1] == view}
                 if not shots:
                     continue

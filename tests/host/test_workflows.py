@@ -13,7 +13,7 @@ from equipoise_workflow import CONTROLS, NOTES, inputs_of, is_widget, to_api, wi
 
 WORKFLOWS = sorted((REPOSITORY / "workflows").glob("*.json"))
 QUICKSTARTS = ("quickstart_unconditional", "quickstart_professions")
-FILES = ("ckpt_name", "clip_name", "adp_name", "model_name", "classifier_name")
+FILES = ("ckpt_name", "clip_name", "adp_name", "model_name", "classifier_name", "sae_name", "bias_features_name")
 """Combos over files, which need not be there."""
 WEIGHTS = REPOSITORY / "embedded" / "weights"
 NEEDED = {

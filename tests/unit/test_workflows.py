@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 from equipoise.methods.directions import KINDS
 from equipoise.methods.prompt_classes import parse_prompt_classes
+from equipoise.methods.recording import parse_levels
 from equipoise.methods.trials import STRENGTHS, TRIALS_EACH
 from PIL import Image
 
@@ -21,7 +22,9 @@ GUIDED = ("sd15_distribution_guidance", "sdxl_distribution_guidance")
 TRAINED = ("train_adp_sd15", "train_adp_sdxl")
 AUDIT, QUICK_TRAINING = "label_audit", "train_adp_quickstart"
 CLIP_PATH = "neuron_path_clip_vision"
-NAMES = (AUDIT, CLIP_PATH, *QUICKSTARTS, *GUIDED, QUICK_TRAINING, *TRAINED)
+STEERED, TRAINED_SAE = ("bias_feature_steer_sd15", "bias_feature_steer_sdxl"), "train_sae_sd15"
+QUICK_STEER, QUICK_FIND = "bias_feature_steer_quickstart", "find_bias_features_quickstart"
+NAMES = (AUDIT, CLIP_PATH, *QUICKSTARTS, *GUIDED, QUICK_TRAINING, *TRAINED, QUICK_FIND, QUICK_STEER, TRAINED_SAE, *STEERED)
 NOTES = {"MarkdownNote"}
 CORE = {
     "CLIPLoader",
@@ -159,9 +162,10 @@ def test_a_quickstart_compares_the_same_sampling_with_and_without_guidance(name:
     assert baselines[0] is None and baselines[1] is not None
 
 
-@pytest.mark.parametrize(
-    ("name", "checkpoint", "side"), [(GUIDED[0], "v1-5-pruned-emaonly-fp16", 512), (GUIDED[1], "sd_xl_base_1.0", 1024)]
-)
+CHECKPOINTS = {"sd15": ("v1-5-pruned-emaonly-fp16", 512), "sdxl": ("sd_xl_base_1.0", 1024)}
+
+
+@pytest.mark.parametrize(("name", "checkpoint", "side"), list(zip(GUIDED, *zip(*CHECKPOINTS.values(), strict=True), strict=True)))
 def test_a_graph_for_real_checkpoints_says_which_files_go_where(name: str, checkpoint: str, side: int) -> None:
     workflow = read(name)
     loader, adp = of_type(workflow, "CheckpointLoaderSimple"), of_type(workflow, "EquipoiseLoadADP")
@@ -300,3 +304,135 @@ def test_the_neuron_paths_of_clip_have_a_control_of_the_same_kind() -> None:
         (file,) = loader["properties"]["models"]
         assert file["name"] == loader["widgets_values"][0] and file["name"] in notes
         assert file["directory"] == folder and f"models/{folder}" in notes and file["url"].startswith("https://huggingface.co/")
+
+
+# -- bias features -------------------------------------------------------------------------------------------------------------------
+
+
+def fed(workflow: dict[str, Any], node: dict[str, Any]) -> dict[str, list[Any]]:
+    """Input name -> [node, output] that feeds it."""
+    source = {link[0]: link[1:3] for link in workflow["links"]}
+    return {slot["name"]: source[slot["link"]] for slot in node["inputs"] if slot["link"] is not None}
+
+
+def test_the_steering_quickstart_compares_the_same_sampling_with_and_without_the_steer() -> None:
+    workflow = read(QUICK_STEER)
+    plain, steered = sorted((n for n in workflow["nodes"] if n["type"] == "KSampler"), key=lambda n: n["pos"][0])
+    steer, sweep = of_type(workflow, "EquipoiseBiasFeatureSteer"), of_type(workflow, "EquipoiseSteerSweep")
+    model = of_type(workflow, "EquipoiseLoadUnconditionalDiffusion")
+    assert fed(workflow, steered)["model"] == [steer["id"], 0]
+    assert fed(workflow, plain) == fed(workflow, steered) | {"model": [model["id"], 0]}
+    assert fed(workflow, steer)["model"] == fed(workflow, sweep)["model"] == [model["id"], 0]
+    assert fed(workflow, steer)["seed"] == fed(workflow, sweep)["seed"] == fed(workflow, plain)["seed"]
+    assert plain["widgets_values"] == steered["widgets_values"]
+    assert plain["widgets_values"][1:] == ["fixed", 20, 1.0, "ddim", "normal", 1.0]
+    for kind in ("LoadUnconditionalDiffusion", "LoadSAE", "LoadBiasFeatures", "LoadADP"):
+        assert of_type(workflow, f"Equipoise{kind}")["widgets_values"] == ["portraits.safetensors"]
+    assert of_type(workflow, "EquipoiseTargetDistribution")["widgets_values"] == ["eyeglasses", "weights", "yes=0.5, no=0.5"]
+    assert of_type(workflow, "EquipoiseLoadAttributeClassifier")["widgets_values"] == ["portraits_judge.safetensors"]
+    assert values(steer)["strength"] == 1.0 and values(steer)["profile"] == values(sweep)["profile"] == "calibrated"
+    # profiles and assignment may depend on what an image is read as
+    assert sources(workflow, steer["type"])["adp"] == sources(workflow, sweep["type"])["adp"] == "EquipoiseLoadADP"
+    drawn, edit = values(sweep), values(plain)
+    assert {k: drawn[k] for k in edit} == edit
+    assert (drawn["lowest"], drawn["highest"]) == (-1.0, 1.0) and drawn["points"] % 2, "plain sampling is not among the points"
+    assert QUICK_FIND in words_of(workflow)
+
+
+def test_finding_bias_features_makes_files_for_the_steering_quickstart() -> None:
+    workflow, other = read(QUICK_FIND), read(QUICK_STEER)
+    made = of_type(workflow, "EquipoiseLoadUnconditionalDiffusion")["widgets_values"]
+    assert made == of_type(other, "EquipoiseLoadUnconditionalDiffusion")["widgets_values"]
+    recorded, tried, swept = (values(of_type(workflow, f"Equipoise{k}")) for k in ("RecordFeatures", "CalibrateBiasFeatures", "SteerSweep"))
+    sampler = values(next(n for n in other["nodes"] if n["type"] == "KSampler"))
+    for setting in ("steps", "cfg", "sampler_name", "scheduler"):
+        assert recorded[setting] == tried[setting] == swept[setting] == sampler[setting], setting
+    assert recorded["site"] == "output.1" and recorded["spatial_levels"], "maps behind an up block are not averages"
+    seeds = [recorded["first_seed"], tried["seed"], swept["seed"]]
+    assert min(abs(a - b) for a, b in combinations(seeds, 2)) > recorded["images"], "noise is shared between what teaches and what tests"
+    attribute = of_type(other, "EquipoiseTargetDistribution")["widgets_values"][0]
+    for kind in ("FindBiasFeatures", "FeatureAtlas", "SteerSweep"):
+        assert values(of_type(workflow, f"Equipoise{kind}"))["attribute"] == attribute
+    chain = {
+        ("LabelFeatures", "labels"): "LabelFeaturesWithClassifier", ("TrainSAE", "features"): "RecordFeatures",
+        ("FindBiasFeatures", "sae"): "TrainSAE", ("FindBiasFeatures", "labels"): "LabelFeatures",
+        ("FeatureAtlas", "bias_features"): "FindBiasFeatures", ("LearnFeatureProfiles", "bias_features"): "FindBiasFeatures",
+        ("CalibrateBiasFeatures", "bias_features"): "LearnFeatureProfiles", ("SaveBiasFeatures", "bias_features"): "CalibrateBiasFeatures",
+        ("SteerSweep", "bias_features"): "CalibrateBiasFeatures",
+    }  # fmt: skip
+    for (kind, slot), source in chain.items():
+        assert sources(workflow, f"Equipoise{kind}")[slot] == f"Equipoise{source}"
+    # the judge counts the sweep, and takes part in nothing else
+    judges = {n["id"]: n["widgets_values"][0] for n in workflow["nodes"] if n["type"] == "EquipoiseLoadAttributeClassifier"}
+    judged = {n["type"]: judges[fed(workflow, n)["classifier"][0]] for n in workflow["nodes"] if "classifier" in fed(workflow, n)}
+    assert judged.pop("EquipoiseSteerSweep") == "portraits_judge.safetensors"
+    assert set(judged.values()) == {"portraits_labeller.safetensors"} and len(judged) == 3
+    names = values(of_type(workflow, "EquipoiseTrainSAE")), values(of_type(workflow, "EquipoiseSaveBiasFeatures"))
+    assert all(v["name"] == "my_portraits" and not v["overwrite"] for v in names) and "my_portraits.safetensors" in words_of(workflow)
+    notes, sae = words_of(workflow), names[0]
+    for figure in (f"sample {recorded['images']} portraits", f"{sae['k']} of {sae['latents']} features"):
+        assert figure in notes, figure
+
+
+@pytest.mark.parametrize("name", STEERED)
+def test_a_graph_that_steers_a_real_checkpoint_says_which_files_go_where(name: str) -> None:
+    workflow, short = read(name), name.rpartition("_")[2]
+    loader, steer, sampler = (of_type(workflow, k) for k in ("CheckpointLoaderSimple", "EquipoiseBiasFeatureSteer", "KSampler"))
+    checkpoint, side = CHECKPOINTS[short]
+    assert loader["widgets_values"] == [f"{checkpoint}.safetensors"]
+    (model,) = loader["properties"]["models"]
+    assert model["name"] == loader["widgets_values"][0] and model["directory"] == "checkpoints"
+    assert model["url"].startswith("https://huggingface.co/") and model["url"].endswith(model["name"])
+    files = [of_type(workflow, f"EquipoiseLoad{kind}")["widgets_values"][0] for kind in ("SAE", "BiasFeatures")]
+    notes = words_of(workflow)
+    for words in (model["name"], *files, "models/checkpoints", "models/equipoise/sae", "models/equipoise/bias_features", TRAINED_SAE):
+        assert words in notes, words
+    for words in ("placeholder", "LoRA", "FreeU"):
+        assert words in notes
+    assert of_type(workflow, "EmptyLatentImage")["widgets_values"] == [side, side, 8]
+    assert fed(workflow, sampler)["model"] == [steer["id"], 0] and fed(workflow, steer)["model"] == [loader["id"], 0]
+    assert fed(workflow, sampler)["seed"] == fed(workflow, steer)["seed"]
+    guided = read(GUIDED[list(CHECKPOINTS).index(short)])
+    for kind in ("CheckpointLoaderSimple", "KSampler", "EquipoiseTargetDistribution"):
+        assert of_type(workflow, kind)["widgets_values"] == of_type(guided, kind)["widgets_values"], kind
+
+
+def test_the_graph_that_trains_an_autoencoder_makes_what_the_graph_that_steers_expects() -> None:
+    workflow, other = read(TRAINED_SAE), read(STEERED[0])
+    assert of_type(workflow, "CheckpointLoaderSimple")["widgets_values"] == of_type(other, "CheckpointLoaderSimple")["widgets_values"]
+    sae, save = values(of_type(workflow, "EquipoiseTrainSAE")), values(of_type(workflow, "EquipoiseSaveBiasFeatures"))
+    assert of_type(other, "EquipoiseLoadSAE")["widgets_values"] == [f"{sae['name']}.safetensors"] and not sae["overwrite"]
+    assert of_type(other, "EquipoiseLoadBiasFeatures")["widgets_values"] == [f"{save['name']}.safetensors"] and not save["overwrite"]
+    attribute, _, shares = of_type(other, "EquipoiseTargetDistribution")["widgets_values"]
+    assert {values(of_type(workflow, f"Equipoise{k}"))["attribute"] for k in ("FindBiasFeatures", "FeatureAtlas")} == {attribute}
+    # a folder's name is the attribute, and its config names the classes
+    assert of_type(workflow, "EquipoiseLoadAttributeClassifier")["widgets_values"] == [attribute]
+    assert all(f"**{c}**" in words_of(workflow) for c in re.findall(r"(\w+)=", shares))
+    assert "models/attribute_classifiers" in words_of(workflow) and "id2label" in words_of(workflow)
+    recorded, tried, sampler = (values(of_type(w, k)) for w, k in (
+        (workflow, "EquipoiseRecordFeatures"), (workflow, "EquipoiseCalibrateBiasFeatures"), (other, "KSampler"),
+    ))  # fmt: skip
+    for setting in ("steps", "cfg", "sampler_name", "scheduler"):
+        assert recorded[setting] == tried[setting] == sampler[setting], setting
+    prompts = [n["widgets_values"][0] for n in other["nodes"] if n["type"] == "CLIPTextEncode"]
+    assert prompts[0] in recorded["prompts"].splitlines() and recorded["negative_prompt"] == prompts[1]
+    assert of_type(workflow, "EmptyLatentImage")["widgets_values"][:2] == of_type(other, "EmptyLatentImage")["widgets_values"][:2]
+    assert sources(workflow, "EquipoiseLearnFeatureProfiles")["bias_features"] == "EquipoiseFindBiasFeatures"
+    assert sources(workflow, "EquipoiseCalibrateBiasFeatures")["bias_features"] == "EquipoiseLearnFeatureProfiles"
+    assert sources(workflow, "EquipoiseSaveBiasFeatures")["bias_features"] == "EquipoiseCalibrateBiasFeatures"
+
+
+def test_the_graph_that_trains_an_autoencoder_says_what_it_takes() -> None:
+    workflow, notes = read(TRAINED_SAE), words_of(read(TRAINED_SAE))
+    (model,) = of_type(workflow, "CheckpointLoaderSimple")["properties"]["models"]
+    assert model["name"] in notes and "models/checkpoints" in notes and model["url"].endswith(model["name"])
+    recorded, side = values(of_type(workflow, "EquipoiseRecordFeatures")), of_type(workflow, "EmptyLatentImage")["widgets_values"][0]
+    levels, positions = parse_levels(recorded["spatial_levels"]), (side // 64) ** 2  # the middle block is 64 times smaller than the image
+    averages, maps = recorded["steps"] * (32 * 1280 + 13) / 1e6, len(levels) * (2 * 1280 * positions + 13) / 1e6
+    picture = 3 * side**2 / 1e6
+    figures = [f"{averages:.1f} MB of averages", f"{maps:.1f} MB of whole maps", f"{picture:.1f} MB for its picture"]
+    for figure in (*figures, f"{averages + maps + picture:.1f} GB for 1,000", "1,000 to record"):
+        assert figure in notes, figure
+    assert recorded["images"] == 1000
+    calibrated = values(of_type(workflow, "EquipoiseCalibrateBiasFeatures"))["images"]
+    assert f"({calibrated} for each)" in notes and f"{20 * calibrated:,} to {48 * calibrated:,} for the trials" in notes
