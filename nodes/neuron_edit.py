@@ -79,10 +79,10 @@ class EditVisionNeurons(io.ComfyNode):
             ],
             outputs=[
                 Classifier.Output(
-                    "classifier", display_name="classifier", tooltip="The edited classifier: for labels, histograms, targets."
+                    "edited", display_name="classifier", tooltip="The edited classifier: for labels, histograms, targets."
                 ),
                 io.ClipVision.Output(
-                    "clip_vision", display_name="CLIP vision", tooltip="The edited model: for CLIP Vision Encode and whatever takes one."
+                    "edited_vision", display_name="CLIP vision", tooltip="The edited model: for CLIP Vision Encode and whatever takes one."
                 ),
                 io.String.Output("report", display_name="report", tooltip="What was edited, and where."),
             ],
