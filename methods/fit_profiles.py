@@ -20,6 +20,10 @@ from .fit_moves import FitSettings, MoveHook, block_site, move_knots
 from .fit_state import FitState
 from .steering import profile_delta
 
+LEAST = 1 / 7
+"""Of a table's largest activation: what is smaller is the fit's noise. On the test bed that has an rms of 0.3, also where nothing is asked
+for, and the largest are 2.8 to 3.6."""
+
 
 class _Turn(torch.autograd.Function):
     """max(x, 0), whose gradient also passes where it would lift x from below: an activation that is off has to be able to wake."""
@@ -57,7 +61,7 @@ class ProfileHook(MoveHook):
         """transformer_options for the next call."""
         options = super().options(level, wanted, include)
         knots = self.knots.to(self.device)
-        self._profiles = {a: Profile(knots, v, self._ones[a]) for a, v in self.vectors.items()}
+        self._profiles = {a: Profile(knots, needed(v), self._ones[a]) for a, v in self.vectors.items()}
         return options
 
     def patch(self, h: Tensor, skip: Tensor, options: dict[str, Any]) -> tuple[Tensor, Tensor]:
@@ -102,10 +106,32 @@ def profile_state(
 
 
 def finished_profiles(state: FitState) -> dict[str, Profile]:
-    """The profiles of a fit, on the CPU, sizes 1."""
+    """The profiles of a fit, on the CPU, sizes 1; without the noise of the fit (:func:`cleaned`)."""
     made = {}
     for a, v in state.vectors.items():
-        delta = v.detach().cpu().clone()
+        delta = cleaned(v.detach().cpu())
         assign = "seeded" if delta.shape[2] == 1 else "reading"
         made[a] = Profile(move_knots(), delta, torch.ones(delta.shape[:2]), assign, LEARNED)
     return made
+
+
+def cleaned(delta: Tensor) -> Tensor:
+    """A fitted table [T, K, R, F, 4, 4] without the noise of the fit: 0 for what is below ``LEAST`` of its largest entry.
+
+    Adam moves every number alike far, also those that nothing depends on. On the test bed a tenth of the numbers is left, and they do what
+    all did.
+    """
+    return needed(delta.masked_fill(delta.abs() < LEAST * delta.abs().max(), 0.0))
+
+
+def needed(delta: Tensor) -> Tensor:
+    """A table [T, K, R, F, 4, 4] that, where it depends on the reading, does nothing to images that are read as the class already.
+
+    What was fitted for them had the size of the noise, and drew half the images of a run after it: with long hair for one half (256 images),
+    the largest change of another attribute's share fell from 6.6 to 2.3 points without it, and likeness to the same seed's plain image rose
+    from 0.82 to 0.87, at hits of 98.4 and 98.0%.
+    """
+    if delta.shape[2] == 1:
+        return delta
+    same = torch.eye(delta.shape[1], dtype=torch.bool, device=delta.device)
+    return delta.masked_fill(same[None, :, :, None, None, None], 0.0)

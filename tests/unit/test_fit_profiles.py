@@ -10,7 +10,7 @@ from equipoise.embedded.schedule import alphas_cumprod
 from equipoise.methods.decoder_effects import decoder_effects
 from equipoise.methods.extend_features import with_features, with_profile
 from equipoise.methods.fit_moves import Diffusion, FitSettings, fit_moves
-from equipoise.methods.fit_profiles import ProfileHook, empty_profiles, finished_profiles, profile_state
+from equipoise.methods.fit_profiles import ProfileHook, cleaned, empty_profiles, finished_profiles, profile_state
 from equipoise.models.adp import AttributePredictor
 from equipoise.models.bias_features import CLASS_DIFFERENCE, LEARNED, AttributeFeatures, BiasFeatures, Profile
 from equipoise.models.sae import SparseAutoencoder
@@ -90,6 +90,16 @@ def test_a_profile_turns_the_planted_features_towards_the_class(constant: float)
 def test_a_profile_depends_on_the_reading_where_there_is_one() -> None:
     profile = fit(1.0, reader(), steps=3)
     assert profile.delta.shape == (11, 2, 2, 4, 4, 4) and profile.assign == "reading"
+
+
+def test_the_noise_of_a_fit_and_what_images_of_the_class_need_not_are_dropped() -> None:
+    delta = torch.full((2, 3, 3, 1, 4, 4), 0.1)
+    delta[0, :, :, 0, 0, 0] = torch.arange(1.0, 10.0).view(3, 3)
+    kept = cleaned(delta)
+    assert kept[0, :, :, 0, 0, 0].tolist() == [[0, 2, 3], [4, 0, 6], [7, 8, 0]]
+    assert int((kept != 0).sum()) == 6
+    alone = cleaned(delta[:, :, :1])
+    assert alone[0, :, 0, 0, 0, 0].tolist() == [1, 4, 7] and int((alone != 0).sum()) == 3
 
 
 def test_features_are_found_by_what_they_do() -> None:
