@@ -127,7 +127,7 @@ def cleaned(delta: Tensor) -> Tensor:
 def needed(delta: Tensor) -> Tensor:
     """A table [T, K, R, F, 4, 4] that, where it depends on the reading, does nothing to images that are read as the class already.
 
-    What was fitted for them had the size of the noise, and drew half the images of a run after it: with long hair for one half (256 images),
+    What was fitted for them had the size of the noise, and moved half the images of a run: with long hair for one half (256 images),
     the largest change of another attribute's share fell from 6.6 to 2.3 points without it, and likeness to the same seed's plain image rose
     from 0.82 to 0.87, at hits of 98.4 and 98.0%.
     """
