@@ -117,10 +117,11 @@ class AttributeFeatures:
         return self.classes.index(name)
 
     def profile(self, source: str = "") -> Profile:
-        """A profile by its source; "": the default, or the first where none is calibrated. Raises ValueError, naming those there are."""
+        """A profile by its source; "": the default; where none is calibrated, a learned one before one that was read off
+        features. Raises ValueError, naming those there are."""
         if not self.profiles:
             raise ValueError("these bias features hold no profile to steer by: find them again.")
-        chosen = source or self.default or next(iter(self.profiles))
+        chosen = source or self.default or (LEARNED if LEARNED in self.profiles else next(iter(self.profiles)))
         if chosen not in self.profiles:
             raise ValueError(f"these bias features have no profile '{chosen}'; they have: {', '.join(self.profiles)}.")
         return self.profiles[chosen]

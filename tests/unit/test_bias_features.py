@@ -96,7 +96,9 @@ def test_the_best_features_of_a_class_come_in_order_and_speak_for_it() -> None:
 def test_a_profile_by_default_and_by_name() -> None:
     a = _attribute()
     assert a.profile().source == LEARNED and a.profile(CLASS_DIFFERENCE).source == CLASS_DIFFERENCE
-    assert replace(a, default="").profile().source == CLASS_DIFFERENCE
+    assert replace(a, default="").profile().source == LEARNED, "uncalibrated: what was learned comes first"
+    read_off = {CLASS_DIFFERENCE: a.profiles[CLASS_DIFFERENCE]}
+    assert replace(a, default="", profiles=read_off).profile().source == CLASS_DIFFERENCE
     with pytest.raises(ValueError, match="no profile 'x'; they have: class-difference, learned"):
         a.profile("x")
 
