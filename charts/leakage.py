@@ -34,7 +34,7 @@ def leakage_chart(
         raise ValueError(f"a map of leakage needs two or more attributes and a figure for each pair; met {n}.")
     names = [a if len(a) <= MOST_NAME else f"{a[: MOST_NAME - 1]}." for a in attributes]
     left = MARGIN + 14 + 9.5 * max(map(len, names))
-    side = min((WIDTH - left - MARGIN - GAP) / 2, 110.0 * n)
+    side = min((WIDTH - left - MARGIN - GAP) / 2, 162.0 * n)
     shown = [line for w in warnings[:MOST_WARNINGS] for line in textwrap.wrap(w, 106)] or ["no attribute's labels lean on another's path"]
     more = len(warnings) - MOST_WARNINGS
     shown += [f"and {more} more, in the report"] if more > 0 else []

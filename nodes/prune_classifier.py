@@ -115,7 +115,7 @@ class PruneClassifierCurve(io.ComfyNode):
         found = prune_curve(net, pixels, true, settings, host_progress())
         name = model_name(net, classifier)
         caption = f"{name}: {found.fitted} images chose neurons, {found.images} others are read"
-        chart = as_image(drawn(f"neurons that {net.name} needs", found, caption))
+        chart = as_image(drawn(f"how few neurons {net.name} needs", found, caption))
         report = "\n".join([name, *found.lines(net)])
         file = kept_path(found, net, settings, name)
         return io.NodeOutput(chart, report, file, found.recommended or 0, ui=shown(cls, chart, report))

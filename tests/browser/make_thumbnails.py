@@ -29,6 +29,7 @@ ROOT = HERE.parents[1]
 FOLDER = ROOT / "workflows"
 QUICKSTARTS = ("quickstart_unconditional", "quickstart_professions")
 AUDIT, STEER, FIND = "label_audit", "bias_feature_steer_quickstart", "find_bias_features_quickstart"
+NEURONS = "neuron_path_audit"
 NEEDS_ADP = "It needs your checkpoint, and an ADP made for it."
 NEEDS_NOTHING = "It runs on what ships with the pack, on a CPU."
 NEEDS_CLIP = "It needs OpenAI's CLIP ViT-L/14."
@@ -48,7 +49,7 @@ RENDERED = {
     "bias_feature_steer_sdxl": (NEEDS_FEATURES, WIDER),
 }
 """Graphs that are photographed: what each needs, and the size of the window, in which the front end has to show text."""
-MADE = (*QUICKSTARTS, AUDIT, STEER, FIND)
+MADE = (*QUICKSTARTS, AUDIT, STEER, FIND, NEURONS)
 """Graphs whose own output is shown."""
 NOT_OUTPUT = "A rendering of the graph, not its output"
 FILES = {
@@ -165,6 +166,21 @@ def audit(server: Any, to_api: Any) -> Image.Image:
     return Image.fromarray(side_by_side(*columns))
 
 
+def neurons(server: Any, to_api: Any) -> Image.Image:
+    """Queue the audit of neurons: leaks, and what paths do; beside it what excites them, and how few are needed."""
+    workflow, outcome = run(server, NEURONS, to_api, limit=1500)
+    kinds = {n["id"]: n["type"] for n in workflow["nodes"]}
+    return laid_out({kinds[a]: server.images(outcome, str(b))[0] for _, a, _, b, _, _ in workflow["links"] if kinds[b] == "PreviewImage"})
+
+
+def laid_out(charts: dict[str, np.ndarray]) -> Image.Image:
+    """Charts of the audit of neurons, by the nodes that drew them."""
+    from equipoise.charts.sheet import side_by_side, stacked
+
+    left, right = ("AttributeLeakageAudit", "NeuronPathEffect"), ("NeuronGallery", "PruneClassifierCurve")
+    return Image.fromarray(side_by_side(*(stacked([charts[f"Equipoise{kind}"] for kind in column]) for column in (left, right))))
+
+
 def labelled(picture: Image.Image, needs: str) -> Image.Image:
     """The rendering with a strip below that says what it is, and what it needs."""
     from matplotlib import get_data_path
@@ -218,7 +234,7 @@ def main() -> int:
         with server_module.Server(server_module.checkout("COMFYUI_PATH", "~/ComfyUI"), base) as server:
             for name in (n for n in names if n in QUICKSTARTS):
                 save(quickstart(server, name, workflow_module.to_api), name)
-            for name, made in ((AUDIT, audit), (STEER, steering), (FIND, finding)):
+            for name, made in ((AUDIT, audit), (STEER, steering), (FIND, finding), (NEURONS, neurons)):
                 if name in names:
                     save(made(server, workflow_module.to_api), name)
             for view in (WIDE, WIDER, TALL, LONG):

@@ -113,6 +113,28 @@ def test_the_audit_of_labels_runs_on_what_ships(server: Server) -> None:
     assert all("light" in r and "medium" in r and "dark" in r and "unsure" in r for r in reports)
 
 
+def test_the_audit_of_neurons_runs_on_what_ships(server: Server) -> None:
+    workflow = read(REPOSITORY / "workflows" / "neuron_path_audit.json")
+    prompt = to_api(workflow, server.get("/object_info"))
+    small = {
+        "EquipoiseEmptyPixelLatent": {"batch_size": 32},
+        "EquipoiseDistributionGuidanceKSampler": {"steps": 6},
+        "EquipoiseAttributeLeakageAudit": {"top_k": 1, "control_draws": 1},
+        "EquipoisePruneClassifierCurve": {"kept": "1, 4", "pruned": "1", "control_draws": 1},
+        "EquipoiseNeuronPathEffect": {"control_draws": 1},
+    }
+    for node in prompt.values():
+        node["inputs"] |= small.get(node["class_type"], {})
+    outcome = server.queue(prompt, limit=500)
+    assert not outcome.error
+    kinds = {str(n["id"]): n["type"] for n in workflow["nodes"]}
+    charts = [server.images(outcome, i) for i, kind in kinds.items() if kind == "PreviewImage"]
+    assert len(charts) == 5 and sum(chart.shape[2] == 960 for chart in charts) == 4
+    texts = {kinds[str(link[1])]: "".join(outcome.outputs[str(link[3])]["text"]) for link in workflow["links"] if link[5] == "STRING"}
+    assert "hair -> eyeglasses" in texts["EquipoiseAttributeLeakageAudit"]
+    assert "neurons are set to 0 at the CLS token" in texts["EquipoiseEditVisionNeurons"]
+
+
 def discrepancy(text: str) -> float:
     """FD from the histogram's summary; the first one is that of the images."""
     return float(text.split("FD ", 1)[1].split()[0].rstrip(";"))

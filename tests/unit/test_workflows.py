@@ -21,10 +21,12 @@ QUICKSTARTS = ("quickstart_professions", "quickstart_unconditional")
 GUIDED = ("sd15_distribution_guidance", "sdxl_distribution_guidance")
 TRAINED = ("train_adp_sd15", "train_adp_sdxl")
 AUDIT, QUICK_TRAINING = "label_audit", "train_adp_quickstart"
-CLIP_PATH = "neuron_path_clip_vision"
+CLIP_PATH, NEURON_AUDIT = "neuron_path_clip_vision", "neuron_path_audit"
 STEERED, TRAINED_SAE = ("bias_feature_steer_sd15", "bias_feature_steer_sdxl"), "train_sae_sd15"
 QUICK_STEER, QUICK_FIND = "bias_feature_steer_quickstart", "find_bias_features_quickstart"
-NAMES = (AUDIT, CLIP_PATH, *QUICKSTARTS, *GUIDED, QUICK_TRAINING, *TRAINED, QUICK_FIND, QUICK_STEER, TRAINED_SAE, *STEERED)
+NAMES = (
+    AUDIT, CLIP_PATH, NEURON_AUDIT, *QUICKSTARTS, *GUIDED, QUICK_TRAINING, *TRAINED, QUICK_FIND, QUICK_STEER, TRAINED_SAE, *STEERED,
+)  # fmt: skip
 NOTES = {"MarkdownNote"}
 CORE = {
     "CLIPLoader",
@@ -436,3 +438,26 @@ def test_the_graph_that_trains_an_autoencoder_says_what_it_takes() -> None:
     assert recorded["images"] == 1000
     calibrated = values(of_type(workflow, "EquipoiseCalibrateBiasFeatures"))["images"]
     assert f"({calibrated} for each)" in notes and f"{20 * calibrated:,} to {48 * calibrated:,} for the trials" in notes
+
+
+def test_the_audit_of_neurons_mends_what_it_finds_and_needs_no_download() -> None:
+    workflow = read(NEURON_AUDIT)
+    kinds = {n["id"]: n["type"] for n in workflow["nodes"]}
+    assert not any(n["properties"].get("models") for n in workflow["nodes"])
+    assert of_type(workflow, "EquipoiseLoadAttributeClassifier")["widgets_values"] == ["portraits_labeller.safetensors"]
+    assert sources(workflow, "EquipoiseEditVisionNeurons") == {
+        "classifier": "EquipoiseLoadAttributeClassifier",
+        "neuron_path": "EquipoiseAttributeLeakageAudit",
+    }
+    named = {link[0]: link[1] for link in workflow["links"]}
+    readers = [n for n in workflow["nodes"] if n["type"] == "EquipoiseAttributeHistogram"]
+    fed = [{slot["name"]: kinds[named[slot["link"]]] for slot in n["inputs"] if slot["link"]} for n in readers]
+    assert [f["classifier"] for f in fed] == ["EquipoiseLoadAttributeClassifier", "EquipoiseEditVisionNeurons"]
+    assert {f["images"] for f in fed} == {"VAEDecode"} and len({tuple(n["widgets_values"]) for n in readers}) == 1
+    effect = sources(workflow, "EquipoiseNeuronPathEffect")
+    assert effect["neuron_path"] == "EquipoiseFindNeuronPath" and effect["neuron_path_2"] == "EquipoiseBaselinePaths"
+    asked, drawn = (values(of_type(workflow, f"Equipoise{kind}")) for kind in ("FindNeuronPath", "BaselinePaths"))
+    drawn.pop("method")
+    assert all(asked[k] == v for k, v in drawn.items() if k in asked)
+    joint, audit = values(of_type(workflow, "EquipoiseJointTarget")), values(of_type(workflow, "EquipoiseAttributeLeakageAudit"))
+    assert joint["attributes"].split(" x ") == audit["attributes"].split(", ") and joint["preset"] == "uniform"
