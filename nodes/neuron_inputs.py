@@ -87,6 +87,6 @@ def memory_input() -> Any:
         default=DEFAULT.memory_mb,
         min=16,
         max=2**20,
-        tooltip="Megabytes that a pass may keep for its gradient. Less is slower and gives the same path; one image at one point is the "
-        "least, for ViT-L/14 about 200.",
+        tooltip="Megabytes that a pass may keep for its gradient. Less is slower and gives the same path; the least is one image at one "
+        "point, for ViT-L/14 about 500.",
     )

@@ -10,7 +10,14 @@ from pathlib import Path
 
 from equipoise_server import REPOSITORY
 
-FILES = ("test_adm_host.py", "test_text_model.py", "test_recording.py", "test_label_sources.py", "test_clip_labels.py")
+FILES = (
+    "test_adm_host.py",
+    "test_text_model.py",
+    "test_recording.py",
+    "test_label_sources.py",
+    "test_clip_labels.py",
+    "test_neuron_path_nodes.py",
+)
 SELECTED = "not published and not memory and not in_a_graph"
 """What reads the repository, measures a process, or starts servers is run once, on the newer host."""
 
@@ -29,4 +36,4 @@ def test_the_in_process_tests_pass_on_the_floor(floor_path: Path, tmp_path: Path
     )
     assert done.returncode == 0, done.stdout[-4000:] + done.stderr[-2000:]
     passed = re.search(r"(\d+) passed", done.stdout)
-    assert passed and int(passed.group(1)) > 65
+    assert passed and int(passed.group(1)) > 80
