@@ -47,7 +47,7 @@ def planted(folder: Path, steps: int, progress: Progress | None = None) -> Attri
     images, labels = [], []
     for start in range(0, POOL, 2000):
         generator = torch.Generator().manual_seed(TRAIN_SEED + start)
-        labels.append(together(2000, generator))
+        labels.append(together(min(2000, POOL - start), generator))
         images.append((draw(labels[-1], generator) * 255).round().byte())
     pool, truth = torch.cat(images), {a: torch.cat([x[a] for x in labels]) for a in ATTRIBUTES}
     torch.manual_seed(TRAIN_SEED)
