@@ -64,6 +64,12 @@ def readings(net: NeuronVit, pixels: Tensor, edit: NeuronEdit | None = None, pro
     return torch.cat(found)
 
 
+def images_at_once(net: NeuronVit, memory_mb: int) -> int:
+    """Images whose paths are searched together: states, tangents and attention at five points of the integral fit into the memory."""
+    per_image = 5 * (3 * net.heads * net.tokens**2 + net.tokens * (9 * net.width + 3 * net.neurons)) * net.weights["cls"].element_size()
+    return max(1, min(ROWS, memory_mb * 2**20 // per_image))
+
+
 def random_like(neurons: Tensor, width: int, seed: int) -> Tensor:
     """Neurons drawn at random, as many in each layer as ``neurons`` [..., L, K] names (-1: none)."""
     generator = torch.Generator().manual_seed(seed)

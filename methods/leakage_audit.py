@@ -20,7 +20,7 @@ from torch import Tensor
 from ..models.neuron_path import NeuronPathFile
 from ..models.neuron_vit import NeuronVit
 from .class_path import frequency
-from .image_estimates import LEVEL, Estimate, estimate, estimate_of, random_like, readings
+from .image_estimates import LEVEL, Estimate, estimate, estimate_of, images_at_once, random_like, readings
 from .neuron_baselines import total_gradients
 from .neuron_edits import NeuronEdit
 from .neuron_path import find_paths
@@ -29,7 +29,6 @@ from .training import Progress
 
 FEWEST = 4
 """A class of A that is read in fewer images says nothing of its mean reading of B."""
-IMAGES_AT_ONCE = 64
 COUNTS = (1, 2, 4, 8, 16, 32, 64, 128, 256)
 """Neurons of each layer that are tried as carriers, up to a quarter of the layer."""
 
@@ -141,7 +140,7 @@ def audit_leakage(
     clean = {name: readings(net, pixels) for name, net in nets.items()}
     paths = {}
     for name, net in nets.items():
-        paths[name] = _paths(net, pixels, clean[name].argmax(1), s.path)
+        paths[name] = _paths(net, pixels, clean[name].argmax(1), s.path, lambda *_: step(0))
         step(3)
     held = {name: F.normalize(frequency(path, nets[name].neurons).flatten(), dim=0) for name, path in paths.items()}
     pairs = len(names) * (len(names) - 1)
@@ -290,10 +289,10 @@ def leak_carriers(
     )
 
 
-def _paths(net: NeuronVit, pixels: Tensor, targets: Tensor, s: PathSettings) -> Tensor:
-    s = replace(s, shared=False)
-    parts = zip(pixels.split(IMAGES_AT_ONCE), targets.split(IMAGES_AT_ONCE), strict=True)
-    return torch.cat([find_paths(net, x, t, s).path.cpu() for x, t in parts])
+def _paths(net: NeuronVit, pixels: Tensor, targets: Tensor, s: PathSettings, progress: Progress) -> Tensor:
+    s, size = replace(s, shared=False), images_at_once(net, s.memory_mb)
+    parts = zip(pixels.split(size), targets.split(size), strict=True)
+    return torch.cat([find_paths(net, x, t, s, progress).path.cpu() for x, t in parts])
 
 
 def _effect(net: NeuronVit, pixels: Tensor, clean: Tensor, path: Tensor) -> tuple[Tensor, Tensor]:

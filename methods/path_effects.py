@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from ..models.neuron_vit import NeuronVit
-from .image_estimates import Estimate, estimate, random_like, readings
+from .image_estimates import Estimate, estimate, images_at_once, random_like, readings
 from .neuron_edits import SCALE, ZERO, NeuronEdit
 from .neuron_path import score_paths
 from .path_settings import PathSettings
@@ -22,7 +22,6 @@ from .training import Progress
 REMOVAL, DOUBLING = "removal", "doubling"
 OPERATIONS = (REMOVAL, DOUBLING)
 CONTROL = "random"
-IMAGES_AT_ONCE = 32
 SMALLEST = 1e-6
 """Ratios of probabilities are taken over at least so much."""
 
@@ -103,7 +102,7 @@ def path_effects(
     for name, draws in drawn.items():
         scores = []
         for path in draws:
-            parts = zip(*(x.split(IMAGES_AT_ONCE) for x in (pixels, targets, path)), strict=True)
+            parts = zip(*(x.split(images_at_once(net, s.memory_mb)) for x in (pixels, targets, path)), strict=True)
             scores.append([score_paths(net, x, t, p, s) for x, t, p in parts])
             step()
         joint, additive = (

@@ -123,16 +123,16 @@ def prune_curve(
     found = replace(s.path, top_k=kept[-1], shared=True)
     total, done = len(classes) + len(kept) * len(s.shares) * (1 + s.control_draws), 0
 
-    def step() -> None:
+    def step(by: int = 1) -> None:
         nonlocal done
-        done += 1
+        done += by
         if progress:
             progress(done, total, {})
 
     paths = []
     for c in classes:
         own = pixels[fit][targets[fit] == c]
-        paths.append(find_paths(net, own, torch.full((len(own),), c), found).path[0].cpu())
+        paths.append(find_paths(net, own, torch.full((len(own),), c), found, lambda *_: step(0)).path[0].cpu())
         step()
     every, wanted = torch.stack(paths), targets[test]
 
