@@ -13,7 +13,7 @@ from torch import Tensor
 from ..methods.class_path import MEAN_SCORE, MODE, RULES, class_paths, mode_path
 from ..methods.neuron_baselines import RANDOM, baseline_path, contributions
 from ..methods.neuron_path import FoundPaths, find_paths, score_paths
-from ..methods.path_settings import CLEAN_LAYER, SEARCHES, PathSettings, integration_nodes
+from ..methods.path_settings import CLEAN_LAYER, SEARCHES, SHORTLIST, PathSettings, integration_nodes
 from ..methods.training import Progress
 from ..models.neuron_path import NeuronPathFile, check_network
 from ..models.neuron_vit import NeuronVit
@@ -30,7 +30,8 @@ def found_paths(net: NeuronVit, pixels: Tensor, targets: Tensor, settings: PathS
     Raises ValueError, in a sentence, for settings that there are not, and for no images.
     """
     s = settings.checked(net.neurons)
-    return _file(net, pixels, targets, s, s.search, model, lambda x, t, progress: find_paths(net, x, t, s, progress), {})
+    more = {"shortlist": s.shortlist} if s.search == SHORTLIST else {}
+    return _file(net, pixels, targets, s, s.search, model, lambda x, t, progress: find_paths(net, x, t, s, progress), more)
 
 
 def baseline_paths(
@@ -65,7 +66,7 @@ def class_path(file: NeuronPathFile, rule: str, net: NeuronVit | None = None, pi
     check_network(file, net)
     if len(pixels) != file.images:
         raise ValueError(f"there are {file.images} neuron path(s) and {len(pixels)} image(s): connect the images that they were found in.")
-    said = {k: file.info[k] for k in ("nodes", "objective") if k in file.info}
+    said = {k: file.info[k] for k in ("nodes", "objective", "shortlist") if k in file.info}
     s = PathSettings(file.method if file.method in SEARCHES else CLEAN_LAYER, top_k=file.top_k, shared=True, **said)
     chosen, figures = {}, []
     for label in file.classes:
@@ -80,7 +81,7 @@ def class_path(file: NeuronPathFile, rule: str, net: NeuronVit | None = None, pi
         chosen[label] = found.path[0].cpu()
         figures.append([x.float().mean(0).cpu() for x in (found.activation, added, found.joint, found.additive, found.objective)])
     measured = {name: torch.stack(rows) for name, rows in zip(SCORES, zip(*figures, strict=True), strict=True)}
-    return replace(class_paths(file, chosen), **measured)
+    return replace(class_paths(file, chosen), method=s.search if rule == MEAN_SCORE else file.method, **measured)
 
 
 def images_at_once(net: NeuronVit, settings: PathSettings) -> int:

@@ -287,6 +287,9 @@ def test_a_class_path_with_and_without_its_images(labeller: Any, images: Tensor)
     best, *_ = make_class(found, "mean score", images=images, classifier=labeller)
     shared, *_ = find(images[:3], classifier=labeller, attribute="hair", target="long", shared=True)
     assert torch.equal(best.path[1], shared.path[0])
+    chance, *_ = baseline(images[:3], classifier=labeller, attribute="hair", target="long")
+    searched, *_ = make_class(chance, "mean score", images=images[:3], classifier=labeller)
+    assert chance.method == "random" and searched.method == "clean-layer" and torch.equal(searched.path, shared.path[:1])
     one, *_ = find(images, classifier=labeller, attribute="hair", target="long")
     assert "one class only" in make_class(one)[2] and "of random paths" in make_class(one)[2]
 
