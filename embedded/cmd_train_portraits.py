@@ -24,8 +24,8 @@ DEFAULT_STEPS = {
     "adp-professions": 1_600,
     "text": 9_000,
     "adp-text": 500,
-    "steering": 1_600,
-    "steering-text": 1_600,
+    "steering": 2_400,
+    "steering-text": 2_400,
 }
 
 

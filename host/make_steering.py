@@ -46,7 +46,7 @@ BATCH, TRIAL_IMAGES, ALONE_IMAGES, EFFECTIVE = 16, 128, 48, 192
 FIRST_SEED, TRIAL_SEED = 53_000_000, 63_000_000
 HOLD = 1.0
 """Without it, half with long hair brought medium skin to 32% (plain 23%) and moved professions by up to 6 points."""
-SAE = SaeSettings(latents=1536, k=24)
+SAE = SaeSettings(latents=1536, k=32)
 
 
 @dataclass(frozen=True)
@@ -140,7 +140,7 @@ class SteeringMaker:
         return measured.file
 
     def _learned(self, sae: SaeFile, found: BiasFeatures, features: FeatureSet, labels: LabelSet) -> BiasFeatures:
-        b, settings = self.bed, FitSettings(steps=self.steps, batch=32, lr=LR, hold=HOLD)
+        b, settings = self.bed, FitSettings(steps=self.steps, batch=48, lr=LR, hold=HOLD)
         given: dict[str, Any] = {"adp": self.adp, "more": EFFECTIVE, "clip": b.clip, "positive": None if b.clip else b.positive}
         learned = learn_profiles(b.model, sae, found, features, labels, self.vae, self.labeller, settings, f"{b.name}-profiles", **given)
         self.say("\n".join(learned.lines))
