@@ -8,7 +8,7 @@ from typing import Any
 
 from ..models.bias_features import BiasFeatures, check_sae
 from ..models.sae import SaeFile
-from .classifier import HostClassifier, classifier_fingerprint
+from .classifier import HostClassifier
 from .host_trials import HostTrials, classifier_judge
 from .record_samples import GivenConditions, PromptConditions, fitting_latent
 from .recording import conditioning_facts, weights_mark
@@ -52,7 +52,7 @@ class SteerTrials:
         """What trials depend on."""
         start = fitting_latent(self.model, self.latent)
         return {
-            "classifier": classifier_fingerprint(self.classifier.name),
+            "classifier": self.classifier.fingerprint(),
             "sampler": self.sampling,
             "images": -(-self.asked // start.shape[0]) * start.shape[0],
             "batch": start.shape[0],

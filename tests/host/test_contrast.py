@@ -187,7 +187,9 @@ def test_calibration_wants_a_classifier_and_works_with_one(world: Any) -> None:
         p = torch.sigmoid(100 * (images.float().mean((1, 2, 3)) - 0.5))
         return {"eyeglasses": torch.stack([1 - p, p], 1)}
 
-    classifier = SimpleNamespace(name="brightness", attributes={"eyeglasses": ("no", "yes")}, probabilities=probabilities)
+    classifier = SimpleNamespace(
+        name="brightness", attributes={"eyeglasses": ("no", "yes")}, probabilities=probabilities, fingerprint=lambda: "1"
+    )
     file, report, _ = calibrate(classifier=classifier, vae=world.vae).result
     assert file.predictor is None and file.moves["eyeglasses"].source == "prompt-contrast" and "eyeglasses: 'prompt-contrast'" in report
 

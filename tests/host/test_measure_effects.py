@@ -26,6 +26,9 @@ class Bright:
     def __init__(self, level: float = 0.5) -> None:
         self.level = level
 
+    def fingerprint(self) -> str:
+        return f"bright above {self.level}"
+
     def probabilities(self, images: Tensor) -> dict[str, Tensor]:
         bright = (images.flatten(1).mean(1) > self.level).float()
         red = (images[..., 0].flatten(1).mean(1) > images[..., 2].flatten(1).mean(1)).float()
@@ -129,7 +132,7 @@ def test_a_cut_measurement_goes_on_and_is_not_repeated(parts: SimpleNamespace, m
 
 
 def test_what_does_not_belong_together_is_refused(parts: SimpleNamespace, saes: Any) -> None:
-    stranger = SimpleNamespace(name="s", attributes={"shine": ("no", "yes")}, probabilities=None)
+    stranger = SimpleNamespace(name="s", attributes={"shine": ("no", "yes")}, probabilities=None, fingerprint=lambda: "s")
     for given, message in (
         ({"sae": saes.random_sae(CHANNELS, SITE, "tiny", latents=32, seed=3)}, "number the latents of the autoencoder"),
         ({"sae": saes.random_sae(32, SITE, "tiny", latents=32)}, "expects 32 channels at 'output.1'"),

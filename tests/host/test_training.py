@@ -71,7 +71,9 @@ class World:
             bright = torch.sigmoid(400 * (images.float().mean((1, 2, 3)) - edge))
             return {"light": torch.stack([1 - bright, bright], 1), "other": torch.full((len(images), 2), 0.5)}
 
-        return SimpleNamespace(name="brightness", attributes={**CLASSES, "other": ("a", "b")}, probabilities=probabilities)
+        return SimpleNamespace(
+            name="brightness", attributes={**CLASSES, "other": ("a", "b")}, probabilities=probabilities, fingerprint=lambda: "1"
+        )
 
     def calibrate(self, adp: Any, **given: Any) -> Any:
         from equipoise.nodes.calibrate import CalibrateADP
