@@ -41,7 +41,7 @@ def run(quick: bool, folder: Path | None = None) -> dict[str, Any]:
     threads = int(os.environ.get("OMP_NUM_THREADS") or max(1, min(2, os.cpu_count() or 1)))
     torch.set_num_threads(threads)
     shape = Shape(images=1 if quick else 2)
-    speed = kept(folder, "speed", {"shape": asdict(shape), "threads": threads}, lambda: compare(shape, threads))
+    speed = kept(folder, "speed", {"shape": asdict(shape), "threads": threads, "weights": "std 0.02"}, lambda: compare(shape, threads))
     larger = {}
     if not quick:
         for name, big in (("197 tokens", Shape(side=14)), ("197 tokens, 24 layers", Shape(side=14, depth=24))):
