@@ -10,8 +10,10 @@ from pathlib import Path
 import torch
 
 from ..models.attribute_classifier import save_classifier
+from ..models.files import write_text
 from . import weights
 from .console import progress_bar
+from .record import plain
 from .training_charts import redraw
 
 ORDER = ("unconditional", "labeller", "judge", "conditional", "adp", "adp-professions", "text", "adp-text", "steering", "steering-text")
@@ -136,13 +138,16 @@ def _make_steering(text: bool, folder: Path, steps: int, ship: bool) -> int:
     torch.set_num_threads(threads)
     from ..host.make_steering import make_steering
 
-    make_steering(text, folder, steps, lambda said: print(said, flush=True))
+    made = make_steering(text, folder, steps, lambda said: print(said, flush=True))
     places = (weights.SAE_TEXT, weights.BIAS_FEATURES_TEXT) if text else (weights.SAE, weights.BIAS_FEATURES)
-    for name, destination in zip(("sae.safetensors", "bias_features.safetensors"), places, strict=True):
-        print(f"wrote {folder / name}")
+    for name, destination, file in zip(("sae", "bias_features"), places, made, strict=True):
+        log = folder / f"{name}.log.json"
+        write_text(log, json.dumps(plain(file.info), indent=1))
+        print(f"wrote {folder / name}.safetensors")
         if ship:
             destination.parent.mkdir(parents=True, exist_ok=True)
-            shutil.copyfile(folder / name, destination)
+            shutil.copyfile(folder / f"{name}.safetensors", destination)
+            shutil.copyfile(log, destination.with_suffix(".log.json"))
             print(f"shipped as {destination}")
     return 0
 
@@ -150,7 +155,6 @@ def _make_steering(text: bool, folder: Path, steps: int, ship: bool) -> int:
 def _make_text_adp(folder: Path, out: Path, steps: int) -> Path:
     """Through the host's samplers, as the text model itself; the folder is the host's base directory, where every stage is kept."""
     from ..benchmarks.host_process import boot_host
-    from ..models.files import write_text
 
     threads = torch.get_num_threads()
     boot_host(folder)

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import json
 import re
+from itertools import pairwise
 from typing import Any
 
+import numpy as np
 from equipoise_server import REPOSITORY, Outcome, Server
 from equipoise_workflow import to_api
 
@@ -77,3 +79,34 @@ def test_from_nothing_but_the_model_to_features_that_steer(server: Server) -> No
     assert not outcome.error
     assert "target eyeglasses" in text_of(outcome, steer, "BiasFeatureSteer")
     assert len(shares(text_of(outcome, steer, "SteerSweep"))) == 5
+
+
+SHIPPED = (
+    "diffusion/portraits", "sae/portraits", "bias_features/portraits", "adp/portraits", "attribute_classifiers/portraits_judge",
+)  # fmt: skip
+
+
+def discrepancy(text: str) -> float:
+    """FD from the histogram's summary; the first one is that of the images."""
+    return float(text.split("FD ", 1)[1].split()[0].rstrip(";"))
+
+
+def test_the_steering_quickstart_meets_its_target_with_what_ships(server: Server) -> None:
+    missing = [file for file in SHIPPED if not (REPOSITORY / "embedded" / "weights" / f"{file}.safetensors").is_file()]
+    assert not missing, f"embedded/weights lacks {', '.join(missing)} (.safetensors), which '{QUICK_STEER}' loads: ship them."
+    workflow = json.loads((REPOSITORY / "workflows" / f"{QUICK_STEER}.json").read_text(encoding="utf-8"))
+    prompt = to_api(workflow, server.get("/object_info"))
+    outcome = server.queue(prompt, limit=400)
+    assert not outcome.error
+    nodes = sorted(workflow["nodes"], key=lambda n: n["pos"][0])  # before stands left of after, and the strip right of both
+    before, after, strip = (server.images(outcome, str(n["id"])) for n in nodes if n["type"] == "PreviewImage")
+    assert before.shape == after.shape == (16, 128, 128, 3) and strip.shape[0] == 1
+    assert before.std() > 10 and not np.array_equal(before, after)
+    plain, steered = ("".join(outcome.outputs[str(n["id"])]["text"]) for n in nodes if n["type"] == "EquipoiseAttributeHistogram")
+    assert "baseline" in steered and discrepancy(steered) <= discrepancy(plain)
+    assert discrepancy(steered) < 0.2, f"steered images miss the target by far: {steered}"
+    told = text_of(outcome, prompt, "BiasFeatureSteer")
+    assert "eyeglasses at output.1" in told and ", calibrated, " in told and "averaged over the classes" not in told
+    found = shares(text_of(outcome, prompt, "SteerSweep"))
+    assert len(found) == 5 and all(b >= a - 1 / 8 for a, b in pairwise(found)), f"a stronger steer does less: {found}"
+    assert found[0] <= 1 / 4 and found[-1] >= 3 / 4, f"the ends of the sweep are not far apart: {found}"
