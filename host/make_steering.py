@@ -45,7 +45,8 @@ STEERED = ("eyeglasses", "hair", "skin_tone")
 BATCH, TRIAL_IMAGES, ALONE_IMAGES, EFFECTIVE = 16, 128, 48, 192
 FIRST_SEED, TRIAL_SEED = 53_000_000, 63_000_000
 HOLD = 1.0
-"""Without it, half with long hair brought medium skin to 32% (plain 23%) and moved professions by up to 6 points."""
+"""Before the fit's noise was dropped, it lowered how far professions moved with eyeglasses from 10.7 to 3.4 points, and skin tones with hair
+from 9.3 to 7.5 (1,024 images)."""
 SAE = SaeSettings(latents=1536, k=32)
 
 
@@ -144,7 +145,7 @@ class SteeringMaker:
         given: dict[str, Any] = {"adp": self.adp, "more": EFFECTIVE, "clip": b.clip, "positive": None if b.clip else b.positive}
         learned = learn_profiles(b.model, sae, found, features, labels, self.vae, self.labeller, settings, f"{b.name}-profiles", **given)
         self.say("\n".join(learned.lines))
-        # Class differences that were read off features would double the file; docs/bias_features.md has what they reach.
+        # Class differences that were read off features bring at most 37% of images to eyeglasses here, and add to the file.
         return only_profile(learned.file, LEARNED)
 
     def _calibrated(self, sae: SaeFile, file: BiasFeatures) -> BiasFeatures:

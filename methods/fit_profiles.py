@@ -21,8 +21,8 @@ from .fit_state import FitState
 from .steering import profile_delta
 
 LEAST = 1 / 7
-"""Of a table's largest activation: what is smaller is the fit's noise. On the test bed that has an rms of 0.3, also where nothing is asked
-for, and the largest are 2.8 to 3.6."""
+"""Of a table's largest activation: what is smaller is taken for the fit's noise. On the test bed tables have an rms of 0.3, as much where
+nothing is asked for, and largest entries of 2.8 to 3.6; what is named below was measured with 0.5 as the bound."""
 
 
 class _Turn(torch.autograd.Function):
@@ -118,8 +118,8 @@ def finished_profiles(state: FitState) -> dict[str, Profile]:
 def cleaned(delta: Tensor) -> Tensor:
     """A fitted table [T, K, R, F, 4, 4] without the noise of the fit: 0 for what is below ``LEAST`` of its largest entry.
 
-    Adam moves every number alike far, also those that nothing depends on. On the test bed a tenth of the numbers is left, and they do what
-    all did.
+    Adam moves every number alike far, also those that nothing depends on. On the test bed 12 to 15% of the numbers were left, and brought as
+    many images to their class as all had (384 images: eyeglasses 99.5% after 99.0%, hair 98.7% both times).
     """
     return needed(delta.masked_fill(delta.abs() < LEAST * delta.abs().max(), 0.0))
 
@@ -127,10 +127,10 @@ def cleaned(delta: Tensor) -> Tensor:
 def needed(delta: Tensor) -> Tensor:
     """A table [T, K, R, F, 4, 4] that, where it depends on the reading, does nothing to images that are read as the class already.
 
-    What was fitted for them is mostly noise and changes images for nothing: with long hair for one half (384 images), the largest change of
-    another attribute's share falls from 7.3 to 3.1 points without it, and likeness to the same seed's plain image rises from 0.81 to 0.85,
-    at the same 98.7% of hits. The fit has them: where they were left out of it, 96% of images that were all sent to eyeglasses had them
-    instead of 98%.
+    What was fitted for them is mostly noise and changes images for nothing: with long hair for one half (384 images, small entries dropped
+    both times), the largest change of another attribute's share fell from 7.6 to 3.1 points without it, and likeness to the same seed's
+    plain image rose from 0.79 to 0.85, at the same 98.7% of hits. The fit has them: where they were left out of it, 96% of images that
+    were all sent to eyeglasses had them at the size at which 98% did else.
     """
     if delta.shape[2] == 1:
         return delta
