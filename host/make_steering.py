@@ -45,8 +45,8 @@ STEERED = ("eyeglasses", "hair", "skin_tone")
 BATCH, TRIAL_IMAGES, ALONE_IMAGES, EFFECTIVE = 16, 128, 48, 192
 FIRST_SEED, TRIAL_SEED = 53_000_000, 63_000_000
 HOLD = 1.0
-"""Before the fit's noise was dropped, it lowered how far professions moved with eyeglasses from 10.7 to 3.4 points, and skin tones with hair
-from 9.3 to 7.5 (1,024 images)."""
+"""Before the fit's noise was dropped, it lowered how far professions moved with eyeglasses from 10.7 to 3.4 points, and skin tones with
+hair from 9.3 to 7.5 (1,024 images)."""
 SAE = SaeSettings(latents=1536, k=32)
 
 

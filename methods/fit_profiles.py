@@ -118,8 +118,8 @@ def finished_profiles(state: FitState) -> dict[str, Profile]:
 def cleaned(delta: Tensor) -> Tensor:
     """A fitted table [T, K, R, F, 4, 4] without the noise of the fit: 0 for what is below ``LEAST`` of its largest entry.
 
-    Adam moves every number alike far, also those that nothing depends on. On the test bed 12 to 15% of the numbers were left, and brought as
-    many images to their class as all had (384 images: eyeglasses 99.5% after 99.0%, hair 98.7% both times).
+    Adam moves every number alike far, also those that nothing depends on. On the test bed 12 to 15% of the numbers were left, and
+    brought as many images to their class as all had (384 images: eyeglasses 99.5% after 99.0%, hair 98.7% both times).
     """
     return needed(delta.masked_fill(delta.abs() < LEAST * delta.abs().max(), 0.0))
 

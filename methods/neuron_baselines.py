@@ -1,8 +1,8 @@
 """Paths that are chosen layer by layer without regard to each other: what neuron paths are compared with.
 
 Activation and the influence pattern (Lu et al., 2021) are the paper's own baselines; knowledge neurons (Dai et al., 2022) and gradient by
-activation, which it has no row for, find neurons whose removal does a little more than that of neuron paths, at lower joint scores (64 samples, shipped
-labeller, eyeglasses: -0.055 against -0.051 to -0.054, and 0.14 against 0.16).
+activation, which it has no row for, find neurons whose removal does a little more than that of neuron paths, at lower joint
+scores (64 samples, shipped labeller, eyeglasses: -0.055 against -0.051 to -0.054, and 0.14 against 0.16).
 """
 
 from __future__ import annotations
