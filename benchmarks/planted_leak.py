@@ -3,6 +3,7 @@ and can it be mended without training?
 
 The audit sees the labeller and drawings in which both attributes are independent, as a user has them from a Joint Target, and no truth.
 Truth judges it: pairs of drawings that differ in nothing but the hair, and accuracy on natural portraits and their rare combinations.
+Last, both label samples of the shipped unconditional model, as a predictor's training set is labelled; there the judge stands for truth.
 """
 
 from __future__ import annotations
@@ -25,13 +26,15 @@ from ..methods.neuron_edits import NeuronEdit
 from ..methods.training import Progress, TrainState
 from ..models.attribute_classifier import AttributeClassifier, VisionTransformer
 from ..models.neuron_adapters import of_classifier
+from .clothing import read_pictures, sampled
 
 SOURCE, TARGET = "hair", "eyeglasses"
 AGREE = 0.97
 """Share of training drawings in which eyeglasses come with long hair, and none with short."""
 STEPS, QUICK_STEPS, BATCH, POOL = 900, 500, 64, 16_000
 TRAIN_SEED, AUDIT_SEED, PAIR_SEED = 770_000_000, 771_000_000, 772_000_000
-AUDITED, CHOSEN, PAIRS, NATURAL = 128, 256, 512, 2048
+SAMPLED_SEED = 773_000_000
+AUDITED, CHOSEN, PAIRS, NATURAL, SAMPLED = 128, 256, 512, 2048, 1024
 
 
 def together(n: int, generator: torch.Generator, agree: float = AGREE) -> dict[str, Tensor]:
@@ -112,6 +115,26 @@ def judged(model: AttributeClassifier, edit: NeuronEdit | None, pairs: int, natu
     }
 
 
+def samples(folder: Path, n: int) -> Tensor:
+    """Plain samples float32 [n, 3, 32, 32] of the shipped unconditional model; what an earlier run has finished is kept."""
+    lines = sampled(folder, "samples", n, SAMPLED_SEED)
+    return read_pictures(folder / "samples", [line["file"] for line in lines])
+
+
+def labelled(model: AttributeClassifier, edit: NeuronEdit | None, images: Tensor, truth: dict[str, Tensor]) -> dict[str, Any]:
+    """Share of samples that get the label that the judge gives, of all and of each combination with the source; ``rare``: those
+    combinations that the labeller's training hardly had."""
+    right = (readings(of_classifier(model, TARGET), model.preprocess(images), edit).argmax(1) == truth[TARGET]).float()
+    rare = (truth[TARGET] == 0) == (truth[SOURCE] == 0)
+    groups = {
+        f"{a}/{b}": (truth[TARGET] == i) & (truth[SOURCE] == j)
+        for i, a in enumerate(ATTRIBUTES[TARGET])
+        for j, b in enumerate(ATTRIBUTES[SOURCE])
+    }
+    of = {"all": torch.ones_like(rare), "rare": rare, "common": ~rare} | groups
+    return {name: [*bounds(estimate(right[rows])), int(rows.sum())] if rows.any() else None for name, rows in of.items()}
+
+
 def bounds(e: Estimate) -> list[float]:
     """Mean, low, high."""
     return [round(x, 5) for x in (e.mean, e.low, e.high)]
@@ -137,16 +160,20 @@ def mended(model: AttributeClassifier, images: Tensor) -> Carriers:
 
 def run(quick: bool = False, folder: Path | None = None) -> dict[str, Any]:
     """``planted`` and ``clean``: audits; ``before``, ``after``: the planted labeller as it is, and without the neurons that carry the leak;
-    ``leak_left``: leak after over before. Keeps the training in the folder and goes on with it."""
+    ``leak_left``: leak after over before; ``samples_labelled``: :func:`labelled` before and after. Keeps the training and the samples in
+    the folder and goes on with them."""
     with tempfile.TemporaryDirectory() as made:
         place = folder or Path(made)
         place.mkdir(parents=True, exist_ok=True)
         model = planted(place, QUICK_STEPS if quick else STEPS, progress_bar("training"))
+        generated = samples(place, SAMPLED // 4 if quick else SAMPLED)
     pairs, natural = (PAIRS // 2, NATURAL // 2) if quick else (PAIRS, NATURAL)
     images, _ = independent(CHOSEN, AUDIT_SEED)
     audit = audited(model, images[:AUDITED], progress_bar("audit, planted"))
     carriers = mended(model, images)
     before, after = (judged(model, edit, pairs, natural) for edit in (None, NeuronEdit(carriers.neurons)))
+    truth = {a: p.argmax(1) for a, p in weights.classifier(weights.JUDGE).probabilities(generated).items()}
+    labels = {name: labelled(model, edit, generated, truth) for name, edit in (("before", None), ("after", NeuronEdit(carriers.neurons)))}
     clean = audited(weights.classifier(), images[:AUDITED], progress_bar("audit, shipped"))
     return {
         "source": SOURCE,
@@ -166,6 +193,7 @@ def run(quick: bool = False, folder: Path | None = None) -> dict[str, Any]:
         "leak_left": after["leak"][0] / before["leak"][0],
         "accuracy_change": after["accuracy"][0] - before["accuracy"][0],
         "rare_accuracy_change": after["accuracy_rare"][0] - before["accuracy_rare"][0],
-        "seeds": {"training": TRAIN_SEED, "audit": AUDIT_SEED, "pairs": PAIR_SEED},
+        "samples_labelled": labels,
+        "seeds": {"training": TRAIN_SEED, "audit": AUDIT_SEED, "pairs": PAIR_SEED, "samples": SAMPLED_SEED},
         "notes": {"quick": "a shorter training: the leak is larger, and figures are indicative"} if quick else {},
     }

@@ -18,8 +18,10 @@ from typing import Any
 
 import numpy as np
 import torch
+from PIL import Image
 from torch import Tensor
 
+from ..charts.curves import share_by_strength
 from ..embedded import weights
 from ..embedded.portraits import ATTRIBUTES
 from ..methods.guidance import GuidanceSettings
@@ -286,7 +288,15 @@ def run(quick: bool, folder: Path | None = None) -> dict[str, Any]:
         n = 64 if quick else 256
         facts = bench.facts(Row(bed, OURS, attribute, n)) | {"seed": SWEEP_SEED}
         sweeps[attribute] = kept(folder, f"sweep-{bed}-{attribute}", facts, lambda b=bed, a=attribute, m=n: bench.sweep(b, a, m))
+    draw(sweeps, folder / "control.png")
     return composed(figures, sweeps, made)
+
+
+def draw(sweeps: dict[str, dict[str, Any]], path: Path) -> None:
+    """The sweeps as a chart."""
+    curves = {f"{a}: {s['class']}": [(x, y) for x, y in s["control"]] for a, s in sweeps.items()}
+    title = f"All of {min(s['n'] for s in sweeps.values())} images steered to one class, by the judge"
+    Image.fromarray(share_by_strength(curves, title)).save(path)
 
 
 def composed(figures: dict[str, dict[str, Any]], sweeps: dict[str, dict[str, Any]], made: list[Row]) -> dict[str, Any]:

@@ -62,6 +62,14 @@ def share_by_size(curves: Mapping[str, Sequence[tuple[float, float]]], title: st
     return _lines(curves, title, "size of the edit", "share of images", share=True, chance=chance)
 
 
+def share_by_strength(curves: Mapping[str, Sequence[tuple[float, float]]], title: str) -> Image:
+    """Share of images read as a class against the strength of steering, one line per class: uint8 [520, 960, 3].
+
+    curves: class -> (strength, share in 0..1). Raises ValueError where there is nothing to draw.
+    """
+    return _lines(curves, title, "strength   (0: off, 1: as calibrated, below 0: to the other class)", "share of images", share=True)
+
+
 def _lines(
     curves: Mapping[str, Sequence[tuple[float, float]]],
     title: str,

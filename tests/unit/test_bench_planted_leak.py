@@ -46,10 +46,15 @@ def test_the_whole_run_on_a_leak_that_was_planted_by_hand(monkeypatch: pytest.Mo
     leaky: AttributeClassifier = planted()
     monkeypatch.setattr(bench, "planted", lambda folder, steps, progress: leaky)
     monkeypatch.setattr(bench, "ATTRIBUTES", {a: ATTRIBUTES[a] for a in ("eyeglasses", "hair")})
-    for name, value in (("AUDITED", 24), ("CHOSEN", 40), ("PAIRS", 48), ("NATURAL", 96)):
+    for name, value in (("AUDITED", 24), ("CHOSEN", 40), ("PAIRS", 48), ("NATURAL", 96), ("SAMPLED", 48)):
         monkeypatch.setattr(bench, name, value)
+    drawn = bench.independent(48, 9)[0]
+    monkeypatch.setattr(bench, "samples", lambda folder, n: drawn[:n])
     found = bench.run(True, tmp_path)
     assert ["hair", "eyeglasses"] in found["planted"]["flagged"] and found["clean"]["flagged"] == []
     assert found["leak_left"] < 0.5 and found["after"]["leak"][0] < found["before"]["leak"][0]
     assert found["accuracy_change"] > -0.01 and found["rare_accuracy_change"] > 0.05 and found["before"]["rare"] > 5
     assert found["quick"] if "quick" in found else found["notes"]["quick"]
+    before, after = (found["samples_labelled"][k] for k in ("before", "after"))
+    assert before["all"][3] == 12 and before["rare"][3] + before["common"][3] == 12
+    assert after["rare"][0] > before["rare"][0]

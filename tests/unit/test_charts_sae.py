@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from equipoise.charts.curves import share_by_size
+from equipoise.charts.curves import share_by_size, share_by_strength
 from equipoise.charts.sae import sae_curves
 
 FVU = [[-4.0, 0.2, 16.0], [0.0, 0.1, 15.5], [4.0, 0.05, 16.0]]
@@ -26,3 +26,11 @@ def test_shares_by_size_have_a_line_per_class() -> None:
     assert one.shape == two.shape == (520, 960, 3) and (one != two).any()
     with pytest.raises(ValueError, match="at least one point"):
         share_by_size({}, "eyeglasses", 0.97)
+
+
+def test_shares_by_strength_go_below_zero() -> None:
+    up = share_by_strength({"yes": [(-1.0, 0.0), (0.0, 0.2), (1.0, 0.98)]}, "eyeglasses")
+    down = share_by_strength({"yes": [(-1.0, 0.98), (0.0, 0.2), (1.0, 0.0)]}, "eyeglasses")
+    assert up.shape == (520, 960, 3) and (up != down).any()
+    with pytest.raises(ValueError, match="at least one point"):
+        share_by_strength({}, "eyeglasses")
