@@ -197,6 +197,8 @@ def mark(row: Row, sae: Path, bias: Path, adp: Path) -> list[str]:
             continue
         p = found.profile()
         tensors |= {f"{a}.knots": p.knots, f"{a}.delta": p.delta, f"{a}.sizes": p.sizes}
+        if p.doubt != 1:
+            tensors[f"{a}.doubt"] = torch.tensor(p.doubt)
     return [load_sae(sae).digest, tensors_digest(tensors)]
 
 

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any
 
-from ..methods.calibrate_profile import CalibratedProfiles, ProfileBench
+from ..methods.calibrate_profile import DOUBTS, CalibratedProfiles, ProfileBench
 from ..methods.steering import SteerSettings
 from ..methods.train_adp import tensors_digest
 from ..methods.trials import Seen, TrialLog
@@ -41,17 +41,18 @@ def calibrate_steering(
     attributes: Sequence[str] = (),
     prompts: PromptConditions | None = None,
     enough: float = 0.97,
+    doubts: Sequence[float] = DOUBTS,
 ) -> list[CalibratedProfiles]:
     """Calibrate attribute after attribute (none: all of the file); the last result's file has them all.
 
     ``images``: per trial, rounded up to whole batches of the latent; ``enough``: share of them that is to be read as the class that all
-    are sent to. Trials that ``name`` has done already are not repeated. Raises ValueError, in a sentence, where the parts do not fit each
-    other; the host's exception where the user interrupts.
+    are sent to; ``doubts``: of readings, to be compared. Trials that ``name`` has done already are not repeated. Raises ValueError, in a
+    sentence, where the parts do not fit each other; the host's exception where the user interrupts.
     """
     parts = SteerTrials(model, sae, bias, positive, negative, latent, sampler, images, vae, classifier, prompts)
     wanted = list(attributes) or list(bias.attributes)
-    per_profile = 12
-    trials = 1 + sum(per_profile * len(f.classes) * len(f.profiles) for f in map(bias.attribute, wanted))
+    per_class = 6 * len(doubts) + 6
+    trials = 1 + sum(per_class * len(f.classes) * len(f.profiles) for f in map(bias.attribute, wanted))
     host = parts.host(trials, wanted)
     settings = {**parts.facts(), "reader": None if adp is None or adp.predictor is None else tensors_digest(adp.predictor.state_dict())}
     record = TrialLog(log_path(name), settings)
@@ -69,7 +70,7 @@ def calibrate_steering(
     note = {"judge": classifier.name, "sampler": parts.sampling}
     for attribute in wanted:
         bench = ProfileBench(
-            file, attribute, sample, host.images, record, enough, lambda text, a=attribute: log.info("%s: %s", a, text)
+            file, attribute, sample, host.images, record, enough, lambda text, a=attribute: log.info("%s: %s", a, text), doubts
         )
         results.append(bench.calibrate(note))
         file = results[-1].file

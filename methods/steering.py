@@ -206,8 +206,13 @@ def profile_delta(profile: Profile, classes: Tensor, reading: Tensor | None, lev
         if profile.relative:
             mixed = mixed - torch.einsum("rk,kfij->rfij", weights, delta[:, 0])
     else:
-        mixed = torch.einsum("rk,rkfij->rfij", weights, chosen)
+        mixed = torch.einsum("rk,rkfij->rfij", doubted(weights, profile.doubt), chosen)
     return on_map(mixed * sizes[classes][:, None, None, None], *size)
+
+
+def doubted(reading: Tensor, doubt: float) -> Tensor:
+    """Probabilities [R, K] as they are at ``doubt`` times the temperature; unchanged, bit for bit, at 1."""
+    return reading if doubt == 1 else (reading.clamp(min=1e-9).log() / doubt).softmax(-1)
 
 
 def on_map(values: Tensor, height: int, width: int) -> Tensor:

@@ -41,7 +41,8 @@ class Profile:
     ``knots``: ascending log-SNR [T]. ``delta`` [T, K, R, F, 4, 4]: activations to add by place towards class k, in the autoencoder's
     (normalised) units; R is 1, or K where it depends on what the image is read as now. ``relative`` (R = 1): what is added towards class c
     is d_c - sum_k p_k d_k, p being the reading. ``sizes`` [T, K]: multipliers at strength 1, 0 outside the window. ``assign``: "seeded", or
-    "reading" (least change by a reading at the window's first call). ``source``: "class-difference" or "learned".
+    "reading" (least change by a reading at the window's first call). ``source``: "class-difference" or "learned". ``doubt``: where R is K,
+    the reading's probabilities are raised to 1/doubt and normalised, since images that are being steered read as their class early.
     """
 
     knots: Tensor
@@ -50,6 +51,7 @@ class Profile:
     assign: str = ASSIGN[0]
     source: str = CLASS_DIFFERENCE
     relative: bool = False
+    doubt: float = 1.0
 
     @property
     def window(self) -> tuple[float, float]:
@@ -64,7 +66,7 @@ class Profile:
     def to(self, device: torch.device) -> Profile:
         """The same on a device, in float32."""
         moved = (x.float().to(device) for x in (self.knots, self.delta, self.sizes))
-        return Profile(*moved, self.assign, self.source, self.relative)
+        return Profile(*moved, self.assign, self.source, self.relative, self.doubt)
 
 
 @dataclass(frozen=True)
@@ -201,7 +203,7 @@ def save_bias_features(file: BiasFeatures, path: str | os.PathLike[str]) -> None
         for source, p in a.profiles.items():
             at = f"{name}.profile.{source}"
             tensors |= {f"{at}.knots": p.knots.float(), f"{at}.delta": p.delta.half(), f"{at}.sizes": p.sizes.float()}
-        profiles = {source: {"assign": p.assign, "relative": p.relative} for source, p in a.profiles.items()}
+        profiles = {source: {"assign": p.assign, "relative": p.relative, "doubt": p.doubt} for source, p in a.profiles.items()}
         stated[name] = {"classes": list(a.classes), "default": a.default, "profiles": profiles}
     meta = {
         "format": FORMAT,
@@ -250,6 +252,6 @@ def _read_attribute(tensors: Mapping[str, Tensor], name: str, said: Mapping[str,
     profiles = {}
     for source, p in said["profiles"].items():
         parts = (tensors[f"{name}.profile.{source}.{part}"].float() for part in ("knots", "delta", "sizes"))
-        profiles[source] = Profile(*parts, p["assign"], source, bool(p["relative"]))
+        profiles[source] = Profile(*parts, p["assign"], source, bool(p["relative"]), float(p.get("doubt", 1.0)))
     own = {part: tensors[f"{name}.{part}"] for part in _EXACT}
     return AttributeFeatures(tuple(said["classes"]), **own, profiles=profiles, default=said["default"])

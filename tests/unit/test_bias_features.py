@@ -29,6 +29,7 @@ def _profile(classes: int, features: int, source: str = CLASS_DIFFERENCE, rows: 
 def _attribute(classes: tuple[str, ...] = ("no", "yes"), features: int = 5) -> AttributeFeatures:
     k, generator = len(classes), torch.Generator().manual_seed(0)
     scores = torch.randn(3, k, features, generator=generator)
+    held = {"assign": "reading", "relative": False, "doubt": 2.0}
     return AttributeFeatures(
         classes,
         torch.tensor([7, 0, 31, 4, 19])[:features],
@@ -38,7 +39,7 @@ def _attribute(classes: tuple[str, ...] = ("no", "yes"), features: int = 5) -> A
         torch.rand(features, generator=generator),
         torch.full((k, features), float("nan")),
         torch.tensor([-2.0, 0.0, 3.0]),
-        {CLASS_DIFFERENCE: _profile(k, features), LEARNED: replace(_profile(k, features, LEARNED, k), assign="reading", relative=False)},
+        {CLASS_DIFFERENCE: _profile(k, features), LEARNED: replace(_profile(k, features, LEARNED, k), **held)},
         LEARNED,
     )
 
@@ -74,7 +75,7 @@ def test_what_is_written_is_read_back(tmp_path: Path) -> None:
         for source, p in a.profiles.items():
             q = b.profiles[source]
             assert torch.equal(p.delta, q.delta) and torch.equal(p.sizes, q.sizes) and torch.equal(p.knots, q.knots)
-            assert (p.assign, p.source, p.relative) == (q.assign, q.source, q.relative)
+            assert (p.assign, p.source, p.relative, p.doubt) == (q.assign, q.source, q.relative, q.doubt)
     assert read_safetensors(path)[1]["licence"] == "GPL-3.0"
 
 

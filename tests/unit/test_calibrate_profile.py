@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -135,3 +136,24 @@ def test_plain_images_that_were_not_judged_for_an_attribute_are_made_again(tmp_p
 def test_a_gain_is_of_one_class() -> None:
     made = with_gain(profile(LEARNED), 1, 2.5)
     assert torch.equal(made.sizes, torch.tensor([[1.0, 2.5]] * 3))
+
+
+class Doubter(World):
+    """Without doubt some images never arrive; with it all do, at the size that is needed."""
+
+    def __call__(self, bias: BiasFeatures | None, settings: SteerSettings | None) -> Seen:
+        seen = super().__call__(bias, settings)
+        if bias is None or bias.attribute("hair").profile().doubt > 1 or seen.cells is None:
+            return seen
+        stuck = torch.arange(N) < 6
+        hair = torch.where(stuck, 1 - seen.cells, seen.read["hair"].argmax(-1))
+        return Seen({**seen.read, "hair": torch.eye(2)[hair]}, seen.cells)
+
+
+@pytest.mark.parametrize("world", [World((1.0, 1.0)), Doubter((1.0, 1.0))])
+def test_the_reading_is_doubted_where_that_brings_more_images(world: World) -> None:
+    from_to = replace(profile(LEARNED), delta=torch.randn(3, 2, 2, 4, 4, 4))
+    made = bench(world, from_to).calibrate()
+    doubt = 2.0 if isinstance(world, Doubter) else 1.0
+    assert made.file.attribute("hair").profile().doubt == made.record["doubt"][LEARNED] == doubt
+    assert bench(Doubter((1.0, 1.0)), profile(LEARNED)).calibrate().record["doubt"][LEARNED] == 1.0, "no reading, no doubt"

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 import torch
-from equipoise.methods.steering import ADD, PROFILE, SCALE, SUPPRESS, SteeringRun, SteerSettings, everyone, on_map, profile_delta
+from equipoise.methods.steering import ADD, PROFILE, SCALE, SUPPRESS, SteeringRun, SteerSettings, doubted, everyone, on_map, profile_delta
 from equipoise.methods.targets import make_target, parse_target
 from equipoise.models.adp import AdpFile, AttributePredictor
 from equipoise.models.bias_features import AttributeFeatures, BiasFeatures, Profile
@@ -191,3 +191,10 @@ def test_bad_input_is_one_clear_sentence(sae: SaeFile, bias: BiasFeatures) -> No
     refuses("no profile 'learned'", mode=PROFILE, source="learned")
     predictor = AttributePredictor({"hair": ("long", "short")}, C, torch.tensor([0.0]), "linear")
     refuses("reads 'hair' with the classes long, short", AdpFile(predictor, {}, "tiny", site=SITE))
+
+
+def test_doubt_brings_a_reading_towards_what_knows_nothing() -> None:
+    reading = torch.tensor([[0.9, 0.1], [1.0, 0.0]])
+    assert doubted(reading, 1.0) is reading
+    less = doubted(reading, 2.0)
+    assert torch.allclose(less[0], torch.tensor([0.75, 0.25]), atol=1e-6) and less[1, 0] > 0.999 and torch.isfinite(less).all()
