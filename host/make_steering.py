@@ -79,7 +79,7 @@ def unconditional_bed() -> Bed:
     """The unconditional model."""
     model = load_adm(weights.DIFFUSION)
     cond = conditioning(info_of(model), None)
-    return Bed("portraits", model, GivenConditions(model, cond), cond, cond, weights.ADP, "ddim", 2048, 1.0, 1.0, 0.985)
+    return Bed("portraits", model, GivenConditions(model, cond), cond, cond, weights.ADP, "ddim", 2048, 1.0, 1.0, 0.99)
 
 
 def text_bed() -> Bed:
