@@ -54,7 +54,8 @@ SAE = SaeSettings(latents=1536, k=32)
 @dataclass(frozen=True)
 class Bed:
     """A model of the test bed as it is sampled here. ``images``: recorded; ``cfg`` and ``trial_cfg``: of recording and of trials;
-    ``enough``: share of a trial's images that is to be read as the class (at cfg 1 the text model's images are less sure of theirs);
+    ``enough``: share of a trial's images that is to be read as the class (at cfg 1 the text model's images are less sure of theirs;
+    0.9925 allows one miss of 128: with two, 98.3% of 1,024 images with eyeglasses 50% got their class, by the judge);
     ``doubts``: of readings, to be compared (on the text model no image of 256 missed its class at 1)."""
 
     name: str
@@ -79,7 +80,7 @@ def unconditional_bed() -> Bed:
     """The unconditional model."""
     model = load_adm(weights.DIFFUSION)
     cond = conditioning(info_of(model), None)
-    return Bed("portraits", model, GivenConditions(model, cond), cond, cond, weights.ADP, "ddim", 2048, 1.0, 1.0, 0.99)
+    return Bed("portraits", model, GivenConditions(model, cond), cond, cond, weights.ADP, "ddim", 2048, 1.0, 1.0, 0.9925)
 
 
 def text_bed() -> Bed:
