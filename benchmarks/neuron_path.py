@@ -40,7 +40,7 @@ def run(quick: bool, folder: Path | None = None) -> dict[str, Any]:
     folder.mkdir(parents=True, exist_ok=True)
     threads = int(os.environ.get("OMP_NUM_THREADS") or max(1, min(2, os.cpu_count() or 1)))
     torch.set_num_threads(threads)
-    shape = Shape(images=1 if quick else 2)
+    shape = Shape(images=2)
     speed = kept(folder, "speed", {"shape": asdict(shape), "threads": threads, "weights": "std 0.02"}, lambda: compare(shape, threads))
     larger = {}
     if not quick:
