@@ -35,9 +35,11 @@ class PathPrefix:
         return self.clean[self.layer]
 
     def held(self) -> tuple[Tensor, Tensor]:
-        """State and tangent [A, B, N, d] after the layer, all its neurons held at their clean values."""
-        net, shape = self.net, self.state.shape
-        a, ta, u, tu = net.attend_and_hidden_jvp(self.layer, self.state.flatten(0, 1), self.tangent.flatten(0, 1))
+        """State and tangent [A, B, N, d] after the layer, all its neurons held at their clean values; of the last layer what the head
+        reads."""
+        net, shape = self.net, (*self.state.shape[:2], -1, self.state.shape[-1])
+        rows = net.read(self.layer)
+        a, ta, u, tu = net.attend_and_hidden_jvp(self.layer, self.state.flatten(0, 1), self.tangent.flatten(0, 1), rows)
         u[:, net.where] = self.values.repeat(shape[0], 1, 1)
         tu[:, net.where] = 0
         x = a + net.linear(f"layers.{self.layer}.fc2", u)

@@ -140,10 +140,13 @@ class NeuronVit:
         at = f"layers.{layer}"
         return ACTIVATIONS[self.activation](self.linear(f"{at}.fc1", self.norm(f"{at}.norm2", attended)))
 
+    def read(self, layer: int) -> slice:
+        """Tokens after a layer that anything reads: of the last one those of the head."""
+        return slice(0, 1) if layer == self.depth - 1 and self.rows == CLS else slice(None)
+
     def block(self, layer: int, x: Tensor, edit: Edit | None = None) -> Tensor:
         """One layer [B, N, d] -> [B, N, d]; of the last layer only what the head reads."""
-        rows = slice(0, 1) if layer == self.depth - 1 and self.rows == CLS else slice(None)
-        a = self.attend(layer, x, rows)
+        a = self.attend(layer, x, self.read(layer))
         u = self.hidden(layer, a)
         if edit is not None:
             new = edit(layer, u[:, self.where])
@@ -172,22 +175,25 @@ class NeuronVit:
 
     # -- tangents --------------------------------------------------------------------------------------------------------------------
 
-    def attend_and_hidden_jvp(self, layer: int, x: Tensor, tx: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-        """Values and tangents of :meth:`attend` and :meth:`hidden` for tokens x [B, N, d] that move along tx: (a, ta, u, tu).
+    def attend_and_hidden_jvp(
+        self, layer: int, x: Tensor, tx: Tensor, rows: slice = slice(None)
+    ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+        """Values and tangents of :meth:`attend` and :meth:`hidden` for tokens x [B, N, d] moving along tx: (a, ta, u, tu), of these rows.
 
         Written out, since fused attention has no forward-mode derivative.
         """
         at = f"layers.{layer}"
         h, th = self._norm_jvp(f"{at}.norm1", x, tx)
-        q, k, v = (self._split(self.linear(f"{at}.{n}", h)) for n in ("query", "key", "value"))
-        tq, tk, tv = (self._split(F.linear(th, self.weights[f"{at}.{n}.weight"])) for n in ("query", "key", "value"))
+        given = (("query", rows), ("key", slice(None)), ("value", slice(None)))
+        q, k, v = (self._split(self.linear(f"{at}.{n}", h[:, r])) for n, r in given)
+        tq, tk, tv = (self._split(F.linear(th[:, r], self.weights[f"{at}.{n}.weight"])) for n, r in given)
         size = q.shape[-1] ** -0.5
         p = (q @ k.transpose(-1, -2) * size).softmax(-1)
         ts = (tq @ k.transpose(-1, -2) + q @ tk.transpose(-1, -2)) * size
         tp = p * (ts - (p * ts).sum(-1, keepdim=True))
         mixed, tmixed = (y.transpose(1, 2).flatten(2) for y in (p @ v, tp @ v + p @ tv))
-        a = x + self.linear(f"{at}.out", mixed)
-        ta = tx + F.linear(tmixed, self.weights[f"{at}.out.weight"])
+        a = x[:, rows] + self.linear(f"{at}.out", mixed)
+        ta = tx[:, rows] + F.linear(tmixed, self.weights[f"{at}.out.weight"])
         n, tn = self._norm_jvp(f"{at}.norm2", a, ta)
         before = self.linear(f"{at}.fc1", n)
         with torch.enable_grad():
