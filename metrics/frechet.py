@@ -53,6 +53,7 @@ def frechet_distance(features: ArrayLike | Tensor, reference: ArrayLike | Tensor
     """
     x, y = _features(features, "features"), _features(reference, "reference")
     _same_width(x, y)
+    x, y = _in_their_span(x, y)
     return _between(_moments(x), _moments(y, weights))
 
 
@@ -75,11 +76,12 @@ def frechet(
     """
     x, y = _features(features, "features"), _features(reference, "reference")
     _same_width(x, y)
-    generator = np.random.default_rng(seed)
+    generator, dimensions = np.random.default_rng(seed), x.shape[1]
+    x, y = _in_their_span(x, y)
     value = _between(_moments(x), _moments(y, weights))
     floor, sizes = _floor(len(x), y, repeats, generator)
     low, high = _bounds(x, y, weights, value, bootstrap, generator)
-    return FrechetReport(value, floor, sizes, len(x), len(y), x.shape[1], low, high)
+    return FrechetReport(value, floor, sizes, len(x), len(y), dimensions, low, high)
 
 
 def frechet_by_class(
@@ -146,6 +148,17 @@ def _moments(x: Array, weights: ArrayLike | Tensor | None = None) -> Moments:
     centred = (x - mean) * np.sqrt(w / (1 - (w**2).sum()))[:, None]  # divisor n - 1 where weights are equal
     values, vectors = np.linalg.eigh(centred.T @ centred)
     return mean, (vectors * np.sqrt(values.clip(min=0))) @ vectors.T
+
+
+def _in_their_span(x: Array, y: Array) -> tuple[Array, Array]:
+    """Coordinates of both sets in the space that they span: distances stay, few images of many dimensions cost little, and
+    no roots are drawn of eigenvalues that are zero but for rounding."""
+    n, d = len(x), x.shape[1]
+    if n + len(y) >= d:
+        return x, y
+    both = np.concatenate([x, y])
+    _, r = np.linalg.qr((both - both.mean(0)).T)
+    return r.T[:n], r.T[n:]
 
 
 def _between(a: Moments, b: Moments) -> float:

@@ -64,6 +64,15 @@ def test_fewer_vectors_than_dimensions_need_no_ridge() -> None:
     assert frechet_distance(np.ones((5, 64)), np.zeros((5, 64))) == pytest.approx(64)
 
 
+def test_a_report_on_few_vectors_of_many_dimensions_is_the_same_and_quick() -> None:
+    generator = np.random.default_rng(9)
+    x, y = generator.normal(size=(12, 300)), generator.normal(size=(20, 300)) + 0.1
+    report = frechet(x, y, weights=np.arange(1.0, 21.0), repeats=3)
+    assert report.value == pytest.approx(frechet_distance(x, y, np.arange(1.0, 21.0)), rel=1e-9) and report.dimensions == 300
+    padded = frechet(np.pad(x, ((0, 0), (0, 9000))), np.pad(y, ((0, 0), (0, 9000))), repeats=3)
+    assert padded.floor == pytest.approx(report.floor, rel=1e-9)
+
+
 def test_a_shift_adds_its_squared_length_whatever_the_precision() -> None:
     x = torch.randn(100, 8, generator=torch.Generator().manual_seed(0))
     assert frechet_distance(x + 1000, x) == pytest.approx(8e6, rel=1e-5)
