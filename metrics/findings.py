@@ -177,7 +177,7 @@ def find(
         quality=tuple(quality),
         similarity=similarity,
         prompted=_prompted(*prompt, paired, batch, seed) if prompt else None,
-        agreement={key: report for other in (*readers[1:], *others) for key, report in _agreement(judge, other, batch, seed).items()},
+        agreement={key: report for other in (*readers[1:], *others) for key, report in _agreement(judge, other).items()},
         unstated=tuple(dict.fromkeys(unstated)),
     )
 
@@ -265,7 +265,7 @@ def _prompted(base: Any, steered: Any, text: Any, paired: bool, batch: int, seed
     return Prompted(prompt_agreement(base, text, seed=seed), prompt_agreement(steered, text, batch=batch, seed=seed), change)
 
 
-def _agreement(judge: Reader, other: Reader, batch: int, seed: int) -> dict[tuple[str, str, str], AgreementReport]:
+def _agreement(judge: Reader, other: Reader) -> dict[tuple[str, str, str], AgreementReport]:
     """Attributes that both know with the same classes; classes are matched by name."""
     found = {}
     for attribute, classes in judge.classes.items():
@@ -273,7 +273,7 @@ def _agreement(judge: Reader, other: Reader, batch: int, seed: int) -> dict[tupl
         if set(theirs) != set(classes):
             continue
         order = [theirs.index(c) for c in classes]
-        for images, mine, read, size in ((BASE, judge.base, other.base, 1), (STEERED, judge.steered, other.steered, batch)):
+        for images, mine, read in ((BASE, judge.base, other.base), (STEERED, judge.steered, other.steered)):
             labels = _array(read[attribute])[:, order]
-            found[other.name, images, attribute] = judge_agreement(mine[attribute], labels, tuple(classes), size, seed=seed)
+            found[other.name, images, attribute] = judge_agreement(mine[attribute], labels, tuple(classes))
     return found

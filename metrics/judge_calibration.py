@@ -7,6 +7,7 @@ measures by how much. Agreement of two networks is no proof: they may err alike.
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
@@ -16,7 +17,6 @@ from numpy.typing import ArrayLike, NDArray
 from torch import Tensor
 
 from .fairness import _probabilities
-from .resampling import mean_interval
 
 Array = NDArray[np.float64]
 BINS = 15
@@ -27,8 +27,8 @@ SMALLEST = 1e-12
 class AgreementReport:
     """Judge against reference labels, for one attribute.
 
-    ``agreement``: share of images with the same class, with 95% bootstrap bounds ``low`` and ``high``; ``kappa``: Cohen's, agreement beyond
-    chance (None where both see a single class). ``confusion`` [K][K]: images by reference class (rows) and judged class (columns).
+    ``agreement``: share of images with the same class, with its 95% Wilson interval ``low`` to ``high``; ``kappa``: Cohen's, beyond chance
+    (None where both see a single class). ``confusion`` [K][K]: images by reference class (rows) and judged class (columns).
     ``by_class``: of the images of each reference class, the share judged so (None where there are none). ``expected_calibration_error``:
     mean distance between confidence and agreement over 15 bins of confidence (Guo et al. 2017); ``confidence``: mean highest probability;
     ``brier``: mean squared distance of the probabilities from the label; ``log_loss``: in nats. ``bins``: of every bin that holds images
@@ -38,8 +38,8 @@ class AgreementReport:
     classes: tuple[str, ...]
     n: int
     agreement: float
-    low: float | None
-    high: float | None
+    low: float
+    high: float
     kappa: float | None
     confusion: tuple[tuple[int, ...], ...]
     by_class: tuple[float | None, ...]
@@ -62,14 +62,12 @@ def judge_agreement(
     probabilities: ArrayLike | Tensor,
     labels: ArrayLike | Tensor,
     classes: Sequence[str],
-    batch: int = 1,
-    bootstrap: int = 2000,
-    seed: int = 0,
 ) -> AgreementReport:
     """A judge's class probabilities [N, K] against reference labels of the same images.
 
-    labels: class indices [N], or another reader's probabilities [N, K], of which the most probable class counts. batch: see
-    :func:`.fairness.measure`. Raises ValueError where shapes, probabilities or labels do not fit.
+    labels: class indices [N], or another reader's probabilities [N, K], of which the most probable class counts.
+
+    Raises ValueError where shapes, probabilities or labels do not fit.
     """
     p = _probabilities(probabilities)
     n, k = p.shape
@@ -78,7 +76,7 @@ def judge_agreement(
     truth = _hard(labels, n, k)
     seen = p.argmax(1)
     hit = (seen == truth).astype(np.float64)
-    agreement, low, high = mean_interval(hit, batch, bootstrap, seed)
+    low, high = wilson(int(hit.sum()), n)
     confusion = np.zeros((k, k), dtype=np.int64)
     np.add.at(confusion, (truth, seen), 1)
     confidence = p.max(1)
@@ -87,7 +85,7 @@ def judge_agreement(
     return AgreementReport(
         classes=tuple(str(c) for c in classes),
         n=n,
-        agreement=agreement,
+        agreement=float(hit.mean()),
         low=low,
         high=high,
         kappa=cohen_kappa(confusion),
@@ -99,6 +97,14 @@ def judge_agreement(
         log_loss=float(-np.log(p[rows, truth].clip(min=SMALLEST)).mean()),
         bins=bins,
     )
+
+
+def wilson(hits: int, n: int) -> tuple[float, float]:
+    """95% score interval of a share (Wilson 1927). Unlike resampling it has a width where all images agree, or none."""
+    z, p = 1.959963984540054, hits / n
+    middle, spread = p + z**2 / (2 * n), z * math.sqrt(p * (1 - p) / n + z**2 / (4 * n**2))
+    low, high = ((middle + s * spread) / (1 + z**2 / n) for s in (-1, 1))
+    return max(0.0, min(low, p)), min(1.0, max(high, p))
 
 
 def cohen_kappa(confusion: ArrayLike) -> float | None:

@@ -7,7 +7,8 @@ import json
 import numpy as np
 import pytest
 import torch
-from equipoise.metrics.judge_calibration import BINS, cohen_kappa, judge_agreement
+from equipoise.metrics.judge_calibration import BINS, cohen_kappa, judge_agreement, wilson
+from scipy.stats import binomtest
 
 CLASSES = ("light", "medium", "dark")
 
@@ -56,6 +57,12 @@ def test_kappa_of_a_worked_example() -> None:
     assert cohen_kappa([[9, 0], [0, 0]]) is None
 
 
+@pytest.mark.parametrize(("hits", "n"), [(0, 7), (7, 7), (1, 1), (61, 64), (500, 1024)])
+def test_the_interval_is_scipys(hits: int, n: int) -> None:
+    found = binomtest(hits, n).proportion_ci(0.95, "wilson")
+    assert wilson(hits, n) == pytest.approx((found.low, found.high), abs=1e-12)
+
+
 def test_an_overconfident_judge_shows() -> None:
     p, y = readings(2000, 2, sharp=1.0)
     sharp = p**4 / (p**4).sum(1, keepdims=True)
@@ -73,7 +80,7 @@ def test_another_reader_counts_by_its_most_probable_class() -> None:
 
 def test_one_image_and_a_class_that_is_never_there() -> None:
     report = judge_agreement([[0.9, 0.1, 0.0]], [0], CLASSES)
-    assert report.agreement == 1.0 and report.low is None and report.kappa is None
+    assert report.agreement == 1.0 and report.low < 0.3 and report.kappa is None
     assert report.by_class == (1.0, None, None) and report.bins == ((0.9, 1.0, 1),)
     assert json.loads(report.to_json())["by_class"] == [1.0, None, None]
 
