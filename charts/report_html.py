@@ -136,7 +136,8 @@ def _changes(report: DriftReport, limit: float) -> str:
             whisker = f'<span class="whisker" style="left:{_percent(ends[0])};width:{_percent(ends[1] - ends[0])}"></span>'
         rows.append(
             f'<div class="row"><div class="name">{escape(name)}</div><div class="bars centred"><div class="track">'
-            f'<span class="bar steered" style="left:{_percent(left)};width:{_percent(right - left)}"></span>{whisker}<span class="zero"></span></div></div>'
+            f'<span class="bar steered" style="left:{_percent(left)};width:{_percent(right - left)}"></span>{whisker}'
+            '<span class="zero"></span></div></div>'
             f'<div class="numbers">{100 * change:+.1f} points<span class="of-base">{report.before[i]:.1%} to {report.after[i]:.1%}</span>'
             "</div></div>"
         )

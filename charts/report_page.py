@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 from ..metrics.drift import DriftReport
 from ..metrics.fairness import FairnessReport
-from ..metrics.findings import Findings, Judged, Quality
+from ..metrics.findings import Findings, Quality
 from .report_blocks import Block, Changes, Lines, Page, Section, Shares, Sheet, Table
 
 PERCEIVED = (
@@ -14,8 +14,8 @@ PERCEIVED = (
 )
 HOW_SHARES = (
     "Shares are hard counts: each image counts for its most probable class. FD is the distance of the shares from the target, 0 = exactly "
-    "as asked. Lines with ends are 95% bootstrap intervals. A fair sampler that draws every image independently has the stated FD by "
-    "chance alone; quotas can go below it."
+    "as asked. Lines with ends are 95% bootstrap intervals: steered images that were sampled in batches are resampled in batches, others "
+    "one by one. A fair sampler that draws every image independently has the stated FD by chance alone; quotas can go below it."
 )
 HOW_QUALITY = (
     "Frechet distance: of two Gaussians fitted to features; it is not 0 for two samples of one distribution, but about the stated floor, "
@@ -178,12 +178,8 @@ def _drift(findings: Findings) -> list[Block]:
     blocks: list[Block] = []
     for judged in findings.judged:
         if judged.drift:
-            blocks += [Lines((_drift_title(judged),)), Changes(judged.drift)]
+            blocks += [Lines((f"By {judged.name}",)), Changes(judged.drift)]
     return [*blocks, Lines((HOW_DRIFT,))] if blocks else []
-
-
-def _drift_title(judged: Judged) -> str:
-    return f"By {judged.name}"
 
 
 def _agreement(findings: Findings) -> list[Block]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -199,7 +199,10 @@ def _judged(
     batch: int,
     seed: int,
 ) -> Judged:
-    panels = make_panels(reader.steered, reader.classes, target, attributes, reader.base, batch, seed)
+    panels = make_panels(reader.steered, reader.classes, target, attributes, batch=batch, seed=seed)
+    # No one decided over batches of base images: they are resampled one by one.
+    before = make_panels(reader.base, reader.classes, target, attributes, seed=seed)
+    panels = [replace(p, baseline=b.report) for p, b in zip(panels, before, strict=True)]
     left = drift(reader.base, reader.steered, reader.classes, target[0] if target else (), paired, batch, seed=seed)
     return Judged(reader.name, tuple(panels), tuple(left))
 
