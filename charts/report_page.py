@@ -84,6 +84,8 @@ def cautions(findings: Findings) -> list[str]:
     report = judged.panels[0].report
     if report.n < 64:
         found.append(f"{report.n} images are few: chance alone leaves an FD of {report.noise_floor:.3f}.")
+    if batch > 1 and report.resampled == "images":
+        found.append("All steered images are of one batch, and were resampled one by one: for quotas the interval is too wide.")
     if report.resampled == "batches" and report.n < 10 * batch:
         found.append(f"{-(-report.n // batch)} batches of {batch} are few to resample: the intervals are too narrow.")
     unsure = max(report.unsure, judged.panels[0].baseline.unsure if judged.panels[0].baseline else 0.0)

@@ -14,6 +14,7 @@ import folder_paths
 import torch
 from torch import Tensor
 
+from .classifier import KEY
 from .feature_sets import size
 
 PIECE = 2**23
@@ -31,11 +32,15 @@ class NamedFile:
     path: Path
 
 
-def named_files(values: Iterable[str]) -> list[NamedFile]:
-    """Files among the values of nodes: model files by the host's folder keys, folders of classifiers, and pictures in the input folder."""
+def named_files(values: Iterable[tuple[str, str]]) -> list[NamedFile]:
+    """Files among the values of nodes, given with a hint (see :func:`..methods.provenance.texts`): model files by the host's folder keys,
+    folders of classifiers, and pictures in the input folder.
+
+    Where folders of several kinds hold a file of that name, the hint tells which is meant; if it does not, all are listed.
+    """
     found: dict[Path, NamedFile] = {}
-    for value in values:
-        for file in _files_of(value):
+    for hint, value in values:
+        for file in _files_of(hint, value):
             found.setdefault(file.path, file)
     return list(found.values())
 
@@ -86,20 +91,22 @@ def _host() -> str:
     return f"ComfyUI {__version__}"
 
 
-def _files_of(value: str) -> list[NamedFile]:
+def _files_of(hint: str, value: str) -> list[NamedFile]:
     if "\n" in value or len(value) > 300:
         return []
-    for key in folder_paths.folder_names_and_paths:
-        if key in NOT_MODELS:
-            continue
-        path = folder_paths.get_full_path(key, value) if Path(value).suffix else None
-        if path is not None:
-            return [NamedFile(value, key, Path(path))]
-        config = folder_paths.get_full_path(key, f"{value}/config.json") if key == "attribute_classifiers" else None
-        if config is not None:
-            inside = sorted(p for p in Path(config).parent.iterdir() if p.is_file())
-            return [NamedFile(f"{value}/{p.name}", key, p) for p in inside]
+    keys = [k for k in folder_paths.folder_names_and_paths if k not in NOT_MODELS]
+    found = [NamedFile(value, k, Path(p)) for k in keys if Path(value).suffix and (p := folder_paths.get_full_path(k, value))]
+    if found:
+        return [f for f in found if _word(f.folder) in _word(hint)] or found
+    config = folder_paths.get_full_path(KEY, f"{value}/config.json")
+    if config is not None:
+        return [NamedFile(f"{value}/{p.name}", KEY, p) for p in sorted(Path(config).parent.iterdir()) if p.is_file()]
     return _picture(value)
+
+
+def _word(text: str) -> str:
+    """A folder key or a hint without what does not matter: "equipoise_bias_features" and "EquipoiseLoadBiasFeatures" share a word."""
+    return text.lower().replace("equipoise", "").replace("_", "").removesuffix("s")
 
 
 def _picture(value: str) -> list[NamedFile]:

@@ -60,10 +60,11 @@ def seeds(graph: Graph, node_id: str, name: str) -> list[int]:
     return list(dict.fromkeys(found))
 
 
-def texts(graph: Graph, nodes: Sequence[str]) -> Iterator[str]:
-    """Text values of nodes: among them names of files."""
+def texts(graph: Graph, nodes: Sequence[str]) -> Iterator[tuple[str, str]]:
+    """Text values of nodes, among them names of files, each with the node's type and the input's name: what kind of file it is."""
     for node in nodes:
-        yield from (v for v in graph[node].get("inputs", {}).values() if isinstance(v, str) and v)
+        kind = str(graph[node].get("class_type", ""))
+        yield from ((f"{kind} {k}", v) for k, v in graph[node].get("inputs", {}).items() if isinstance(v, str) and v)
 
 
 def name_of(node: Mapping[str, Any]) -> str:

@@ -21,6 +21,8 @@ from .shared_inputs import names_of
 from .sockets import EVALUATION, Classifier, Target, schema
 from .training import as_image, shown
 
+DEFAULT_NAME, HEADING = "fairness_report", "Fairness report"
+
 
 class FairnessReport(io.ComfyNode):
     @classmethod
@@ -87,7 +89,7 @@ class FairnessReport(io.ComfyNode):
                     default=True,
                     tooltip="State the SHA-256 of every model file in the graph. Large checkpoints take some seconds.",
                 ),
-                io.String.Input("name", default="fairness_report", tooltip=f"Name of the HTML file in {PLACE}; a number is added."),
+                io.String.Input("name", default=DEFAULT_NAME, tooltip=f"Name of the HTML file in {PLACE}; a number is added."),
             ],
             outputs=[
                 io.Image.Output("page", display_name="page", tooltip="The report as an image, 960 pixels wide (1944 with two judges)."),
@@ -115,7 +117,7 @@ class FairnessReport(io.ComfyNode):
         prompt: str = "",
         images_per_class: int = 24,
         hash_files: bool = True,
-        name: str = "fairness_report",
+        name: str = DEFAULT_NAME,
     ) -> io.NodeOutput:
         check_place(name)
         given = ReportInputs(
@@ -138,7 +140,7 @@ class FairnessReport(io.ComfyNode):
         came = origin(given, graph, node, hash_files)
         panel = read.findings.judged[0].panels[0]
         sheets = class_sheets(panel, base, steered, read.base_cells, read.steered_cells, images_per_class)
-        page = report_page(read.findings, sheets, name.strip(), subtitle(read.findings), read.warnings, **came)
+        page = report_page(read.findings, sheets, title(name.strip()), subtitle(read.findings), read.warnings, **came)
         path = write_report(name, html_page(page))
         drawn = as_image(draw_page(page))
         figures = {**read.findings.to_dict(), **came, "warnings": list(read.warnings), "file": shown_path(path)}
@@ -146,12 +148,17 @@ class FairnessReport(io.ComfyNode):
         return io.NodeOutput(drawn, read.findings.fd, json.dumps(figures, allow_nan=False), str(path), ui=shown(cls, drawn, text))
 
 
+def title(name: str) -> str:
+    """Heading of the page."""
+    return HEADING if name == DEFAULT_NAME else f"{HEADING}: {name}"
+
+
 def subtitle(found: Findings) -> str:
     """How many images of which kind, and when."""
     counts = ", ".join(f"{n} {which}" for which, n in found.n.items())
     seeds = "same seeds" if found.paired else "seeds not paired"
     batches = f", batches of {found.batch}" if found.batch > 1 else ""
-    return f"Fairness report. {counts} images, {seeds}{batches}. {datetime.now(timezone.utc):%Y-%m-%d %H:%M} UTC."
+    return f"{counts} images, {seeds}{batches}. {datetime.now(timezone.utc):%Y-%m-%d %H:%M} UTC."
 
 
 NODES = [FairnessReport]

@@ -160,7 +160,8 @@ def test_hashing_can_be_interrupted(reports: Any) -> None:
     import comfy.model_management as management
     from equipoise.host.provenance import file_rows, named_files
 
-    files = named_files(["report_judge.safetensors", "no such file.safetensors", "../report_judge.safetensors", "a\nb.png"])
+    names = ("report_judge.safetensors", "no such file.safetensors", "../report_judge.safetensors", "a\nb.png")
+    files = named_files([("", name) for name in names])
     assert [f.name for f in files] == ["report_judge.safetensors"]
     management.interrupt_current_processing()
     with pytest.raises(management.InterruptProcessingException):
@@ -171,7 +172,35 @@ def test_pictures_from_the_input_folder_are_hashed_and_nothing_outside_it(report
     from equipoise.host.provenance import named_files
 
     Image.new("RGB", (4, 4)).save(reports.base / "input" / "report.png")
-    assert [(f.name, f.folder) for f in named_files(["report.png", "../server.log", "/etc/hostname.png"])] == [("report.png", "input")]
+    assert [(f.name, f.folder) for f in named_files([("", n) for n in ("report.png", "../server.log", "/etc/hostname.png")])] == [
+        ("report.png", "input")
+    ]
+
+
+def test_of_files_of_one_name_that_is_meant_which_the_node_loads(reports: Any) -> None:
+    from equipoise.host.provenance import named_files
+
+    for hint, folder in (
+        ("EquipoiseLoadADP adp_name", "equipoise_adp"),
+        ("EquipoiseLoadUnconditionalDiffusion model_name", "equipoise_diffusion"),
+        ("EquipoiseLoadBiasFeatures bias_features_name", "equipoise_bias_features"),
+        ("EquipoiseLoadSAE sae_name", "equipoise_sae"),
+    ):
+        assert [f.folder for f in named_files([(hint, "portraits.safetensors")])] == [folder]
+    assert len(named_files([("Unknown name", "portraits.safetensors")])) == 4
+
+
+def test_the_files_of_a_classifier_folder_are_hashed(reports: Any) -> None:
+    from equipoise.host.provenance import file_rows, named_files
+
+    folder = reports.base / "models" / "attribute_classifiers" / "report_folder"
+    folder.mkdir(exist_ok=True)
+    for name in ("config.json", "model.safetensors"):
+        (folder / name).write_text(name)
+    rows = file_rows(named_files([("EquipoiseLoadAttributeClassifier classifier_name", "report_folder")]))
+    assert [(r[0], r[3]) for r in rows] == [
+        (f"report_folder/{n}", hashlib.sha256(n.encode()).hexdigest()) for n in ("config.json", "model.safetensors")
+    ]
 
 
 def test_equal_sets_and_other_sizes_are_noticed(reports: Any) -> None:

@@ -93,6 +93,9 @@ def test_cautions_name_what_weakens_the_figures() -> None:
     texts = " ".join(cautions(found(batch=8)))
     assert "32 images are few" in texts and "4 batches of 8 are few to resample" in texts
     assert cautions(found(n=256)) == []
+    assert cautions(found(n=128, batch=128)) == [
+        "All steered images are of one batch, and were resampled one by one: for quotas the interval is too wide."
+    ]
     unsure = {"glasses": np.full((64, 2), 0.5) + np.array([[0.01, -0.01]]), "hair": np.eye(2)[[0] * 64]}
     f = find([Reader("j", CLASSES, unsure, unsure), Reader("k", CLASSES, read([1] * 64, [0] * 64), read([1] * 64, [0] * 64))], [None, None])
     assert "unsure (highest probability below 80%) on 100%" in " ".join(cautions(f))

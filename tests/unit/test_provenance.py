@@ -57,4 +57,4 @@ def test_a_deep_graph_needs_no_deep_stack() -> None:
 
 def test_names_and_texts() -> None:
     assert name_of({"class_type": "A"}) == "A" and name_of({"class_type": "A", "_meta": {"title": "B"}}) == "B (A)"
-    assert list(texts(GRAPH, ["1", "2"])) == ["model.safetensors"]
+    assert list(texts(GRAPH, ["1", "2"])) == [("Load file", "model.safetensors")]
