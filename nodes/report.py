@@ -11,7 +11,7 @@ from comfy_api.latest import io
 
 from ..charts.report import draw_page
 from ..charts.report_html import html_page
-from ..charts.report_page import headlines, report_page
+from ..charts.report_page import cautions, headlines, report_page
 from ..charts.report_pictures import class_sheets
 from ..host.classifier import HostClassifier
 from ..host.report import ReportInputs, gather, origin
@@ -77,8 +77,6 @@ class FairnessReport(io.ComfyNode):
                 io.String.Input(
                     "prompt",
                     default="",
-                    multiline=True,
-                    dynamic_prompts=False,
                     tooltip="The prompt of all images, for their agreement with it (CLIP-T). Needs clip_vision and clip.",
                 ),
                 io.Int.Input(
@@ -143,8 +141,9 @@ class FairnessReport(io.ComfyNode):
         page = report_page(read.findings, sheets, title(name.strip()), subtitle(read.findings), read.warnings, **came)
         path = write_report(name, html_page(page))
         drawn = as_image(draw_page(page))
-        figures = {**read.findings.to_dict(), **came, "warnings": list(read.warnings), "file": shown_path(path)}
-        text = "\n".join([*headlines(read.findings), *(f"Note: {w}" for w in read.warnings), f"saved: {shown_path(path)}"])
+        told = [*read.warnings, *cautions(read.findings)]
+        figures = {**read.findings.to_dict(), **came, "warnings": told, "file": shown_path(path)}
+        text = "\n".join([*headlines(read.findings), *(f"Note: {w}" for w in told), f"saved: {shown_path(path)}"])
         return io.NodeOutput(drawn, read.findings.fd, json.dumps(figures, allow_nan=False), str(path), ui=shown(cls, drawn, text))
 
 
