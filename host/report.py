@@ -4,10 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import comfy.model_management
 import comfy.utils
+import folder_paths
 import numpy as np
 import torch
 from numpy.typing import NDArray
@@ -16,6 +18,7 @@ from torch import Tensor
 from ..methods import provenance
 from ..methods.targets import TargetDistribution
 from ..metrics.findings import Embedding, Findings, Reader, cells_of, find
+from ..metrics.inception import inception_features, missing
 from .classifier import HostClassifier
 from .clip_projection import files_behind
 from .clip_zero_shot import text_directions
@@ -25,6 +28,7 @@ BASE, STEERED = "base", "steered"
 CHUNK = 16
 """Images that CLIP reads at once, between which the host can interrupt."""
 LOADER = "EquipoiseLoadAttributeClassifier"
+INCEPTION = "models/equipoise/inception"
 
 
 @dataclass(frozen=True)
@@ -41,6 +45,7 @@ class ReportInputs:
     vision: Any = None
     clip: Any = None
     prompt: str = ""
+    inception: bool = False
     attributes: tuple[str, ...] = ()
     same_seeds: bool = True
     batch: int = 1
@@ -215,9 +220,31 @@ def _embeddings(
             prompted = base, steered, direction["prompt"]
     if given.prompt.strip() and prompted is None:
         told.append("Agreement with the prompt is not stated: it needs clip_vision and clip, the image and the text encoder of one CLIP.")
+    if given.inception and (why := missing(inception_folder())):
+        told.append(f"{why} Weights belong into {INCEPTION}.")
+    elif given.inception:
+        base, steered, reference = (None if s is None else _inception(s) for s in sets)
+        assert base is not None and steered is not None
+        embeddings.append(Embedding("Inception (clean-fid)", base, steered, reference))
     base, steered, reference = (None if s is None else given.judge.embed(s) for s in sets)
     embeddings.append(Embedding(f"{given.judge.name} (the judge's own features)", base, steered, reference))
     return embeddings, prompted, told
+
+
+def inception_folder() -> Path:
+    """Where clean-fid's weights are looked for."""
+    return Path(folder_paths.models_dir) / "equipoise" / "inception"
+
+
+def _inception(images: Tensor) -> Tensor:
+    bar = comfy.utils.ProgressBar(len(images))
+
+    def progress(done: int) -> None:
+        comfy.model_management.throw_exception_if_processing_interrupted()
+        bar.update_absolute(done)
+
+    device = comfy.model_management.get_torch_device()
+    return inception_features(images[..., :3].movedim(-1, 1), inception_folder(), device, progress)
 
 
 def vision_features(vision: Any, images: Tensor) -> Tensor:

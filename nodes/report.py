@@ -14,7 +14,7 @@ from ..charts.report_html import html_page
 from ..charts.report_page import cautions, headlines, report_page
 from ..charts.report_pictures import class_sheets
 from ..host.classifier import HostClassifier
-from ..host.report import ReportInputs, gather, origin
+from ..host.report import INCEPTION, ReportInputs, gather, origin
 from ..host.reports import PLACE, check_place, shown_path, write_report
 from ..metrics.findings import Findings
 from .shared_inputs import names_of
@@ -79,6 +79,12 @@ class FairnessReport(io.ComfyNode):
                     default="",
                     tooltip="The prompt of all images, for their agreement with it (CLIP-T). Needs clip_vision and clip.",
                 ),
+                io.Boolean.Input(
+                    "inception",
+                    default=False,
+                    tooltip="Distances in Inception features too, as FID and KID are in papers. Needs the package clean-fid, and its "
+                    f"weights in {INCEPTION}; nothing is downloaded.",
+                ),
                 io.Int.Input(
                     "images_per_class", default=24, min=0, max=256, tooltip="How many images of every class and set are shown; 0 = none."
                 ),
@@ -113,6 +119,7 @@ class FairnessReport(io.ComfyNode):
         same_seeds: bool = True,
         batch_size: int = 1,
         prompt: str = "",
+        inception: bool = False,
         images_per_class: int = 24,
         hash_files: bool = True,
         name: str = DEFAULT_NAME,
@@ -129,6 +136,7 @@ class FairnessReport(io.ComfyNode):
             vision=clip_vision,
             clip=clip,
             prompt=prompt,
+            inception=inception,
             attributes=tuple(names_of(attribute)),
             same_seeds=same_seeds,
             batch=batch_size,

@@ -130,6 +130,20 @@ def test_clip_gives_features_and_agreement_with_the_prompt(reports: Any, tmp_pat
     assert without["prompt_agreement"] is None and any("needs clip_vision and clip" in w for w in without["warnings"])
 
 
+def test_inception_features_where_they_are_and_the_reason_where_not(reports: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    from equipoise.host import report as module
+
+    _, figures, _, _ = run(BASE, STEERED, load(), target(), inception=True)
+    assert len(figures["similarity"]) == 1
+    assert any("Inception features need" in w and "models/equipoise/inception" in w for w in figures["warnings"])
+    # what clean-fid does with its weights is tested without a host; here only who is asked
+    monkeypatch.setattr(module, "missing", lambda folder: "")
+    monkeypatch.setattr(module, "inception_features", lambda images, folder, device, progress: images.flatten(1)[:, :20])
+    _, figures, _, _ = run(BASE, STEERED, load(), target(), inception=True, reference=pictures(8, 8))
+    rows = [q for q in figures["quality"] if q["features"] == "Inception (clean-fid)"]
+    assert len(rows) >= 4 and rows[0]["frechet"]["dimensions"] == 20 and "x.y/D" in rows[0]["kernel"]["kernel"]
+
+
 GRAPH = {
     "1": {"class_type": "Loader", "inputs": {"ckpt": "report_judge.safetensors"}},
     "2": {"class_type": "KSampler", "inputs": {"model": ["1", 0], "seed": 5, "steps": 20}},
@@ -311,6 +325,7 @@ def test_the_graph_runs_in_a_server(server: Any) -> None:
         graph[name] = {"class_type": "ImageBatch", "inputs": {"image1": [pair[0], 0], "image2": [pair[1], 0]}}
     graph["load"] = {"class_type": "EquipoiseLoadAttributeClassifier", "inputs": {"classifier_name": "report_judge.safetensors"}}
     given = {"attribute": "tint", "same_seeds": True, "batch_size": 1, "prompt": "", "images_per_class": 4, "hash_files": True}
+    given["inception"] = False
     graph["report"] = {
         "class_type": "EquipoiseFairnessReport",
         "inputs": {"base": ["b", 0], "steered": ["a", 0], "classifier": ["load", 0], "name": "from server", **given},
