@@ -101,10 +101,12 @@ def _panel(panel: Panel) -> str:
         )
     floor = f"an independent fair sampler has {report.noise_floor:.3f} at n = {report.n}"
     before = f"; base images {base.fd:.3f}" if base else ""
+    more = f"mean probabilities: FD {report.fd_soft:.3f}; deviation ratio {report.deviation:.3f}; entropy {report.entropy:.3f} nats"
     what = {"batches": f"batches of {report.batch} resampled", "images": "images resampled"}.get(report.resampled, "nothing to resample")
     return (
         f'<div class="panel"><h4>{escape(panel.name)}</h4><p class="figure">{escape(discrepancy(report) + before)}</p>'
-        f'<p class="faint">{escape(floor)}; unsure {report.unsure:.1%}; {what}</p>{"".join(rows)}{LEGEND}</div>'
+        f'<p class="faint">{escape(floor)}; unsure {report.unsure:.1%}; {what}; {more}</p>'
+        f"{''.join(rows)}{LEGEND}</div>"
     )
 
 

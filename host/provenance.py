@@ -69,11 +69,11 @@ def sha256_of(path: Path, bar: comfy.utils.ProgressBar) -> str:
 
 def images_row(name: str, images: Tensor) -> tuple[str, str, str, str]:
     """The same for a batch of images [N, H, W, C]: SHA-256 of its shape and its 8-bit pixels, so that a report can be tied to pictures."""
-    pixels = (images[..., :3].detach().float().clamp(0, 1) * 255).round().to("cpu", torch.uint8).contiguous()
-    digest = hashlib.sha256(str(tuple(pixels.shape)).encode())
-    digest.update(pixels.numpy().tobytes())
-    n, h, w, _ = pixels.shape
-    return f"{name} images", f"{n} of {w} x {h} pixels", size(pixels.numel()), digest.hexdigest()
+    n, h, w, _ = images.shape
+    digest = hashlib.sha256(str((n, h, w, 3)).encode())
+    for image in images[..., :3]:
+        digest.update((image.detach().float().clamp(0, 1) * 255).round().to("cpu", torch.uint8).contiguous().numpy().tobytes())
+    return f"{name} images", f"{n} of {w} x {h} pixels", size(3 * n * h * w), digest.hexdigest()
 
 
 def software() -> str:

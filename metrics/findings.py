@@ -13,7 +13,7 @@ from torch import Tensor
 
 from .drift import DriftReport, drift
 from .fairness import joint_probabilities
-from .frechet import FrechetReport, frechet
+from .frechet import FrechetReport, frechet, frechet_distance
 from .judge_calibration import AgreementReport, judge_agreement
 from .kernel import KernelReport, clip_mmd, kid
 from .paired import PairedReport, paired_similarity
@@ -216,37 +216,40 @@ def _quality(e: Embedding, judge: Reader, panel: Panel, seed: int, unstated: lis
     if small:
         unstated.append(f"distances of quality need at least two images in every set, and there are {', '.join(small)} images")
         return []
-    measure = clip_mmd if e.clip else kid
     if reference is None:
         unstated.append("how near the images are to real ones: no reference images are connected")
-        return [Quality(e.name, STEERED, BASE, _frechet(sets[STEERED], sets[BASE], seed), measure(sets[STEERED], sets[BASE], seed=seed))]
-    rows = [Quality(e.name, name, REFERENCE, _frechet(x, reference, seed), measure(x, reference, seed=seed)) for name, x in sets.items()]
+        return [_row(e, STEERED, BASE, sets[STEERED], sets[BASE], seed)]
     assert judge.reference is not None
+    rows = {name: _row(e, name, REFERENCE, x, reference, seed) for name, x in sets.items()}
     there = cells_of(judge.reference, panel)
-    if panel.report.target_given:
-        weights = _weights(there, panel, unstated)
-        if weights is not None:
-            rows += [Quality(e.name, name, AT_TARGET, _frechet(x, reference, seed, weights), None) for name, x in sets.items()]
+    weights = _weights(there, panel, unstated) if panel.report.target_given else None
+    weighted = [] if weights is None else [_weighted(rows[name], x, reference, weights) for name, x in sets.items()]
     cells = {BASE: cells_of(judge.base, panel), STEERED: cells_of(judge.steered, panel)}
+    within, few = [], []
     for index, cell in enumerate(panel.report.classes):
-        parts = {name: (sets[name][cells[name] == index], reference[there == index]) for name in sets}
-        few = [name for name, (x, y) in parts.items() if min(len(x), len(y)) < LEAST_WITHIN]
-        if few:
-            unstated.append(f"distances within '{cell}' need {LEAST_WITHIN} images of it on either side ({' and '.join(few)} left out)")
-        rows += [
-            Quality(e.name, f"{name}, '{cell}' only", f"{REFERENCE}, '{cell}' only", _frechet(x, y, seed), measure(x, y, seed=seed))
-            for name, (x, y) in parts.items()
-            if name not in few
-        ]
-    return rows
+        for name, x in sets.items():
+            mine, theirs = x[cells[name] == index], reference[there == index]
+            if min(len(mine), len(theirs)) < LEAST_WITHIN:
+                few.append(f"'{cell}' ({name})")
+            else:
+                within.append(_row(e, f"{name}, '{cell}' only", f"{REFERENCE}, '{cell}' only", mine, theirs, seed))
+    if few:
+        unstated.append(f"distances within {', '.join(few)}: they need {LEAST_WITHIN} images of the class on either side")
+    return [*rows.values(), *weighted, *within]
+
+
+def _row(e: Embedding, what: str, to: str, x: Array, y: Array, seed: int) -> Quality:
+    return Quality(e.name, what, to, frechet(x, y, repeats=SPLITS, seed=seed), (clip_mmd if e.clip else kid)(x, y, seed=seed))
+
+
+def _weighted(row: Quality, x: Array, reference: Array, weights: Array) -> Quality:
+    """The same with a weighted reference; the floor, which knows no weights, is that of the row."""
+    report = replace(row.frechet, value=frechet_distance(x, reference, weights))
+    return Quality(row.features, row.what, AT_TARGET, report, None)
 
 
 def _array(values: ArrayLike | Tensor) -> Array:
     return np.asarray(values.detach().cpu().double().numpy() if isinstance(values, Tensor) else values, dtype=np.float64)
-
-
-def _frechet(x: Array, y: Array, seed: int, weights: Array | None = None) -> FrechetReport:
-    return frechet(x, y, weights, repeats=SPLITS, seed=seed)
 
 
 def _weights(cells: NDArray[np.int64], panel: Panel, unstated: list[str]) -> Array | None:

@@ -21,8 +21,8 @@ Array = NDArray[np.float64]
 Kernel = Callable[[Array, Array], Array]
 """x [N, D], y [M, D] -> [N, M]."""
 CLIP_SIGMA, CLIP_SCALE = 10.0, 1000.0
-MOST = 8192
-"""Vectors of both sets together up to which intervals and floors are made: their kernel matrix takes half a gigabyte."""
+MOST = 4096
+"""Vectors of both sets together up to which intervals and floors are made: making their kernel matrix takes about half a gigabyte."""
 CHUNK = 2048
 
 
