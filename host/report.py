@@ -93,6 +93,7 @@ def gather(given: ReportInputs, graph: provenance.Graph | None = None, node_id: 
         given.attributes,
         given.same_seeds,
         given.batch,
+        tick=comfy.model_management.throw_exception_if_processing_interrupted,
     )
     panel = found.judged[0].panels[0]
     warnings = (*told, *warnings_of(given, graph, node_id))

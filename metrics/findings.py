@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -25,7 +25,8 @@ BASE, STEERED, REFERENCE = "base", "steered", "reference"
 AT_TARGET = "reference at the target's shares"
 LEAST_WITHIN = 8
 """Images of a class on either side below which no distance within the class is stated."""
-SPLITS = 5
+SPLITS, DRAWS = 5, 500
+"""Random splits behind a floor of a Frechet distance; resamples and permutations behind a kernel distance."""
 
 
 @dataclass(frozen=True)
@@ -148,13 +149,15 @@ def find(
     paired: bool = True,
     batch: int = 1,
     seed: int = 0,
+    tick: Callable[[], None] = lambda: None,
 ) -> Findings:
     """Measure all that the given readings allow.
 
     readers: the judge first, then classifiers to show beside it. targets: one per reader, in that reader's class order (see
     :func:`.panels.make_panels`), None where there is none. others: readers whose agreement with the judge is stated, such as the labeller.
     prompt: CLIP embeddings of base images, steered images and the one text. attributes: which to report; none means those of the target, or
-    all. paired: same place means same seed. batch: steered images that were sampled together.
+    all. paired: same place means same seed. batch: steered images that were sampled together. tick: called before every
+    distance, which takes a second or several with thousands of images; it may raise to stop.
 
     Raises ValueError where readings do not fit, or paired sets differ in number.
     """
@@ -167,7 +170,7 @@ def find(
         )
     judged = tuple(_judged(r, t, attributes, paired, batch, seed) for r, t in zip(readers, targets, strict=True))
     unstated: list[str] = []
-    quality = [q for e in embeddings for q in _quality(e, judge, judged[0].panels[0], seed, unstated)]
+    quality = [q for e in embeddings for q in _quality(e, judge, judged[0].panels[0], seed, unstated, tick)]
     similarity = {e.name: paired_similarity(e.base, e.steered, batch, seed=seed) for e in embeddings} if paired else {}
     return Findings(
         n=n,
@@ -207,7 +210,7 @@ def _judged(
     return Judged(reader.name, tuple(panels), tuple(left))
 
 
-def _quality(e: Embedding, judge: Reader, panel: Panel, seed: int, unstated: list[str]) -> list[Quality]:
+def _quality(e: Embedding, judge: Reader, panel: Panel, seed: int, unstated: list[str], tick: Callable[[], None]) -> list[Quality]:
     """Distances of base and steered images to the reference, to it at the target's shares, and within classes; without a reference, of the
     steered images to the base ones."""
     sets = {BASE: np.asarray(_array(e.base)), STEERED: np.asarray(_array(e.steered))}
@@ -218,9 +221,9 @@ def _quality(e: Embedding, judge: Reader, panel: Panel, seed: int, unstated: lis
         return []
     if reference is None:
         unstated.append("how near the images are to real ones: no reference images are connected")
-        return [_row(e, STEERED, BASE, sets[STEERED], sets[BASE], seed)]
+        return [_row(e, STEERED, BASE, sets[STEERED], sets[BASE], seed, tick)]
     assert judge.reference is not None
-    rows = {name: _row(e, name, REFERENCE, x, reference, seed) for name, x in sets.items()}
+    rows = {name: _row(e, name, REFERENCE, x, reference, seed, tick) for name, x in sets.items()}
     there = cells_of(judge.reference, panel)
     weights = _weights(there, panel, unstated) if panel.report.target_given else None
     weighted = [] if weights is None else [_weighted(rows[name], x, reference, weights) for name, x in sets.items()]
@@ -232,14 +235,16 @@ def _quality(e: Embedding, judge: Reader, panel: Panel, seed: int, unstated: lis
             if min(len(mine), len(theirs)) < LEAST_WITHIN:
                 few.append(f"'{cell}' ({name})")
             else:
-                within.append(_row(e, f"{name}, '{cell}' only", f"{REFERENCE}, '{cell}' only", mine, theirs, seed))
+                within.append(_row(e, f"{name}, '{cell}' only", f"{REFERENCE}, '{cell}' only", mine, theirs, seed, tick))
     if few:
         unstated.append(f"distances within {', '.join(few)}: they need {LEAST_WITHIN} images of the class on either side")
     return [*rows.values(), *weighted, *within]
 
 
-def _row(e: Embedding, what: str, to: str, x: Array, y: Array, seed: int) -> Quality:
-    return Quality(e.name, what, to, frechet(x, y, repeats=SPLITS, seed=seed), (clip_mmd if e.clip else kid)(x, y, seed=seed))
+def _row(e: Embedding, what: str, to: str, x: Array, y: Array, seed: int, tick: Callable[[], None]) -> Quality:
+    tick()
+    kernel = (clip_mmd if e.clip else kid)(x, y, DRAWS, DRAWS, seed)
+    return Quality(e.name, what, to, frechet(x, y, repeats=SPLITS, seed=seed), kernel)
 
 
 def _weighted(row: Quality, x: Array, reference: Array, weights: Array) -> Quality:

@@ -72,6 +72,17 @@ def test_quality_to_the_reference_to_it_at_the_targets_shares_and_within_classes
     assert rows["steered, 'yes' only", "reference, 'yes' only"].frechet.n == 16
 
 
+def test_it_can_be_stopped_between_distances() -> None:
+    class Stop(Exception):
+        pass
+
+    def stop() -> None:
+        raise Stop
+
+    with pytest.raises(Stop):
+        find([JUDGE], [HALF], [Embedding("net", features(BEFORE, 0), features(AFTER, 1), features(REAL, 2))], tick=stop)
+
+
 def test_without_a_reference_steered_images_are_compared_with_base_ones() -> None:
     found = find([reader(read(BEFORE), read(AFTER))], [HALF], [Embedding("net", features(BEFORE, 0), features(AFTER, 1), clip=True)])
     (row,) = found.quality
