@@ -43,7 +43,7 @@ def report_page(
     files: Sequence[Sequence[str]] = (),
     software: Sequence[str] = (),
 ) -> Page:
-    """The page. sheets: images by class. settings: rows (which images, node, values); files: rows (name, place, size, SHA-256)."""
+    """The page. sheets: images by class. settings: rows (node, which images, values); files: rows (name, place, size, SHA-256)."""
     sections = [
         Section("In short", (Lines(tuple(headlines(findings))), *_warned([*warnings, *cautions(findings)]))),
         Section("Distribution", (Shares(findings.judged), Lines((HOW_SHARES, PERCEIVED)))),
@@ -51,7 +51,7 @@ def report_page(
         *_sections("Drift of what was not targeted", _drift(findings)),
         *_sections("Can the judge be trusted here?", _agreement(findings)),
         *_sections("Images by class, as the judge reads them", list(sheets)),
-        *_sections("Settings", [Table(("images", "node", "values"), tuple(map(tuple, settings)))] if settings else []),
+        *_sections("Settings", [Table(("node", "images", "values"), tuple(map(tuple, settings)))] if settings else []),
         *_sections(
             "Files and software",
             ([Table(("file", "from", "size", "SHA-256"), tuple(map(tuple, files)))] if files else [])

@@ -17,14 +17,13 @@ from torch import Tensor
 
 from ..methods import provenance
 from ..methods.targets import TargetDistribution
-from ..metrics.findings import Embedding, Findings, Reader, cells_of, find
+from ..metrics.findings import BASE, REFERENCE, STEERED, Embedding, Findings, Reader, cells_of, find
 from ..metrics.inception import inception_features, missing
 from .classifier import HostClassifier
 from .clip_projection import files_behind
 from .clip_zero_shot import text_directions
 from .provenance import file_rows, images_row, named_files, software
 
-BASE, STEERED = "base", "steered"
 CHUNK = 16
 """Images that CLIP reads at once, between which the host can interrupt."""
 LOADER = "EquipoiseLoadAttributeClassifier"
@@ -67,7 +66,7 @@ def gather(given: ReportInputs, graph: provenance.Graph | None = None, node_id: 
     Raises ValueError, in a sentence, for images that are empty, not finite or not images, for a classifier that does not know the target or
     an attribute, and where seeds are said to be the same and numbers differ; the host's exception where the user interrupts.
     """
-    sets = {BASE: given.base, STEERED: given.steered, "reference": given.reference}
+    sets = {BASE: given.base, STEERED: given.steered, REFERENCE: given.reference}
     for name, images in sets.items():
         if images is not None:
             check_images(images, name)
@@ -134,13 +133,14 @@ def check_attributes(classifier: HostClassifier, attributes: Sequence[str]) -> N
 
 def origin(given: ReportInputs, graph: provenance.Graph | None, node_id: str | None, hashed: bool) -> dict[str, Any]:
     """``settings``, ``files`` and ``software`` for the page, from the queued graph; what cannot be told is left out."""
-    rows = [images_row(n, i) for n, i in ((BASE, given.base), (STEERED, given.steered), ("reference", given.reference)) if i is not None]
+    sets = {n: i for n, i in ((BASE, given.base), (STEERED, given.steered), (REFERENCE, given.reference)) if i is not None}
+    rows = [images_row(name, images) for name, images in sets.items()]
     settings, seeds = [], ""
     if graph and node_id is not None and str(node_id) in graph:
-        settings = provenance.settings(graph, node_id, BASE, STEERED)
+        settings = provenance.settings(graph, node_id, sets)
         nodes = provenance.upstream(graph, node_id, list(graph[str(node_id)].get("inputs", {})))
         rows = [*file_rows(named_files(provenance.texts(graph, nodes)), hashed), *rows]
-        known = {name: provenance.seeds(graph, node_id, name) for name in (BASE, STEERED)}
+        known = {name: provenance.seeds(graph, node_id, name) for name in sets}
         seeds = "; ".join(f"{name}: {', '.join(map(str, s))}" for name, s in known.items() if s)
     lines = [f"Seeds in the graph: {seeds}."] if seeds else []
     return {"settings": settings, "files": rows, "software": [*lines, software()]}

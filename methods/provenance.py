@@ -39,13 +39,16 @@ def upstream(graph: Graph, node_id: str, inputs: Sequence[str]) -> list[str]:
     return order
 
 
-def settings(graph: Graph, node_id: str, base: str, steered: str) -> list[tuple[str, str, str]]:
-    """Rows (which images, node, values) of the nodes that made the images of two inputs; first those that made both. Nodes without values
-    of their own are left out."""
-    first, second = (upstream(graph, node_id, [name]) for name in (base, steered))
-    both = [n for n in first if n in second]
-    groups = (("both", both), ("base", [n for n in first if n not in both]), ("steered", [n for n in second if n not in both]))
-    return [(which, name_of(graph[n]), values) for which, nodes in groups for n in nodes if (values := values_of(graph[n]))]
+def settings(graph: Graph, node_id: str, inputs: Sequence[str]) -> list[tuple[str, str, str]]:
+    """Rows (node, which images, values) of the nodes that made the images of a node's inputs, what feeds first. Inputs without a link
+    do not count; nodes without values of their own are left out."""
+    made = {name: nodes for name in inputs if (nodes := upstream(graph, node_id, [name]))}
+    rows = []
+    for node in dict.fromkeys(n for nodes in made.values() for n in nodes):
+        which = [name for name, nodes in made.items() if node in nodes]
+        if values := values_of(graph[node]):
+            rows.append((name_of(graph[node]), "all" if len(which) == len(made) > 1 else ", ".join(which), values))
+    return rows
 
 
 def seeds(graph: Graph, node_id: str, name: str) -> list[int]:

@@ -48,7 +48,7 @@ def page(judges: int) -> str:
     found = find(readers, [goal] * judges, features, prompt=(features[1].base, features[1].steered, g.normal(size=(1, 8))), batch=16)
     small, large = (g.integers(0, 256, (24, 3, s, s), dtype=np.uint8) for s in (32, 128))
     sheets = [Sheet("eyeglasses: yes", small, 30, 96, large, 40, 96), Sheet("eyeglasses: no", None, 0, 96, small, 24, 96)]
-    settings = [("both", "Load Checkpoint (CheckpointLoaderSimple)", f"ckpt_name={'very_long_name' * 9}.safetensors")]
+    settings = [("Load Checkpoint (CheckpointLoaderSimple)", "all", f"ckpt_name={'very_long_name' * 9}.safetensors")]
     files = [("model.safetensors", "checkpoints", "6.9 GB", "0123456789abcdef" * 4)]
     return html_page(report_page(found, sheets, "A report", "of today", ["A warning " * 20], settings, files, ["Software 1.0"]))
 

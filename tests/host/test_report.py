@@ -161,7 +161,7 @@ def test_the_graph_tells_settings_seeds_hashes_and_what_is_doubtful(reports: Any
     pixels = (STEERED * 255).round().to(torch.uint8).numpy()
     expected = hashlib.sha256(str(tuple(pixels.shape)).encode() + pixels.tobytes()).hexdigest()
     assert rows["steered images"][1] == "16 of 12 x 12 pixels" and rows["steered images"][3] == expected
-    assert ["both", "Loader", "ckpt=report_judge.safetensors"] in figures["settings"]
+    assert ["Loader", "all", "ckpt=report_judge.safetensors"] in figures["settings"]
     assert any("base: 5; steered: 6" in line for line in figures["software"])
     warned = " ".join(figures["warnings"])
     assert "took part in making the steered images" in warned and "seed 5 for base and 6 for steered" in warned

@@ -153,7 +153,8 @@ def test_the_report_runs_on_what_ships(server: Server) -> None:
     text = outcome.outputs[node]["text"][0]
     assert discrepancy(text) < 0.2 and "16 images are few" in text and "same network" not in text, text
     document = (server.base / "output" / "equipoise" / "reports" / "shipped_00001.html").read_text(encoding="utf-8")
-    for words in ("portraits_labeller.safetensors", "equipoise_diffusion", "equipoise_adp", "base: 2026; steered: 2026", "steps=10"):
+    seeds = "base: 2026; steered: 2026; reference: 4711"
+    for words in ("portraits_labeller.safetensors", "equipoise_diffusion", "equipoise_adp", seeds, "steps=10"):
         assert words in document, words
 
 

@@ -43,7 +43,7 @@ def sheet(name: str = "yes", n: int = 3, size: int = 16) -> Sheet:
 
 
 def page(**options: Any) -> Page:
-    given = {"settings": [("base", NASTY, "steps=20")], "files": [("a.safetensors", "models", "1 MB", "ab" * 32)], "software": ["x 1.0"]}
+    given = {"settings": [(NASTY, "base", "steps=20")], "files": [("a.safetensors", "models", "1 MB", "ab" * 32)], "software": ["x 1.0"]}
     return report_page(found(**options), [sheet()], title=f"Report {NASTY}", subtitle="of today", warnings=[NASTY], **given)
 
 

@@ -23,18 +23,25 @@ def test_what_feeds_first_comes_first() -> None:
 
 
 def test_settings_say_which_images_they_made() -> None:
-    rows = settings(GRAPH, "8", "base", "steered")
-    assert [(which, node) for which, node, _ in rows] == [
-        ("both", "Load"),
-        ("base", "PrimitiveInt"),
-        ("base", "Plain (KSampler)"),
-        ("steered", "Guidance"),
-        ("steered", "KSampler"),
-        ("steered", "Cloud"),
+    rows = settings(GRAPH, "8", ["base", "steered", "reference"])
+    assert [(node, which) for node, which, _ in rows] == [
+        ("Load", "all"),
+        ("PrimitiveInt", "base"),
+        ("Plain (KSampler)", "base"),
+        ("Guidance", "steered"),
+        ("KSampler", "steered"),
+        ("Cloud", "steered"),
     ]
-    told = {node: values for _, node, values in rows}
+    told = {node: values for node, _, values in rows}
     assert told["Plain (KSampler)"] == "steps=20" and told["Load"] == "file=model.safetensors"
     assert told["Guidance"].startswith("strength=1.0, note=a long text a long") and len(told["Guidance"]) < 450
+
+
+def test_of_three_sets_two_may_have_a_node_in_common() -> None:
+    graph = GRAPH | {"8": {"class_type": "Report", "inputs": {"base": ["6", 0], "steered": ["7", 0], "reference": ["2", 0]}}}
+    told = {node: which for node, which, _ in settings(graph, "8", ["base", "steered", "reference"])}
+    assert told["Load"] == "base, steered" and told["PrimitiveInt"] == "base, reference" and told["Guidance"] == "steered"
+    assert settings(graph, "8", ["base"])[0][1] == "base"
 
 
 def test_what_looks_like_a_password_is_not_told() -> None:
