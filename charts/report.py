@@ -16,7 +16,7 @@ from .style import FAINT, INK, Image
 
 WIDTH, GAP = 960, 24
 MARGIN = 24
-TILE, COLUMNS = 72, 5
+TILE = 72
 AMBER, AMBER_EDGE, LINE, SHADE = "#FFF6DF", "#E69F00", "#DDDDDD", "#F4F4F4"
 
 

@@ -14,9 +14,10 @@ from ..charts.report_html import html_page
 from ..charts.report_page import cautions, headlines, report_page
 from ..charts.report_pictures import class_sheets
 from ..host.classifier import HostClassifier
-from ..host.report import INCEPTION, ReportInputs, gather, origin
+from ..host.report import INCEPTION, Gathered, ReportInputs, gather, interruptible, origin
+from ..host.report_warnings import report_warnings
 from ..host.reports import PLACE, check_place, shown_path, write_report
-from ..metrics.findings import Findings
+from ..metrics.findings import Embedding, Findings, Reader, cells_of, find
 from .shared_inputs import names_of
 from .sockets import EVALUATION, Classifier, Target, schema
 from .training import as_image, shown
@@ -143,16 +144,33 @@ class FairnessReport(io.ComfyNode):
         )
         graph, node = getattr(cls.hidden, "prompt", None), getattr(cls.hidden, "unique_id", None)
         read = gather(given, graph, node)
+        found = measured(read, given)
+        panel, judge = found.judged[0].panels[0], read.judges[0]
+        sheets = class_sheets(panel, base, steered, cells_of(judge.base, panel), cells_of(judge.steered, panel), images_per_class)
+        warnings = [*read.untold, *report_warnings(given, graph, node)]
         came = origin(given, graph, node, hash_files)
-        panel = read.findings.judged[0].panels[0]
-        sheets = class_sheets(panel, base, steered, read.base_cells, read.steered_cells, images_per_class)
-        page = report_page(read.findings, sheets, title(name.strip()), subtitle(read.findings), read.warnings, **came)
+        page = report_page(found, sheets, title(name.strip()), subtitle(found), warnings, **came)
         path = write_report(name, html_page(page))
         drawn = as_image(draw_page(page))
-        told = [*read.warnings, *cautions(read.findings)]
-        figures = {**read.findings.to_dict(), **came, "warnings": told, "file": shown_path(path)}
-        text = "\n".join([*headlines(read.findings), *(f"Note: {w}" for w in told), f"saved: {shown_path(path)}"])
-        return io.NodeOutput(drawn, read.findings.fd, json.dumps(figures, allow_nan=False), str(path), ui=shown(cls, drawn, text))
+        told = [*warnings, *cautions(found)]
+        figures = {**found.to_dict(), **came, "warnings": told, "file": shown_path(path)}
+        text = "\n".join([*headlines(found), *(f"Note: {w}" for w in told), f"saved: {shown_path(path)}"])
+        return io.NodeOutput(drawn, found.fd, json.dumps(figures, allow_nan=False), str(path), ui=shown(cls, drawn, text))
+
+
+def measured(read: Gathered, given: ReportInputs) -> Findings:
+    """What the readings say; the user can interrupt between distances."""
+    return find(
+        [Reader(**vars(r)) for r in read.judges],
+        read.targets,
+        [Embedding(**vars(f)) for f in read.features],
+        [Reader(**vars(r)) for r in read.others],
+        read.prompt,
+        given.attributes,
+        given.same_seeds,
+        given.batch,
+        tick=interruptible,
+    )
 
 
 def title(name: str) -> str:

@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from equipoise.metrics.inception import CHUNK, WEIGHTS, inception_features, missing
+from equipoise.models.inception import CHUNK, WEIGHTS, inception_features, missing
 from PIL import Image
 
 
