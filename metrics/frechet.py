@@ -13,7 +13,7 @@ from torch import Tensor
 
 Array = NDArray[np.float64]
 Moments = tuple[Array, Array]
-"""Mean [D] and a factor F [D, D] of the covariance, covariance = F F."""
+"""Mean [D] and a factor F [min(N, D), D] of the covariance, covariance = F' F."""
 
 
 @dataclass(frozen=True)
@@ -137,21 +137,20 @@ def _same_width(x: Array, y: Array) -> None:
 
 
 def _moments(x: Array, weights: ArrayLike | Tensor | None = None) -> Moments:
-    """Mean, and the symmetric square root of the covariance."""
+    """Mean, and the centred vectors themselves as a factor of the covariance, or their triangular one where that is smaller."""
     w = np.ones(len(x)) if weights is None else _numpy(weights).reshape(-1)
     if len(w) != len(x) or not np.isfinite(w).all() or (w < 0).any() or (w > 0).sum() < 2:
         raise ValueError(f"weights are one per reference vector ({len(x)}), finite, not negative, and at least two above 0; met {len(w)}.")
     w = w / w.sum()
     mean = w @ x
     centred = (x - mean) * np.sqrt(w / (1 - (w**2).sum()))[:, None]  # divisor n - 1 where weights are equal
-    values, vectors = np.linalg.eigh(centred.T @ centred)
-    return mean, (vectors * np.sqrt(values.clip(min=0))) @ vectors.T
+    return mean, centred if len(centred) <= centred.shape[1] else np.linalg.qr(centred, mode="r")
 
 
 def _between(a: Moments, b: Moments) -> float:
-    # tr (C1 C2)^(1/2) is the sum of the singular values of the product of the roots: nothing to regularise where a covariance is singular.
+    # tr (C1 C2)^(1/2) is the sum of the singular values of F1 F2': no roots of rounding errors, and little work for few vectors.
     (m1, f1), (m2, f2) = a, b
-    cross = np.linalg.svd(f1 @ f2, compute_uv=False).sum()
+    cross = np.linalg.svd(f1 @ f2.T, compute_uv=False).sum()
     return max(0.0, float(((m1 - m2) ** 2).sum() + (f1**2).sum() + (f2**2).sum() - 2 * cross))
 
 

@@ -29,7 +29,7 @@ ROOT = HERE.parents[1]
 FOLDER = ROOT / "workflows"
 QUICKSTARTS = ("quickstart_unconditional", "quickstart_professions")
 AUDIT, STEER, FIND = "label_audit", "bias_feature_steer_quickstart", "find_bias_features_quickstart"
-NEURONS = "neuron_path_audit"
+NEURONS, REPORT = "neuron_path_audit", "fairness_report"
 NEEDS_ADP = "It needs your checkpoint, and an ADP made for it."
 NEEDS_NOTHING = "It runs on what ships with the pack, on a CPU."
 NEEDS_CLIP = "It needs OpenAI's CLIP ViT-L/14."
@@ -49,7 +49,7 @@ RENDERED = {
     "bias_feature_steer_sdxl": (NEEDS_FEATURES, WIDER),
 }
 """Graphs that are photographed: what each needs, and the size of the window, in which the front end has to show text."""
-MADE = (*QUICKSTARTS, AUDIT, STEER, FIND, NEURONS)
+MADE = (*QUICKSTARTS, AUDIT, STEER, FIND, NEURONS, REPORT)
 """Graphs whose own output is shown."""
 NOT_OUTPUT = "A rendering of the graph, not its output"
 FILES = {
@@ -181,6 +181,17 @@ def laid_out(charts: dict[str, np.ndarray]) -> Image.Image:
     return Image.fromarray(side_by_side(*(stacked([charts[f"Equipoise{kind}"] for kind in column]) for column in (left, right))))
 
 
+def report(server: Any, to_api: Any) -> Image.Image:
+    """Queue the graph that reports: its page in three columns, cut where nothing is drawn."""
+    from equipoise.charts.sheet import side_by_side
+
+    workflow, outcome = run(server, REPORT, to_api)
+    page = server.images(outcome, id_of(workflow, "EquipoiseFairnessReport"))[0]
+    blank = np.flatnonzero((page == 255).all((1, 2)))
+    cuts = [0, *(int(blank[abs(blank - len(page) * part).argmin()]) for part in (1 / 3, 2 / 3)), len(page)]
+    return Image.fromarray(reduce(side_by_side, (page[a:b] for a, b in zip(cuts, cuts[1:], strict=False))))
+
+
 def labelled(picture: Image.Image, needs: str) -> Image.Image:
     """The rendering with a strip below that says what it is, and what it needs."""
     from matplotlib import get_data_path
@@ -234,7 +245,7 @@ def main() -> int:
         with server_module.Server(server_module.checkout("COMFYUI_PATH", "~/ComfyUI"), base) as server:
             for name in (n for n in names if n in QUICKSTARTS):
                 save(quickstart(server, name, workflow_module.to_api), name)
-            for name, made in ((AUDIT, audit), (STEER, steering), (FIND, finding), (NEURONS, neurons)):
+            for name, made in ((AUDIT, audit), (STEER, steering), (FIND, finding), (NEURONS, neurons), (REPORT, report)):
                 if name in names:
                     save(made(server, workflow_module.to_api), name)
             for view in (WIDE, WIDER, TALL, LONG):

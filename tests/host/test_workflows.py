@@ -135,6 +135,29 @@ def test_the_audit_of_neurons_runs_on_what_ships(server: Server) -> None:
     assert "neurons are set to 0 at the CLS token" in texts["EquipoiseEditVisionNeurons"]
 
 
+def test_the_report_runs_on_what_ships(server: Server) -> None:
+    workflow = read(REPOSITORY / "workflows" / "fairness_report.json")
+    prompt = to_api(workflow, server.get("/object_info"))
+    small = {
+        "EquipoiseEmptyPixelLatent": {"batch_size": 16},
+        "EquipoiseFairnessReport": {"batch_size": 16, "name": "shipped"},
+        "EquipoiseDistributionGuidanceKSampler": {"steps": 10},
+        "KSampler": {"steps": 10},
+    }
+    for node in prompt.values():
+        node["inputs"] |= small.get(node["class_type"], {})
+    outcome = server.queue(prompt, limit=300)
+    assert not outcome.error
+    (node,) = (i for i, n in prompt.items() if n["class_type"] == "EquipoiseFairnessReport")
+    assert server.images(outcome, node).shape[2] == 960
+    text = outcome.outputs[node]["text"][0]
+    assert discrepancy(text) < 0.2 and "16 images are few" in text and "same network" not in text, text
+    document = (server.base / "output" / "equipoise" / "reports" / "shipped_00001.html").read_text(encoding="utf-8")
+    seeds = "base: 2026; steered: 2026; reference: 4711"
+    for words in ("portraits_labeller.safetensors", "equipoise_diffusion", "equipoise_adp", seeds, "steps=10"):
+        assert words in document, words
+
+
 def discrepancy(text: str) -> float:
     """FD from the histogram's summary; the first one is that of the images."""
     return float(text.split("FD ", 1)[1].split()[0].rstrip(";"))

@@ -24,8 +24,10 @@ AUDIT, QUICK_TRAINING = "label_audit", "train_adp_quickstart"
 CLIP_PATH, NEURON_AUDIT = "neuron_path_clip_vision", "neuron_path_audit"
 STEERED, TRAINED_SAE = ("bias_feature_steer_sd15", "bias_feature_steer_sdxl"), "train_sae_sd15"
 QUICK_STEER, QUICK_FIND = "bias_feature_steer_quickstart", "find_bias_features_quickstart"
+REPORT = "fairness_report"
 NAMES = (
     AUDIT, CLIP_PATH, NEURON_AUDIT, *QUICKSTARTS, *GUIDED, QUICK_TRAINING, *TRAINED, QUICK_FIND, QUICK_STEER, TRAINED_SAE, *STEERED,
+    REPORT,
 )  # fmt: skip
 NOTES = {"MarkdownNote"}
 CORE = {
@@ -461,3 +463,23 @@ def test_the_audit_of_neurons_mends_what_it_finds_and_needs_no_download() -> Non
     assert all(asked[k] == v for k, v in drawn.items() if k in asked)
     joint, audit = values(of_type(workflow, "EquipoiseJointTarget")), values(of_type(workflow, "EquipoiseAttributeLeakageAudit"))
     assert joint["attributes"].split(" x ") == audit["attributes"].split(", ") and joint["preset"] == "uniform"
+
+
+def test_the_report_compares_the_same_noise_by_a_judge_that_took_no_part() -> None:
+    workflow = read(REPORT)
+    report, guided = of_type(workflow, "EquipoiseFairnessReport"), of_type(workflow, "EquipoiseDistributionGuidanceKSampler")
+    nodes = {n["id"]: n for n in workflow["nodes"]}
+    given = {slot: nodes[source] for slot, (source, _) in fed(workflow, report).items()}
+    samplers = {slot: nodes[fed(workflow, given[slot])["samples"][0]] for slot in ("base", "steered", "reference")}
+    assert samplers["steered"] is guided and samplers["base"]["type"] == samplers["reference"]["type"] == "KSampler"
+    base, steered, reference = (fed(workflow, samplers[s]) for s in ("base", "steered", "reference"))
+    assert base.items() <= steered.items() and "seed" in base and "seed" not in reference
+    assert {k: v for k, v in base.items() if k != "seed"} == reference
+    settings = [samplers[s]["widgets_values"] for s in ("base", "steered", "reference")]
+    assert settings[0] == settings[1][: len(settings[0])] and settings[0][1:] == settings[2][1:] and settings[0][0] != settings[2][0]
+    assert given["classifier"]["widgets_values"] == ["portraits_judge.safetensors"]
+    assert given["labeller"]["widgets_values"] == ["portraits_labeller.safetensors"]
+    assert given["target"]["type"] == "EquipoiseTargetDistribution" and not any(n["properties"].get("models") for n in workflow["nodes"])
+    assert values(report)["batch_size"] == of_type(workflow, "EquipoiseEmptyPixelLatent")["widgets_values"][2]
+    assert values(report)["same_seeds"] is True
+    assert "output/equipoise/reports" in words_of(workflow)
