@@ -293,9 +293,11 @@ def _notes(names: list[str], counts: Counts, classes: list[str]) -> list[str]:
         if not counts[:, c].sum():
             found.append(f"no image shows {label}")
             continue
-        for name, n in zip(names, counts[:, c].sum(1), strict=True):
-            if n < FEW:
-                found.append(f"{name} has {int(n) or 'no'} image{'s' * (n != 1)} of {label}" + (", which is left out" if not n else ""))
+        for name, n in zip(names, counts[:, c].sum(1).tolist(), strict=True):
+            if not n:
+                found.append(f"{name} has no images of {label}, and takes no part in that rate")
+            elif n < FEW:
+                found.append(f"{name} has only {n} of {label}")
     return found
 
 

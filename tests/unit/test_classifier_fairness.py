@@ -107,7 +107,7 @@ def test_a_rate_without_images_takes_no_part() -> None:
     assert float(equalised_odds_difference(counts)) == 0.0
     made = measure_classifier([0, 0, 1, 1, 1, 1], [0, 0, 1, 1, 1, 1], [0, 0, 0, 0, 1, 1], YES_NO, AB, bootstrap=20)
     assert made.groups[1].by_class["yes"]["true_positive"].value is None
-    assert any("b has no images of yes, which is left out" in note for note in made.notes)
+    assert any("b has no images of yes, and takes no part" in note for note in made.notes)
 
 
 def test_the_bootstrap_is_scipys_given_the_same_generator() -> None:
