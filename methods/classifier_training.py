@@ -19,7 +19,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from ..models.attribute_classifier import AttributeClassifier, ConvNet, VisionTransformer
+from ..models.attribute_classifier import AttributeClassifier, ConvNet, VisionTransformer, save_classifier
 from .augment import QUALITY, augmentation
 from .training import Progress, TrainState
 
@@ -119,6 +119,11 @@ def train_classifier(
             weight.copy_(weight.half().float())
     made = accuracy(model, held_out) if held_out is not None and len(held_out) else {}
     return Trained(model, state.log, made, _info(examples, settings, held_out, state.elapsed()))
+
+
+def save_trained(made: Trained, path: Path) -> None:
+    """Write a classifier with what it was trained on, and how well it reads what was held out."""
+    save_classifier(made.model, path, {"info": json.dumps({**made.info, "held_out_accuracy": made.held_out})})
 
 
 def training_name(examples: Examples, settings: ClassifierSettings) -> str:
