@@ -1,33 +1,37 @@
 """``bench downstream``: does a classifier become fairer when guided or steered images are added to a skewed training set?
 
-Design, fixed before the first figure of a generated image was seen:
+Design:
 
-- **Task** eyeglasses (yes, no); **groups** skin tones (light, medium, dark), as perceived in the drawing.
-- **Skewed set**: 1,000 drawn portraits with the world's 70/20/10 skin tones, in which eyeglasses go with light skin: P(yes | skin tone) =
-  0.50, 0.20, 0.05, so that about five of the thousand show dark skin with eyeglasses. Its labels are the truth.
-- **Generator**: the shipped unconditional model, trained on natural portraits: it shares the imbalance of skin tones (and has 20%
-  eyeglasses) and not the association, so that plain images can be expected to help already. All three kinds are sampled with the same
-  seeds; guided and steered ones aim at "eyeglasses x skin_tone: uniform".
+- **Task** eyeglasses (yes, no), as perceived in drawn portraits. Two skewed training sets of 1,000 each, whose labels are the truth:
+  ``hair``: hair follows eyeglasses in 97% of the portraits (long with, short without), so that eyeglasses can be read off hair; about six
+  show eyeglasses and short hair. ``skin_tone``: the world's 70/20/10 skin tones, with P(eyeglasses | light, medium, dark) = 0.50, 0.20, 0.05;
+  about five show eyeglasses and dark skin.
+- **Generator**: the shipped unconditional model, trained on natural portraits, which have neither association, but 20% eyeglasses, 30% long
+  hair and the same skin tones. So plain images can be expected to help already, those of ``hair`` much. All kinds are sampled with the same
+  seeds; guided and steered ones aim at equal shares of all combinations of task and group.
 - **Labels of generated images** are what the shipped labeller reads. (It was trained on drawings in which nothing goes together, so it
-  plays the part of careful annotation. ``guided-assigned`` takes the classes that guidance assigned instead, with the misses as errors.)
-  The judge takes no part.
+  plays the part of careful annotation.) The judge takes no part.
 - **Training sets**: ``skewed`` alone; with 512 ``plain``, ``guided`` or ``steered`` images; ``oversampled``: alone, every combination of
-  eyeglasses and skin tone drawn equally often; ``plain-oversampled``: the same with plain images. ``drawn``: with 512 drawn images that
-  follow the target exactly, what a perfect generator would add.
+  task and group drawn equally often; ``plain-oversampled``: the same with plain images, which costs no guidance; ``drawn``: with 512 drawn
+  images that follow the target exactly, what a perfect generator would add. What guided images lack of it is the generator's.
 - **Classifier**: the convolutional network that Train Attribute Classifier makes, the same steps, batch, augmentations and seed for all;
   nothing is tuned for a set or chosen by the test set.
-- **Test set**: 6,000 drawn portraits, the six combinations equally frequent: accuracy there is balanced accuracy. Drawn, so generated
-  images have no advantage of being of its kind.
+- **Test set**: 6,000 drawn portraits, the combinations of task and group equally frequent: accuracy there is balanced accuracy. Drawn, so
+  generated images have no advantage of being of its kind.
 - **Five repetitions**, each with a skewed set, generated images and initial weights of its own. ``[mean, low, high]``: 95% by Student's t
-  over the repetitions (all share the test set, 1,000 images of every combination). ``cut``: what part of the skewed set's equalised-odds
-  difference is gone, by repetition, and ``gain`` in accuracy, both paired.
+  over the repetitions, which share the test set. ``cut``: what part of the skewed set's equalised-odds difference is gone, ``gain``: in
+  accuracy; both paired by repetition.
+
+How it came about: ``skin_tone`` was there first, with 500 steps; its first repetition showed that the skewed set alone varied from 0.27 to
+0.95 by seed, as the training was too short, and that guided images of dark skin with eyeglasses are blurred. Hence 1,000 steps, and ``hair``
+beside it, whose figures had not been seen then. Both are reported; the contract's rows are those of ``hair``.
 """
 
 from __future__ import annotations
 
 import tempfile
 from collections.abc import Iterable
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -40,89 +44,97 @@ from ..embedded.portraits import ATTRIBUTES, draw, sample_labels
 from ..embedded.train_classifiers import uniform_labels
 from ..methods.classifier_training import ClassifierSettings, Examples, decisions, train_classifier
 from ..metrics.classifier_fairness import measure_classifier
-from .downstream_images import FIRST_SEED, KINDS, SEEDS_APART, Made, Sampler
+from .downstream_images import FIRST_SEED, KINDS, PLAIN, SEEDS_APART, Sampler
 from .stages import kept
 
-TASK, GROUP = "eyeglasses", "skin_tone"
-TARGET = f"{TASK} x {GROUP}: uniform"
+TASK = "eyeglasses"
+HAIR, SKIN_TONE = SKEWS = ("hair", "skin_tone")
+"""The groups, by which the two skewed sets are called."""
+AGREE = 0.97
+"""Share of portraits of the first one in which long hair goes with eyeglasses, and short hair with none."""
 P_YES = (0.50, 0.20, 0.05)
-"""P(eyeglasses | skin tone) in the skewed set."""
-SKEWED, OVERSAMPLED, PLAIN_OVERSAMPLED, ASSIGNED, DRAWN = "skewed", "oversampled", "plain-oversampled", "guided-assigned", "drawn"
-SETS = (SKEWED, *KINDS, OVERSAMPLED, PLAIN_OVERSAMPLED, ASSIGNED, DRAWN)
+"""P(eyeglasses | skin tone) in the second one."""
+SKEWED, OVERSAMPLED, PLAIN_OVERSAMPLED, DRAWN = "skewed", "oversampled", "plain-oversampled", "drawn"
+SETS = (SKEWED, *KINDS, OVERSAMPLED, PLAIN_OVERSAMPLED, DRAWN)
 SKEWED_SEED, DRAWN_SEED, TEST_SEED = 773_000_000, 774_000_000, 775_000_000
 SKEWED_SIZE = 1000
-SETTINGS = ClassifierSettings(architecture="cnn", image_size=32, steps=500, batch=32)
-FIGURES = {
-    "accuracy": "accuracy",
-    "worst_group_accuracy": "worst_group_accuracy",
-    "equalised_odds_difference": "equalised_odds_difference",
-    "demographic_parity_difference": "demographic_parity_difference",
-}
+SETTINGS = ClassifierSettings(architecture="cnn", image_size=32, steps=1000, batch=32)
+FIGURES = ("accuracy", "worst_group_accuracy", "equalised_odds_difference", "demographic_parity_difference")
+RATES = ("true_positive", "false_positive")
 
 
 @dataclass(frozen=True)
 class Size:
     """``images``: generated ones that are added; ``test``: drawn ones."""
 
+    skews: tuple[str, ...] = SKEWS
     repetitions: int = 5
     images: int = 512
     test: int = 6000
     steps: int = SETTINGS.steps
 
 
-FULL, QUICK = Size(), Size(repetitions=2, images=256, test=3000, steps=300)
+FULL, QUICK = Size(), Size((HAIR,), repetitions=2, images=256, test=3000, steps=400)
 
 
-def skewed(repetition: int) -> Examples:
+def target_of(group: str) -> str:
+    """What guided and steered images aim at."""
+    return f"{TASK} x {group}: uniform"
+
+
+def skewed(group: str, repetition: int) -> Examples:
     """The skewed set of a repetition."""
-    generator = torch.Generator().manual_seed(SKEWED_SEED + repetition)
+    generator = torch.Generator().manual_seed(SKEWED_SEED + 100 * SKEWS.index(group) + repetition)
     labels = sample_labels(SKEWED_SIZE, generator)
-    wears = torch.rand(SKEWED_SIZE, generator=generator) < torch.tensor(P_YES)[labels[GROUP]]
-    labels = {**labels, TASK: (~wears).long()}
-    return examples(drawn(labels, generator), labels, generated=False)
+    chance = torch.rand(SKEWED_SIZE, generator=generator)
+    if group == HAIR:
+        wears = labels[TASK] == 0
+        labels = {**labels, HAIR: (wears == (chance < AGREE)).long()}
+    else:
+        labels = {**labels, TASK: (chance >= torch.tensor(P_YES)[labels[SKIN_TONE]]).long()}
+    return examples(_drawn(labels, generator), labels, group, generated=False)
 
 
-def balanced(n: int, seed: int) -> Examples:
+def balanced(group: str, n: int, seed: int) -> Examples:
     """Drawn portraits, of every combination of task and group as many (those left over go to the first ones)."""
     generator = torch.Generator().manual_seed(seed)
-    cell = torch.arange(n) % (len(ATTRIBUTES[TASK]) * len(ATTRIBUTES[GROUP]))
-    labels = uniform_labels(n, generator)
-    labels = {**labels, TASK: cell // len(ATTRIBUTES[GROUP]), GROUP: cell % len(ATTRIBUTES[GROUP])}
-    return examples(drawn(labels, generator), labels, generated=True)
+    k = len(ATTRIBUTES[group])
+    cell = torch.arange(n) % (len(ATTRIBUTES[TASK]) * k)
+    labels = {**uniform_labels(n, generator), TASK: cell // k, group: cell % k}
+    return examples(_drawn(labels, generator), labels, group, generated=True)
 
 
-def drawn(labels: dict[str, Tensor], generator: torch.Generator) -> Tensor:
-    """Drawings uint8 [N, 3, 32, 32]."""
+def _drawn(labels: dict[str, Tensor], generator: torch.Generator) -> Tensor:
     return (draw(labels, generator) * 255).round().byte()
 
 
-def examples(images: Tensor, labels: dict[str, Tensor], generated: bool) -> Examples:
-    """With the labels of task and group."""
-    known = {a: labels[a] for a in (TASK, GROUP)}
+def examples(images: Tensor, labels: dict[str, Tensor], group: str, generated: bool) -> Examples:
+    """Images with the labels of task and group."""
+    known = {a: labels[a] for a in (TASK, group)}
     return Examples({a: ATTRIBUTES[a] for a in known}, images, known, torch.full((len(images),), generated))
-
-
-def assigned(made: Made) -> Examples:
-    """Guided images with the classes that they were assigned for labels."""
-    k = len(ATTRIBUTES[GROUP])
-    return examples(made.images, {TASK: made.cells // k, GROUP: made.cells % k}, generated=True)
 
 
 def together(parts: Iterable[Examples]) -> Examples:
     """One set of several."""
     parts = list(parts)
-    labels = {a: torch.cat([p.labels[a] for p in parts]) for a in (TASK, GROUP)}
+    labels = {a: torch.cat([p.labels[a] for p in parts]) for a in parts[0].labels}
     return Examples(parts[0].attributes, torch.cat([p.images for p in parts]), labels, torch.cat([p.generated for p in parts]))
 
 
 def task_only(given: Examples) -> Examples:
     """Without the group's labels, which the classifier is not to learn."""
-    return Examples({TASK: given.attributes[TASK]}, given.images, {TASK: given.labels[TASK]}, given.generated)
+    return replace(given, attributes={TASK: given.attributes[TASK]}, labels={TASK: given.labels[TASK]})
+
+
+def cells_of(given: Examples) -> Tensor:
+    """Combination of task and group of every image, int64 [N]: the group runs faster."""
+    (task, group) = given.labels.values()
+    return task * len(list(given.attributes.values())[1]) + group
 
 
 def oversampled(given: Examples, seed: int) -> Examples:
     """Every combination of task and group as often: rows of the smaller ones are repeated, at random, up to the number of the largest."""
-    cell = given.labels[TASK] * len(ATTRIBUTES[GROUP]) + given.labels[GROUP]
+    cell = cells_of(given)
     generator, rows = torch.Generator().manual_seed(seed), []
     most = int(torch.bincount(cell).max())
     for c in cell.unique().tolist():
@@ -130,8 +142,9 @@ def oversampled(given: Examples, seed: int) -> Examples:
         more = torch.randint(0, len(there), (most - len(there),), generator=generator)
         rows.append(torch.cat([there, there[more]]))
     index = torch.cat(rows)
-    labels = {a: y[index] for a, y in given.labels.items()}
-    return Examples(given.attributes, given.images[index], labels, given.generated[index])
+    return replace(
+        given, images=given.images[index], labels={a: y[index] for a, y in given.labels.items()}, generated=given.generated[index]
+    )
 
 
 class Bench:
@@ -139,44 +152,41 @@ class Bench:
 
     def __init__(self, folder: Path, size: Size) -> None:
         self.folder, self.size = folder, size
-        self.sampler = Sampler(TARGET)
-        self.test = balanced(size.test, TEST_SEED)
+        self.sampler = Sampler()
+        self.tests = {group: balanced(group, size.test, TEST_SEED) for group in size.skews}
 
-    def training_set(self, name: str, repetition: int) -> Examples:
+    def training_set(self, group: str, name: str, repetition: int) -> Examples:
         """One of ``SETS``, with the labels of task and group."""
-        base, seed = skewed(repetition), DRAWN_SEED + 1000 * repetition
-        if name == SKEWED:
-            return base
-        if name == OVERSAMPLED:
-            return oversampled(base, seed)
+        base, seed = skewed(group, repetition), DRAWN_SEED + 1000 * repetition
         if name == DRAWN:
-            return together([base, balanced(self.size.images, seed)])
-        made = self.sampler.made(self.folder, source_of(name), repetition, self.size.images)
-        if name == ASSIGNED:
-            return together([base, assigned(made)])
-        both = together([base, examples(made.images, made.labels, generated=True)])
-        return oversampled(both, seed) if name == PLAIN_OVERSAMPLED else both
+            return together([base, balanced(group, self.size.images, seed)])
+        kind = kind_of(name)
+        if kind is not None:
+            made = self.sampler.made(self.folder, kind, target_of(group), repetition, self.size.images)
+            base = together([base, examples(made.images, made.labels, group, generated=True)])
+        return oversampled(base, seed) if name in (OVERSAMPLED, PLAIN_OVERSAMPLED) else base
 
-    def facts(self, name: str, repetition: int) -> dict[str, Any]:
+    def facts(self, group: str, name: str, repetition: int) -> dict[str, Any]:
         """What the figures of a training depend on."""
-        source = source_of(name)
-        images = {} if source is None else self.sampler.facts(source, repetition, self.size.images)
-        return {"set": name, "repetition": repetition, "size": asdict(self.size), "settings": asdict(SETTINGS), "images": images}
+        kind = kind_of(name)
+        images = {} if kind is None else self.sampler.facts(kind, target_of(group), repetition, self.size.images)
+        size = {k: v for k, v in asdict(self.size).items() if k not in ("skews", "repetitions")}
+        return {"skew": group, "set": name, "repetition": repetition, "size": size, "settings": asdict(SETTINGS), "images": images}
 
-    def measure(self, name: str, repetition: int) -> dict[str, Any]:
+    def measure(self, group: str, name: str, repetition: int) -> dict[str, Any]:
         """Train on a set and judge by the test set."""
-        given = self.training_set(name, repetition)
-        settings = ClassifierSettings(**{**asdict(SETTINGS), "steps": self.size.steps, "seed": repetition})
+        given, test = self.training_set(group, name, repetition), self.tests[group]
+        settings = replace(SETTINGS, steps=self.size.steps, seed=repetition)
         model = train_classifier(task_only(given), settings).model
-        read = decisions(model, self.test.images)[TASK]
-        found = measure_classifier(self.test.labels[TASK], read, self.test.labels[GROUP], ATTRIBUTES[TASK], ATTRIBUTES[GROUP])
-        cell = given.labels[TASK] * len(ATTRIBUTES[GROUP]) + given.labels[GROUP]
-        return {**found.to_dict(), "cells": torch.bincount(cell, minlength=6).tolist()}
+        read = decisions(model, test.images)[TASK]
+        found = measure_classifier(test.labels[TASK], read, test.labels[group], ATTRIBUTES[TASK], ATTRIBUTES[group])
+        k = len(ATTRIBUTES[TASK]) * len(ATTRIBUTES[group])
+        return {**found.to_dict(), "cells": torch.bincount(cells_of(given), minlength=k).tolist()}
 
 
-def source_of(name: str) -> str | None:
+def kind_of(name: str) -> str | None:
     """The kind of generated images that a set holds."""
-    return {PLAIN_OVERSAMPLED: "plain", ASSIGNED: "guided"}.get(name, name if name in KINDS else None)
+    return PLAIN if name == PLAIN_OVERSAMPLED else name if name in KINDS else None
 
 
 def over_repetitions(values: list[float], low: float = 0.0, high: float = 1.0) -> list[float | None]:
@@ -193,32 +203,40 @@ def value(figures: dict[str, Any], key: str) -> float:
     return float(figures[key]["value"])
 
 
-def composed(found: dict[str, list[dict[str, Any]]], size: Size) -> dict[str, Any]:
-    """The JSON object: a row per training set, and what it is beside the skewed set alone."""
-    rows: dict[str, Any] = {}
-    base = found[SKEWED]
-    for name, runs in found.items():
-        row: dict[str, Any] = {key: over_repetitions([value(r, key) for r in runs]) for key in FIGURES}
-        row["by_group"] = {
-            g["name"]: {
-                kind: over_repetitions([_rate(r, i, kind) for r in runs]) for kind in ("accuracy", "true_positive", "false_positive")
-            }
-            for i, g in enumerate(runs[0]["groups"])
+def row_of(runs: list[dict[str, Any]], base: list[dict[str, Any]] | None) -> dict[str, Any]:
+    """One training set over its repetitions, beside the skewed set alone (None: it is that set)."""
+    row: dict[str, Any] = {key: over_repetitions([value(r, key) for r in runs]) for key in FIGURES}
+    positive = ATTRIBUTES[TASK][0]
+    row["by_group"] = {
+        g["name"]: {
+            "accuracy": over_repetitions([float(r["groups"][i]["accuracy"]["value"]) for r in runs]),
+            **{k: over_repetitions([float(r["groups"][i]["by_class"][positive][k]["value"]) for r in runs]) for k in RATES},
         }
-        row["cells"] = np.mean([r["cells"] for r in runs], axis=0).tolist()
-        if name != SKEWED:
-            odds = [[value(r, "equalised_odds_difference") for r in x] for x in (runs, base)]
-            cuts = [1 - a / b if b else 0.0 for a, b in zip(*odds, strict=True)]
-            gains = [value(r, "accuracy") - value(b, "accuracy") for r, b in zip(runs, base, strict=True)]
-            row |= {"cut": over_repetitions(cuts, -np.inf), "gain": over_repetitions(gains, -1.0), "cuts": cuts}
-        rows[name] = row
+        for i, g in enumerate(runs[0]["groups"])
+    }
+    row["images_by_cell"] = np.mean([r["cells"] for r in runs], axis=0).tolist()
+    row["by_repetition"] = {key: [value(r, key) for r in runs] for key in FIGURES}
+    if base is not None:
+        odds = [[value(r, "equalised_odds_difference") for r in x] for x in (runs, base)]
+        cuts = [1 - a / b if b else 0.0 for a, b in zip(*odds, strict=True)]
+        gains = [value(r, "accuracy") - value(b, "accuracy") for r, b in zip(runs, base, strict=True)]
+        row |= {"cut": over_repetitions(cuts, -np.inf), "gain": over_repetitions(gains, -1.0)}
+    return row
+
+
+def composed(found: dict[str, dict[str, list[dict[str, Any]]]], size: Size) -> dict[str, Any]:
+    """The JSON object: the contract's rows (those of the first skew), and all skews under ``by_skew``."""
+    tables = {
+        group: {name: row_of(runs, None if name == SKEWED else sets[SKEWED]) for name, runs in sets.items()}
+        for group, sets in found.items()
+    }
+    first = next(iter(tables))
     return {
-        **rows,
-        "repetitions": {name: [{k: value(r, k) for k in FIGURES} for r in runs] for name, runs in found.items()},
-        "chance": base[0]["equalised_odds_difference"]["chance"],
+        **{name: {k: row[k] for k in (*FIGURES, "cut", "gain") if k in row} for name, row in tables[first].items()},
+        "by_skew": tables,
+        "chance": {g: [r["equalised_odds_difference"]["chance"] for r in sets[SKEWED]] for g, sets in found.items()},
+        "cells": {g: [f"{t}/{x}" for t in ATTRIBUTES[TASK] for x in ATTRIBUTES[g]] for g in found},
         "task": TASK,
-        "group": GROUP,
-        "cells": [f"{t}/{g}" for t in ATTRIBUTES[TASK] for g in ATTRIBUTES[GROUP]],
         "size": asdict(size),
         "settings": asdict(SETTINGS) | {"steps": size.steps},
         "seeds": {
@@ -227,21 +245,17 @@ def composed(found: dict[str, list[dict[str, Any]]], size: Size) -> dict[str, An
             "sampling": [FIRST_SEED + SEEDS_APART * i for i in range(size.repetitions)],
         },
         "notes": {
-            "accuracy": f"of {size.test} drawn portraits with the six combinations equally frequent",
+            "rows": f"of the skew '{first}'; others under by_skew",
+            "accuracy": f"of {size.test} drawn portraits, combinations of task and group equally frequent",
             "intervals": f"95% over {size.repetitions} repetitions (Student's t)",
             "cut": "1 - equalised odds difference / that of the skewed set alone, by repetition",
-            "labels": "generated images: the shipped labeller; guided-assigned: the classes that guidance assigned",
+            "labels": "generated images: the shipped labeller",
         },
     }
 
 
-def _rate(figures: dict[str, Any], group: int, kind: str) -> float:
-    g = figures["groups"][group]
-    return float((g["accuracy"] if kind == "accuracy" else g["by_class"][ATTRIBUTES[TASK][0]][kind])["value"])
-
-
 def run(quick: bool = False, folder: Path | None = None) -> dict[str, Any]:
-    """All sets and repetitions. ``folder``: where images and figures are kept, and gone on with (default: a temporary one)."""
+    """All skews, sets and repetitions. ``folder``: where images and figures are kept, and gone on with (default: a temporary one)."""
     if folder is None:
         with tempfile.TemporaryDirectory(prefix="equipoise-bench-downstream-") as place:
             return run(quick, Path(place))
@@ -250,9 +264,11 @@ def run(quick: bool = False, folder: Path | None = None) -> dict[str, Any]:
     folder.mkdir(parents=True, exist_ok=True)
     torch.set_num_threads(1)
     bench = Bench(folder, size)
-    found: dict[str, list[dict[str, Any]]] = {name: [] for name in SETS}
-    for repetition in range(size.repetitions):
-        for name in SETS:
-            part = kept(folder, f"{name}-{repetition}", bench.facts(name, repetition), lambda n=name, r=repetition: bench.measure(n, r))
-            found[name].append(part)
+    found: dict[str, dict[str, list[dict[str, Any]]]] = {g: {name: [] for name in SETS} for g in size.skews}
+    for group in size.skews:
+        for repetition in range(size.repetitions):
+            for name in SETS:
+                facts = bench.facts(group, name, repetition)
+                part = kept(folder, f"{group}-{name}-{repetition}", facts, lambda g=group, n=name, r=repetition: bench.measure(g, n, r))
+                found[group][name].append(part)
     return composed(found, size)

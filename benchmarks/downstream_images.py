@@ -4,6 +4,7 @@ labelled by the shipped labeller. A set that is there already is not sampled aga
 from __future__ import annotations
 
 import hashlib
+import re
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -43,10 +44,9 @@ class Made:
 
 
 class Sampler:
-    """Host, models and labeller, loaded once, when the first set is to be sampled."""
+    """Host, models and labeller, loaded once, when the first set is to be sampled. ``target``: as text; None for plain images."""
 
-    def __init__(self, target: str) -> None:
-        self.target = target
+    def __init__(self) -> None:
         self._loaded: dict[str, Any] | None = None
 
     def _models(self) -> dict[str, Any]:
@@ -66,26 +66,28 @@ class Sampler:
             }
         return self._loaded
 
-    def facts(self, kind: str, repetition: int, n: int) -> dict[str, str]:
+    def facts(self, kind: str, target: str, repetition: int, n: int) -> dict[str, str]:
         """What a set depends on, as its file says it."""
         digests = [hashlib.sha256(p.read_bytes()).hexdigest()[:16] for p in (*FILES[kind], weights.LABELLER)]
-        target = "" if kind == PLAIN else self.target
-        return {"files": " ".join(digests), "target": target, "kind": kind, "repetition": str(repetition), "n": str(n)}
+        aim = "" if kind == PLAIN else target
+        return {"files": " ".join(digests), "target": aim, "kind": kind, "repetition": str(repetition), "n": str(n)}
 
-    def made(self, folder: Path, kind: str, repetition: int, n: int) -> Made:
+    def made(self, folder: Path, kind: str, target: str, repetition: int, n: int) -> Made:
         """The set of one kind for one repetition: from ``folder``, or sampled into it. ``n``: a multiple of the batch."""
-        path, facts = folder / f"images-{kind}-{repetition}.safetensors", self.facts(kind, repetition, n)
+        facts = self.facts(kind, target, repetition, n)
+        name = "-".join([kind, *re.findall(r"\w+", facts["target"]), str(repetition)])
+        path = folder / f"images-{name}.safetensors"
         if path.is_file():
             tensors, said = read_safetensors(path)
             if {k: said.get(k) for k in facts} == facts:
                 return _made(tensors)
-        made = self._sample(kind, repetition, n)
+        made = self._sample(kind, target, repetition, n)
         tensors = {"images": made.images, **{f"labels.{a}": x for a, x in made.labels.items()}}
         write_safetensors(path, tensors if made.cells is None else {**tensors, "cells": made.cells}, facts)
         return made
 
     @torch.inference_mode()
-    def _sample(self, kind: str, repetition: int, n: int) -> Made:
+    def _sample(self, kind: str, target: str, repetition: int, n: int) -> Made:
         m = self._models()  # boots the host, which the next lines need
         from ..host.adm_model import empty_latent
         from ..host.sampling import SamplerSettings, ksample
@@ -93,7 +95,7 @@ class Sampler:
         images, cells = [], []
         first = FIRST_SEED + SEEDS_APART * repetition
         for seed in range(first, first + n // BATCH):
-            model = self._patched(kind, seed, cells)
+            model = self._patched(kind, target, seed, cells)
             settings = SamplerSettings(seed, STEPS, 1.0, SAMPLER, SCHEDULER)
             out = ksample(model, settings, m["bed"].positive, m["bed"].negative, empty_latent(model, 0, 0, BATCH))
             images.append((m["vae"].decode(out["samples"]).movedim(-1, 1).clamp(0, 1) * 255).round().byte())
@@ -101,7 +103,7 @@ class Sampler:
         read = m["labeller"].probabilities(pictures.float() / 255)
         return Made(pictures, {a: p.argmax(-1) for a, p in read.items()}, torch.cat(cells) if cells else None)
 
-    def _patched(self, kind: str, seed: int, cells: list[Tensor]) -> Any:
+    def _patched(self, kind: str, aim: str, seed: int, cells: list[Tensor]) -> Any:
         """The MODEL of one batch; ``cells`` gets what its images are assigned."""
         m = self._models()
         from ..host.guidance import apply_guidance
@@ -109,7 +111,7 @@ class Sampler:
 
         if kind == PLAIN:
             return m["bed"].model
-        target = parse_target(self.target, m["adp"].attributes)
+        target = parse_target(aim, m["adp"].attributes)
 
         def keep(run: Any) -> None:
             cells.append(run.summary().cells.clone())

@@ -26,7 +26,7 @@ from .training import Progress, TrainState
 CNN, VIT = ARCHITECTURES = ("cnn", "vit")
 UNKNOWN = -1
 """Label of an image that an attribute was not read for; it teaches nothing about that attribute."""
-WIDTHS = (24, 48, 64, 96, 128, 160)
+WIDTHS = (16, 32, 64, 96, 128, 160)
 SIZES = (32, 64, 128, 224)
 
 

@@ -164,9 +164,9 @@ class ImageFolderWriter:
             "attributes": {a: list(c) for a, c in self.attributes.items()},
             "class_folder": self.class_folder,
         }
-        if facts is None:
-            if self.root.is_dir() and any(self.root.iterdir()):
-                raise ValueError(f"the folder '{self.root.name}' is there and is no data set of Equipoise: choose another name.")
+        if facts is None and self.root.is_dir() and any(self.root.iterdir()):
+            raise ValueError(f"the folder '{self.root.name}' is there and is no data set of Equipoise: choose another name.")
+        if facts is None or not any((self.root / s / METADATA).is_file() for s in SPLITS):
             write_text(self.root / FACTS, json.dumps(mine, indent=1, ensure_ascii=False) + "\n")
             return
         for key, what in (("attributes", "labels"), ("class_folder", "class folders")):
