@@ -4,8 +4,8 @@ Design:
 
 - **Task** eyeglasses (yes, no), as perceived in drawn portraits. Two skewed training sets of 1,000 each, whose labels are the truth:
   ``hair``: hair follows eyeglasses in 97% of the portraits (long with, short without), so that eyeglasses can be read off hair; about six
-  show eyeglasses and short hair. ``skin_tone``: the world's 70/20/10 skin tones, with P(eyeglasses | light, medium, dark) = 0.50, 0.20, 0.05;
-  about five show eyeglasses and dark skin.
+  show eyeglasses and short hair. ``skin_tone``: the world's 70/20/10 skin tones, with P(eyeglasses | light, medium, dark) = 0.50, 0.20,
+  0.05; about five show eyeglasses and dark skin.
 - **Generator**: the shipped unconditional model, trained on natural portraits, which have neither association, but 20% eyeglasses, 30% long
   hair and the same skin tones. So plain images can be expected to help already, those of ``hair`` much. All kinds are sampled with the same
   seeds; guided and steered ones aim at equal shares of all combinations of task and group.
@@ -22,9 +22,9 @@ Design:
   over the repetitions, which share the test set. ``cut``: what part of the skewed set's equalised-odds difference is gone, ``gain``: in
   accuracy; both paired by repetition.
 
-How it came about: ``skin_tone`` was there first, with 500 steps; its first repetition showed that the skewed set alone varied from 0.27 to
-0.95 by seed, as the training was too short, and that guided images of dark skin with eyeglasses are blurred. Hence 1,000 steps, and ``hair``
-beside it, whose figures had not been seen then. Both are reported; the contract's rows are those of ``hair``.
+How it came about: ``skin_tone`` was there first, with 500 steps; its first repetitions showed that the skewed set alone varied from 0.27
+to 0.95 by seed, as the training was too short, and that guided images of dark skin with eyeglasses are blurred. Hence 1,000 steps, and
+``hair`` beside it, whose figures had not been seen then. Both are reported; the contract's rows are those of ``hair``.
 """
 
 from __future__ import annotations

@@ -11,7 +11,7 @@ from .style import FAINT, GRID, INK, PALETTE, Image, add_axes, new_figure, pixel
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
-WIDTH, MARGIN, ROW, HEAD, FOOT = 960, 24, 40, 190, 100
+WIDTH, MARGIN, ROW, HEAD, FOOT = 960, 24, 40, 190, 110
 MOST_GROUPS = 24
 
 
@@ -43,7 +43,8 @@ def fairness_chart(found: ClassifierFairness, attribute: str, group: str, classi
     if found.accuracy.value is not None:
         left.axvline(found.accuracy.value, color=FAINT, linestyle=":", linewidth=points(2))
     worst = f"Worst group: {found.worst_group}, {percent(found.worst_group_accuracy)}"
-    write(figure, MARGIN, height - 44, f"Bars: 95% (Wilson). Dotted: all images, {found.accuracy.value:.1%}. {worst}", 15, FAINT)
+    write(figure, MARGIN, height - 66, "Lines: 95% (Wilson). Green dots: true positives; orange crosses: false positives.", 15, FAINT)
+    write(figure, MARGIN, height - 42, f"Dotted: accuracy over all images, {found.accuracy.value:.1%}. {worst}.", 15, FAINT)
     return pixels(figure)
 
 
