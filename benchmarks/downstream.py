@@ -40,7 +40,9 @@ import torch
 from scipy import stats
 from torch import Tensor
 
-from ..embedded.portraits import ATTRIBUTES, draw, sample_labels
+from ..charts.training_sets import training_sets
+from ..embedded.portraits import ATTRIBUTES, sample_labels
+from ..embedded.portraits import draw as draw_portraits
 from ..embedded.train_classifiers import uniform_labels
 from ..methods.classifier_training import ClassifierSettings, Examples, decisions, train_classifier
 from ..metrics.classifier_fairness import measure_classifier
@@ -105,7 +107,7 @@ def balanced(group: str, n: int, seed: int) -> Examples:
 
 
 def _drawn(labels: dict[str, Tensor], generator: torch.Generator) -> Tensor:
-    return (draw(labels, generator) * 255).round().byte()
+    return (draw_portraits(labels, generator) * 255).round().byte()
 
 
 def examples(images: Tensor, labels: dict[str, Tensor], group: str, generated: bool) -> Examples:
@@ -271,4 +273,19 @@ def run(quick: bool = False, folder: Path | None = None) -> dict[str, Any]:
                 facts = bench.facts(group, name, repetition)
                 part = kept(folder, f"{group}-{name}-{repetition}", facts, lambda g=group, n=name, r=repetition: bench.measure(g, n, r))
                 found[group][name].append(part)
-    return composed(found, size)
+    figures = composed(found, size)
+    draw(figures, folder / "downstream.png")
+    return figures
+
+
+def draw(figures: dict[str, Any], path: Path) -> None:
+    """The benchmark's figure."""
+    from PIL import Image
+
+    panels = {
+        f"{TASK} by {group}": {name: (row["equalised_odds_difference"], row["accuracy"]) for name, row in table.items()}
+        for group, table in figures["by_skew"].items()
+    }
+    size = figures["size"]
+    note = f"{size['repetitions']} repetitions, 95% (Student's t); {size['test']} drawn test portraits, combinations equally frequent"
+    Image.fromarray(training_sets(panels, "A skewed training set, and what is added to it", note)).save(path)

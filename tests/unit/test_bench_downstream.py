@@ -28,6 +28,7 @@ from equipoise.benchmarks.downstream import (
 )
 from equipoise.benchmarks.downstream_images import BATCH, KINDS, Made, Sampler
 from equipoise.embedded.portraits import ATTRIBUTES
+from PIL import Image
 
 TINY = Size(repetitions=2, images=32, test=120, steps=2)
 
@@ -157,5 +158,7 @@ def test_it_trains_judges_and_goes_on(tmp_path: Path, monkeypatch: pytest.Monkey
     monkeypatch.setattr(downstream, "Sampler", Stub)
     made = downstream.run(quick=True, folder=tmp_path)
     assert set(made) >= {*SETS, "by_skew", "notes"} and made["guided"]["accuracy"][1] is not None
+    with Image.open(tmp_path / "quick" / "downstream.png") as picture:
+        assert picture.width == 960
     monkeypatch.setattr(Bench, "measure", None)  # nothing is measured twice
     assert downstream.run(quick=True, folder=tmp_path)["by_skew"] == made["by_skew"]
