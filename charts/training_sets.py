@@ -6,7 +6,8 @@ from collections.abc import Mapping, Sequence
 
 from .style import FAINT, GRID, INK, PALETTE, Image, add_axes, new_figure, pixels, points, write
 
-WIDTH, LEFT, ROW, HEAD, GAP, FOOT = 960, 190, 34, 112, 74, 56
+WIDTH, LEFT, ROW, HEAD, GAP, FOOT = 960, 200, 34, 104, 100, 40
+COLUMN, APART = 290, 380
 Bounds = Sequence[float | None]
 """[mean, low, high]; low and high None where there is no interval."""
 
@@ -24,8 +25,8 @@ def training_sets(panels: Mapping[str, Mapping[str, tuple[Bounds, Bounds]]], tit
         write(figure, 24, top - 12, name, 19, weight="bold")
         columns = (("equalised odds difference", PALETTE[3]), ("accuracy", PALETTE[0]))
         for k, (what, colour) in enumerate(columns):
-            axes = add_axes(figure, LEFT + k * 390, top + 40, 340, height - GAP)
-            write(figure, LEFT + k * 390, top + 16, what, 16, FAINT)
+            axes = add_axes(figure, LEFT + k * APART, top + 40, COLUMN, height - GAP)
+            write(figure, LEFT + k * APART, top + 16, what, 16, FAINT)
             values = [bounds[k] for bounds in sets.values()]
             limit = 1.0 if k else max(0.05, *(high if (high := b[2]) is not None else b[0] for b in values)) * 1.05
             start = max(0.0, min(low if (low := b[1]) is not None else b[0] for b in values) - 0.03) if k else 0.0

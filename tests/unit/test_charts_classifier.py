@@ -71,8 +71,8 @@ def test_one_group_is_drawn_without_differences() -> None:
 def test_training_sets_stand_at_their_means_with_their_intervals() -> None:
     panels = {"one": {"base": ([0.4, 0.3, 0.5], [0.8, 0.7, 0.9]), "new": ([0.1, 0.05, 0.15], [0.9, 0.88, 0.92])}}
     image = training_sets(panels, "title", "note")
-    base, new = places(image, PALETTE[3], 190, 540)
-    scale = 340 / (0.5 * 1.05)
+    base, new = places(image, PALETTE[3], 200, 540)
+    scale = 290 / (0.5 * 1.05)
     assert base - new == pytest.approx(0.3 * scale, abs=3)
     lone = training_sets({"one": {"base": ([0.4, None, None], [0.8, None, None])}}, "title")
     assert lone.shape[0] < image.shape[0]
