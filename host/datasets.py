@@ -177,7 +177,8 @@ def save_images(
         saved = writer.add(items, splits, target, settings.size, each)
     except OSError as error:
         raise ValueError(
-            f"the data set cannot be written to {PLACE}/{folder.name} ({error.strerror or error}): free space, or its rights."
+            f"the data set cannot be written to {PLACE}/{folder.name} ({error.strerror or error}): free space, or "
+            "change the rights of that folder."
         ) from error
     unsure = sum(float(sure[i]) < UNSURE_BELOW for i in kept)
     notes += [f"{unsure} of {len(kept)} have a label that is less sure than {UNSURE_BELOW:g}"] if unsure else []

@@ -35,8 +35,8 @@ def train_and_save(
     """Train on one or two sets, from the checkpoint of the same training where there is one, and save. Images of the split "test" take no
     part; those of "validation", or 15% of the others where there are none, are held out.
 
-    Raises ValueError, in a sentence, for a bad name or one that is taken, and where the sets cannot be trained on; the host's exception
-    where the user interrupts.
+    Raises ValueError, in a sentence, for a bad name or one that is taken, where the sets cannot be trained on, and where a folder cannot
+    be written; the host's exception where the user interrupts.
     """
     path = CLASSIFIER.path(name)
     classes = joined_folders([f.only(attributes) if attributes else f for f in folders])
@@ -48,8 +48,14 @@ def train_and_save(
     checkpoints = Path(folder_paths.get_output_directory()) / "equipoise" / "learning"
     if path.exists() and not overwrite and not (checkpoints / training_name(train, settings)).is_dir():
         raise CLASSIFIER.taken(path)  # before the work: nothing of this training was ever done, so the file is another one
-    made = train_classifier(train, settings, beside, checkpoints, host_progress(), training_device())
-    saved = CLASSIFIER.write(made, name, overwrite)
+    try:
+        made = train_classifier(train, settings, beside, checkpoints, host_progress(), training_device())
+        saved = CLASSIFIER.write(made, name, overwrite)
+    except OSError as error:
+        raise ValueError(
+            f"the training cannot be written to output/equipoise/learning or {CLASSIFIER.folder} ({error.strerror or error}): free space, "
+            "or change the rights of these folders."
+        ) from error
     lines = [*_lines(made), f"saved: {CLASSIFIER.saved(saved)}"]
     return Outcome(made, load_host_classifier(saved.name), saved, lines)
 

@@ -178,7 +178,7 @@ def target_of_another() -> Any:
 def test_an_output_folder_that_cannot_be_written_is_told(place: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     place.mkdir(parents=True)
     (place / "set").write_text("a file is in the way")
-    with pytest.raises(ValueError, match="cannot be written to output/equipoise/datasets/set .*free space, or its rights"):
+    with pytest.raises(ValueError, match="cannot be written to output/equipoise/datasets/set .*free space, or change the rights"):
         save(even(1))
     (place / "set").unlink()
 
@@ -261,6 +261,17 @@ def test_training_can_be_interrupted_and_goes_on(place: Path, prompt: Any) -> No
         train(dataset)
     assert not (prompt.base / "models" / "attribute_classifiers" / "set_classifier.safetensors").exists()
     assert "held out" in train(dataset)[1]
+
+
+def test_folders_that_cannot_be_written_are_told(place: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    dataset, _, _ = save(even(4))
+
+    def refused(*_: Any, **__: Any) -> None:
+        raise PermissionError(13, "Permission denied")
+
+    monkeypatch.setattr("equipoise.methods.training.write_safetensors", refused)
+    with pytest.raises(ValueError, match="cannot be written to output/equipoise/learning .*Permission denied.*change the rights"):
+        train(dataset, steps=2)
 
 
 def test_pictures_of_other_sizes_and_foreign_folders(place: Path, prompt: Any) -> None:
