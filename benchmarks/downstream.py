@@ -156,10 +156,13 @@ class Bench:
         self.folder, self.size = folder, size
         self.sampler = Sampler()
         self.tests = {group: balanced(group, size.test, TEST_SEED) for group in size.skews}
+        self._skewed: dict[tuple[str, int], Examples] = {}
 
     def training_set(self, group: str, name: str, repetition: int) -> Examples:
         """One of ``SETS``, with the labels of task and group."""
-        base, seed = skewed(group, repetition), DRAWN_SEED + 1000 * repetition
+        if (group, repetition) not in self._skewed:
+            self._skewed[group, repetition] = skewed(group, repetition)
+        base, seed = self._skewed[group, repetition], DRAWN_SEED + 1000 * repetition
         if name == DRAWN:
             return together([base, balanced(group, self.size.images, seed)])
         kind = kind_of(name)
