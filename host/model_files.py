@@ -13,6 +13,7 @@ from typing import Any
 import folder_paths
 from torch import Tensor
 
+from ..methods.classifier_training import save_trained
 from ..models.adp import save_adp
 from ..models.bias_features import save_bias_features
 from ..models.files import read_safetensors
@@ -86,6 +87,7 @@ ADP = FileKind("equipoise_adp", "an ADP", save_adp)
 SAE = FileKind("equipoise_sae", "an autoencoder", save_sae)
 BIAS_FEATURES = FileKind("equipoise_bias_features", "bias features", save_bias_features)
 NEURON_PATH = FileKind("equipoise_neuron_paths", "neuron paths", save_neuron_path)
+CLASSIFIER = FileKind("attribute_classifiers", "a classifier", save_trained)
 ZERO_SHOT_HEAD = FileKind("equipoise_zero_shot_heads", "a zero-shot head", save_zero_shot_head)
 
 

@@ -10,6 +10,7 @@ MODULES = (
     "recording", "label_sources", "labels", "training", "contrast", "learn", "calibrate", "sae", "bias_features", "steering", "steer_sweep",
     "feature_atlas", "train_sae", "find_bias_features", "measure_effects", "learn_profiles", "calibrate_steering",
     "zero_shot", "neuron_path", "class_path", "neuron_path_files", "neuron_audit", "neuron_gallery", "prune_classifier", "neuron_edit",
+    "datasets", "train_classifier", "classifier_fairness",
 )  # fmt: skip
 """Files of this folder that hold nodes, in menu order; each ends with a list NODES. A new file is added here."""
 

@@ -34,12 +34,16 @@ NeuronPaths = io.Custom("EQUIPOISE_NEURON_PATH")
 ZeroShot = io.Custom("EQUIPOISE_ZERO_SHOT_HEAD")
 """An attribute whose classes are texts, for CLIP (models/zero_shot_head.py)."""
 
+Dataset = io.Custom("EQUIPOISE_DATASET")
+"""Labelled images on disk (methods/image_folder.py)."""
+
 LOADERS = "equipoise/loaders"
 GUIDANCE = "equipoise/guidance"
 STEERING = "equipoise/steering"
 EVALUATION = "equipoise/evaluation"
 LATENT = "equipoise/latent"
 TRAINING = "equipoise/training"
+DATA = "equipoise/data"
 NEURONS = "equipoise/neurons"
 
 

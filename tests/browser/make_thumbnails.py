@@ -29,7 +29,7 @@ ROOT = HERE.parents[1]
 FOLDER = ROOT / "workflows"
 QUICKSTARTS = ("quickstart_unconditional", "quickstart_professions")
 AUDIT, STEER, FIND = "label_audit", "bias_feature_steer_quickstart", "find_bias_features_quickstart"
-NEURONS, REPORT = "neuron_path_audit", "fairness_report"
+NEURONS, REPORT, BALANCED = "neuron_path_audit", "fairness_report", "balanced_dataset"
 NEEDS_ADP = "It needs your checkpoint, and an ADP made for it."
 NEEDS_NOTHING = "It runs on what ships with the pack, on a CPU."
 NEEDS_CLIP = "It needs OpenAI's CLIP ViT-L/14."
@@ -49,7 +49,7 @@ RENDERED = {
     "bias_feature_steer_sdxl": (NEEDS_FEATURES, WIDER),
 }
 """Graphs that are photographed: what each needs, and the size of the window, in which the front end has to show text."""
-MADE = (*QUICKSTARTS, AUDIT, STEER, FIND, NEURONS, REPORT)
+MADE = (*QUICKSTARTS, AUDIT, STEER, FIND, NEURONS, REPORT, BALANCED)
 """Graphs whose own output is shown."""
 NOT_OUTPUT = "A rendering of the graph, not its output"
 FILES = {
@@ -192,6 +192,25 @@ def report(server: Any, to_api: Any) -> Image.Image:
     return Image.fromarray(reduce(side_by_side, (page[a:b] for a, b in zip(cuts, cuts[1:], strict=False))))
 
 
+def balanced(server: Any, to_api: Any) -> Image.Image:
+    """Queue the graph of the balanced data set: a part of its images by their labels, and how the classifier reads its groups."""
+    from equipoise.charts.sheet import contact_sheet, stacked
+
+    workflow, outcome = run(server, BALANCED, to_api)
+    rows, folder = [], server.base / "output" / "equipoise" / "datasets" / "my_portraits" / "train"
+    for line in (folder / "metadata.jsonl").read_text(encoding="utf-8").splitlines():
+        row = json.loads(line)
+        with Image.open(folder / row["file_name"]) as picture:
+            rows.append((f"{row['eyeglasses']} / {row['hair']}", np.asarray(picture.convert("RGB"))))
+    names = sorted({name for name, _ in rows}, reverse=True)
+    chosen = [(i, p) for i, name in enumerate(names) for p in [p for n, p in rows if n == name][:10]]
+    images, labels = torch.from_numpy(np.stack([p for _, p in chosen])).movedim(-1, 1), [i for i, _ in chosen]
+    caption, note = "A balanced data set (10 of each shown)", "eyeglasses / hair, as the labeller reads them"
+    sheet = contact_sheet(images, labels, names, caption, note, columns=10, tile=96)
+    chart = server.images(outcome, id_of(workflow, "EquipoiseClassifierFairness"))[0]
+    return Image.fromarray(stacked([sheet, wide(chart, sheet.shape[1])]))
+
+
 def labelled(picture: Image.Image, needs: str) -> Image.Image:
     """The rendering with a strip below that says what it is, and what it needs."""
     from matplotlib import get_data_path
@@ -245,7 +264,8 @@ def main() -> int:
         with server_module.Server(server_module.checkout("COMFYUI_PATH", "~/ComfyUI"), base) as server:
             for name in (n for n in names if n in QUICKSTARTS):
                 save(quickstart(server, name, workflow_module.to_api), name)
-            for name, made in ((AUDIT, audit), (STEER, steering), (FIND, finding), (NEURONS, neurons), (REPORT, report)):
+            makers = ((AUDIT, audit), (STEER, steering), (FIND, finding), (NEURONS, neurons), (REPORT, report), (BALANCED, balanced))
+            for name, made in makers:
                 if name in names:
                     save(made(server, workflow_module.to_api), name)
             for view in (WIDE, WIDER, TALL, LONG):

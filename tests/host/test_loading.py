@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 from equipoise_server import ODD_NAME, REPOSITORY, Server
 
-CATEGORIES = {f"equipoise/{menu}" for menu in ("loaders", "guidance", "steering", "evaluation", "latent", "training", "neurons")}
+CATEGORIES = {f"equipoise/{menu}" for menu in ("loaders", "guidance", "steering", "evaluation", "latent", "training", "neurons", "data")}
 NODES = {
     "EquipoiseLoadUnconditionalDiffusion": "Load Unconditional Diffusion",
     "EquipoiseClassLabel": "Class Label",

@@ -158,6 +158,30 @@ def test_the_report_runs_on_what_ships(server: Server) -> None:
         assert words in document, words
 
 
+def test_the_balanced_data_set_runs_on_what_ships(server: Server) -> None:
+    workflow = read(REPOSITORY / "workflows" / "balanced_dataset.json")
+    prompt = to_api(workflow, server.get("/object_info"))
+    small = {
+        "EquipoiseEmptyPixelLatent": {"batch_size": 32},
+        "EquipoiseSaveBalancedDataset": {"name": f"test_balanced_{server.url.rsplit(':', 1)[1]}"},
+        "EquipoiseTrainAttributeClassifier": {"steps": 40, "batch": 16},
+    }
+    for node in prompt.values():
+        node["inputs"] |= small.get(node["class_type"], {})
+    outcome = server.queue(prompt, limit=400)
+    assert not outcome.error
+    ids = {n["type"]: str(n["id"]) for n in workflow["nodes"]}
+    texts = {k: "".join(outcome.outputs[i]["text"]) for k, i in ids.items() if "text" in outcome.outputs.get(i, {})}
+    saved = texts["EquipoiseSaveBalancedDataset"]
+    assert "generated" in saved and any(f"eyeglasses: yes {n}, no {n}\nhair: short {n}, long {n}" in saved for n in (10, 12, 14, 16)), saved
+    assert "held out" in texts["EquipoiseTrainAttributeClassifier"]
+    assert "equalised odds difference" in texts["EquipoiseClassifierFairness"]
+    assert server.images(outcome, ids["EquipoiseClassifierFairness"]).shape[2] == 960
+    folder = server.base / "output" / "equipoise" / "datasets" / small["EquipoiseSaveBalancedDataset"]["name"]
+    rows = [json.loads(r) for s in ("train", "test") for r in (folder / s / "metadata.jsonl").read_text(encoding="utf-8").splitlines()]
+    assert all(r["graph"] and (folder / "graphs" / f"{r['graph']}.json").is_file() for r in rows)
+
+
 def discrepancy(text: str) -> float:
     """FD from the histogram's summary; the first one is that of the images."""
     return float(text.split("FD ", 1)[1].split()[0].rstrip(";"))

@@ -24,10 +24,10 @@ AUDIT, QUICK_TRAINING = "label_audit", "train_adp_quickstart"
 CLIP_PATH, NEURON_AUDIT = "neuron_path_clip_vision", "neuron_path_audit"
 STEERED, TRAINED_SAE = ("bias_feature_steer_sd15", "bias_feature_steer_sdxl"), "train_sae_sd15"
 QUICK_STEER, QUICK_FIND = "bias_feature_steer_quickstart", "find_bias_features_quickstart"
-REPORT = "fairness_report"
+REPORT, BALANCED = "fairness_report", "balanced_dataset"
 NAMES = (
-    AUDIT, CLIP_PATH, NEURON_AUDIT, *QUICKSTARTS, *GUIDED, QUICK_TRAINING, *TRAINED, QUICK_FIND, QUICK_STEER, TRAINED_SAE, *STEERED,
-    REPORT,
+    AUDIT, BALANCED, CLIP_PATH, NEURON_AUDIT, *QUICKSTARTS, *GUIDED, QUICK_TRAINING, *TRAINED, QUICK_FIND, QUICK_STEER, TRAINED_SAE,
+    *STEERED, REPORT,
 )  # fmt: skip
 NOTES = {"MarkdownNote"}
 CORE = {
@@ -483,3 +483,29 @@ def test_the_report_compares_the_same_noise_by_a_judge_that_took_no_part() -> No
     assert values(report)["batch_size"] == of_type(workflow, "EquipoiseEmptyPixelLatent")["widgets_values"][2]
     assert values(report)["same_seeds"] is True
     assert "output/equipoise/reports" in words_of(workflow)
+
+
+# -- data sets -----------------------------------------------------------------------------------------------------------------------
+
+
+def test_the_balanced_data_set_is_what_was_asked_for_and_what_is_trained_on() -> None:
+    workflow, notes = read(BALANCED), words_of(read(BALANCED))
+    save, train, judge = (values(of_type(workflow, f"Equipoise{k}")) for k in (
+        "SaveBalancedDataset", "TrainAttributeClassifier", "ClassifierFairness",
+    ))  # fmt: skip
+    assert sources(workflow, "EquipoiseSaveBalancedDataset") == {
+        "images": "VAEDecode", "classifier": "EquipoiseLoadAttributeClassifier", "target": "EquipoiseJointTarget",
+    }  # fmt: skip
+    assert sources(workflow, "EquipoiseTrainAttributeClassifier") == {"dataset": "EquipoiseSaveBalancedDataset"}
+    assert sources(workflow, "EquipoiseClassifierFairness") == {
+        "classifier": "EquipoiseTrainAttributeClassifier", "dataset": "EquipoiseSaveBalancedDataset",
+    }  # fmt: skip
+    target = values(of_type(workflow, "EquipoiseJointTarget"))["attributes"]
+    assert target == f"{judge['attribute']} x {judge['group']}" and train["attribute"] == judge["attribute"]
+    assert {a.strip() for a in save["attribute"].split(",")} == {judge["attribute"], judge["group"]}
+    assert "test=" in save["split"] and judge["split"] == "test", "what was trained on is no test"
+    assert of_type(workflow, "EquipoiseLoadAttributeClassifier")["widgets_values"] == ["portraits_labeller.safetensors"]
+    assert f"output/equipoise/datasets/{save['name']}" in notes and train["overwrite"] and "overwrite" in notes
+    # with a fixed seed, queued again it finds the same images, and adds none
+    assert of_type(workflow, "PrimitiveInt")["widgets_values"][1] == "fixed"
+    assert fed(workflow, of_type(workflow, "EquipoiseDistributionGuidanceKSampler"))["seed"] == [of_type(workflow, "PrimitiveInt")["id"], 0]
