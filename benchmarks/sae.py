@@ -49,7 +49,7 @@ class Sizes:
 
     @property
     def settings(self) -> SaeSettings:
-        return SaeSettings(latents=1536, k=32, steps=self.steps)
+        return SaeSettings(latents=1536, k=48, steps=self.steps)
 
 
 QUICK = Sizes(images=512, spliced=192, steps=600)

@@ -48,7 +48,7 @@ FIRST_SEED, TRIAL_SEED = 53_000_000, 63_000_000
 HOLD = 1.0
 """Before the fit's noise was dropped, it lowered how far professions moved with eyeglasses from 10.7 to 3.4 points, and skin tones with
 hair from 9.3 to 7.5 (1,024 images)."""
-SAE = SaeSettings(latents=1536, k=32)
+LATENTS = 1536
 
 
 @dataclass(frozen=True)
@@ -56,7 +56,8 @@ class Bed:
     """A model of the test bed as it is sampled here. ``images``: recorded; ``cfg`` and ``trial_cfg``: of recording and of trials;
     ``enough``: share of a trial's images that is to be read as the class (at cfg 1 the text model's images are less sure of theirs;
     0.9925 allows one miss of 128: with two, 98.3% of 1,024 images with eyeglasses 50% got their class, by the judge);
-    ``doubts``: of readings, to be compared (on the text model no image of 256 missed its class at 1)."""
+    ``doubts``: of readings, to be compared (on the text model no image of 256 missed its class at 1). ``k``: active latents (with 32, the
+    judge saw another skin tone in 2.5% of 1,024 unconditional images with h replaced by its reconstruction, with 48 in 1.6%)."""
 
     name: str
     model: Any
@@ -69,6 +70,7 @@ class Bed:
     cfg: float
     trial_cfg: float
     enough: float
+    k: int
     doubts: tuple[float, ...] = DOUBTS
     clip: Any = None
 
@@ -80,7 +82,7 @@ def unconditional_bed() -> Bed:
     """The unconditional model."""
     model = load_adm(weights.DIFFUSION)
     cond = conditioning(info_of(model), None)
-    return Bed("portraits", model, GivenConditions(model, cond), cond, cond, weights.ADP, "ddim", 2048, 1.0, 1.0, 0.9925)
+    return Bed("portraits", model, GivenConditions(model, cond), cond, cond, weights.ADP, "ddim", 2048, 1.0, 1.0, 0.9925, 48)
 
 
 def text_bed() -> Bed:
@@ -88,7 +90,7 @@ def text_bed() -> Bed:
     model, clip = load_text_model(weights.TEXT)
     prompts = PromptConditions(clip, "\n".join(NEUTRAL), NEGATIVE)
     positive, negative, _ = prompts.at(0)
-    given = (model, prompts, positive, negative, weights.ADP_TEXT, "euler", 1024, 4.0, TRIAL_CFG, 0.97)
+    given = (model, prompts, positive, negative, weights.ADP_TEXT, "euler", 1024, 4.0, TRIAL_CFG, 0.97, 32)
     return Bed("portraits-text", *given, doubts=(1.0,), clip=clip)
 
 
@@ -120,9 +122,9 @@ class SteeringMaker:
         return outcome.features, labels
 
     def _autoencoder(self, features: FeatureSet) -> SaeFile:
-        path = self.folder / "sae.safetensors"
+        path, settings = self.folder / "sae.safetensors", SaeSettings(latents=LATENTS, k=self.bed.k)
         if not path.is_file():
-            made = train_sae(features, SAE, checkpoint=checkpoint_path(features, SAE))
+            made = train_sae(features, settings, checkpoint=checkpoint_path(features, settings))
             save_sae(replace(made, info={**made.info, "licence": "GPL-3.0"}), path)
         sae = load_sae(path)
         self.say(sae.text())
