@@ -36,7 +36,7 @@ def test_all_parts_but_those_that_need_more(tmp_path: Path, monkeypatch: pytest.
     features, _ = sae.recorded(tmp_path, 16)
     assert features.meta["kind"] == SPATIAL and features.meta["map"] == [8, 8] and features.entries[0].spatial_rows == sae.STEPS
     made = load_sae(tmp_path / sae.OURS).sae
-    assert (made.channels, made.latents, made.k) == (96, 1536, 32)
+    assert (made.channels, made.latents, made.k) == (96, 1536, 48)
     assert sae.measured(tmp_path, SIZES, True) == found and len(asked) == 1, "everything was kept"
     (tmp_path / sae.OURS).unlink()
     again = sae.measured(tmp_path, SIZES, True)
