@@ -7,6 +7,7 @@ import sys
 from collections.abc import Callable, Sequence
 from multiprocessing import get_context
 from multiprocessing.connection import wait
+from pathlib import Path
 from typing import Any
 
 
@@ -60,6 +61,24 @@ def peak_megabytes() -> float | None:
         return None
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     return peak / 1e6 if sys.platform == "darwin" else peak * 1024 / 1e6
+
+
+def reset_peak() -> bool:
+    """Let the peak of :func:`current_peak_megabytes` begin anew; False where the system cannot (only Linux can)."""
+    try:
+        Path("/proc/self/clear_refs").write_text("5", encoding="ascii")
+    except OSError:
+        return False
+    return True
+
+
+def current_peak_megabytes() -> float | None:
+    """Peak resident memory since :func:`reset_peak`, in 10^6 bytes; where that is not known, that of the process."""
+    try:
+        status = Path("/proc/self/status").read_text(encoding="ascii")
+    except OSError:
+        return peak_megabytes()
+    return int(status.split("VmHWM:")[1].split()[0]) * 1024 / 1e6
 
 
 def cores() -> int:

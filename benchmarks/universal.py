@@ -43,8 +43,17 @@ def apply_universal(model: Any, score: Score, strength: float) -> Any:
         chosen = torch.tensor([mark == 0 for mark in marks], device=x.device).repeat_interleave(each)
         if not chosen.any():
             return apply_model(x, sigma, **args["c"])
-        return guided_denoised(lambda x: apply_model(x, sigma, **args["c"]), x, sigma, chosen, score, strength)
+        # On a CPU the host's default attention writes in place, which no gradient passes.
+        options = {**args["c"].get("transformer_options", {}), "optimized_attention_override": _plain_attention}
+        given = {**args["c"], "transformer_options": options}
+        return guided_denoised(lambda x: apply_model(x, sigma, **given), x, sigma, chosen, score, strength)
 
     clone = model.clone()
     clone.set_model_unet_function_wrapper(wrapper)
     return clone
+
+
+def _plain_attention(_: Any, *args: Any, **kwargs: Any) -> Tensor:
+    import comfy.ldm.modules.attention  # the host's, which exists only where a host runs
+
+    return comfy.ldm.modules.attention.attention_pytorch(*args, **kwargs)
