@@ -8,7 +8,8 @@ from .style import FAINT, GRID, INK, PALETTE, Image, add_axes, new_figure, pixel
 
 Value = tuple[float, float | None, float | None]
 """The value, and the bounds of its interval where there are any."""
-ROW, TOP, BOTTOM, LEFT, RIGHT, GAP, PANEL = 30, 112, 66, 190, 24, 20, 220
+ROW, TOP, BOTTOM, LEFT, RIGHT, GAP, PANEL, WIDTH = 30, 112, 66, 190, 24, 20, 220, 1040
+"""Sizes in pixels; ``PANEL`` and ``WIDTH`` at least: few panels are wider, so that the title has room."""
 
 
 def forest(
@@ -29,16 +30,18 @@ def forest(
         raise ValueError("a chart of intervals needs at least one value; met none.")
     # White space on the right: the largest bound would touch the next panel.
     largest = 1.05 * max(max(v[0], v[2] or 0.0) for values in panels.values() for v in values.values()) or 1.0
-    width = LEFT + len(panels) * PANEL + (len(panels) - 1) * GAP + RIGHT
+    count = len(panels)
+    panel = max(PANEL, (WIDTH - LEFT - RIGHT - (count - 1) * GAP) // count)
+    width = LEFT + count * panel + (count - 1) * GAP + RIGHT
     height = TOP + ROW * len(names) + BOTTOM
     figure = new_figure(width, height)
     write(figure, 24, 18, title, 24, weight="bold")
     if note:
         write(figure, 24, 52, note, 16, FAINT)
     for place, (group, values) in enumerate(panels.items()):
-        left = LEFT + place * (PANEL + GAP)
-        axes = add_axes(figure, left, TOP, PANEL, ROW * len(names))
-        write(figure, left + PANEL / 2, TOP - 28, group, 17, ha="center", weight="bold")
+        left = LEFT + place * (panel + GAP)
+        axes = add_axes(figure, left, TOP, panel, ROW * len(names))
+        write(figure, left + panel / 2, TOP - 28, group, 17, ha="center", weight="bold")
         for row, name in enumerate(names):
             if name not in values:
                 continue
