@@ -51,7 +51,7 @@ the batch size; sample guidance: the same per image; latent editing: times what 
 QUICK_SCALES: dict[str, tuple[float, ...]] = {
     CHI_SQUARE: (3e-2, 3e-1, 3.0),
     KL: (3e-2, 3e-1, 3.0),
-    SAMPLE: (3e-1, 1.0, 3.0),
+    SAMPLE: (3e-2, 3e-1, 3.0),
     LATENT: (1.0, 1.5, 2.0),
     UNIVERSAL: (3.0, 10.0, 30.0),
 }

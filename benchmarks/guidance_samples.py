@@ -24,6 +24,7 @@ from .host_process import boot_host
 from .per_image import SampleGuidance, drawn_cells
 from .universal import apply_universal
 
+STEPS = 20
 FILES: dict[str, tuple[Path, Path]] = {UNCONDITIONAL: (weights.DIFFUSION, weights.ADP), TEXT: (weights.TEXT, weights.ADP_TEXT)}
 """Bed -> the files of its diffusion model and its ADP."""
 
@@ -35,7 +36,7 @@ def facts(cell: Cell) -> dict[str, Any]:
     used += [adp] if cell.kind in (OURS, SAMPLE, LATENT, *SOFT) else []
     used += [weights.LABELLER] if cell.kind == UNIVERSAL else []
     text = TARGETS[cell.target] if cell.target else None
-    return {"cell": vars(cell), "target": text, "files": [_digest(path) for path in used]}
+    return {"cell": vars(cell), "steps": STEPS, "target": text, "files": [_digest(path) for path in used]}
 
 
 def _digest(path: Path) -> str:
@@ -98,7 +99,7 @@ class Sampler:
             seed, keep = cell.seed + batch, []
             model = self._model(cell, seed, keep)
             positive, negative = self._conditions(cell, seed, batch, keep)
-            sampler = SamplerSettings(seed, 20, bed.cfg, bed.sampler, "normal")
+            sampler = SamplerSettings(seed, STEPS, bed.cfg, bed.sampler, "normal")
             out = ksample(model, sampler, positive, negative, empty_latent(model, 0, 0, cell.batch))
             images.append(self.vae.decode(out["samples"]).movedim(-1, 1))
             cells += keep

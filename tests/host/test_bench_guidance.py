@@ -33,8 +33,14 @@ def images(sampler: guidance_samples.Sampler, cell: Cell) -> Tensor:
         return sampler.sampled(cell)[0]
 
 
-@pytest.fixture(scope="module")
-def plain(sampler: guidance_samples.Sampler) -> Tensor:
+@pytest.fixture
+def few_steps(monkeypatch: pytest.MonkeyPatch) -> None:
+    """For what does not depend on how good the images are."""
+    monkeypatch.setattr(guidance_samples, "STEPS", 6)
+
+
+@pytest.fixture
+def plain(sampler: guidance_samples.Sampler, few_steps: None) -> Tensor:
     return images(sampler, Cell(BASE, None, BATCH, BATCH))
 
 
