@@ -190,7 +190,8 @@ def notes(by_batch: Mapping[str, Any], by_target: Mapping[str, Any], text: Mappi
         QUOTA.strip("+"): "NAME+quota: classes by our quotas and, where the ADP reads images, our assignment of least change ('universal' "
         "and 'label-mixing': at random); NAME: every image draws its class independently",
         "fd_low": "95% bootstrap, of whole batches where the images of a batch depend on each other; at batch 64 there are few of those",
-        "drift": "largest change of a class's share of an attribute that was not targeted, from plain images of the same seeds and model",
+        "drift": "largest change of a class's share of an attribute that was not targeted, from plain images of the same seeds and model; "
+        "'drift_floor': its mean where the two are exchanged at random within pairs",
         "frechet": "to 6,000 drawn portraits weighted to the target, in the judge's features; compare at the same n only",
         "seconds_per_image": "processor time of sampling and decoding, one thread",
         "peak_mb": "of a process that samples one cell, ComfyUI, models and the machinery of this benchmark included; subtract 'base'",

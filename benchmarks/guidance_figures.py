@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from ..embedded import weights
 from ..embedded.portraits import ATTRIBUTES, portraits
 from ..methods.targets import TargetDistribution, parse_target
+from ..metrics.drift import drift
 from ..metrics.fairness import assigned_hit_rate, joint_probabilities, measure
 from ..metrics.frechet import frechet_distance
 from ..models.files import read_safetensors, write_safetensors
@@ -20,6 +21,8 @@ from .targets import DRAWN, DRAWN_SEED, joint_index
 
 Array = NDArray[Any]
 COLUMNS = ("fd", "fd_low", "fd_high", "frechet", "drift", "unsure", "seconds_per_image", "peak_mb")
+EXCHANGES = 500
+"""Random exchanges with plain images, for what chance alone makes of drift."""
 
 
 class Reference:
@@ -55,24 +58,6 @@ class Kept:
         self.features = tensors["features"].double().numpy()
         self.cells = tensors["cells"].numpy() if "cells" in tensors else None
 
-    @property
-    def hard(self) -> dict[str, Array]:
-        """Most probable class per attribute: int [N]."""
-        return {a: p.argmax(1) for a, p in self.read.items()}
-
-
-def moved(now: Mapping[str, Array], before: Mapping[str, Array], targeted: Sequence[str]) -> dict[str, float]:
-    """How far the shares of every attribute that was not targeted went: attribute -> largest change of a class's share.
-
-    now, before: attribute -> class per image, int [N].
-    """
-    found = {}
-    for attribute in (a for a in now if a not in targeted):
-        size = len(ATTRIBUTES[attribute])
-        shares = [np.bincount(x[attribute], minlength=size) / len(x[attribute]) for x in (now, before)]
-        found[attribute] = float(np.abs(shares[0] - shares[1]).max())
-    return found
-
 
 def fairness(cell: Cell, kept: Kept, target_name: str, bootstrap: int = 2000) -> dict[str, Any]:
     """FD of hard counts with its interval (of whole batches where their images depend on each other), hits and unsure images."""
@@ -90,12 +75,15 @@ def column(cell: Cell, target_name: str, sampled: Mapping[str, Any], folder: Pat
     """All figures of a cell under a target (a plain cell serves every target). ``sampled``: what was measured while it was sampled."""
     kept, plain = Kept(folder, cell), Kept(folder, cell.plain)
     target = parse_target(TARGETS[target_name], ATTRIBUTES)
-    elsewhere = moved(kept.hard, plain.hard, target.attributes)
+    batch = cell.batch if cell.dependent else 1
+    elsewhere = drift(plain.read, kept.read, ATTRIBUTES, target.attributes, batch=batch, bootstrap=EXCHANGES)
+    furthest = max(elsewhere, key=lambda report: report.drift)
     return {
         **fairness(cell, kept, target_name),
         "frechet": reference.distance(kept.features, target),
-        "drift": max(elsewhere.values()),
-        "moved": elsewhere,
+        "drift": furthest.drift,
+        "drift_by_attribute": {report.attribute: report.drift for report in elsewhere},
+        "drift_floor": furthest.floor,
         "seconds_per_image": sampled["seconds_per_image"],
         "peak_mb": sampled["peak_mb"],
         "strength": cell.strength,

@@ -81,7 +81,8 @@ def test_mixed_prompts_are_obeyed_and_show_the_same_professions(sampler: guidanc
         sampler.make(made, tmp_path)
     mixed, plain = Kept(tmp_path, cell), Kept(tmp_path, cell.plain)
     assert fairness(cell, mixed, FIRST, bootstrap=0)["hit"] >= 0.75
-    assert plain.hard["profession"].tolist() == [0, 1, 2, 3] * 2 and mixed.hard["profession"].tolist() == [0, 1, 2, 3] * 2
+    for kept in (mixed, plain):
+        assert kept.read["profession"].argmax(1).tolist() == [0, 1, 2, 3] * 2
 
 
 def test_universal_guidance_leaves_the_negatives_rows_alone(sampler: guidance_samples.Sampler) -> None:

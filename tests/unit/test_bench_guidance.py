@@ -214,7 +214,8 @@ def test_the_figures_of_a_cell(tmp_path: Path, reference: figures.Reference) -> 
     assert set(ours) >= NEEDED and json.dumps(ours)
     assert ours["shares"] == {"yes": 0.625, "no": 0.375} and ours["fd"] == pytest.approx(0.125 * 2**0.5)
     assert (ours["hit"], ours["unsure"], ours["seconds_per_image"]) == (0.875, 0.0, 0.25)
-    assert ours["moved"] == {"hair": 0.25, "skin_tone": 0.0, "profession": 0.0} and ours["drift"] == 0.25
+    assert ours["drift_by_attribute"] == {"hair": 0.25, "skin_tone": 0.0, "profession": 0.0}
+    assert 0 < ours["drift_floor"] <= ours["drift"] == 0.25
     plain = figures.column(cell.plain, "eyeglasses x hair uniform", sampled, tmp_path, reference)
     assert plain["drift"] == 0 and plain["unsure"] == 1 and plain["hit"] is None and len(plain["shares"]) == 4
     assert figures.missed(cell, tmp_path) == pytest.approx(0.125)
