@@ -5,7 +5,6 @@ from __future__ import annotations
 import gc
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -30,36 +29,37 @@ CHANNELS, LATENTS, ACTIVE, TURNED = 1280, 10_240, 32, 32
 CFG = 5.0
 
 
-@dataclass(frozen=True)
-class Size:
-    """How a model is sampled: ``latent`` height and width, ``batch`` images, ``dtype`` of its weights, and ``needs`` (variant -> bytes of
-    free memory without which it is not tried; PLAIN stands for those that are not named)."""
-
-    latent: tuple[int, int]
-    batch: int
-    dtype: torch.dtype
-    needs: dict[str, float]
-
-
-SIZES = {
-    "sd15": Size((16, 16), 1, torch.float32, {PLAIN: 6.5e9}),
-    "sdxl": Size((16, 16), 1, torch.float32, {PLAIN: 14e9}),
+FLOAT, HALF = "float32", "float16"
+LATENT = (16, 16)
+"""Height and width, batch 1: smaller than anybody uses. The U-Net is then cheaper, patches cost about the same, and ratios come out too
+high rather than too low."""
+NEEDS: dict[tuple[str, str], dict[str, float]] = {
+    ("sd15", FLOAT): {PLAIN: 6.5e9},
+    ("sdxl", FLOAT): {PLAIN: 14e9},
+    ("sdxl", HALF): {PLAIN: 8.5e9, UNIVERSAL: 20e9},
 }
-"""float32 is what the host itself takes for either on a CPU. Smaller latents than anybody uses: the U-Net is then cheaper, patches cost
-about the same, and ratios come out too high rather than too low."""
+"""(model, type of its weights) -> variant -> bytes of free memory without which it is not tried; PLAIN stands for those not named.
+
+float32 is what the host itself takes for either on a CPU. In float16 it casts every layer's weights at every call, and a gradient through
+the U-Net keeps those casts."""
+
+
+def dtype_for(model: str, free: float) -> str:
+    """The type of weights for which there is memory, by preference float32; the last there is where none fits."""
+    known = [dtype for name, dtype in NEEDS if name == model]
+    return next((dtype for dtype in known if NEEDS[model, dtype][PLAIN] <= free), known[-1])
 
 
 class FullWidth:
     """A model in the host with its conditionings and all variants. One thread; the weights are ordinary tensors."""
 
-    def __init__(self, name: str) -> None:
+    def __init__(self, name: str, dtype: str = FLOAT) -> None:
         torch.set_num_threads(1)
         boot_host()
         torch.set_num_threads(1)
         import comfy.sd
 
-        self.name, self.size = name, SIZES[name]
-        options = {"dtype": self.size.dtype}
+        self.name, options = name, {"dtype": getattr(torch, dtype)}
         loaded = comfy.sd.load_state_dict_guess_config(random_weights(name), output_vae=False, output_clip=False, model_options=options)
         self.model = loaded[0]
         self.model.model.requires_grad_(False)
@@ -84,10 +84,10 @@ class FullWidth:
         return apply_steering(self.model, sae, bias, SteerSettings(target), adp, asyrp=what == TWO_PASS)
 
     def sample(self, model: Any, steps: int, seed: int = 0) -> Tensor:
-        """Latents that the host's KSampler makes: [batch, 4, h, w]."""
+        """Latents that the host's KSampler makes: [1, 4, h, w]."""
         from ..host.sampling import SamplerSettings, ksample
 
-        latent = {"samples": torch.zeros(self.size.batch, 4, *self.size.latent)}
+        latent = {"samples": torch.zeros(1, 4, *LATENT)}
         with torch.no_grad():
             return ksample(model, SamplerSettings(seed, steps, CFG, "euler", "normal"), self.positive, self.negative, latent)["samples"]
 

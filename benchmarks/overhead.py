@@ -22,7 +22,23 @@ from PIL import Image
 from ..charts.forest import forest
 from ..embedded.record import host_version
 from .children import in_children
-from .full_width import CFG, GUIDANCE, LATENTS, PLAIN, SIZES, STEERING, TWO_PASS, UNIVERSAL, VARIANTS, FullWidth, peak, rounds
+from .full_width import (
+    CFG,
+    FLOAT,
+    GUIDANCE,
+    LATENT,
+    LATENTS,
+    NEEDS,
+    PLAIN,
+    STEERING,
+    TWO_PASS,
+    UNIVERSAL,
+    VARIANTS,
+    FullWidth,
+    dtype_for,
+    peak,
+    rounds,
+)
 from .stages import kept
 
 MODELS = ("sd15", "sdxl")
@@ -40,6 +56,7 @@ class Part:
     model: str
     variants: tuple[str, ...]
     pairs: int = 0
+    dtype: str = FLOAT
 
     @property
     def name(self) -> str:
@@ -49,24 +66,15 @@ class Part:
     @property
     def facts(self) -> dict[str, Any]:
         """What its figures depend on, besides the code."""
-        size = SIZES[self.model]
         what = {"pairs": self.pairs, "steps": STEPS} if self.pairs else {"steps": MEMORY_STEPS}
-        return {
-            **what,
-            "variants": self.variants,
-            "latent": size.latent,
-            "batch": size.batch,
-            "dtype": str(size.dtype),
-            "cfg": CFG,
-            "sae": LATENTS,
-        }
+        return {**what, "variants": self.variants, "latent": LATENT, "dtype": self.dtype, "cfg": CFG, "sae": LATENTS}
 
 
 def _work(folder: Path, part: Part) -> None:
     """One part, in a process that holds nothing else."""
 
     def make() -> dict[str, Any]:
-        bed = FullWidth(part.model)
+        bed = FullWidth(part.model, part.dtype)
         if not part.pairs:
             return peak(bed, part.variants[0], MEMORY_STEPS)
         return rounds(bed, part.variants, part.pairs, STEPS, lambda text: print(text, file=sys.stderr, flush=True))
@@ -89,15 +97,15 @@ def free_bytes() -> float:
 
 def needed(part: Part) -> float:
     """Bytes that a part needs at its peak."""
-    needs = SIZES[part.model].needs
+    needs = NEEDS[part.model, part.dtype]
     return max(needs.get(v, needs[PLAIN]) for v in part.variants)
 
 
-def fitting(model: str, variants: Sequence[str], free: float) -> tuple[tuple[str, ...], dict[str, str]]:
+def fitting(model: str, dtype: str, variants: Sequence[str], free: float) -> tuple[tuple[str, ...], dict[str, str]]:
     """The variants of a model for which there is memory, and for each of the others why it is left out."""
     able, reasons = [], {}
     for variant in variants:
-        room = needed(Part(model, (variant,)))
+        room = needed(Part(model, (variant,), dtype=dtype))
         if free >= room:
             able.append(variant)
         else:
@@ -129,15 +137,19 @@ def run(quick: bool, folder: Path | None = None) -> dict[str, Any]:
     folder.mkdir(parents=True, exist_ok=True)
     times: dict[str, Any] = {}
     memory: dict[str, dict[str, Any]] = {}
+    dtypes: dict[str, str] = {}
     for model in MODELS[:1] if quick else MODELS:
-        able, reasons = fitting(model, VARIANTS, free_bytes())
-        memory[model] = {**reasons, **{v: measured(folder, Part(model, (v,))) for v in ((PLAIN, *able) if able else ())}}
+        # Chosen once: a run that goes on takes the same weights, whatever memory there is then.
+        dtype = kept(folder, f"{model}-dtype", {"latent": LATENT}, lambda m=model: {"dtype": dtype_for(m, free_bytes())})["dtype"]
+        dtypes[model] = dtype
+        able, reasons = fitting(model, dtype, VARIANTS, free_bytes())
+        memory[model] = {**reasons, **{v: measured(folder, Part(model, (v,), dtype=dtype)) for v in ((PLAIN, *able) if able else ())}}
         times[model] = dict(reasons)
         for group, (full, few) in GROUPS.items():
             timed = tuple(v for v in group if v in able)
-            found = measured(folder, Part(model, timed, few if quick else full)) if timed else None
+            found = measured(folder, Part(model, timed, few if quick else full, dtype)) if timed else None
             times[model] |= {v: found for v in timed}
-    return composed(times, memory, quick, folder)
+    return {**composed(times, memory, quick, folder), "dtypes": dtypes}
 
 
 def composed(times: Mapping[str, Mapping[str, Any]], memory: Mapping[str, Mapping[str, Any]], quick: bool, folder: Path) -> dict[str, Any]:
@@ -149,8 +161,8 @@ def composed(times: Mapping[str, Mapping[str, Any]], memory: Mapping[str, Mappin
         "time_ratio": f"median of pairs; processor time of one thread, batch 1, cfg {CFG:g} (two rows), random weights; 'clock_ratio': "
         "the same by the clock",
         "memory_ratio": "peak resident memory of processes of their own while they sample, ComfyUI and weights included",
-        "latents": ", ".join(f"{m}: {s.latent[0]} x {s.latent[1]}, {str(s.dtype).removeprefix('torch.')}" for m, s in SIZES.items())
-        + "; smaller than in use, so that the U-Net is cheap beside the patches",
+        "latents": f"{LATENT[0]} x {LATENT[1]}, smaller than in use, so that the U-Net is cheap beside the patches; 'dtypes': of weights, "
+        "float32 where it fits, which is the host's own choice on a CPU",
         "universal": "the gradient through the U-Net alone: a VAE's decoder and a classifier come on top",
         "two-pass": "steering by the paper's rule, with a second U-Net pass per step",
     }

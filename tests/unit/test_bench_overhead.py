@@ -63,9 +63,13 @@ def test_quick_leaves_sdxl_out_and_says_so(tmp_path: Path) -> None:
 
 
 def test_what_does_not_fit_is_not_tried() -> None:
-    able, reasons = overhead.fitting("sdxl", VARIANTS, 2e9)
+    able, reasons = overhead.fitting("sdxl", "float32", VARIANTS, 2e9)
     assert not able and set(reasons) == set(VARIANTS) and "there were 2.0" in reasons[GUIDANCE]
-    assert overhead.fitting("sdxl", VARIANTS, float("inf")) == (VARIANTS, {})
+    assert overhead.fitting("sdxl", "float32", VARIANTS, float("inf")) == (VARIANTS, {})
+    half, left_out = overhead.fitting("sdxl", "float16", VARIANTS, 10e9)
+    assert half == (GUIDANCE, STEERING, TWO_PASS) and "needs 20.0 GB" in left_out[UNIVERSAL]
+    assert [full_width.dtype_for("sdxl", free) for free in (20e9, 10e9, 1e9)] == ["float32", "float16", "float16"]
+    assert full_width.dtype_for("sd15", 1e9) == "float32"
     assert overhead.free_bytes() > 0
 
 
@@ -81,7 +85,7 @@ def test_parts_that_are_kept_are_not_measured_again(tmp_path: Path, monkeypatch:
     made: list[Part] = []
     monkeypatch.setattr(overhead, "host_version", lambda: "0.0")
     monkeypatch.setattr(overhead, "free_bytes", lambda: float("inf"))
-    monkeypatch.setattr(overhead, "FullWidth", lambda name: SimpleNamespace(name=name))
+    monkeypatch.setattr(overhead, "FullWidth", lambda name, dtype: SimpleNamespace(name=name))
     monkeypatch.setattr(overhead, "peak", lambda bed, what, steps: {"peak_mb": 10.0, "reset": True})
 
     def rounds(bed: Any, variants: tuple[str, ...], pairs: int, steps: int, say: Any) -> dict[str, Any]:
