@@ -6,7 +6,6 @@ import hashlib
 import io
 import json
 import os
-import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
@@ -42,13 +41,13 @@ from ..methods.targets import TargetDistribution
 from ..models.files import write_text
 from .classifier import HostClassifier
 from .feature_sets import read_picture
+from .names import storable
 
 PLACE = "output/equipoise/datasets"
 INPUT = "input/"
 CHUNK = 64
 MOST_BYTES = 8e9
 """Pictures of a training stay in memory, and may take so much of it."""
-_NAME = re.compile(r"\w[\w .,+()=@-]{0,99}")
 
 
 @dataclass(frozen=True)
@@ -74,7 +73,7 @@ def datasets_root() -> Path:
 def dataset_folder(name: str) -> Path:
     """Folder of a set that is written. Raises ValueError for a name that is a path, or that not every system can store."""
     name = name.strip()
-    if not _NAME.fullmatch(name) or ".." in name or name.endswith("."):
+    if not storable(name):
         raise ValueError(
             f"'{name[:60]}' cannot be the name of a data set: use letters, digits, spaces, dashes and single dots, without separators; "
             f"sets are kept in {PLACE}."
@@ -85,7 +84,7 @@ def dataset_folder(name: str) -> Path:
 def dataset_names() -> list[str]:
     """Sets that Save Balanced Dataset wrote, and folders in the host's input folder, as "input/NAME"."""
     root, given = datasets_root(), Path(folder_paths.get_input_directory())
-    made = sorted(p.name for p in root.iterdir() if (p / FACTS).is_file() and _NAME.fullmatch(p.name)) if root.is_dir() else []
+    made = sorted(p.name for p in root.iterdir() if (p / FACTS).is_file() and storable(p.name)) if root.is_dir() else []
     return made + (sorted(f"{INPUT}{p.name}" for p in given.iterdir() if p.is_dir() and p.name[:1] not in "._") if given.is_dir() else [])
 
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import re
 import shutil
 from collections.abc import Sequence
 from pathlib import Path, PurePosixPath, PureWindowsPath
@@ -15,10 +14,10 @@ from PIL import Image, ImageOps
 from torch import Tensor
 
 from ..methods.feature_set import INDEX
+from .names import storable
 
 PLACE = "output/equipoise/features"
 PICTURES = (".png", ".jpg", ".jpeg", ".webp", ".bmp")
-_NAME = re.compile(r"\w[\w .,+()=@-]{0,99}")
 
 
 def features_root() -> Path:
@@ -29,7 +28,7 @@ def features_root() -> Path:
 def set_folder(name: str) -> Path:
     """Folder of a set. Raises ValueError for a name that is a path, or that not every system can store."""
     name = name.strip()
-    if not _NAME.fullmatch(name) or ".." in name or name.endswith("."):
+    if not storable(name):
         raise ValueError(
             f"'{name}' cannot be the name of a feature set: use letters, digits, spaces, dashes and single dots, without separators; sets "
             f"are kept in {PLACE}."
@@ -40,7 +39,7 @@ def set_folder(name: str) -> Path:
 def set_names() -> list[str]:
     """Names of the sets that are there."""
     root = features_root()
-    return sorted(p.name for p in root.iterdir() if (p / INDEX).is_file() and _NAME.fullmatch(p.name)) if root.is_dir() else []
+    return sorted(p.name for p in root.iterdir() if (p / INDEX).is_file() and storable(p.name)) if root.is_dir() else []
 
 
 def set_fingerprint(name: str) -> str:

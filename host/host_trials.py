@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -18,11 +17,11 @@ from torch import Tensor
 from ..methods.batch_run import BatchRun
 from ..methods.trials import Seen
 from .classifier import HostClassifier
+from .names import storable
 from .record_samples import GivenConditions, PromptConditions, fitting_latent
 from .sampling import SamplerSettings
 
 PLACE = "output/equipoise/calibration"
-_NAME = re.compile(r"\w[\w .,+()=@-]{0,99}")
 
 Judge = Callable[[Tensor], dict[str, Tensor]]
 """Latent samples [N, ...] -> class probabilities on the CPU, attribute -> [N, K], classes in the order of whoever asks."""
@@ -31,7 +30,7 @@ Judge = Callable[[Tensor], dict[str, Tensor]]
 def log_path(name: str) -> Path:
     """Where the trials of a calibration are written down. Raises ValueError for a name that is a path."""
     name = name.strip()
-    if not _NAME.fullmatch(name) or ".." in name or name.endswith("."):
+    if not storable(name):
         raise ValueError(
             f"'{name[:60]}' cannot be the name of a calibration: use letters, digits, spaces, dashes and single dots, without separators; "
             f"its trials are kept in {PLACE}."

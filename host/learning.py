@@ -5,7 +5,6 @@ from __future__ import annotations
 import hashlib
 import json
 import logging
-import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -23,12 +22,12 @@ from ..methods.fit_moves import Diffusion, FitSettings, finished_moves
 from ..methods.fit_state import Checkpoint, FitState
 from ..models.adp import AdpFile, AttributePredictor
 from .differentiable import Differentiable, load_whole, resident
+from .names import storable
 from .sites import base_model, lowest_level_site, site_channels
 
 log = logging.getLogger("equipoise")
 PLACE = "output/equipoise/learning"
 AUTO = "auto"
-_NAME = re.compile(r"\w[\w .,+()=@-]{0,99}")
 
 
 @dataclass(frozen=True)
@@ -44,7 +43,7 @@ class Learned:
 def learning_path(name: str) -> Path:
     """Checkpoint of a fit. Raises ValueError for a name that is a path."""
     name = name.strip()
-    if not _NAME.fullmatch(name) or ".." in name or name.endswith("."):
+    if not storable(name):
         raise ValueError(
             f"'{name[:60]}' cannot be the name of what is learned: use letters, digits, spaces, dashes and single dots, without "
             f"separators; it goes on from {PLACE} when it was interrupted."

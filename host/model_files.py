@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import os
-import re
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -21,9 +20,8 @@ from ..models.neuron_path import save_neuron_path
 from ..models.sae import save_sae
 from ..models.zero_shot_head import save_zero_shot_head
 from . import folders
+from .names import storable
 
-_NAME = re.compile(r"\w[\w .,+()=@-]{0,99}")
-_RESERVED = re.compile(r"(con|prn|aux|nul|com\d|lpt\d)(\..*)?", re.IGNORECASE)
 SUFFIX = ".safetensors"
 
 
@@ -44,7 +42,7 @@ class FileKind:
         """Where a file of this name is saved (with or without its ending). Raises ValueError for a name that is a path, or that not every
         system can store."""
         stem = name.strip().removesuffix(SUFFIX)
-        if not _NAME.fullmatch(stem) or ".." in stem or stem.endswith((".", " ")) or _RESERVED.fullmatch(stem):
+        if not storable(stem):
             raise ValueError(
                 f"'{name[:60]}' cannot be the name of {self.what}: use letters, digits, spaces, dashes and single dots, without "
                 f"separators; files are kept in {self.folder}."

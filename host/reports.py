@@ -8,8 +8,9 @@ from pathlib import Path
 
 import folder_paths
 
+from .names import storable
+
 PLACE = "output/equipoise/reports"
-_NAME = re.compile(r"\w[\w .,+()=@-]{0,99}")
 
 
 def reports_root() -> Path:
@@ -71,7 +72,7 @@ def _named(partial: Path, root: Path, stem: str) -> Path:
 
 def _stem(name: str) -> str:
     stem = name.strip()
-    if not _NAME.fullmatch(stem) or ".." in stem or stem.endswith("."):
+    if not storable(stem):
         raise ValueError(
             f"'{name}' cannot be the name of a report: use letters, digits, spaces, dashes and single dots, without separators; reports "
             f"are kept in {PLACE}."
