@@ -10,6 +10,7 @@ import re
 import subprocess
 import time
 from collections.abc import Mapping
+from datetime import datetime, timezone
 from pathlib import Path
 from typing import Any
 
@@ -54,13 +55,15 @@ def machine() -> dict[str, Any]:
 
 
 def with_record(figures: Mapping[str, Any], started: float) -> dict[str, Any]:
-    """Figures with ``commit`` (and whether files differ from it), ``machine`` and ``seconds`` since ``started`` (time.monotonic())."""
+    """Figures with ``commit`` (and whether files differ from it), ``machine``, ``date`` (UTC) and ``seconds`` since ``started``
+    (time.monotonic())."""
     changes = git("status", "--porcelain", "--untracked-files=no")
     return {
         **figures,
         "commit": git("rev-parse", "HEAD"),
         "uncommitted_changes": None if changes is None else bool(changes),
         "machine": machine(),
+        "date": datetime.now(timezone.utc).date().isoformat(),
         "seconds": round(time.monotonic() - started, 2),
     }
 

@@ -6,6 +6,7 @@ import json
 import re
 import sys
 from collections.abc import Callable
+from datetime import date
 from pathlib import Path
 from types import ModuleType
 
@@ -115,3 +116,4 @@ def test_no_commit_outside_of_a_repository(monkeypatch: pytest.MonkeyPatch, tmp_
     monkeypatch.setattr(record, "ROOT", tmp_path)
     figures = record.with_record({"x": 1}, 0.0)
     assert figures["commit"] is None and figures["uncommitted_changes"] is None and figures["x"] == 1
+    assert date.fromisoformat(figures["date"]).year > 2025
