@@ -41,8 +41,10 @@ from .guidance_cells import (
     UNCONDITIONAL,
     Cell,
     Key,
+    at_edge,
     best_scale,
     cells,
+    further,
     places,
     trials,
 )
@@ -84,15 +86,28 @@ def sampled(folder: Path, wanted: Sequence[Cell], beds: tuple[str, ...], workers
     return {cell: kept(folder, cell.name, facts(cell), _nothing) for cell in wanted}
 
 
+def tried_figures(folder: Path, of_key: Sequence[Cell]) -> dict[float, float]:
+    """What the trials of one method brought: scale -> figure, the lower the better."""
+    return {cell.strength: missed(cell, folder) for cell in of_key}
+
+
+def try_further(folder: Path, tried: dict[Key, list[Cell]], beds: tuple[str, ...], workers: int) -> None:
+    """Larger scales where the largest was the best, added to ``tried``, until it is not."""
+    while added := {key: cell for key, of_key in tried.items() if (cell := further(of_key, tried_figures(folder, of_key)))}:
+        sampled(folder, list(added.values()), beds, workers)
+        for key, cell in added.items():
+            tried[key].append(cell)
+
+
 def chosen(folder: Path, tried: Mapping[Key, Sequence[Cell]]) -> tuple[dict[Key, float], dict[str, Any]]:
     """The best scale of every key, and all that was tried as text -> scale -> figure."""
     scales, table = {}, {}
     for key, of_key in tried.items():
-        figures = {cell.strength: missed(cell, folder) for cell in of_key}
+        figures = tried_figures(folder, of_key)
         scales[key] = best_scale(figures)
         table[f"{key[0]}, {key[1]}, batch {key[2]}"] = {
             "chosen": scales[key],
-            "at_edge": scales[key] in (min(figures), max(figures)),
+            "at_edge": at_edge(figures) is not None,
             "missed": {f"{scale:g}": figure for scale, figure in figures.items()},
         }
     return scales, table
@@ -110,6 +125,8 @@ def run(quick: bool, folder: Path | None = None, workers: int | None = None) -> 
     beds = (UNCONDITIONAL, TEXT) if text else (UNCONDITIONAL,)
     tried = trials(quick)
     sampled(folder, [cell for of_key in tried.values() for cell in of_key], beds, at_once)
+    if not quick:
+        try_further(folder, tried, beds, at_once)
     scales, table = chosen(folder, tried)
     wanted = list(cells(quick, scales, text))
     made = sampled(folder, wanted, beds, at_once)
@@ -182,7 +199,7 @@ def notes(by_batch: Mapping[str, Any], by_target: Mapping[str, Any], text: Mappi
         "label-mixing": "on the small text model (euler, 20 steps, cfg 4, 'a photo of a PROFESSION' in turn, with the class named or not), "
         "since the unconditional one has no prompts: compare it with 'text_model', where its base and ours stand",
         "scales": "the judge chose them on seeds of their own; the smallest within "
-        f"{SLACK:.0%} of the best; 'at_edge': a scale beyond the tried ones might do better",
+        f"{SLACK:.0%} of the best; larger ones are tried as long as the largest is the best; 'at_edge': it still is, or the smallest is",
         "sample": "Balancing Act's per-image guidance (temperature 8) at the middle block",
         "latent-editing": "the class-mean difference of the shipped ADP file, at the site, window and relative sizes that calibration "
         "found for it, times a scale found here",

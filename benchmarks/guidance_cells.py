@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
 
 from ..methods.losses import CHI_SQUARE, KL
 
@@ -48,6 +48,14 @@ SCALES: dict[str, tuple[float, ...]] = {
 }
 """Scales that are tried, in each method's own units. The paper's losses: see ``GuidanceRun._soft_step``, whose step does not change with
 the batch size; sample guidance: the same per image; latent editing: times what calibration found; universal guidance: times the score."""
+FURTHER: dict[str, tuple[float, ...]] = {
+    CHI_SQUARE: (10.0, 30.0, 100.0),
+    KL: (10.0, 30.0, 100.0),
+    SAMPLE: (30.0, 100.0),
+    LATENT: (4.5, 7.0, 10.0),
+    UNIVERSAL: (300.0, 1000.0),
+}
+"""Tried one after another in a full run, as long as the last one tried is the best."""
 QUICK_SCALES: dict[str, tuple[float, ...]] = {
     CHI_SQUARE: (3e-2, 3e-1, 3.0),
     KL: (3e-2, 3e-1, 3.0),
@@ -125,6 +133,25 @@ def trials(quick: bool) -> dict[Key, list[Cell]]:
             key = key_of(kind, target, batch)
             found[key] = [Cell(method, key[1], key[2], images, scale, seed=TRIAL_SEED) for scale in scales]
     return found
+
+
+def further(of_key: Sequence[Cell], figures: Mapping[float, float]) -> Cell | None:
+    """The next trial for a method (``of_key``: what was tried, ``figures``: scale -> figure): None where the largest scale is not the
+    best, and where no larger one is foreseen."""
+    last = of_key[-1]
+    if at_edge(figures) != last.strength:
+        return None
+    scale = next((s for s in FURTHER[last.kind] if s > last.strength), None)
+    return None if scale is None else replace(last, strength=scale)
+
+
+def at_edge(figures: Mapping[float, float]) -> float | None:
+    """The largest scale where none has a lower figure, the smallest where all others have a higher one (a scale beyond might do better);
+    else None."""
+    best = [scale for scale, figure in figures.items() if figure == min(figures.values())]
+    if max(figures) in best:
+        return max(figures)
+    return min(figures) if best == [min(figures)] else None
 
 
 def best_scale(tried: Mapping[float, float]) -> float:

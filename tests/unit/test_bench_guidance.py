@@ -32,6 +32,7 @@ from equipoise.benchmarks.guidance_cells import (
     UNCONDITIONAL,
     UNIVERSAL,
     Cell,
+    at_edge,
     best_scale,
     cells,
     places,
@@ -286,6 +287,29 @@ def test_a_scale_at_the_edge_of_what_was_tried_is_told(tmp_path: Path) -> None:
     assert scales == {(SAMPLE, FIRST, 16): 10.0}
     (row,) = table.values()
     assert row["at_edge"] and row["missed"] == pytest.approx({"1": 0.5, "3": 0.25, "10": 0.0})
+
+
+def test_larger_scales_are_tried_while_the_largest_is_best(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def cell(scale: float) -> Cell:
+        return Cell(SAMPLE + QUOTA, FIRST, 16, 16, scale, seed=TRIAL_SEED)
+
+    hits = {3.0: 8, 10.0: 9, 30.0: 12, 100.0: 11}
+    asked: list[float] = []
+
+    def sampled(folder: Path, wanted: list[Cell], beds: tuple[str, ...], workers: int) -> None:
+        for trial in wanted:
+            asked.append(trial.strength)
+            right = hits[trial.strength]
+            write_cell(folder, trial, [0] * 16, [0] * 16, assigned=[0] * right + [1] * (16 - right))
+
+    monkeypatch.setattr(bench, "sampled", sampled)
+    sampled(tmp_path, [cell(3.0), cell(10.0)], (), 1)
+    tried = {(SAMPLE, FIRST, 16): [cell(3.0), cell(10.0)]}
+    bench.try_further(tmp_path, tried, (), 1)
+    assert asked == [3.0, 10.0, 30.0, 100.0] and [c.strength for c in tried[SAMPLE, FIRST, 16]] == asked
+    assert bench.chosen(tmp_path, tried)[0] == {(SAMPLE, FIRST, 16): 30.0}
+    assert at_edge({1.0: 0.2, 3.0: 0.2}) == 3.0 and at_edge({1.0: 0.1, 3.0: 0.2}) == 1.0
+    assert at_edge({1.0: 0.3, 3.0: 0.1, 10.0: 0.2}) is None
 
 
 def test_cells_that_are_kept_are_not_sampled_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
