@@ -266,6 +266,17 @@ def test_the_contracts_keys(tmp_path: Path, quick: bool) -> None:
         "lowest": OURS, "lowest_fd": 0.02, "ours": 0.02, "lowest_or_within": True,
         "of_paper": pytest.approx(0.1), "at_most_a_fifth": True,
     }  # fmt: skip
+    assert out["text_comparison"]["1"] == {"lowest": OURS, "lowest_fd": 0.02, "ours": 0.02, "lowest_or_within": True}
+
+
+def test_methods_are_compared_on_one_model_only(tmp_path: Path) -> None:
+    found = all_figures(True)
+    found[TEXT, MIXING, FIRST, 1] = fake(0.0)
+    found[TEXT, OURS, FIRST, 16] = {**fake(0.12), "fd_low": 0.09}
+    out = bench.composed(found, {}, True, tmp_path)
+    assert out["comparison"]["1"]["lowest"] == OURS
+    assert out["text_comparison"]["1"]["lowest"] == MIXING and not out["text_comparison"]["1"]["lowest_or_within"]
+    assert out["text_comparison"]["16"]["lowest"] == MIXING and out["text_comparison"]["16"]["lowest_or_within"]
 
 
 def test_what_is_missing_is_said(tmp_path: Path) -> None:
