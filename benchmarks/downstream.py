@@ -286,7 +286,7 @@ def draw(figures: dict[str, Any], path: Path) -> None:
     from PIL import Image
 
     panels = {
-        f"{TASK} by {group}": {name: (row["equalised_odds_difference"], row["accuracy"]) for name, row in table.items()}
+        f"{TASK} by {group.replace('_', ' ')}": {name: (row["equalised_odds_difference"], row["accuracy"]) for name, row in table.items()}
         for group, table in figures["by_skew"].items()
     }
     size = figures["size"]

@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 
 from .style import FAINT, GRID, INK, PALETTE, Image, add_axes, new_figure, pixels, points, write
 
-WIDTH, LEFT, ROW, HEAD, GAP, FOOT = 960, 200, 34, 104, 100, 40
+WIDTH, LEFT, ROW, HEAD, GAP, FOOT = 960, 200, 34, 64, 100, 40
 COLUMN, APART = 290, 380
 Bounds = Sequence[float | None]
 """[mean, low, high]; low and high None where there is no interval."""
@@ -20,7 +20,7 @@ def training_sets(panels: Mapping[str, Mapping[str, tuple[Bounds, Bounds]]], tit
     heights = [len(sets) * ROW + GAP for sets in panels.values()]
     figure = new_figure(WIDTH, HEAD + sum(heights) + FOOT)
     write(figure, 24, 16, title, 24, weight="bold")
-    top = HEAD - 40
+    top = HEAD
     for (name, sets), height in zip(panels.items(), heights, strict=True):
         write(figure, 24, top - 12, name, 19, weight="bold")
         columns = (("equalised odds difference", PALETTE[3]), ("accuracy", PALETTE[0]))
@@ -35,7 +35,7 @@ def training_sets(panels: Mapping[str, Mapping[str, tuple[Bounds, Bounds]]], tit
                 if low is not None and high is not None:
                     axes.plot([low, high], [row, row], color=colour, linewidth=points(4), solid_capstyle="butt", zorder=2)
                 axes.plot(mean, row, "D", color=colour, markersize=points(10), zorder=3, clip_on=False)
-                axes.text(limit + (limit - start) * 0.02, row, f"{mean:.3f}", va="center", fontsize=points(15), color=INK)
+                axes.text(limit + (limit - start) * 0.04, row, f"{mean:.3f}", va="center", fontsize=points(15), color=INK)
             axes.set_xlim(start, limit)
             axes.set_ylim(len(values) - 0.5, -0.5)
             axes.set_yticks(range(len(values)), [""] * len(values) if k else list(sets), fontsize=points(17), parse_math=False)
