@@ -176,17 +176,18 @@ def composed(
 def compared(methods: Mapping[str, dict[str, Any] | None]) -> dict[str, Any]:
     """Ours beside the lowest FD on the same model, and beside the better of the paper's losses where they were run there.
 
-    ``lowest_or_within``: ours is the lowest, or its interval reaches down to the lowest; ``of_paper``: ours as a share of the better loss's
-    FD (None where that is 0).
+    ``reaches_lowest``: ours is the lowest, or its interval reaches down to the lowest; ``within_lowest``: ours is not above the upper end
+    of the lowest one's interval; ``of_paper``: ours as a share of the better loss's FD (None where that is 0).
     """
     fd = {m: f["fd"] for m, f in methods.items() if f is not None}
     lowest = min(fd, key=lambda m: (fd[m], m != OURS))
-    low = methods[OURS]["fd_low"]
+    low, high = methods[OURS]["fd_low"], methods[lowest]["fd_high"]
     beside = {
         "lowest": lowest,
         "lowest_fd": fd[lowest],
         "ours": fd[OURS],
-        "lowest_or_within": fd[lowest] >= (fd[OURS] if low is None else low),
+        "reaches_lowest": fd[lowest] >= (fd[OURS] if low is None else low),
+        "within_lowest": fd[OURS] <= (fd[lowest] if high is None else max(fd[lowest], high)),
     }
     if not set(SOFT) <= set(fd):
         return beside
