@@ -37,6 +37,7 @@ REQUIREMENTS = {
     "transformers": "transformers",
     "matplotlib": "matplotlib",
     "pytest": "pytest",
+    "hypothesis": "hypothesis",
     "ruff": "ruff",
 }
 """Module -> what pip is asked for. The three torch packages are one matching set."""
@@ -470,7 +471,7 @@ def run(argv: Sequence[str]) -> int:
         where = os.environ.get("COMFYUI_PATH", "~/ComfyUI")
         raise Refused(f"there is no ComfyUI at '{where}' (no main.py in it): set COMFYUI_PATH to a checkout of v0.3.64 or later.")
     if path:
-        modules = [*RUN_MODULES, "pytest"] if command == "test" else list(RUN_MODULES)
+        modules = [*RUN_MODULES, "pytest", "hypothesis"] if command == "test" else list(RUN_MODULES)
         python = given_interpreter(path, modules, host)
     else:
         python = ensure_environment(host)

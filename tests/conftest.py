@@ -30,6 +30,7 @@ def load_file(path: Path, name: str) -> ModuleType:
 DEV = load_file(ROOT / "dev.py", "equipoise_dev")
 DEV.leave_path()
 DEV.register()
+load_file(TESTS / "equipoise_mutations.py", "equipoise_mutations")  # so that tests of both folders can import it
 
 
 def host_missing() -> str | None:
