@@ -207,7 +207,12 @@ def load_adm(path: str | os.PathLike[str]) -> comfy.model_patcher.ModelPatcher:
     state_dict, metadata = read_safetensors(path)
     if is_text_model(metadata):
         raise ValueError(f"'{os.path.basename(path)}' is a text-to-image model: load it with Load Quickstart Text Model.")
-    patcher = patcher_from(os.path.basename(path), state_dict, metadata)
+    name = os.path.basename(path)
+    try:
+        patcher = patcher_from(name, state_dict, metadata)
+    except (ArithmeticError, LookupError, TypeError, ValueError) as error:
+        said = " ".join(str(error).split()) or type(error).__name__
+        raise ValueError(said if f"'{name}'" in said else f"'{name}' is refused: {said}") from error
     patcher.cached_patcher_init = (load_adm, (path,))  # newer hosts make a copy for a second device with it
     return patcher
 

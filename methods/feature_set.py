@@ -28,7 +28,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from ..models.files import read_safetensors, write_safetensors, write_text
+from ..models.files import DAMAGE, read_safetensors, stays_below, write_safetensors, write_text
 
 INDEX, META, IMAGES = "index.jsonl", "set.json", "images"
 FORMAT, FORMAT_VERSION = "equipoise-feature-set", 1
@@ -201,12 +201,33 @@ def read_index(folder: Path) -> list[Entry]:
         if not line.strip():
             continue
         try:
-            entries.append(Entry(**{k: v for k, v in json.loads(line).items() if k in known}))
-        except (AttributeError, TypeError, ValueError) as error:
+            entries.append(_checked(Entry(**{k: v for k, v in json.loads(line).items() if k in known})))
+        except DAMAGE as error:
             if number == len(lines):
                 break
-            raise ValueError(f"line {number} of {INDEX} in '{Path(folder).name}' is broken ({error}): remove that line.") from error
+            where = f"line {number} of {INDEX} in '{Path(folder).name}'"
+            raise ValueError(f"{where} is broken ({_plain(error)}): remove that line.") from error
+    if len({e.image_id for e in entries}) < len(entries):
+        raise ValueError(f"{INDEX} in '{Path(folder).name}' numbers two images alike: remove one of those lines.")
     return entries
+
+
+def _checked(entry: Entry) -> Entry:
+    """ValueError for values that are not of their kind, and for names that lead out of the set's folder."""
+    for f in fields(Entry):
+        value = getattr(entry, f.name)
+        kind = str if f.type == "str" else int
+        if isinstance(value, bool) or not isinstance(value, kind) or (kind is int and not 0 <= value < 2**64):
+            raise ValueError(f"its {f.name} is {_short(value)}")
+    for name in (entry.file, entry.shard, *([entry.spatial] if entry.spatial else [])):
+        if not stays_below(name):
+            raise ValueError(f"{_short(name)} is no name of a file in that folder")
+    return entry
+
+
+def _plain(error: Exception) -> str:
+    """An error on one line, without a full stop."""
+    return " ".join(str(error).split())[:200].rstrip(".") or type(error).__name__
 
 
 def read_meta(folder: Path) -> dict[str, Any]:
@@ -217,8 +238,9 @@ def read_meta(folder: Path) -> dict[str, Any]:
     try:
         meta = json.loads(path.read_text(encoding="utf-8"))
         version = int(meta.get("version", FORMAT_VERSION))
-    except (AttributeError, TypeError, ValueError) as error:
-        raise ValueError(f"{META} in '{Path(folder).name}' is broken ({error}): restore it from a copy, or record again.") from error
+    except DAMAGE as error:
+        broken = f"{META} in '{Path(folder).name}' is broken ({_plain(error)})"
+        raise ValueError(f"{broken}: restore it from a copy, or record again.") from error
     if version > FORMAT_VERSION:
         raise ValueError(
             f"'{Path(folder).name}' was recorded by a newer Equipoise (format {version}, and {FORMAT_VERSION} is known): update the pack."
@@ -284,12 +306,23 @@ def _iterate(folder: Path, wanted: Sequence[tuple[str, int]], conditional: bool 
             tensors, _ = read_safetensors(folder / shard)
         except FileNotFoundError:
             raise ValueError(_missing(folder, shard)) from None
+        _check_rows(folder, shard, tensors)
         keep = torch.isin(tensors["image_id"], torch.tensor(sorted(ids)))
         if conditional is not None and "conditional" in tensors:
             keep &= tensors["conditional"] == conditional
         elif conditional is False:
             keep = torch.zeros_like(keep)
         yield tensors["features"][keep], tensors["log_snr"][keep], tensors["image_id"][keep]
+
+
+def _check_rows(folder: Path, shard: str, tensors: Mapping[str, Tensor]) -> None:
+    """Raise ValueError where a shard is not one: it is a file from elsewhere, or was edited."""
+    parts = [tensors.get(name) for name in ("features", "log_snr", "image_id")]
+    rows = {len(t) if t is not None and t.ndim else -1 for t in [*parts, *(tensors[k] for k in ("conditional",) if k in tensors)]}
+    if -1 in rows or len(rows) > 1 or parts[0].ndim != 4 or parts[1].ndim != 1 or parts[2].ndim != 1 or parts[2].is_floating_point():
+        raise ValueError(f"'{shard}' in the feature set '{folder.name}' is no shard of features: copy it back, or record the set again.")
+    if not bool(parts[0].isfinite().all()) or not bool(parts[1].isfinite().all()):
+        raise ValueError(f"'{shard}' in the feature set '{folder.name}' holds values that are not finite: copy it back, or record again.")
 
 
 def _check_shards(folder: Path, entries: Sequence[Entry]) -> None:

@@ -98,7 +98,7 @@ class FitState:
             tensors, meta = read_safetensors(path)
         except ValueError:
             return "stale"
-        if meta.get(SIGNATURE) != signature or any(f"vectors.{a}" not in tensors for a in self.vectors):
+        if meta.get(SIGNATURE) != signature or not self._fits(tensors, meta):
             return "stale"
         with torch.no_grad():
             for a, v in self.vectors.items():
@@ -116,6 +116,27 @@ class FitState:
         self.history = tensors["history"].tolist()
         self.step = int(meta["step"])
         return "resumed"
+
+    def _fits(self, tensors: Mapping[str, Tensor], meta: Mapping[str, str]) -> bool:
+        """Whether all is there, of the shapes that it has here: a damaged file is never half taken over."""
+        shapes = {a: tuple(v.shape) for a, v in self.vectors.items()}
+        step = meta.get("step", "")
+        whole = step.isascii() and step.isdigit() and "history" in tensors and "generator" in tensors
+        if not whole or tuple(tensors["history"].shape) != (int(step[:9]), len(self.columns)):
+            return False
+        stored = {f"vectors.{a}": shape for a, shape in shapes.items()}
+        slots = [s for i, s in enumerate(shapes.values()) if any(k.startswith(f"optimizer.{i}.") for k in tensors)]
+        for i, shape in enumerate(slots):
+            stored |= {f"optimizer.{i}.step": (), f"optimizer.{i}.exp_avg": shape, f"optimizer.{i}.exp_avg_sq": shape}
+        known = {k for k in tensors if not k.startswith(("fixed.", "history", "generator"))}
+        if known != stored.keys() or any(tuple(tensors[k].shape) != shape for k, shape in stored.items()):
+            return False
+        state = self.generator.get_state()
+        try:
+            torch.Generator().set_state(tensors["generator"])
+        except (RuntimeError, TypeError):
+            return False
+        return tensors["generator"].shape == state.shape and all(bool(tensors[k].isfinite().all()) for k in stored)
 
     def curve(self, points: int = 40) -> list[tuple[int, dict[str, float]]]:
         """Figures by step, averaged over equal stretches; a figure that a step does not have (NaN) is left out."""

@@ -7,6 +7,7 @@ Labels say how something looks in a picture; they say nothing of who a person is
 from __future__ import annotations
 
 import csv
+import io
 import json
 import os
 from collections import Counter
@@ -14,6 +15,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path, PurePosixPath
 from typing import Any
+
+from ..models.files import DAMAGE, named_classes, stays_below
 
 FORMAT, FORMAT_VERSION = "equipoise-dataset", 1
 FACTS, METADATA, METADATA_CSV = "dataset.json", "metadata.jsonl", "metadata.csv"
@@ -130,18 +133,23 @@ def read_facts(root: Path) -> dict[str, Any] | None:
         return None
     try:
         facts = json.loads(path.read_text(encoding="utf-8"))
-        if facts["format"] == FORMAT and facts["version"] == FORMAT_VERSION and isinstance(facts["attributes"], dict):
+        if facts["format"] == FORMAT and facts["version"] == FORMAT_VERSION and named_classes(facts["attributes"]):
             return facts
-    except (ValueError, KeyError, TypeError):
+    except DAMAGE:
         pass
     raise ValueError(f"'{FACTS}' in the data set '{root.name}' is damaged, or of another version of Equipoise: move that folder away.")
 
 
 def read_rows(path: Path) -> list[dict[str, Any]]:
     """Rows of a metadata.jsonl or metadata.csv. A last line that was cut off is left out. Raises ValueError where a row is no row."""
-    text = path.read_text(encoding="utf-8-sig")
+    try:
+        text = path.read_text(encoding="utf-8-sig")
+        table = list(csv.DictReader(io.StringIO(text, newline=""))) if path.name == METADATA_CSV else []
+    except (UnicodeDecodeError, csv.Error) as error:
+        reason = error.reason if isinstance(error, UnicodeDecodeError) else error
+        raise ValueError(f"'{path.parent.name}/{path.name}' is not text of its kind in UTF-8 ({reason}): copy it again.") from error
     if path.name == METADATA_CSV:
-        rows: list[dict[str, Any]] = list(csv.DictReader(text.splitlines()))
+        rows: list[dict[str, Any]] = table
     else:
         whole = text[: text.rfind("\n") + 1] if _cut_off(text) else text
         rows = [_parsed(path, n, line) for n, line in enumerate(whole.splitlines(), 1) if line.strip()]
@@ -174,7 +182,7 @@ def _cut_off(text: str) -> bool:
         return False
     try:
         json.loads(text[text.rfind("\n") + 1 :])
-    except ValueError:
+    except (ValueError, RecursionError):
         return True
     return False
 
@@ -184,7 +192,7 @@ def _parsed(path: Path, number: int, line: str) -> dict[str, Any]:
         row = json.loads(line)
         if isinstance(row, dict):
             return row
-    except ValueError:
+    except (ValueError, RecursionError):
         pass
     raise ValueError(f"row {number} of '{path.parent.name}/{path.name}' is no JSON object: correct it, or remove the row.")
 
@@ -193,9 +201,10 @@ def _labelled(root: Path, metadata: Path, table: list[dict[str, Any]]) -> list[R
     """Rows of one metadata file; file names that lead out of the folder are left out."""
     below, rows = metadata.parent.relative_to(root), []
     for given in table:
-        file = PurePosixPath(below.as_posix(), str(given[FILE_NAME]).replace("\\", "/"))
-        if ".." in file.parts or file.is_absolute():
+        name = str(given[FILE_NAME]).replace("\\", "/").removeprefix("./")
+        if not stays_below(name):
             continue
+        file = PurePosixPath(below.as_posix(), name)
         labels = {k: v.strip() for k, v in given.items() if k not in NO_ATTRIBUTE and isinstance(v, str) and v.strip()}
         origin = given.get(ORIGIN)
         rows.append(Row(str(file), split_of(file.parts[:-1]), labels, origin if origin in ORIGINS else REAL, str(given.get(SOURCE) or "")))

@@ -184,6 +184,9 @@ class ImageFolderWriter:
             if path.is_file():
                 cut_half_line(path)
             found[split] = read_rows(path) if path.is_file() else []
+            lacking = next((n for n, r in enumerate(found[split], 1) if any(not isinstance(r.get(a), str) for a in self.attributes)), 0)
+            if lacking:
+                raise ValueError(f"row {lacking} of '{split}/{METADATA}' has not all labels ({', '.join(self.attributes)}): correct it.")
             named = {r[FILE_NAME] for r in found[split]}
             for pending in sorted((self.root / split).rglob(f".*{PENDING}")):
                 picture = pending.with_name(pending.name[1 : -len(PENDING)])
@@ -199,7 +202,10 @@ class ImageFolderWriter:
         there: set[str] = set()
         if path.is_file():
             cut_half_line(path)
-            there = {line[0] for line in csv.reader(path.read_text(encoding="utf-8").splitlines()) if line}
+            try:
+                there = {line[0] for line in csv.reader(path.read_text(encoding="utf-8").splitlines()) if line}
+            except (UnicodeDecodeError, csv.Error) as error:
+                raise ValueError(f"'{CSV}' in the data set '{self.root.name}' is damaged: remove it, and it is written anew.") from error
         self._write_csv([(s, r) for s, rows in found.items() for r in rows if f"{s}/{r[FILE_NAME]}" not in there])
 
     def _write_csv(self, rows: Sequence[tuple[str, Mapping[str, Any]]]) -> None:
@@ -267,14 +273,16 @@ def cut_half_line(path: Path) -> None:
     data = path.read_bytes()
     if not data or data.endswith(b"\n"):
         return
-    lines = data.decode("utf-8", "replace").splitlines()
+    lines = data.decode("utf-8", "replace").splitlines() or [""]
     if path.suffix == ".csv":
-        first, last = next(csv.reader(lines[:1])), next(csv.reader(lines[-1:]))
-        whole = len(first) == len(last)
+        try:
+            whole = len(next(csv.reader(lines[:1]))) == len(next(csv.reader(lines[-1:])))
+        except (csv.Error, StopIteration):
+            whole = False
     else:
         try:
             whole = isinstance(json.loads(lines[-1]), dict)
-        except ValueError:
+        except (ValueError, RecursionError):
             whole = False
     if whole:
         append(path, "\n")

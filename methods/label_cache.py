@@ -16,7 +16,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from ..models.files import read_safetensors, write_safetensors
+from ..models.files import DAMAGE, read_safetensors, write_safetensors
 
 FORMAT = "equipoise-label-cache-1"
 FOLDER = "labels"
@@ -58,10 +58,10 @@ class LabelCache:
         """What is kept; nothing where the file is missing, damaged or of another source: it can always be made again."""
         try:
             tables, meta = read_safetensors(self.path)
-            stamps = json.loads(meta["pictures"])
-        except (OSError, ValueError, KeyError):
+            stamps = [str(s) for s in json.loads(meta["pictures"])]
+        except (OSError, *DAMAGE):
             return {}
-        fits = all(t.ndim == 2 and len(t) == len(stamps) for t in tables.values())
+        fits = bool(tables) and all(t.ndim == 2 and len(t) == len(stamps) and bool(t.isfinite().all()) for t in tables.values())
         if meta.get("format") != FORMAT or meta.get("key") != self._key or not fits:
             return {}
         rows = {name: table.tolist() for name, table in tables.items()}

@@ -246,13 +246,21 @@ def read_csv(path: str | os.PathLike[str], classes: Mapping[str, Sequence[str]] 
         text = path.read_text(encoding="utf-8-sig")
     except UnicodeDecodeError as error:
         raise ValueError(f"'{path.name}' is not UTF-8 text ({error.reason}): save it again as CSV, UTF-8.") from error
+    if "\0" in text:
+        raise ValueError(f"'{path.name}' is no text: it holds NUL characters, so save it again as CSV, UTF-8.")
     head = text.partition("\n")[0]
     reader = csv.DictReader(io.StringIO(text, newline=""), delimiter=max(",;\t", key=head.count))
-    header = [(h or "").strip() for h in reader.fieldnames or []]
+    try:
+        header = [(h or "").strip() for h in reader.fieldnames or []]
+    except csv.Error as error:
+        raise ValueError(f"'{path.name}' cannot be read as a table ({error}): save it again as CSV, UTF-8.") from error
     reader.fieldnames = header
     if FILE not in header:
         raise ValueError(f"'{path.name}' is no label file: its header is '{head.strip()[:80]}', expected file,ATTRIBUTE,...")
-    rows = [r for r in reader if any(v and str(v).strip() for v in r.values() if isinstance(v, str))]
+    try:
+        rows = [r for r in reader if any(v and str(v).strip() for v in r.values() if isinstance(v, str))]
+    except csv.Error as error:
+        raise ValueError(f"'{path.name}' cannot be read as a table ({error}): save it again as CSV, UTF-8.") from error
     if not rows:
         raise ValueError(f"'{path.name}' has a header and no rows: add a row per image.")
     ragged = next((n for n, r in enumerate(rows, 2) if None in r or any(v is None for v in r.values())), None)

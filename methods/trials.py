@@ -19,7 +19,7 @@ import torch
 from torch import Tensor
 
 from ..models.adp import MIDDLE, AdpFile, Move
-from ..models.files import write_text
+from ..models.files import DAMAGE, write_text
 from .adp_figures import along
 from .calibration import BANDS, Say, Trial, TrialResult, calibrate, calibrate_direction, composition, composition_drift
 from .direction_rows import chosen_images, direction_levels, rows_at
@@ -72,11 +72,11 @@ class TrialLog:
         try:
             stored = json.loads(self.path.read_text(encoding="utf-8"))
             if stored["settings"] == json.loads(json.dumps(self.settings)):
-                self.trials = dict(stored["trials"])
+                self.trials = {key: dict(record) for key, record in stored["trials"].items()}
             else:
                 self.stale = True
-        except (OSError, ValueError, TypeError, KeyError):
-            self.stale = True
+        except (OSError, *DAMAGE):
+            self.trials, self.stale = {}, True
 
     def keep(self, key: str, record: dict[str, Any]) -> None:
         self.trials[key] = record

@@ -16,6 +16,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from .files import DAMAGE
+
 REQUIRED = (
     "time_embed.0.weight",
     "input_blocks.0.0.weight",
@@ -413,11 +415,13 @@ def build_unet(
     ``operations`` supplies Linear, Conv2d, GroupNorm, ... (the host passes its casting ones), ``cls`` a subclass. ``dtype`` defaults to
     float32. Raises ValueError where the weights are not an ADM U-Net's or do not fit the configuration read off them.
     """
-    config = read_config(state_dict, metadata)
-    net = cls(config, operations=operations, device=device, dtype=dtype)
     try:
+        config = read_config(state_dict, metadata)
+        net = cls(config, operations=operations, device=device, dtype=dtype)
         net.load_state_dict(dict(state_dict), strict=True)
-    except RuntimeError as error:
-        reason = " ".join(str(error).split())[:400]
-        raise ValueError(f"the weights do not fit the ADM U-Net that they describe: {reason}") from error
+    except ValueError:
+        raise
+    except DAMAGE as error:
+        reason = " ".join(str(error).split())[:400].rstrip(".")
+        raise ValueError(f"the weights do not fit the ADM U-Net that they describe ({reason}): convert it again.") from error
     return net.eval().requires_grad_(False)

@@ -17,7 +17,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from .files import read_safetensors, write_safetensors
+from .files import DAMAGE, check_finite, check_shapes, misfit, named_classes, read_safetensors, shown, write_safetensors
 
 FORMAT, FORMAT_VERSION = "equipoise-adp", "1"
 GRID = 4
@@ -62,6 +62,12 @@ def interpolation(knots: Tensor, at: Tensor) -> tuple[Tensor, Tensor]:
     low = (torch.searchsorted(knots, at.contiguous(), right=True) - 1).clamp(0, len(knots) - 2)
     weight = (at - knots[low]) / (knots[low + 1] - knots[low])
     return low, weight.clamp(0, 1)
+
+
+def check_knots(knots: Tensor) -> None:
+    """Raise ValueError unless these are log-SNR that ascend, between which can be interpolated."""
+    if knots.ndim != 1 or not len(knots) or not bool(knots.isfinite().all()) or not bool((knots[1:] > knots[:-1]).all()):
+        raise ValueError("its noise levels are not finite numbers in ascending order")
 
 
 def at_level(table: Tensor, knots: Tensor, at: Tensor) -> Tensor:
@@ -288,12 +294,12 @@ def load_adp(path: str | os.PathLike[str]) -> AdpFile:
     tensors, meta = read_safetensors(path)
     if meta.get("format") != FORMAT:
         raise ValueError(
-            f"'{name}' is not an ADP: its metadata says format={meta.get('format')!r} and {FORMAT!r} was expected, so "
+            f"'{name}' is not an ADP: its metadata says format={shown(meta, 'format')} and {FORMAT!r} was expected, so "
             "choose a file from models/equipoise/adp that Equipoise trained."
         )
     if meta.get("format_version") != FORMAT_VERSION:
         raise ValueError(
-            f"'{name}' has ADP format version {meta.get('format_version')!r}; this Equipoise reads '{FORMAT_VERSION}': update Equipoise."
+            f"'{name}' has ADP format version {shown(meta, 'format_version')}; this Equipoise reads '{FORMAT_VERSION}': update Equipoise."
         )
     missing = [k for k in ("base_model", "attributes", "channels", "kind", "moves") if k not in meta]
     if missing:
@@ -302,7 +308,7 @@ def load_adp(path: str | os.PathLike[str]) -> AdpFile:
             f"it again."
         )
     try:
-        attributes = {k: tuple(v) for k, v in json.loads(meta["attributes"]).items()}
+        attributes = named_classes(json.loads(meta["attributes"]))
         unread = {a: attributes[a] for a in json.loads(meta.get("unread", "[]"))}
         predictor = _read_predictor(tensors, meta, {a: c for a, c in attributes.items() if a not in unread})
         moves = {a: _read_move(tensors, m, a, len(attributes[a])) for a, m in json.loads(meta["moves"]).items()}
@@ -311,13 +317,9 @@ def load_adp(path: str | os.PathLike[str]) -> AdpFile:
             for a, by in json.loads(meta.get("alternatives", "{}")).items()
         }
         info = dict(json.loads(meta.get("info", "{}")))
-    except (AttributeError, KeyError, TypeError, ValueError, RuntimeError) as error:
-        said = str(error).splitlines() or [type(error).__name__]
-        what = said[min(1, len(said) - 1)].strip().rstrip(".")  # torch lists mismatches below a heading; the first one tells enough
-        raise ValueError(
-            f"'{name}' does not fit its own metadata ({what}): the file is damaged or was edited, so download it again."
-        ) from error
-    return AdpFile(predictor, moves, meta["base_model"], info, alternatives, unread, meta.get("site", MIDDLE))
+        return AdpFile(predictor, moves, meta["base_model"], info, alternatives, unread, meta.get("site", MIDDLE))
+    except DAMAGE as error:
+        raise misfit(name, error, "so download it again") from error
 
 
 def _read_predictor(
@@ -328,8 +330,14 @@ def _read_predictor(
         if state or read:
             raise ValueError("it says that nothing is read, and holds a predictor or attributes that are read")
         return None
-    predictor = AttributePredictor(read, int(meta["channels"]), tensors["adp.knots"], meta["kind"], int(meta.get("hidden", 96)))
+    knots, sizes = tensors["adp.knots"], (int(meta["channels"]), int(meta.get("hidden", 96)))
+    check_knots(knots)
+    check_finite(state)
+    check_shapes(lambda: AttributePredictor(read, sizes[0], knots, meta["kind"], sizes[1]), state)
+    predictor = AttributePredictor(read, sizes[0], knots, meta["kind"], sizes[1])
     predictor.load_state_dict(state)
+    if not all(bool((t > 0).all()) for t in predictor.temperature.values()):
+        raise ValueError("it has a temperature that is not above 0")
     return predictor.eval().requires_grad_(False)
 
 
@@ -344,13 +352,16 @@ def _stated(move: Move) -> dict[str, Any]:
 
 def _read_move(tensors: Mapping[str, Tensor], stated: Mapping[str, Any], attribute: str, classes: int, source: str | None = None) -> Move:
     knots, vectors, sizes = (tensors[f"{_move_name(attribute, source)}.{part}"] for part in ("knots", "vectors", "sizes"))
-    move = Move(stated["site"], knots, vectors.float(), sizes, stated["assign"], stated["source"], bool(stated.get("relative", False)))
+    check_knots(knots)
+    said = [str(stated[key]) for key in ("site", "assign", "source")]
+    move = Move(said[0], knots, vectors.float(), sizes, *said[1:], bool(stated.get("relative", False)))
     _check_move(attribute, move, classes)
     return move
 
 
 def _check_move(attribute: str, move: Move, classes: int) -> None:
     """ValueError where a move's tensors do not fit each other or the number of classes."""
+    check_finite({f"move of {attribute}": move.vectors, f"sizes of {attribute}": move.sizes})
     shape, levels = tuple(move.vectors.shape), len(move.knots)
     fits = len(shape) == 6 and shape[:2] == (levels, classes) and shape[2] in (1, classes) and shape[4:] == (GRID, GRID)
     if not fits or tuple(move.sizes.shape) != (levels, classes):

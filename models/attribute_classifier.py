@@ -16,9 +16,11 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from .files import parameters_of, read_safetensors, write_safetensors
+from .files import DAMAGE, check_finite, check_shapes, misfit, named_classes, parameters_of, read_safetensors, shown, write_safetensors
 
 FORMAT, FORMAT_VERSION = "equipoise-attribute-classifier", "1"
+MOST = 8192
+"""Largest size that a file may state, of images and of layers."""
 
 
 class AttributeClassifier(nn.Module):
@@ -104,6 +106,10 @@ class VisionTransformer(AttributeClassifier):
         operations: Any = nn,
     ) -> None:
         super().__init__(attributes, image_size)
+        if dim % num_heads or patch > image_size:
+            raise ValueError(
+                f"{dim} channels do not divide into {num_heads} heads, or a patch of {patch} is larger than {image_size} pixels."
+            )
         ops = operations
         self._config = {"patch": patch, "dim": dim, "depth": depth, "num_heads": num_heads, "mlp": mlp}
         self.patch_embed = ops.Conv2d(3, dim, patch, stride=patch)
@@ -189,21 +195,34 @@ def load_classifier(path: str | os.PathLike[str], operations: Any = nn) -> Attri
     tensors, meta = read_safetensors(path)
     if meta.get("format") != FORMAT:
         raise ValueError(
-            f"'{name}' is not an attribute classifier: its metadata says format={meta.get('format')!r}, expected {FORMAT!r}. "
+            f"'{name}' is not an attribute classifier: its metadata says format={shown(meta, 'format')}, expected {FORMAT!r}. "
             "Choose a file from models/attribute_classifiers, or a folder there with a transformers image classifier."
         )
     if meta.get("format_version") != FORMAT_VERSION or meta.get("architecture") not in ARCHITECTURES:
         raise ValueError(
-            f"'{name}' has format version {meta.get('format_version')!r} and architecture {meta.get('architecture')!r}; this version of "
+            f"'{name}' has format version {shown(meta, 'format_version')} and architecture {shown(meta, 'architecture')}; this version of "
             f"Equipoise reads version {FORMAT_VERSION!r} and architectures {sorted(ARCHITECTURES)}: update Equipoise or choose "
             f"another file."
         )
     try:
-        attributes = {k: tuple(v) for k, v in json.loads(meta["attributes"]).items()}
-        model = ARCHITECTURES[meta["architecture"]](
-            attributes, int(meta["image_size"]), **json.loads(meta["config"]), operations=operations
-        )
+        attributes, size, config = named_classes(json.loads(meta["attributes"])), int(meta["image_size"]), dict(json.loads(meta["config"]))
+        _check_sizes(size, config, len(tensors))
+        build = ARCHITECTURES[meta["architecture"]]
+        check_shapes(lambda: build(attributes, size, **config), tensors)
+        check_finite(tensors)
+        model = build(attributes, size, **config, operations=operations)
         model.load_state_dict({k: v.float() if v.is_floating_point() else v for k, v in tensors.items()})
-    except (KeyError, TypeError, ValueError, RuntimeError) as error:
-        raise ValueError(f"'{name}' does not fit its own metadata ({error}): the file is damaged or was edited.") from error
+    except DAMAGE as error:
+        raise misfit(name, error, "so copy it again or choose another file") from error
     return model.eval().requires_grad_(False)
+
+
+def _check_sizes(image_size: int, config: Mapping[str, Any], tensors: int) -> None:
+    """ValueError for sizes that no network of so many tensors has, before it is built."""
+    sizes = {"image_size": image_size, **{k: v for k, v in config.items() if k != "widths"}}
+    sizes |= {f"width {i}": v for i, v in enumerate(config.get("widths", ()), 1)}
+    for name, value in sizes.items():
+        if isinstance(value, bool) or not isinstance(value, int) or not 1 <= value <= MOST:
+            raise ValueError(f"its {name[:60]} is {str(value)[:60]}, and a whole number from 1 to {MOST} is expected")
+    if config.get("depth", 1) > tensors:
+        raise ValueError(f"its depth is {config['depth']}, and it has {tensors} tensors")

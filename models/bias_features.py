@@ -16,8 +16,8 @@ from typing import Any, Protocol
 import torch
 from torch import Tensor
 
-from .adp import GRID
-from .files import read_safetensors, write_safetensors
+from .adp import GRID, check_knots
+from .files import DAMAGE, check_finite, misfit, named_classes, read_safetensors, shown, write_safetensors
 
 FORMAT, FORMAT_VERSION = "equipoise-bias-features", "1"
 CLASS_DIFFERENCE, LEARNED = "class-difference", "learned"
@@ -228,30 +228,38 @@ def load_bias_features(path: str | os.PathLike[str]) -> BiasFeatures:
     tensors, meta = read_safetensors(path)
     if meta.get("format") != FORMAT:
         raise ValueError(
-            f"'{name}' holds no bias features: its metadata says format={meta.get('format')!r} and {FORMAT!r} was expected, so choose a "
+            f"'{name}' holds no bias features: its metadata says format={shown(meta, 'format')} and {FORMAT!r} was expected, so choose a "
             "file from models/equipoise/bias_features that Find Bias Features wrote."
         )
     if meta.get("format_version") != FORMAT_VERSION:
         raise ValueError(
-            f"'{name}' has bias features of format version {meta.get('format_version')!r}; this Equipoise reads '{FORMAT_VERSION}': update "
-            "Equipoise."
+            f"'{name}' has bias features of format version {shown(meta, 'format_version')}; this Equipoise reads '{FORMAT_VERSION}': "
+            "update Equipoise."
         )
     try:
-        attributes = {a: _read_attribute(tensors, a, said) for a, said in json.loads(meta["attributes"]).items()}
         sizes = int(meta["channels"]), int(meta["latents"])
+        if min(sizes) < 1:
+            raise ValueError(f"it states {sizes[0]} channels and {sizes[1]} latents")
+        attributes = {a: _read_attribute(tensors, a, said, sizes[1]) for a, said in json.loads(meta["attributes"]).items()}
         info = dict(json.loads(meta.get("info", "{}")))
         return BiasFeatures(attributes, meta["site"], meta["base_model"], meta["sae"], *sizes, info)
-    except (AttributeError, KeyError, TypeError, ValueError) as error:
-        what = str(error).strip().rstrip(".")
-        raise ValueError(
-            f"'{name}' does not fit its own metadata ({what}): the file is damaged or was edited, so find the features again."
-        ) from error
+    except DAMAGE as error:
+        raise misfit(name, error, "so find the features again") from error
 
 
-def _read_attribute(tensors: Mapping[str, Tensor], name: str, said: Mapping[str, Any]) -> AttributeFeatures:
+def _read_attribute(tensors: Mapping[str, Tensor], name: str, said: Mapping[str, Any], latents: int) -> AttributeFeatures:
     profiles = {}
     for source, p in said["profiles"].items():
-        parts = (tensors[f"{name}.profile.{source}.{part}"].float() for part in ("knots", "delta", "sizes"))
-        profiles[source] = Profile(*parts, p["assign"], source, bool(p["relative"]), float(p.get("doubt", 1.0)))
+        parts = {part: tensors[f"{name}.profile.{source}.{part}"].float() for part in ("knots", "delta", "sizes")}
+        check_knots(parts["knots"])
+        check_finite(parts)
+        profiles[source] = Profile(*parts.values(), p["assign"], source, bool(p["relative"]), float(p.get("doubt", 1.0)))
     own = {part: tensors[f"{name}.{part}"] for part in _EXACT}
-    return AttributeFeatures(tuple(said["classes"]), **own, profiles=profiles, default=said["default"])
+    check_knots(own["knots"])
+    check_finite({part: own[part] for part in ("scores", "scores_by_level", "stability")})
+    features = own["features"]
+    numbered = features.ndim == 1 and not features.is_floating_point()
+    if not numbered or bool(((features < 0) | (features >= latents)).any()):
+        raise ValueError(f"the features of '{name}' are not numbers of the {latents} latents")
+    classes = named_classes({name: said["classes"]})[name]
+    return AttributeFeatures(classes, **own, profiles=profiles, default=str(said["default"]))

@@ -5,13 +5,17 @@ from __future__ import annotations
 import json
 import os
 import struct
-from collections.abc import Mapping
-from pathlib import Path
+from collections.abc import Callable, Mapping
+from pathlib import Path, PureWindowsPath
+from typing import Any
 
 import torch
 from safetensors import safe_open
 from safetensors.torch import save_file
 from torch import Tensor
+
+DAMAGE = (ArithmeticError, AttributeError, LookupError, TypeError, ValueError, RuntimeError)
+"""What reading a file that does not say what it should comes to: JSON too deep for the parser (RecursionError) is among them."""
 
 
 def write_safetensors(path: str | os.PathLike[str], tensors: Mapping[str, Tensor], metadata: Mapping[str, str] | None = None) -> None:
@@ -74,3 +78,61 @@ def read_safetensors(path: str | os.PathLike[str]) -> tuple[dict[str, Tensor], d
 def parameters_of(module: torch.nn.Module, dtype: torch.dtype | None = None) -> dict[str, Tensor]:
     """State dict, floating tensors cast to ``dtype``."""
     return {k: v.to(dtype) if dtype and v.is_floating_point() else v for k, v in module.state_dict().items()}
+
+
+def misfit(name: str, error: Exception, advice: str) -> ValueError:
+    """What a reader raises where a file contradicts itself: one sentence on one line. ``error``: one of DAMAGE; ``advice``: what to do."""
+    said = str(error).strip().splitlines() or [type(error).__name__]
+    what = said[min(1, len(said) - 1)].strip()  # torch lists mismatches below a heading; the first one tells enough
+    what = f"{what} is missing" if isinstance(error, KeyError) else what
+    what = "".join(c if c.isprintable() else "?" for c in what).rstrip(". ")
+    what = what if len(what) <= 300 else f"{what[:300]}..."
+    return ValueError(f"'{name}' does not fit its own metadata ({what}): the file is damaged or was edited, {advice}.")
+
+
+def named_classes(stated: Any) -> dict[str, tuple[str, ...]]:
+    """Attribute -> classes, as a file's metadata state them. Raises ValueError where that is not names with lists of different names."""
+    if not isinstance(stated, dict) or not all(isinstance(c, (list, tuple)) for c in stated.values()):
+        raise ValueError("its attributes are no mapping of names to lists of classes")
+    for attribute, classes in stated.items():
+        if not classes or not all(isinstance(c, str) and c for c in classes) or len(set(classes)) < len(classes):
+            raise ValueError(f"the classes of '{attribute[:60]}' are not a list of different names")
+    return {a: tuple(c) for a, c in stated.items()}
+
+
+def check_finite(tensors: Mapping[str, Tensor]) -> None:
+    """Raise ValueError where a tensor holds values that are not finite."""
+    for name, value in tensors.items():
+        if value.is_floating_point() and not bool(value.isfinite().all()):
+            raise ValueError(f"'{name}' holds values that are not finite")
+
+
+def check_shapes(make: Callable[[], torch.nn.Module], tensors: Mapping[str, Tensor]) -> None:
+    """Raise ValueError where a module of these sizes is none that the tensors fill.
+
+    ``make`` is called without memory being taken, as sizes that a damaged file states may be of any size.
+    """
+    with torch.device("meta"):
+        wanted = {k: tuple(v.shape) for k, v in make().state_dict().items()}
+    for name in dict.fromkeys([*wanted, *tensors]):
+        if name not in tensors or name not in wanted:
+            raise ValueError(f"'{name[:80]}' is {'missing' if name in wanted else 'not of this kind of network'}")
+        if tuple(tensors[name].shape) != wanted[name]:
+            raise ValueError(f"'{name[:80]}' has the shape {list(tensors[name].shape)} where {list(wanted[name])} is stated")
+
+
+def stays_below(name: Any) -> bool:
+    """Whether a name found in a file is a relative path, with either slash, that stays in the folder it is taken from on every system."""
+    if not isinstance(name, str) or PureWindowsPath(name).drive:
+        return False
+    try:
+        parts = [p.encode("utf-8") for p in name.replace("\\", "/").split("/")]
+    except UnicodeEncodeError:
+        return False
+    return all(0 < len(p) <= 255 and p not in (b".", b"..") and b"\0" not in p for p in parts)
+
+
+def shown(metadata: Mapping[str, str], key: str) -> str:
+    """What a file's metadata state, quoted, and short enough for a message; None where they do not."""
+    text = repr(metadata.get(key))
+    return text if len(text) <= 60 else f"{text[:57]}..."

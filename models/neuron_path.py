@@ -16,7 +16,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from .files import read_safetensors, write_safetensors
+from .files import DAMAGE, misfit, named_classes, read_safetensors, shown, write_safetensors
 from .neuron_vit import NeuronVit
 
 FORMAT, VERSION = "equipoise-neuron-path", "1"
@@ -177,16 +177,14 @@ def load_neuron_path(path: str | os.PathLike[str]) -> NeuronPathFile:
     name = os.path.basename(os.fspath(path))
     if meta.get("format") != FORMAT or meta.get("format_version") != VERSION:
         raise ValueError(
-            f"'{name}' holds no neuron paths: its metadata says format={meta.get('format')!r}, version {meta.get('format_version')!r}, "
+            f"'{name}' holds no neuron paths: its metadata says format={shown(meta, 'format')}, version {shown(meta, 'format_version')}, "
             f"expected {FORMAT!r}, {VERSION!r}. Choose a file that Save Neuron Path wrote."
         )
     try:
-        labels, target = (tuple(str(x) for x in json.loads(meta[key])) for key in ("labels", "target"))
-        figures = {name: tensors[name] for name in ("path", *_FIGURES)}
+        labels = named_classes({meta["attribute"]: json.loads(meta["labels"])})[meta["attribute"]]
+        target = tuple(json.loads(meta["target"]))
+        figures = {"path": tensors["path"], **{name: tensors[name].float() for name in _FIGURES}}
         kept = {"neurons": int(meta["neurons"]), "fingerprint": meta["fingerprint"], "shared": bool(json.loads(meta["shared"]))}
         return NeuronPathFile(meta["method"], meta["attribute"], labels, target, **figures, **kept, info=dict(json.loads(meta["info"])))
-    except (KeyError, TypeError, ValueError) as error:
-        what = str(error).strip().rstrip(".")
-        raise ValueError(
-            f"'{name}' does not fit its own metadata ({what}): the file is damaged or was edited, so find the path again."
-        ) from error
+    except DAMAGE as error:
+        raise misfit(name, error, "so find the path again") from error

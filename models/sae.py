@@ -18,8 +18,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from .adp import at_level
-from .files import read_safetensors, write_safetensors
+from .adp import at_level, check_knots
+from .files import DAMAGE, check_finite, misfit, read_safetensors, shown, write_safetensors
 from .topk import top_k
 
 FORMAT, FORMAT_VERSION = "equipoise-sae", "1"
@@ -244,12 +244,12 @@ def load_sae(path: str | os.PathLike[str], dtype: torch.dtype = torch.float32) -
     tensors, meta = read_safetensors(path)
     if meta.get("format") != FORMAT:
         raise ValueError(
-            f"'{name}' is not a sparse autoencoder: its metadata says format={meta.get('format')!r} and {FORMAT!r} was expected, so choose "
-            "a file from models/equipoise/sae that Equipoise trained."
+            f"'{name}' is not a sparse autoencoder: its metadata says format={shown(meta, 'format')} and {FORMAT!r} was expected, so "
+            "choose a file from models/equipoise/sae that Equipoise trained."
         )
     if meta.get("format_version") != FORMAT_VERSION:
         raise ValueError(
-            f"'{name}' has autoencoder format version {meta.get('format_version')!r}; this Equipoise reads '{FORMAT_VERSION}': update "
+            f"'{name}' has autoencoder format version {shown(meta, 'format_version')}; this Equipoise reads '{FORMAT_VERSION}': update "
             "Equipoise."
         )
     missing = [key for key in ("base_model", "site", "channels", "latents", "k", "activation") if key not in meta]
@@ -259,17 +259,18 @@ def load_sae(path: str | os.PathLike[str], dtype: torch.dtype = torch.float32) -
             "download it again."
         )
     try:
-        sae = SparseAutoencoder(int(meta["channels"]), int(meta["latents"]), int(meta["k"]), tensors["knots"], meta["activation"])
+        channels, latents, k = (int(meta[key]) for key in ("channels", "latents", "k"))
+        if tuple(tensors["decoder"].shape) != (latents, channels):  # before any memory is taken
+            raise ValueError(f"its decoder has the shape {list(tensors['decoder'].shape)} where {[latents, channels]} is stated")
+        check_knots(tensors["knots"])
+        sae = SparseAutoencoder(channels, latents, k, tensors["knots"], meta["activation"])
         sae.load_state_dict({key: value.float() for key, value in tensors.items()})
         info = dict(json.loads(meta.get("info", "{}")))
-        if not all(bool(value.isfinite().all()) for value in tensors.values()):
-            raise ValueError("it holds values that are not finite")
-    except (KeyError, TypeError, ValueError, RuntimeError) as error:
-        said = str(error).splitlines() or [type(error).__name__]
-        what = said[min(1, len(said) - 1)].strip().rstrip(".")  # torch lists mismatches below a heading; the first one tells enough
-        raise ValueError(
-            f"'{name}' does not fit its own metadata ({what}): the file is damaged or was edited, so download it again."
-        ) from error
+        check_finite(tensors)
+        if not bool((sae.scale > 0).all()):
+            raise ValueError("it has a scale that is not above 0")
+    except DAMAGE as error:
+        raise misfit(name, error, "so download it again") from error
     digest = _digest(_kept(sae))
     for weight in (sae.encoder, sae.decoder, sae.encoder_bias, sae.bias):
         weight.data = weight.data.to(dtype)

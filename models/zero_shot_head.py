@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import os
 from dataclasses import dataclass, field
 from typing import Any
@@ -11,7 +12,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from .files import read_safetensors, write_safetensors
+from .files import DAMAGE, misfit, named_classes, read_safetensors, shown, write_safetensors
 
 FORMAT, VERSION = "equipoise-zero-shot-head", "1"
 ALIKE = 0.95
@@ -85,11 +86,14 @@ def load_zero_shot_head(path: str | os.PathLike[str]) -> ZeroShotHead:
     name = os.path.basename(os.fspath(path))
     if meta.get("format") != FORMAT or meta.get("format_version") != VERSION:
         raise ValueError(
-            f"'{name}' is not a zero-shot head: its metadata says format={meta.get('format')!r}, version {meta.get('format_version')!r}, "
+            f"'{name}' is not a zero-shot head: its metadata says format={shown(meta, 'format')}, version {shown(meta, 'format_version')}, "
             f"expected {FORMAT!r}, {VERSION!r}. Make one with Zero-Shot Attribute Head."
         )
     try:
-        labels = tuple(str(x) for x in json.loads(meta["labels"]))
-        return ZeroShotHead(meta["attribute"], labels, tensors["embeddings"], float(meta["scale"]), json.loads(meta["info"]))
-    except (KeyError, TypeError, json.JSONDecodeError) as error:
-        raise ValueError(f"'{name}' does not fit its own metadata ({error}): the file is damaged or was edited.") from error
+        labels = named_classes({meta["attribute"]: json.loads(meta["labels"])})[meta["attribute"]]
+        scale, info = float(meta["scale"]), dict(json.loads(meta["info"]))
+        if not math.isfinite(scale):
+            raise ValueError("its scale is not finite")
+        return ZeroShotHead(meta["attribute"], labels, tensors["embeddings"].float(), scale, info)
+    except DAMAGE as error:
+        raise misfit(name, error, "so make it again") from error
