@@ -7,6 +7,7 @@ decides: a hidden picture whose row is there gets its name when the set is opene
 from __future__ import annotations
 
 import csv
+import errno
 import io
 import json
 import os
@@ -258,12 +259,18 @@ def whole_parts(shares: Sequence[float], n: int) -> list[int]:
 
 
 def append(path: Path, text: str) -> None:
-    """Append whole lines in one write, and wait until they are on disk."""
+    """Append whole lines in one write, and wait until they are on disk. Raises OSError where they do not fit, and takes back what did."""
     path.parent.mkdir(parents=True, exist_ok=True)
     handle = os.open(path, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o644)
     try:
-        os.write(handle, text.encode("utf-8"))
-        os.fsync(handle)
+        before, lines = os.fstat(handle).st_size, text.encode("utf-8")
+        try:
+            if os.write(handle, lines) < len(lines):  # a full disk takes a part and reports no error
+                raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+            os.fsync(handle)
+        except OSError:
+            os.ftruncate(handle, before)
+            raise
     finally:
         os.close(handle)
 

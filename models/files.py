@@ -10,7 +10,7 @@ from pathlib import Path, PureWindowsPath
 from typing import Any
 
 import torch
-from safetensors import safe_open
+from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor
 
@@ -27,6 +27,8 @@ def write_safetensors(path: str | os.PathLike[str], tensors: Mapping[str, Tensor
         # Cloned, because safetensors refuses tensors that share memory (knots, which several attributes have in common).
         save_file({k: v.detach().cpu().contiguous().clone() for k, v in tensors.items()}, str(partial), metadata=dict(metadata or {}))
         os.replace(partial, path)
+    except SafetensorError as error:  # which is no OSError, also where the disk is full
+        raise OSError(f"'{path.name}' cannot be written ({error}): free some space, or change the rights of its folder.") from error
     finally:
         partial.unlink(missing_ok=True)
 
