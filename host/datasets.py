@@ -38,7 +38,7 @@ from ..methods.image_folder import (
 from ..methods.image_folder_writer import ImageFolderWriter, Item, Saved, parse_splits
 from ..methods.labels import UNSURE_BELOW, LabelSet
 from ..methods.targets import TargetDistribution
-from ..models.files import write_text
+from ..models.files import stays_below, write_text
 from .classifier import HostClassifier
 from .feature_sets import read_picture
 from .names import storable
@@ -93,11 +93,11 @@ def find_dataset(name: str) -> Path:
     if name.startswith(INPUT):
         parts = PurePosixPath(name[len(INPUT) :]).parts
         root = Path(folder_paths.get_input_directory())
-        if parts and ".." not in parts and not PurePosixPath(*parts).is_absolute() and root.joinpath(*parts).is_dir():
+        if stays_below("/".join(parts)) and root.joinpath(*parts).is_dir():
             return root.joinpath(*parts)
     elif dataset_folder(name).is_dir():
         return dataset_folder(name)
-    raise ValueError(f"there is no data set '{name}'; there are: {', '.join(dataset_names()) or 'none yet'}.")
+    raise ValueError(f"there is no data set '{name[:60]}'; there are: {', '.join(dataset_names()) or 'none yet'}.")
 
 
 def dataset_fingerprint(name: str) -> str:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import shutil
 from collections.abc import Sequence
-from pathlib import Path, PurePosixPath, PureWindowsPath
+from pathlib import Path, PurePosixPath
 
 import folder_paths
 import numpy as np
@@ -14,6 +14,7 @@ from PIL import Image, ImageOps
 from torch import Tensor
 
 from ..methods.feature_set import INDEX
+from ..models.files import stays_below
 from .names import storable
 
 PLACE = "output/equipoise/features"
@@ -58,8 +59,10 @@ def picture_files(folder: str) -> tuple[Path, list[str]]:
     """
     text = folder.strip()
     parts = PurePosixPath(text.replace("\\", "/")).parts
-    if not text or ".." in parts or PureWindowsPath(text).is_absolute() or PureWindowsPath(text).drive or text[0] in "/\\":
-        raise ValueError(f"'{folder}' is no folder below ComfyUI's input folder: give its name there, such as 'portraits' or 'data/faces'.")
+    if not stays_below("/".join(parts)):
+        raise ValueError(
+            f"'{folder[:60]}' is no folder below ComfyUI's input folder: give its name there, such as 'portraits' or 'data/faces'."
+        )
     place = Path(folder_paths.get_input_directory()).joinpath(*parts)
     if not place.is_dir():
         raise ValueError(f"there is no folder '{text}' in ComfyUI's input folder: copy the pictures there, or correct the name.")

@@ -14,6 +14,8 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor
 
+LONGEST_HEADER = 100_000_000
+"""Bytes; what safetensors itself reads at most. Metadata are read of every file in a folder, and may not take all memory."""
 DAMAGE = (ArithmeticError, AttributeError, LookupError, TypeError, ValueError, RuntimeError)
 """What reading a file that does not say what it should comes to: JSON too deep for the parser (RecursionError) is among them."""
 
@@ -54,10 +56,12 @@ def read_metadata(path: str | os.PathLike[str]) -> dict[str, str]:
             (length,) = struct.unpack("<Q", head)
             if length > path.stat().st_size:
                 raise ValueError("the header is longer than the file")
+            if length > LONGEST_HEADER:
+                raise ValueError(f"the header is of {length} bytes")
             header = json.loads(stream.read(length))
             if not isinstance(header, dict) or not isinstance(header.get("__metadata__", {}), dict):
                 raise ValueError("the header is no JSON object")
-    except (struct.error, ValueError) as error:
+    except (struct.error, ValueError, RecursionError) as error:
         raise ValueError(f"'{path.name}' is not a whole safetensors file ({error}): copy or download it again.") from error
     return {str(k): str(v) for k, v in header.get("__metadata__", {}).items()}
 

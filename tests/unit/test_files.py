@@ -89,3 +89,16 @@ def test_parameters_are_cast_where_they_are_floating() -> None:
     cast = parameters_of(module, torch.float16)
     assert cast["weight"].dtype == torch.float16 and cast["num_batches_tracked"].dtype == torch.int64
     assert parameters_of(module)["weight"].dtype == torch.float32
+
+
+def test_metadata_of_a_header_that_is_too_deep_or_too_long_are_refused_in_words(tmp_path: Path) -> None:
+    """They are read of every file in a folder for the loaders' menus: one bad file must not take the menus away, nor the memory."""
+    deep, long = tmp_path / "deep.safetensors", tmp_path / "long.safetensors"
+    deep.write_bytes(struct.pack("<Q", 6000) + b'{"a":' * 1200)
+    with long.open("wb") as stream:
+        stream.write(struct.pack("<Q", 2 * 10**9))
+        stream.truncate(3 * 10**9)  # of a disk's blocks it takes none
+    for file in (deep, long):
+        for read in (read_metadata, read_safetensors):
+            with pytest.raises(ValueError, match=f"'{file.name}' is not a whole safetensors file"):
+                read(file)
