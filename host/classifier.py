@@ -60,7 +60,7 @@ class HostClassifier:
         return torch.cat(self._in_chunks(images, lambda chunk: self.model.embed(chunk, batch=len(chunk))))
 
     def _in_chunks(self, images: Tensor, read: Callable[[Tensor], T]) -> list[T]:
-        if images.ndim != 4 or not len(images) or images.shape[-1] not in (3, 4):
+        if images.ndim != 4 or not images.numel() or images.shape[-1] not in (3, 4):
             raise ValueError(f"a classifier reads images of shape [B, H, W, 3 or 4]; met {list(images.shape)}: connect decoded images.")
         pixels = images[..., :3].movedim(-1, 1)
         size = max(1, min(256, PIXELS_PER_CHUNK // max(self.model.image_size**2, images.shape[1] * images.shape[2])))

@@ -240,14 +240,14 @@ def load_bias_features(path: str | os.PathLike[str]) -> BiasFeatures:
         sizes = int(meta["channels"]), int(meta["latents"])
         if min(sizes) < 1:
             raise ValueError(f"it states {sizes[0]} channels and {sizes[1]} latents")
-        attributes = {a: _read_attribute(tensors, a, said, sizes[1]) for a, said in json.loads(meta["attributes"]).items()}
+        attributes = {a: _read_attribute(tensors, a, said) for a, said in json.loads(meta["attributes"]).items()}
         info = dict(json.loads(meta.get("info", "{}")))
         return BiasFeatures(attributes, meta["site"], meta["base_model"], meta["sae"], *sizes, info)
     except DAMAGE as error:
         raise misfit(name, error, "so find the features again") from error
 
 
-def _read_attribute(tensors: Mapping[str, Tensor], name: str, said: Mapping[str, Any], latents: int) -> AttributeFeatures:
+def _read_attribute(tensors: Mapping[str, Tensor], name: str, said: Mapping[str, Any]) -> AttributeFeatures:
     profiles = {}
     for source, p in said["profiles"].items():
         parts = {part: tensors[f"{name}.profile.{source}.{part}"].float() for part in ("knots", "delta", "sizes")}
@@ -259,7 +259,7 @@ def _read_attribute(tensors: Mapping[str, Tensor], name: str, said: Mapping[str,
     check_finite({part: own[part] for part in ("scores", "scores_by_level", "stability")})
     features = own["features"]
     numbered = features.ndim == 1 and not features.is_floating_point()
-    if not numbered or bool(((features < 0) | (features >= latents)).any()):
-        raise ValueError(f"the features of '{name}' are not numbers of the {latents} latents")
+    if not numbered or bool((features < 0).any()):
+        raise ValueError(f"the features of '{name}' are not numbers of latents")
     classes = named_classes({name: said["classes"]})[name]
     return AttributeFeatures(classes, **own, profiles=profiles, default=str(said["default"]))
