@@ -16,7 +16,7 @@ from torch import Tensor
 
 from ..methods.batch_run import BatchRun
 from ..methods.fit_moves import block_site
-from ..methods.rows import CONDITIONAL, EXEMPT, UNCONDITIONAL
+from ..methods.rows import BY_NUMBER, CONDITIONAL, EXEMPT, UNCONDITIONAL
 from ..methods.splice import SpliceRun
 
 KEY = "equipoise_runs"
@@ -45,16 +45,16 @@ def patch_model(model: Any, make_run: Callable[[], Run], on_finish: Callable[[Ru
             return h, skip
         return run.edit(site, h, options, options[KEY].get("roles")), skip
 
-    def outer_sample(executor: Any, *args: Any, **kwargs: Any) -> Any:
+    def outer_sample(executor: Any, noise: Tensor, *args: Any, **kwargs: Any) -> Any:
         guider = executor.class_obj
         original = guider.model_options
         run = make_run()
-        run.exempt = wholly_exempt(guider)
+        run.exempt, run.images = wholly_exempt(guider), int(noise.shape[0])
         try:
             guider.model_options = comfy.model_patcher.create_model_options_clone(original)
             options = guider.model_options.setdefault("transformer_options", {})
             options[KEY] = {**options.get(KEY, {}), handle: run, "roles": conditioning_roles(guider)}
-            result = executor(*args, **kwargs)
+            result = executor(noise, *args, **kwargs)
             if on_finish:
                 on_finish(run)
             return result
@@ -78,7 +78,7 @@ def without_run(model_options: dict[str, Any], handle: Handle) -> dict[str, Any]
 
 
 def conditioning_roles(guider: Any) -> dict[Any, str]:
-    """Role of every conditioning by its uuid, as guiders name them; conditionings that stand on both sides are left out.
+    """Role of every conditioning by its uuid, as guiders name them; of those that stand on both sides, "by number".
 
     So are those with an area: the host copies them, uuid and all, to the other side (create_cond_with_same_area_if_none). Those that are
     exempt are so on both sides.
@@ -91,9 +91,9 @@ def conditioning_roles(guider: Any) -> dict[Any, str]:
             continue
         if cond.get(EXEMPT_KEY):
             exempt.add(uuid)
-        elif "area" not in cond and roles.setdefault(uuid, role) != role:
+        elif "area" in cond or roles.setdefault(uuid, role) != role:
             twice.add(uuid)
-    return {**{uuid: role for uuid, role in roles.items() if uuid not in twice}, **dict.fromkeys(exempt, EXEMPT)}
+    return {**roles, **dict.fromkeys(twice, BY_NUMBER), **dict.fromkeys(exempt, EXEMPT)}
 
 
 def wholly_exempt(guider: Any) -> bool:

@@ -68,7 +68,8 @@ class BatchRun:
     """Readings, quotas, and the cell that every image was assigned to (``cells``, int64 [N] on the CPU, or None).
 
     ``unread``: attributes of the target that no predictor reads; if there is one, images are assigned at random from the seed.
-    ``exempt``: set where all positives of the run are exempt, so that it is left alone.
+    ``exempt``: set where all positives of the run are exempt, so that it is left alone. ``images``: set where it is known how many the run
+    has (a context window's calls hold fewer of them).
     """
 
     what = "the batch run"
@@ -88,11 +89,13 @@ class BatchRun:
         self.cells: Tensor | None = None
         self.counts: list[int] | None = None
         self.exempt = False
+        self.images: int | None = None
         self.readings = Readings()
         self._device: torch.device | None = None
         self._predictor: AttributePredictor | None = None
         self._here: dict[str, Any] = {}
         self._read: dict[str, Tensor] = {}
+        self._seen = torch.zeros(0, dtype=torch.bool)
         self._warned = False
 
     # -- for subclasses ----------------------------------------------------------------------------------------------------------------
@@ -119,7 +122,7 @@ class BatchRun:
         sigma = float(options["sigmas"].max())
         if self.exempt or s.strength == 0 or not s.sigma_end <= sigma <= s.sigma_start:
             return h
-        rows = read_rows(h.shape[0], options, roles)
+        rows = read_rows(h.shape[0], options, roles, self.images)
         if rows is None:
             if not self._warned:
                 n = h.shape[0]
@@ -146,6 +149,7 @@ class BatchRun:
 
     def _drop(self) -> None:
         self._device, self._predictor, self._reader, self._ways, self._here, self._read = None, None, None, {}, {}, {}
+        self._seen = torch.zeros(0, dtype=torch.bool)
 
     def __deepcopy__(self, memo: dict[int, Any]) -> BatchRun:
         # The host may copy its options deeply; a run is one thing, with one state.
@@ -164,6 +168,7 @@ class BatchRun:
                 copied.load_state_dict({k: v.clone().to(device) for k, v in p.state_dict().items()})
                 self._predictor = copied.eval().requires_grad_(False)
             self._here = {a: way.to(device) for a, way in self._ways.items()}
+            self._read = {a: p.to(device) for a, p in self._read.items()}
         self._device = device
 
     def _take_reading(self, h: Tensor, rows: Rows, level: float) -> None:
@@ -173,11 +178,16 @@ class BatchRun:
         logits = self._predictor(pooled, torch.full((len(chosen),), level, device=h.device))
         image = rows.image[chosen].to(h.device)
         count = torch.zeros(rows.images, device=h.device).index_add_(0, image, torch.ones_like(image, dtype=torch.float32))
+        if len(self._seen) != rows.images:
+            self._seen, self._read = torch.zeros(rows.images, dtype=torch.bool), {}
         for attribute in (a for a in self.target.attributes if a in logits):
             p = logits[attribute].softmax(-1)
             total = p.new_zeros(rows.images, p.shape[1]).index_add_(0, image, p)
             # Features of a broken model may be no numbers; such an image is taken as unread, and assigned like any other.
-            self._read[attribute] = torch.nan_to_num(total / count[:, None], nan=1 / p.shape[1])
+            read = torch.nan_to_num(total / count[:, None], nan=1 / p.shape[1])
+            earlier = self._read.get(attribute)
+            self._read[attribute] = read if earlier is None else torch.where(count[:, None] > 0, read, earlier)
+        self._seen[rows.image[chosen]] = True
         self.readings.log_snr.append(level)
         self.readings.shares.append({a: p.mean(0).tolist() for a, p in self._read.items()})
 
@@ -204,6 +214,8 @@ class BatchRun:
             return False
         if not seeded and not (self._read and rows.conditional.any()):
             return False  # short of memory, the host runs the negative's rows on their own and first: nothing was read at this level yet
+        if not seeded and not self._seen.all():
+            return False  # context windows show the images in turn
         self.counts = quotas(self.target.shares, images, s.seed)
         if seeded:
             self.cells = seeded_assignment(self.counts, s.seed)

@@ -16,6 +16,7 @@ class SpliceRun:
     """One sampling run in which the whole of h at the autoencoder's site is what the autoencoder makes of it, in all rows."""
 
     exempt = False
+    images: int | None = None
 
     def __init__(self, sae: SaeFile) -> None:
         self.sites = {sae.site}

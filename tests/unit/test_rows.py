@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 import torch
-from equipoise.methods.rows import CONDITIONAL, UNCONDITIONAL, Rows, read_rows
+from equipoise.methods.rows import BY_NUMBER, CONDITIONAL, UNCONDITIONAL, Rows, read_rows
 
 
 def options(marks: list[int] | None, batch: int, **more: Any) -> dict[str, Any]:
@@ -38,8 +39,12 @@ def test_roles_by_identity_go_before_numbers() -> None:
     roles = {"p": CONDITIONAL, "m": CONDITIONAL, "n": UNCONDITIONAL}
     rows = read_rows(6, options([2, 1, 0], 2, uuids=["p", "m", "n"]), roles)
     assert table(rows) == [(0, True), (1, True), (0, True), (1, True), (0, False), (1, False)]
-    unknown = read_rows(6, options([2, 1, 0], 2, uuids=["x", "y", "z"]), roles)
-    assert table(unknown) == [(0, False), (1, False), (0, False), (1, False), (0, True), (1, True)]
+    strangers = read_rows(6, options([2, 1, 0], 2, uuids=["x", "y", "p"]), roles)
+    assert table(strangers) == [(0, False), (1, False), (0, False), (1, False), (0, True), (1, True)]
+    by_number = read_rows(6, options([2, 1, 0], 2, uuids=["x", "y", "z"]), {})
+    assert table(by_number) == [(0, False), (1, False), (0, False), (1, False), (0, True), (1, True)]
+    both = read_rows(4, options([1, 0], 2, uuids=["n", "n"]), {"n": BY_NUMBER})
+    assert table(both) == [(0, False), (1, False), (0, True), (1, True)]
     short = read_rows(4, options([1, 0], 2, uuids=["n"]), roles)
     assert table(short) == [(0, False), (1, False), (0, True), (1, True)]
 
@@ -48,6 +53,21 @@ def test_tiles_repeat_all_the_chunks() -> None:
     rows = read_rows(12, options([1, 0], 2))
     assert rows.image.tolist() == [0, 1] * 6
     assert rows.conditional.tolist() == [False, False, True, True] * 3
+
+
+def window(images: list[int], dim: int = 0, **more: int) -> Any:
+    return SimpleNamespace(index_list=images, dim=dim, **more)
+
+
+def test_a_context_window_over_the_batch_lists_its_images() -> None:
+    seen = read_rows(4, options([1, 0], 2, context_window=window([3, 1])), images=6)
+    assert table(seen) == [(3, False), (1, False), (3, True), (1, True)] and seen.images == 6
+    anchored = read_rows(6, options([1, 0], 3, context_window=window([3, 4], causal_anchor_index=0)))
+    assert anchored.image.tolist() == [0, 3, 4] * 2 and anchored.images == 5
+    assert read_rows(2, options([0], 2, context_window=window([2, 3], causal_anchor_index=-1))).image.tolist() == [2, 3]
+    along_the_height = read_rows(4, options([1, 0], 2, context_window=window([3, 1, 2], dim=2)))
+    assert along_the_height.image.tolist() == [0, 1, 0, 1] and along_the_height.images == 2
+    assert read_rows(4, options([1, 0], 2, context_window=window([3, 1, 2]))) is None
 
 
 def test_one_image_and_no_marks() -> None:

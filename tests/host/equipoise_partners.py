@@ -1,0 +1,462 @@
+"""What guidance and steering are combined with: one list, which the tests run and docs/composition.md prints.
+
+A partner changes a :class:`equipoise_unet.Scene`. The names of host nodes stand as in their menus.
+"""
+
+from __future__ import annotations
+
+import importlib
+import inspect
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+from equipoise_unet import CONTEXT, SIDE, Scene, control_net, some, text
+
+POSITIVE_ONLY = frozenset({(0, True), (1, False)})
+"""(number of the conditioning, whether its rows were changed): the positive is 0 and the negative 1."""
+
+
+@dataclass(frozen=True)
+class Partner:
+    """``nodes``: where it comes from; ``rule``: what the pair does, for the table; ``apply``: a scene with it in; ``chain``: it stands in
+    the MODEL's chain, so that it may come before our node or after it; ``same``: both orders then give the same image, bit for bit;
+    ``shows``: it can be told from the image that it is there; ``waits``: guidance waits for a reading of all images, and leaves rows of
+    the positive alone until then; ``rows``: which rows are edited by default; ``why_not``: a reason why this
+    host cannot run it even alone."""
+
+    name: str
+    nodes: str
+    rule: str
+    apply: Callable[[Scene], Scene]
+    chain: bool = True
+    same: bool = True
+    shows: bool = True
+    waits: bool = False
+    rows: frozenset[tuple[int, bool]] = POSITIVE_ONLY
+    why_not: Callable[[], str | None] = field(default=lambda: None)
+
+    @property
+    def key(self) -> str:
+        """Its name as a test's id."""
+        return self.name.lower().replace(" ", "-").replace("(", "").replace(")", "").replace(",", "").replace("'", "")
+
+
+def node(module: str, name: str, *arguments: Any, **named: Any) -> Any:
+    """First output of a node of the host's extras; in its newer or its older form. Arguments that this version lacks are left out."""
+    cls = getattr(importlib.import_module(f"comfy_extras.nodes_{module}"), name)
+    run = cls.execute if hasattr(cls, "execute") else getattr(cls(), cls.FUNCTION)
+    known = inspect.signature(run).parameters
+    out = run(*arguments, **{k: v for k, v in named.items() if k in known})
+    return (out if isinstance(out, tuple) else out.result)[0]
+
+
+def on_model(module: str, name: str, *arguments: Any, **named: Any) -> Callable[[Scene], Scene]:
+    """A node that takes a MODEL first and gives one."""
+    return lambda scene: scene.but(model=node(module, name, scene.model, *arguments, **named))
+
+
+def sampled(**settings: Any) -> Callable[[Scene], Scene]:
+    """Other settings of KSampler."""
+    return lambda scene: scene.but(settings=settings)
+
+
+# -- in the MODEL's chain --------------------------------------------------------------------------------------------------------------
+
+
+def lora(scene: Scene) -> Scene:
+    """A low-rank change of every linear layer of the attention, through the host's own loader of weights."""
+    import comfy.lora
+
+    state, generator = {}, torch.Generator().manual_seed(1)
+    network = scene.model.model.diffusion_model
+    for name, module in network.named_modules():
+        if name.endswith(("to_q", "to_v", "to_out.0")):
+            out, into = module.weight.shape
+            stem = f"lora_unet_{name.replace('.', '_')}"
+            state[f"{stem}.lora_up.weight"] = torch.randn(out, 2, generator=generator) / 2
+            state[f"{stem}.lora_down.weight"] = torch.randn(2, into, generator=generator) / into**0.5
+    # The host knows diffusers' and kohya's names of full-sized models; of this one it is told them.
+    known = {f"lora_unet_{n.replace('.', '_')}": f"diffusion_model.{n}.weight" for n, _ in network.named_modules()}
+    clone = scene.model.clone()
+    added = clone.add_patches(comfy.lora.load_lora(state, known), 1.0)
+    assert len(added) == len(state) // 2
+    return scene.but(model=clone)
+
+
+def image_prompt(scene: Scene) -> Scene:
+    """As IPAdapter does: cross-attention to further tokens, added to what the text gave, in every block that has it."""
+    generator = torch.Generator().manual_seed(4)
+    tokens = torch.randn(1, 4, CONTEXT, generator=generator)
+    clone = scene.model.clone()
+
+    def replaced(width: int) -> Callable[..., torch.Tensor]:
+        to_k, to_v = (torch.randn(CONTEXT, width, generator=generator) / CONTEXT**0.5 for _ in range(2))
+
+        def attend(q: torch.Tensor, k: torch.Tensor, v: torch.Tensor, extra: dict[str, Any]) -> torch.Tensor:
+            from comfy.ldm.modules.attention import optimized_attention
+
+            at = tokens.expand(len(q), -1, -1)
+            return optimized_attention(q, k, v, extra["n_heads"]) + optimized_attention(q, at @ to_k, at @ to_v, extra["n_heads"])
+
+        return attend
+
+    for kind, number, width in (("input", 1, 32), ("input", 3, 64), ("middle", 0, 128), ("output", 2, 64), ("output", 4, 32)):
+        clone.set_model_attn2_replace(replaced(width), kind, number)
+    return scene.but(model=clone)
+
+
+def perp_neg(scene: Scene) -> Scene:
+    return scene.but(model=node("perpneg", "PerpNeg", scene.model, text(8), 1.0))
+
+
+def rescaled(scene: Scene) -> Scene:
+    return scene.but(model=node("model_advanced", "RescaleCFG", scene.model, 0.7))
+
+
+def v_prediction(scene: Scene) -> Scene:
+    return scene.but(model=node("model_advanced", "ModelSamplingDiscrete", scene.model, "v_prediction", False))
+
+
+def windows(scene: Scene) -> Scene:
+    """Over the images of the batch: one at a time."""
+    made = node(
+        "context_windows",
+        "ContextWindowsManualNode",
+        scene.model,
+        1,
+        0,
+        "standard_static",
+        1,
+        False,
+        "pyramid",
+        0,
+        freenoise=False,
+        cond_retain_index_list="",
+        split_conds_to_windows=False,
+        latent_retain_index_list="",
+        causal_window_fix=False,
+    )
+    return scene.but(model=made, settings={"steps": 4})
+
+
+def windows_fail() -> str | None:
+    """v0.3.64 compares the batch's noise levels with the schedule element by element, which fails for more than one image."""
+    import comfy.context_windows
+
+    source = inspect.getsource(comfy.context_windows.IndexListContextHandler.set_step)
+    return None if "timestep[0]" in source else "this host's context windows fail for a batch of images, also alone"
+
+
+def tiles(scene: Scene) -> Scene:
+    """As tiled diffusion packs do: overlapping tiles in one call, tile by tile all the chunks, through the model's function wrapper."""
+
+    def wrapper(apply_model: Callable[..., torch.Tensor], given: dict[str, Any]) -> torch.Tensor:
+        x, t, c = given["input"], given["timestep"], given["c"]
+        size, starts = SIDE - 2, [(0, 0), (0, 2), (2, 0), (2, 2)]
+        repeated = {
+            k: torch.cat([v] * len(starts)) if isinstance(v, torch.Tensor) and v.shape[:1] == x.shape[:1] else v for k, v in c.items()
+        }
+        out = apply_model(torch.cat([x[..., i : i + size, j : j + size] for i, j in starts]), torch.cat([t] * len(starts)), **repeated)
+        total, count = torch.zeros_like(x), torch.zeros_like(x[:1, :1])
+        for part, (i, j) in zip(out.chunk(len(starts)), starts, strict=True):
+            total[..., i : i + size, j : j + size] += part
+            count[..., i : i + size, j : j + size] += 1
+        return total / count
+
+    clone = scene.model.clone()
+    clone.set_model_unet_function_wrapper(wrapper)
+    return scene.but(model=clone)
+
+
+def cached(name: str) -> Callable[[Scene], Scene]:
+    """A cache so generous that it skips calls within a few steps."""
+    return lambda scene: scene.but(model=node("easycache", name, scene.model, 3.0, 0.0, 1.0, False), settings={"steps": 5})
+
+
+def compiled(scene: Scene) -> Scene:
+    """torch.compile as TorchCompileModel sets it up, with the back end that traces and does not generate code."""
+    from comfy_api.torch_helpers import set_torch_compile_wrapper
+
+    clone = scene.model.clone()
+    set_torch_compile_wrapper(clone, backend="eager")
+    return scene.but(model=clone)
+
+
+def differential(scene: Scene) -> Scene:
+    return masked(scene.but(model=node("differential_diffusion", "DifferentialDiffusion", scene.model)))
+
+
+# -- conditionings, latents, samplers --------------------------------------------------------------------------------------------------
+
+
+def controlled(scene: Scene) -> Scene:
+    import nodes as host_nodes
+
+    image = torch.rand(1, SIDE * 8, SIDE * 8, 3, generator=torch.Generator().manual_seed(6))
+    positive, negative = host_nodes.ControlNetApplyAdvanced().apply_controlnet(
+        scene.positive, scene.negative, control_net(), image, 1.0, 0.0, 1.0
+    )
+    return scene.but(positive=positive, negative=negative)
+
+
+def areas(scene: Scene) -> Scene:
+    import nodes as host_nodes
+
+    left = host_nodes.ConditioningSetArea().append(text(11), SIDE * 4, SIDE * 8, 0, 0, 1.0)[0]
+    return scene.but(positive=[*scene.positive, *left])
+
+
+def masks(scene: Scene) -> Scene:
+    import nodes as host_nodes
+
+    half = torch.zeros(1, SIDE * 8, SIDE * 8)
+    half[..., : SIDE * 4] = 1
+    set_mask = host_nodes.ConditioningSetMask().append
+    return scene.but(positive=[*set_mask(text(11), half, "default", 1.0)[0], *set_mask(text(12), 1 - half, "default", 1.0)[0]])
+
+
+def in_turn(scene: Scene) -> Scene:
+    import nodes as host_nodes
+
+    within = host_nodes.ConditioningSetTimestepRange().set_range
+    return scene.but(positive=[*within(scene.positive, 0.0, 0.5)[0], *within(text(11), 0.5, 1.0)[0]])
+
+
+def hooked(scene: Scene) -> Scene:
+    """A LoRA that belongs to the positive alone."""
+    import comfy.hooks
+    import node_helpers
+
+    weight = "diffusion_model.middle_block.1.transformer_blocks.0.attn2.to_v.weight"
+    hooks = comfy.hooks.HookGroup()
+    hook = comfy.hooks.WeightHook(strength_model=1.0, strength_clip=0.0)
+    hook.need_weight_init = False
+    shape = scene.model.model.state_dict()[weight].shape
+    hook.weights = {weight: ("diff", (0.3 * torch.randn(shape, generator=torch.Generator().manual_seed(2)),))}
+    hooks.add(hook)
+    return scene.but(positive=node_helpers.conditioning_set_values(scene.positive, {"hooks": hooks}))
+
+
+def image_to_image(scene: Scene) -> Scene:
+    return scene.but(latent=some(scene.latent), settings={"denoise": 0.6})
+
+
+def masked(scene: Scene) -> Scene:
+    mask = torch.zeros(1, 1, SIDE * 8, SIDE * 8)
+    mask[..., : SIDE * 4, :] = 1
+    return scene.but(latent={**some(scene.latent), "noise_mask": mask}, settings={"denoise": 0.8})
+
+
+def basic_guider(scene: Scene) -> Scene:
+    return scene.but(guider=lambda model, s: node("custom_sampler", "BasicGuider", model, s.positive))
+
+
+def cfg_guider(scene: Scene) -> Scene:
+    return scene.but(guider=lambda model, s: node("custom_sampler", "CFGGuider", model, s.positive, s.negative, 3.0))
+
+
+def dual_guider(scene: Scene) -> Scene:
+    return scene.but(
+        guider=lambda model, s: node("custom_sampler", "DualCFGGuider", model, s.positive, text(11), s.negative, 3.0, 2.0, style="regular")
+    )
+
+
+def perp_guider(scene: Scene) -> Scene:
+    return scene.but(guider=lambda model, s: node("perpneg", "PerpNegGuider", model, s.positive, s.negative, text(8), 3.0, 1.0))
+
+
+PATCHES = (
+    Partner("LoRA", "Load LoRA", "The LoRA changes weights: what is read and moved already has it in.", lora),
+    Partner("IPAdapter", "attention replacements of IPAdapter's kind", "They act in the attention, before the features.", image_prompt),
+    Partner(
+        "FreeU",
+        "FreeU",
+        "FreeU writes into the features; the reading and the edit come first wherever it stands, and FreeU then scales both.",
+        on_model("freelunch", "FreeU", 1.1, 1.2, 0.9, 0.2),
+    ),
+    Partner("FreeU V2", "FreeU_V2", "As with FreeU.", on_model("freelunch", "FreeU_V2", 1.3, 1.4, 0.9, 0.2)),
+    Partner(
+        "PAG",
+        "Perturbed-Attention Guidance",
+        "Its additional pass asks for the positive again and is edited like it, so that the two still differ by their attention alone.",
+        on_model("pag", "PerturbedAttentionGuidance", 2.0),
+        rows=POSITIVE_ONLY,
+    ),
+    Partner(
+        "SAG",
+        "Self-Attention Guidance",
+        "Its additional pass asks for the negative and is left alone.",
+        on_model("sag", "SelfAttentionGuidance", 0.8, 2.0),
+        rows=POSITIVE_ONLY | {(0, False)},
+    ),
+    Partner(
+        "Perp-Neg",
+        "Perp-Neg (deprecated)",
+        "The pass of the empty prompt is a conditioning of its own and is left alone.",
+        perp_neg,
+        rows=POSITIVE_ONLY | {(0, False)},
+    ),
+    Partner("RescaleCFG", "RescaleCFG", "It works on the predictions, behind the U-Net.", rescaled),
+    Partner("Mahiro", "Mahiro", "It works on the predictions, behind the U-Net.", on_model("mahiro", "Mahiro")),
+    Partner("TCFG", "TCFG", "It works on the predictions, behind the U-Net.", on_model("tcfg", "TCFG")),
+    Partner("APG", "Adaptive Projected Guidance", "It works on the predictions, behind the U-Net.", on_model("apg", "APG", 0.5, 5.0, 0.0)),
+    Partner("CFGNorm", "CFGNorm", "It works on the predictions, behind the U-Net.", on_model("cfg", "CFGNorm", 0.7)),
+    Partner("Zero-star", "CFGZeroStar", "It works on the predictions, behind the U-Net.", on_model("cfg", "CFGZeroStar")),
+    Partner("FreSca", "FreSca", "It works on the predictions, behind the U-Net.", on_model("fresca", "FreSca", 1.0, 1.25, 4)),
+    Partner(
+        "Epsilon Scaling", "Epsilon Scaling", "It works on the predictions, behind the U-Net.", on_model("eps", "EpsilonScaling", 1.05)
+    ),
+    Partner(
+        "Attention multiply",
+        "UNetSelfAttentionMultiply",
+        "It changes weights: what is read and moved already has it in.",
+        on_model("attention_multiply", "UNetSelfAttentionMultiply", 1.0, 1.2, 1.3, 1.1),
+    ),
+    Partner(
+        "v-prediction",
+        "ModelSamplingDiscrete",
+        "It changes the noise levels. Put it before our node: start_percent and end_percent are counted in the schedule that stands there.",
+        v_prediction,
+    ),
+    Partner(
+        "HyperTile",
+        "HyperTile",
+        "It tiles the attention; the features keep their size.",
+        on_model("hypertile", "HyperTile", 32, 2, 0, False),
+    ),
+    Partner(
+        "Token merging",
+        "TomePatchModel",
+        "It merges tokens in the attention; the features keep their size.",
+        on_model("tomesd", "TomePatchModel", 0.5),
+    ),
+    Partner(
+        "Deep Shrink",
+        "PatchModelAddDownscale",
+        "The features are smaller for some steps: moves and profiles are laid over the smaller map.",
+        on_model("model_downscale", "PatchModelAddDownscale", 3, 2.0, 0.0, 0.6, True, "bicubic", "bicubic"),
+    ),
+    Partner(
+        "Tiled diffusion",
+        "packs that sample in tiles (MultiDiffusion, Mixture of Diffusers)",
+        "An image is read as the mean of its tiles and has one class. Each tile is edited as if it were the whole image: what has a place "
+        "in the picture, as eyeglasses have, comes out wrong where tiles are small. Guide the first pass, and tile the upscale without.",
+        tiles,
+    ),
+    Partner(
+        "Context windows",
+        "Context Windows (Manual), dim 0",
+        "Windows over the batch show some of the images at a time. Classes are assigned when all images have been read: by a reading, the "
+        "first step is not edited but in its last window; from the seed, everything is.",
+        windows,
+        shows=False,
+        waits=True,
+        why_not=windows_fail,
+    ),
+    Partner(
+        "EasyCache",
+        "EasyCache",
+        "Steps whose prediction is reused are not read nor edited: they repeat an edited one.",
+        cached("EasyCacheNode"),
+    ),
+    Partner(
+        "LazyCache",
+        "LazyCache",
+        "As with EasyCache.",
+        cached("LazyCacheNode"),
+    ),
+    Partner(
+        "torch.compile",
+        "TorchCompileModel",
+        "The edit is a break in the compiled graph, and runs as it is.",
+        compiled,
+    ),
+    Partner("Differential Diffusion", "DifferentialDiffusion with a denoise mask", "As inpainting.", differential),
+)
+"""They stand in the MODEL's chain."""
+
+BESIDE = (
+    Partner(
+        "ControlNet",
+        "Apply ControlNet",
+        "Its residual is part of the features that are read and moved. It sees the noisy image, not the edit.",
+        controlled,
+        chain=False,
+    ),
+    Partner(
+        "Areas",
+        "Conditioning (Set Area)",
+        "An area is a call of its own on a part of the picture: it is read, and edited, as if it were the whole image, in the class that the image has.",
+        areas,
+        chain=False,
+    ),
+    Partner(
+        "Masks",
+        "Conditioning (Set Mask)",
+        "Every positive is read and edited, whatever its mask; an image is read as their mean.",
+        masks,
+        chain=False,
+    ),
+    Partner("Prompts in turn", "ConditioningSetTimestepRange", "The positive of the moment is edited.", in_turn, chain=False),
+    Partner(
+        "LoRA on a conditioning",
+        "Create Hook LoRA, Set CLIP Hooks",
+        "The positive is a call of its own, read and edited.",
+        hooked,
+        chain=False,
+    ),
+    Partner(
+        "img2img",
+        "a LATENT and denoise below 1",
+        "Sampling begins inside the window, and only what is left of it acts: the lower denoise, the smaller the effect.",
+        image_to_image,
+        chain=False,
+    ),
+    Partner(
+        "Inpainting",
+        "Set Latent Noise Mask",
+        "The features are of the whole picture, and what the mask keeps is put back: an edit reaches the image inside the mask only.",
+        masked,
+        chain=False,
+    ),
+    *(
+        Partner(
+            f"CFG++ ({name})",
+            name,
+            "The sampler uses both predictions; the positive's is edited.",
+            sampled(sampler=name, cfg=1.5, steps=3),
+            chain=False,
+        )
+        for name in ("euler_cfg_pp", "dpmpp_2m_cfg_pp", "res_multistep_cfg_pp")
+    ),
+    Partner(
+        "Basic Guider",
+        "SamplerCustomAdvanced, BasicGuider",
+        "There is only a positive.",
+        basic_guider,
+        chain=False,
+        rows=frozenset({(0, True)}),
+    ),
+    Partner("CFG Guider", "SamplerCustomAdvanced, CFGGuider", "As KSampler.", cfg_guider, chain=False),
+    Partner(
+        "Dual CFG Guider",
+        "SamplerCustomAdvanced, DualCFGGuider",
+        "Both positives are edited, the negative is left alone, whatever their numbers are.",
+        dual_guider,
+        chain=False,
+        rows=frozenset({(0, False), (1, True), (2, True)}),
+    ),
+    Partner(
+        "Perp-Neg Guider",
+        "SamplerCustomAdvanced, PerpNegGuider",
+        "Negative and empty prompt are left alone.",
+        perp_guider,
+        chain=False,
+        rows=frozenset({(0, True), (1, False), (2, False)}),
+    ),
+)
+"""They come in at the sampler."""
+
+PARTNERS = PATCHES + BESIDE
