@@ -17,7 +17,8 @@ BY_NUMBER = "by number"
 @dataclass(frozen=True)
 class Rows:
     """``image`` int64 [R]: index of the image that each row belongs to; ``conditional`` bool [R]: of the positive, and not exempt;
-    ``images``: how many the run has, of which a call may hold only some; ``exempt`` bool [R]: of a conditioning that is neither to be read nor edited, on whichever side."""
+    ``images``: how many the run has, of which a call may hold only some; ``exempt`` bool [R]: of a conditioning that is neither to be
+    read nor edited, on whichever side."""
 
     image: Tensor
     conditional: Tensor

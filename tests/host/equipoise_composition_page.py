@@ -13,9 +13,9 @@ printed from the list that the tests run (`tests/host/equipoise_partners.py`); d
 `python tests/host/equipoise_composition_page.py`.
 
 Every row was run with guidance and with steering, with our node before the other and after it, through the host's samplers on the CPU, on a
-small U-Net of SD1.5's kind with random weights. For every row and both orders: sampling finishes, strength 0 gives the other's image bit for
-bit, the edit changes every image, the quotas of the target are kept, and only the rows named here are edited. Random weights say nothing
-about how many images reach their class: that is measured for plain sampling only, so look at a histogram when you combine.
+small U-Net of SD1.5's kind with random weights. For every row and both orders: sampling finishes, strength 0 gives the other's image bit
+for bit, the edit changes every image, the quotas of the target are kept, and only the rows named here are edited. Random weights say
+nothing about how many images reach their class: that is measured for plain sampling only, so look at a histogram when you combine.
 
 Where nothing else is said, the order of the nodes does not matter: both orders give the same image, bit for bit. The positive's rows are
 edited and the negative's are not (input `rows`).

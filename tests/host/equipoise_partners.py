@@ -388,7 +388,8 @@ BESIDE = (
     Partner(
         "Areas",
         "Conditioning (Set Area)",
-        "An area is a call of its own on a part of the picture: it is read, and edited, as if it were the whole image, in the class that the image has.",
+        "An area is a call of its own on a part of the picture: it is read, and edited, as if it were the whole image, in the class that "
+        "the image has.",
         areas,
         chain=False,
     ),
