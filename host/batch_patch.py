@@ -18,6 +18,7 @@ from ..methods.batch_run import BatchRun
 from ..methods.fit_moves import block_site
 from ..methods.rows import BY_NUMBER, CONDITIONAL, EXEMPT, UNCONDITIONAL
 from ..methods.splice import SpliceRun
+from .devices import edit_where_possible
 
 KEY = "equipoise_runs"
 EXEMPT_KEY = "equipoise_exempt"
@@ -43,7 +44,7 @@ def patch_model(model: Any, make_run: Callable[[], Run], on_finish: Callable[[Ru
         site = block_site(options["block"])
         if run is None or site not in run.sites:
             return h, skip
-        return run.edit(site, h, options, options[KEY].get("roles")), skip
+        return edit_where_possible(run, site, h, options, options[KEY].get("roles")), skip
 
     def outer_sample(executor: Any, noise: Tensor, *args: Any, **kwargs: Any) -> Any:
         guider = executor.class_obj

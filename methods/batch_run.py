@@ -69,7 +69,7 @@ class BatchRun:
 
     ``unread``: attributes of the target that no predictor reads; if there is one, images are assigned at random from the seed.
     ``exempt``: set where all positives of the run are exempt, so that it is left alone. ``images``: set where it is known how many the run
-    has (a context window's calls hold fewer of them).
+    has (a context window's calls hold fewer of them). ``on_cpu``: set where the device lacks an operation.
     """
 
     what = "the batch run"
@@ -90,6 +90,7 @@ class BatchRun:
         self.counts: list[int] | None = None
         self.exempt = False
         self.images: int | None = None
+        self.on_cpu = False
         self.readings = Readings()
         self._device: torch.device | None = None
         self._predictor: AttributePredictor | None = None

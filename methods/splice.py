@@ -17,6 +17,8 @@ class SpliceRun:
 
     exempt = False
     images: int | None = None
+    on_cpu = False
+    what = "the reconstruction"
 
     def __init__(self, sae: SaeFile) -> None:
         self.sites = {sae.site}

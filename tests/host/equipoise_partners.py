@@ -170,6 +170,14 @@ def tiles(scene: Scene) -> Scene:
     return scene.but(model=clone)
 
 
+def easy_cache_fails() -> str | None:
+    """v0.3.64 adds what it kept of one conditioning to the rows of both."""
+    from comfy_extras.nodes_easycache import EasyCacheHolder
+
+    source = inspect.getsource(EasyCacheHolder.apply_cache_diff)
+    return "this host's EasyCache fails where positive and negative share a call, also alone" if "x = x[slicing]" in source else None
+
+
 def cached(name: str) -> Callable[[Scene], Scene]:
     """A cache so generous that it skips calls within a few steps."""
     return lambda scene: scene.but(model=node("easycache", name, scene.model, 3.0, 0.0, 1.0, False), settings={"steps": 5})
@@ -360,6 +368,7 @@ PATCHES = (
         "EasyCache",
         "Steps whose prediction is reused are not read nor edited: they repeat an edited one.",
         cached("EasyCacheNode"),
+        why_not=easy_cache_fails,
     ),
     Partner(
         "LazyCache",
@@ -370,7 +379,7 @@ PATCHES = (
     Partner(
         "torch.compile",
         "TorchCompileModel",
-        "The edit is a break in the compiled graph, and runs as it is.",
+        "The edit is a break in the compiled graph, and runs as it is. Run with the back end that only traces, not with inductor.",
         compiled,
     ),
     Partner("Differential Diffusion", "DifferentialDiffusion with a denoise mask", "As inpainting.", differential),
