@@ -22,6 +22,7 @@ from torch import Tensor
 from ..models.adm_unet import AdmConfig, AdmUNet, build_unet, read_config
 from ..models.files import read_safetensors
 from .adm_info import LABEL_KEY, AdmInfo, is_text_model, latent_size, read_info
+from .versions import intermediate_dtype, reloadable
 
 WRAPPER_KEY = "equipoise_unconditional"
 _HOST_SCHEDULES = {"linear": "sqrt_linear", "cosine": "cosine"}
@@ -213,8 +214,7 @@ def load_adm(path: str | os.PathLike[str]) -> comfy.model_patcher.ModelPatcher:
     except (ArithmeticError, LookupError, TypeError, ValueError) as error:
         said = " ".join(str(error).split()) or type(error).__name__
         raise ValueError(said if f"'{name}'" in said else f"'{name}' is refused: {said}") from error
-    patcher.cached_patcher_init = (load_adm, (path,))  # newer hosts make a copy for a second device with it
-    return patcher
+    return reloadable(patcher, load_adm, path)
 
 
 def info_of(model: Any) -> AdmInfo:
@@ -235,5 +235,4 @@ def empty_latent(model: Any, width: int, height: int, batch_size: int) -> dict[s
     """
     info = info_of(model)
     shape = (batch_size, info.channels, *latent_size(info, width, height))
-    dtype = getattr(comfy.model_management, "intermediate_dtype", lambda: torch.float32)()
-    return {"samples": torch.zeros(shape, device=comfy.model_management.intermediate_device(), dtype=dtype)}
+    return {"samples": torch.zeros(shape, device=comfy.model_management.intermediate_device(), dtype=intermediate_dtype())}

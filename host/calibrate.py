@@ -21,10 +21,11 @@ from .classifier import HostClassifier
 from .guidance import apply_guidance
 from .host_trials import HostTrials, Judge, classifier_judge, log_path
 from .record_images import OncePerLevel, level_sigmas
-from .record_samples import GivenConditions, PromptConditions, fitting_latent
+from .record_samples import GivenConditions, PromptConditions
 from .recording import apply_recording, conditioning_facts, weights_mark
 from .sampling import SamplerSettings
 from .sites import check_fit
+from .versions import fitting_latent
 
 log = logging.getLogger("equipoise")
 

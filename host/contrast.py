@@ -20,11 +20,11 @@ from ..models.adp import MIDDLE, AdpFile, log_snr
 from .learning import chosen_site
 from .learning_images import encoded_prompts
 from .record_images import OncePerLevel, level_sigmas
-from .record_samples import fitting_latent
 from .recorder import Watcher
 from .recording import apply_recording
 from .sampling import SamplerSettings
 from .sites import base_model, check_fit
+from .versions import fitting_latent
 
 IMAGES, LEVELS = 64, 10
 log = logging.getLogger("equipoise")

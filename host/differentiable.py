@@ -8,7 +8,6 @@ the host's own. The MODEL stays as it was. Everything else (input scaling, times
 
 from __future__ import annotations
 
-import inspect
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -97,12 +96,6 @@ class _Call(nn.Module):
 
 def _plain_attention(_: Any, *args: Any, **kwargs: Any) -> Tensor:
     return comfy.ldm.modules.attention.attention_pytorch(*args, **kwargs)
-
-
-def resident(patcher: Any) -> Any:
-    """A clone of a patcher that can be held in memory whole: where the host streams weights, one that does not."""
-    dynamic = "disable_dynamic" in inspect.signature(patcher.clone).parameters
-    return patcher.clone(disable_dynamic=True) if dynamic else patcher.clone()
 
 
 def load_whole(patchers: Sequence[Any], memory: float) -> None:

@@ -15,7 +15,8 @@ from torch import Tensor
 from torch.utils.checkpoint import checkpoint
 
 from .classifier import HostClassifier
-from .differentiable import load_whole, resident
+from .differentiable import load_whole
+from .versions import resident
 
 ROWS = 1
 """Images decoded at a time by a learned VAE, whose activations are not kept but made again for the gradient: at 512 x 512 an image takes

@@ -18,8 +18,9 @@ from ..methods.batch_run import BatchRun
 from ..methods.trials import Seen
 from .classifier import HostClassifier
 from .names import storable
-from .record_samples import GivenConditions, PromptConditions, fitting_latent
+from .record_samples import GivenConditions, PromptConditions
 from .sampling import SamplerSettings
+from .versions import fitting_latent
 
 PLACE = "output/equipoise/calibration"
 

@@ -36,10 +36,10 @@ from .learning import (
     plain_predictor,
 )
 from .learning_images import encoded_prompts
-from .record_samples import fitting_latent
 from .recording import conditioning_facts, tensor_facts, weights_mark
 from .sampling import SamplerSettings
 from .sites import check_fit
+from .versions import fitting_latent
 
 IMAGES = 96
 WEAK = 0.01

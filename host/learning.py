@@ -21,9 +21,10 @@ from ..methods.add_moves import with_alternative
 from ..methods.fit_moves import Diffusion, FitSettings, finished_moves
 from ..methods.fit_state import Checkpoint, FitState
 from ..models.adp import AdpFile, AttributePredictor
-from .differentiable import Differentiable, load_whole, resident
+from .differentiable import Differentiable, load_whole
 from .names import storable
 from .sites import base_model, lowest_level_site, site_channels
+from .versions import resident
 
 log = logging.getLogger("equipoise")
 PLACE = "output/equipoise/learning"

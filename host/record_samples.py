@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import inspect
 from typing import Any
 
 import comfy.sample
@@ -15,6 +14,7 @@ from .feature_sets import write_picture
 from .recorder import Outcome, Recorder, Watcher
 from .recording import apply_recording, caption, conditioning_facts, tensor_facts
 from .sampling import SamplerSettings
+from .versions import fitting_latent
 
 AHEAD = 64
 """Prompts that are encoded at a time: text encoder and U-Net seldom fit in memory together, and thousands of prompts do not either."""
@@ -140,13 +140,6 @@ def batches_between(first: int, end: int, batch: int) -> list[range]:
     parts of one."""
     starts = [first, *range((first // batch + 1) * batch, end, batch)]
     return [range(a, b) for a, b in zip(starts, [*starts[1:], end], strict=True)]
-
-
-def fitting_latent(model: Any, latent: dict[str, Any]) -> Tensor:
-    """The samples of a LATENT as this MODEL takes them (an empty one gets the model's channels, on newer hosts its size too)."""
-    fix = comfy.sample.fix_empty_latent_channels
-    ratios = [n for n in ("downscale_ratio_spacial", "downscale_ratio_temporal") if n in inspect.signature(fix).parameters]
-    return fix(model, latent["samples"], *(latent.get(n) for n in ratios))
 
 
 def _calls(model: Any, s: SamplerSettings) -> int:

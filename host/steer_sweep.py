@@ -16,10 +16,10 @@ from ..models.adp import AdpFile
 from ..models.bias_features import BiasFeatures
 from ..models.sae import SaeFile
 from .classifier import HostClassifier
-from .record_samples import fitting_latent
 from .recorder import Watcher
 from .sampling import SamplerSettings
 from .steering import apply_steering
+from .versions import fitting_latent
 
 
 @dataclass(frozen=True)

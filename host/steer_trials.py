@@ -10,10 +10,11 @@ from ..models.bias_features import BiasFeatures, check_sae
 from ..models.sae import SaeFile
 from .classifier import HostClassifier
 from .host_trials import HostTrials, classifier_judge
-from .record_samples import GivenConditions, PromptConditions, fitting_latent
+from .record_samples import GivenConditions, PromptConditions
 from .recording import conditioning_facts, weights_mark
 from .sampling import SamplerSettings
 from .steering import check_sae_fit
+from .versions import fitting_latent
 
 
 @dataclass(frozen=True)

@@ -26,6 +26,7 @@ from torch import Tensor
 from ..models.files import read_safetensors
 from .adm_info import AdmInfo, is_text_model
 from .adm_model import PixelLatent
+from .versions import reloadable
 
 BASE_MODEL = "equipoise-portraits-text"
 VOCABULARY = 49408
@@ -262,6 +263,4 @@ def load_text_model(path: str | os.PathLike[str]) -> tuple[comfy.model_patcher.M
     name = os.path.basename(path)
     _check(name, metadata)
     clip = _clip(name, tensors, metadata)
-    model = _model(name, tensors, metadata)
-    model.cached_patcher_init = (_load_model, (path,))
-    return model, clip
+    return reloadable(_model(name, tensors, metadata), _load_model, path), clip

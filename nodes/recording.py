@@ -11,6 +11,7 @@ from ..host.record_images import Pictures, record_images
 from ..host.record_samples import GivenConditions, PromptConditions, record_samples
 from ..host.recording import check_site
 from ..host.sampling import SamplerSettings
+from ..host.versions import advanced
 from ..methods.feature_set import open_feature_set
 from ..methods.recording import RecordingSettings, parse_levels
 from ..models.adp import MIDDLE
@@ -38,16 +39,15 @@ def _spatial_input() -> Any:
 
 
 def _site_input() -> Any:
-    made = io.String.Input(
-        "site",
-        default=MIDDLE,
-        optional=True,
-        tooltip="Where the U-Net is listened to: 'middle', which an ADP reads, or behind an up block, 'output.N', for an autoencoder "
-        "there (its maps are larger: give spatial_levels too).",
+    return advanced(
+        io.String.Input(
+            "site",
+            default=MIDDLE,
+            optional=True,
+            tooltip="Where the U-Net is listened to: 'middle', which an ADP reads, or behind an up block, 'output.N', for an autoencoder "
+            "there (its maps are larger: give spatial_levels too).",
+        )
     )
-    if hasattr(made, "advanced"):  # which the oldest host does not know
-        made.advanced = True
-    return made
 
 
 def _outputs() -> list[Any]:

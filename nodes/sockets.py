@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-import dataclasses
 from typing import Any
 
 from comfy_api.latest import io
+
+from ..host.versions import known_arguments
 
 Adp = io.Custom("EQUIPOISE_ADP")
 """An attribute distribution predictor (models/adp.py)."""
@@ -49,5 +50,4 @@ NEURONS = "equipoise/neurons"
 
 def schema(**arguments: Any) -> io.Schema:
     """A node's schema; arguments that this host's ``io.Schema`` does not know (search_aliases on older ones) are left out."""
-    known = {field.name for field in dataclasses.fields(io.Schema)}
-    return io.Schema(**{name: value for name, value in arguments.items() if name in known})
+    return io.Schema(**known_arguments(arguments))

@@ -17,8 +17,10 @@ FILES = (
     "test_label_sources.py",
     "test_clip_labels.py",
     "test_neuron_path_nodes.py",
+    "test_composition.py",
+    "test_devices.py",
 )
-SELECTED = "not published and not memory and not in_a_graph"
+SELECTED = "not published and not memory and not in_a_graph and not torch.compile"
 """What reads the repository, measures a process, or starts servers is run once, on the newer host."""
 
 

@@ -196,8 +196,9 @@ def test_weights_patched_by_a_lora_are_what_is_fitted(prompt: Any, world: World)
 def x0_both_ways(model: Any, positive: Any, at: int = 500) -> tuple[Tensor, Tensor]:
     """The predicted clean latents by the differentiable function, and by the host's own guider."""
     import comfy.samplers
-    from equipoise.host.differentiable import Differentiable, load_whole, model_conditions, resident
+    from equipoise.host.differentiable import Differentiable, load_whole, model_conditions
     from equipoise.host.record_images import OncePerLevel
+    from equipoise.host.versions import resident
 
     kept: list[Tensor] = []
     shape = (2, model.model.latent_format.latent_channels, 16, 16)
