@@ -95,7 +95,7 @@ class SteeringRun(BatchRun):
                         f"{', '.join(known[a])}: load an ADP with the same classes in the same order."
                     )
         super().__init__(reader, adp.site if adp is not None else bias.site, settings, target, ways)
-        self.site, self._sae = bias.site, sae.sae
+        self.site, self._sae, self._source = bias.site, sae.sae, sae.sae
         self.features = torch.cat([w.features for w in ways.values()]).unique()
         self._edits = self._edits_seen = 0
 
@@ -114,13 +114,12 @@ class SteeringRun(BatchRun):
         if self._device == device:
             return
         with torch.inference_mode(False), torch.no_grad():
-            if self._sae.knots.device != device:
-                self._sae = copy.deepcopy(self._sae).to(device)
+            self._sae = self._source if self._source.knots.device == device else copy.deepcopy(self._source).to(device)
         super()._prepare(device)
 
     def _drop(self) -> None:
         super()._drop()
-        self._sae = None
+        self._sae, self._source = None, None
 
     def step(self, site: str, h: Tensor, rows: Rows, level: float) -> Tensor:
         """One call's edit of the chosen rows; h itself where nothing is changed."""
