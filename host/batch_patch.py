@@ -19,6 +19,7 @@ from ..methods.fit_moves import block_site
 from ..methods.rows import BY_NUMBER, CONDITIONAL, EXEMPT, UNCONDITIONAL
 from ..methods.splice import SpliceRun
 from .devices import edit_where_possible
+from .together import together
 
 KEY = "equipoise_runs"
 EXEMPT_KEY = "equipoise_exempt"
@@ -54,6 +55,8 @@ def patch_model(model: Any, make_run: Callable[[], Run], on_finish: Callable[[Ru
         try:
             guider.model_options = comfy.model_patcher.create_model_options_clone(original)
             options = guider.model_options.setdefault("transformer_options", {})
+            if (batch := together(options)) and isinstance(run, BatchRun):
+                batch.join(handle, run)
             options[KEY] = {**options.get(KEY, {}), handle: run, "roles": conditioning_roles(guider)}
             result = executor(noise, *args, **kwargs)
             if on_finish:

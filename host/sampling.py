@@ -13,6 +13,9 @@ from torch import Tensor
 from ..methods.guidance import QUOTA, GuidanceRun, GuidanceSettings
 from ..models.adp import AdpFile
 from .guidance import apply_guidance
+from .passes import draw_in_passes
+from .together import Together
+from .unfinished import Unfinished
 
 log = logging.getLogger("equipoise")
 
@@ -75,30 +78,39 @@ def guided_ksample(
     latent: dict[str, Any],
     classify: Callable[[Tensor], dict[str, Tensor]] | None = None,
     repair: int = 0,
+    images_per_pass: int = 0,
+    key: str | None = None,
 ) -> tuple[dict[str, Any], Outcome]:
     """Sample with guidance; up to ``repair`` times make again the images that ``classify(samples)`` reads otherwise than assigned.
 
     ``classify`` maps latent samples [N, ...] to class probabilities, attribute -> [N, K] in the ADP's class order. An image that is made
-    again keeps its place and class and gets a new seed.
+    again keeps its place and class and gets a new seed. ``images_per_pass``: how many are drawn at once (0: all), with quotas over all.
+    ``key``: of the run, under which finished passes are kept until all are drawn (None: they are not kept).
     """
     runs: list[GuidanceRun] = []
-    out = ksample(apply_guidance(model, adp, guidance, lambda run: runs.append(run.summary())), sampler, positive, negative, latent)
+    n = latent["samples"].shape[0]
+    passes = -(-n // images_per_pass) if images_per_pass > 0 else 1
+    unfinished = Unfinished(key) if key and passes > 1 else None
+    batch = Together(n, [] if unfinished is None else unfinished.decided())
+    guided = apply_guidance(model, adp, guidance, lambda run: runs.append(run.summary()))
+    kept_keys: list[str] = []
+
+    def draw(rows: list[int], begun: dict[str, Any], s: SamplerSettings, keep: Unfinished | None = None) -> Tensor:
+        def sample(m: Any, positive: Any, negative: Any, part: dict[str, Any]) -> Tensor:
+            drawn = ksample(m, s, positive, negative, part)
+            kept_keys[:] = drawn
+            return drawn["samples"]
+
+        return draw_in_passes(guided, sample, positive, negative, begun, rows, images_per_pass, s.seed, batch, keep)
+
+    samples = draw(list(range(n)), latent, sampler, unfinished)
+    out = {**{k: v for k, v in latent.items() if k in kept_keys}, "samples": samples}
     target = guidance.target.reordered(adp.attributes)
-    run = runs[-1] if runs else None
-    cells = None if run is None or run.cells is None else run.cells.tolist()
-    outcome = Outcome(cells, target.names, list(target.notes), readings=run.readings.shares[-1] if run and run.readings.shares else {})
-    wished = sum(share > 0 for share in target.shares)
-    if cells is not None and len(cells) < wished:
-        outcome.notes.append(f"{len(cells)} images cannot hold all {wished} classes of the target: quotas were rounded by the seed.")
-    if run is not None and run.exempt:
-        outcome.notes.append("guidance did nothing: all that is drawn here is exempt from it (Exempt From Guidance).")
-    elif run is not None and run.unread and cells is not None:
-        outcome.notes.append(f"images were given their classes at random from the seed: this ADP does not read {', '.join(run.unread)}.")
-    if cells is None:
-        if run is not None and guidance.mode == QUOTA and not run.exempt:
-            outcome.notes.append("guidance did nothing: no sampling step fell into the noise levels at which this ADP moves images.")
-        if repair:
-            outcome.notes.append("nothing was repaired: no image was assigned a class.")
+    outcome = Outcome(_cells(runs), target.names, list(target.notes), readings=_last_readings(runs))
+    outcome.notes += _notes(runs, outcome.cells, guidance, target, n, passes, repair)
+    if unfinished is not None and unfinished.gone_on:
+        outcome.notes.append(f"{unfinished.gone_on} images were kept from this run when it was cancelled, and not drawn again.")
+    cells = outcome.cells
     if cells is None or classify is None:
         return out, outcome
     wanted = [target.cell_classes(c) for c in cells]
@@ -109,24 +121,53 @@ def guided_ksample(
         if not missed or number == repair:
             break
         outcome.rounds.append(len(missed))
-        again = replace(guidance, cells=tuple(cells[i] for i in missed))
-        part = ksample(
-            apply_guidance(model, adp, again),
-            replace(sampler, seed=(sampler.seed + 0x9E3779B97F4A7C15 * (number + 1)) & 0xFFFFFFFFFFFFFFFF),
-            positive,
-            negative,
-            _rows(latent, missed),
-        )
+        seed = (sampler.seed + 0x9E3779B97F4A7C15 * (number + 1)) & 0xFFFFFFFFFFFFFFFF
+        # The noise of image i depends on its place in the batch, which is why ``batch_index`` is dropped.
+        part = draw(missed, {k: v for k, v in latent.items() if k != "batch_index"}, replace(sampler, seed=seed))
         samples = out["samples"].clone()
-        samples[torch.tensor(missed)] = part["samples"].to(samples)
+        samples[torch.tensor(missed)] = part.to(samples)
         out = {**out, "samples": samples}
     log.info("Distribution Guidance KSampler: %s", outcome.text().replace("\n", "; "))
     return out, outcome
 
 
-def _rows(latent: dict[str, Any], index: list[int]) -> dict[str, Any]:
-    """Some images of a LATENT. Noise of image i depends on its place in the batch, which is why ``batch_index`` is dropped."""
-    n = latent["samples"].shape[0]
-    picked = {k: v[index] if isinstance(v, Tensor) and v.shape[:1] == (n,) else v for k, v in latent.items()}
-    picked.pop("batch_index", None)
-    return picked
+def _cells(runs: list[GuidanceRun]) -> list[int] | None:
+    """The cells of the whole batch; None where none were given."""
+    run = runs[-1] if runs else None
+    if run is None or run.cells is None:
+        return None
+    whole = None if run.whole is None else run.whole.cells
+    return (run.cells if whole is None else whole).tolist()
+
+
+def _last_readings(runs: list[GuidanceRun]) -> dict[str, list[float]]:
+    """The last reading of every pass, averaged over the images."""
+    parts = [(len(run.rows) or 1, run.readings.shares[-1]) for run in runs if run.readings.shares]
+    total = sum(images for images, _ in parts)
+    if len(parts) == 1:
+        return parts[0][1]
+    first = parts[0][1] if parts else {}
+    return {a: [sum(n * p[a][k] for n, p in parts) / total for k in range(len(shares))] for a, shares in first.items()}
+
+
+def _notes(
+    runs: list[GuidanceRun], cells: list[int] | None, guidance: GuidanceSettings, target: Any, images: int, passes: int, repair: int
+) -> list[str]:
+    """What a user should know of a run: what was rounded, why nothing was done, and by what classes were given."""
+    run, notes = runs[-1] if runs else None, []
+    wished = sum(share > 0 for share in target.shares)
+    if cells is not None and len(cells) < wished:
+        notes.append(f"{len(cells)} images cannot hold all {wished} classes of the target: quotas were rounded by the seed.")
+    if run is not None and run.exempt:
+        notes.append("guidance did nothing: all that is drawn here is exempt from it (Exempt From Guidance).")
+    elif run is not None and run.unread and cells is not None:
+        notes.append(f"images were given their classes at random from the seed: this ADP does not read {', '.join(run.unread)}.")
+    if cells is None:
+        if run is not None and guidance.mode == QUOTA and not run.exempt:
+            notes.append("guidance did nothing: no sampling step fell into the noise levels at which this ADP moves images.")
+        if repair:
+            notes.append("nothing was repaired: no image was assigned a class.")
+    if passes > 1:
+        what = "one quota over all" if guidance.mode == QUOTA else f"mode '{guidance.mode}' goes by the mean of each pass, not of all"
+        notes.append(f"{images} images were drawn in {passes} passes: {what}.")
+    return notes

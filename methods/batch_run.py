@@ -9,7 +9,7 @@ from __future__ import annotations
 import copy
 import logging
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
@@ -64,15 +64,47 @@ class Way(Protocol):
     def to(self, device: torch.device) -> Way: ...
 
 
+class WaitsForOthers(Exception):
+    """Raised inside sampling where a pass has read its images and the classes can be given only when all passes have."""
+
+
+class Whole:
+    """The one decision about a batch that is drawn in several passes, each of them a run of its own.
+
+    ``images``: how many there are; ``cells`` int64 [images] and ``counts``: what was decided, None until then.
+    """
+
+    def __init__(self, images: int, cells: Sequence[int] | None = None) -> None:
+        self.images = images
+        self.cells = None if cells is None else torch.tensor(list(cells))
+        self.counts: list[int] | None = None
+        self._read: dict[int, dict[str, Tensor]] = {}
+
+    def add(self, rows: Sequence[int], read: Mapping[str, Tensor]) -> bool:
+        """Keep the reading [N, K] per attribute of the images ``rows``; whether all images' readings are there now."""
+        for place, row in enumerate(rows):
+            self._read[row] = {a: p[place].detach().clone() for a, p in read.items()}
+        return len(self._read) == self.images
+
+    def readings(self) -> dict[str, Tensor]:
+        """All images' readings in their order: attribute -> [images, K]. They are kept no longer."""
+        whole = [self._read[row] for row in range(self.images)]
+        self._read = {}
+        return {a: torch.stack([read[a] for read in whole]) for a in whole[0]}
+
+
 class BatchRun:
     """Readings, quotas, and the cell that every image was assigned to (``cells``, int64 [N] on the CPU, or None).
 
     ``unread``: attributes of the target that no predictor reads; if there is one, images are assigned at random from the seed.
     ``exempt``: set where all positives of the run are exempt, so that it is left alone. ``images``: set where it is known how many the run
-    has (a context window's calls hold fewer of them). ``on_cpu``: set where the device lacks an operation.
+    has (a context window's calls hold fewer of them). ``on_cpu``: set where the device lacks an operation. ``whole``, ``rows``: set where
+    this run draws the images ``rows`` of a larger batch, whose quotas are those of the whole.
     """
 
     what = "the batch run"
+    decides = True
+    """Whether images are assigned classes at all."""
 
     def __init__(
         self,
@@ -91,6 +123,8 @@ class BatchRun:
         self.exempt = False
         self.images: int | None = None
         self.on_cpu = False
+        self.whole: Whole | None = None
+        self.rows: list[int] = []
         self.readings = Readings()
         self._device: torch.device | None = None
         self._predictor: AttributePredictor | None = None
@@ -217,23 +251,50 @@ class BatchRun:
             return False  # short of memory, the host runs the negative's rows on their own and first: nothing was read at this level yet
         if not seeded and not self._seen.all():
             return False  # context windows show the images in turn
+        if self.whole is not None and len(self.rows) == images:
+            self._assign_with_others(self.whole, seeded)
+        else:
+            self._decide(images, seeded, self._read)
+        return True
+
+    def _decide(self, images: int, seeded: bool, read: Mapping[str, Tensor]) -> None:
+        """Quotas for ``images``, and who becomes what by what was read of them, or from the seed."""
+        s = self.settings
         self.counts = quotas(self.target.shares, images, s.seed)
         if seeded:
             self.cells = seeded_assignment(self.counts, s.seed)
-            return True
-        joint = torch.zeros(images, 1, device=next(iter(self._read.values())).device)
+            return
+        joint = torch.zeros(images, 1, device=next(iter(read.values())).device)
         for attribute in self.target.attributes:
-            log_p = self._read[attribute].clamp(min=1e-6).log()
+            log_p = read[attribute].clamp(min=1e-6).log()
             joint = (joint[:, :, None] + log_p[:, None, :]).flatten(1)
         self.cells = least_change_assignment(joint, self.counts)
-        return True
+
+    def _assign_with_others(self, whole: Whole, seeded: bool) -> None:
+        """This run's part of the decision about the whole batch. WaitsForOthers where other passes have to read their images first."""
+        if whole.cells is None:
+            if not seeded and not whole.add(self.rows, self._read):
+                raise WaitsForOthers
+            self._decide(whole.images, seeded, {} if seeded else whole.readings())
+            whole.cells, whole.counts = self.cells, self.counts
+        self.counts, self.cells = whole.counts, whole.cells[self.rows]
+
+    @property
+    def waits(self) -> bool:
+        """Whether this run can only be drawn to its end when all passes were read."""
+        return self.decides and not self.exempt and self.whole is not None and self.whole.cells is None and not self._wants_seeded()
+
+    @property
+    def places(self) -> list[int] | None:
+        """Which images of the batch these are, where they are part of a larger one."""
+        return None if self.whole is None else self.rows
 
     def _wants_seeded(self) -> bool:
         if self.unread:
             return True
         if self.settings.assign in (SEEDED, READING):
             return self.settings.assign == SEEDED
-        return any(way.assign == SEEDED for way in self._here.values())
+        return any(way.assign == SEEDED for way in self._ways.values())
 
     def edited(self, rows: Rows) -> Tensor:
         """bool [R]: the rows that may be changed."""

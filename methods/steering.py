@@ -141,7 +141,8 @@ class SteeringRun(BatchRun):
             turned = turned.index_add(1, places, new - z[:, places])
         dz = turned.clamp(min=0) - z
         if self.settings.mask is not None:
-            dz = dz * resized_mask(self.settings.mask, image, z.shape[-2:]).to(dz)
+            place = image if self.places is None else torch.tensor(self.places, device=image.device)[image]
+            dz = dz * resized_mask(self.settings.mask, place, z.shape[-2:]).to(dz)
         if not dz.any():
             return h
         self._edits += 1

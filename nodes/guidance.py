@@ -10,6 +10,7 @@ from comfy_api.latest import io
 from ..host.batch_patch import window_sigmas
 from ..host.guidance import apply_guidance
 from ..host.sampling import SamplerSettings, guided_ksample
+from ..host.unfinished import run_key
 from ..methods.guidance import DIRECTIONS, MODES, GuidanceSettings
 from .patch_inputs import rows_input, window_inputs
 from .sampler_inputs import denoise_input, sampler_inputs
@@ -146,6 +147,15 @@ class DistributionGuidanceKSampler(io.ComfyNode):
                     tooltip="Up to this many rounds, images that the classifier reads otherwise than assigned are made again with a "
                     "new seed. Needs vae and classifier.",
                 ),
+                io.Int.Input(
+                    "images_per_pass",
+                    default=0,
+                    min=0,
+                    max=4096,
+                    optional=True,
+                    tooltip="How many images are drawn at once, for cards that cannot hold the whole batch; 0 = all. Quotas, noise, "
+                    "progress and repair are those of the whole batch. A cancelled run that is queued again goes on after its last pass.",
+                ),
                 io.Vae.Input("vae", optional=True, tooltip="For repair and the count of misses: decodes the samples for the classifier."),
                 Classifier.Input("classifier", optional=True, tooltip="For repair and the count of misses."),
             ],
@@ -156,6 +166,7 @@ class DistributionGuidanceKSampler(io.ComfyNode):
                     "assigned", display_name="assigned", tooltip="JSON: the class that every image was assigned, in the order of the batch."
                 ),
             ],
+            hidden=[io.Hidden.prompt, io.Hidden.unique_id],
         )
 
     @classmethod
@@ -183,6 +194,7 @@ class DistributionGuidanceKSampler(io.ComfyNode):
         repair: int,
         vae: Any = None,
         classifier: Any = None,
+        images_per_pass: int = 0,
     ) -> io.NodeOutput:
         if repair and (vae is None or classifier is None):
             raise ValueError(
@@ -191,7 +203,13 @@ class DistributionGuidanceKSampler(io.ComfyNode):
         settings = _settings(model, seed, target, mode, strength, start_percent, end_percent, rows, direction, assign)
         sampler = SamplerSettings(seed, steps, cfg, sampler_name, scheduler, denoise)
         classify = None if vae is None or classifier is None else classifier_of_latents(vae, classifier, adp, target)
-        latent, outcome = guided_ksample(model, adp, settings, sampler, positive, negative, latent_image, classify, repair)
+        hidden = cls.hidden
+        key = run_key(
+            getattr(hidden, "prompt", None), getattr(hidden, "unique_id", None), latent_image, positive, negative
+        )
+        latent, outcome = guided_ksample(
+            model, adp, settings, sampler, positive, negative, latent_image, classify, repair, images_per_pass, key
+        )
         cells = None if outcome.cells is None else [outcome.names[c] for c in outcome.cells]
         return io.NodeOutput(
             latent, outcome.text(), json.dumps({"attributes": list(target.attributes), "assigned": cells, "missed": outcome.missed})

@@ -1,0 +1,60 @@
+"""Some images of a batch: their rows of a LATENT, of CONDITIONING, and of what ControlNets are shown."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+from torch import Tensor
+
+
+def latent_rows(latent: dict[str, Any], rows: Sequence[int]) -> dict[str, Any]:
+    """Some images of a LATENT, with their masks and noise indices. Masks of fewer images than the batch are repeated, as the host does."""
+    n = latent["samples"].shape[0]
+    if list(rows) == list(range(n)):
+        return dict(latent)
+    picked = {k: v[list(rows)] if isinstance(v, Tensor) and v.shape[:1] == (n,) else v for k, v in latent.items()}
+    if isinstance(mask := latent.get("noise_mask"), Tensor) and mask.ndim > 2:
+        picked["noise_mask"] = _rows(mask, rows)
+    if "batch_index" in latent:
+        picked["batch_index"] = [latent["batch_index"][row] for row in rows]
+    return picked
+
+
+def conditioning_rows(conditioning: Any, rows: Sequence[int], images: int) -> Any:
+    """CONDITIONING for some images of a batch of ``images``: of tensors with several entries theirs, repeated where there are fewer than
+    images, as the host does; what holds one entry for all stays."""
+    if list(rows) == list(range(images)):
+        return conditioning
+    controls: dict[int, Any] = {}
+    return [[_rows(c[0], rows), _entry(c[1], rows, controls), *c[2:]] for c in conditioning]
+
+
+def _entry(entry: dict[str, Any], rows: Sequence[int], controls: dict[int, Any]) -> dict[str, Any]:
+    picked = {key: _rows(value, rows) for key, value in entry.items()}
+    if picked.get("control") is not None:
+        picked["control"] = _control_rows(picked["control"], rows, controls)
+    return picked
+
+
+def _rows(value: Any, rows: Sequence[int]) -> Any:
+    """Rows of a tensor with several; anything else as it is."""
+    if not isinstance(value, Tensor) or value.ndim < 2 or len(value) < 2:
+        return value
+    return value[[row % len(value) for row in rows]]
+
+
+def _control_rows(control: Any, rows: Sequence[int], known: dict[int, Any]) -> Any:
+    """A copy of a ControlNet, and of those before it, with these images' hints; the same copy for the same ControlNet."""
+    if id(control) not in known:
+        hint, extra = getattr(control, "cond_hint_original", None), getattr(control, "extra_concat_orig", None) or []
+        before = getattr(control, "previous_controlnet", None)
+        earlier = None if before is None else _control_rows(before, rows, known)
+        if earlier is before and _rows(hint, rows) is hint and all(_rows(e, rows) is e for e in extra):
+            known[id(control)] = control
+        else:
+            copy = control.copy()
+            copy.cond_hint_original, copy.extra_concat_orig = _rows(hint, rows), [_rows(e, rows) for e in extra]
+            copy.set_previous_controlnet(earlier)
+            known[id(control)] = copy
+    return known[id(control)]
