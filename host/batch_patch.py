@@ -6,7 +6,7 @@ transformer options, and is dropped in ``finally``.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any, TypeVar
 
 import comfy.model_patcher
@@ -18,6 +18,7 @@ from ..methods.batch_run import BatchRun
 from ..methods.fit_moves import block_site
 from ..methods.rows import BY_NUMBER, CONDITIONAL, EXEMPT, UNCONDITIONAL
 from ..methods.splice import SpliceRun
+from .aux_models import load_beside
 from .devices import edit_where_possible
 from .together import together
 
@@ -35,10 +36,13 @@ class Handle:
         return self
 
 
-def patch_model(model: Any, make_run: Callable[[], Run], on_finish: Callable[[Run], None] | None = None) -> tuple[Any, Handle]:
+def patch_model(
+    model: Any, make_run: Callable[[], Run], on_finish: Callable[[Run], None] | None = None, networks: Sequence[Any] = ()
+) -> tuple[Any, Handle]:
     """A clone of MODEL whose sampling runs are edited, and the handle of its runs; the original is left as it was. ``on_finish`` gets a
-    run's state when sampling ended well."""
+    run's state when sampling ended well. ``networks``: the host's handles of what the runs compute with, loaded whenever MODEL is."""
     clone, handle = model.clone(), Handle()
+    load_beside(clone, networks)
 
     def patch(h: Tensor, skip: Tensor, options: dict[str, Any]) -> tuple[Tensor, Tensor]:
         run = options.get(KEY, {}).get(handle)

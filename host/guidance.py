@@ -7,6 +7,7 @@ from typing import Any
 
 from ..methods.guidance import GuidanceRun, GuidanceSettings
 from ..models.adp import AdpFile
+from .aux_models import managed_adp
 from .batch_patch import patch_model
 from .sites import check_fit
 
@@ -20,4 +21,5 @@ def apply_guidance(model: Any, adp: AdpFile, settings: GuidanceSettings, on_fini
     GuidanceRun(adp, settings)  # refuses a target that this ADP does not know now, not in the middle of a queue
     if settings.strength == 0 or settings.sigma_start < settings.sigma_end:
         return model.clone()
-    return patch_model(model, lambda: GuidanceRun(adp, settings), on_finish)[0]
+    used, networks = managed_adp(adp)
+    return patch_model(model, lambda: GuidanceRun(used, settings), on_finish, networks)[0]

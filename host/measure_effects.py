@@ -14,6 +14,7 @@ from ..methods.turn_alone import AMOUNT, Turn
 from ..methods.typical_activations import ActivationRun, ActivationSums
 from ..models.bias_features import BiasFeatures
 from ..models.sae import SaeFile
+from .aux_models import managed_sae
 from .batch_patch import patch_model
 from .classifier import HostClassifier
 from .host_trials import log_path
@@ -65,8 +66,8 @@ def measure_effects(
     host = parts.host(bench.pending, wanted)
 
     def listen(turns: Sequence[Turn]) -> tuple[Seen, list[float | None]]:
-        sums = ActivationSums.of(turns)
-        seen = host.run(lambda keep: patch_model(model, lambda: ActivationRun(sae, turns, sums), keep)[0])
+        sums, (used, networks) = ActivationSums.of(turns), managed_sae(sae)
+        seen = host.run(lambda keep: patch_model(model, lambda: ActivationRun(used, turns, sums), keep, networks)[0])
         return seen, sums.typical()
 
     def sample(file: BiasFeatures, steer: SteerSettings) -> Seen:

@@ -13,6 +13,7 @@ from ..methods.steering import SteeringRun, SteerSettings
 from ..models.adp import AdpFile
 from ..models.bias_features import BiasFeatures, check_sae
 from ..models.sae import SaeFile
+from .aux_models import managed_adp, managed_sae
 from .batch_patch import KEY, Handle, patch_model, without_run
 from .sites import check_fit, check_made_for
 
@@ -38,7 +39,8 @@ def apply_steering(
     SteeringRun(sae, bias, settings, adp)  # refuses what these files do not hold now, not in the middle of a queue
     if settings.strength == 0 or settings.sigma_start < settings.sigma_end:
         return model.clone()
-    clone, handle = patch_model(model, lambda: SteeringRun(sae, bias, settings, adp), on_finish)
+    (used, networks), (reader, others) = managed_sae(sae), managed_adp(adp)
+    clone, handle = patch_model(model, lambda: SteeringRun(used, bias, settings, reader), on_finish, [*networks, *others])
     if asyrp:
         clone.set_model_sampler_post_cfg_function(two_branch_rule(handle))
     return clone
@@ -83,7 +85,8 @@ def next_sigma(sigma: float, sigmas: Tensor | None) -> float | None:
 def apply_splice(model: Any, sae: SaeFile) -> Any:
     """A clone of MODEL that samples with h replaced by the autoencoder's reconstruction. Raises ValueError where they do not fit."""
     check_sae_fit(model, sae)
-    return patch_model(model, lambda: SpliceRun(sae))[0]
+    used, networks = managed_sae(sae)
+    return patch_model(model, lambda: SpliceRun(used), networks=networks)[0]
 
 
 def check_sae_fit(model: Any, sae: SaeFile) -> None:

@@ -105,6 +105,8 @@ class BatchRun:
     what = "the batch run"
     decides = True
     """Whether images are assigned classes at all."""
+    takes_gradient = False
+    """Whether gradients go through the predictor, which needs weights that were not made in inference mode."""
 
     def __init__(
         self,
@@ -193,12 +195,16 @@ class BatchRun:
     # -- readings ---------------------------------------------------------------------------------------------------------------------
 
     def _prepare(self, device: torch.device) -> None:
-        """Copies of the small tensors on the device, made outside inference mode so that a gradient can be taken."""
+        """Put the small tensors on the device. A predictor that is there already is used as it is; one that a gradient goes through is
+        always copied, outside inference mode."""
         if self._device == device:
             return
+        graph = torch.is_grad_enabled() or self.takes_gradient
         with torch.inference_mode(False), torch.no_grad():
             p = self._reader
-            if self.reads:
+            if self.reads and not graph and p.knots.device == device and not p.training:
+                self._predictor = p
+            elif self.reads:
                 copied = AttributePredictor(p.attributes, p.channels, p.knots.clone().to(device), p.kind, p.hidden).to(device)
                 copied.load_state_dict({k: v.clone().to(device) for k, v in p.state_dict().items()})
                 self._predictor = copied.eval().requires_grad_(False)

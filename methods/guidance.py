@@ -60,6 +60,7 @@ class GuidanceRun(BatchRun):
         moves = chosen_moves(adp, settings, target.attributes) if moved else {}
         super().__init__(adp.predictor, adp.site, settings, target, moves)
         self.decides = settings.mode == QUOTA
+        self.takes_gradient = settings.mode != QUOTA or settings.direction == GRADIENT
 
     def step(self, site: str, h: Tensor, rows: Rows, level: float) -> Tensor:
         """One call's edit: the moves of the assigned classes, or a step down the paper's loss."""
