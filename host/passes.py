@@ -46,13 +46,18 @@ class Steps:
     ahead: int = 0
     last: int = 0
 
-    def place(self, step: int, steps: int, waits: bool, index: int) -> tuple[int, int]:
-        """(steps done, steps of all) at a step of a pass. While the first pass is read it is not known how far the readings go: as far as
-        it has come, in every pass."""
+    def place(self, step: int, steps: int, waits: bool, index: int, left: int) -> tuple[int, int]:
+        """(steps done, steps of all) at a step of pass ``index`` of the ``left`` ones. While the first is read it is not known how far the
+        readings go: as far as it has come, in all passes but the last, which goes on from its reading."""
         ahead = self.ahead
-        if waits:
-            ahead = (step + 1) * (self.passes - index) if index == 0 else max(self.ahead, step + 1)
+        if waits and index < left - 1:
+            ahead = (step + 1) * (left - 1) if index == 0 else max(self.ahead, step + 1)
         return self.done * steps + self.spent + step, self.passes * steps + self.spent + ahead
+
+    def read(self, index: int, left: int) -> None:
+        """Pass ``index`` was read, and left there."""
+        self.spent += self.last
+        self.ahead = self.last * max(0, left - index - 2)
 
 
 def draw_in_passes(
@@ -76,7 +81,7 @@ def draw_in_passes(
     parts = [range(start, min(start + size, len(rows))) for start in range(0, len(rows), size)]
     drawn: dict[int, Tensor] = {} if unfinished is None else unfinished.passes(len(parts))
     steps, images = Steps(len(parts), len(drawn)), latent["samples"].shape[0]
-    rounds = 0
+    begun, rounds = list(drawn), 0
     while len(drawn) < len(parts):
         rounds += 1
         if rounds > MOST_ROUNDS:
@@ -92,14 +97,13 @@ def draw_in_passes(
             given = (conditioning_rows(c, here, images) for c in (positive, negative))
             try:
                 drawn[number] = sample(
-                    _one_pass(model, part, len(rows), seed, "batch_index" not in latent, batch, steps, index),
+                    _one_pass(model, part, len(rows), seed, "batch_index" not in latent, batch, steps, (index, len(left))),
                     *given,
                     latent_rows(latent, here),
                 )
             except WaitsForOthers:
                 waiting += 1
-                steps.spent += steps.last
-                steps.ahead = steps.last * (len(left) - index - 1)
+                steps.read(index, len(left))
                 continue
             finally:
                 batch.finish()
@@ -107,16 +111,18 @@ def draw_in_passes(
             if unfinished is not None and len(drawn) < len(parts):
                 unfinished.keep(number, drawn[number], batch.decided)
         steps.ahead = 0
-        if waiting and drawn:  # what was kept of an earlier run lacks its classes: all are read, and drawn anew
-            drawn, steps.done = {}, 0
+        if waiting and begun:  # what was kept of an earlier run lacks its classes: all are read, and drawn anew
+            drawn, begun, steps.done = {}, [], 0
     if unfinished is not None:
         unfinished.clear()
     first = drawn[0]
     return first if len(parts) == 1 else torch.cat([drawn[number].to(first) for number in range(len(parts))])
 
 
-def _one_pass(model: Any, part: range, images: int, seed: int, own_noise: bool, batch: Together, steps: Steps, index: int) -> Any:
-    """A clone of MODEL that draws the images ``part`` of a batch of ``images``."""
+def _one_pass(
+    model: Any, part: range, images: int, seed: int, own_noise: bool, batch: Together, steps: Steps, place: tuple[int, int]
+) -> Any:
+    """A clone of MODEL that draws the images ``part`` of a batch of ``images``. ``place``: which pass of how many it is."""
     clone = model.clone()
     clone.model_options.setdefault("transformer_options", {})[KEY] = batch
 
@@ -135,7 +141,7 @@ def _one_pass(model: Any, part: range, images: int, seed: int, own_noise: bool, 
 
         def progress(step: int, x0: Tensor, x: Tensor, total: int) -> None:
             steps.last = step + 1
-            done, of = steps.place(step, total, batch.waits, index)
+            done, of = steps.place(step, total, batch.waits, *place)
             callback(done, x0, x, of)
 
         if len(part) < images:

@@ -84,6 +84,11 @@ class Whole:
         """Keep the reading [N, K] per attribute of the images ``rows``; whether all images' readings are there now."""
         for place, row in enumerate(rows):
             self._read[row] = {a: p[place].detach().clone() for a, p in read.items()}
+        return self.all_read
+
+    @property
+    def all_read(self) -> bool:
+        """Whether the decision can be made."""
         return len(self._read) == self.images
 
     def readings(self) -> dict[str, Tensor]:
@@ -288,7 +293,8 @@ class BatchRun:
     @property
     def waits(self) -> bool:
         """Whether this run can only be drawn to its end when all passes were read."""
-        return self.decides and not self.exempt and self.whole is not None and self.whole.cells is None and not self._wants_seeded()
+        w = self.whole
+        return self.decides and not self.exempt and w is not None and w.cells is None and not w.all_read and not self._wants_seeded()
 
     @property
     def places(self) -> list[int] | None:
