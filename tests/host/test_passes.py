@@ -120,7 +120,8 @@ def test_masks_and_noise_indices_are_the_images_own(classes: World, adp: Any) ->
 def test_conditionings_are_the_images_own(prompt: Any) -> None:
     from equipoise.host.image_rows import conditioning_rows
 
-    entry = {"pooled_output": torch.arange(10.0).view(5, 2), "mask": torch.arange(8.0).view(2, 2, 2), "strength": 0.5, "one": torch.ones(1, 3)}
+    several = {"pooled_output": torch.arange(10.0).view(5, 2), "mask": torch.arange(8.0).view(2, 2, 2)}
+    entry = {**several, "strength": 0.5, "one": torch.ones(1, 3)}
     conditioning = [[torch.arange(30.0).view(5, 2, 3), entry], [torch.ones(1, 2, 3), {}]]
     (tokens, picked), (shared, empty) = conditioning_rows(conditioning, [4, 1], 5)
     assert torch.equal(tokens, conditioning[0][0][[4, 1]]) and shared is conditioning[1][0] and empty == {}
