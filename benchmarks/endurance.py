@@ -1,8 +1,8 @@
 """``bench endurance``: a server that draws with guidance, steering and passes, run after run, and is cancelled at random.
 
-Resident memory after every run: that of the last beside that of the 20th. Then runs are cancelled at random moments, each followed by a run
-that is compared, bit for bit, with the same run of a fresh server; every other cancelled run is that same run, and what it had finished is
-gone on with. Every part has a server of its own; finished parts are kept in the folder.
+Resident memory after every run: that of the last beside that of the 20th. Then runs are cancelled at random moments, each followed by a
+run that is compared, bit for bit, with the same run of a fresh server; every fourth cancelled run is that same run in passes, and what it
+had finished is gone on with. Every part has a server of its own; finished parts are kept in the folder.
 """
 
 from __future__ import annotations
@@ -28,15 +28,17 @@ MODEL = "portraits.safetensors"
 REFERENCE, SEED = 4_700_000, 4_800_000
 
 
-def graph(seed: int, name: str, passes: int = 0) -> dict[str, Any]:
-    """Four portraits, steered and guided, in passes or at once. ``name``: of the sampling node; the host draws again what it calls anew."""
+def graph(seed: int, mark: int = 0, passes: int = 0) -> dict[str, Any]:
+    """Four portraits, steered and guided, in passes or at once. ``mark`` changes nothing that is drawn (the steer's mode does not use the
+    amount), but the host takes graphs of different marks for different ones, and draws again."""
 
     def node(kind: str, **inputs: Any) -> dict[str, Any]:
         return {"class_type": kind, "inputs": inputs}
 
     steer = {
         "attribute": "skin_tone", "class_name": "dark", "strength": 1.0, "mode": "profile", "profile": "calibrated", "features": 0,
-        "amount": 3.0, "rows": "cond", "start_percent": 0.0, "end_percent": 1.0, "rule": "one pass", "assign": "auto", "seed": seed,
+        "amount": round(mark / 10, 1), "rows": "cond", "start_percent": 0.0, "end_percent": 1.0, "rule": "one pass", "assign": "auto",
+        "seed": seed,
     }  # fmt: skip
     sampler = {
         "seed": seed, "steps": 6, "cfg": 1.0, "sampler_name": "euler", "scheduler": "normal", "denoise": 1.0, "mode": "quota",
@@ -51,20 +53,20 @@ def graph(seed: int, name: str, passes: int = 0) -> dict[str, Any]:
         "bias": node("EquipoiseLoadBiasFeatures", bias_features_name=MODEL),
         "target": node("EquipoiseTargetDistribution", attribute="eyeglasses", preset="uniform", weights="", adp=["adp", 0]),
         "steer": node("EquipoiseBiasFeatureSteer", model=["load", 0], sae=["sae", 0], bias_features=["bias", 0], **steer),
-        name: node(
+        "draw": node(
             "EquipoiseDistributionGuidanceKSampler",
             model=["steer", 0], positive=["load", 2], negative=["load", 2], latent_image=["latent", 0], adp=["adp", 0],
             target=["target", 0], **sampler,
         ),  # fmt: skip
-        "image": node("VAEDecode", samples=[name, 0], vae=["load", 1]),
+        "image": node("VAEDecode", samples=["draw", 0], vae=["load", 1]),
         "show": node("PreviewImage", images=["image", 0]),
-        "save": node("SaveLatent", samples=[name, 0], filename_prefix="endurance/latent"),
+        "save": node("SaveLatent", samples=["draw", 0], filename_prefix="endurance/latent"),
     }
 
 
 def digest(server: HostServer, ended: Ended) -> str:
     """Hash of the samples that a run saved. RuntimeError where it failed."""
-    if ended.error or "save" not in ended.outputs:
+    if ended.error or ended.interrupted or "save" not in ended.outputs:
         raise RuntimeError(f"a run that was not cancelled failed: {ended.error or 'it saved nothing'}; see {server.log}.")
     saved = ended.outputs["save"]["latents"][0]
     path = server.base / "output" / saved["subfolder"] / saved["filename"]
@@ -79,7 +81,7 @@ def memory(base: Path, runs: int) -> dict[str, Any]:
     with HostServer(base) as server:
         for run in range(runs):
             started = time.monotonic()
-            digest(server, server.wait(server.queue(graph(SEED + run, "draw", 2 * (run % 2)))))
+            digest(server, server.wait(server.queue(graph(SEED + run, 0, 2 * (run % 2)))))
             seconds.append(round(time.monotonic() - started, 3))
             held.append(round(server.resident_megabytes(), 1))
     return {"resident_mb": held, "run_seconds": seconds}
@@ -91,7 +93,7 @@ def fresh(base: Path) -> dict[str, Any]:
     for passes in (0, 2):
         with HostServer(base) as server:
             started = time.monotonic()
-            found.append(digest(server, server.wait(server.queue(graph(REFERENCE, "draw", passes)))))
+            found.append(digest(server, server.wait(server.queue(graph(REFERENCE, 0, passes)))))
             seconds = max(seconds, time.monotonic() - started)
     return {"digests": found, "run_seconds": seconds}
 
@@ -105,12 +107,12 @@ def cancelled(base: Path, cancels: int, digests: list[str]) -> dict[str, Any]:
     draws, hit, same, left, moments = random.Random(7), 0, 0, 0, []
     with HostServer(base) as server:
         started = time.monotonic()
-        server.wait(server.queue(graph(SEED - 1, "warm", 2)))
+        server.wait(server.queue(graph(SEED - 1, 0, 2)))
         usual = time.monotonic() - started
         for number in range(cancels):
             passes = 2 * (number % 2)
             again = number % 4 == 3
-            prompt = server.queue(graph(REFERENCE if again else SEED + number, f"cancel{number}", passes))
+            prompt = server.queue(graph(REFERENCE if again else SEED + number, number, passes))
             moment = draws.random() * usual
             time.sleep(moment)
             server.ask("/interrupt", {})
@@ -122,7 +124,7 @@ def cancelled(base: Path, cancels: int, digests: list[str]) -> dict[str, Any]:
             left += len(list(unfinished.glob("*/*.latent"))) if again else 0
             moments.append(round(moment, 3))
             started = time.monotonic()
-            same += digest(server, server.wait(server.queue(graph(REFERENCE, f"after{number}", passes)))) == digests[passes // 2]
+            same += digest(server, server.wait(server.queue(graph(REFERENCE, number, passes)))) == digests[passes // 2]
             usual = time.monotonic() - started
     return {"cancelled": cancels, "hit": hit, "same": same, "left": left, "moments": moments}
 

@@ -33,7 +33,10 @@ def saes(load_module: Callable[[Path, str], Any], repository: Path) -> Any:
 @pytest.fixture
 def adp(adps: Any, prompt: Any) -> Any:
     """Reads at the middle block, once the noise is low enough; moves there and at an up block."""
-    return adps.random_adp(ATTRIBUTES, CHANNELS, {"hair": (UP, CHANNELS)}, "tiny", size=0.3, window=True)
+    made = adps.random_adp(ATTRIBUTES, CHANNELS, {"hair": (UP, CHANNELS)}, "tiny", size=0.3, window=True)
+    for temperature in made.predictor.temperature.values():
+        temperature.data.fill_(50.0)  # readings that are sure of themselves are ties, which rounding decides
+    return made
 
 
 @pytest.fixture
@@ -68,7 +71,7 @@ def drawn(world: World, adp: Any, size: int = 0, key: str | None = None, **given
 
 
 def close(a: Tensor, b: Tensor) -> None:
-    torch.testing.assert_close(a, b, rtol=0, atol=1e-3 * float(b.abs().max()))
+    torch.testing.assert_close(a, b, rtol=1e-3, atol=1e-3)
 
 
 # -- the same as at once -------------------------------------------------------------------------------------------------------------
@@ -171,7 +174,8 @@ def test_every_patch_of_ours_keeps_its_quotas_over_all(classes: World, adp: Any,
         parts, outcome = drawn(classes, adp, 2, model=model, assign="reading")
         close(parts, whole)
         assert outcome.cells == at_once.cells and Counter(seen[0].cells.tolist()) == {0: 3, 1: 2}
-        assert torch.cat([run.cells for run in seen[1:]]).tolist() == seen[0].cells.tolist()
+        by_image = {row: cell for run in seen[1:] for row, cell in zip(run.rows, run.cells.tolist(), strict=True)}
+        assert [by_image[i] for i in range(N)] == seen[0].cells.tolist()
 
 
 def test_what_assigns_nothing_is_drawn_in_passes_too(classes: World, adp: Any) -> None:
