@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import heapq
+import random
 from collections.abc import Sequence
 
 import numpy as np
@@ -33,6 +35,37 @@ def quotas(shares: Sequence[float], n: int, seed: int) -> list[int]:
         last = int(np.nonzero(rest)[0][-1])
         np.add.at(counts, np.minimum(np.searchsorted(edges, points, side="right"), last), 1)
     return counts.tolist()
+
+
+WHOLE = 10**9
+"""Shares are compared as whole numbers of this, so that equal shares tie exactly and no count is ever a fraction."""
+
+
+def ledger_quotas(shares: Sequence[float], n: int, seen_counts: Sequence[int], seed: int) -> list[int]:
+    """Whole numbers of images per cell that sum to ``n`` and bring what a ledger has counted nearest to the shares.
+
+    The places are given one by one to the cell that lacks most of its share of all images, those counted and these; ties are drawn from
+    the seed. Without counts this is the largest-remainder rule; n runs of one image give what one run of n images gives, but for ties.
+    A cell whose share is 0 gets nothing. Raises ValueError where there are not as many counts as shares.
+    """
+    if len(seen_counts) != len(shares):
+        raise ValueError(f"a ledger has one count per cell: met {len(seen_counts)} counts for {len(shares)} shares.")
+    weights = [round(share * WHOLE) for share in shares]
+    whole, total = sum(weights), sum(seen_counts) + n
+    order = list(range(len(shares)))
+    random.Random(seed).shuffle(order)
+    lacking = [
+        (seen * whole - weight * total, rank, cell)
+        for cell, (weight, seen, rank) in enumerate(zip(weights, seen_counts, order, strict=True))
+        if weight
+    ]
+    heapq.heapify(lacking)
+    counts = [0] * len(shares)
+    for _ in range(n):
+        surplus, rank, cell = lacking[0]
+        counts[cell] += 1
+        heapq.heapreplace(lacking, (surplus + whole, rank, cell))
+    return counts
 
 
 def seeded_assignment(counts: Sequence[int], seed: int) -> Tensor:

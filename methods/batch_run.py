@@ -9,7 +9,7 @@ from __future__ import annotations
 import copy
 import logging
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
@@ -26,6 +26,13 @@ log = logging.getLogger("equipoise")
 COND, COND_AND_UNCOND = "cond", "cond+uncond"
 ROW_CHOICES = (COND, COND_AND_UNCOND)
 ASSIGN = AUTO, READING, SEEDED = ("auto", "reading", "seeded")
+Quotas = Callable[[TargetDistribution, int, int], list[int]]
+"""quotas(target, images, seed) -> whole numbers of images per cell; asked once, when a run decides."""
+
+
+def own_quotas(target: TargetDistribution, images: int, seed: int) -> list[int]:
+    """Quotas of a run that knows of no other run."""
+    return quotas(target.shares, images, seed)
 
 
 @dataclass(frozen=True)
@@ -104,7 +111,8 @@ class BatchRun:
     ``unread``: attributes of the target that no predictor reads; if there is one, images are assigned at random from the seed.
     ``exempt``: set where all positives of the run are exempt, so that it is left alone. ``images``: set where it is known how many the run
     has (a context window's calls hold fewer of them). ``on_cpu``: set where the device lacks an operation. ``whole``, ``rows``: set where
-    this run draws the images ``rows`` of a larger batch, whose quotas are those of the whole.
+    this run draws the images ``rows`` of a larger batch, whose quotas are those of the whole. ``ask_quotas``: set where something else than
+    this batch decides how many images each cell gets (a ledger).
     """
 
     what = "the batch run"
@@ -132,6 +140,7 @@ class BatchRun:
         self.on_cpu = False
         self.whole: Whole | None = None
         self.rows: list[int] = []
+        self.ask_quotas: Quotas = own_quotas
         self.readings = Readings()
         self._device: torch.device | None = None
         self._predictor: AttributePredictor | None = None
@@ -190,6 +199,7 @@ class BatchRun:
         self._drop()
 
     def _drop(self) -> None:
+        self.ask_quotas = own_quotas
         self._device, self._predictor, self._reader, self._ways, self._here, self._read = None, None, None, {}, {}, {}
         self._seen = torch.zeros(0, dtype=torch.bool)
 
@@ -271,7 +281,7 @@ class BatchRun:
     def _decide(self, images: int, seeded: bool, read: Mapping[str, Tensor]) -> None:
         """Quotas for ``images``, and who becomes what by what was read of them, or from the seed."""
         s = self.settings
-        self.counts = quotas(self.target.shares, images, s.seed)
+        self.counts = self.ask_quotas(self.target, images, s.seed)
         if seeded:
             self.cells = seeded_assignment(self.counts, s.seed)
             return

@@ -47,6 +47,21 @@ def write_text(path: str | os.PathLike[str], text: str) -> None:
         partial.unlink(missing_ok=True)
 
 
+def write_bytes(path: str | os.PathLike[str], data: bytes) -> None:
+    """Write a file under a temporary name, see it to the disk, then rename it."""
+    path = Path(path)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    partial = path.with_name(f".{path.name}.{os.getpid()}.partial")
+    try:
+        with partial.open("wb") as stream:
+            stream.write(data)
+            stream.flush()
+            os.fsync(stream.fileno())
+        os.replace(partial, path)
+    finally:
+        partial.unlink(missing_ok=True)
+
+
 def read_metadata(path: str | os.PathLike[str]) -> dict[str, str]:
     """Metadata of a safetensors file, without its tensors. Raises ValueError where the file is not whole."""
     path = Path(path)
