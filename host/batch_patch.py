@@ -20,6 +20,7 @@ from ..methods.rows import BY_NUMBER, CONDITIONAL, EXEMPT, UNCONDITIONAL
 from ..methods.splice import SpliceRun
 from .aux_models import load_beside
 from .devices import edit_where_possible
+from .ledgers import LedgerHandle, LedgerRun
 from .together import together
 
 KEY = "equipoise_runs"
@@ -37,10 +38,15 @@ class Handle:
 
 
 def patch_model(
-    model: Any, make_run: Callable[[], Run], on_finish: Callable[[Run], None] | None = None, networks: Sequence[Any] = ()
+    model: Any,
+    make_run: Callable[[], Run],
+    on_finish: Callable[[Run], None] | None = None,
+    networks: Sequence[Any] = (),
+    ledger: LedgerHandle | None = None,
 ) -> tuple[Any, Handle]:
     """A clone of MODEL whose sampling runs are edited, and the handle of its runs; the original is left as it was. ``on_finish`` gets a
-    run's state when sampling ended well. ``networks``: the host's handles of what the runs compute with, loaded whenever MODEL is."""
+    run's state when sampling ended well. ``networks``: the host's handles of what the runs compute with, loaded whenever MODEL is.
+    ``ledger``: quotas come from what it has counted when a run decides, and are counted there."""
     clone, handle = model.clone(), Handle()
     load_beside(clone, networks)
 
@@ -56,18 +62,25 @@ def patch_model(
         original = guider.model_options
         run = make_run()
         run.exempt, run.images = wholly_exempt(guider), int(noise.shape[0])
+        batch = together(original.get("transformer_options", {})) if isinstance(run, BatchRun) else None
+        counted = None if ledger is None else ledger_run(ledger, run, noise, *args, **kwargs)
+        if batch is not None:
+            batch.join(handle, run, counted)
+            counted = None  # the batch answers for it, since several runs draw it
         try:
             guider.model_options = comfy.model_patcher.create_model_options_clone(original)
             options = guider.model_options.setdefault("transformer_options", {})
-            if (batch := together(options)) and isinstance(run, BatchRun):
-                batch.join(handle, run)
             options[KEY] = {**options.get(KEY, {}), handle: run, "roles": conditioning_roles(guider)}
             result = executor(noise, *args, **kwargs)
+            if counted is not None:
+                counted.finish(run.cells)
             if on_finish:
                 on_finish(run)
             return result
         finally:
             guider.model_options = original
+            if counted is not None:
+                counted.release()
             run.release()
 
     clone.set_model_output_block_patch(torch.compiler.disable(patch))
@@ -76,6 +89,14 @@ def patch_model(
     patches.insert(0, patches.pop())
     clone.add_wrapper_with_key(WrappersMP.OUTER_SAMPLE, KEY, outer_sample)
     return clone, handle
+
+
+def ledger_run(ledger: LedgerHandle, run: BatchRun, noise: Tensor, latent: Tensor | None = None, *rest: Any, **named: Any) -> LedgerRun:
+    """The part of a run in a ledger, with what the host's sampling is called with: (noise, latent_image, ..., seed)."""
+    seed = named.get("seed", rest[5] if len(rest) > 5 else None)
+    counted = LedgerRun(ledger, seed or 0, again=latent is not None and bool(torch.count_nonzero(latent)))
+    run.ask_quotas = counted.quotas
+    return counted
 
 
 def without_run(model_options: dict[str, Any], handle: Handle) -> dict[str, Any]:

@@ -9,11 +9,19 @@ from ..methods.guidance import GuidanceRun, GuidanceSettings
 from ..models.adp import AdpFile
 from .aux_models import managed_adp
 from .batch_patch import patch_model
+from .ledgers import LedgerHandle
 from .sites import check_fit
 
 
-def apply_guidance(model: Any, adp: AdpFile, settings: GuidanceSettings, on_finish: Callable[[GuidanceRun], None] | None = None) -> Any:
+def apply_guidance(
+    model: Any,
+    adp: AdpFile,
+    settings: GuidanceSettings,
+    on_finish: Callable[[GuidanceRun], None] | None = None,
+    ledger: LedgerHandle | None = None,
+) -> Any:
     """A clone of MODEL that is guided; the original is left as it was. ``on_finish`` gets the run's state when sampling ended well.
+    ``ledger``: see :func:`.batch_patch.patch_model`.
 
     With strength 0 or an empty window the clone carries no patch at all. Raises ValueError where the ADP does not fit the model.
     """
@@ -22,4 +30,4 @@ def apply_guidance(model: Any, adp: AdpFile, settings: GuidanceSettings, on_fini
     if settings.strength == 0 or settings.sigma_start < settings.sigma_end:
         return model.clone()
     used, networks = managed_adp(adp)
-    return patch_model(model, lambda: GuidanceRun(used, settings), on_finish, networks)[0]
+    return patch_model(model, lambda: GuidanceRun(used, settings), on_finish, networks, ledger)[0]

@@ -13,6 +13,7 @@ from torch import Tensor
 from ..methods.guidance import QUOTA, GuidanceRun, GuidanceSettings
 from ..models.adp import AdpFile
 from .guidance import apply_guidance
+from .ledgers import LedgerHandle
 from .passes import draw_in_passes
 from .together import Together
 from .unfinished import Unfinished
@@ -80,19 +81,21 @@ def guided_ksample(
     repair: int = 0,
     images_per_pass: int = 0,
     key: str | None = None,
+    ledger: LedgerHandle | None = None,
 ) -> tuple[dict[str, Any], Outcome]:
     """Sample with guidance; up to ``repair`` times make again the images that ``classify(samples)`` reads otherwise than assigned.
 
     ``classify`` maps latent samples [N, ...] to class probabilities, attribute -> [N, K] in the ADP's class order. An image that is made
     again keeps its place and class and gets a new seed. ``images_per_pass``: how many are drawn at once (0: all), with quotas over all.
     ``key``: of the run, under which finished passes are kept until all are drawn (None: they are not kept).
+    ``ledger``: quotas come from what it has counted.
     """
     runs: list[GuidanceRun] = []
     n = latent["samples"].shape[0]
     passes = -(-n // images_per_pass) if images_per_pass > 0 else 1
     unfinished = Unfinished(key) if key and passes > 1 else None
     batch = Together(n, [] if unfinished is None else unfinished.decided())
-    guided = apply_guidance(model, adp, guidance, lambda run: runs.append(run.summary()))
+    guided = apply_guidance(model, adp, guidance, lambda run: runs.append(run.summary()), ledger)
     kept_keys: list[str] = []
 
     def draw(rows: list[int], begun: dict[str, Any], s: SamplerSettings, keep: Unfinished | None = None) -> Tensor:
@@ -103,11 +106,12 @@ def guided_ksample(
 
         return draw_in_passes(guided, sample, positive, negative, begun, rows, images_per_pass, s.seed, batch, keep)
 
-    samples = draw(list(range(n)), latent, sampler, unfinished)
+    with batch:
+        samples = draw(list(range(n)), latent, sampler, unfinished)
     out = {**{k: v for k, v in latent.items() if k in kept_keys}, "samples": samples}
     target = guidance.target.reordered(adp.attributes)
     outcome = Outcome(_cells(runs), target.names, list(target.notes), readings=_last_readings(runs))
-    outcome.notes += _notes(runs, outcome.cells, guidance, target, n, passes, repair)
+    outcome.notes += _notes(runs, outcome.cells, guidance, target, n, passes, repair, ledger)
     if unfinished is not None and unfinished.gone_on:
         outcome.notes.append(f"{unfinished.gone_on} images were kept from this run when it was cancelled, and not drawn again.")
     cells = outcome.cells
@@ -151,12 +155,21 @@ def _last_readings(runs: list[GuidanceRun]) -> dict[str, list[float]]:
 
 
 def _notes(
-    runs: list[GuidanceRun], cells: list[int] | None, guidance: GuidanceSettings, target: Any, images: int, passes: int, repair: int
+    runs: list[GuidanceRun],
+    cells: list[int] | None,
+    guidance: GuidanceSettings,
+    target: Any,
+    images: int,
+    passes: int,
+    repair: int,
+    ledger: LedgerHandle | None,
 ) -> list[str]:
     """What a user should know of a run: what was rounded, why nothing was done, and by what classes were given."""
     run, notes = runs[-1] if runs else None, []
     wished = sum(share > 0 for share in target.shares)
-    if cells is not None and len(cells) < wished:
+    if cells is not None and ledger is not None:
+        notes.append(f"quotas by the ledger '{ledger.name}': they even out what its other images lack.")
+    elif cells is not None and len(cells) < wished:
         notes.append(f"{len(cells)} images cannot hold all {wished} classes of the target: quotas were rounded by the seed.")
     if run is not None and run.exempt:
         notes.append("guidance did nothing: all that is drawn here is exempt from it (Exempt From Guidance).")

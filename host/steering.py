@@ -15,6 +15,7 @@ from ..models.bias_features import BiasFeatures, check_sae
 from ..models.sae import SaeFile
 from .aux_models import managed_adp, managed_sae
 from .batch_patch import KEY, Handle, patch_model, without_run
+from .ledgers import LedgerHandle
 from .sites import check_fit, check_made_for
 
 
@@ -26,8 +27,10 @@ def apply_steering(
     adp: AdpFile | None = None,
     asyrp: bool = False,
     on_finish: Callable[[SteeringRun], None] | None = None,
+    ledger: LedgerHandle | None = None,
 ) -> Any:
     """A clone of MODEL that is steered; the original is left as it was. ``on_finish`` gets the run's state when sampling ended well.
+    ``ledger``: see :func:`.batch_patch.patch_model`.
 
     ``asyrp``: the paper's two-branch rule (:func:`two_branch_rule`), with a second U-Net pass per step. With strength 0 or an empty window
     the clone carries no patch at all. Raises ValueError where autoencoder, bias features, ADP and model do not belong together.
@@ -40,7 +43,7 @@ def apply_steering(
     if settings.strength == 0 or settings.sigma_start < settings.sigma_end:
         return model.clone()
     (used, networks), (reader, others) = managed_sae(sae), managed_adp(adp)
-    clone, handle = patch_model(model, lambda: SteeringRun(used, bias, settings, reader), on_finish, [*networks, *others])
+    clone, handle = patch_model(model, lambda: SteeringRun(used, bias, settings, reader), on_finish, [*networks, *others], ledger)
     if asyrp:
         clone.set_model_sampler_post_cfg_function(two_branch_rule(handle))
     return clone

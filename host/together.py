@@ -9,6 +9,8 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from ..methods.batch_run import BatchRun, Whole
+from ..methods.targets import TargetDistribution
+from .ledgers import LedgerRun
 
 KEY = "equipoise_together"
 
@@ -16,7 +18,8 @@ KEY = "equipoise_together"
 class Together:
     """A batch of ``images``, of which ``rows`` are being drawn.
 
-    ``decided``: the cells of every patch of ours in the order of the MODEL, where a run that was cut off had decided them.
+    ``decided``: the cells of every patch of ours in the order of the MODEL, where a run that was cut off had decided them. A context
+    manager: images count in a ledger when all were drawn, and what is reserved for them is released when that fails.
     """
 
     def __init__(self, images: int, decided: Sequence[Sequence[int] | None] = ()) -> None:
@@ -24,6 +27,19 @@ class Together:
         self._decided = list(decided)
         self._wholes: dict[Any, Whole] = {}
         self._runs: list[BatchRun] = []
+        self._counted: dict[Any, tuple[LedgerRun, TargetDistribution]] = {}
+
+    def __enter__(self) -> Together:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, *_: Any) -> None:
+        try:
+            for handle, (counted, target) in self._counted.items() if kind is None else ():
+                counted.finish(self._wholes[handle].cells, target)
+        finally:
+            for counted, _ in self._counted.values():
+                counted.release()
+            self._counted = {}
 
     def __deepcopy__(self, memo: dict[int, Any]) -> Together:
         # The host may copy options deeply; all copies speak of one batch.
@@ -33,8 +49,8 @@ class Together:
         """The next pass draws these images."""
         self.rows, self._runs = list(rows), []
 
-    def join(self, handle: Any, run: BatchRun) -> None:
-        """A run of the pass: from here on its quotas are those of the whole."""
+    def join(self, handle: Any, run: BatchRun, counted: LedgerRun | None = None) -> None:
+        """A run of the pass: from here on its quotas are those of the whole. ``counted``: its part in a ledger; the first pass's is kept."""
         if handle not in self._wholes:
             place = len(self._wholes)
             cells = self._decided[place] if place < len(self._decided) else None
@@ -42,6 +58,9 @@ class Together:
             self._wholes[handle] = Whole(self.images, cells if fits else None)
         run.whole, run.rows = self._wholes[handle], self.rows
         self._runs.append(run)
+        if counted is not None:
+            counted = self._counted.setdefault(handle, (counted, run.target))[0]
+            run.ask_quotas = counted.quotas
 
     def finish(self) -> None:
         """The pass is over; its runs are let go."""

@@ -25,6 +25,8 @@ from .targets import TargetDistribution
 APPLICATION, VERSION = 0x45515549, 1
 """What marks a SQLite file as a ledger ("EQUI"), and the version of its tables."""
 MAGIC = b"SQLite format 3\x00"
+SYNCHRONOUS = "NORMAL"
+"""SQLite's care against a loss of power; a killed process loses nothing at any setting."""
 BUSY = 30.0
 """Seconds to wait for another process."""
 RELEASE_AFTER = 6 * 3600
@@ -311,14 +313,16 @@ class Ledger:
             found = db.execute("SELECT targets.key, images.* FROM images JOIN targets ON targets.id = images.target ORDER BY images.id")
             return [_plain(dict(row)) for row in found]
 
-    def reset(self) -> int:
-        """Forget every image (their files stay); how many there were."""
+    def reset(self, images: int) -> bool:
+        """Forget every image (their files stay), if there are exactly so many; else do nothing, and say so with False."""
         with self._connection(write=True) as db:
             (count,) = db.execute("SELECT count(*) FROM images").fetchone()
+            if count != images:
+                return False
             db.execute("DELETE FROM images")
             db.execute("DELETE FROM targets")
             db.execute("UPDATE facts SET value = ? WHERE name = 'epoch'", (uuid.uuid4().hex,))
-            return count
+            return True
 
     def check(self) -> None:
         """Raise ValueError where the file is damaged."""
@@ -476,8 +480,8 @@ class Ledger:
 
     def _prepare(self, db: sqlite3.Connection) -> None:
         """Make the tables of a new ledger; ValueError for another program's file, or a newer version's."""
+        db.execute(f"PRAGMA synchronous = {SYNCHRONOUS}")
         if self._is_ours(db):
-            db.execute("PRAGMA synchronous = NORMAL")
             return
         for last in [False] * 50 + [True]:  # another process may make it at this moment, and this step does not wait by itself
             try:

@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
 from numpy.typing import ArrayLike
 from torch import Tensor
 
@@ -81,6 +82,18 @@ def make_panels(
         shares = _marginal(aimed, classes, target[1], attribute) if target and attribute in aimed else None
         panels.append(panel((attribute,), shares))
     return panels
+
+
+def count_panels(
+    attributes: Sequence[str], classes: Sequence[Sequence[str]], shares: Sequence[float], counts: Sequence[int]
+) -> list[Panel]:
+    """The same from counts of images per cell, row-major over ``classes``, where no probabilities are known. ValueError without images."""
+    if not sum(counts):
+        raise ValueError("no image was counted, and a histogram needs at least one.")
+    sizes = [len(c) for c in classes]
+    cells = np.unravel_index(np.repeat(np.arange(len(counts)), counts), sizes)
+    readings = {a: np.eye(k)[index] for a, k, index in zip(attributes, sizes, cells, strict=True)}
+    return make_panels(readings, dict(zip(attributes, classes, strict=True)), target=(attributes, shares))
 
 
 def headline(panels: Sequence[Panel]) -> float:

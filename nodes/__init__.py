@@ -6,7 +6,7 @@ import importlib
 from typing import Any
 
 MODULES = (
-    "unconditional", "text_model", "adp", "target", "guidance", "exempt", "classifier", "histogram", "report",
+    "unconditional", "text_model", "adp", "target", "ledger", "guidance", "exempt", "classifier", "histogram", "report",
     "recording", "label_sources", "labels", "training", "contrast", "learn", "calibrate", "sae", "bias_features", "steering", "steer_sweep",
     "feature_atlas", "train_sae", "find_bias_features", "measure_effects", "learn_profiles", "calibrate_steering",
     "zero_shot", "neuron_path", "class_path", "neuron_path_files", "neuron_audit", "neuron_gallery", "prune_classifier", "neuron_edit",

@@ -9,10 +9,11 @@ from comfy_api.latest import io
 
 from ..host.batch_patch import window_sigmas
 from ..host.guidance import apply_guidance
+from ..host.ledgers import running_node
 from ..host.sampling import SamplerSettings, guided_ksample
 from ..host.unfinished import run_key
 from ..methods.guidance import DIRECTIONS, MODES, GuidanceSettings
-from .patch_inputs import rows_input, window_inputs
+from .patch_inputs import ledger_input, rows_input, window_inputs
 from .sampler_inputs import denoise_input, sampler_inputs
 from .shared_inputs import drawn_seed
 from .sockets import GUIDANCE, Adp, Classifier, Target, schema
@@ -94,6 +95,7 @@ class DistributionGuidance(io.ComfyNode):
                 io.Model.Input("model", tooltip="An SD1.5, SDXL or unconditional U-Net; it is cloned, not changed."),
                 *_guidance_inputs(),
                 drawn_seed("Draws who gets the remainder of the quotas. Change it with the sampler's seed."),
+                ledger_input(),
             ],
             outputs=[io.Model.Output("guided", display_name="MODEL", tooltip="The guided model, for any sampler.")],
         )
@@ -112,9 +114,10 @@ class DistributionGuidance(io.ComfyNode):
         direction: str,
         assign: str,
         seed: int,
+        ledger: Any = None,
     ) -> io.NodeOutput:
         settings = _settings(model, seed, target, mode, strength, start_percent, end_percent, rows, direction, assign)
-        return io.NodeOutput(apply_guidance(model, adp, settings))
+        return io.NodeOutput(apply_guidance(model, adp, settings, ledger=ledger))
 
 
 class DistributionGuidanceKSampler(io.ComfyNode):
@@ -158,12 +161,16 @@ class DistributionGuidanceKSampler(io.ComfyNode):
                 ),
                 io.Vae.Input("vae", optional=True, tooltip="For repair and the count of misses: decodes the samples for the classifier."),
                 Classifier.Input("classifier", optional=True, tooltip="For repair and the count of misses."),
+                ledger_input(),
             ],
             outputs=[
                 io.Latent.Output("latent", display_name="LATENT", tooltip="The samples, for VAE Decode."),
                 io.String.Output("report", display_name="report", tooltip="Quotas, readings, images made again, and what was rounded."),
                 io.String.Output(
-                    "assigned", display_name="assigned", tooltip="JSON: the class that every image was assigned, in the order of the batch."
+                    "assigned",
+                    display_name="assigned",
+                    tooltip="JSON: the class that every image was assigned, in the order of the "
+                    "batch; for Record Attributes.",
                 ),
             ],
             hidden=[io.Hidden.prompt, io.Hidden.unique_id],
@@ -195,6 +202,7 @@ class DistributionGuidanceKSampler(io.ComfyNode):
         vae: Any = None,
         classifier: Any = None,
         images_per_pass: int = 0,
+        ledger: Any = None,
     ) -> io.NodeOutput:
         if repair and (vae is None or classifier is None):
             raise ValueError(
@@ -204,16 +212,15 @@ class DistributionGuidanceKSampler(io.ComfyNode):
         sampler = SamplerSettings(seed, steps, cfg, sampler_name, scheduler, denoise)
         classify = None if vae is None or classifier is None else classifier_of_latents(vae, classifier, adp, target)
         hidden = cls.hidden
-        key = run_key(
-            getattr(hidden, "prompt", None), getattr(hidden, "unique_id", None), latent_image, positive, negative
-        )
+        key = run_key(getattr(hidden, "prompt", None), getattr(hidden, "unique_id", None), latent_image, positive, negative)
         latent, outcome = guided_ksample(
-            model, adp, settings, sampler, positive, negative, latent_image, classify, repair, images_per_pass, key
+            model, adp, settings, sampler, positive, negative, latent_image, classify, repair, images_per_pass, key, ledger
         )
         cells = None if outcome.cells is None else [outcome.names[c] for c in outcome.cells]
-        return io.NodeOutput(
-            latent, outcome.text(), json.dumps({"attributes": list(target.attributes), "assigned": cells, "missed": outcome.missed})
-        )
+        told = {"attributes": list(target.attributes), "assigned": cells, "missed": outcome.missed}
+        if (run := running_node()) is not None:
+            told["run"] = {"prompt": run.run, "node": run.node}
+        return io.NodeOutput(latent, outcome.text(), json.dumps(told))
 
 
 def classifier_of_latents(vae: Any, classifier: Any, adp: Any, target: Any) -> Any:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import re
 from typing import Any
 
 import torch
@@ -11,8 +10,10 @@ from comfy_api.latest import io, ui
 
 from ..charts.histogram import histogram, summary
 from ..host.classifier import HostClassifier
-from ..metrics.panels import headline, make_panels
-from .sockets import EVALUATION, Classifier, Target, schema
+from ..host.ledgers import LedgerHandle
+from ..metrics.panels import Panel, count_panels, headline, make_panels
+from .shared_inputs import names_of
+from .sockets import EVALUATION, Classifier, Ledger, Target, schema
 
 
 class AttributeHistogram(io.ComfyNode):
@@ -29,8 +30,16 @@ class AttributeHistogram(io.ComfyNode):
             search_aliases=["fairness discrepancy", "distribution", "bias", "measure", "count", "chart", "evaluate"],
             is_output_node=True,
             inputs=[
-                io.Image.Input("images", tooltip="The images to count, all as one batch. A few dozen say little: see the noise floor."),
-                Classifier.Input("classifier", tooltip="From Load Attribute Classifier; best one that took no part in training the ADP."),
+                io.Image.Input(
+                    "images",
+                    optional=True,
+                    tooltip="The images to count, all as one batch. A few dozen say little: see the noise floor. Or connect a ledger.",
+                ),
+                Classifier.Input(
+                    "classifier",
+                    optional=True,
+                    tooltip="From Load Attribute Classifier; best one that took no part in training the ADP. Not used with a ledger.",
+                ),
                 Target.Input(
                     "target",
                     optional=True,
@@ -50,6 +59,12 @@ class AttributeHistogram(io.ComfyNode):
                     tooltip="How many images were sampled together. Guidance decides over a batch, so the interval resamples whole "
                     "batches; 1 resamples single images, which is too wide for guided batches.",
                 ),
+                Ledger.Input(
+                    "ledger",
+                    optional=True,
+                    tooltip="Instead of images: draws what a ledger has counted for the target, which has to be connected. From Record "
+                    "Attributes, so that this run is counted.",
+                ),
             ],
             outputs=[
                 io.Image.Output("chart", display_name="chart", tooltip="The histogram as an image, 960 pixels wide."),
@@ -68,33 +83,62 @@ class AttributeHistogram(io.ComfyNode):
     @classmethod
     def execute(
         cls,
-        images: torch.Tensor,
-        classifier: HostClassifier,
+        images: torch.Tensor | None = None,
+        classifier: HostClassifier | None = None,
         target: Any = None,
         baseline: torch.Tensor | None = None,
         attribute: str = "",
         batch_size: int = 1,
+        ledger: LedgerHandle | None = None,
     ) -> io.NodeOutput:
-        aimed = None
-        if target is not None:
-            try:
-                ordered = target.reordered(classifier.attributes)
-            except ValueError as error:
-                raise ValueError(f"The classifier '{classifier.name}' cannot measure this target: {error}") from error
-            aimed = (ordered.attributes, ordered.shares)
-        panels = make_panels(
-            classifier.probabilities(images),
-            classifier.attributes,
-            target=aimed,
-            attributes=[a.strip() for a in re.split(r"[,;\n]", attribute) if a.strip()],
-            baseline=None if baseline is None else classifier.probabilities(baseline),
-            batch=batch_size,
-        )
-        chart = torch.from_numpy(histogram(panels)).unsqueeze(0).float() / 255
+        wanted = names_of(attribute)
+        if ledger is not None:
+            panels, source = _of_ledger(ledger, target, wanted), {"ledger": ledger.name}
+        elif images is None or classifier is None:
+            raise ValueError(
+                "a histogram counts images by a classifier, or what a ledger holds: connect both images and classifier, or a ledger."
+            )
+        else:
+            panels = _of_images(images, classifier, target, baseline, wanted, batch_size)
+            source = {"classifier": classifier.name}
+        chart = torch.from_numpy(histogram(panels, soft=ledger is None)).unsqueeze(0).float() / 255
         fd = headline(panels)
-        figures = {"classifier": classifier.name, "fd": fd, "panels": [p.to_dict() for p in panels]}
+        figures = {**source, "fd": fd, "panels": [p.to_dict() for p in panels]}
         shown = {**ui.PreviewImage(chart, cls=cls).as_dict(), **ui.PreviewText(summary(panels)).as_dict()}
         return io.NodeOutput(chart, fd, json.dumps(figures, allow_nan=False), ui=shown)
+
+
+def _of_images(
+    images: torch.Tensor, classifier: HostClassifier, target: Any, baseline: torch.Tensor | None, wanted: list[str], batch: int
+) -> list[Panel]:
+    aimed = None
+    if target is not None:
+        try:
+            ordered = target.reordered(classifier.attributes)
+        except ValueError as error:
+            raise ValueError(f"The classifier '{classifier.name}' cannot measure this target: {error}") from error
+        aimed = (ordered.attributes, ordered.shares)
+    return make_panels(
+        classifier.probabilities(images),
+        classifier.attributes,
+        target=aimed,
+        attributes=wanted,
+        baseline=None if baseline is None else classifier.probabilities(baseline),
+        batch=batch,
+    )
+
+
+def _of_ledger(ledger: LedgerHandle, target: Any, wanted: list[str]) -> list[Panel]:
+    if target is None:
+        raise ValueError("a ledger counts images by their target: connect the target too, or use Ledger Report, which shows all.")
+    held = ledger.opened()[0].held_for(target)
+    if held is None or not sum(held.counts):
+        raise ValueError(f"the ledger '{ledger.name}' has counted no image for this target yet.")
+    panels = count_panels(held.target.attributes, held.target.classes, held.target.shares, held.counts)
+    kept = [p for p in panels if not wanted or set(p.attributes) <= set(wanted)]
+    if not kept:
+        raise ValueError(f"the target does not name '{wanted[0]}'; it names: {', '.join(held.target.attributes)}.")
+    return kept
 
 
 NODES = [AttributeHistogram]

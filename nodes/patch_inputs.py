@@ -7,6 +7,7 @@ from typing import Any
 from comfy_api.latest import io
 
 from ..methods.batch_run import ROW_CHOICES
+from .sockets import Ledger
 
 
 def rows_input() -> Any:
@@ -28,3 +29,13 @@ def window_inputs(what: str, more: str = "") -> list[Any]:
         ),
         io.Float.Input("end_percent", default=1.0, **limits, tooltip=f"Share of the sampling at which {what} ends (1 = end)."),
     ]
+
+
+def ledger_input(when: str = "") -> Any:
+    """ledger. ``when``: a few words before the sentence, where it is used only then."""
+    return Ledger.Input(
+        "ledger",
+        optional=True,
+        tooltip=f"{when}From Balance Ledger: quotas even out what all runs before have drawn, so that images made one at a time reach the "
+        "target too.",
+    )

@@ -38,6 +38,9 @@ ZeroShot = io.Custom("EQUIPOISE_ZERO_SHOT_HEAD")
 Dataset = io.Custom("EQUIPOISE_DATASET")
 """Labelled images on disk (methods/image_folder.py)."""
 
+Ledger = io.Custom("EQUIPOISE_LEDGER")
+"""Which balance ledger, and which group in it (host/ledgers.py); no counts."""
+
 LOADERS = "equipoise/loaders"
 GUIDANCE = "equipoise/guidance"
 STEERING = "equipoise/steering"

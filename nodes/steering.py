@@ -13,7 +13,7 @@ from ..methods.batch_run import ASSIGN
 from ..methods.steer_report import steering_report
 from ..methods.steering import CALIBRATED, STEER_MODES, SteerSettings, everyone
 from ..models.bias_features import CLASS_DIFFERENCE, LEARNED
-from .patch_inputs import rows_input, window_inputs
+from .patch_inputs import ledger_input, rows_input, window_inputs
 from .shared_inputs import drawn_seed
 from .sockets import STEERING, Adp, BiasFeatures, Sae, Target, schema
 
@@ -143,6 +143,7 @@ class BiasFeatureSteer(io.ComfyNode):
                 io.Mask.Input(
                     "mask", optional=True, tooltip="Where to steer (white), resized to the feature map. One for all images, or one each."
                 ),
+                ledger_input("With a target. "),
             ],
             outputs=[
                 io.Model.Output("steered", display_name="MODEL", tooltip="The steered model, for any sampler or another steer."),
@@ -172,6 +173,7 @@ class BiasFeatureSteer(io.ComfyNode):
         target: Any = None,
         adp: Any = None,
         mask: Any = None,
+        ledger: Any = None,
     ) -> io.NodeOutput:
         sigma_start, sigma_end = window_sigmas(model, start_percent, end_percent)
         settings = SteerSettings(
@@ -188,7 +190,7 @@ class BiasFeatureSteer(io.ComfyNode):
             amount=amount,
             mask=as_masks(mask),
         )
-        steered = apply_steering(model, sae, bias_features, settings, adp, rule == ASYRP)
+        steered = apply_steering(model, sae, bias_features, settings, adp, rule == ASYRP, ledger=None if target is None else ledger)
         report = steering_report(bias_features, settings, adp, rule == ASYRP)
         return io.NodeOutput(steered, report, ui=ui.PreviewText(report))
 

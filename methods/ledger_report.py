@@ -1,0 +1,34 @@
+"""What a ledger holds, in words."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from .ledger import Held
+
+
+def held_text(name: str, held: Sequence[Held], found: int = 0) -> str:
+    """A few lines per target. ``found``: pictures whose row had been lost and was written again."""
+    lines = [f"ledger '{name}': {sum(sum(h.counts) for h in held)} images"]
+    if found:
+        lines.append(f"{found} pictures whose row was lost were counted again")
+    for h in held:
+        group = f" [{h.group}]" if h.group else ""
+        cells = ", ".join(f"{c} {n}" for c, n in zip(h.target.names, h.counts, strict=True))
+        lines.append(f"{' x '.join(h.target.attributes)}{group}: {cells}")
+        hits = f"; {h.hits} of {h.asked} show the class that they were assigned" if h.asked else ""
+        lines.append(f"  {sum(h.seen)} counted as seen, {sum(h.assigned)} as assigned{hits}; asked for {h.target}")
+    return "\n".join(lines)
+
+
+def record_text(seen: Sequence[tuple[str, ...]], assigned: Sequence[tuple[str, ...] | None], attributes: Sequence[str]) -> str:
+    """What was assigned and seen: in numbers, and image by image for a few."""
+    known = [(s, a) for s, a in zip(seen, assigned, strict=True) if a is not None]
+    missed = sum(s != a for s, a in known)
+    head = f"{len(seen)} images recorded by {' x '.join(attributes)}"
+    told = f", {missed} of {len(known)} missed their class" if known else ", with no class assigned"
+    most = [
+        f"  image {i}: {'/'.join(s)}" + ("" if a is None else f" (assigned {'/'.join(a)})")
+        for i, (s, a) in enumerate(zip(seen, assigned, strict=True))
+    ]
+    return "\n".join([head + told, *most[:8], *([f"  and {len(most) - 8} more"] if len(most) > 8 else [])])
