@@ -106,7 +106,7 @@ class RecordAttributes(io.ComfyNode):
                 ),
             ],
             outputs=[
-                Ledger.Output("recorded", display_name="ledger", tooltip="The same ledger, for Ledger Report: after this node has counted."),
+                Ledger.Output("recorded", display_name="ledger", tooltip="The same ledger for Ledger Report, once this node has counted."),
                 io.String.Output(
                     "text", display_name="text", tooltip="What was assigned and seen, image by image, and what the ledger has."
                 ),

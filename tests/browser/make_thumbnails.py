@@ -30,6 +30,7 @@ FOLDER = ROOT / "workflows"
 QUICKSTARTS = ("quickstart_unconditional", "quickstart_professions")
 AUDIT, STEER, FIND = "label_audit", "bias_feature_steer_quickstart", "find_bias_features_quickstart"
 NEURONS, REPORT, BALANCED = "neuron_path_audit", "fairness_report", "balanced_dataset"
+LEDGER, LEDGER_RUNS = "balance_ledger", 24
 NEEDS_ADP = "It needs your checkpoint, and an ADP made for it."
 NEEDS_NOTHING = "It runs on what ships with the pack, on a CPU."
 NEEDS_CLIP = "It needs OpenAI's CLIP ViT-L/14."
@@ -49,7 +50,7 @@ RENDERED = {
     "bias_feature_steer_sdxl": (NEEDS_FEATURES, WIDER),
 }
 """Graphs that are photographed: what each needs, and the size of the window, in which the front end has to show text."""
-MADE = (*QUICKSTARTS, AUDIT, STEER, FIND, NEURONS, REPORT, BALANCED)
+MADE = (*QUICKSTARTS, AUDIT, STEER, FIND, NEURONS, REPORT, BALANCED, LEDGER)
 """Graphs whose own output is shown."""
 NOT_OUTPUT = "A rendering of the graph, not its output"
 FILES = {
@@ -211,6 +212,28 @@ def balanced(server: Any, to_api: Any) -> Image.Image:
     return Image.fromarray(stacked([sheet, wide(chart, sheet.shape[1])]))
 
 
+def queued(server: Any, to_api: Any) -> Image.Image:
+    """Queue the ledger's graph again and again, as its note says: the images in their order, framed by what was seen, and the report."""
+    from equipoise.charts.sheet import contact_sheet, stacked
+
+    workflow = json.loads((FOLDER / f"{LEDGER}.json").read_text(encoding="utf-8"))
+    seed, keep, shown = (id_of(workflow, kind) for kind in ("PrimitiveInt", "EquipoiseRecordAttributes", "EquipoiseLedgerReport"))
+    pictures, seen = [], []
+    for i in range(LEDGER_RUNS):
+        prompt = to_api(workflow, server.get("/object_info"))
+        prompt[seed]["inputs"]["value"] = 2026 + 7919 * i
+        outcome = server.queue(prompt, limit=300)
+        if outcome.error:
+            raise RuntimeError(f"'{LEDGER}' failed: {outcome.error}")
+        pictures.append(server.images(outcome, keep)[0])
+        (line,) = [x for x in "".join(outcome.outputs[keep]["text"]).splitlines() if x.startswith("  image 0: ")]
+        seen.append(line.split(": ")[1].split(" ")[0])
+    names = sorted(set(seen), reverse=True)
+    images, caption = torch.from_numpy(np.stack(pictures)).movedim(-1, 1), f"{LEDGER_RUNS} runs of one image, in their order"
+    sheet = contact_sheet(images, [names.index(s) for s in seen], [f"eyeglasses {n}" for n in names], caption, columns=8, tile=112)
+    return Image.fromarray(stacked([sheet, wide(server.images(outcome, shown)[0], sheet.shape[1])]))
+
+
 def labelled(picture: Image.Image, needs: str) -> Image.Image:
     """The rendering with a strip below that says what it is, and what it needs."""
     from matplotlib import get_data_path
@@ -264,7 +287,15 @@ def main() -> int:
         with server_module.Server(server_module.checkout("COMFYUI_PATH", "~/ComfyUI"), base) as server:
             for name in (n for n in names if n in QUICKSTARTS):
                 save(quickstart(server, name, workflow_module.to_api), name)
-            makers = ((AUDIT, audit), (STEER, steering), (FIND, finding), (NEURONS, neurons), (REPORT, report), (BALANCED, balanced))
+            makers = (
+                (AUDIT, audit),
+                (STEER, steering),
+                (FIND, finding),
+                (NEURONS, neurons),
+                (REPORT, report),
+                (BALANCED, balanced),
+                (LEDGER, queued),
+            )
             for name, made in makers:
                 if name in names:
                     save(made(server, workflow_module.to_api), name)

@@ -24,10 +24,10 @@ AUDIT, QUICK_TRAINING = "label_audit", "train_adp_quickstart"
 CLIP_PATH, NEURON_AUDIT = "neuron_path_clip_vision", "neuron_path_audit"
 STEERED, TRAINED_SAE = ("bias_feature_steer_sd15", "bias_feature_steer_sdxl"), "train_sae_sd15"
 QUICK_STEER, QUICK_FIND = "bias_feature_steer_quickstart", "find_bias_features_quickstart"
-REPORT, BALANCED = "fairness_report", "balanced_dataset"
+REPORT, BALANCED, LEDGER = "fairness_report", "balanced_dataset", "balance_ledger"
 NAMES = (
     AUDIT, BALANCED, CLIP_PATH, NEURON_AUDIT, *QUICKSTARTS, *GUIDED, QUICK_TRAINING, *TRAINED, QUICK_FIND, QUICK_STEER, TRAINED_SAE,
-    *STEERED, REPORT,
+    *STEERED, REPORT, LEDGER,
 )  # fmt: skip
 NOTES = {"MarkdownNote"}
 CORE = {
@@ -509,3 +509,15 @@ def test_the_balanced_data_set_is_what_was_asked_for_and_what_is_trained_on() ->
     # with a fixed seed, queued again it finds the same images, and adds none
     assert of_type(workflow, "PrimitiveInt")["widgets_values"][1] == "fixed"
     assert fed(workflow, of_type(workflow, "EquipoiseDistributionGuidanceKSampler"))["seed"] == [of_type(workflow, "PrimitiveInt")["id"], 0]
+
+
+def test_the_ledgers_graph_draws_one_image_and_counts_what_is_seen() -> None:
+    workflow = read(LEDGER)
+    assert values(of_type(workflow, "EquipoiseEmptyPixelLatent"))["batch_size"] == 1
+    assert of_type(workflow, "PrimitiveInt")["widgets_values"][1] == "randomize"
+    assert sources(workflow, "EquipoiseDistributionGuidanceKSampler")["ledger"] == "EquipoiseBalanceLedger"
+    fed = sources(workflow, "EquipoiseRecordAttributes")
+    assert fed["ledger"] == "EquipoiseBalanceLedger" and fed["assigned"] == "EquipoiseDistributionGuidanceKSampler"
+    assert sources(workflow, "EquipoiseLedgerReport")["ledger"] == "EquipoiseRecordAttributes"
+    targets = [link[1] for link in workflow["links"] if link[5] == "EQUIPOISE_TARGET"]
+    assert len(targets) == 3 == len([t for t in targets if t == targets[0]])
