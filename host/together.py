@@ -50,7 +50,7 @@ class Together:
         self.rows, self._runs = list(rows), []
 
     def join(self, handle: Any, run: BatchRun, counted: LedgerRun | None = None) -> None:
-        """A run of the pass: from here on its quotas are those of the whole. ``counted``: its part in a ledger; the first pass's is kept."""
+        """A run of the pass: its quotas are those of the whole from here on. ``counted``: its part in a ledger, kept of the first pass."""
         if handle not in self._wholes:
             place = len(self._wholes)
             cells = self._decided[place] if place < len(self._decided) else None
