@@ -63,7 +63,7 @@ def graph(target: str, seed: int, ledger: str, guided_by_it: bool = True, steps:
     sampler = {"seed": seed, "steps": steps, "cfg": 1.0, "sampler_name": "ddim", "scheduler": "normal", "denoise": 1.0}
     guidance = {
         "mode": "quota", "strength": 1.0, "start_percent": 0.0, "end_percent": 1.0, "rows": "cond", "direction": "calibrated",
-        "assign": "auto", "repair": 0, **({"ledger": ["ledger", 0]} if guided_by_it else {}),
+        "assign": "auto", "repair": 0, "images_per_pass": 0, **({"ledger": ["ledger", 0]} if guided_by_it else {}),
     }  # fmt: skip
     drawn = {"positive": ["load", 2], "negative": ["load", 2], "latent_image": ["latent", 0], "adp": ["adp", 0], "target": ["target", 0]}
     counted = {"ledger": ["ledger", 0], "target": ["target", 0], "classifier": ["labeller", 0], "assigned": ["draw", 2]}

@@ -79,6 +79,7 @@ def guided_ksample(
     latent: dict[str, Any],
     classify: Callable[[Tensor], dict[str, Tensor]] | None = None,
     repair: int = 0,
+    *,
     images_per_pass: int = 0,
     key: str | None = None,
     ledger: LedgerHandle | None = None,

@@ -481,8 +481,12 @@ class Ledger:
     def _prepare(self, db: sqlite3.Connection) -> None:
         """Make the tables of a new ledger; ValueError for another program's file, or a newer version's."""
         db.execute(f"PRAGMA synchronous = {SYNCHRONOUS}")
-        if self._is_ours(db):
-            return
+        db.execute("BEGIN")  # what is asked is answered of one state: another process may make the tables in between
+        try:
+            if self._is_ours(db):
+                return
+        finally:
+            db.rollback()
         for last in [False] * 50 + [True]:  # another process may make it at this moment, and this step does not wait by itself
             try:
                 db.execute("PRAGMA journal_mode = WAL").fetchone()

@@ -213,8 +213,9 @@ class DistributionGuidanceKSampler(io.ComfyNode):
         classify = None if vae is None or classifier is None else classifier_of_latents(vae, classifier, adp, target)
         hidden = cls.hidden
         key = run_key(getattr(hidden, "prompt", None), getattr(hidden, "unique_id", None), latent_image, positive, negative)
+        over_all = {"images_per_pass": images_per_pass, "key": key, "ledger": ledger}
         latent, outcome = guided_ksample(
-            model, adp, settings, sampler, positive, negative, latent_image, classify, repair, images_per_pass, key, ledger
+            model, adp, settings, sampler, positive, negative, latent_image, classify, repair, **over_all
         )
         cells = None if outcome.cells is None else [outcome.names[c] for c in outcome.cells]
         told = {"attributes": list(target.attributes), "assigned": cells, "missed": outcome.missed}

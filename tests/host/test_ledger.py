@@ -187,9 +187,8 @@ def test_repair_keeps_the_rows_of_the_first_round(world: World, adp: Any, handle
 
     sampler = SamplerSettings(3, 3, 1.0, "euler", "normal")
     with at("a", "7"):
-        _, outcome = guided_ksample(
-            world.model, adp, GuidanceSettings(target()), sampler, world.positive, world.negative, world.empty(4), classify, 2, handle
-        )
+        drawn = (GuidanceSettings(target()), sampler, world.positive, world.negative, world.empty(4))
+        _, outcome = guided_ksample(world.model, adp, *drawn, classify, 2, ledger=handle)
     assert outcome.rounds == [2, 2] and "quotas by the ledger" in outcome.text()
     assert counts(handle) == {"no": 2, "yes": 2}
 

@@ -274,6 +274,25 @@ def calls_of(adp: Any, world: World) -> int:
     return sum(seen) - 4 + 2
 
 
+def test_a_ledger_counts_the_whole_batch_when_all_of_it_is_drawn(classes: World, adp: Any) -> None:
+    from comfy_execution.utils import CurrentNodeContext
+    from equipoise.host.ledgers import LedgerHandle
+
+    ledger = LedgerHandle("passes")
+    with CurrentNodeContext("cut", "4"), pytest.raises(Broken):
+        drawn(classes, adp, 2, key="counted", model=breaking(classes.model, calls_of(adp, classes)), ledger=ledger)
+    assert ledger.open().rows() == [], "what was cut off is reserved no longer, and nobody has its images"
+    with CurrentNodeContext("again", "4"):
+        _, outcome = drawn(classes, adp, 2, key="counted", ledger=ledger)
+    assert "3 images were kept" in outcome.text()
+    rows = ledger.open().rows()
+    assert [(r["run"], r["node"], r["place"], r["state"]) for r in rows] == [("again", "4", i, "made") for i in range(5)]
+    assert [r["assigned"] for r in rows] == [outcome.names[cell] for cell in outcome.cells]
+    with CurrentNodeContext("next", "4"):
+        _, outcome = drawn(classes, adp, 2, ledger=ledger)
+    assert sorted(Counter(r["assigned"] for r in ledger.open().rows()).values()) == [1, 1, 2, 2, 2, 2]
+
+
 @pytest.mark.parametrize("spoilt", ["assigned.json", "pass_0001.latent"])
 def test_what_was_kept_and_is_damaged_is_drawn_again(classes: World, adp: Any, host: Any, spoilt: str) -> None:
     from equipoise.host.unfinished import Unfinished
@@ -334,7 +353,12 @@ def test_the_node_tells_its_run_from_others(classes: World, adp: Any, monkeypatc
 
     keys: list[Any] = []
     outcome = SimpleNamespace(cells=None, names=[], missed=None, text=lambda: "")
-    monkeypatch.setattr(guidance, "guided_ksample", lambda *given: (keys.append(given[-2:]), ({}, outcome))[1])
+
+    def note(*_: Any, images_per_pass: int, key: str | None, ledger: Any) -> Any:
+        keys.append((images_per_pass, key))
+        return {}, outcome
+
+    monkeypatch.setattr(guidance, "guided_ksample", note)
     node = guidance.DistributionGuidanceKSampler
     graph = {"4": {"class_type": "EquipoiseDistributionGuidanceKSampler", "inputs": {"seed": 3}}}
     settings: dict[str, Any] = {

@@ -392,11 +392,13 @@ def test_two_processes_lose_and_double_nothing(tmp_path: Path) -> None:
 
 
 def test_threads_of_one_process_do_not_trouble_each_other(tmp_path: Path) -> None:
+    """Eight meet in a file that is not there yet, many times over."""
+
     def work(number: int) -> int:
-        return Ledger(tmp_path / "l.sqlite", "me").reserve(HALF, run_of(number), 1, number).counts.index(1)
+        return Ledger(tmp_path / f"{number // 16}.sqlite", "me").reserve(HALF, run_of(number), 1, number).counts.index(1)
 
     with ThreadPoolExecutor(8) as pool:
-        assert sum(pool.map(work, range(60))) == 30
+        assert sum(pool.map(work, range(16 * 12))) == 8 * 12
 
 
 @FORK
