@@ -29,22 +29,23 @@ class Ended:
 
 class HostServer:
     """Use as a context manager. ``base``: its base directory, which is made; COMFYUI_PATH (default ~/ComfyUI) names the checkout.
+    ``user``, ``output``: its folders of that name (default: in ``base``), which several servers may share.
 
     Raises ValueError where there is no checkout, RuntimeError with the end of its log where it does not start.
     """
 
-    def __init__(self, base: Path, arguments: tuple[str, ...] = ()) -> None:
+    def __init__(self, base: Path, user: Path | None = None, output: Path | None = None) -> None:
         self.base, self.log = base, base / "server.log"
+        self.user, self.output = user or base / "user", output or base / "output"
         self.path = Path(os.environ.get("COMFYUI_PATH") or "~/ComfyUI").expanduser()
         if not (self.path / "main.py").is_file():
             raise ValueError(f"this benchmark runs through ComfyUI, and there is none at '{self.path}': set COMFYUI_PATH to a checkout.")
-        for name in ("custom_nodes", "models", "input", "output", "temp", "user"):
-            (base / name).mkdir(parents=True, exist_ok=True)
+        for folder in (*(base / name for name in ("custom_nodes", "models", "input", "temp")), self.user, self.output):
+            folder.mkdir(parents=True, exist_ok=True)
         self._link(base / "custom_nodes" / "equipoise")
         with socket.socket() as probe:
             probe.bind(("127.0.0.1", 0))
             self.port = probe.getsockname()[1]
-        self._arguments = arguments
         self._process: subprocess.Popen[bytes] | None = None
 
     @staticmethod
@@ -72,8 +73,9 @@ class HostServer:
     def start(self, limit: float = 600.0) -> None:
         """Start it, and wait until it answers."""
         command = [sys.executable, str(self.path / "main.py"), "--cpu", "--listen", "127.0.0.1", "--port", str(self.port)]
-        command += ["--base-directory", str(self.base), "--database-url", f"sqlite:///{(self.base / 'user' / 'comfyui.db').as_posix()}"]
-        command += ["--disable-auto-launch", "--disable-api-nodes", "--preview-method", "none", *self._arguments]
+        command += ["--base-directory", str(self.base), "--user-directory", str(self.user), "--output-directory", str(self.output)]
+        command += ["--database-url", f"sqlite:///{(self.base / 'comfyui.db').as_posix()}"]
+        command += ["--disable-auto-launch", "--disable-api-nodes", "--preview-method", "none"]
         environment = os.environ | {"OMP_NUM_THREADS": "1", "MKL_NUM_THREADS": "1", "HF_HUB_OFFLINE": "1", "PYTHONUNBUFFERED": "1"}
         environment.pop("PYTHONSAFEPATH", None)
         if stand_ins := self._stand_ins():
@@ -109,8 +111,13 @@ class HostServer:
             try:
                 self._process.wait(20)
             except subprocess.TimeoutExpired:
-                self._process.kill()
-                self._process.wait()
+                self.kill()
+
+    def kill(self) -> None:
+        """SIGKILL: it ends at whatever it does."""
+        assert self._process is not None
+        self._process.kill()
+        self._process.wait()
 
     def ask(self, path: str, body: Any = None) -> Any:
         """A request's JSON, None where the answer is empty: GET, or POST where there is a body. For a refusal (HTTP 4xx) its JSON."""
@@ -141,6 +148,12 @@ class HostServer:
                 return Ended(entry["outputs"], error, "execution_interrupted" in messages)
             time.sleep(0.02)
         raise TimeoutError(f"a prompt did not end within {limit:.0f} s; see {self.log}.")
+
+    def finish(self, prompt_id: str, limit: float = 600.0) -> None:
+        """Wait for a queued prompt that is to end well. RuntimeError where it failed, TimeoutError past ``limit`` seconds."""
+        ended = self.wait(prompt_id, limit)
+        if ended.error or ended.interrupted:
+            raise RuntimeError(f"a queued graph failed: {ended.error or 'it was interrupted'}; see {self.log}.")
 
     def resident_megabytes(self) -> float:
         """Memory that the server's process holds now, in 10^6 bytes. The host requires psutil."""

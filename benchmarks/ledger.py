@@ -26,7 +26,7 @@ from ..methods.ledger import SEEN, Ledger
 from ..methods.ledger_images import reconcile
 from ..methods.targets import parse_target
 from ..metrics.fairness import joint_probabilities, measure
-from .ledger_server import BenchServer
+from .host_server import HostServer
 from .stages import kept
 
 STEPS = 20
@@ -86,13 +86,13 @@ class Bench:
     def __init__(self, place: Path) -> None:
         torch.set_num_threads(1)
         self.place, self.judge = place, weights.classifier(weights.JUDGE)
-        self._server: BenchServer | None = None
+        self._server: HostServer | None = None
 
     @property
-    def server(self) -> BenchServer:
+    def server(self) -> HostServer:
         """The server for queues."""
         if self._server is None:
-            self._server = BenchServer(self.place / "one")
+            self._server = HostServer(self.place / "one")
             self._server.start()
         return self._server
 
@@ -107,7 +107,7 @@ class Bench:
         ledger, folder = ledger_file(server.user, q.name), pictures(server.output, q.name)
         forget(ledger, folder)
         for _ in range(q.n):
-            server.wait(server.queue(graph(q.target, draw.getrandbits(53), q.name, q.ledger)))
+            server.finish(server.queue(graph(q.target, draw.getrandbits(53), q.name, q.ledger)))
         rows = Ledger(ledger).rows()
         if len(rows) != q.n or any(r["state"] != SEEN for r in rows):
             raise RuntimeError(f"{q.n} prompts were queued, and the ledger holds {len(rows)} rows.")
@@ -127,13 +127,13 @@ class Bench:
         user, output, name = self.place / "shared" / "user", self.place / "shared" / "output", f"two-{target}-{runs}"
         forget(ledger_file(user, name), pictures(output, name))
         draw, ids = random.Random(881_000_100), [[], []]
-        with BenchServer(self.place / "a", user, output) as a, BenchServer(self.place / "b", user, output) as b:
+        with HostServer(self.place / "a", user, output) as a, HostServer(self.place / "b", user, output) as b:
             for _ in range(runs):
                 for server, mine in ((a, ids[0]), (b, ids[1])):
                     mine.append(server.queue(graph(target, draw.getrandbits(53), name)))
             for server, mine in ((a, ids[0]), (b, ids[1])):
                 for prompt_id in mine:
-                    server.wait(prompt_id, 3600)
+                    server.finish(prompt_id, 3600)
         rows, folder = Ledger(ledger_file(user, name)).rows(), pictures(output, name)
         met = [r["run"] for r in rows if r["state"] == SEEN]
         mixed = [("a" if r["run"] in set(ids[0]) else "b") for r in rows]
@@ -150,7 +150,7 @@ class Bench:
     def killed(self, target: str, kills: int) -> dict[str, Any]:
         """SIGKILL at random moments while a queue runs: what the ledger says when it is opened next, and what it saved."""
         base, name, draw = self.place / "killed", f"killed-{target}", random.Random(881_000_200)
-        server = BenchServer(base)
+        server = HostServer(base)
         path, folder, moments = ledger_file(server.user, name), pictures(server.output, name), []
         forget(path, folder)
         for _ in range(kills):
