@@ -36,7 +36,10 @@ class ActivationSums:
 class ActivationRun:
     """One sampling run in which features are listened to, each at its places and noise levels, in the positive's rows; h stays as it is."""
 
+    what = "the measurement of typical activations"
     exempt = False
+    images: int | None = None
+    on_cpu = False
     cells: Tensor | None = None
 
     def __init__(self, sae: SaeFile, turns: Sequence[Turn], sums: ActivationSums) -> None:
