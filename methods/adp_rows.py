@@ -43,31 +43,19 @@ def split_images(entries: Sequence[Entry], seed: int, labels: Mapping[str, Tenso
 
 
 def checked_rows(folder: Path, entries: Sequence[Entry], channels: int | None = None) -> Iterator[Rows]:
-    """Rows of the images' shards, one shard at a time. Raises ValueError, naming the image, where features are not finite, and where
-    they are of another width than ``channels``."""
-    names = {e.image_id: e.file for e in entries}
+    """Rows of the images' shards, one shard at a time. Raises ValueError where they are of another width than ``channels``, and, naming
+    the image, where features are not finite."""
     for features, level, ids in iterate_shards(folder, entries):
         if channels is not None and features.shape[1] != channels:
             raise ValueError(
                 f"'{Path(folder).name}' holds features of {channels} channels and of {features.shape[1]}: it was put together from two "
                 "models, so record it again from one."
             )
-        for start in range(0, len(level), CHUNK_ROWS):
-            part = slice(start, start + CHUNK_ROWS)
-            bad = ~(features[part].flatten(1).isfinite().all(1) & level[part].isfinite())
-            if bad.any():
-                first = int(bad.nonzero()[0]) + start
-                raise ValueError(
-                    f"the features of '{names[int(ids[first])]}' in '{Path(folder).name}' are not finite (NaN or infinite) at log-SNR "
-                    f"{float(level[first]):.2f}: remove that image's line from index.jsonl, or record the set again in bf16 or fp32."
-                )
         yield features, level, ids
 
 
 def buffers(folder: Path, entries: Sequence[Entry], shards: Sequence[str]) -> Iterator[Rows]:
-    """Rows of several shards at a time, in the order of ``shards``, at most about ``BUFFER_BYTES``, so that memory stays bounded.
-
-    They are not checked any more (:func:`fit_statistics` has done that)."""
+    """Rows of several shards at a time, in the order of ``shards``, at most about ``BUFFER_BYTES``, so that memory stays bounded."""
     place = {s: i for i, s in enumerate(shards)}
     parts: list[Rows] = []
     rows = 0

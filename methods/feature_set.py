@@ -30,6 +30,7 @@ from torch import Tensor
 
 from ..models.files import DAMAGE, read_safetensors, stays_below, write_safetensors, write_text
 
+CHUNK_ROWS = 1024
 INDEX, META, IMAGES = "index.jsonl", "set.json", "images"
 FORMAT, FORMAT_VERSION = "equipoise-feature-set", 1
 POOLED, SPATIAL = "pooled", "spatial"
@@ -262,9 +263,10 @@ def iterate_shards(folder: Path, entries: Sequence[Entry], conditional: bool | N
     """features [rows, C, 4, 4] fp16, log-SNR [rows], image_id [rows] of the given images, shard by shard.
 
     ``conditional``: True for the rows of the positive (all there are, unless others were asked for when recording), False for those of
-    the negative, None for both. Raises ValueError where a shard is missing or not whole.
+    the negative, None for both. Raises ValueError where a shard is missing or not whole, and, naming the
+    image, where features are not finite.
     """
-    yield from _iterate(Path(folder), [(e.shard, e.image_id) for e in entries], conditional)
+    yield from _iterate(Path(folder), [(e.shard, e) for e in entries], conditional)
 
 
 def iterate_spatial(folder: Path, entries: Sequence[Entry]) -> Iterator[tuple[Tensor, Tensor, Tensor]]:
@@ -272,7 +274,7 @@ def iterate_spatial(folder: Path, entries: Sequence[Entry]) -> Iterator[tuple[Te
 
     Raises ValueError where the set was recorded without them.
     """
-    wanted = [(e.spatial, e.image_id) for e in entries if e.spatial]
+    wanted = [(e.spatial, e) for e in entries if e.spatial]
     if not wanted:
         raise ValueError(
             f"'{Path(folder).name}' holds no unpooled features: record a set with noise levels under 'spatial_levels' to have them."
@@ -297,22 +299,36 @@ def refuse_other_settings(name: str, stored: Mapping[str, Any], wanted: Mapping[
         )
 
 
-def _iterate(folder: Path, wanted: Sequence[tuple[str, int]], conditional: bool | None) -> Iterator[tuple[Tensor, Tensor, Tensor]]:
-    by_shard: dict[str, set[int]] = {}
-    for shard, image in wanted:
-        by_shard.setdefault(shard, set()).add(image)
-    for shard, ids in by_shard.items():
+def _iterate(folder: Path, wanted: Sequence[tuple[str, Entry]], conditional: bool | None) -> Iterator[tuple[Tensor, Tensor, Tensor]]:
+    by_shard: dict[str, dict[int, str]] = {}
+    for shard, entry in wanted:
+        by_shard.setdefault(shard, {})[entry.image_id] = entry.file
+    for shard, names in by_shard.items():
         try:
             tensors, _ = read_safetensors(folder / shard)
         except FileNotFoundError:
             raise ValueError(_missing(folder, shard)) from None
         _check_rows(folder, shard, tensors)
-        keep = torch.isin(tensors["image_id"], torch.tensor(sorted(ids)))
+        keep = torch.isin(tensors["image_id"], torch.tensor(sorted(names)))
         if conditional is not None and "conditional" in tensors:
             keep &= tensors["conditional"] == conditional
         elif conditional is False:
             keep = torch.zeros_like(keep)
-        yield tensors["features"][keep], tensors["log_snr"][keep], tensors["image_id"][keep]
+        kept = tensors["features"][keep], tensors["log_snr"][keep], tensors["image_id"][keep]
+        _refuse_not_finite(folder, names, *kept)
+        yield kept
+
+
+def _refuse_not_finite(folder: Path, names: Mapping[int, str], features: Tensor, level: Tensor, ids: Tensor) -> None:
+    for start in range(0, len(level), CHUNK_ROWS):
+        part = slice(start, start + CHUNK_ROWS)
+        bad = ~(features[part].flatten(1).isfinite().all(1) & level[part].isfinite())
+        if bad.any():
+            first = int(bad.nonzero()[0]) + start
+            raise ValueError(
+                f"the features of '{names[int(ids[first])]}' in '{folder.name}' are not finite (NaN or infinite) at log-SNR "
+                f"{float(level[first]):.2f}: remove that image's line from index.jsonl, or record the set again in bf16 or fp32."
+            )
 
 
 def _check_rows(folder: Path, shard: str, tensors: Mapping[str, Tensor]) -> None:
@@ -321,8 +337,6 @@ def _check_rows(folder: Path, shard: str, tensors: Mapping[str, Tensor]) -> None
     rows = {len(t) if t is not None and t.ndim else -1 for t in [*parts, *(tensors[k] for k in ("conditional",) if k in tensors)]}
     if -1 in rows or len(rows) > 1 or parts[0].ndim != 4 or parts[1].ndim != 1 or parts[2].ndim != 1 or parts[2].is_floating_point():
         raise ValueError(f"'{shard}' in the feature set '{folder.name}' is no shard of features: copy it back, or record the set again.")
-    if not bool(parts[0].isfinite().all()) or not bool(parts[1].isfinite().all()):
-        raise ValueError(f"'{shard}' in the feature set '{folder.name}' holds values that are not finite: copy it back, or record again.")
 
 
 def _check_shards(folder: Path, entries: Sequence[Entry]) -> None:

@@ -12,7 +12,7 @@ from equipoise.models.adp import log_snr
 from torch import Tensor
 
 B, C = 2, 3
-ROLES = {"p": CONDITIONAL, "q": CONDITIONAL, "n": UNCONDITIONAL}
+ROLES = {"p": CONDITIONAL, "q": CONDITIONAL, "r": CONDITIONAL, "n": UNCONDITIONAL}
 
 
 def h(*values: float, size: tuple[int, int] = (8, 8)) -> Tensor:
