@@ -10,6 +10,7 @@ from __future__ import annotations
 import itertools
 import json
 import math
+import re
 import sqlite3
 import time
 import uuid
@@ -19,6 +20,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from ..models.files import DAMAGE
 from .allocation import ledger_quotas
 from .targets import TargetDistribution
 
@@ -141,6 +143,11 @@ def _cell_of(target: TargetDistribution, text: str | None) -> tuple[str, ...] | 
         return None
     names, order = json.loads(text), _order(target)
     return tuple(names[order.index(i)] for i in range(len(order)))
+
+
+def _plain_name(file: Any) -> str | None:
+    """The name of a picture; None for one that would lead out of the pictures' folder, which only another program writes."""
+    return file if isinstance(file, str) and re.fullmatch(r"[\w-]+\.png", file) else None
 
 
 class Ledger:
@@ -396,7 +403,7 @@ class Ledger:
 
     @staticmethod
     def _claim(target: TargetDistribution, key: RunKey, rows: list[sqlite3.Row]) -> Claim:
-        known = {row["place"]: (_cell_of(target, row["assigned"]), row["seed"], row["file"]) for row in rows}
+        known = {row["place"]: (_cell_of(target, row["assigned"]), row["seed"], _plain_name(row["file"])) for row in rows}
         return Claim(RunKey(rows[0]["run"], rows[0]["node"]) if rows else key, known)
 
     @staticmethod
@@ -466,7 +473,9 @@ class Ledger:
                 db.rollback()
                 raise
             db.execute("COMMIT")
-        except sqlite3.Error as error:
+        except (sqlite3.Error, *DAMAGE) as error:
+            if type(error) is ValueError:
+                raise  # a sentence already
             raise ValueError(self._told(error)) from error
         finally:
             db.close()
@@ -527,7 +536,7 @@ class Ledger:
 
     def _told(self, error: Exception) -> str:
         """What went wrong, in a sentence."""
-        text = str(error)
+        text = " ".join(str(error).split())
         if isinstance(error, OSError) or any(w in text for w in ("readonly", "read-only", "unable to open", "disk I/O")):
             return f"the ledger '{self.path.name}' cannot be written ({text}): change the rights of its folder, or free space."
         if "full" in text:
