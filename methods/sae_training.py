@@ -10,7 +10,6 @@ import math
 import time
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from typing import Any
 
 import torch
 import torch.distributed as dist
@@ -18,8 +17,9 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from ..models.adp import at_level
-from ..models.files import read_safetensors, write_safetensors
+from ..models.files import DAMAGE, read_safetensors, write_safetensors
 from ..models.sae import BATCH_TOPK, TOPK, SparseAutoencoder
+from .checkpoint_state import checkpoint_tensors, restore
 from .sae_loss import add_gradients
 from .sae_tokens import TokenStream
 from .training import Progress
@@ -180,9 +180,7 @@ class SaeTraining:
         """Write all that the next step depends on to a safetensors file; by the first process alone."""
         if world()[0]:
             return
-        tensors = {f"sae.{k}": v for k, v in self.sae.state_dict().items()}
-        for index, slot in self.optimizer.state_dict()["state"].items():
-            tensors |= {f"optimizer.{index}.{k}": torch.as_tensor(v) for k, v in slot.items()}
+        tensors = checkpoint_tensors({"sae": self.sae}, self.optimizer)
         tensors["since"] = self.since
         tensors["losses"] = torch.tensor(self.losses, dtype=torch.float64)
         write_safetensors(path, tensors, {"key": self.key(), "step": str(self.step), "seconds": str(self.seconds)})
@@ -191,20 +189,16 @@ class SaeTraining:
         """Go on with what :meth:`save` wrote; False where there is nothing, or a file that is damaged or of another training."""
         try:
             tensors, meta = read_safetensors(path)
-        except (FileNotFoundError, ValueError):
+            if meta.get("key") != self.key():
+                return False
+            step, seconds, since, losses = int(meta["step"]), float(meta["seconds"]), tensors["since"], tensors["losses"].tolist()
+            if (since.shape, since.dtype) != (self.since.shape, torch.long) or len(losses) != step or not math.isfinite(seconds):
+                return False
+            restore({"sae": self.sae}, self.optimizer, tensors)
+        except (FileNotFoundError, *DAMAGE):
             return False
-        if meta.get("key") != self.key():
-            return False
-        self.sae.load_state_dict({k.removeprefix("sae."): v for k, v in tensors.items() if k.startswith("sae.")})
-        slots: dict[int, dict[str, Any]] = {}
-        for key, value in tensors.items():
-            if key.startswith("optimizer."):
-                _, index, name = key.split(".", 2)
-                slots.setdefault(int(index), {})[name] = value
-        self.optimizer.load_state_dict({"state": slots, "param_groups": self.optimizer.state_dict()["param_groups"]})
-        self.since.copy_(tensors["since"])
-        self.losses = tensors["losses"].tolist()
-        self.step, self.seconds = int(meta["step"]), float(meta["seconds"])
+        self.since.copy_(since)
+        self.step, self.seconds, self.losses = step, seconds, losses
         return True
 
     def key(self) -> str:

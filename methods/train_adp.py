@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import math
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
@@ -15,10 +16,11 @@ import torch
 from torch import Tensor, nn
 
 from ..models.adp import KINDS, MIDDLE, AdpFile, AttributePredictor, at_level
-from ..models.files import read_safetensors, write_safetensors
+from ..models.files import DAMAGE, read_safetensors, write_safetensors
 from .add_moves import check_classes, in_order
 from .adp_figures import Figures, cross_entropy, figures, fit_temperature, trajectory, verdict
 from .adp_rows import HELD_OUT, buffers, checked_rows, chunks, filled, fit_statistics, shard_orders, split_images
+from .checkpoint_state import checkpoint_tensors, restore
 from .extend_adp import joined_predictor, without
 from .feature_set import Entry, FeatureSet, iterate_shards, read_index
 from .labels import LabelSet, for_entries
@@ -340,10 +342,8 @@ class AdpTraining:
             return
         tensors = {f"best.{k}": v for k, v in self._best.items()}
         if not self.done:
-            tensors |= {f"module.{k}": v for k, v in self.predictor.state_dict().items()}
+            tensors |= checkpoint_tensors({"module": self.predictor}, self._optimizer)
             tensors["generator"] = self._generator.get_state()
-            for index, slot in self._optimizer.state_dict()["state"].items():
-                tensors |= {f"optimizer.{index}.{k}": torch.as_tensor(v) for k, v in slot.items()}
         facts = {"epoch": self.epoch, "step": self.step, "best_epoch": self.best_epoch, "history": self.history}
         facts["seconds"] = self.seconds
         write_safetensors(self._path, tensors, {"key": self._key, "state": json.dumps(facts)})
@@ -357,27 +357,24 @@ class AdpTraining:
             return
         try:
             tensors, meta = read_safetensors(self._path)
-            facts = json.loads(meta["state"]) if meta.get("key") == self._key else None
-        except (ValueError, KeyError):
+            if meta.get("key") != self._key:
+                return
+            facts = json.loads(meta["state"])
+            counts = [int(facts[name]) for name in ("epoch", "step", "best_epoch")]
+            history, seconds = list(facts["history"]), float(facts["seconds"])
+            best = {k[len("best.") :]: v for k, v in tensors.items() if k.startswith("best.")}
+            own = self.predictor.state_dict()
+            whole = best.keys() == own.keys() and all(v.shape == own[k].shape and bool(v.isfinite().all()) for k, v in best.items())
+            if not whole or min(counts) < 0 or len(history) < counts[0] or not math.isfinite(seconds):
+                return
+            if "generator" in tensors:  # else it had ended
+                torch.Generator().set_state(tensors["generator"])
+                restore({"module": self.predictor}, self._optimizer, tensors)
+                self._generator.set_state(tensors["generator"])
+        except DAMAGE:
             return
-        if facts is None:
-            return
-
-        def part(prefix: str) -> dict[str, Tensor]:
-            return {k[len(prefix) :]: v for k, v in tensors.items() if k.startswith(prefix)}
-
-        self._best = part("best.")
-        self.epoch, self.step, self.best_epoch = int(facts["epoch"]), int(facts["step"]), int(facts["best_epoch"])
-        self.history, self.seconds = facts["history"], float(facts["seconds"])
-        if "generator" not in tensors:
-            return  # it had ended
-        self.predictor.load_state_dict(part("module."))
-        self._generator.set_state(tensors["generator"])
-        slots: dict[int, dict[str, Tensor]] = {}
-        for key, value in part("optimizer.").items():
-            index, name = key.split(".", 1)
-            slots.setdefault(int(index), {})[name] = value
-        self._optimizer.load_state_dict({"state": slots, "param_groups": self._optimizer.state_dict()["param_groups"]})
+        self._best, self.history, self.seconds = best, history, seconds
+        self.epoch, self.step, self.best_epoch = counts
 
 
 def _class_weights(p: Tensor, balanced: bool) -> Tensor:

@@ -8,12 +8,12 @@ import math
 import time
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 import torch
 from torch import nn
 
-from ..models.files import read_safetensors, write_safetensors, write_text
+from ..models.files import DAMAGE, read_safetensors, write_safetensors, write_text
+from .checkpoint_state import checkpoint_tensors, restore
 
 Progress = Callable[[int, int, dict[str, float]], None]
 """Called as progress(step, total, figures); may raise to interrupt: the last checkpoint stays."""
@@ -76,10 +76,7 @@ class TrainState:
 
     def save(self, folder: Path) -> None:
         """Write ``state.safetensors`` and ``log.json`` in a folder."""
-        tensors = {f"module.{k}": v for k, v in self.module.state_dict().items()}
-        tensors |= {f"ema.{k}": v for k, v in self.ema.state_dict().items()}
-        for index, slot in self.optimizer.state_dict()["state"].items():
-            tensors |= {f"optimizer.{index}.{k}": torch.as_tensor(v) for k, v in slot.items()}
+        tensors = checkpoint_tensors({"module": self.module, "ema": self.ema}, self.optimizer)
         meta = {"step": str(self.step), "total": str(self.total), "seconds": str(self.elapsed()), "log": json.dumps(self.log)}
         write_safetensors(folder / "state.safetensors", tensors, meta)
         write_text(
@@ -87,23 +84,21 @@ class TrainState:
         )
 
     def resume(self, folder: Path) -> bool:
-        """Load what :meth:`save` wrote; False where there is nothing."""
+        """Load what :meth:`save` wrote; False where there is nothing. Raises ValueError, with nothing changed, where it is damaged or of
+        another network: hours of training are not to be written over in silence."""
         path = folder / "state.safetensors"
         if not path.is_file():
             return False
-        tensors, meta = read_safetensors(path)
-
-        def part(prefix: str) -> dict[str, torch.Tensor]:
-            return {k[len(prefix) :]: v for k, v in tensors.items() if k.startswith(prefix)}
-
-        self.module.load_state_dict(part("module."))
-        self.ema.load_state_dict(part("ema."))
-        slots: dict[int, dict[str, Any]] = {}
-        for key, value in part("optimizer.").items():
-            index, name = key.split(".", 1)
-            slots.setdefault(int(index), {})[name] = value
-        self.optimizer.load_state_dict({"state": slots, "param_groups": self.optimizer.state_dict()["param_groups"]})
-        self.step, self.seconds, self.log = int(meta["step"]), float(meta["seconds"]), json.loads(meta["log"])
+        try:
+            tensors, meta = read_safetensors(path)
+            step, seconds, log = int(meta["step"]), float(meta["seconds"]), list(json.loads(meta["log"]))
+            restore({"module": self.module, "ema": self.ema}, self.optimizer, tensors)
+        except DAMAGE as error:
+            reason = " ".join(str(error).split())[:300] or type(error).__name__
+            raise ValueError(
+                f"'{path.name}' in '{folder.name}' is damaged, or of another training ({reason}): move that folder away to begin anew."
+            ) from error
+        self.step, self.seconds, self.log = step, seconds, log
         self._started = time.monotonic()
         return True
 
