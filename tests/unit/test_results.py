@@ -31,4 +31,17 @@ def test_every_result_tells_where_it_comes_from(name: str) -> None:
 
 
 def test_all_evidence_is_there() -> None:
-    assert {"guidance", "steering", "overhead", "downstream", "sae"} <= set(FILES)
+    assert {"guidance", "steering", "overhead", "downstream", "sae", "ledger", "endurance"} <= set(FILES)
+
+
+def test_the_page_on_queues_shows_what_was_measured() -> None:
+    told, page = results("ledger"), (ROOT / "docs" / "queue.md").read_text(encoding="utf-8")
+    for name, target in (("eyeglasses 50%", "eyeglasses"), ("skin tone, thirds", "skin_tone")):
+        fair = next(q["noise_floor"] for key, q in told["queues"].items() if key.startswith(target))
+        assert f"| {name} | {told['fd_with'][target]:.3f} | {told['fd_without'][target]:.3f} | {fair:.3f} |" in page
+    two, killed = told["two_processes"], told["killed"]
+    assert f"FD {two['eyeglasses']['fd']:.3f} (eyeglasses), {two['skin_tone']['fd']:.3f} (skin tone)" in page
+    assert told["rows_lost"] == told["rows_double"] == 0 and f"{killed['equal']} of {killed['kills']} times" in page
+    held = results("endurance")
+    assert f"{held['resident_ratio']:.3f} times the memory" in page and held["identical_after"] == held["cancelled"] == 30
+    assert f"{held['passes_gone_on_with']} finished passes" in page
