@@ -167,7 +167,8 @@ def test_the_server_refuses_damaged_files_in_words_and_lives(server_current: Ser
             assert f"'bad_{name}.safetensors' is not a whole safetensors file" in outcome.error, (kind, name, outcome.error)
     escape = {"1": {"class_type": "EquipoiseLoadADP", "inputs": {"adp_name": "../../../x.safetensors"}},
               "2": {"class_type": "PreviewAny", "inputs": {"source": ["1", 0]}}}  # fmt: skip
-    assert server_current.post("/prompt", {"prompt": escape})["node_errors"]
+    if not server_current.post("/prompt", {"prompt": escape})["node_errors"]:  # the oldest host does not look at combos before it runs
+        assert "is not in models/equipoise/adp" in server_current.queue({**escape, "3": escape["2"]}).error
     good = {
         "1": {"class_type": "EquipoiseTargetDistribution", "inputs": {"attribute": "a", "preset": "weights", "weights": "yes=1, no=1"}},
         "2": {"class_type": "PreviewAny", "inputs": {"source": ["1", 1]}},
