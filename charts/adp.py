@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from .curves import accuracy_by_log_snr, curves_by_log_snr
+from .missing import chart
 from .sheet import stacked
 from .style import FAINT, GRID, INK, PALETTE, Image, add_axes, new_figure, pixels, points, write
 
@@ -51,6 +52,7 @@ class TrialRow:
     best: bool = False
 
 
+@chart
 def trials_chart(rows: Sequence[TrialRow], title: str, plain_unsure: float = math.nan) -> Image:
     """What was tried, a line per trial below its group's heading: mean hits as a bar with the worst class marked, drift and unsure share as
     marks: uint8 [H, 960, 3]. Raises ValueError without trials."""

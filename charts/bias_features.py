@@ -8,6 +8,7 @@ from collections.abc import Sequence
 import numpy as np
 from numpy.typing import NDArray
 
+from .missing import chart
 from .style import FAINT, GRID, INK, PALETTE, Image, add_axes, new_figure, pixels, points, write
 
 WIDTH, ROW, HEAD, TITLE, FOOT, GAP = 960, 50, 64, 58, 62, 18
@@ -22,6 +23,7 @@ deficiencies can read."""
 Floats = NDArray[np.float32]
 
 
+@chart
 def bias_features_chart(
     attribute: str,
     classes: Sequence[str],

@@ -7,12 +7,14 @@ from collections.abc import Sequence
 import numpy as np
 from numpy.typing import NDArray
 
+from .missing import chart
 from .style import FAINT, INK, Image, add_axes, new_figure, pixels, points, write
 
 WIDTH, MARGIN, HEAD, FOOT, CELL = 960, 24, 76, 16, 96
 MOST_CELL_TEXT = 12
 
 
+@chart
 def class_similarity_chart(classes: Sequence[str], cosine: NDArray[np.float32], note: str = "") -> Image:
     """A cell for every two classes: uint8 [H, 960, 3]. cosine [C, C], 0 (no neuron in common) to 1 (the same paths).
 

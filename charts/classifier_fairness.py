@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from ..metrics.classifier_fairness import ClassifierFairness, Difference, Rate
+from .missing import chart
 from .style import FAINT, GRID, INK, PALETTE, Image, add_axes, new_figure, pixels, points, write
 
 if TYPE_CHECKING:
@@ -15,6 +16,7 @@ WIDTH, MARGIN, ROW, HEAD, FOOT = 960, 24, 40, 190, 110
 MOST_GROUPS = 24
 
 
+@chart
 def fairness_chart(found: ClassifierFairness, attribute: str, group: str, classifier: str = "") -> Image:
     """Chart of one attribute over the groups of another: uint8 [H, 960, 3]. Left: accuracy; right: true positive (dots) and false positive
     rates (crosses) of the class whose rates differ most. Groups beyond 24 are left out, the best ones first."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 
+from .missing import chart
 from .style import FAINT, GRID, INK, PALETTE, Image, add_axes, new_figure, pixels, points, write
 
 WIDTH, HEIGHT = 960, 520
@@ -70,6 +71,7 @@ def share_by_strength(curves: Mapping[str, Sequence[tuple[float, float]]], title
     return _lines(curves, title, "strength   (0: off, 1: as calibrated, below 0: to the other class)", "share of images", share=True)
 
 
+@chart
 def _lines(
     curves: Mapping[str, Sequence[tuple[float, float]]],
     title: str,

@@ -10,6 +10,7 @@ from numpy.typing import ArrayLike, NDArray
 from PIL import Image as Picture
 from torch import Tensor
 
+from .missing import chart
 from .style import FAINT, INK, PALETTE, Image, add_axes, new_figure, pixels, points, write
 
 WIDTH, MARGIN, TITLE, HEAD, FOOT, PAD = 960, 24, 60, 26, 48, 14
@@ -34,6 +35,7 @@ class AtlasRow:
     notes: Sequence[str] = ()
 
 
+@chart
 def feature_atlas(
     rows: Sequence[AtlasRow], title: str = "feature atlas", overlay: bool = True, legend: Sequence[str] = ()
 ) -> Image:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
+from .missing import chart
 from .style import FAINT, GRID, INK, PALETTE, Image, add_axes, new_figure, pixels, points, write
 
 Value = tuple[float, float | None, float | None]
@@ -12,6 +13,7 @@ ROW, TOP, BOTTOM, LEFT, RIGHT, GAP, PANEL, WIDTH = 30, 112, 66, 190, 24, 20, 220
 """Sizes in pixels; ``PANEL`` and ``WIDTH`` at least: few panels are wider, so that the title has room."""
 
 
+@chart
 def forest(
     panels: Mapping[str, Mapping[str, Value]],
     title: str,

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 from ..metrics.fairness import SEPARATOR, FairnessReport
 from ..metrics.panels import Panel
+from .missing import chart
 from .style import FAINT, GRID, INK, PALETTE, Image, add_axes, new_figure, pixels, points, write
 
 if TYPE_CHECKING:
@@ -27,6 +28,7 @@ DIAMOND = {
 }
 
 
+@chart
 def histogram(panels: Sequence[Panel], names: tuple[str, str] = ("images", "baseline"), title: str = "", soft: bool = True) -> Image:
     """Chart of one or more panels, one below the other: uint8 [H, 960, 3], readable at two thirds of that width.
 

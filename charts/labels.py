@@ -10,6 +10,7 @@ from torch import Tensor
 
 from ..metrics.fairness import UNSURE_BELOW
 from .histogram import DIAMOND
+from .missing import chart
 from .sheet import contact_sheet, stacked
 from .style import FAINT, GRID, INK, PALETTE, Image, add_axes, new_figure, pixels, points, write
 
@@ -19,6 +20,7 @@ PAD_COLOUR = 255
 Floats = NDArray[np.float64]
 
 
+@chart
 def label_chart(readings: Mapping[str, ArrayLike | Tensor], classes: Mapping[str, Sequence[str]], title: str = "") -> Image:
     """Bars of the classes' shares, one panel per attribute: uint8 [H, 960, 3].
 

@@ -8,6 +8,7 @@ from collections.abc import Sequence
 import numpy as np
 from numpy.typing import NDArray
 
+from .missing import chart
 from .style import FAINT, INK, Image, add_axes, new_figure, pixels, points, write
 
 WIDTH, MARGIN, TITLE, GAP, LINE = 960, 24, 92, 48, 22
@@ -15,6 +16,7 @@ MOST_NAME, MOST_WARNINGS = 14, 8
 WARN = "#B2182B"
 
 
+@chart
 def leakage_chart(
     attributes: Sequence[str],
     overlap: NDArray[np.float32],

@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 from PIL import Image as Picture
 
 from .feature_atlas import heat_over
+from .missing import chart
 from .style import FAINT, GRID, INK, PALETTE, Image, add_axes, new_figure, pixels, points, write
 
 WIDTH, MARGIN, TITLE, HEAD, PAD, FOOT = 960, 24, 60, 26, 14, 34
@@ -33,6 +34,7 @@ class NeuronRow:
     by_class: Mapping[str, float] = field(default_factory=dict)
 
 
+@chart
 def gallery_chart(rows: Sequence[NeuronRow], title: str = "neuron gallery", overlay: bool = True) -> Image:
     """A row per neuron: uint8 [H, 960, 3]; at most 4 images of each end. Heat has one scale for a row.
 

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from .missing import chart
 from .style import FAINT, GRID, INK, PALETTE, Image, add_axes, new_figure, pixels, points, write
 
 WIDTH, LEFT, RIGHT, TITLE, FOOT = 960, 78, 28, 84, 58
@@ -35,6 +36,7 @@ class PathPanel:
     note: str = ""
 
 
+@chart
 def neuron_path_chart(title: str, neurons: int, panels: Sequence[PathPanel], caption: str = "") -> Image:
     """A panel per class, one below the other: uint8 [H, 960, 3]. ``neurons``: of a layer. Classes beyond 4 are named and left out.
 

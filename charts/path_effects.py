@@ -8,6 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from .missing import chart
 from .style import FAINT, GRID, INK, PALETTE, Image, add_axes, new_figure, pixels, points, write
 
 WIDTH, MARGIN, TITLE, HEAD, ROW, FOOT = 960, 24, 84, 44, 46, 78
@@ -24,6 +25,7 @@ class EffectRow:
     accuracy: tuple[float, float, float]
 
 
+@chart
 def path_effects_chart(title: str, panels: Sequence[tuple[str, Sequence[EffectRow]]], caption: str = "") -> Image:
     """A panel per operation, a box per method: uint8 [H, 960, 3]. Both panels have one scale.
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from .missing import chart
 from .style import FAINT, GRID, INK, PALETTE, Image, add_axes, new_figure, pixels, points, write
 
 WIDTH, MARGIN, TITLE, PANEL, FOOT = 960, 64, 96, 320, 108
@@ -25,6 +26,7 @@ class PrunedPoint:
     control_probability: Bounds
 
 
+@chart
 def prune_chart(
     title: str, points_: Sequence[PrunedPoint], whole: tuple[float, float], recommended: int | None, caption: str = "", known: bool = True
 ) -> Image:

@@ -5,12 +5,14 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from ..metrics.drift import DriftReport
+from .missing import chart
 from .style import FAINT, GRID, INK, PALETTE, Image, add_axes, new_figure, pixels, points, write
 
 WIDTH, MARGIN, HEAD, ROW, FOOT = 960, 24, 46, 34, 52
 LEFT, RIGHT = 250, 230
 
 
+@chart
 def drift_chart(reports: Sequence[DriftReport]) -> Image:
     """One group of bars per attribute, one scale for all: uint8 [H, 960, 3]. Raises ValueError without reports."""
     if not reports:

@@ -8,9 +8,10 @@ from collections.abc import Sequence
 import numpy as np
 from numpy.typing import ArrayLike
 from PIL import Image as Picture
-from PIL import ImageDraw, ImageFont
+from PIL import ImageDraw
 from torch import Tensor
 
+from .fonts import font
 from .style import FAINT, INK, PALETTE, Image
 
 GAP, FRAME, PAD = 6, 4, 16
@@ -153,11 +154,3 @@ def _legend_lines(labels: list[int] | None, classes: Sequence[str], width: int) 
 def text_width(text: str, size: int) -> int:
     """Pixels that a line of text takes."""
     return math.ceil(font(size).getlength(text)) if text else 0
-
-
-def font(size: int) -> ImageFont.FreeTypeFont:
-    """DejaVu Sans at a size in pixels."""
-    from matplotlib import get_data_path
-
-    # Matplotlib's own copy of DejaVu: it is there wherever the charts are, and knows more scripts than Pillow's default.
-    return ImageFont.truetype(f"{get_data_path()}/fonts/ttf/DejaVuSans.ttf", size)

@@ -7,6 +7,8 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import NDArray
 
+from .missing import MatplotlibMissing
+
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
@@ -26,9 +28,15 @@ def points(pixels: float) -> float:
 
 
 def new_figure(width: int, height: int) -> Figure:
-    """An empty white figure of so many pixels, drawn by Agg; pyplot and its global state stay out."""
-    from matplotlib.backends.backend_agg import FigureCanvasAgg
-    from matplotlib.figure import Figure
+    """An empty white figure of so many pixels, drawn by Agg; pyplot and its global state stay out.
+
+    Raises MatplotlibMissing, which :func:`charts.missing.chart` turns into a picture.
+    """
+    try:
+        from matplotlib.backends.backend_agg import FigureCanvasAgg
+        from matplotlib.figure import Figure
+    except ImportError as error:
+        raise MatplotlibMissing(width, error) from error
 
     figure = Figure(figsize=(width / DPI, height / DPI), dpi=DPI, facecolor="white")
     FigureCanvasAgg(figure)

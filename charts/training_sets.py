@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
+from .missing import chart
 from .style import FAINT, GRID, INK, PALETTE, Image, add_axes, new_figure, pixels, points, write
 
 WIDTH, LEFT, ROW, HEAD, GAP, FOOT = 960, 200, 34, 64, 100, 40
@@ -12,6 +13,7 @@ Bounds = Sequence[float | None]
 """[mean, low, high]; low and high None where there is no interval."""
 
 
+@chart
 def training_sets(panels: Mapping[str, Mapping[str, tuple[Bounds, Bounds]]], title: str, note: str = "") -> Image:
     """uint8 [H, 960, 3]. panels: title -> training set -> (equalised odds difference, accuracy), both in 0..1; the first set of a panel is
     what the others are compared with, and marked by a line. Raises ValueError where there is nothing to draw."""
