@@ -133,3 +133,11 @@ def test_every_node_is_in_a_template_or_listed() -> None:
     ids = {i for p in (ROOT / "nodes").glob("*.py") for i in re.findall(r'node_id="(Equipoise\w+)"', p.read_text(encoding="utf-8"))}
     assert len(ids) >= 61 and used <= ids
     assert ids - used == WITHOUT_A_TEMPLATE
+
+
+@pytest.mark.parametrize("path", sorted((ROOT / "web").glob("*.js")), ids=lambda p: p.stem)
+def test_extensions_of_the_front_end_are_named_after_the_pack(path: Path) -> None:
+    """The front end drops the second of two extensions with one name; comfy-test wants the display name in small letters before it."""
+    text = path.read_text(encoding="utf-8")
+    names = re.findall(r"registerExtension\(\{\s*name:\s*['\"]([^'\"]+)", text)
+    assert len(names) == text.count("registerExtension(") and all(n.startswith("equipoise.") for n in names), names
