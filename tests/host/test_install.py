@@ -19,8 +19,9 @@ AMBER = (0xFF, 0xF6, 0xDF)
 
 
 def git(*words: str) -> set[str]:
-    listed = subprocess.run(["git", "-C", str(REPOSITORY), *words], capture_output=True, text=True, encoding="utf-8", check=True)
-    return set(filter(None, listed.stdout.split("\0")))
+    command = ["git", "-c", "safe.directory=*", "-C", str(REPOSITORY), *words]
+    listed = subprocess.run(command, capture_output=True, text=True, encoding="utf-8", check=True).stdout
+    return set(filter(None, listed.split("\0")))
 
 
 def unpack(pack: Path, registry: bool) -> None:

@@ -26,7 +26,7 @@ def pyproject() -> dict[str, Any]:
 def tracked(*words: str) -> set[str]:
     if not (ROOT / ".git").exists() or not shutil.which("git"):
         pytest.skip("this is no git clone, so it is not known which files belong to the pack.")
-    command = ["git", "-C", str(ROOT), "ls-files", "-z", *words]
+    command = ["git", "-c", "safe.directory=*", "-C", str(ROOT), "ls-files", "-z", *words]
     listed = subprocess.run(command, capture_output=True, text=True, encoding="utf-8", check=True).stdout
     return set(filter(None, listed.split("\0")))
 
