@@ -310,6 +310,7 @@ def labels(w: World) -> Made:
         attributes="eyeglasses",
         fit_steps=300,
         batch=24,
+        positive=model[2],
         name="help",
     )
     tried = g(
@@ -420,6 +421,7 @@ def features(w: World) -> Made:
         more=32,
         fit_steps=150,
         batch=24,
+        positive=model[2],
         name="help",
         adp=adp,
         **around,
@@ -522,7 +524,6 @@ def datasets(w: World) -> Made:
 
 def ledger(w: World) -> Made:
     runs, pictures, told = 16, [], ""
-    first = ""
     for i in range(runs):
         g = Graph(w)
         model, vae, sampling = g.portraits(1)
@@ -531,38 +532,25 @@ def ledger(w: World) -> Made:
         drawn = g("DistributionGuidanceKSampler", model=model[0], seed=SEED + i, adp=adp, target=target, ledger=opened[0], **sampling)
         images = g("VAEDecode", samples=drawn[0], vae=vae)[0]
         recorded = g("RecordAttributes", images=images, ledger=opened[0], target=target, classifier=labeller, assigned=drawn[2])
-        shown, words, state = g.show(images), g.say(recorded[1]), g.say(opened[1])
-        chart = g("LedgerReport", ledger=recorded[0], target=target)
+        report = g("LedgerReport", ledger=recorded[0], target=target)
+        shown, words, counts = g.show(images), g.say(recorded[1]), g.say(report[2])
         g("ExportLedger", ledger=recorded[0])
         of = w.run(g)
         pictures.append(of(shown)[0])
-        told += f"run {i + 1}: " + of(words) + "\n" if i in (0, 1, runs - 1) else ""
-        first = first or of(state)
-
-    yield (
-        "BalanceLedger",
-        rows(
-            w.sheet(np.stack(pictures), f"{runs} runs of one image each, half and half", framed=True),
-            said("text of the first run, and of the last", f"{first}\n\n{of(state)}", 10),
-        ),
-    )
+        told += f"run {i + 1}: {of(words)}\n" if i in (0, runs - 1) else ""
+    sheet = w.sheet(np.stack(pictures), f"{runs} runs of one image each, half and half")
+    yield "BalanceLedger", rows(sheet, said("text of Ledger Report after the last run", of(counts), 10))
     yield "RecordAttributes", rows(w.sheet(np.stack(pictures), "The images that were recorded"), said("text", told, 14))
-    yield "LedgerReport", of(chart)[0]
+    yield "LedgerReport", of(report)[0]
     (csv,) = (w.base / "output" / "equipoise" / "ledgers").glob("*.csv")
     lines = [line if len(line) < 180 else f"{line[:177]}..." for line in csv.read_text(encoding="utf-8").splitlines()[:5]]
     yield "ExportLedger", said(f"{csv.name} begins", "\n".join(lines))
-    said_of_reset = []
+    answers = []
     for number in (0, runs):
         g = Graph(w)
-        answer = g.say(
-            g(
-                "ResetLedger",
-                ledger_name=w.info["EquipoiseResetLedger"]["input"]["required"]["ledger_name"][1]["options"][0],
-                images=number,
-            )[0]
-        )
-        said_of_reset.append(f"images {number}: {w.run(g)(answer)}")
-    yield "ResetLedger", said("text", "\n\n".join(said_of_reset))
+        answer = g.say(g("ResetLedger", ledger_name="help", images=number)[0])
+        answers.append(f"images {number}: {w.run(g)(answer)}")
+    yield "ResetLedger", said("text", "\n\n".join(answers))
 
 
 GROUPS = {f.__name__: f for f in (guidance, conditional, text, labels, steering, features, neurons, datasets, ledger)}
@@ -634,7 +622,8 @@ def main() -> int:
     with tempfile.TemporaryDirectory() as folder:
         base = args.folder or Path(folder)
         thumbnails.stand_ins(base)
-        shutil.rmtree(base / "user" / "equipoise" / "ledgers", ignore_errors=True)
+        for place in ("user", "output"):
+            shutil.rmtree(base / place / "equipoise" / "ledgers", ignore_errors=True)
         (base / "custom_nodes" / "equipoise").unlink(missing_ok=True)
         with servers.Server(servers.checkout("COMFYUI_PATH", "~/ComfyUI"), base) as server:
             world = World(server, workflows, base)

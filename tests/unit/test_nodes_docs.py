@@ -7,11 +7,25 @@ import re
 from pathlib import Path
 
 import pytest
+from PIL import Image
 
 ROOT = Path(__file__).resolve().parents[2]
 NODE_FILES = sorted(p for p in (ROOT / "nodes").glob("*.py") if p.stem not in ("__init__", "sockets"))
 TOLD = ("fixed_seed", "drawn_seed")
 """Functions of nodes/shared_inputs.py that are handed the tooltip."""
+DOCS = ROOT / "web" / "docs"
+COMPOSES = (
+    "BalanceLedger",
+    "BiasFeatureSteer",
+    "DistributionGuidance",
+    "DistributionGuidanceKSampler",
+    "ExemptFromGuidance",
+    "JointTarget",
+    "RecordFeatures",
+    "SteerSweep",
+    "TargetDistribution",
+)
+"""Nodes that guide or steer, or say what is to be reached: their pages name the list of what was run together with them."""
 PAGES = {p.stem: p.read_text(encoding="utf-8") for p in sorted((ROOT / "web" / "docs").glob("*.md"))}
 
 
@@ -65,8 +79,42 @@ def test_a_page_has_its_parts(node: str) -> None:
     page = PAGES[node]
     assert page.startswith(f"# {node_names()[node]}\n")
     parts = re.findall(r"^## (.+)$", page, flags=re.M)
-    assert set(parts) >= {"Inputs", "Outputs", "Works with", "Limits"} and len(parts) == len(set(parts))
+    assert parts[:2] == ["Inputs", "Outputs"] and parts[-1] == "Limits" and len(parts) == len(set(parts))
+    assert {"Works with", "Source"} <= set(parts)
+    assert all(text.strip() for text in re.split(r"^## .+$", page, flags=re.M))
     assert page.isascii() and "  \n" not in page
+
+
+@pytest.mark.parametrize("node", sorted(PAGES))
+def test_a_page_shows_the_nodes_own_picture_and_says_what_it_is(node: str) -> None:
+    """Before the inputs: the picture, which the front end looks for beside the page, with a text for who cannot see it, and a caption."""
+    found = re.findall(r"^!\[(.*)\]\((.+)\)$", PAGES[node], flags=re.M)
+    assert [path for _, path in found] == [f"img/{node}.webp"] and len(found[0][0]) >= 15
+    assert re.search(rf"\(img/{node}\.webp\)\n\n\*[^*]{{20,}}\*\n\n## Inputs\n", PAGES[node])
+    assert ("rendering" in PAGES[node].split("## Inputs")[0]) == (
+        node in ("EquipoiseLabelFeaturesWithCLIP", "EquipoiseZeroShotAttributeHead")
+    )
+    with Image.open(DOCS / "img" / f"{node}.webp") as picture:
+        assert picture.format == "WEBP" and 400 <= picture.width <= 800 and 80 <= picture.height <= 900
+
+
+def test_pictures_are_small_and_all_are_shown() -> None:
+    files = sorted((DOCS / "img").iterdir())
+    assert [f.name for f in files] == [f"{node}.webp" for node in sorted(PAGES)]
+    assert sum(f.stat().st_size for f in files) < 1_500_000 and max(f.stat().st_size for f in files) < 40_000
+
+
+@pytest.mark.parametrize("node", sorted(PAGES))
+def test_a_page_gives_an_equation_or_says_that_there_is_none(node: str) -> None:
+    page = PAGES[node]
+    how = page[page.index("## Outputs") :]
+    assert re.search(r"\S (=|<-|>=) \S", how) or "No equation" in page.split("## Source")[1]
+
+
+@pytest.mark.parametrize("node", COMPOSES)
+def test_pages_of_guidance_and_steering_name_the_list_of_partners(node: str) -> None:
+    assert "docs/composition.md" in PAGES[f"Equipoise{node}"].split("## Works with")[1].split("## Source")[0]
+    assert (ROOT / "docs" / "composition.md").is_file()
 
 
 @pytest.mark.parametrize("node", sorted(set(PAGES) - {"EquipoiseEmptyPixelLatent", "EquipoiseLoadUnconditionalDiffusion"}))
