@@ -29,7 +29,7 @@ from PIL import Image, ImageDraw, ImageFont
 HERE = Path(__file__).resolve().parent
 ROOT = HERE.parents[1]
 FOLDER = ROOT / "web" / "docs" / "img"
-WIDTH, HEIGHT, MOST_BYTES = 680, 860, 24_000
+WIDTH, HEIGHT, MOST_BYTES = 680, 960, 28_000
 SEED = 2026
 DDIM = {"steps": 20, "cfg": 1.0, "sampler_name": "ddim", "scheduler": "normal"}
 EULER = {"steps": 20, "cfg": 4.0, "sampler_name": "euler", "scheduler": "normal"}
@@ -240,7 +240,7 @@ def text(w: World) -> Made:
     for prompt in prompts:
         model, vae, sampling = g.words(8, prompt)
         shown.append(g.show(g.drawn(model[0], vae, sampling)))
-    model, vae, sampling = g.words(16, f"{DOCTOR} with eyeglasses")
+    model, vae, sampling = g.words(16, f"{DOCTOR} without eyeglasses")
     adp = g("LoadADP", adp_name="portraits_text.safetensors")[0]
     guided = g("DistributionGuidance", model=model[0], adp=adp, target=g.half(), seed=SEED)[0]
     marked = g("ExemptFromGuidance", conditioning=sampling["positive"])[0]
@@ -268,7 +268,7 @@ def text(w: World) -> Made:
     chart, sheets = g.show(looked[1]), g.show(looked[2])
     of = w.run(g)
     yield "LoadQuickstartTextModel", rows(*(w.sheet(of(n), p, framed=False) for n, p in zip(shown, prompts, strict=True)))
-    asking = f'"{DOCTOR} with eyeglasses"'
+    asking = f'"{DOCTOR} without eyeglasses"'
     yield (
         "ExemptFromGuidance",
         rows(w.sheet(of(both[0]), f"{asking}, guided to half and half"), w.sheet(of(both[1]), f"{asking}, exempt on the same MODEL")),
@@ -375,8 +375,17 @@ def steering(w: World) -> Made:
     sae, features = g("LoadSAE", sae_name="portraits.safetensors"), g("LoadBiasFeatures", bias_features_name="portraits.safetensors")
     steer = g("BiasFeatureSteer", model=model[0], sae=sae[0], bias_features=features[0], target=g.half(), adp=adp, seed=SEED)
     both = [g.show(g.drawn(m, vae, sampling)) for m in (model[0], steer[0])]
+    few = g("EmptyPixelLatent", model=model[0], batch_size=4)
     sweep = g(
-        "SteerSweep", model=model[0], sae=sae[0], bias_features=features[0], adp=adp, classifier=judge, vae=vae, seed=SEED, **sampling
+        "SteerSweep",
+        model=model[0],
+        sae=sae[0],
+        bias_features=features[0],
+        adp=adp,
+        classifier=judge,
+        vae=vae,
+        seed=SEED,
+        **(sampling | {"latent_image": few[0]}),
     )
     told = [g.say(n[1]) for n in (sae, features)]
     of = w.run(g)
@@ -582,10 +591,14 @@ def rendered(thumbnails: Any, url: str, base: Path, playwright: Path, chromium: 
                 slot["link"] = slot["link"] if slot["link"] in alive else None
             for slot in node["outputs"]:
                 slot["links"] = [n for n in slot["links"] or [] if n in alive]
+        for node, place in zip(
+            sorted(graph["nodes"], key=lambda n: n["type"].startswith("Equipoise")), ((0, 0), (0, 160), (400, 0)), strict=True
+        ):
+            node["pos"] = list(place)
         graph["groups"] = []
         file, shot = base / f"{name}.json", base / f"{name}.png"
         file.write_text(json.dumps(graph), encoding="utf-8")
-        subprocess.run(["node", str(HERE / "screenshot.mjs"), url, str(playwright), chromium, "1000x560", f"{file}={shot}"], check=True)
+        subprocess.run(["node", str(HERE / "screenshot.mjs"), url, str(playwright), chromium, "1100x640", f"{file}={shot}"], check=True)
         with Image.open(shot) as picture:
             yield name, np.asarray(thumbnails.labelled(picture, needs))
 
