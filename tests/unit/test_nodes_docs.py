@@ -109,6 +109,8 @@ def test_a_page_gives_an_equation_or_says_that_there_is_none(node: str) -> None:
     page = PAGES[node]
     how = page[page.index("## Outputs") :]
     assert re.search(r"\S (=|<-|>=) \S", how) or "No equation" in page.split("## Source")[1]
+    source = page.split("## Source")[1].split("## Limits")[0]
+    assert not re.search(r"^([-+*>#=] |\d+[.)] )", source, flags=re.M), "a wrapped formula would become a list"
 
 
 @pytest.mark.parametrize("node", COMPOSES)
