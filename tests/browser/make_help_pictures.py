@@ -592,13 +592,13 @@ def rendered(thumbnails: Any, url: str, base: Path, playwright: Path, chromium: 
             for slot in node["outputs"]:
                 slot["links"] = [n for n in slot["links"] or [] if n in alive]
         for node, place in zip(
-            sorted(graph["nodes"], key=lambda n: n["type"].startswith("Equipoise")), ((0, 0), (0, 160), (400, 0)), strict=True
+            sorted(graph["nodes"], key=lambda n: n["type"].startswith("Equipoise")), ((0, 0), (0, 160), (620, 0)), strict=True
         ):
             node["pos"] = list(place)
         graph["groups"] = []
         file, shot = base / f"{name}.json", base / f"{name}.png"
         file.write_text(json.dumps(graph), encoding="utf-8")
-        subprocess.run(["node", str(HERE / "screenshot.mjs"), url, str(playwright), chromium, "1100x640", f"{file}={shot}"], check=True)
+        subprocess.run(["node", str(HERE / "screenshot.mjs"), url, str(playwright), chromium, "1200x640", f"{file}={shot}"], check=True)
         with Image.open(shot) as picture:
             yield name, np.asarray(thumbnails.labelled(picture, needs))
 
