@@ -421,7 +421,7 @@ def features(w: World) -> Made:
     found = g("FindBiasFeatures", features=recorded[0], labels=labels, sae=sae, attribute="eyeglasses", per_class=12)
     atlas = g("FeatureAtlas", features=recorded[0], sae=sae, bias_features=shipped, count=5)
     around = {"model": model[0], "sae": sae, "vae": vae, "classifier": labeller}
-    effects = g("MeasureFeatureEffects", bias_features=found[0], images=24, per_class=3, name="help", **around, **sampling)
+    effects = g("MeasureFeatureEffects", bias_features=found[0], images=32, per_class=3, name="help", **around, **sampling)
     learned = g(
         "LearnFeatureProfiles",
         bias_features=found[0],
@@ -435,7 +435,7 @@ def features(w: World) -> Made:
         adp=adp,
         **around,
     )
-    tried = g("CalibrateBiasFeatures", bias_features=learned[0], images=24, seed=900000, name="help", adp=adp, **around, **sampling)
+    tried = g("CalibrateBiasFeatures", bias_features=learned[0], images=32, seed=900000, name="help", adp=adp, **around, **sampling)
     saved = g("SaveBiasFeatures", bias_features=tried[0], name="my_portraits", overwrite=True)
     nodes = {"TrainSAE": trained, "FindBiasFeatures": found, "MeasureFeatureEffects": effects, "LearnFeatureProfiles": learned}
     charts = {name: g.show(n[2]) for name, n in (nodes | {"CalibrateBiasFeatures": tried}).items()}
