@@ -29,7 +29,7 @@ try {
   page.on('pageerror', (error) => errors.push(String(error)))
   page.setDefaultTimeout(60_000)
   await page.goto(url)
-  await page.waitForFunction(() => window.app?.isGraphReady, null, { timeout: 180_000 })
+  await page.waitForFunction(() => window.app?.isGraphReady ?? (window.app?.graph && window.app.extensionManager), null, { timeout: 180_000 })
   await page.waitForTimeout(4000)
   await page.keyboard.press('Escape')
   for (const id of nodes) {
@@ -41,14 +41,17 @@ try {
       node.pos = [100, 100]
       graph.add(node)
       canvas.ds.scale = 0.5
-      canvas.ds.offset = [400, 300]
+      canvas.ds.offset = [1200, 300] // between the panels on the left and on the right
       canvas.selectNode(node)
       canvas.setDirty(true, true)
     }, id)
-    await page.getByTestId('info-button').click()
+    await page.getByTestId('info-button').or(page.getByTestId('help-button')).first().click() // older front ends call it help
     const help = page.locator('.node-help-content').first()
     await help.locator('h2').first().waitFor()
-    await page.waitForFunction(() => [...document.querySelectorAll('.node-help-content img')].every((i) => i.complete))
+    await page.waitForFunction((id) => {
+      const pictures = [...document.querySelectorAll('.node-help-content img')]
+      return pictures.some((i) => i.src.includes(id)) && pictures.every((i) => i.complete)
+    }, id)
     const seen = await help.evaluate((e) => ({
       title: e.querySelector('h1')?.textContent,
       headings: [...e.querySelectorAll('h2')].map((h) => h.textContent),
