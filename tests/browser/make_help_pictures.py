@@ -3,7 +3,7 @@ that ship with the pack.
 
     python tests/browser/make_help_pictures.py [GROUP ...] [--folder DIR] [--chromium PATH] [--playwright FOLDER]
 
-Run it with the project's environment; about ten minutes of one core. Runs are short, so that the pictures show what a node gives and not
+Run it with the project's environment; half an hour on two busy cores. Runs are short, so that the pictures show what a node gives and not
 how well it can do. With --folder a later call goes on with the feature sets and trainings that lie there. Nodes that only load or save are
 shown by what they say; the two that need CLIP's weights by a rendering of a graph (Chromium, Node and a folder with playwright-core).
 """
