@@ -20,7 +20,8 @@ from ..methods.rows import BY_NUMBER, CONDITIONAL, EXEMPT, UNCONDITIONAL
 from ..methods.splice import SpliceRun
 from .aux_models import load_beside
 from .devices import edit_where_possible
-from .ledgers import LedgerHandle, LedgerRun
+from .ledgers import LedgerHandle, LedgerRun, running_node
+from .live import Live
 from .together import together
 
 KEY = "equipoise_runs"
@@ -46,8 +47,10 @@ def patch_model(
 ) -> tuple[Any, Handle]:
     """A clone of MODEL whose sampling runs are edited, and the handle of its runs; the original is left as it was. ``on_finish`` gets a
     run's state when sampling ended well. ``networks``: the host's handles of what the runs compute with, loaded whenever MODEL is.
-    ``ledger``: quotas come from what it has counted when a run decides, and are counted there."""
-    clone, handle = model.clone(), Handle()
+    ``ledger``: quotas come from what it has counted when a run decides, and are counted there. Runs of a node of a prompt are told to its
+    front end (:mod:`.live`)."""
+    clone, handle, maker = model.clone(), Handle(), running_node()
+    live = None if maker is None else Live(maker.node)
     load_beside(clone, networks)
 
     def patch(h: Tensor, skip: Tensor, options: dict[str, Any]) -> tuple[Tensor, Tensor]:
@@ -71,6 +74,8 @@ def patch_model(
             guider.model_options = comfy.model_patcher.create_model_options_clone(original)
             options = guider.model_options.setdefault("transformer_options", {})
             options[KEY] = {**options.get(KEY, {}), handle: run, "roles": conditioning_roles(guider)}
+            if live is not None and isinstance(run, BatchRun):
+                args, kwargs = live.watch(run, args, kwargs)
             result = executor(noise, *args, **kwargs)
             if counted is not None:
                 counted.finish(run.cells)
