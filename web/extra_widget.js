@@ -1,0 +1,83 @@
+// An element of ours at the bottom of a node, drawn by either renderer, that leaves no trace in saved graphs and queued prompts: it has no
+// value, and the node is saved with the size that it would have without it.
+import { app } from '../../scripts/app.js'
+
+const MARGIN = 8
+
+/** The node of an id as the server gives it: "4", "7:4" in a subgraph, "4.0.1" for what a node expanded to. Undefined where there is none. */
+export function findNode(id) {
+  let graph = app.rootGraph ?? app.graph
+  let node
+  for (const part of String(id).split('.')[0].split(':')) {
+    node = graph?.getNodeById?.(part) ?? graph?.getNodeById?.(Number(part))
+    graph = node?.subgraph
+  }
+  return node ?? undefined
+}
+
+/**
+ * Put an element into a node, at the bottom. `name`: of the widget. Returns a function to be called whenever the element's height may have
+ * changed, which makes room for it.
+ */
+export function addExtra(node, name, element) {
+  const saved = heights(node)
+  let height = 0
+  const outer = () => height + 2 * MARGIN
+  const widget = node.addDOMWidget(name, name, element, {
+    serialize: false,
+    hideOnZoom: false,
+    margin: MARGIN,
+    getMinHeight: outer,
+    getMaxHeight: outer,
+    getValue: () => '',
+    setValue: () => {}
+  })
+  widget.serialize = false
+  widget.label = ''
+  const fit = () => {
+    const now = Math.ceil(element.firstElementChild?.offsetHeight ?? 0)
+    if (!now || Math.abs(now - height) < 2) return
+    height = now
+    saved.change(() => {
+      const needed = node.computeSize()[1]
+      if (needed > node.size[1]) node.setSize([node.size[0], needed])
+    })
+    node.setDirtyCanvas?.(true, true)
+  }
+  new ResizeObserver(fit).observe(element.firstElementChild)
+  return fit
+}
+
+// How much taller extra elements have made a node; taken off where the node is saved.
+function heights(node) {
+  if (node.equipoiseHeights) return node.equipoiseHeights
+  const state = { grown: 0 }
+  state.change = (act) => {
+    const before = node.size[1]
+    act()
+    state.grown += node.size[1] - before
+  }
+  const earlier = node.onSerialize
+  node.onSerialize = function (saved) {
+    earlier?.call(this, saved)
+    if (state.grown && saved.size) saved.size = [saved.size[0], saved.size[1] - state.grown]
+  }
+  node.equipoiseHeights = state
+  return state
+}
+
+/** Load a style sheet of this folder, once. */
+export function useStyles(file) {
+  const href = new URL(file, import.meta.url).href
+  if ([...document.styleSheets].some((sheet) => sheet.href === href) || document.querySelector(`link[href="${href}"]`)) return
+  document.head.append(Object.assign(document.createElement('link'), { rel: 'stylesheet', href }))
+}
+
+/** An element with a class, attributes and children. */
+export function make(tag, className = '', attributes = {}, ...children) {
+  const element = document.createElement(tag)
+  element.className = className
+  for (const [name, value] of Object.entries(attributes)) element.setAttribute(name, value)
+  element.append(...children)
+  return element
+}
