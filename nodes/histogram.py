@@ -10,7 +10,9 @@ from comfy_api.latest import io, ui
 
 from ..charts.histogram import histogram, summary
 from ..host.classifier import HostClassifier
-from ..host.ledgers import LedgerHandle
+from ..host.ledgers import LedgerHandle, read_assigned
+from ..host.thumbs import thumbnails
+from ..methods.targets import TargetDistribution
 from ..metrics.panels import Panel, count_panels, headline, make_panels
 from .shared_inputs import names_of
 from .sockets import EVALUATION, Classifier, Ledger, Target, schema
@@ -65,6 +67,13 @@ class AttributeHistogram(io.ComfyNode):
                     tooltip="Instead of images: draws what a ledger has counted for the target, which has to be connected. From Record "
                     "Attributes, so that this run is counted.",
                 ),
+                io.String.Input(
+                    "assigned",
+                    optional=True,
+                    force_input=True,
+                    tooltip="Output 'assigned' of Distribution Guidance KSampler: the class that each image was assigned is then shown beside "
+                    "the class that is seen in it. It takes no part in the figures. Needs images and target.",
+                ),
             ],
             outputs=[
                 io.Image.Output("chart", display_name="chart", tooltip="The histogram as an image, 960 pixels wide."),
@@ -90,8 +99,9 @@ class AttributeHistogram(io.ComfyNode):
         attribute: str = "",
         batch_size: int = 1,
         ledger: LedgerHandle | None = None,
+        assigned: str | None = None,
     ) -> io.NodeOutput:
-        wanted = names_of(attribute)
+        wanted, thumbs = names_of(attribute), []
         if ledger is not None:
             panels, source = _of_ledger(ledger, target, wanted), {"ledger": ledger.name}
         elif images is None or classifier is None:
@@ -99,29 +109,52 @@ class AttributeHistogram(io.ComfyNode):
                 "a histogram counts images by a classifier, or what a ledger holds: connect both images and classifier, or a ledger."
             )
         else:
-            panels = _of_images(images, classifier, target, baseline, wanted, batch_size)
+            aimed = None if target is None else _aimed(target, classifier)
+            given = _assigned(assigned or "", aimed, len(images))
+            read = classifier.probabilities(images)
+            panels = _of_images(read, classifier, aimed, baseline, wanted, batch_size)
             source = {"classifier": classifier.name}
+            names = wanted or (list(classifier.attributes) if aimed is None else list(aimed.attributes))
+            thumbs = thumbnails(images, {a: read[a] for a in names}, classifier.attributes, given)
         chart = torch.from_numpy(histogram(panels, soft=ledger is None)).unsqueeze(0).float() / 255
         fd = headline(panels)
         figures = {**source, "fd": fd, "panels": [p.to_dict() for p in panels]}
         shown = {**ui.PreviewImage(chart, cls=cls).as_dict(), **ui.PreviewText(summary(panels)).as_dict()}
+        if thumbs:
+            shown["equipoise_thumbs"] = thumbs
         return io.NodeOutput(chart, fd, json.dumps(figures, allow_nan=False), ui=shown)
 
 
+def _aimed(target: TargetDistribution, classifier: HostClassifier) -> TargetDistribution:
+    """The target over the classifier's classes."""
+    try:
+        return target.reordered(classifier.attributes)
+    except ValueError as error:
+        raise ValueError(f"The classifier '{classifier.name}' cannot measure this target: {error}") from error
+
+
+def _assigned(text: str, target: TargetDistribution | None, images: int) -> dict[str, list[str]] | None:
+    """The class that every image was assigned, per attribute; None where nothing is said of it."""
+    if not text.strip():
+        return None
+    if target is None:
+        raise ValueError("'assigned' is read by the target that was asked for: connect the target too, or disconnect 'assigned'.")
+    cells, _ = read_assigned(text, target, images)
+    return None if cells is None else {a: [cell[i] for cell in cells] for i, a in enumerate(target.attributes)}
+
+
 def _of_images(
-    images: torch.Tensor, classifier: HostClassifier, target: Any, baseline: torch.Tensor | None, wanted: list[str], batch: int
+    read: dict[str, torch.Tensor],
+    classifier: HostClassifier,
+    target: TargetDistribution | None,
+    baseline: torch.Tensor | None,
+    wanted: list[str],
+    batch: int,
 ) -> list[Panel]:
-    aimed = None
-    if target is not None:
-        try:
-            ordered = target.reordered(classifier.attributes)
-        except ValueError as error:
-            raise ValueError(f"The classifier '{classifier.name}' cannot measure this target: {error}") from error
-        aimed = (ordered.attributes, ordered.shares)
     return make_panels(
-        classifier.probabilities(images),
+        read,
         classifier.attributes,
-        target=aimed,
+        target=None if target is None else (target.attributes, target.shares),
         attributes=wanted,
         baseline=None if baseline is None else classifier.probabilities(baseline),
         batch=batch,

@@ -1,0 +1,176 @@
+// Build a graph of the guidance and steering nodes in the real front end of a running ComfyUI, queue it, and watch what they show.
+//
+//   node live_bar.mjs URL PLAYWRIGHT_FOLDER CHROMIUM classic|vue dark|light PICTURE_PREFIX
+//
+// Prints one JSON object: the states that each node's bar went through, what was saved and queued before and after, and errors. PICTURE_PREFIX
+// may be empty: no pictures then.
+import { createRequire } from 'node:module'
+import { mkdtempSync, rmSync } from 'node:fs'
+import { tmpdir } from 'node:os'
+import { join, resolve } from 'node:path'
+
+const [url, playwright, chromium, renderer, theme, prefix] = process.argv.slice(2)
+const { chromium: browser } = createRequire(join(resolve(playwright), 'here.js'))('playwright-core')
+const settings = {
+  'Comfy.TutorialCompleted': true,
+  'Comfy.Minimap.Visible': false,
+  'Comfy.Locale': 'en',
+  'Comfy.ColorPalette': theme,
+  'Comfy.VueNodes.Enabled': renderer === 'vue'
+}
+await fetch(`${url}/settings`, { method: 'POST', headers: { 'Content-Type': 'application/json' }, body: JSON.stringify(settings) })
+
+const profile = mkdtempSync(join(tmpdir(), 'equipoise-live-'))
+const context = await browser.launchPersistentContext(profile, {
+  executablePath: chromium,
+  headless: true,
+  viewport: { width: 1600, height: 1000 },
+  args: ['--headless', '--no-sandbox', '--disable-gpu', '--disable-quic', '--no-first-run', '--disable-background-networking', '--disable-component-update', '--disable-sync']
+})
+try {
+  const page = context.pages()[0] ?? (await context.newPage())
+  const errors = []
+  page.on('console', (message) => message.type() === 'error' && errors.push(`${message.text()} ${message.location().url}`))
+  page.on('pageerror', (error) => errors.push(String(error.stack ?? error)))
+  await page.goto(url)
+  await page.waitForFunction(() => window.app?.extensionManager && (window.app.isGraphReady ?? window.app.vueAppReady) && window.LiteGraph?.registered_node_types?.EquipoiseBiasFeatureSteer, null, { timeout: 180_000 })
+  await page.waitForTimeout(2000)
+  await page.keyboard.press('Escape')
+  const ids = await page.evaluate(build)
+  await page.waitForTimeout(1000)
+  const before = await page.evaluate(saved, ids)
+  await page.evaluate(watch)
+  await page.evaluate(() => window.app.queuePrompt(0))
+  await page.waitForFunction(() => window.equipoiseStates.bars > 1, null, { timeout: 120_000 })
+  const picture = (name) => prefix && page.screenshot({ path: `${prefix}_${name}.png`, timeout: 180_000 })
+  await picture('during')
+  await page.waitForFunction(() => window.equipoiseStates.ended, null, { timeout: 240_000 })
+  await page.waitForTimeout(1000)
+  const after = await page.evaluate(saved, ids)
+  const shown = await page.evaluate(look)
+  if (prefix) await picture('after')
+  if (prefix) {
+
+    await page.evaluate(() => { document.body.style.zoom = '200%' })
+    await page.waitForTimeout(1000)
+    await picture('zoomed')
+  }
+  const states = await page.evaluate(() => ({ ...window.equipoiseStates, seen: Object.fromEntries(window.equipoiseStates.seen) }))
+  console.log(JSON.stringify({ errors, states, before, after, shown }))
+} finally {
+  await context.close()
+  rmSync(profile, { recursive: true, force: true })
+}
+
+// The functions below run in the page.
+
+// Two chains: Distribution Guidance, then Bias Feature Steer on the same MODEL; and the KSampler with guidance in it.
+function build() {
+  const { app, LiteGraph } = window
+  const { graph } = app
+  graph.clear()
+  const add = (type, x, y, values = {}) => {
+    const node = LiteGraph.createNode(type)
+    node.pos = [x, y]
+    graph.add(node)
+    for (const [name, value] of Object.entries(values)) node.widgets.find((w) => w.name === name).value = value
+    return node
+  }
+  const input = (node, name) => node.inputs.findIndex((i) => i.name === name)
+  const link = (from, output, to, name) => from.connect(output, to, input(to, name))
+  const sampling = { seed: 5, steps: 20, cfg: 1, sampler_name: 'ddim', scheduler: 'normal', control_after_generate: 'fixed' }
+  const load = add('EquipoiseLoadUnconditionalDiffusion', 0, 60)
+  const latent = add('EquipoiseEmptyPixelLatent', 0, 260, { batch_size: 6 })
+  const adp = add('EquipoiseLoadADP', 0, 460)
+  const target = add('EquipoiseTargetDistribution', 0, 640, { attribute: 'eyeglasses', weights: 'yes=0.5, no=0.5' })
+  const sae = add('EquipoiseLoadSAE', 330, 60)
+  const features = add('EquipoiseLoadBiasFeatures', 330, 220)
+  const judge = add('EquipoiseLoadAttributeClassifier', 330, 400)
+  const guide = add('EquipoiseDistributionGuidance', 680, 60)
+  const steer = add('EquipoiseBiasFeatureSteer', 1030, 60, { strength: 0.5 })
+  const plain = add('KSampler', 1380, 60, sampling)
+  const guided = add('EquipoiseDistributionGuidanceKSampler', 1700, 60, { ...sampling, seed: 6 })
+  const decode = add('VAEDecode', 1380, 400)
+  const decodeGuided = add('VAEDecode', 2080, 60)
+  const show = add('PreviewImage', 1380, 500)
+  const histogram = add('EquipoiseAttributeHistogram', 2080, 160)
+  for (const to of [guide, guided]) {
+    link(adp, 0, to, 'adp')
+    link(target, 0, to, 'target')
+  }
+  for (const to of [latent, guide, guided]) link(load, 0, to, 'model')
+  for (const [to, model] of [[plain, steer], [guided, null]]) {
+    if (model) link(model, 0, to, 'model')
+    for (const name of ['positive', 'negative']) link(load, 2, to, name)
+    link(latent, 0, to, 'latent_image')
+  }
+  link(guide, 0, steer, 'model')
+  link(sae, 0, steer, 'sae')
+  link(features, 0, steer, 'bias_features')
+  link(target, 0, steer, 'target')
+  link(adp, 0, steer, 'adp')
+  for (const [from, to] of [[plain, decode], [guided, decodeGuided]]) {
+    link(from, 0, to, 'samples')
+    link(load, 1, to, 'vae')
+  }
+  link(decode, 0, show, 'images')
+  link(decodeGuided, 0, histogram, 'images')
+  link(judge, 0, histogram, 'classifier')
+  link(target, 0, histogram, 'target')
+  if (input(histogram, 'assigned') >= 0) link(guided, 2, histogram, 'assigned')
+  app.canvas.ds.scale = 0.65
+  app.canvas.ds.offset = [-600, 60]
+  app.canvas.setDirty(true, true)
+  return { guide: guide.id, steer: steer.id, guided: guided.id, histogram: histogram.id, target: target.id }
+}
+
+// What the front end saves of our nodes, and what it queues.
+async function saved(ids) {
+  const { app } = window
+  const graph = app.graph.serialize()
+  const prompt = await app.graphToPrompt()
+  const nodes = graph.nodes.filter((n) => Object.values(ids).includes(n.id)).map((n) => ({ ...n, size: [n.size[0], n.size[1]].map(Math.round) }))
+  return { nodes, output: prompt.output }
+}
+
+function watch() {
+  const states = (window.equipoiseStates = { seen: new Map(), bars: 0, ended: false, messages: 0, least: Infinity })
+  let last = -Infinity
+  const times = {}
+  window.app.api.addEventListener('equipoise.reading', ({ detail }) => {
+    states.messages++
+    const now = performance.now()
+    if (detail.node in times) states.least = Math.min(states.least, now - times[detail.node])
+    times[detail.node] = now
+  })
+  for (const kind of ['execution_success', 'execution_error', 'execution_interrupted'])
+    window.app.api.addEventListener(kind, ({ detail }) => { states.ended = kind; states.said = detail?.exception_message })
+  const note = () => {
+    const bars = [...document.querySelectorAll('.equipoise-bar')]
+    states.bars = bars.length
+    bars.forEach((bar, i) => {
+      const said = [...bar.querySelectorAll('.equipoise-shares')].map((s) => s.getAttribute('aria-label')).join('; ')
+      const list = states.seen.get(i) ?? states.seen.set(i, []).get(i)
+      if (said && list.at(-1) !== said) list.push(said)
+    })
+  }
+  new MutationObserver(note).observe(document.body, { subtree: true, childList: true, attributes: true, attributeFilter: ['aria-label'] })
+}
+
+function look() {
+  const bars = [...document.querySelectorAll('.equipoise-bar')]
+  return {
+    bars: bars.map((bar) => {
+      const box = bar.getBoundingClientRect(), frame = bar.parentElement.parentElement.getBoundingClientRect()
+      bar.focus()
+      return {
+        step: bar.querySelector('.equipoise-step').textContent,
+        spoken: bar.querySelector('[role=status]').textContent,
+        lines: bar.querySelectorAll('.equipoise-track i').length,
+        focus: document.activeElement === bar,
+        visible: box.width > 50 && box.height > 30,
+        cut: [box.height - frame.height, box.width - frame.width].map(Math.round)
+      }
+    })
+  }
+}
