@@ -71,8 +71,8 @@ class AttributeHistogram(io.ComfyNode):
                     "assigned",
                     optional=True,
                     force_input=True,
-                    tooltip="Output 'assigned' of Distribution Guidance KSampler: the class that each image was assigned is then shown beside "
-                    "the class that is seen in it. It takes no part in the figures. Needs images and target.",
+                    tooltip="Output 'assigned' of Distribution Guidance KSampler: the class that each image was assigned is then shown "
+                    "beside the class that is seen in it. It takes no part in the figures. Needs images and target.",
                 ),
             ],
             outputs=[

@@ -42,15 +42,14 @@ try {
   await page.evaluate(watch)
   await page.evaluate(() => window.app.queuePrompt(0))
   await page.waitForFunction(() => window.equipoiseStates.bars > 1, null, { timeout: 120_000 })
-  const picture = (name) => prefix && page.screenshot({ path: `${prefix}_${name}.png`, timeout: 180_000 })
+  const picture = async (name) => prefix && page.screenshot({ path: `${prefix}_${name}.png`, timeout: 180_000 })
   await picture('during')
   await page.waitForFunction(() => window.equipoiseStates.ended, null, { timeout: 240_000 })
   await page.waitForTimeout(1000)
   const after = await page.evaluate(saved, ids)
   const shown = await page.evaluate(look)
-  if (prefix) await picture('after')
+  await picture('after')
   if (prefix) {
-
     await page.evaluate(() => { document.body.style.zoom = '200%' })
     await page.waitForTimeout(1000)
     await picture('zoomed')
@@ -86,8 +85,8 @@ function build() {
   const sae = add('EquipoiseLoadSAE', 330, 60)
   const features = add('EquipoiseLoadBiasFeatures', 330, 220)
   const judge = add('EquipoiseLoadAttributeClassifier', 330, 400)
-  const guide = add('EquipoiseDistributionGuidance', 680, 60)
-  const steer = add('EquipoiseBiasFeatureSteer', 1030, 60, { strength: 0.5 })
+  const guide = add('EquipoiseDistributionGuidance', 680, 60, { control_after_generate: 'fixed' })
+  const steer = add('EquipoiseBiasFeatureSteer', 1030, 60, { strength: 0.5, control_after_generate: 'fixed' })
   const plain = add('KSampler', 1380, 60, sampling)
   const guided = add('EquipoiseDistributionGuidanceKSampler', 1700, 60, { ...sampling, seed: 6 })
   const decode = add('VAEDecode', 1380, 400)
@@ -129,7 +128,7 @@ async function saved(ids) {
   const { app } = window
   const graph = app.graph.serialize()
   const prompt = await app.graphToPrompt()
-  const nodes = graph.nodes.filter((n) => Object.values(ids).includes(n.id)).map((n) => ({ ...n, size: [n.size[0], n.size[1]].map(Math.round) }))
+  const nodes = graph.nodes.filter((n) => Object.values(ids).map(String).includes(String(n.id))).map((n) => ({ ...n, size: [n.size[0], n.size[1]].map(Math.round) }))
   return { nodes, output: prompt.output }
 }
 
