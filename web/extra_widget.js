@@ -38,29 +38,41 @@ export function addExtra(node, name, element) {
     const now = Math.ceil(element.firstElementChild?.offsetHeight ?? 0)
     if (!now || Math.abs(now - height) < 2) return
     height = now
-    saved.change(() => {
-      const needed = node.computeSize()[1]
-      if (needed > node.size[1]) node.setSize([node.size[0], needed])
-    })
+    if (window.LiteGraph?.vueNodesMode) saved.rows.set(element, outer())
+    else
+      saved.change(() => {
+        const needed = node.computeSize()[1]
+        if (needed > node.size[1]) node.setSize([node.size[0], needed])
+      })
     node.setDirtyCanvas?.(true, true)
   }
   new ResizeObserver(fit).observe(element.firstElementChild)
   return fit
 }
 
-// How much taller extra elements have made a node; taken off where the node is saved.
+// How much taller extra elements have made a node; taken off where the node is saved. On the canvas we make the room ourselves; HTML nodes grow
+// with what is in them, some time later.
 function heights(node) {
   if (node.equipoiseHeights) return node.equipoiseHeights
-  const state = { grown: 0 }
+  const state = { before: node.size[1], grown: 0, rows: new Map() }
   state.change = (act) => {
-    const before = node.size[1]
+    const height = node.size[1]
     act()
-    state.grown += node.size[1] - before
+    state.grown += node.size[1] - height
   }
   const earlier = node.onSerialize
   node.onSerialize = function (saved) {
     earlier?.call(this, saved)
-    if (state.grown && saved.size) saved.size = [saved.size[0], saved.size[1] - state.grown]
+    if (!saved.size) return
+    for (const element of state.rows.keys()) state.measure(element)
+    const rows = [...state.rows.values()].reduce((a, b) => a + b, 0)
+    const height = rows ? Math.max(Math.min(state.before, saved.size[1]), saved.size[1] - rows) : saved.size[1] - state.grown
+    saved.size = [saved.size[0], height]
+  }
+  state.measure = (element) => {
+    const row = element.closest('.lg-node-widget')
+    if (row?.offsetHeight) state.rows.set(element, row.offsetHeight + (parseFloat(getComputedStyle(row.parentElement).rowGap) || 0))
+    else if (!window.LiteGraph?.vueNodesMode) state.rows.delete(element)
   }
   node.equipoiseHeights = state
   return state

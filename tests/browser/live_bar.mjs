@@ -36,12 +36,12 @@ try {
   await page.waitForFunction(() => window.app?.extensionManager && (window.app.isGraphReady ?? window.app.vueAppReady) && window.LiteGraph?.registered_node_types?.EquipoiseBiasFeatureSteer, null, { timeout: 180_000 })
   await page.waitForTimeout(2000)
   await page.keyboard.press('Escape')
-  const ids = await page.evaluate(build)
+  const ids = await page.evaluate(build, Date.now() % 1_000_000) // a seed of its own, so that nothing is cached
   await page.waitForTimeout(1000)
   const before = await page.evaluate(saved, ids)
   await page.evaluate(watch)
   await page.evaluate(() => window.app.queuePrompt(0))
-  await page.waitForFunction(() => window.equipoiseStates.bars > 1, null, { timeout: 120_000 })
+  await page.waitForFunction(() => window.equipoiseStates.bars > 2 || window.equipoiseStates.ended, null, { timeout: 240_000 })
   const picture = async (name) => prefix && page.screenshot({ path: `${prefix}_${name}.png`, timeout: 180_000 })
   await picture('during')
   await page.waitForFunction(() => window.equipoiseStates.ended, null, { timeout: 240_000 })
@@ -64,7 +64,7 @@ try {
 // The functions below run in the page.
 
 // Two chains: Distribution Guidance, then Bias Feature Steer on the same MODEL; and the KSampler with guidance in it.
-function build() {
+function build(seed) {
   const { app, LiteGraph } = window
   const { graph } = app
   graph.clear()
@@ -77,7 +77,7 @@ function build() {
   }
   const input = (node, name) => node.inputs.findIndex((i) => i.name === name)
   const link = (from, output, to, name) => from.connect(output, to, input(to, name))
-  const sampling = { seed: 5, steps: 20, cfg: 1, sampler_name: 'ddim', scheduler: 'normal', control_after_generate: 'fixed' }
+  const sampling = { seed, steps: 20, cfg: 1, sampler_name: 'ddim', scheduler: 'normal', control_after_generate: 'fixed' }
   const load = add('EquipoiseLoadUnconditionalDiffusion', 0, 60)
   const latent = add('EquipoiseEmptyPixelLatent', 0, 260, { batch_size: 6 })
   const adp = add('EquipoiseLoadADP', 0, 460)
@@ -88,7 +88,7 @@ function build() {
   const guide = add('EquipoiseDistributionGuidance', 680, 60, { control_after_generate: 'fixed' })
   const steer = add('EquipoiseBiasFeatureSteer', 1030, 60, { strength: 0.5, control_after_generate: 'fixed' })
   const plain = add('KSampler', 1380, 60, sampling)
-  const guided = add('EquipoiseDistributionGuidanceKSampler', 1700, 60, { ...sampling, seed: 6 })
+  const guided = add('EquipoiseDistributionGuidanceKSampler', 1700, 60, sampling)
   const decode = add('VAEDecode', 1380, 400)
   const decodeGuided = add('VAEDecode', 2080, 60)
   const show = add('PreviewImage', 1380, 500)
@@ -128,13 +128,13 @@ async function saved(ids) {
   const { app } = window
   const graph = app.graph.serialize()
   const prompt = await app.graphToPrompt()
-  const nodes = graph.nodes.filter((n) => Object.values(ids).map(String).includes(String(n.id))).map((n) => ({ ...n, size: [n.size[0], n.size[1]].map(Math.round) }))
+  const nodes = graph.nodes.filter((n) => Object.values(ids).map(String).includes(String(n.id))).map((n) => ({ ...n, order: 0, size: [n.size[0], n.size[1]].map(Math.round) }))
   return { nodes, output: prompt.output }
 }
 
 function watch() {
   const states = (window.equipoiseStates = { seen: new Map(), bars: 0, ended: false, messages: 0, least: Infinity })
-  let last = -Infinity
+  let number = 0
   const times = {}
   window.app.api.addEventListener('equipoise.reading', ({ detail }) => {
     states.messages++
@@ -147,7 +147,8 @@ function watch() {
   const note = () => {
     const bars = [...document.querySelectorAll('.equipoise-bar')]
     states.bars = bars.length
-    bars.forEach((bar, i) => {
+    bars.forEach((bar) => {
+      const i = (bar.equipoiseNumber ??= ++number)
       const said = [...bar.querySelectorAll('.equipoise-shares')].map((s) => s.getAttribute('aria-label')).join('; ')
       const list = states.seen.get(i) ?? states.seen.set(i, []).get(i)
       if (said && list.at(-1) !== said) list.push(said)
