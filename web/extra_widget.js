@@ -39,11 +39,7 @@ export function addExtra(node, name, element) {
     if (!now || Math.abs(now - height) < 2) return
     height = now
     if (window.LiteGraph?.vueNodesMode) saved.rows.set(element, outer())
-    else
-      saved.change(() => {
-        const needed = node.computeSize()[1]
-        if (needed > node.size[1]) node.setSize([node.size[0], needed])
-      })
+    else saved.grow(node.computeSize()[1])
     node.setDirtyCanvas?.(true, true)
   }
   new ResizeObserver(fit).observe(element.firstElementChild)
@@ -55,10 +51,11 @@ export function addExtra(node, name, element) {
 function heights(node) {
   if (node.equipoiseHeights) return node.equipoiseHeights
   const state = { before: node.size[1], grown: 0, rows: new Map() }
-  state.change = (act) => {
-    const height = node.size[1]
-    act()
-    state.grown += node.size[1] - height
+  state.grow = (needed) => {
+    const without = node.size[1] - state.grown
+    const height = Math.max(without, needed)
+    if (height !== node.size[1]) node.setSize([node.size[0], height])
+    state.grown = node.size[1] - without
   }
   const earlier = node.onSerialize
   node.onSerialize = function (saved) {
