@@ -157,20 +157,31 @@ function watch() {
   new MutationObserver(note).observe(document.body, { subtree: true, childList: true, attributes: true, attributeFilter: ['aria-label'] })
 }
 
-function look() {
+async function look() {
   const bars = [...document.querySelectorAll('.equipoise-bar')]
+  const lists = [...document.querySelectorAll('.equipoise-list')]
+  const focused = (element) => (element.focus({ preventScroll: true }), document.activeElement === element)
   return {
     bars: bars.map((bar) => {
       const box = bar.getBoundingClientRect(), frame = bar.parentElement.parentElement.getBoundingClientRect()
-      bar.focus()
       return {
         step: bar.querySelector('.equipoise-step').textContent,
         spoken: bar.querySelector('[role=status]').textContent,
         lines: bar.querySelectorAll('.equipoise-track i').length,
-        focus: document.activeElement === bar,
+        focus: focused(bar),
         visible: box.width > 50 && box.height > 30,
         cut: [box.height - frame.height, box.width - frame.width].map(Math.round)
       }
-    })
+    }),
+    thumbs: await Promise.all(lists.map(async (list) => {
+      const sheet = new Image()
+      sheet.src = list.querySelector('.equipoise-picture').style.backgroundImage.slice(5, -2)
+      const loaded = await sheet.decode().then(() => sheet.naturalWidth > 0, () => false)
+      const images = [...list.children].map((item) => ({
+        lines: [...item.querySelectorAll('.equipoise-line')].map((l) => l.textContent),
+        missed: item.classList.contains('equipoise-missed')
+      }))
+      return { images, loaded, focus: focused(list) }
+    }))
   }
 }

@@ -1,0 +1,103 @@
+"""The live bar and the thumbnails in the real front ends of both supported hosts, while their servers sample.
+
+Needs Chromium, Node, and playwright-core in the folder that PLAYWRIGHT_PATH names (npm install playwright-core); skipped where one is
+missing. The oldest host's front end is the static folder of the comfyui-frontend-package that it asks for, in COMFYUI_FLOOR_FRONTEND
+(default: comfyui_frontend_package-1.27.10/static in Equipoise's cache folder).
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import subprocess
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+SCRIPT = Path(__file__).with_name("live_bar.mjs")
+OURS = "quipoise"
+"""Mark of the pack in an error's text or address."""
+FOLDER = "equipoise-v0.1"
+"""Of the pack in custom_nodes. The hosts serve no web files of a folder whose name has a space or a bracket."""
+
+
+@pytest.fixture(scope="module")
+def browser() -> tuple[str, str]:
+    """Folder of playwright-core, and Chromium."""
+    folder, chromium = os.environ.get("PLAYWRIGHT_PATH", ""), shutil.which("chromium") or shutil.which("google-chrome")
+    if not folder or not chromium or not shutil.which("node"):
+        pytest.skip("set PLAYWRIGHT_PATH to a folder with playwright-core, and install Node and Chromium, to watch nodes in a browser.")
+    return folder, chromium
+
+
+@pytest.fixture(scope="module")
+def servers(load_module: Callable[[Path, str], Any], repository: Path) -> Any:
+    module = load_module(repository / "tests" / "host" / "equipoise_server.py", "equipoise_server_for_front_ends")
+    module.ODD_NAME = FOLDER
+    return module
+
+
+@pytest.fixture(scope="module")
+def current(browser: Any, servers: Any, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Any]:
+    path = servers.checkout("COMFYUI_PATH", "~/ComfyUI")
+    if not (path / "main.py").is_file():
+        pytest.skip(f"no ComfyUI at {path}: set COMFYUI_PATH to a checkout.")
+    with servers.Server(path, tmp_path_factory.mktemp("current")) as server:
+        yield server
+
+
+@pytest.fixture(scope="module")
+def floor(browser: Any, servers: Any, dev: Any, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Any]:
+    path = servers.checkout("COMFYUI_FLOOR_PATH", "~/ComfyUI-0.3.64")
+    pages = servers.checkout("COMFYUI_FLOOR_FRONTEND", str(dev.cache_folder() / "comfyui_frontend_package-1.27.10" / "static"))
+    if not (path / "main.py").is_file() or not (pages / "index.html").is_file():
+        pytest.skip(f"no ComfyUI at {path}, or no front end at {pages}: set COMFYUI_FLOOR_PATH and COMFYUI_FLOOR_FRONTEND.")
+    with servers.Server(path, tmp_path_factory.mktemp("floor"), arguments=("--front-end-root", str(pages))) as server:
+        yield server
+
+
+def watched(browser: tuple[str, str], server: Any, renderer: str, theme: str) -> dict[str, Any]:
+    """What the script saw: a graph with the three nodes and a histogram, queued and drawn to its end."""
+    done = subprocess.run(["node", str(SCRIPT), server.url, *browser, renderer, theme, ""], capture_output=True, text=True, timeout=400)
+    assert done.returncode == 0, done.stdout + done.stderr
+    return json.loads(done.stdout)
+
+
+def check(found: dict[str, Any]) -> None:
+    ours = [e for e in found["errors"] if OURS in e]
+    assert not ours, ours
+    assert found["states"]["ended"] == "execution_success"
+    # Three nodes, two of them on one MODEL. Each went through several states, and their last is that of the last step.
+    seen = found["states"]["seen"]
+    assert len(seen) == 3 and all(len(states) >= 5 for states in seen.values()), {k: len(v) for k, v in seen.items()}
+    for states in seen.values():
+        assert states[-1].count("3 images assigned") == 2
+        assert all("eyeglasses: yes read" in s and "of target 50%" in s for s in states)
+    for bar in found["shown"]["bars"]:
+        assert bar["step"] == "20 steps done" and bar["spoken"].startswith("20 steps done. eyeglasses: ")
+        assert bar["lines"] == 1 and bar["focus"] and bar["visible"] and max(bar["cut"]) <= 1
+    (thumbs,) = found["shown"]["thumbs"]
+    assert len(thumbs["images"]) == 6 and thumbs["focus"] and thumbs["loaded"]
+    assert sum(line.startswith("assigned: yes") for image in thumbs["images"] for line in image["lines"]) == 3
+    for image in thumbs["images"]:
+        given, seen_class = (line.split(": ")[1] for line in image["lines"])
+        assert image["missed"] == (given != seen_class)
+    # Nothing of it is saved or queued. Sizes: those of the nodes on which the host itself shows no picture.
+    before, after = found["before"], found["after"]
+    assert before["output"] == after["output"] and len(before["nodes"]) == 5
+    for old, new in zip(before["nodes"], after["nodes"], strict=True):
+        pictures = old["type"] in ("EquipoiseDistributionGuidanceKSampler", "EquipoiseAttributeHistogram")
+        assert {**old, "size": 0} == {**new, "size": 0} and (pictures or old["size"] == new["size"]), old["type"]
+
+
+@pytest.mark.parametrize(("renderer", "theme"), [("classic", "dark"), ("vue", "light")])
+def test_the_current_front_end(browser: tuple[str, str], current: Any, renderer: str, theme: str) -> None:
+    check(watched(browser, current, renderer, theme))
+
+
+def test_the_oldest_front_end(browser: tuple[str, str], floor: Any) -> None:
+    """Its renderer of nodes in HTML was an experiment that draws no widget that comes later, the host's own included."""
+    check(watched(browser, floor, "classic", "light"))
