@@ -20,9 +20,11 @@ async def comfy_entrypoint() -> Any:
         async def get_node_list(self) -> list[type[Any]]:
             try:
                 from .host.folders import register_model_folders
+                from .host.routes import register_routes
                 from .nodes import all_nodes
 
                 register_model_folders()
+                register_routes()
                 return all_nodes()
             except Exception:
                 # the host shortens this to one warning line; the traceback is what helps

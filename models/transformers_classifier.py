@@ -169,11 +169,20 @@ def load_transformers_classifier(folder: str | os.PathLike[str]) -> Transformers
     if missing:
         first = sorted(missing)[0]
         raise ValueError(f"'{folder.name}' lacks {len(missing)} of its network's weights ({first}, ...): choose a trained classifier.")
-    names = {int(i): str(label) for i, label in config["id2label"].items()}
-    classes = tuple(names[i] for i in range(len(names)))
-    attribute = str(config.get(ATTRIBUTE_KEY) or folder.name)
+    attribute, classes = _named(folder, config)
     processor = _read_json(folder / "preprocessor_config.json") if (folder / "preprocessor_config.json").is_file() else {}
     return TransformersClassifier(network.float().eval().requires_grad_(False), attribute, classes, processor).eval()
+
+
+def stated_classes(folder: str | os.PathLike[str]) -> tuple[str, tuple[str, ...]]:
+    """Attribute and classes of a folder, without its weights. Raises ValueError as :func:`load_transformers_classifier` does."""
+    folder = Path(folder)
+    return _named(folder, _checked_config(folder))
+
+
+def _named(folder: Path, config: dict[str, Any]) -> tuple[str, tuple[str, ...]]:
+    names = {int(i): str(label) for i, label in config["id2label"].items()}
+    return str(config.get(ATTRIBUTE_KEY) or folder.name), tuple(names[i] for i in range(len(names)))
 
 
 def _checked_config(folder: Path) -> dict[str, Any]:
