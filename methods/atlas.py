@@ -46,3 +46,15 @@ def note_legend(found: AttributeFeatures) -> list[str]:
 def class_scores(found: AttributeFeatures, place: int) -> dict[str, float]:
     """Class -> score of one feature."""
     return {name: float(found.scores[k, place]) for k, name in enumerate(found.classes)}
+
+
+def rank_of(found: AttributeFeatures, place: int, class_name: str = "") -> tuple[str, int]:
+    """Class of one feature (``class_name``, else the one that it speaks for most), and its rank among that class's features: 1 is the best.
+
+    Raises ValueError where the feature does not speak for the class.
+    """
+    name = class_name or found.classes[int(found.scores[:, place].argmax())]
+    order = found.best(name).tolist()
+    if place not in order:
+        raise ValueError(f"feature #{int(found.features[place])} does not speak for '{name}': name another class.")
+    return name, order.index(place) + 1
