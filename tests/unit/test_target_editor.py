@@ -68,7 +68,7 @@ def forms(seed: int, count: int) -> list[list[Any]]:
         parts = [f"{g.choice(['', ' '])}{c}{g.choice(['=', ' = '])}{g.choice(good if g.random() < 0.9 else values)}" for c in cells]
         parts = parts[: g.choice([1, len(parts), len(parts), len(parts)])]
         if g.random() < 0.1:
-            parts.append(g.choice(["maybe=0.1", "words", parts[0], "=", "yes=no"]))
+            parts.append(g.choice(["maybe=0.1", "words", parts[0], "yes==1", "yes=no"]))
         weights = g.choice([",", ", ", "\n", ",\n"]).join(parts)
         found.append([attributes, g.choice(["weights", "weights", "weights", "uniform"]), weights, g.choice([KNOWN, None])])
     return found + [["hair", "weights", w, k] for w in ("uniform", " Even", "", ",\n", "short=1") for k in (KNOWN,)]

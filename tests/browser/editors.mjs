@@ -1,0 +1,249 @@
+// Build a graph of targets, loaders, steering and an atlas in the real front end of a running ComfyUI, and use the editors as a user does.
+//
+//   node editors.mjs URL PLAYWRIGHT_FOLDER CHROMIUM classic|vue dark|light SCALE PICTURE_PREFIX
+//
+// SCALE 2 is a browser zoomed to 200% (half the window, twice the pixels). PICTURE_PREFIX may be empty: no pictures then. Prints one JSON
+// object: what the plain fields held after each thing that was done, what was saved and queued, and errors.
+import { createRequire } from 'node:module'
+import { mkdtempSync, rmSync } from 'node:fs'
+import { tmpdir } from 'node:os'
+import { join, resolve } from 'node:path'
+
+const [url, playwright, chromium, renderer, theme, scale, prefix] = process.argv.slice(2)
+const { chromium: browser } = createRequire(join(resolve(playwright), 'here.js'))('playwright-core')
+const settings = {
+  'Comfy.TutorialCompleted': true,
+  'Comfy.Minimap.Visible': false,
+  'Comfy.Locale': 'en',
+  'Comfy.ColorPalette': theme,
+  'Comfy.VueNodes.Enabled': renderer === 'vue'
+}
+await fetch(`${url}/settings`, { method: 'POST', headers: { 'Content-Type': 'application/json' }, body: JSON.stringify(settings) })
+
+const profile = mkdtempSync(join(tmpdir(), 'equipoise-editors-'))
+const context = await browser.launchPersistentContext(profile, {
+  executablePath: chromium,
+  headless: true,
+  viewport: { width: 1600 / scale, height: 1100 / scale },
+  deviceScaleFactor: +scale,
+  args: ['--headless', '--no-sandbox', '--disable-gpu', '--disable-quic', '--no-first-run', '--disable-background-networking', '--disable-component-update', '--disable-sync']
+})
+const did = {}
+try {
+  const page = context.pages()[0] ?? (await context.newPage())
+  page.setDefaultTimeout(25_000)
+  const errors = []
+  page.on('console', (message) => message.type() === 'error' && errors.push(`${message.text()} ${message.location().url}`))
+  page.on('pageerror', (error) => errors.push(String(error.stack ?? error)))
+  await page.goto(url, { timeout: 180_000, waitUntil: 'commit' })
+  await page.waitForFunction(() => window.app?.extensionManager && (window.app.isGraphReady ?? window.app.vueAppReady) && window.LiteGraph?.registered_node_types?.EquipoiseBiasFeatureSteer, null, { timeout: 180_000 })
+  await page.waitForTimeout(2000)
+  await page.keyboard.press('Escape')
+  await page.evaluate(() => window.app.extensionManager.command.execute('Workspace.ToggleFocusMode'))
+  await page.evaluate(build, 1 / scale)
+  const editor = (name) => page.locator(`.equipoise-editor[data-test="${name}"]`)
+  await page.waitForFunction(() => document.querySelectorAll('.equipoise-share').length >= 9)
+  await page.waitForTimeout(800)
+  await page.evaluate(mark)
+  const fields = (name) => page.evaluate(values, name)
+  const settle = () => page.waitForTimeout(700) // longer than the editor waits before it looks again
+  const picture = async (name) => prefix && page.screenshot({ path: `${prefix}_${name}.png`, timeout: 120_000 })
+  await picture('opened')
+  did.untouched = await page.evaluate(saved)
+  did.fits = await page.evaluate(fits)
+
+  // by keyboard: into the first slider, five per cent up; Delete must not delete the node
+  const first = editor('plain').locator('input[type=range]').first()
+  await first.focus()
+  for (let i = 0; i < 5; i++) await page.keyboard.press('ArrowRight')
+  await page.keyboard.press('Delete')
+  did.keyboard = await fields('plain')
+  did.focusKept = await first.evaluate((e) => e === document.activeElement)
+  did.named = await first.evaluate((e) => [e.getAttribute('aria-label'), e.getAttribute('aria-valuetext'), getComputedStyle(e).outlineStyle])
+
+  // by mouse: the last slider dragged to its end
+  const last = editor('plain').locator('input[type=range]').last()
+  const box = await last.boundingBox()
+  const before = await page.evaluate(place, 'plain')
+  await page.mouse.move(box.x + box.width / 2, box.y + box.height / 2)
+  await page.mouse.down()
+  await page.mouse.move(box.x + box.width + 40, box.y + box.height / 2, { steps: 4 })
+  await page.mouse.up()
+  did.mouse = await fields('plain')
+  did.nodeMoved = JSON.stringify(before) !== JSON.stringify(await page.evaluate(place, 'plain'))
+
+  // three classes, one held, another set by its number
+  await editor('three').locator('[data-part^="hold"]').first().check()
+  await editor('three').locator('input[type=number]').nth(1).fill('60')
+  await page.keyboard.press('Tab')
+  did.held = await fields('three')
+
+  // a joint table: a marginal, then a cell
+  await editor('joint').locator('[data-part="number 0 0"]').fill('70')
+  await page.keyboard.press('Tab')
+  did.marginal = await fields('joint')
+  await editor('joint').locator('[data-part="number cell 3"]').fill('45')
+  await page.keyboard.press('Tab')
+  did.cell = await fields('joint')
+  did.totals = await editor('joint').locator('.equipoise-total').allTextContents()
+
+  // equal shares; then the weights are typed into the plain field, and the editor follows
+  await editor('plain').locator('[data-part="even"]').click()
+  did.even = await fields('plain')
+  await page.evaluate(type, ['plain', 'preset', 'weights'])
+  await page.evaluate(type, ['plain', 'weights', 'yes=30%, what is this'])
+  await settle()
+  did.typed = await shown(editor('plain'))
+  did.typedField = await fields('plain')
+  await editor('plain').locator('input[type=number]').first().fill('40')
+  await page.keyboard.press('Tab')
+  did.typedEdited = await fields('plain')
+
+  // another attribute, chosen in the editor; another file's classes; a name that is not known
+  await editor('plain').locator('select').selectOption('skin_tone')
+  await settle()
+  did.attribute = await fields('plain')
+  did.attributeShown = await shown(editor('plain'))
+  await page.evaluate(type, ['plain', 'attribute', 'hats'])
+  await settle()
+  did.unknown = await shown(editor('plain'))
+  did.unknownField = await fields('plain')
+  await editor('joint').locator('[data-part="attribute hair"]').uncheck()
+  await settle()
+  did.fewer = await fields('joint')
+  await editor('joint').locator('[data-part="attribute hair"]').check()
+  await settle()
+  did.more = await fields('joint')
+
+  // through a bypassed node and a reroute, and cut off
+  did.rerouted = await shown(editor('rerouted'))
+  await page.evaluate(cut, 'rerouted')
+  await settle()
+  did.cutOff = await shown(editor('rerouted'))
+
+  // features of the atlas, as its run would tell them
+  await page.evaluate(atlas)
+  await page.waitForTimeout(500)
+  await page.locator('.equipoise-features button').nth(1).click()
+  await page.waitForTimeout(500)
+  did.steer = await fields('steer')
+  did.toast = await page.locator('.p-toast-detail').allTextContents()
+  await page.locator('.equipoise-features button').nth(0).focus()
+  await page.keyboard.press('Enter')
+  did.steerByKey = await fields('steer')
+
+  did.after = await page.evaluate(saved)
+  did.prompt = await page.evaluate(async () => (await window.app.graphToPrompt()).output)
+  await picture('used')
+
+  // undone by the front end's own undo, and the same graph opened again
+  did.reloaded = await page.evaluate(reload)
+  console.log(JSON.stringify({ errors, ...did }))
+
+  async function shown(where) {
+    return {
+      names: await where.locator('.equipoise-class-name').allTextContents(),
+      shares: await where.locator('.equipoise-share input[type=number]').evaluateAll((all) => all.map((e) => +e.value)),
+      notes: await where.locator('.equipoise-note').allTextContents()
+    }
+  }
+} finally {
+  await context.close()
+  rmSync(profile, { recursive: true, force: true })
+}
+
+// What follows runs in the page.
+
+function build(scale) {
+  const { app, LiteGraph } = window
+  app.graph.clear()
+  const add = (type, x, y, title, values = {}) => {
+    const node = LiteGraph.createNode(type)
+    node.pos = [x, y]
+    node.title = title
+    app.graph.add(node)
+    for (const [name, value] of Object.entries(values)) node.widgets.find((w) => w.name === name).value = value
+    return node
+  }
+  const link = (from, slot, to, name) => from.connect(slot, to, to.inputs.findIndex((input) => input.name === name))
+  const adp = add('EquipoiseLoadADP', 0, 40, 'adp')
+  const classifier = add('EquipoiseLoadAttributeClassifier', 0, 180, 'classifier')
+  const bias = add('EquipoiseLoadBiasFeatures', 0, 320, 'bias')
+  const reroute = add('Reroute', 120, 460, 'reroute')
+  const plain = add('EquipoiseTargetDistribution', 320, 40, 'plain')
+  const three = add('EquipoiseTargetDistribution', 320, 420, 'three', { attribute: 'skin', weights: 'light=20%, medium=30%, dark=50%' })
+  const joint = add('EquipoiseJointTarget', 760, 40, 'joint')
+  const rerouted = add('EquipoiseTargetDistribution', 760, 640, 'rerouted')
+  const steer = add('EquipoiseBiasFeatureSteer', 1200, 40, 'steer')
+  const atlas = add('EquipoiseFeatureAtlas', 1200, 660, 'atlas')
+  link(adp, 0, plain, 'adp')
+  link(classifier, 0, joint, 'classifier')
+  bias.connect(0, reroute, 0)
+  link(reroute, 0, rerouted, 'bias_features')
+  link(bias, 0, steer, 'bias_features')
+  link(bias, 0, atlas, 'bias_features')
+  app.canvas.ds.scale = 0.95 * scale
+  app.canvas.ds.offset = [20, 40]
+  app.canvas.setDirty(true, true)
+}
+
+function mark() {
+  for (const node of window.app.graph._nodes)
+    node.widgets?.find((w) => w.name === 'equipoise_shares')?.element.querySelector('.equipoise-editor').setAttribute('data-test', node.title)
+}
+
+
+function values(title) {
+  const found = window.app.graph._nodes.find((n) => n.title === title)
+  return Object.fromEntries(found.widgets.filter((w) => w.serialize !== false).map((w) => [w.name, w.value]))
+}
+
+function place(title) {
+  const found = window.app.graph._nodes.find((n) => n.title === title)
+  return [[...found.pos], [...window.app.canvas.ds.offset]]
+}
+
+function type([title, name, value]) {
+  const found = window.app.graph._nodes.find((n) => n.title === title)
+  const widget = found.widgets.find((w) => w.name === name)
+  widget.value = value
+  widget.callback?.(value)
+}
+
+function cut(title) {
+  const found = window.app.graph._nodes.find((n) => n.title === title)
+  found.disconnectInput(found.inputs.findIndex((input) => input.name === 'bias_features'))
+}
+
+function atlas() {
+  window.app.graph._nodes.find((n) => n.title === 'atlas').onExecuted({
+    equipoise_features: [
+      { feature: 12, attribute: 'hair', class_name: 'long', rank: 1 },
+      { feature: 7, attribute: 'skin_tone', class_name: 'dark', rank: 3 }
+    ]
+  })
+}
+
+function saved() {
+  const { nodes } = window.app.graph.serialize()
+  return Object.fromEntries(nodes.map((n) => [n.title ?? n.type, { size: [...n.size].map(Math.round), values: n.widgets_values, inputs: n.inputs?.map((i) => i.name) }]))
+}
+
+// What of an editor is cut off: its content is wider or taller than the room that it has.
+function fits() {
+  return [...document.querySelectorAll('.equipoise-editor[data-test]')].flatMap((content) => {
+    const around = content.parentElement
+    const [inner, outer] = [content.getBoundingClientRect(), around.getBoundingClientRect()]
+    const bad = inner.height > outer.height + 2 || content.scrollWidth > content.clientWidth + 1 || inner.width < 50
+    return bad ? [[content.dataset.test, inner.width, inner.height, outer.width, outer.height, content.scrollWidth, content.clientWidth]] : []
+  })
+}
+
+async function reload() {
+  const before = window.app.graph.serialize()
+  await window.app.loadGraphData(JSON.parse(JSON.stringify(before)), true, true)
+  await new Promise((done) => setTimeout(done, 1500))
+  const after = window.app.graph.serialize()
+  const bare = ({ nodes }) => nodes.map((n) => [n.id, n.type, n.widgets_values, n.pos.map(Math.round)]).sort((a, b) => a[0] - b[0])
+  return { same: JSON.stringify(bare(before)) === JSON.stringify(bare(after)), editors: document.querySelectorAll('.equipoise-editor').length }
+}
