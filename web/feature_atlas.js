@@ -38,7 +38,7 @@ class Buttons {
     this.content.setAttribute('aria-label', title)
     const buttons = features.map((found) => {
       const button = make('button', '', { type: 'button', 'data-feature': found.feature }, `#${found.feature} ${found.class_name}`)
-      button.title = text('atlas.send_tip', '{title}: attribute {attribute}, class {class_name}, features {rank} (the {rank} best, of which this is the last)', {
+      button.title = text('atlas.send_tip', '{title}: attribute {attribute}, class {class_name}, and as many of its best features as it takes to include this one: {rank}', {
         title,
         ...found
       })
@@ -75,7 +75,10 @@ function send(atlas, found) {
   if (tracker?.captureCanvasState) tracker.captureCanvasState()
   else tracker?.checkState?.()
   const values = { ...named(steer), ...found }
-  const done = text('atlas.sent', '{title} #{id} now turns the {rank} best features of {attribute}: {class_name}; #{feature} is the last of them.', values)
+  const done =
+    found.rank === 1
+      ? text('atlas.sent_best', '{title} #{id} now turns the best feature of {attribute}: {class_name}, #{feature}.', values)
+      : text('atlas.sent', '{title} #{id} now turns the {rank} best features of {attribute}: {class_name}; #{feature} is the last of them.', values)
   const target = steer.inputs?.find((input) => input.name === 'target')?.link != null
   toast(target ? 'warn' : 'success', target ? `${done} ${text('atlas.target', 'Its target is connected, so who goes to which class is not changed.')}` : done)
 }

@@ -1,0 +1,57 @@
+"""Real front ends for the tests of this folder: Chromium, and a server of each supported host that serves its own front end.
+
+Needs Chromium, Node, and playwright-core in the folder that PLAYWRIGHT_PATH names (npm install playwright-core); skipped where one is
+missing. The oldest host's front end is the static folder of the comfyui-frontend-package that it asks for, in COMFYUI_FLOOR_FRONTEND
+(default: comfyui_frontend_package-1.27.10/static in Equipoise's cache folder).
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+FOLDER = "equipoise-v0.1"
+"""Of the pack in custom_nodes. The hosts serve no web files of a folder whose name has a space or a bracket."""
+
+
+@pytest.fixture(scope="session")
+def chromium() -> tuple[str, str]:
+    """Folder of playwright-core, and Chromium."""
+    folder, found = os.environ.get("PLAYWRIGHT_PATH", ""), shutil.which("chromium") or shutil.which("google-chrome")
+    if not folder or not found or not shutil.which("node"):
+        pytest.skip("set PLAYWRIGHT_PATH to a folder with playwright-core, and install Node and Chromium, to use nodes in a browser.")
+    return folder, found
+
+
+@pytest.fixture(scope="session")
+def server_files(load_module: Callable[[Path, str], Any], repository: Path) -> Any:
+    """tests/host/equipoise_server.py, with a folder name whose web files are served."""
+    module = load_module(repository / "tests" / "host" / "equipoise_server.py", "equipoise_server_of_browser_tests")
+    module.ODD_NAME = FOLDER
+    return module
+
+
+@pytest.fixture(scope="session")
+def page_current(chromium: Any, server_files: Any, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Any]:
+    """A server of the host at COMFYUI_PATH."""
+    path = server_files.checkout("COMFYUI_PATH", "~/ComfyUI")
+    if not (path / "main.py").is_file():
+        pytest.skip(f"no ComfyUI at {path}: set COMFYUI_PATH to a checkout.")
+    with server_files.Server(path, tmp_path_factory.mktemp("page_current")) as server:
+        yield server
+
+
+@pytest.fixture(scope="session")
+def page_floor(chromium: Any, server_files: Any, dev: Any, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Any]:
+    """A server of the oldest supported host, with the front end that it asks for."""
+    path = server_files.checkout("COMFYUI_FLOOR_PATH", "~/ComfyUI-0.3.64")
+    pages = server_files.checkout("COMFYUI_FLOOR_FRONTEND", str(dev.cache_folder() / "comfyui_frontend_package-1.27.10" / "static"))
+    if not (path / "main.py").is_file() or not (pages / "index.html").is_file():
+        pytest.skip(f"no ComfyUI at {path}, or no front end at {pages}: set COMFYUI_FLOOR_PATH and COMFYUI_FLOOR_FRONTEND.")
+    with server_files.Server(path, tmp_path_factory.mktemp("page_floor"), arguments=("--front-end-root", str(pages))) as server:
+        yield server
