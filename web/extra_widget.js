@@ -22,7 +22,7 @@ export function findNode(id) {
 export function addExtra(node, name, element) {
   const saved = heights(node)
   let height = 0
-  const outer = () => height + 2 * MARGIN
+  const outer = () => height && height + 2 * MARGIN // no room is taken before it is known how much
   const widget = node.addDOMWidget(name, name, element, {
     serialize: false,
     hideOnZoom: false,

@@ -57,7 +57,8 @@ def forms(seed: int, count: int) -> list[list[Any]]:
     g = random.Random(seed)
     found = []
     for _ in range(count):
-        attributes = g.choice(["eyeglasses", "skin_tone", "eyeglasses x hair", "hair*skin_tone", " hair  x  eyeglasses ", "hats", "", "hair x hair"])
+        several = ["eyeglasses x hair", "hair*skin_tone", " hair  x  eyeglasses ", "hair x hair"]
+        attributes = g.choice(["eyeglasses", "skin_tone", "hats", "", *several])
         names = [a.strip() for a in attributes.replace("*", " x ").split(" x ")]
         cells = [""]
         for name in names:
@@ -102,7 +103,8 @@ def test_what_it_writes_the_node_reads_as_the_shares_shown(run: Run) -> None:
         jobs.append({"call": "writeWeights", "given": [form[2], target.names, shares]})
     for (form, names, shares), text in zip(wanted, run(jobs), strict=True):
         again = target_from_form(form[0], "weights", text, form[3])
-        assert dict(zip(again.names, again.shares, strict=True)) == pytest.approx(dict(zip(names, shares, strict=True)), abs=1e-9), (form, text)
+        read_again = dict(zip(again.names, again.shares, strict=True))
+        assert read_again == pytest.approx(dict(zip(names, shares, strict=True)), abs=1e-9), (form, text)
 
 
 @pytest.mark.parametrize(
