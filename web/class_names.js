@@ -59,7 +59,7 @@ function origin(graph, id) {
   for (let i = 0; graph && id != null && i < DEEPEST; i++) {
     const link = graph.getLink?.(id) ?? graph.links?.get?.(id) ?? graph.links?.[id]
     if (!link) return null
-    if (link.origin_id !== SUBGRAPH_INPUT) {
+    if (Number(link.origin_id) !== SUBGRAPH_INPUT) { // a text in newer front ends
       const node = graph.getNodeById(link.origin_id)
       return node ? { node, slot: link.origin_slot } : null
     }

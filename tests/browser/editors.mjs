@@ -136,7 +136,8 @@ try {
   did.prompt = await page.evaluate(async () => (await window.app.graphToPrompt()).output)
   await picture('used')
 
-  // undone by the front end's own undo, and the same graph opened again
+  // inside a subgraph, whose own input leads out to the loader; then the same graph opened again
+  did.inside = await page.evaluate(intoSubgraph, 'three')
   did.reloaded = await page.evaluate(reload)
   console.log(JSON.stringify({ errors, ...did }))
 
@@ -237,6 +238,24 @@ function fits() {
     const bad = inner.height > outer.height + 2 || content.scrollWidth > content.clientWidth + 1 || inner.width < 50
     return bad ? [[content.dataset.test, inner.width, inner.height, outer.width, outer.height, content.scrollWidth, content.clientWidth]] : []
   })
+}
+
+// The text of a target's editor inside a subgraph made of it, fed from outside. Null where the front end has no subgraphs.
+async function intoSubgraph(title) {
+  const { app } = window
+  const found = app.graph._nodes.find((n) => n.title === title)
+  const adp = app.graph._nodes.find((n) => n.type === 'EquipoiseLoadADP')
+  adp.connect(0, found, found.inputs.findIndex((input) => input.name === 'adp'))
+  if (!app.graph.convertToSubgraph) return null
+  const { node } = app.graph.convertToSubgraph(new Set([found]))
+  const root = app.canvas.graph
+  const open = (graph) => (app.canvas.openSubgraph && graph !== root ? app.canvas.openSubgraph(graph, node) : app.canvas.setGraph(graph))
+  open(node.subgraph)
+  await new Promise((done) => setTimeout(done, 1500))
+  const text = node.subgraph._nodes[0].widgets.find((w) => w.name === 'equipoise_shares').element.textContent
+  open(root)
+  await new Promise((done) => setTimeout(done, 500))
+  return text
 }
 
 async function reload() {
