@@ -1,0 +1,134 @@
+"""``bench live``: what the live bar costs the server, and how many states it shows in a run of 20 steps.
+
+Guided batches of the shipped unconditional model through a real server, one core. Inside the server are measured the time of sampling,
+that of composing messages and handing them over, and that of writing them to the socket (live_probe.py). Runs with a web-socket client and
+without alternate; the host tells its own progress only to a client too, so that their ratio is of both.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import shutil
+import statistics
+import tempfile
+import threading
+import uuid
+from pathlib import Path
+from typing import Any
+
+from ..embedded import weights
+from .host_server import HostServer
+from .ledger import graph
+
+STEPS, IMAGES = 20, 4
+"""Few images make sampling short, and what is told weigh more."""
+PAIRS = {True: 5, False: 20}
+PROBE = "live_probe.py"
+
+
+class Client:
+    """A web-socket client of a server, in a thread of its own: ``told`` are the live bar's messages. A context manager."""
+
+    def __init__(self, port: int) -> None:
+        self.name, self.told = f"bench-{uuid.uuid4().hex}", []
+        self._address = f"ws://127.0.0.1:{port}/ws?clientId={self.name}"
+        self._ready, self._thread = threading.Event(), threading.Thread(target=lambda: asyncio.run(self._listen()), daemon=True)
+        self._socket: Any = None
+        self._loop: Any = None
+
+    def __enter__(self) -> Client:
+        self._thread.start()
+        if not self._ready.wait(30):
+            raise RuntimeError("the web-socket client got no answer from the server.")
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        asyncio.run_coroutine_threadsafe(self._socket.close(), self._loop).result(10)
+        self._thread.join(10)
+
+    async def _listen(self) -> None:
+        import aiohttp  # the host requires it
+
+        self._loop = asyncio.get_running_loop()
+        async with aiohttp.ClientSession() as session, session.ws_connect(self._address) as self._socket:
+            async for message in self._socket:
+                self._ready.set()  # the host greets
+                if message.type == aiohttp.WSMsgType.TEXT:
+                    told = json.loads(message.data)
+                    if told["type"] == "equipoise.reading":
+                        self.told.append(told["data"])
+
+
+def guided(seed: int) -> dict[str, Any]:
+    """The ledger benchmark's graph of a guided batch, without the ledger."""
+    nodes = graph("eyeglasses", seed, "", guided_by_it=False, steps=STEPS)
+    for name in ("ledger", "labeller", "record"):
+        del nodes[name]
+    nodes["latent"]["inputs"]["batch_size"] = IMAGES
+    return nodes | {"show": {"class_type": "PreviewImage", "inputs": {"images": ["image", 0]}}}
+
+
+def one_run(server: HostServer, seed: int, listens: bool) -> dict[str, Any]:
+    """Queue a batch: what the probe measured, and what a client was told."""
+    if not listens:
+        ended, told = server.wait(server.queue(guided(seed))), []
+    else:
+        with Client(server.port) as client:
+            answer = server.ask("/prompt", {"prompt": guided(seed), "client_id": client.name})
+            if "prompt_id" not in answer:
+                raise RuntimeError(f"the server refused the graph: {json.dumps(answer)[:1000]}")
+            ended = server.wait(answer["prompt_id"])
+            told = client.told
+    if ended.error:
+        raise RuntimeError(f"a queued graph failed: {ended.error}")
+    measured = server.ask("/equipoise_live_probe")
+    states = {json.dumps(message["attributes"]) for message in told}
+    return {**measured, "messages": len(told), "states": len(states)}
+
+
+def share(run: dict[str, Any]) -> float:
+    """Time spent composing and sending over that of sampling."""
+    return (sum(run["tell"]) + sum(run["send"])) / run["sampling"]
+
+
+def run(quick: bool = False) -> dict[str, Any]:
+    """Alternating pairs, 20 (5 if quick), after one of each that is not counted."""
+    with tempfile.TemporaryDirectory(prefix="equipoise-bench-live-") as place:
+        pack = Path(place) / "custom_nodes" / PROBE
+        pack.parent.mkdir()
+        shutil.copy(Path(__file__).with_name(PROBE), pack)
+        with HostServer(Path(place)) as server:
+            for listens in (True, False):
+                one_run(server, int(listens), listens)
+            pairs = []
+            for i in range(PAIRS[quick]):
+                order = (True, False) if i % 2 == 0 else (False, True)
+                drawn = {listens: one_run(server, 100 + 2 * i + listens, listens) for listens in order}
+                pairs.append((drawn[True], drawn[False]))
+    return figures(pairs)
+
+
+def figures(pairs: list[tuple[dict[str, Any], dict[str, Any]]]) -> dict[str, Any]:
+    """The figures of pairs of runs (with a client, without)."""
+    told, ratios = [a for a, _ in pairs], sorted(a["sampling"] / b["sampling"] for a, b in pairs)
+    seconds = [statistics.median(r["sampling"] for r in side) for side in zip(*pairs, strict=True)]
+    shares, silent = [share(r) for r in told], [share(b) for _, b in pairs]
+    quartiles = statistics.quantiles(ratios, n=4) if len(ratios) > 1 else ratios * 3
+    return {
+        "model": weights.DIFFUSION.name,
+        "steps": STEPS,
+        "images": IMAGES,
+        "pairs": len(pairs),
+        "share_of_sampling": {"median": statistics.median(shares), "largest": max(shares), "bar": 0.01, "met": max(shares) <= 0.01},
+        "share_without_a_client": {"median": statistics.median(silent), "largest": max(silent)},
+        "messages": {"fewest": min(r["messages"] for r in told), "most": max(r["messages"] for r in told)},
+        "states": {"fewest": min(r["states"] for r in told), "bar": 5, "met": min(r["states"] for r in told) >= 5},
+        "microseconds_per_message": {
+            "compose_and_hand_over": 1e6 * statistics.mean(t for r in told for t in r["tell"]),
+            "write_to_the_socket": 1e6 * statistics.mean(t for r in told for t in r["send"]),
+        },
+        "bytes_per_message": statistics.mean(n for r in told for n in r["bytes"]),
+        "sampling_seconds": {"with": seconds[0], "without": seconds[1]},
+        "ratio_with_to_without": {"median": statistics.median(ratios), "quartiles": [quartiles[0], quartiles[2]]},
+    }
