@@ -18,9 +18,19 @@ measured: dict[str, Any] = {}
 
 
 def reset() -> None:
-    """Nothing was measured yet. ``sampling``: seconds; ``tell``: seconds of every call in the sampling thread; ``send``: seconds of every
-    message in the server's loop; ``bytes``: its size."""
-    measured.update(sampling=0.0, tell=[], send=[], bytes=[])
+    """Nothing was measured yet. ``sampling``, ``tell`` (in the sampling thread) and ``send`` (in the server's loop): of every call its
+    seconds and, of those, the thread's processor time; ``bytes``: sizes of the messages."""
+    measured.update(sampling=[], tell=[], send=[], bytes=[])
+
+
+def clocks() -> tuple[float, float]:
+    """Seconds by the wall, and of this thread on a processor."""
+    return time.perf_counter(), time.thread_time()
+
+
+def note(what: str, since: tuple[float, float]) -> None:
+    """A call of something has ended."""
+    measured[what].append([now - then for now, then in zip(clocks(), since, strict=True)])
 
 
 def watch_sampling() -> None:
@@ -31,11 +41,11 @@ def watch_sampling() -> None:
 
     def sample(self: Any, *args: Any, **kwargs: Any) -> Any:
         watch_live()
-        started = time.perf_counter()
+        started = clocks()
         try:
             return plain(self, *args, **kwargs)
         finally:
-            measured["sampling"] += time.perf_counter() - started
+            note("sampling", started)
 
     comfy.samplers.CFGGuider.sample = sample
 
@@ -47,9 +57,9 @@ def watch_live() -> None:
             tell = module.Live.tell
 
             def watched(self: Any, *args: Any, tell: Any = tell, **kwargs: Any) -> None:
-                started = time.perf_counter()
+                started = clocks()
                 tell(self, *args, **kwargs)
-                measured["tell"].append(time.perf_counter() - started)
+                note("tell", started)
 
             watched.watched = True
             module.Live.tell = watched
@@ -63,10 +73,10 @@ def watch_sending() -> None:
     plain = PromptServer.send_json
 
     async def send_json(self: Any, event: str, data: Any, sid: Any = None) -> None:
-        started = time.perf_counter()
+        started = clocks()
         await plain(self, event, data, sid)
         if event == EVENT:
-            measured["send"].append(time.perf_counter() - started)
+            note("send", started)
             measured["bytes"].append(len(json.dumps(data)))
 
     PromptServer.send_json = send_json
