@@ -2,8 +2,8 @@
 
 Guided batches of the shipped unconditional model through a real server, one core. Inside the server are measured the time of sampling,
 that of composing messages and handing them over, and that of writing them to the socket (live_probe.py), each by the wall and by its
-thread's processor time, which other programs do not lengthen. Runs with a web-socket client and without alternate; the host tells its own progress
-only to a client too, so that their ratio is of both.
+thread's processor time, which other programs do not lengthen. Runs with a web-socket client and without alternate; the host tells its own
+progress only to a client too, so that their ratio is of both.
 """
 
 from __future__ import annotations

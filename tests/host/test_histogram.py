@@ -202,6 +202,47 @@ def test_other_inputs_that_do_not_fit_are_refused(classifiers: Any) -> None:
         load(damaged.name)
 
 
+def test_pictures_come_with_the_class_assigned_and_the_class_seen(classifiers: Any) -> None:
+    from equipoise.host.thumbs import COLUMNS, TILE
+
+    images, wanted = pictures(2, 9), target("tint: blue=0.5, red=0.5", {"tint": ("blue", "red")})
+    told = json.dumps({"attributes": ["tint"], "assigned": ["red", "blue", "red", *["blue"] * 8], "missed": None})
+    plain, marked = run(images, load(), wanted), run(images, load(), wanted, assigned=told)
+    assert {k: v for k, v in plain[2].items()} == marked[2] and plain[1] == marked[1], "the figures are the same"
+    (shown,) = marked[3]["equipoise_thumbs"]
+    assert [s["tint"] for s in shown["seen"]] == ["red"] * 2 + ["blue"] * 9 and shown["images"] == 11
+    assert [a["tint"] for a in shown["assigned"]][:4] == ["red", "blue", "red", "blue"]
+    assert plain[3]["equipoise_thumbs"][0]["assigned"] is None
+    sheet = Image.open(classifiers.base / "temp" / shown["sheet"]["filename"])
+    assert sheet.size == (COLUMNS * TILE, 2 * TILE) and shown["columns"] == COLUMNS
+    for i in (0, 1, 2, 10):
+        red, _, blue = sheet.getpixel(((i % COLUMNS) * TILE + TILE // 2, i // COLUMNS * TILE + TILE // 2))
+        assert (red > 150 > blue) == (i < 2), i
+
+
+def test_no_more_pictures_than_a_node_has_room_for(classifiers: Any) -> None:
+    from equipoise.host.thumbs import MOST
+
+    (shown,) = run(torch.rand(MOST + 3, 9, 30, 3), load(), None, None, "light")[3]["equipoise_thumbs"]
+    assert len(shown["seen"]) == MOST and shown["images"] == MOST + 3 and set(shown["seen"][0]) == {"light"}
+    (alone,) = run(torch.rand(1, 200, 90, 3), load())[3]["equipoise_thumbs"]
+    assert alone["columns"] == 1 and set(alone["seen"][0]) == set(ATTRIBUTES)
+
+
+@pytest.mark.parametrize(
+    ("asked", "text", "says"),
+    [
+        (None, "{}", "connect the target too"),
+        ("tint: uniform", '{"attributes": ["tint"], "assigned": ["red"]}', "speaks of 1 images, and 4 are connected"),
+        ("tint: uniform", '{"attributes": ["light"], "assigned": []}', "speaks of light, and the target of tint"),
+        ("tint: uniform", "no json", "connect the output of the sampler that drew them"),
+    ],
+)
+def test_classes_assigned_to_other_images_are_refused(classifiers: Any, asked: str | None, text: str, says: str) -> None:
+    with pytest.raises(ValueError, match=says):
+        run(pictures(2, 2), load(), target(asked) if asked else None, assigned=text)
+
+
 def test_the_graph_runs_in_a_server(server: Any) -> None:
     """On both hosts: images from disk, counted, shown on the node."""
     write_files(server.base / "models" / "attribute_classifiers")
