@@ -55,7 +55,8 @@ try {
     await picture('zoomed')
   }
   const states = await page.evaluate(() => ({ ...window.equipoiseStates, seen: Object.fromEntries(window.equipoiseStates.seen) }))
-  console.log(JSON.stringify({ errors, states, before, after, shown }))
+  const stopped = await page.evaluate(interrupt)
+  console.log(JSON.stringify({ errors, states, before, after, shown, stopped }))
 } finally {
   await context.close()
   rmSync(profile, { recursive: true, force: true })
@@ -130,6 +131,25 @@ async function saved(ids) {
   const prompt = await app.graphToPrompt()
   const nodes = graph.nodes.filter((n) => Object.values(ids).map(String).includes(String(n.id))).map((n) => ({ ...n, order: 0, size: [n.size[0], n.size[1]].map(Math.round) }))
   return { nodes, output: prompt.output }
+}
+
+// Queue it once more, and stop it in the middle of a run: what the bars say then.
+async function interrupt() {
+  const { app } = window
+  const until = async (seen) => {
+    for (let i = 0; i < 1200 && !seen(); i++) await new Promise((resolve) => setTimeout(resolve, 50))
+  }
+  for (const node of app.graph._nodes) // long enough to be stopped on the way
+    for (const widget of node.widgets ?? []) if (widget.name === 'steps') widget.value = 400
+  const bars = () => [...document.querySelectorAll('.equipoise-step')].map((e) => e.textContent)
+  let ended = false
+  for (const kind of ['execution_interrupted', 'execution_success', 'execution_error']) app.api.addEventListener(kind, () => (ended = kind))
+  await app.queuePrompt(0)
+  await until(() => bars().some((text) => text.startsWith('step ')))
+  await app.api.interrupt()
+  await until(() => ended)
+  await new Promise((resolve) => setTimeout(resolve, 500))
+  return { ended, bars: bars() }
 }
 
 function watch() {

@@ -85,6 +85,9 @@ def check(found: dict[str, Any]) -> None:
     for image in thumbs["images"]:
         given, seen_class = (line.split(": ")[1] for line in image["lines"])
         assert image["missed"] == (given != seen_class)
+    stopped = found["stopped"]
+    assert stopped["ended"] == "execution_interrupted", stopped
+    assert any(text.startswith("stopped after step") for text in stopped["bars"]) and not any(t.startswith("step") for t in stopped["bars"])
     # Nothing of it is saved or queued. Sizes: those of the nodes on which the host itself shows no picture.
     before, after = found["before"], found["after"]
     assert before["output"] == after["output"] and len(before["nodes"]) == 5
