@@ -1,0 +1,31 @@
+// Open templates from the template browser of a running ComfyUI, photograph them, and run some of them.
+//
+//   node templates.mjs URL PLAYWRIGHT_FOLDER CHROMIUM PICTURES [--nodes2] [--light] NAME[:run] ...
+//
+// PICTURES is a folder. Prints one JSON object for the start and one per template: errors of the console, unknown nodes, nodes that
+// overlap or leave their frame, and for those that were run how long it took and how many pictures each node shows.
+import { join } from 'node:path'
+import { QUIET, fitAndCheck, open, openTemplate, pictures, run, scripts, visit } from './front_end.mjs'
+
+const [url, playwright, chromium, folder, ...rest] = process.argv.slice(2)
+const [nodes2, light] = ['--nodes2', '--light'].map((flag) => rest.includes(flag))
+const jobs = rest.filter((word) => !word.startsWith('--')).map((word) => word.split(':'))
+const settings = { ...QUIET, 'Comfy.VueNodes.Enabled': nodes2, 'Comfy.ColorPalette': light ? 'light' : 'dark' }
+const { page, heard, close } = await open(url, playwright, chromium, { size: [1600, 900], settings })
+try {
+  await visit(page, url)
+  console.log(JSON.stringify({ start: await scripts(page, url), ...heard() }))
+  for (const [name, action] of jobs) {
+    const started = Date.now()
+    await openTemplate(page, name)
+    const opened = (Date.now() - started) / 1000
+    await page.waitForTimeout(1500) // widgets take their places
+    let report = { name, opened, ...(await page.evaluate(fitAndCheck)) }
+    if (action === 'run') report = { ...report, ...(await run(page)), pictures: await pictures(page) }
+    await page.waitForTimeout(700)
+    await page.screenshot({ path: join(folder, `${name}.png`) })
+    console.log(JSON.stringify({ ...report, ...heard() }))
+  }
+} finally {
+  await close()
+}

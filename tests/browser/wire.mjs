@@ -1,0 +1,103 @@
+// Build a graph by hand in the front end of a running ComfyUI: add a node from the search box, wire it with the mouse, run it, reload.
+//
+//   node wire.mjs URL PLAYWRIGHT_FOLDER CHROMIUM PICTURE START.json WISHES.json
+//
+// START.json is the graph without the node. WISHES.json: {"search": words to type, "add": node type, "at": [x, y] on the graph,
+// "widgets": {name: value}, "links": [[type of source, output name, type of sink, input name], ...]}. Prints one JSON object: what was
+// found by the words, links as they came about, seconds of the run and the pictures shown, whether the graph is the same after a reload,
+// and errors of the console.
+import { readFileSync } from 'node:fs'
+import { QUIET, open, pictures, run, visit } from './front_end.mjs'
+
+const [url, playwright, chromium, picture, start, wishes] = process.argv.slice(2)
+const graph = JSON.parse(readFileSync(start)), wish = JSON.parse(readFileSync(wishes))
+const { page, heard, close } = await open(url, playwright, chromium, { settings: { ...QUIET, 'Comfy.VueNodes.Enabled': false, 'Comfy.Graph.CanvasMenu': false } })
+
+// Where a point of the graph is on the screen.
+const onScreen = (point) =>
+  page.evaluate(([x, y]) => {
+    const { canvas, ds } = window.app.canvas, box = canvas.getBoundingClientRect()
+    return [(x + ds.offset[0]) * ds.scale + box.left, (y + ds.offset[1]) * ds.scale + box.top]
+  }, point)
+const slot = (type, name, input) =>
+  page.evaluate(
+    ([type, name, input]) => {
+      const node = window.app.graph._nodes.find((one) => one.type === type)
+      const index = input ? node.findInputSlot(name) : node.findOutputSlot(name)
+      if (index < 0) throw new Error(`${type} has no ${input ? 'input' : 'output'} '${name}'`)
+      return [...node.getConnectionPos(input, index)]
+    },
+    [type, name, input]
+  )
+const links = () =>
+  page.evaluate(() => {
+    const { graph } = window.app
+    return graph._nodes.flatMap((node) =>
+      node.inputs.flatMap((into) => {
+        const link = into.link == null ? null : graph.getLink(into.link)
+        const source = link && graph.getNodeById(link.origin_id)
+        return link ? [[source.type, source.outputs[link.origin_slot].name, node.type, into.name]] : []
+      })
+    )
+  })
+const kept = () =>
+  page.evaluate(() => {
+    const { nodes, links, groups } = window.app.graph.serialize()
+    return JSON.stringify([nodes.map((n) => [n.id, n.type, n.title, [...n.pos], [...n.size], n.widgets_values, n.inputs, n.outputs, n.properties]).sort(), links, groups])
+  })
+
+try {
+  await visit(page, url)
+  await page.waitForTimeout(2000)
+  await page.evaluate((graph) => window.app.loadGraphData(graph, true, true, 'by_hand'), graph)
+  await page.waitForTimeout(1000)
+  await page.evaluate(() => {
+    Object.assign(window.app.canvas.ds, { scale: 0.8, offset: [150, 100] })
+    window.app.canvas.setDirty(true, true)
+  })
+  const [x, y] = await onScreen(wish.at)
+  await page.mouse.dblclick(x, y)
+  const field = page.locator('input:focus')
+  await field.waitFor()
+  await page.keyboard.type(wish.search, { delay: 20 })
+  await page.waitForTimeout(1500)
+  await page.screenshot({ path: picture.replace('.png', '_search.png') })
+  await page.keyboard.press('Enter')
+  await page.waitForTimeout(500)
+  if (!(await page.evaluate((type) => window.app.graph._nodes.some((n) => n.type === type), wish.add))) throw new Error(`'${wish.search}' and Enter did not add a ${wish.add}`)
+  await page.mouse.move(x + 5, y + 5)
+  await page.mouse.click(x, y) // where newer front ends let the node hang on the pointer, this puts it down
+  await page.keyboard.press('Escape')
+  await page.evaluate(
+    ({ add, widgets }) => {
+      const node = window.app.graph._nodes.find((n) => n.type === add)
+      for (const [name, value] of Object.entries(widgets)) node.widgets.find((w) => w.name === name).value = value
+    },
+    wish
+  )
+  for (const [source, out, sink, into] of wish.links) {
+    const from = await onScreen(await slot(source, out, false)), to = await onScreen(await slot(sink, into, true))
+    await page.mouse.move(...from)
+    await page.mouse.down()
+    await page.mouse.move((from[0] + to[0]) / 2, (from[1] + to[1]) / 2, { steps: 4 })
+    await page.mouse.move(...to, { steps: 4 })
+    await page.mouse.up()
+    await page.waitForTimeout(150)
+  }
+  const wired = await links()
+  const ran = await run(page)
+  const shown = await pictures(page)
+  await page.waitForTimeout(1500) // the front end keeps the graph a moment after it changed
+  await page.screenshot({ path: picture })
+  const before = await kept()
+  const said = heard()
+  await page.reload()
+  await page.waitForFunction(() => window.app?.isGraphReady)
+  await page.waitForFunction((count) => window.app.graph._nodes.length === count, graph.nodes.length + 1)
+  await page.waitForTimeout(1000)
+  const after = await kept()
+  console.log(JSON.stringify({ wired, ...ran, pictures: shown, same: before === after, ...(before === after ? {} : { before, after }), ...said, again: heard().errors }))
+} finally {
+  await page.screenshot({ path: picture.replace('.png', '_end.png') })
+  await close()
+}
