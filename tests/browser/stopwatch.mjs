@@ -1,0 +1,38 @@
+// From an empty ComfyUI to the first pair of images before and after, as a new user: clicks and seconds.
+//
+//   node stopwatch.mjs URL PLAYWRIGHT_FOLDER CHROMIUM PICTURE [TEMPLATE]
+//
+// The server must be one that nobody has used: it greets a new user with the template browser. The clock starts when the address is
+// entered and stops when both previews of the quickstart show their pictures; loading the page is in it, starting the server is not.
+// Prints one JSON object.
+import { open, pictures, visit } from './front_end.mjs'
+
+const [url, playwright, chromium, picture, template = 'quickstart_unconditional'] = process.argv.slice(2)
+const { page, heard, close } = await open(url, playwright, chromium, { settings: null })
+try {
+  let clicks = 0
+  const started = Date.now(), at = {}
+  const since = () => Math.round((Date.now() - started) / 100) / 10
+  const click = async (what) => {
+    await what.click()
+    clicks += 1
+  }
+  await visit(page, url)
+  at.ready = since()
+  const dialog = page.locator('[aria-labelledby="global-workflow-template-selector"]')
+  await dialog.waitFor({ timeout: 60_000 }).catch(() => click(page.locator('.templates-tab-button')))
+  await click(dialog.getByText('equipoise', { exact: true }))
+  await click(page.getByTestId(`template-workflow-${template}`))
+  await page.waitForFunction((wanted) => document.title.includes(wanted), template)
+  at.open = since()
+  await page.evaluate(() => window.app.api.addEventListener('execution_success', () => (window.ended = true)))
+  await click(page.getByTestId('queue-button'))
+  await page.waitForFunction(() => window.ended, null, { timeout: 600_000, polling: 100 })
+  const shown = await pictures(page)
+  at.shown = since()
+  await page.waitForTimeout(1000)
+  await page.screenshot({ path: picture })
+  console.log(JSON.stringify({ clicks, seconds: at, pictures: shown, ...heard() }))
+} finally {
+  await close()
+}

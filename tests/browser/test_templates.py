@@ -1,0 +1,160 @@
+"""Templates in the real front end, as a user meets them: opened from the template browser and run; a graph wired by hand; the oldest host.
+
+Needs Chromium, Node, and playwright-core in the folder that PLAYWRIGHT_PATH names; skipped where one is missing. With
+EQUIPOISE_SLOW_TEMPLATES set, every template that needs no download is run (half an hour); without it those that take seconds. The oldest
+host is shown with its own front end, comfyui-frontend-package as its requirements.txt asks for it, where EQUIPOISE_FLOOR_FRONTEND names
+the folder in which that was unpacked (pip install --no-deps --target FOLDER).
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+HERE = Path(__file__).resolve().parent
+ROOT = HERE.parents[1]
+WORKFLOWS = ROOT / "workflows"
+NAMES = sorted(path.stem for path in WORKFLOWS.glob("*.json"))
+QUICK = {"quickstart_unconditional": {12: 16, 13: 1, 18: 16, 19: 1}, "balance_ledger": {}}
+"""Templates that run in seconds, and how many pictures their nodes show; {}: at least one."""
+SLOW = (
+    "quickstart_professions", "bias_feature_steer_quickstart", "label_audit", "fairness_report", "balanced_dataset", "neuron_path_audit",
+    "find_bias_features_quickstart", "train_adp_quickstart",
+)  # fmt: skip
+"""Templates that run on what ships, and take from half a minute to ten."""
+Tools = tuple[str, str]
+
+
+@pytest.fixture(scope="session")
+def browser() -> Tools:
+    """Folder of playwright-core, and Chromium."""
+    folder, chromium = os.environ.get("PLAYWRIGHT_PATH", ""), shutil.which("chromium") or shutil.which("google-chrome")
+    if not folder or not chromium or not shutil.which("node"):
+        pytest.skip("set PLAYWRIGHT_PATH to a folder with playwright-core, and install Node and Chromium, to open templates in a browser.")
+    return folder, chromium
+
+
+@pytest.fixture(scope="session")
+def servers(load_module: Callable[[Path, str], Any]) -> Any:
+    """The module with the server, whose pack is called as in a real installation: the name shows in the template browser."""
+    module = sys.modules.get("equipoise_server") or load_module(ROOT / "tests" / "host" / "equipoise_server.py", "equipoise_server")
+    return module
+
+
+def started(servers: Any, base: Path, variable: str, default: str, *arguments: str) -> Any:
+    path = servers.checkout(variable, default)
+    if not (path / "main.py").is_file():
+        pytest.skip(f"no ComfyUI at {path}; set {variable} to a checkout.")
+    odd, servers.ODD_NAME = servers.ODD_NAME, "equipoise"
+    try:
+        return servers.Server(path, base, arguments=arguments)
+    finally:
+        servers.ODD_NAME = odd
+
+
+@pytest.fixture(scope="module")
+def server(servers: Any, browser: Tools, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Any]:
+    with started(servers, tmp_path_factory.mktemp("templates"), "COMFYUI_PATH", "~/ComfyUI") as running:
+        yield running
+
+
+def node(script: str, *words: object, limit: float) -> list[dict[str, Any]]:
+    """The JSON lines that a script of this folder prints."""
+    done = subprocess.run(["node", str(HERE / script), *map(str, words)], capture_output=True, text=True, timeout=limit)
+    assert done.returncode == 0, done.stdout[-2000:] + done.stderr[-4000:]
+    return [json.loads(line) for line in done.stdout.splitlines()]
+
+
+def check(report: dict[str, Any]) -> None:
+    """A template is open: all of its nodes are known, none lies on another or leaves its frame, and the console is quiet."""
+    workflow = json.loads((WORKFLOWS / f"{report['name']}.json").read_text(encoding="utf-8"))
+    assert report["errors"] == [] and report["unknown"] == [], report
+    assert report["overlapping"] == [] and report["outside"] == [], report
+    assert (report["nodes"], report["groups"]) == (len(workflow["nodes"]), len(workflow["groups"]))
+
+
+def ran(report: dict[str, Any], shown: dict[int, int]) -> None:
+    """It was run as well, and its pictures are there."""
+    assert report["error"] == "" and report["pictures"], report
+    assert not shown or {int(i): n for i, n in report["pictures"].items()} == shown
+
+
+@pytest.mark.parametrize("renderer", [(), ("--nodes2", "--light")], ids=["canvas-dark", "html-light"])
+def test_every_template_opens_and_the_quick_ones_run(browser: Tools, server: Any, tmp_path: Path, renderer: tuple[str, ...]) -> None:
+    quick = () if renderer else QUICK
+    jobs = [f"{name}:run" if name in quick else name for name in NAMES]
+    start, *reports = node("templates.mjs", server.url, *browser, tmp_path, *renderer, *jobs, limit=900)
+    assert start["errors"] == [] and start["start"]["missing"] == []
+    assert [report["name"] for report in reports] == NAMES
+    for report in reports:
+        check(report)
+        assert (tmp_path / f"{report['name']}.png").stat().st_size > 20_000
+        if report["name"] in quick:
+            ran(report, QUICK[report["name"]])
+
+
+@pytest.mark.skipif(not os.environ.get("EQUIPOISE_SLOW_TEMPLATES"), reason="half an hour: set EQUIPOISE_SLOW_TEMPLATES to run them all")
+@pytest.mark.parametrize("name", SLOW)
+def test_the_slow_ones_run_too(browser: Tools, server: Any, tmp_path: Path, name: str) -> None:
+    _, report = node("templates.mjs", server.url, *browser, tmp_path, f"{name}:run", limit=3600)
+    check(report)
+    ran(report, {})
+
+
+KEPT = (2, 3, 5, 6, 15, 18)
+"""Of the quickstart: model, noise, ADP, target, decoder and preview."""
+PLACES = {2: (0, 0), 3: (0, 200), 5: (0, 400), 6: (0, 570), 15: (1000, 0), 18: (1000, 130)}
+WISHES = {
+    "search": "Distribution Guidance KSampler",
+    "add": "EquipoiseDistributionGuidanceKSampler",
+    "at": [520, 30],
+    "widgets": {"steps": 8, "seed": 5, "sampler_name": "ddim", "cfg": 1.0},
+    "links": [
+        ["EquipoiseLoadUnconditionalDiffusion", "MODEL", "EquipoiseDistributionGuidanceKSampler", "model"],
+        ["EquipoiseLoadUnconditionalDiffusion", "unconditional", "EquipoiseDistributionGuidanceKSampler", "positive"],
+        ["EquipoiseLoadUnconditionalDiffusion", "unconditional", "EquipoiseDistributionGuidanceKSampler", "negative"],
+        ["EquipoiseEmptyPixelLatent", "LATENT", "EquipoiseDistributionGuidanceKSampler", "latent_image"],
+        ["EquipoiseLoadADP", "ADP", "EquipoiseDistributionGuidanceKSampler", "adp"],
+        ["EquipoiseTargetDistribution", "target", "EquipoiseDistributionGuidanceKSampler", "target"],
+        ["EquipoiseDistributionGuidanceKSampler", "LATENT", "VAEDecode", "samples"],
+        ["VAEDecode", "IMAGE", "PreviewImage", "images"],
+    ],
+}
+
+
+def without_sampler() -> dict[str, Any]:
+    """The quickstart's nodes that stand before and after a sampler, with a batch of four."""
+    workflow = json.loads((WORKFLOWS / "quickstart_unconditional.json").read_text(encoding="utf-8"))
+    nodes = [n for n in workflow["nodes"] if n["id"] in KEPT]
+    links = [link for link in workflow["links"] if link[1] in KEPT and link[3] in KEPT]
+    numbers = {link[0] for link in links}
+    for n in nodes:
+        n["pos"] = list(PLACES[n["id"]])
+        if n["type"] == "EquipoiseEmptyPixelLatent":
+            n["widgets_values"][2] = 4
+        for slot in n["inputs"]:
+            slot["link"] = slot["link"] if slot["link"] in numbers else None
+        for slot in n["outputs"]:
+            slot["links"] = [number for number in slot["links"] or [] if number in numbers] or None
+    return {**workflow, "nodes": nodes, "links": links, "groups": []}
+
+
+def test_a_node_from_the_search_box_is_wired_by_hand_and_runs(browser: Tools, server: Any, tmp_path: Path) -> None:
+    start, wishes, picture = tmp_path / "start.json", tmp_path / "wishes.json", tmp_path / "wired.png"
+    graph = without_sampler()
+    start.write_text(json.dumps(graph), encoding="utf-8")
+    wishes.write_text(json.dumps(WISHES), encoding="utf-8")
+    (report,) = node("wire.mjs", server.url, *browser, picture, start, wishes, limit=400)
+    assert all(link in report["wired"] for link in WISHES["links"]), report["wired"]
+    assert len(report["wired"]) == len(WISHES["links"]) + len(graph["links"])
+    assert report["error"] == "" and report["pictures"] == {"18": 4}, report
+    assert report["same"], "another graph after the reload: " + report["before"] + report["after"]
+    assert report["errors"] == [] and report["again"] == []
