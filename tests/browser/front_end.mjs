@@ -81,13 +81,14 @@ export async function openTemplate(page, name, pack = 'equipoise') {
 export async function run(page, limit = 600_000) {
   const started = Date.now()
   await page.evaluate(() => {
-    window.ended = null
+    window.ended = window.app.lastNodeErrors = null
     const { api } = window.app
     for (const kind of ['execution_success', 'execution_error', 'execution_interrupted'])
       api.addEventListener(kind, (event) => (window.ended ??= { kind, detail: event.detail?.exception_message ?? '' }))
   })
   await page.getByTestId('queue-button').click()
-  await page.waitForFunction(() => window.ended, null, { timeout: limit, polling: 200 })
+  const refused = () => Object.keys(window.app.lastNodeErrors ?? {}).length && (window.ended ??= { kind: 'refused', detail: JSON.stringify(window.app.lastNodeErrors) })
+  await page.waitForFunction(`window.ended || (${refused})()`, null, { timeout: limit, polling: 200 })
   const { kind, detail } = await page.evaluate(() => window.ended)
   const seconds = (Date.now() - started) / 1000
   return { seconds, error: kind === 'execution_success' ? '' : `${kind} ${detail}` }

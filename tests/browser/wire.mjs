@@ -40,10 +40,14 @@ const links = () =>
       })
     )
   })
+// All that makes the graph what it is: as saved, but for the sizes, to which previews add; and as it would be queued.
 const kept = () =>
-  page.evaluate(() => {
+  page.evaluate(async () => {
     const { nodes, links, groups } = window.app.graph.serialize()
-    return JSON.stringify([nodes.map((n) => [n.id, n.type, n.title, [...n.pos], [...n.size], n.widgets_values, n.inputs, n.outputs, n.properties]).sort(), links, groups])
+    const told = nodes.map(({ id, type, title, pos, widgets_values, inputs, outputs, properties, mode, flags }) =>
+      JSON.stringify([id, type, title, [...pos].map(Math.round), widgets_values ?? [], inputs, outputs, properties, mode, flags])
+    )
+    return [...told.sort(), JSON.stringify(links), JSON.stringify(groups), JSON.stringify((await window.app.graphToPrompt()).output)]
   })
 
 try {
@@ -67,7 +71,8 @@ try {
   if (!(await page.evaluate((type) => window.app.graph._nodes.some((n) => n.type === type), wish.add))) throw new Error(`'${wish.search}' and Enter did not add a ${wish.add}`)
   await page.mouse.move(x + 5, y + 5)
   await page.mouse.click(x, y) // where newer front ends let the node hang on the pointer, this puts it down
-  await page.keyboard.press('Escape')
+  await page.waitForTimeout(500)
+  await page.screenshot({ path: picture.replace('.png', '_placed.png') })
   await page.evaluate(
     ({ add, widgets }) => {
       const node = window.app.graph._nodes.find((n) => n.type === add)
@@ -84,7 +89,9 @@ try {
     await page.mouse.up()
     await page.waitForTimeout(150)
   }
+  await page.screenshot({ path: picture })
   const wired = await links()
+  if (wired.length < wish.links.length) throw new Error(`only these links came about: ${JSON.stringify(wired)}`)
   const ran = await run(page)
   const shown = await pictures(page)
   await page.waitForTimeout(1500) // the front end keeps the graph a moment after it changed
@@ -96,7 +103,7 @@ try {
   await page.waitForFunction((count) => window.app.graph._nodes.length === count, graph.nodes.length + 1)
   await page.waitForTimeout(1000)
   const after = await kept()
-  console.log(JSON.stringify({ wired, ...ran, pictures: shown, same: before === after, ...(before === after ? {} : { before, after }), ...said, again: heard().errors }))
+  console.log(JSON.stringify({ wired, ...ran, pictures: shown, changed: before.flatMap((part, i) => (part === after[i] ? [] : [[part, after[i]]])), ...said, again: heard().errors }))
 } finally {
   await page.screenshot({ path: picture.replace('.png', '_end.png') })
   await close()
