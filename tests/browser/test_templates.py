@@ -92,7 +92,7 @@ def test_every_template_opens_and_the_quick_ones_run(browser: Tools, server: Any
     quick = () if renderer else QUICK
     jobs = [f"{name}:run" if name in quick else name for name in NAMES]
     start, *reports = node("templates.mjs", server.url, *browser, tmp_path, *renderer, *jobs, limit=900)
-    assert start["errors"] == [] and start["start"]["missing"] == []
+    assert start["errors"] == [] and start["start"]["missing"] == [] and start["start"]["offered"]
     assert [report["name"] for report in reports] == NAMES
     for report in reports:
         check(report)
@@ -158,3 +158,15 @@ def test_a_node_from_the_search_box_is_wired_by_hand_and_runs(browser: Tools, se
     assert report["error"] == "" and report["pictures"] == {"18": 4}, report
     assert report["changed"] == [], "another graph after the reload"
     assert report["errors"] == [] and report["again"] == []
+
+
+def test_the_oldest_hosts_front_end_takes_it_all(browser: Tools, servers: Any, tmp_path: Path) -> None:
+    folder = Path(os.environ.get("EQUIPOISE_FLOOR_FRONTEND", "")) / "comfyui_frontend_package" / "static"
+    if not (folder / "index.html").is_file():
+        pytest.skip("set EQUIPOISE_FLOOR_FRONTEND to a folder with the comfyui-frontend-package that the oldest host asks for.")
+    default = "COMFYUI_FLOOR_PATH", "~/ComfyUI-0.3.64"
+    with started(servers, tmp_path / "base", *default, "--front-end-root", str(folder)) as server:
+        start, *reports = node("templates.mjs", server.url, *browser, tmp_path, "--load", *NAMES, limit=600)
+    assert start["errors"] == [] and start["start"]["missing"] == [] and start["start"]["offered"]
+    for report in reports:
+        assert report["errors"] == [] and report["unknown"] == [] and report["nodes"] > 10, report
