@@ -12,7 +12,8 @@ const HOSTS = [
   /\/api\/assets/,
   /huggingface\.co/,
   /ComfyApp graph accessed before initialization/,
-  /ResizeObserver loop/
+  /ResizeObserver loop/,
+  /reading 'id'\)\s+at onChange \(\S*\/assets\/index-/ // 1.27 applies a stored setting before there is a graph
 ]
 // A user who has been here before, and looks at nothing but the graph.
 export const QUIET = { 'Comfy.TutorialCompleted': true, 'Comfy.Minimap.Visible': false, 'Comfy.Graph.CanvasInfo': false }
@@ -54,10 +55,16 @@ export async function open(url, playwright, chromium, { size = [1600, 900], sett
   return { page, heard, close }
 }
 
-// Until the front end has a graph to work on.
+// Runs in the page: whether there is a graph to work on. The oldest supported front end does not say so itself.
+function isReady() {
+  const { app, LiteGraph } = window
+  return app?.isGraphReady ?? (app?.vueAppReady && app.graph && Boolean(LiteGraph?.registered_node_types.EquipoiseLoadADP))
+}
+
+// Until the front end has one.
 export async function visit(page, url) {
   await page.goto(url, { timeout: 180_000 })
-  await page.waitForFunction(() => window.app?.isGraphReady, null, { timeout: 180_000 })
+  await page.waitForFunction(isReady, null, { timeout: 180_000 })
 }
 
 // Which of the pack's scripts the server offers and which of them the page has fetched.
