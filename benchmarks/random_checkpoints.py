@@ -57,19 +57,25 @@ def shapes(name: str) -> dict[str, torch.Size]:
 
 
 def random_weights(name: str) -> dict[str, Tensor]:
+    """Those of a U-Net; see random_tensors."""
+    return random_tensors(shapes(name))
+
+
+def random_tensors(named: Mapping[str, torch.Size]) -> dict[str, Tensor]:
     """float16 weights that share a few megabytes: matrices are windows into one row of noise, scaled by 1 / sqrt(fan in)."""
     noise = torch.randn(2**20, generator=torch.Generator().manual_seed(11))
     scaled: dict[int, Tensor] = {}
     weights = {}
-    for key, shape in shapes(name).items():
+    for key, shape in named.items():
         if len(shape) == 1:
             weights[key] = (torch.zeros if key.endswith("bias") else torch.ones)(1, dtype=torch.float16).expand(shape)
             continue
         fan = math.prod(shape[1:])
         row = scaled.setdefault(fan, (noise / fan**0.5).half())
-        # Row o of the matrix begins at 83 o, so that rows overlap but no two are equal.
+        # Row o of the matrix begins at 83 o (a table of tokens: nearer), so that rows overlap but no two are equal.
+        step = min(83, (len(noise) - fan) // shape[0])
         inner = [math.prod(shape[i + 1 :]) for i in range(1, len(shape))]
-        weights[key] = row.as_strided(shape, (83, *inner))
+        weights[key] = row.as_strided(shape, (step, *inner))
     return weights
 
 
