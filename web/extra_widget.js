@@ -75,11 +75,16 @@ function heights(node) {
   return state
 }
 
-/** Load a style sheet of this folder, once. */
-export function useStyles(file) {
+const adopted = new Set()
+
+/** Load a style sheet of this folder, once. Adopted, not linked: nothing of ours is put into the page that all packs share. */
+export async function useStyles(file) {
   const href = new URL(file, import.meta.url).href
-  if ([...document.styleSheets].some((sheet) => sheet.href === href) || document.querySelector(`link[href="${href}"]`)) return
-  document.head.append(Object.assign(document.createElement('link'), { rel: 'stylesheet', href }))
+  if (adopted.has(href)) return
+  adopted.add(href)
+  const sheet = new CSSStyleSheet()
+  await sheet.replace(await (await fetch(href)).text())
+  document.adoptedStyleSheets.push(sheet)
 }
 
 /** An element with a class, attributes and children. */

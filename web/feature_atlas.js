@@ -8,7 +8,7 @@ const ATLAS = 'EquipoiseFeatureAtlas'
 const STEER = 'EquipoiseBiasFeatureSteer'
 
 app.registerExtension({
-  name: 'Equipoise.FeatureAtlas',
+  name: 'equipoise.FeatureAtlas',
   setup: () => useStyles('./editors.css'),
   nodeCreated(node) {
     if ((node.comfyClass ?? node.type) !== ATLAS || !node.addDOMWidget) return

@@ -9,7 +9,7 @@ const NODE = 'EquipoiseAttributeHistogram'
 const lists = new WeakMap() // node -> what is shown on it
 
 app.registerExtension({
-  name: 'Equipoise.HistogramThumbs',
+  name: 'equipoise.HistogramThumbs',
   setup() {
     useStyles('./equipoise.css')
     api.addEventListener('executed', ({ detail }) => {

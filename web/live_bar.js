@@ -12,7 +12,7 @@ const waiting = new Map() // node id -> the latest message that is not drawn yet
 let running = false
 
 app.registerExtension({
-  name: 'Equipoise.LiveBar',
+  name: 'equipoise.LiveBar',
   setup() {
     useStyles('./equipoise.css')
     api.addEventListener('equipoise.reading', (event) => {

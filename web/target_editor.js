@@ -14,7 +14,7 @@ const UNITS = 1000 // shares are written in thousandths
 const editors = new Set()
 
 app.registerExtension({
-  name: 'Equipoise.TargetEditor',
+  name: 'equipoise.TargetEditor',
   setup() {
     useStyles('./editors.css')
     api.addEventListener('execution_success', forgetClasses)

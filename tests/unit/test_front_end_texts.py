@@ -3,37 +3,14 @@
 from __future__ import annotations
 
 import json
-import re
+from collections.abc import Callable
 from pathlib import Path
-
-import pytest
-
-ROOT = Path(__file__).resolve().parents[2]
-SCRIPTS = sorted((ROOT / "web").glob("*.js"))
-CALL = re.compile(r"""\btext\(\s*(['"])([\w.]+)\1,\s*(['"])((?:(?!\3)[^\\]|\\.)*)\3""")
-KNOWN = json.loads((ROOT / "locales" / "en" / "main.json").read_text(encoding="utf-8"))["equipoise"]
+from typing import Any
 
 
-def asked(script: Path) -> dict[str, str]:
-    """Key -> English, of every call."""
-    code = re.sub(r"^\s*(//|\*).*$", "", script.read_text(encoding="utf-8"), flags=re.MULTILINE)
-    return {key: re.sub(r"\\(.)", r"\1", english) for _, key, _, english in CALL.findall(code)}
-
-
-@pytest.mark.parametrize("script", SCRIPTS, ids=lambda s: s.name)
-def test_every_text_is_known_with_its_english(script: Path) -> None:
-    for key, english in asked(script).items():
-        assert KNOWN.get(key) == english, f"{script.name}: locales/en/main.json has '{KNOWN.get(key)}' for {key}, the code '{english}'."
-
-
-@pytest.mark.parametrize("script", SCRIPTS, ids=lambda s: s.name)
-def test_no_call_is_overlooked(script: Path) -> None:
-    """Keys and English stand in the call itself, so that they can be found."""
-    code = re.sub(r"^\s*(//|\*).*$", "", script.read_text(encoding="utf-8"), flags=re.MULTILINE)
-    calls = len(re.findall(r"(?<![\w.])text\(", code)) - len(re.findall(r"function text\(", code))
-    assert calls == len(CALL.findall(code))
-
-
-def test_no_key_is_left_over() -> None:
-    used = {key for script in SCRIPTS for key in asked(script)}
-    assert set(KNOWN) <= used
+def test_translators_are_given_every_text_with_its_english(load_module: Callable[[Path, str], Any], repository: Path) -> None:
+    """Also that every text stands in the code as a plain string beside its key; see ``front_end`` there."""
+    locales = load_module(repository / "tests" / "host" / "equipoise_locales.py", "equipoise_locales_of_texts")
+    known = json.loads((repository / "locales" / "en" / "main.json").read_text(encoding="utf-8"))["equipoise"]
+    assert known == locales.front_end(), "run: python tests/host/equipoise_locales.py"
+    assert len(known) > 20

@@ -1,0 +1,91 @@
+// What the front end of a running ComfyUI makes of locales/: nodes, sockets and tooltips in each language, and the search by English names.
+//
+//   node locales.mjs URL PLAYWRIGHT_FOLDER CHROMIUM LOCALES_FOLDER LANGUAGE ...
+//
+// Prints one JSON object per language: texts that the front end shows otherwise than the files say (for a language that it does not know:
+// than English), nodes that are not found by their English name or by how the one shown begins, and errors of the console that name the pack or the
+// translation; exits with 1 where there are any.
+import { createRequire } from 'node:module'
+import { mkdtempSync, readFileSync, rmSync } from 'node:fs'
+import { tmpdir } from 'node:os'
+import { join, resolve } from 'node:path'
+
+const [url, playwright, chromium, folder, ...languages] = process.argv.slice(2)
+const { chromium: browser } = createRequire(join(resolve(playwright), 'here.js'))('playwright-core')
+const read = (language) => JSON.parse(readFileSync(join(folder, language, 'nodeDefs.json'), 'utf-8'))
+
+const profile = mkdtempSync(join(tmpdir(), 'equipoise-locales-'))
+const context = await browser.launchPersistentContext(profile, {
+  executablePath: chromium,
+  headless: true,
+  viewport: { width: 1280, height: 800 },
+  args: ['--headless', '--no-sandbox', '--disable-gpu', '--disable-quic', '--no-first-run', '--disable-background-networking', '--disable-component-update', '--disable-sync']
+})
+let failed = false
+try {
+  const page = context.pages()[0] ?? (await context.newPage())
+  let errors = []
+  const ours = (text) => /equipoise|i18n|translat|compil/i.test(text) && !/favicon/.test(text)
+  page.on('console', (message) => message.type() === 'error' && ours(message.text()) && errors.push(message.text()))
+  page.on('pageerror', (error) => ours(String(error.stack ?? error)) && errors.push(String(error)))
+  for (const language of languages) {
+    errors = []
+    const settings = { 'Comfy.TutorialCompleted': true, 'Comfy.Locale': language }
+    await fetch(`${url}/settings`, { method: 'POST', headers: { 'Content-Type': 'application/json' }, body: JSON.stringify(settings) })
+    await page.goto(url)
+    // the older front end does not tell when it is ready
+    await page.waitForFunction(() => window.app && window.app.isGraphReady !== false, null, { timeout: 180_000 })
+    await page.waitForFunction(() => window.LiteGraph.registered_node_types.EquipoiseClassifierFairness, null, { timeout: 180_000 })
+    await page.waitForTimeout(1000)
+    const found = await page.evaluate(look, { language, english: read('en'), wanted: read(language) })
+    failed ||= found.different.length > 0 || found.unfound.length > 0 || errors.length > 0 || !found.nodes
+    console.log(JSON.stringify({ language, ...found, errors }))
+  }
+} finally {
+  await context.close()
+  rmSync(profile, { recursive: true, force: true })
+}
+process.exit(failed ? 1 : 0)
+
+// Runs in the page.
+async function look({ language, english, wanted }) {
+  const root = [...document.querySelectorAll('*')].find((e) => e.__vue_app__)
+  const { $t, $i18n, $pinia } = root.__vue_app__.config.globalProperties
+  const shown = $i18n.locale
+  const files = shown === language ? wanted : english
+  const different = []
+  const same = (what, is, should) => is === should || different.push(`${what}: ${is} | ${should}`)
+  const search = $pinia._s.get('nodeDef').nodeSearchService
+  const find = (name) => (search ? search.searchNode(name, [], { limit: 64 }).map((n) => n.name) : [])
+  const unfound = []
+  for (const [id, texts] of Object.entries(files)) {
+    const type = window.LiteGraph.registered_node_types[id]
+    if (!type) {
+      different.push(`${id} is not registered`)
+      continue
+    }
+    same(`${id} title`, type.title, texts.display_name)
+    same(`${id} description`, $pinia._s.get('nodeDef').nodeDefsByName[id].description, texts.description)
+    const node = window.LiteGraph.createNode(id)
+    for (const input of node.inputs ?? []) {
+      const should = texts.inputs[input.name]
+      if (should) same(`${id} ${input.name}`, input.localized_name ?? input.label ?? input.name, should.name)
+    }
+    for (const widget of node.widgets ?? []) {
+      const should = texts.inputs[widget.name]
+      if (should) same(`${id} ${widget.name}`, widget.label ?? widget.name, should.name)
+    }
+    // an output that is called as the host's type, such as MODEL, is called as the host calls it
+    node.outputs.forEach((output, i) => output.name === output.type || same(`${id} output ${i}`, output.localized_name ?? output.name, texts.outputs[i].name))
+    // what the older front end does with a tooltip; the newer one reads it as it stands
+    if (shown === language)
+      for (const side of ['inputs', 'outputs'])
+        for (const [socket, { tooltip }] of Object.entries(texts[side]))
+          if (tooltip) same(`${id} ${socket} tooltip`, $t(`nodeDefs.${id}.${side}.${socket.replaceAll('.', '_')}.tooltip`), tooltip)
+    // the host's search reads the first 30 characters or so of a name
+    for (const name of new Set([english[id].display_name, texts.display_name.replace(/ \(.*\)$/, '').replace(/^(.{1,28})( .*)?$/, '$1')]))
+      if (!find(name).slice(0, 8).includes(id)) unfound.push(`${name}: ${find(name).slice(0, 3)}`)
+  }
+  const category = window.LiteGraph.registered_node_types.EquipoiseLoadADP?.category
+  return { shown, nodes: Object.keys(files).length, category, different, unfound }
+}
