@@ -279,7 +279,8 @@ class LabelFeaturesFromPrompts(io.ComfyNode):
                     default=PROMPT_CLASSES,
                     multiline=True,
                     dynamic_prompts=False,
-                    tooltip=f"{CLASSES_TIP} is looked for in the prompts, as whole words. Three dots: all prompts that no other class names.",
+                    tooltip=f"{CLASSES_TIP} is looked for in the prompts, as whole words. Three dots: all prompts that no other class "
+                    "names.",
                 ),
                 io.Combo.Input(
                     "unmatched",
