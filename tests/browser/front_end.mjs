@@ -18,7 +18,7 @@ const HOSTS = [
 // A user who has been here before, and looks at nothing but the graph.
 export const QUIET = { 'Comfy.TutorialCompleted': true, 'Comfy.Minimap.Visible': false, 'Comfy.Graph.CanvasInfo': false }
 
-// Opens URL; `settings` are stored on the server first (none: a new user). Gives {page, heard, close}: `heard()` is what the console has
+// Opens URL; `settings` are stored on the server first (none: a new user). Gives {page, heard, close, fetched}: `heard()` is what the console has
 // said since it was last asked: errors that are not the host's own, and the host's.
 export async function open(url, playwright, chromium, { size = [1600, 900], settings = QUIET } = {}) {
   const { chromium: browser } = createRequire(join(resolve(playwright), 'here.js'))('playwright-core')
@@ -39,6 +39,8 @@ export async function open(url, playwright, chromium, { size = [1600, 900], sett
       const [category] = await (await route.fetch()).json()
       await route.fulfill({ json: [{ ...category, templates: category.templates.slice(0, 1) }] })
     })
+  const fetched = []
+  page.on('response', (answer) => answer.ok() && fetched.push(new URL(answer.url()).pathname))
   let said = []
   page.on('console', (message) => message.type() === 'error' && said.push(`${message.text()} (${message.location().url})`))
   page.on('pageerror', (error) => said.push(String(error.stack ?? error)))
@@ -52,7 +54,7 @@ export async function open(url, playwright, chromium, { size = [1600, 900], sett
     await context.close()
     rmSync(profile, { recursive: true, force: true })
   }
-  return { page, heard, close }
+  return { page, heard, close, fetched }
 }
 
 // Runs in the page: whether there is a graph to work on. The oldest supported front end does not say so itself.
@@ -67,10 +69,9 @@ export async function visit(page, url) {
   await page.waitForFunction(isReady, null, { timeout: 180_000 })
 }
 
-// Which of the pack's scripts the server offers and which of them the page has fetched.
-export async function scripts(page, url) {
+// Which of the pack's scripts the server offers, and which of them are not among what the page has fetched.
+export async function scripts(fetched, url) {
   const offered = (await (await fetch(`${url}/extensions`)).json()).filter((path) => path.startsWith('/extensions/equipoise/'))
-  const fetched = await page.evaluate(() => performance.getEntriesByType('resource').map((entry) => new URL(entry.name).pathname))
   return { offered, missing: offered.filter((path) => !fetched.some((one) => one.endsWith(path))) }
 }
 

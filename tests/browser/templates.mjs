@@ -12,10 +12,10 @@ const [url, playwright, chromium, folder, ...rest] = process.argv.slice(2)
 const [nodes2, light, load] = ['--nodes2', '--light', '--load'].map((flag) => rest.includes(flag))
 const jobs = rest.filter((word) => !word.startsWith('--')).map((word) => word.split(':'))
 const settings = { ...QUIET, 'Comfy.VueNodes.Enabled': nodes2, 'Comfy.ColorPalette': light ? 'light' : 'dark' }
-const { page, heard, close } = await open(url, playwright, chromium, { size: [1600, 900], settings })
+const { page, heard, close, fetched } = await open(url, playwright, chromium, { size: [1600, 900], settings })
 try {
   await visit(page, url)
-  console.log(JSON.stringify({ start: await scripts(page, url), ...heard() }))
+  console.log(JSON.stringify({ start: await scripts(fetched, url), ...heard() }))
   for (const [name, action] of jobs) {
     const started = Date.now()
     if (load) await page.evaluate((graph) => window.app.loadGraphData(graph, true, true), JSON.parse(readFileSync(new URL(`../../workflows/${name}.json`, import.meta.url))))
