@@ -11,6 +11,7 @@ const HOSTS = [
   /\/api\/settings\//,
   /\/api\/assets/,
   /huggingface\.co/,
+  /fetching file size|fetchFileSize|fetching metadata/,
   /ComfyApp graph accessed before initialization/,
   /ResizeObserver loop/,
   /reading 'id'\)\s+at onChange \(\S*\/assets\/index-/ // 1.27 applies a stored setting before there is a graph
@@ -80,8 +81,12 @@ export async function openTemplate(page, name, pack = 'equipoise') {
   const dialog = page.locator('[aria-labelledby="global-workflow-template-selector"]')
   if (!(await dialog.isVisible())) await page.locator('.templates-tab-button').click()
   await dialog.getByText(pack, { exact: true }).click()
-  await page.getByTestId(`template-workflow-${name}`).click()
-  await dialog.waitFor({ state: 'hidden' })
+  const card = page.getByTestId(`template-workflow-${name}`)
+  for (let left = 10; left && (await dialog.isVisible()); left--) {
+    // the list is drawn anew while its pictures arrive, and a click in that moment is lost
+    await card.click({ timeout: 20_000 }).catch(() => {})
+    await dialog.waitFor({ state: 'hidden', timeout: 10_000 }).catch(() => {})
+  }
   await page.waitForFunction((wanted) => document.title.includes(wanted), name)
 }
 
