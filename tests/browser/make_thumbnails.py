@@ -27,7 +27,7 @@ from PIL import Image, ImageDraw, ImageFont
 HERE = Path(__file__).resolve().parent
 ROOT = HERE.parents[1]
 FOLDER = ROOT / "workflows"
-QUICKSTARTS = ("quickstart_unconditional", "quickstart_professions")
+QUICKSTARTS = ("quickstart_unconditional", "quickstart_professions", "quickstart_text")
 AUDIT, STEER, FIND = "label_audit", "bias_feature_steer_quickstart", "find_bias_features_quickstart"
 NEURONS, REPORT, BALANCED = "neuron_path_audit", "fairness_report", "balanced_dataset"
 LEDGER, LEDGER_RUNS = "balance_ledger", 24

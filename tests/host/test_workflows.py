@@ -12,12 +12,13 @@ from equipoise_server import REPOSITORY, Server
 from equipoise_workflow import CONTROLS, NOTES, inputs_of, is_widget, to_api, widget_names
 
 WORKFLOWS = sorted((REPOSITORY / "workflows").glob("*.json"))
-QUICKSTARTS = ("quickstart_unconditional", "quickstart_professions")
+QUICKSTARTS = ("quickstart_unconditional", "quickstart_professions", "quickstart_text")
 FILES = ("ckpt_name", "clip_name", "adp_name", "model_name", "classifier_name", "sae_name", "bias_features_name")
 """Combos over files, which need not be there."""
 WEIGHTS = REPOSITORY / "embedded" / "weights"
 NEEDED = {
     "quickstart_unconditional": ("diffusion/portraits", "adp/portraits", "attribute_classifiers/portraits_judge"),
+    "quickstart_text": ("diffusion/portraits_text", "adp/portraits_text", "attribute_classifiers/portraits_judge"),
     "quickstart_professions": ("diffusion/portraits_professions", "adp/portraits_professions", "attribute_classifiers/portraits_judge"),
 }
 

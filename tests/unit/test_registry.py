@@ -120,7 +120,6 @@ WITHOUT_A_TEMPLATE = {
     "EquipoiseLoadDataset",
     "EquipoiseLoadFeatures",
     "EquipoiseLoadNeuronPath",
-    "EquipoiseLoadQuickstartTextModel",
     "EquipoiseMeasureFeatureEffects",
     "EquipoiseRecordFeaturesFromImages",
     "EquipoiseResetLedger",

@@ -17,7 +17,7 @@ from PIL import Image
 
 ROOT = Path(__file__).resolve().parents[2]
 FOLDER = ROOT / "workflows"
-QUICKSTARTS = ("quickstart_professions", "quickstart_unconditional")
+QUICKSTARTS = ("quickstart_professions", "quickstart_text", "quickstart_unconditional")
 GUIDED = ("sd15_distribution_guidance", "sdxl_distribution_guidance")
 TRAINED = ("train_adp_sd15", "train_adp_sdxl")
 AUDIT, QUICK_TRAINING = "label_audit", "train_adp_quickstart"
