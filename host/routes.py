@@ -57,7 +57,7 @@ def register_routes() -> None:
         try:
             found = await asyncio.to_thread(attributes_of, *asked)
         except (OSError, *DAMAGE) as error:
-            return web.json_response({"error": str(error)}, status=404)
+            return web.json_response({"error": str(error)})  # no 404: a browser puts one on its console
         return web.json_response({"attributes": {a: list(c) for a, c in found.items()}})
 
 
