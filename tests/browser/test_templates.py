@@ -26,8 +26,8 @@ NAMES = sorted(path.stem for path in WORKFLOWS.glob("*.json"))
 QUICK = {"quickstart_unconditional": {12: 16, 13: 1, 18: 16, 19: 1}, "balance_ledger": {}}
 """Templates that run in seconds, and how many pictures their nodes show; {}: at least one."""
 SLOW = (
-    "quickstart_professions", "quickstart_text", "bias_feature_steer_quickstart", "label_audit", "fairness_report", "balanced_dataset", "neuron_path_audit",
-    "find_bias_features_quickstart", "train_adp_quickstart",
+    "quickstart_professions", "quickstart_text", "bias_feature_steer_quickstart", "label_audit", "fairness_report", "balanced_dataset",
+    "neuron_path_audit", "find_bias_features_quickstart", "train_adp_quickstart",
 )  # fmt: skip
 """Templates that run on what ships, and take from half a minute to ten."""
 Tools = tuple[str, str]

@@ -146,6 +146,13 @@ def test_a_note_says_that_classes_are_perceived(name: str) -> None:
     assert "Classes are perceived" in notes
 
 
+QUICK_FILES = {
+    "quickstart_unconditional": ("portraits.safetensors", "EquipoiseLoadUnconditionalDiffusion", (1.0, "ddim")),
+    "quickstart_professions": ("portraits_professions.safetensors", "EquipoiseLoadUnconditionalDiffusion", (1.0, "ddim")),
+    "quickstart_text": ("portraits_text.safetensors", "EquipoiseLoadQuickstartTextModel", (4.0, "euler")),
+}
+
+
 @pytest.mark.parametrize("name", QUICKSTARTS)
 def test_a_quickstart_compares_the_same_sampling_with_and_without_guidance(name: str) -> None:
     workflow = read(name)
@@ -154,9 +161,9 @@ def test_a_quickstart_compares_the_same_sampling_with_and_without_guidance(name:
     fed = [{slot["name"]: source[slot["link"]] for slot in node["inputs"] if slot["link"]} for node in (plain, guided)]
     assert fed[0].items() <= fed[1].items() and {"model", "seed", "positive", "negative", "latent_image"} <= set(fed[0])
     assert plain["widgets_values"] == guided["widgets_values"][: len(plain["widgets_values"])]
-    assert plain["widgets_values"][1:] == ["fixed", 20, 1.0, "ddim", "normal", 1.0]
-    model, adp = of_type(workflow, "EquipoiseLoadUnconditionalDiffusion"), of_type(workflow, "EquipoiseLoadADP")
-    file = "portraits.safetensors" if name == "quickstart_unconditional" else "portraits_professions.safetensors"
+    file, loader, sampler = QUICK_FILES[name]
+    assert plain["widgets_values"][1:] == ["fixed", 20, *sampler, "normal", 1.0]
+    model, adp = of_type(workflow, loader), of_type(workflow, "EquipoiseLoadADP")
     assert model["widgets_values"] == adp["widgets_values"] == [file]
     assert of_type(workflow, "EquipoiseTargetDistribution")["widgets_values"] == ["eyeglasses", "weights", "yes=0.5, no=0.5"]
     assert of_type(workflow, "EquipoiseLoadAttributeClassifier")["widgets_values"] == ["portraits_judge.safetensors"]
