@@ -2,8 +2,7 @@
 
 Needs Chromium, Node, and playwright-core in the folder that PLAYWRIGHT_PATH names; skipped where one is missing. With
 EQUIPOISE_SLOW_TEMPLATES set, every template that needs no download is run (half an hour); without it those that take seconds. The oldest
-host is shown with its own front end, comfyui-frontend-package as its requirements.txt asks for it, where EQUIPOISE_FLOOR_FRONTEND names
-the folder in which that was unpacked (pip install --no-deps --target FOLDER).
+host is shown with its own front end, as in conftest.py.
 """
 
 from __future__ import annotations
@@ -160,10 +159,10 @@ def test_a_node_from_the_search_box_is_wired_by_hand_and_runs(browser: Tools, se
     assert report["errors"] == [] and report["again"] == []
 
 
-def test_the_oldest_hosts_front_end_takes_it_all(browser: Tools, servers: Any, tmp_path: Path) -> None:
-    folder = Path(os.environ.get("EQUIPOISE_FLOOR_FRONTEND", "")) / "comfyui_frontend_package" / "static"
+def test_the_oldest_hosts_front_end_takes_it_all(browser: Tools, servers: Any, dev: Any, tmp_path: Path) -> None:
+    folder = servers.checkout("COMFYUI_FLOOR_FRONTEND", str(dev.cache_folder() / "comfyui_frontend_package-1.27.10" / "static"))
     if not (folder / "index.html").is_file():
-        pytest.skip("set EQUIPOISE_FLOOR_FRONTEND to a folder with the comfyui-frontend-package that the oldest host asks for.")
+        pytest.skip(f"no front end at {folder}: set COMFYUI_FLOOR_FRONTEND to that of the comfyui-frontend-package it asks for.")
     default = "COMFYUI_FLOOR_PATH", "~/ComfyUI-0.3.64"
     with started(servers, tmp_path / "base", *default, "--front-end-root", str(folder)) as server:
         start, *reports = node("templates.mjs", server.url, *browser, tmp_path, "--load", *NAMES, limit=600)
