@@ -14,6 +14,7 @@ import pytest
 from equipoise_locales import (
     LANGUAGES,
     LOCALES,
+    TABLES,
     all_faults,
     english,
     files,
@@ -71,9 +72,9 @@ def test_nodes_have_names_of_their_own(nodes: dict[str, Any], language: str) -> 
 def test_files_are_those_that_the_script_makes(nodes: dict[str, Any], main: dict[str, Any]) -> None:
     made = files(nodes, main)
     assert {p.parent.name for p in made} == {"en", "translations", *LANGUAGES}
-    different = [str(p.relative_to(LOCALES)) for p, content in made.items() if not p.is_file() or p.read_text(encoding="utf-8") != content]
+    different = [f"{p.parent.name}/{p.name}" for p, content in made.items() if not p.is_file() or p.read_text(encoding="utf-8") != content]
     assert not different, "run: python tests/host/equipoise_locales.py"
-    assert {p for p in LOCALES.rglob("*") if p.is_file()} == set(made)
+    assert {p for folder in (LOCALES, TABLES) for p in folder.rglob("*") if p.is_file()} == set(made)
 
 
 def test_a_changed_text_is_missing_and_its_translation_stale(nodes: dict[str, Any], main: dict[str, Any]) -> None:
