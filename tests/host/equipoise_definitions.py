@@ -10,7 +10,8 @@ from collections.abc import Mapping
 from typing import Any
 
 FILES = frozenset(
-    {"adp_name", "model_name", "classifier_name", "sae_name", "bias_features_name", "neuron_path_name", "sampler_name", "scheduler"}
+    {"adp_name", "model_name", "classifier_name", "sae_name", "bias_features_name", "neuron_path_name", "head_name", "set_name"}
+    | {"dataset_name", "ledger_name", "sampler_name", "scheduler"}
 )
 """Combos over what is installed, or over what the host knows: neither their options nor their default are pinned."""
 LIMITS = ("min", "max", "step")
