@@ -91,7 +91,7 @@ export async function openTemplate(page, name, pack = 'equipoise') {
 }
 
 // Presses Run and waits for the end: seconds, the error if there was one, and pictures that each node shows.
-export async function run(page, limit = 600_000) {
+export async function run(page, limit = 3_000_000) {
   const started = Date.now()
   await page.evaluate(() => {
     window.ended = window.app.lastNodeErrors = null
