@@ -259,7 +259,11 @@ def save(picture: Image.Image, name: str) -> None:
 
 
 def stand_ins(base: Path) -> None:
-    """Empty files under the names that the graphs for real checkpoints expect, so that the front end finds them and shows no warning."""
+    """Files under the names that the graphs for real checkpoints expect, so that the front end finds them and shows no warning: a small
+    random ADP for an ADP, whose classes the target's editor asks for, else empty ones."""
+    from equipoise.benchmarks.random_adp import random_adp
+    from equipoise.models.adp import save_adp
+
     for name in RENDERED:
         for node in json.loads((FOLDER / f"{name}.json").read_text(encoding="utf-8"))["nodes"]:
             where, file = FILES.get(node["type"]), (node["widgets_values"] or [""])[0]
@@ -267,6 +271,8 @@ def stand_ins(base: Path) -> None:
                 path = base / "models" / where / file
                 path = path if path.suffix else path / "config.json"  # a folder
                 path.parent.mkdir(parents=True, exist_ok=True)
+                if where.endswith("adp"):
+                    save_adp(random_adp({"gender_presentation": ("feminine", "masculine")}, 8), path)
                 path.touch()
 
 
