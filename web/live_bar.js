@@ -44,6 +44,7 @@ function drawWaiting() {
 }
 
 function stopped() {
+  drawWaiting() // the last message may still wait for its frame, and would be drawn over what is said now
   if (running) for (const bar of bars.values()) bar.stop()
   running = false
 }

@@ -1,17 +1,9 @@
-"""The live bar and the thumbnails in the real front ends of both supported hosts, while their servers sample.
-
-Needs Chromium, Node, and playwright-core in the folder that PLAYWRIGHT_PATH names (npm install playwright-core); skipped where one is
-missing. The oldest host's front end is the static folder of the comfyui-frontend-package that it asks for, in COMFYUI_FLOOR_FRONTEND
-(default: comfyui_frontend_package-1.27.10/static in Equipoise's cache folder).
-"""
+"""The live bar and the thumbnails in the real front ends of both supported hosts (conftest.py), while their servers sample."""
 
 from __future__ import annotations
 
 import json
-import os
-import shutil
 import subprocess
-from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -20,48 +12,11 @@ import pytest
 SCRIPT = Path(__file__).with_name("live_bar.mjs")
 OURS = "quipoise"
 """Mark of the pack in an error's text or address."""
-FOLDER = "equipoise-v0.1"
-"""Of the pack in custom_nodes. The hosts serve no web files of a folder whose name has a space or a bracket."""
 
 
-@pytest.fixture(scope="module")
-def browser() -> tuple[str, str]:
-    """Folder of playwright-core, and Chromium."""
-    folder, chromium = os.environ.get("PLAYWRIGHT_PATH", ""), shutil.which("chromium") or shutil.which("google-chrome")
-    if not folder or not chromium or not shutil.which("node"):
-        pytest.skip("set PLAYWRIGHT_PATH to a folder with playwright-core, and install Node and Chromium, to watch nodes in a browser.")
-    return folder, chromium
-
-
-@pytest.fixture(scope="module")
-def servers(load_module: Callable[[Path, str], Any], repository: Path) -> Any:
-    module = load_module(repository / "tests" / "host" / "equipoise_server.py", "equipoise_server_for_front_ends")
-    module.ODD_NAME = FOLDER
-    return module
-
-
-@pytest.fixture(scope="module")
-def current(browser: Any, servers: Any, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Any]:
-    path = servers.checkout("COMFYUI_PATH", "~/ComfyUI")
-    if not (path / "main.py").is_file():
-        pytest.skip(f"no ComfyUI at {path}: set COMFYUI_PATH to a checkout.")
-    with servers.Server(path, tmp_path_factory.mktemp("current")) as server:
-        yield server
-
-
-@pytest.fixture(scope="module")
-def floor(browser: Any, servers: Any, dev: Any, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Any]:
-    path = servers.checkout("COMFYUI_FLOOR_PATH", "~/ComfyUI-0.3.64")
-    pages = servers.checkout("COMFYUI_FLOOR_FRONTEND", str(dev.cache_folder() / "comfyui_frontend_package-1.27.10" / "static"))
-    if not (path / "main.py").is_file() or not (pages / "index.html").is_file():
-        pytest.skip(f"no ComfyUI at {path}, or no front end at {pages}: set COMFYUI_FLOOR_PATH and COMFYUI_FLOOR_FRONTEND.")
-    with servers.Server(path, tmp_path_factory.mktemp("floor"), arguments=("--front-end-root", str(pages))) as server:
-        yield server
-
-
-def watched(browser: tuple[str, str], server: Any, renderer: str, theme: str) -> dict[str, Any]:
+def watched(chromium: tuple[str, str], server: Any, renderer: str, theme: str) -> dict[str, Any]:
     """What the script saw: a graph with the three nodes and a histogram, queued and drawn to its end."""
-    done = subprocess.run(["node", str(SCRIPT), server.url, *browser, renderer, theme, ""], capture_output=True, text=True, timeout=400)
+    done = subprocess.run(["node", str(SCRIPT), server.url, *chromium, renderer, theme, ""], capture_output=True, text=True, timeout=400)
     assert done.returncode == 0, done.stdout + done.stderr
     return json.loads(done.stdout)
 
@@ -97,10 +52,10 @@ def check(found: dict[str, Any]) -> None:
 
 
 @pytest.mark.parametrize(("renderer", "theme"), [("classic", "dark"), ("vue", "light")])
-def test_the_current_front_end(browser: tuple[str, str], current: Any, renderer: str, theme: str) -> None:
-    check(watched(browser, current, renderer, theme))
+def test_the_current_front_end(chromium: tuple[str, str], page_current: Any, renderer: str, theme: str) -> None:
+    check(watched(chromium, page_current, renderer, theme))
 
 
-def test_the_oldest_front_end(browser: tuple[str, str], floor: Any) -> None:
+def test_the_oldest_front_end(chromium: tuple[str, str], page_floor: Any) -> None:
     """Its renderer of nodes in HTML was an experiment that draws no widget that comes later, the host's own included."""
-    check(watched(browser, floor, "classic", "light"))
+    check(watched(chromium, page_floor, "classic", "light"))
