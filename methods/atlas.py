@@ -23,8 +23,9 @@ def chosen_features(found: AttributeFeatures, class_name: str, count: int) -> li
 
 def feature_notes(found: AttributeFeatures, place: int) -> list[str]:
     """Short lines on one feature: its class, its stability, and its side effects and its effect alone where they were measured."""
-    best = int(found.scores[:, place].argmax())
-    notes = [f"for {found.classes[best]}", f"stable {float(found.stability[best, place]):.0%}"]
+    named = class_of(found, place)
+    best = found.class_index(named)
+    notes = [f"for {named}", f"stable {float(found.stability[best, place]):.0%}"]
     beside, alone = float(found.side_effect[place]), float(found.causal[best, place])
     if math.isfinite(beside):
         notes.append(f"beside x {beside:.1f}")
@@ -48,13 +49,6 @@ def class_scores(found: AttributeFeatures, place: int) -> dict[str, float]:
     return {name: float(found.scores[k, place]) for k, name in enumerate(found.classes)}
 
 
-def rank_of(found: AttributeFeatures, place: int, class_name: str = "") -> tuple[str, int]:
-    """Class of one feature (``class_name``, else the one that it speaks for most), and its rank among that class's features: 1 is the best.
-
-    Raises ValueError where the feature does not speak for the class.
-    """
-    name = class_name or found.classes[int(found.scores[:, place].argmax())]
-    order = found.best(name).tolist()
-    if place not in order:
-        raise ValueError(f"feature #{int(found.features[place])} does not speak for '{name}': name another class.")
-    return name, order.index(place) + 1
+def class_of(found: AttributeFeatures, place: int) -> str:
+    """The class that one feature speaks for most."""
+    return found.classes[int(found.scores[:, place].argmax())]

@@ -60,6 +60,9 @@ def _classes_used(settings: SteerSettings, target: TargetDistribution, attribute
 
 def _turned(attribute: str, found: AttributeFeatures, way: SteerWay, settings: SteerSettings, classes: list[int]) -> str:
     used = way.turned[classes].any(0).nonzero().flatten().tolist()
+    if not used:
+        named = " or ".join(found.classes[k] for k in classes)
+        return f"{attribute} at {way.site}: nothing is turned, since no chosen feature speaks for {named}"
     latents = ", ".join(f"#{int(found.features[i])}" for i in used[:NAMED]) + (", ..." if len(used) > NAMED else "")
     if way.profile is None:
         amount = "" if settings.mode == SUPPRESS else f" by {settings.amount:g}"
@@ -69,7 +72,8 @@ def _turned(attribute: str, found: AttributeFeatures, way: SteerWay, settings: S
         calibrated = ", calibrated" if way.profile.source == found.default else ", not calibrated"
         span = f"log-SNR {low:.1f} to {high:.1f}" if math.isfinite(low) and low < high else "no noise level"
         how = f"{PROFILE} '{way.profile.source}'{calibrated}, over {span}"
-    return f"{attribute} at {way.site}: {len(used)} features ({latents}), {how}"
+    count = "1 feature" if len(used) == 1 else f"{len(used)} features"
+    return f"{attribute} at {way.site}: {count} ({latents}), {how}"
 
 
 def _assignment(settings: SteerSettings, ways: dict[str, SteerWay], unread: list[str], wished: int) -> list[str]:

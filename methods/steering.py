@@ -35,12 +35,14 @@ class SteerSettings(BatchSettings):
     ``strength``: -2 to 2, below 0 towards the opposite (for two classes the other class, else away from the class). ``mode``: "profile"
     adds the class profile by place; "scale" multiplies the class's features by ``amount`` at all positions, "add" adds ``amount`` to them
     (the paper's forms), "suppress" turns them down to nothing. ``source``: which profile ("calibrated": the file's default). ``features``:
-    how many of the class's best are turned (0: all that the file holds). ``mask``: [1 or N, H, W] in 0..1, resized to the feature map.
+    how many of the class's best are turned (0: all that the file holds). ``only``: numbers of latents; where there are any, these are
+    turned instead. ``mask``: [1 or N, H, W] in 0..1, resized to the feature map.
     """
 
     mode: str = PROFILE
     source: str = CALIBRATED
     features: int = 0
+    only: tuple[int, ...] = ()
     amount: float = 3.0
     mask: Tensor | None = None
 
@@ -85,6 +87,7 @@ class SteeringRun(BatchRun):
             raise ValueError(f"features are steered by mode {', '.join(STEER_MODES)}, not '{settings.mode}'.")
         known = {a: bias.attribute(a).classes for a in settings.target.attributes}
         target = settings.target.reordered(known)
+        check_only(bias, settings)
         ways = {a: steer_way(bias.site, bias.attribute(a), settings) for a in target.attributes}
         reader = None if adp is None else adp.predictor
         if reader is not None:
@@ -151,22 +154,45 @@ class SteeringRun(BatchRun):
         return out
 
 
+def parse_latents(text: str) -> tuple[int, ...]:
+    """Numbers of latents as users write them: "7, #123" (empty: none). Raises ValueError for anything else."""
+    words = text.replace(",", " ").replace(";", " ").split()
+    numbers = [word.removeprefix("#") for word in words]
+    wrong = [word for word, number in zip(words, numbers, strict=True) if not (number.isascii() and number.isdigit())]
+    if wrong:
+        raise ValueError(
+            f"'only' takes numbers of features, such as '7, 123' (Feature Atlas shows them), or nothing at all; '{wrong[0]}' is no such "
+            "number."
+        )
+    return tuple(dict.fromkeys(int(number) for number in numbers))
+
+
+def check_only(bias: BiasFeatures, settings: SteerSettings) -> None:
+    """Raise ValueError for a latent that is asked for and belongs to no attribute of the target."""
+    attributes = settings.target.attributes
+    known = {int(n) for a in attributes for n in bias.attribute(a).features}
+    unknown = [f"#{n}" for n in settings.only if n not in known]
+    if unknown:
+        raise ValueError(
+            f"{', '.join(unknown)} is not among the bias features of {', '.join(attributes)} in this file: take numbers that Feature Atlas "
+            "shows for them."
+        )
+
+
 def steer_way(site: str, found: AttributeFeatures, settings: SteerSettings) -> SteerWay:
     """The chosen features of an attribute, and the profile where one is asked for. ValueError where the file does not hold it."""
     k, f = len(found.classes), len(found.features)
+    count = None if settings.only else settings.features or None
+    turned = torch.zeros(k, f, dtype=torch.bool)
+    for i, name in enumerate(found.classes):
+        turned[i, found.best(name, count)] = True
     profile = None
     if settings.mode == PROFILE:
+        # A profile turns a feature for every class, whichever it speaks for.
         profile = found.profile("" if settings.source == CALIBRATED else settings.source)
-        turned = torch.ones(k, f, dtype=torch.bool)
-    else:
-        turned = torch.zeros(k, f, dtype=torch.bool)
-        for i, name in enumerate(found.classes):
-            turned[i, found.best(name, settings.features or None)] = True
-    if settings.features and settings.mode == PROFILE:
-        # The union over classes is ranked: the first of each class's own lists.
-        turned = torch.zeros(k, f, dtype=torch.bool)
-        for name in found.classes:
-            turned[:, found.best(name, settings.features)] = True
+        turned = (torch.ones(f, dtype=torch.bool) if count is None else turned.any(0)).expand(k, f)
+    if settings.only:
+        turned = turned & torch.isin(found.features, torch.tensor(settings.only, dtype=found.features.dtype))
     return SteerWay(site, found.features, turned, profile)
 
 

@@ -10,7 +10,7 @@ from comfy_api.latest import io, ui
 from ..charts.feature_atlas import AtlasRow, feature_atlas
 from ..host.labelling import thumbnails
 from ..host.progress import host_progress
-from ..methods.atlas import chosen_features, class_scores, feature_notes, note_legend, rank_of
+from ..methods.atlas import chosen_features, class_of, class_scores, feature_notes, note_legend
 from ..methods.exciting_images import exciting_images
 from ..methods.feature_set import FeatureSet
 from ..models.bias_features import BiasFeatures as BiasFeaturesFile
@@ -87,10 +87,11 @@ class FeatureAtlas(io.ComfyNode):
             carried = ", ".join(f"{c} {100 * v:+.2f}" for c, v in s.items())
             lines.append(f"#{e.feature} carries (points of probability) {carried}; {'; '.join(n)}; most excited: {files}")
         atlas, text = torch.from_numpy(drawn).unsqueeze(0).float() / 255, "\n".join(lines)
-        sendable = []  # what web/feature_atlas.js makes buttons of
-        for e, p in zip(excited, places, strict=True):
-            named, rank = rank_of(found, p, class_name.strip())
-            sendable.append({"feature": e.feature, "attribute": attribute.strip(), "class_name": named, "rank": rank})
+        wanted = class_name.strip()
+        sendable = [  # what web/feature_atlas.js makes buttons of
+            {"feature": e.feature, "attribute": attribute.strip(), "class_name": wanted or class_of(found, p)}
+            for e, p in zip(excited, places, strict=True)
+        ]
         shown: dict[str, Any] = {
             **ui.PreviewImage(atlas, cls=cls).as_dict(),
             **ui.PreviewText(text).as_dict(),

@@ -11,7 +11,7 @@ from ..host.batch_patch import window_sigmas
 from ..host.steering import apply_steering
 from ..methods.batch_run import ASSIGN
 from ..methods.steer_report import steering_report
-from ..methods.steering import CALIBRATED, STEER_MODES, SteerSettings, everyone
+from ..methods.steering import CALIBRATED, STEER_MODES, SteerSettings, everyone, parse_latents
 from ..models.bias_features import CLASS_DIFFERENCE, LEARNED
 from .patch_inputs import ledger_input, rows_input, window_inputs
 from .shared_inputs import drawn_seed
@@ -144,6 +144,13 @@ class BiasFeatureSteer(io.ComfyNode):
                     "mask", optional=True, tooltip="Where to steer (white), resized to the feature map. One for all images, or one each."
                 ),
                 ledger_input("With a target. "),
+                io.String.Input(
+                    "only",
+                    optional=True,
+                    default="",
+                    tooltip="Numbers of single features, such as '7, 123' (Feature Atlas shows and sends them): only these are turned, "
+                    "whatever 'features' says. Empty: not used.",
+                ),
             ],
             outputs=[
                 io.Model.Output("steered", display_name="MODEL", tooltip="The steered model, for any sampler or another steer."),
@@ -174,6 +181,7 @@ class BiasFeatureSteer(io.ComfyNode):
         adp: Any = None,
         mask: Any = None,
         ledger: Any = None,
+        only: str = "",
     ) -> io.NodeOutput:
         sigma_start, sigma_end = window_sigmas(model, start_percent, end_percent)
         settings = SteerSettings(
@@ -187,6 +195,7 @@ class BiasFeatureSteer(io.ComfyNode):
             mode=mode,
             source=profile,
             features=features,
+            only=parse_latents(only),
             amount=amount,
             mask=as_masks(mask),
         )

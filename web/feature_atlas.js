@@ -1,5 +1,5 @@
-// Feature Atlas: a button for every feature that is shown, which sends it to Bias Feature Steer. That node turns the best features of a
-// class, as many as its field `features` says: what is sent is the attribute, the class, and the feature's rank among them.
+// Feature Atlas: a button for every feature that is shown, which sends it to Bias Feature Steer: the attribute, the class, and the feature's
+// number in the field `only`. With Shift the number is added to those that are there, or taken out again.
 import { app } from '../../scripts/app.js'
 import { addExtra, make, useStyles } from './extra_widget.js'
 import { text } from './texts.js'
@@ -38,12 +38,9 @@ class Buttons {
     this.content.setAttribute('aria-label', title)
     const buttons = features.map((found) => {
       const button = make('button', '', { type: 'button', 'data-feature': found.feature }, `#${found.feature} ${found.class_name}`)
-      button.title = text('atlas.send_tip', '{title}: attribute {attribute}, class {class_name}, and as many of its best features as it takes to include this one: {rank}', {
-        title,
-        ...found
-      })
+      button.title = text('atlas.send_tip', '{title}: attribute {attribute}, class {class_name}, only this feature. With Shift: add it, or take it out again', { title, ...found })
       button.setAttribute('aria-label', `${button.textContent}. ${button.title}`)
-      button.addEventListener('click', () => send(this.node, found))
+      button.addEventListener('click', (event) => send(this.node, found, event.shiftKey))
       return button
     })
     this.content.replaceChildren(make('div', 'equipoise-note', {}, title), ...buttons)
@@ -51,8 +48,8 @@ class Buttons {
   }
 }
 
-/** Write a feature into a steering node of the same graph, and say what happened. */
-function send(atlas, found) {
+/** Write a feature into a steering node of the same graph, alone or with those that are there, and say what happened. */
+function send(atlas, found, along) {
   const steers = atlas.graph._nodes.filter((node) => node.type === STEER)
   const steer = chosenOne(atlas, steers)
   if (!steer) {
@@ -60,7 +57,8 @@ function send(atlas, found) {
       ? toast('warn', text('atlas.many', 'There are {count} Bias Feature Steer nodes here: select the one that is meant, and click again.', { count: steers.length }))
       : toast('warn', text('atlas.none', 'There is no Bias Feature Steer here: add one, and click again.'))
   }
-  const wanted = { attribute: found.attribute, class_name: found.class_name, features: found.rank }
+  const only = along ? toggled(steer, found) : [found.feature]
+  const wanted = { attribute: found.attribute, class_name: found.class_name, only: only.join(', ') }
   const linked = Object.keys(wanted).filter((name) => steer.inputs?.some((input) => input.widget?.name === name && input.link != null))
   if (linked.length) {
     return toast('warn', text('atlas.linked', '{title} #{id} takes {names} from a link: cut it, and click again.', { ...named(steer), names: linked.join(', ') }))
@@ -74,13 +72,19 @@ function send(atlas, found) {
   const tracker = app.extensionManager?.workflow?.activeWorkflow?.changeTracker
   if (tracker?.captureCanvasState) tracker.captureCanvasState()
   else tracker?.checkState?.()
-  const values = { ...named(steer), ...found }
-  const done =
-    found.rank === 1
-      ? text('atlas.sent_best', '{title} #{id} now turns the best feature of {attribute}: {class_name}, #{feature}.', values)
-      : text('atlas.sent', '{title} #{id} now turns the {rank} best features of {attribute}: {class_name}; #{feature} is the last of them.', values)
+  const values = { ...named(steer), ...found, features: only.map((number) => `#${number}`).join(', ') }
+  const done = only.length
+    ? text('atlas.sent', '{title} #{id} now turns only {features} of {attribute}: {class_name}.', values)
+    : text('atlas.sent_none', '{title} #{id} no longer turns single features; its field "features" says how many.', values)
   const target = steer.inputs?.find((input) => input.name === 'target')?.link != null
   toast(target ? 'warn' : 'success', target ? `${done} ${text('atlas.target', 'Its target is connected, so who goes to which class is not changed.')}` : done)
+}
+
+/** The numbers in a steering node's field `only`, with one more, or without it where it is among them; those of another attribute are dropped. */
+function toggled(steer, found) {
+  const value = (name) => String(steer.widgets.find((w) => w.name === name).value)
+  const there = value('attribute') === found.attribute ? (value('only').match(/\d+/g) ?? []).map(Number) : []
+  return there.includes(found.feature) ? there.filter((number) => number !== found.feature) : [...there, found.feature]
 }
 
 /** The steering node that is meant: the selected one, else the one with the same bias features, else the only one. */

@@ -128,7 +128,12 @@ try {
   await page.waitForTimeout(500)
   did.steer = await fields('steer')
   did.toast = await page.locator('.p-toast-detail').allTextContents()
-  await page.locator('.equipoise-features button').nth(0).focus()
+  const feature = (i) => page.locator('.equipoise-features button').nth(i)
+  await feature(2).click({ modifiers: ['Shift'] })
+  did.steerTwo = await fields('steer')
+  await feature(1).click({ modifiers: ['Shift'] })
+  did.steerOther = await fields('steer')
+  await feature(0).focus()
   await page.keyboard.press('Enter')
   did.steerByKey = await fields('steer')
 
@@ -219,8 +224,9 @@ function cut(title) {
 function atlas() {
   window.app.graph._nodes.find((n) => n.title === 'atlas').onExecuted({
     equipoise_features: [
-      { feature: 12, attribute: 'hair', class_name: 'long', rank: 1 },
-      { feature: 7, attribute: 'skin_tone', class_name: 'dark', rank: 3 }
+      { feature: 12, attribute: 'hair', class_name: 'long' },
+      { feature: 7, attribute: 'skin_tone', class_name: 'dark' },
+      { feature: 3, attribute: 'skin_tone', class_name: 'dark' }
     ]
   })
 }

@@ -67,9 +67,10 @@ def check(did: dict[str, Any]) -> None:
     assert did["rerouted"]["notes"] == ["Names from portraits.safetensors."] and did["cutOff"]["notes"] == []
 
     steer = did["steer"]
-    assert (steer["attribute"], steer["class_name"], steer["features"]) == ("skin_tone", "dark", 3)
-    assert did["toast"] and "the 3 best features of skin_tone: dark; #7" in did["toast"][0]
-    assert (did["steerByKey"]["attribute"], did["steerByKey"]["features"]) == ("hair", 1)
+    assert (steer["attribute"], steer["class_name"], steer["only"], steer["features"]) == ("skin_tone", "dark", "7", 0)
+    assert did["toast"] and "now turns only #7 of skin_tone: dark" in did["toast"][0]
+    assert (did["steerTwo"]["only"], did["steerOther"]["only"]) == ("7, 3", "3"), "with Shift: added, and taken out again"
+    assert (did["steerByKey"]["attribute"], did["steerByKey"]["only"]) == ("hair", "12")
     assert did["inside"] is None or "'skin' is not known to what is connected; known: eyeglasses, hair" in did["inside"]
     assert did["reloaded"]["same"] and did["reloaded"]["editors"] >= 3
     queued = {"attribute": "hats", "preset": "weights", "weights": did["attribute"]["weights"], "adp": ["1", 0]}

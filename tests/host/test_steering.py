@@ -365,6 +365,8 @@ def test_bad_input_is_one_sentence_before_anything_is_sampled(world: World, saes
     assert "no bias features of 'beard'" in refused(attribute="beard")
     text = refused(class_name="maybe")
     assert "no class 'maybe'" in text and "no, yes" in text
+    assert "'only' takes numbers of features" in refused(only="the best")
+    assert "#99999 is not among the bias features of eyeglasses" in refused(only="99999")
     hat = replace(target(), attributes=("hat",))
     assert "no bias features of 'hat'" in refused(target=hat)
     assert "known: no, yes" in refused(target=replace(target(), classes=(("no", "perhaps"),)))
@@ -379,6 +381,8 @@ def test_the_report_says_what_is_turned(world: World, sae: Any, bias: Any, adp: 
     assert "profile 'learned', calibrated, over log-SNR -12.0 to 12.0" in report
     assert "at random from the seed: nothing reads eyeglasses" in report
     assert "by least change" in node(world.model, sae, bias, target=target(), adp=adp, assign="reading")[1]
+    one = int(bias.attributes["eyeglasses"].features[2])
+    assert f"1 feature (#{one})" in node(world.model, sae, bias, target=target(), only=f"#{one}", features=2)[1]
     by_reading = saes.random_profile(2, 12, 1.0, source="learned", rows=2)
     found = replace(bias.attributes["eyeglasses"], profiles={"learned": by_reading})
     _, report = node(world.model, sae, replace(bias, attributes={"eyeglasses": found}), rule="asyrp")

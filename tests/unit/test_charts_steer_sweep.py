@@ -11,7 +11,7 @@ import pytest
 import torch
 from equipoise.charts.steer_sweep import BAR, steer_strip
 from equipoise.charts.style import PALETTE
-from equipoise.methods.atlas import chosen_features, class_scores, feature_notes, note_legend, rank_of
+from equipoise.methods.atlas import chosen_features, class_of, class_scores, feature_notes, note_legend
 
 STRENGTHS = (-1.0, 0.0, 1.0)
 
@@ -64,13 +64,10 @@ def test_an_atlas_takes_the_best_of_every_class_in_turn(found: Any) -> None:
     assert chosen_features(found, "medium", 5) == [1, 4] and chosen_features(found, "short", 2) == [0, 3]
     with pytest.raises(ValueError, match="no class 'curly'"):
         chosen_features(found, "curly", 1)
-    assert [rank_of(found, i) for i in (0, 1, 2, 3, 4)] == [("short", 1), ("medium", 1), ("long", 1), ("short", 2), ("medium", 2)]
-    assert rank_of(found, 4, "medium") == ("medium", 2)
+    assert [class_of(found, i) for i in (0, 1, 2, 3, 4)] == ["short", "medium", "long", "short", "medium"]
     found.scores[1] = -1.0
     with pytest.raises(ValueError, match="no feature speaks for medium"):
         chosen_features(found, "medium", 1)
-    with pytest.raises(ValueError, match="does not speak for 'medium'"):
-        rank_of(found, 4, "medium")
 
 
 def test_what_is_said_of_a_feature(found: Any) -> None:

@@ -7,7 +7,20 @@ from typing import Any
 
 import pytest
 import torch
-from equipoise.methods.steering import ADD, PROFILE, SCALE, SUPPRESS, SteeringRun, SteerSettings, doubted, everyone, on_map, profile_delta
+from equipoise.methods.steer_report import steering_report
+from equipoise.methods.steering import (
+    ADD,
+    PROFILE,
+    SCALE,
+    SUPPRESS,
+    SteeringRun,
+    SteerSettings,
+    doubted,
+    everyone,
+    on_map,
+    parse_latents,
+    profile_delta,
+)
 from equipoise.methods.targets import make_target, parse_target
 from equipoise.models.adp import AdpFile, AttributePredictor
 from equipoise.models.bias_features import AttributeFeatures, BiasFeatures, Profile
@@ -127,6 +140,27 @@ def test_the_papers_forms(sae: SaeFile, bias: BiasFeatures) -> None:
     assert torch.allclose(gone - h, sae.sae.delta(wanted, level), atol=1e-5)
 
 
+def test_single_features_by_their_numbers(sae: SaeFile, bias: BiasFeatures) -> None:
+    h, level, short = h_of(), torch.zeros(4), everyone(CLASSES, "hair", "short")
+    one = steered(sae, bias, h, target=short, mode=ADD, amount=2.0, features=1, only=(11,))
+    wanted = torch.zeros(4, M, 4, 4)
+    wanted[:, 11] = 2.0
+    assert torch.allclose(one - h, sae.sae.delta(wanted, level), atol=1e-5), "not the best one, which is 3"
+    assert steered(sae, bias, h, target=short, mode=ADD, only=(7,)) is h, "7 speaks for long hair"
+    # By profile: the profile's own values of these, and of no other.
+    z = sae.sae.encode(h, level)
+    delta = bias.attributes["hair"].profiles["class-difference"].delta[1, 0, 0]
+    wanted = torch.zeros_like(z)
+    for i, latent in ((1, 7), (3, 19)):
+        wanted[:, latent] = (z[:, latent] + delta[i]).clamp(min=0) - z[:, latent]
+    assert torch.allclose(steered(sae, bias, h, target=short, only=(19, 7)) - h, sae.sae.delta(wanted, level), atol=1e-5)
+    assert torch.equal(steered(sae, bias, h, only=(3, 7, 11, 19)), steered(sae, bias, h))
+    assert parse_latents(" #7, 123;7 19") == (7, 123, 19) and parse_latents("") == ()
+    nothing = steering_report(bias, SteerSettings(short, mode=ADD, only=(7,)))
+    assert "nothing is turned, since no chosen feature speaks for short" in nothing
+    assert "hair at output.1: 1 feature (#11)" in steering_report(bias, SteerSettings(short, only=(11,)))
+
+
 def test_a_mask_says_where(sae: SaeFile, bias: BiasFeatures) -> None:
     h = h_of(4, 8)
     mask = torch.zeros(1, 64, 64)
@@ -188,6 +222,10 @@ def test_bad_input_is_one_clear_sentence(sae: SaeFile, bias: BiasFeatures) -> No
 
     refuses("no bias features of 'hat'", target=make_target({"hat": {"a": 1.0, "b": 0.0}}))
     refuses("mode profile, scale, add, suppress, not 'boost'", mode="boost")
+    refuses("#4, #20 is not among the bias features of hair in this file: take numbers that Feature Atlas", only=(3, 4, 20))
+    for text in ("7, best", "1.5", "-3", "#", "²"):
+        with pytest.raises(ValueError, match="'only' takes numbers of features, such as '7, 123'"):
+            parse_latents(text)
     refuses("no profile 'learned'", mode=PROFILE, source="learned")
     predictor = AttributePredictor({"hair": ("long", "short")}, C, torch.tensor([0.0]), "linear")
     refuses("reads 'hair' with the classes long, short", AdpFile(predictor, {}, "tiny", site=SITE))
