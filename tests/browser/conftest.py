@@ -1,4 +1,4 @@
-"""Real front ends for the tests of this folder: Chromium, and a server of each supported host that serves its own front end.
+"""Real front ends for the tests of this folder: Chromium, a server of each supported host that serves its own front end, and the scripts.
 
 Needs Chromium, Node, and playwright-core in the folder that PLAYWRIGHT_PATH names (npm install playwright-core); skipped where one is
 missing. The oldest host's front end is the static folder of the comfyui-frontend-package that it asks for, in COMFYUI_FLOOR_FRONTEND
@@ -7,16 +7,21 @@ missing. The oldest host's front end is the static folder of the comfyui-fronten
 
 from __future__ import annotations
 
+import json
 import os
 import shutil
+import subprocess
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-FOLDER = "equipoise-v0.1"
-"""Of the pack in custom_nodes. The hosts serve no web files of a folder whose name has a space or a bracket."""
+FOLDER = "equipoise"
+"""Of the pack in custom_nodes, as it is installed. The hosts serve no web files of a folder whose name has a space or a bracket, and their
+front ends look for help pages in vain where it has a dot."""
+HERE = Path(__file__).resolve().parent
+Script = Callable[..., list[dict[str, Any]]]
 
 
 @pytest.fixture(scope="session")
@@ -26,6 +31,19 @@ def chromium() -> tuple[str, str]:
     if not folder or not found or not shutil.which("node"):
         pytest.skip("set PLAYWRIGHT_PATH to a folder with playwright-core, and install Node and Chromium, to use nodes in a browser.")
     return folder, found
+
+
+@pytest.fixture(scope="session")
+def script(chromium: tuple[str, str]) -> Script:
+    """script(name, *words, limit=seconds): the JSON lines that a script of this folder prints. It has to exit with ``code``."""
+
+    def run(name: str, *words: object, limit: float, code: int = 0) -> list[dict[str, Any]]:
+        command = ["node", str(HERE / name), *chromium, *map(str, words)]
+        done = subprocess.run(command, capture_output=True, text=True, timeout=limit)
+        assert done.returncode == code, done.stdout[-2000:] + done.stderr[-4000:]
+        return [json.loads(line) for line in done.stdout.splitlines()]
+
+    return run
 
 
 @pytest.fixture(scope="session")

@@ -1,44 +1,18 @@
 // Build a graph of targets, loaders, steering and an atlas in the real front end of a running ComfyUI, and use the editors as a user does.
 //
-//   node editors.mjs URL PLAYWRIGHT_FOLDER CHROMIUM classic|vue dark|light SCALE PICTURE_PREFIX
+//   node editors.mjs PLAYWRIGHT_FOLDER CHROMIUM URL classic|vue dark|light SCALE PICTURE_PREFIX
 //
 // SCALE 2 is a browser zoomed to 200% (half the window, twice the pixels). PICTURE_PREFIX may be empty: no pictures then. Prints one JSON
 // object: what the plain fields held after each thing that was done, what was saved and queued, and errors.
-import { createRequire } from 'node:module'
-import { mkdtempSync, rmSync } from 'node:fs'
-import { tmpdir } from 'node:os'
-import { join, resolve } from 'node:path'
+import { open, settled } from './front_end.mjs'
 
-const [url, playwright, chromium, renderer, theme, scale, prefix] = process.argv.slice(2)
-const { chromium: browser } = createRequire(join(resolve(playwright), 'here.js'))('playwright-core')
-const settings = {
-  'Comfy.TutorialCompleted': true,
-  'Comfy.Minimap.Visible': false,
-  'Comfy.Locale': 'en',
-  'Comfy.ColorPalette': theme,
-  'Comfy.VueNodes.Enabled': renderer === 'vue'
-}
-await fetch(`${url}/settings`, { method: 'POST', headers: { 'Content-Type': 'application/json' }, body: JSON.stringify(settings) })
-
-const profile = mkdtempSync(join(tmpdir(), 'equipoise-editors-'))
-const context = await browser.launchPersistentContext(profile, {
-  executablePath: chromium,
-  headless: true,
-  viewport: { width: 1600 / scale, height: 1100 / scale },
-  deviceScaleFactor: +scale,
-  args: ['--headless', '--no-sandbox', '--disable-gpu', '--disable-quic', '--no-first-run', '--disable-background-networking', '--disable-component-update', '--disable-sync']
-})
+const [playwright, chromium, url, renderer, theme, scale, prefix] = process.argv.slice(2)
+const settings = { 'Comfy.ColorPalette': theme, 'Comfy.VueNodes.Enabled': renderer === 'vue' }
+const { page, heard, close } = await open(url, playwright, chromium, { size: [1600 / scale, 1100 / scale], scale: +scale, settings })
 const did = {}
 try {
-  const page = context.pages()[0] ?? (await context.newPage())
+  await settled(page, url)
   page.setDefaultTimeout(25_000)
-  const errors = []
-  page.on('console', (message) => message.type() === 'error' && errors.push(`${message.text()} ${message.location().url}`))
-  page.on('pageerror', (error) => errors.push(String(error.stack ?? error)))
-  await page.goto(url, { timeout: 180_000, waitUntil: 'commit' })
-  await page.waitForFunction(() => window.app?.extensionManager && (window.app.isGraphReady ?? window.app.vueAppReady) && window.LiteGraph?.registered_node_types?.EquipoiseBiasFeatureSteer, null, { timeout: 180_000 })
-  await page.waitForTimeout(2000)
-  await page.keyboard.press('Escape')
   await page.evaluate(() => window.app.extensionManager.command.execute('Workspace.ToggleFocusMode'))
   await page.evaluate(build, 1 / scale)
   const editor = (name) => page.locator(`.equipoise-editor[data-test="${name}"]`)
@@ -144,7 +118,7 @@ try {
   // inside a subgraph, whose own input leads out to the loader; then the same graph opened again
   did.inside = await page.evaluate(intoSubgraph, 'three')
   did.reloaded = await page.evaluate(reload)
-  console.log(JSON.stringify({ errors, ...did }))
+  console.log(JSON.stringify({ ...heard(), ...did }))
 
   async function shown(where) {
     return {
@@ -154,8 +128,7 @@ try {
     }
   }
 } finally {
-  await context.close()
-  rmSync(profile, { recursive: true, force: true })
+  await close()
 }
 
 // What follows runs in the page.

@@ -1,8 +1,5 @@
 // What the browser tests share: the real front end of a running ComfyUI in Chromium, driven with the mouse, and what it said on its console.
-import { createRequire } from 'node:module'
-import { mkdtempSync, rmSync } from 'node:fs'
-import { tmpdir } from 'node:os'
-import { join, resolve } from 'node:path'
+import { launch } from './chromium.mjs'
 
 // What the front end itself has to say about an empty user folder, and about models that it would look up at Hugging Face.
 const HOSTS = [
@@ -16,23 +13,28 @@ const HOSTS = [
   /ResizeObserver loop/,
   /reading 'id'\)\s+at onChange \(\S*\/assets\/index-/ // 1.27 applies a stored setting before there is a graph
 ]
-// A user who has been here before, and looks at nothing but the graph.
-export const QUIET = { 'Comfy.TutorialCompleted': true, 'Comfy.Minimap.Visible': false, 'Comfy.Graph.CanvasInfo': false }
+// A user who has been here before, and looks at nothing but the graph. A server keeps what was set last, so all that a script sets is here.
+export const QUIET = {
+  'Comfy.TutorialCompleted': true,
+  'Comfy.Minimap.Visible': false,
+  'Comfy.Graph.CanvasInfo': false,
+  'Comfy.Graph.CanvasMenu': true,
+  'Comfy.Canvas.SelectionToolbox': true,
+  'Comfy.VueNodes.Enabled': false,
+  'Comfy.ColorPalette': 'dark',
+  'Comfy.Locale': 'en'
+}
 
-// Opens URL; `settings` are stored on the server first (none: a new user). Gives {page, heard, close, fetched}: `heard()` is what the console has
-// said since it was last asked: errors that are not the host's own, and the host's.
-export async function open(url, playwright, chromium, { size = [1600, 900], settings = QUIET } = {}) {
-  const { chromium: browser } = createRequire(join(resolve(playwright), 'here.js'))('playwright-core')
-  if (settings) await fetch(`${url}/settings`, { method: 'POST', headers: { 'Content-Type': 'application/json' }, body: JSON.stringify(settings) })
-  const profile = mkdtempSync(join(tmpdir(), 'equipoise-browser-'))
-  const context = await browser.launchPersistentContext(profile, {
-    executablePath: chromium,
-    headless: true,
-    viewport: { width: size[0], height: size[1] },
-    reducedMotion: 'reduce',
-    args: ['--headless', '--no-sandbox', '--disable-gpu', '--disable-quic', '--no-first-run', '--disable-background-networking', '--disable-component-update', '--disable-sync']
-  })
-  const page = context.pages()[0] ?? (await context.newPage())
+// Stores a user's settings on the server.
+export async function store(url, settings) {
+  await fetch(`${url}/settings`, { method: 'POST', headers: { 'Content-Type': 'application/json' }, body: JSON.stringify(settings) })
+}
+
+// Starts Chromium for a server; `settings` are stored there first, over QUIET (null: a new user). Gives {page, heard, close, fetched}:
+// `heard()` is what the console has said since it was last asked: errors that are not the host's own, and how many are the host's.
+export async function open(url, playwright, chromium, { size = [1600, 900], scale, settings = {} } = {}) {
+  if (settings) await store(url, { ...QUIET, ...settings })
+  const { page, said, close } = await launch(playwright, chromium, { size, scale })
   page.setDefaultTimeout(180_000) // a busy machine draws slowly
   // Of the host's own templates, hundreds with pictures that take seconds to draw, one is enough.
   if (settings)
@@ -42,18 +44,10 @@ export async function open(url, playwright, chromium, { size = [1600, 900], sett
     })
   const fetched = []
   page.on('response', (answer) => answer.ok() && fetched.push(new URL(answer.url()).pathname))
-  let said = []
-  page.on('console', (message) => message.type() === 'error' && said.push(`${message.text()} (${message.location().url})`))
-  page.on('pageerror', (error) => said.push(String(error.stack ?? error)))
   const heard = () => {
     const [errors, hosts] = [[], []]
-    for (const text of said) (HOSTS.some((known) => known.test(text)) && !text.includes('/extensions/equipoise') ? hosts : errors).push(text)
-    said = []
+    for (const text of said.splice(0)) (HOSTS.some((known) => known.test(text)) && !text.includes('/extensions/equipoise') ? hosts : errors).push(text)
     return { errors, hosts: hosts.length }
-  }
-  const close = async () => {
-    await context.close()
-    rmSync(profile, { recursive: true, force: true })
   }
   return { page, heard, close, fetched }
 }
@@ -61,13 +55,21 @@ export async function open(url, playwright, chromium, { size = [1600, 900], sett
 // Runs in the page: whether there is a graph to work on. The oldest supported front end does not say so itself.
 function isReady() {
   const { app, LiteGraph } = window
-  return app?.isGraphReady ?? (app?.vueAppReady && app.graph && Boolean(LiteGraph?.registered_node_types.EquipoiseLoadADP))
+  const ready = app?.isGraphReady ?? (app?.vueAppReady && app.graph)
+  return Boolean(ready && app.extensionManager && LiteGraph?.registered_node_types.EquipoiseLoadADP)
 }
 
 // Until the front end has one.
 export async function visit(page, url) {
   await page.goto(url, { timeout: 180_000 })
   await page.waitForFunction(isReady, null, { timeout: 180_000 })
+}
+
+// The same, until what opens by itself has opened; that is closed again.
+export async function settled(page, url) {
+  await visit(page, url)
+  await page.waitForTimeout(3000)
+  await page.keyboard.press('Escape')
 }
 
 // Which of the pack's scripts the server offers, and which of them are not among what the page has fetched.
@@ -149,6 +151,6 @@ export function fitAndCheck() {
   canvas.ds.scale = scale
   canvas.ds.offset = [(view.width / scale - (right - left)) / 2 - left, (view.height / scale - (bottom - top)) / 2 - top]
   canvas.setDirty(true, true)
-  const unknown = graph._nodes.filter((n) => !window.LiteGraph.registered_node_types[n.type]).map((n) => n.type)
+  const unknown = graph._nodes.filter((n) => n.has_errors || !window.LiteGraph.registered_node_types[n.type]).map((n) => n.type)
   return { nodes: graph._nodes.length, groups: graph._groups.length, unknown, overlapping, outside }
 }

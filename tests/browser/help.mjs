@@ -1,39 +1,18 @@
 // Open the help of nodes in the real front end of a running ComfyUI, as a user does: select the node, press Node Info.
 //
-//   node help.mjs URL PLAYWRIGHT_FOLDER CHROMIUM PICTURE_PREFIX NODE_ID ...
+//   node help.mjs PLAYWRIGHT_FOLDER CHROMIUM URL PICTURE_PREFIX NODE_ID ...
 //
 // PLAYWRIGHT_FOLDER is a folder in which playwright-core was installed. Prints one JSON object per node: the title of its page, the
-// headings, the pictures with their widths as loaded (0 where one did not load) and as shown, and errors with the path they are about.
+// headings, the pictures with their widths as loaded (0 where one did not load) and as shown, and errors with the address they are about.
 // Writes PICTURE_PREFIXNODE_ID.png.
-import { createRequire } from 'node:module'
-import { mkdtempSync, rmSync } from 'node:fs'
-import { tmpdir } from 'node:os'
-import { join, resolve } from 'node:path'
+import { open, settled } from './front_end.mjs'
 
-const [url, playwright, chromium, prefix, ...nodes] = process.argv.slice(2)
-const { chromium: browser } = createRequire(join(resolve(playwright), 'here.js'))('playwright-core')
-const settings = { 'Comfy.TutorialCompleted': true, 'Comfy.Minimap.Visible': false, 'Comfy.Canvas.SelectionToolbox': true, 'Comfy.VueNodes.Enabled': false }
-await fetch(`${url}/settings`, { method: 'POST', headers: { 'Content-Type': 'application/json' }, body: JSON.stringify(settings) })
-
-const profile = mkdtempSync(join(tmpdir(), 'equipoise-browser-'))
-const context = await browser.launchPersistentContext(profile, {
-  executablePath: chromium,
-  headless: true,
-  viewport: { width: 1400, height: 900 },
-  args: ['--headless', '--no-sandbox', '--disable-gpu', '--disable-quic', '--no-first-run', '--disable-background-networking', '--disable-component-update', '--disable-sync']
-})
+const [playwright, chromium, url, prefix, ...nodes] = process.argv.slice(2)
+const { page, heard, close } = await open(url, playwright, chromium, { size: [1400, 900] })
 try {
-  const page = context.pages()[0] ?? (await context.newPage())
-  let errors = []
-  page.on('console', (message) => message.type() === 'error' && errors.push(`${message.text()} ${new URL(message.location().url || url).pathname}`))
-  page.on('pageerror', (error) => errors.push(String(error)))
-  page.setDefaultTimeout(60_000)
-  await page.goto(url)
-  await page.waitForFunction(() => window.app?.isGraphReady ?? (window.app?.graph && window.app.extensionManager), null, { timeout: 180_000 })
-  await page.waitForTimeout(4000)
-  await page.keyboard.press('Escape')
+  await settled(page, url)
   for (const id of nodes) {
-    errors = []
+    heard()
     await page.evaluate((type) => {
       const { graph, canvas } = window.app
       graph.clear()
@@ -58,9 +37,8 @@ try {
       pictures: [...e.querySelectorAll('img')].map((i) => ({ src: new URL(i.src).pathname, alt: i.alt, width: i.naturalWidth, shown: i.clientWidth }))
     }))
     await page.screenshot({ path: `${prefix}${id}.png` })
-    console.log(JSON.stringify({ id, ...seen, errors }))
+    console.log(JSON.stringify({ id, ...seen, ...heard() }))
   }
 } finally {
-  await context.close()
-  rmSync(profile, { recursive: true, force: true })
+  await close()
 }

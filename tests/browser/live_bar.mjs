@@ -1,41 +1,16 @@
 // Build a graph of the guidance and steering nodes in the real front end of a running ComfyUI, queue it, and watch what they show.
 //
-//   node live_bar.mjs URL PLAYWRIGHT_FOLDER CHROMIUM classic|vue dark|light PICTURE_PREFIX
+//   node live_bar.mjs PLAYWRIGHT_FOLDER CHROMIUM URL classic|vue dark|light PICTURE_PREFIX
 //
 // Prints one JSON object: the states that each node's bar went through, what was saved and queued before and after, and errors. PICTURE_PREFIX
 // may be empty: no pictures then.
-import { createRequire } from 'node:module'
-import { mkdtempSync, rmSync } from 'node:fs'
-import { tmpdir } from 'node:os'
-import { join, resolve } from 'node:path'
+import { open, settled } from './front_end.mjs'
 
-const [url, playwright, chromium, renderer, theme, prefix] = process.argv.slice(2)
-const { chromium: browser } = createRequire(join(resolve(playwright), 'here.js'))('playwright-core')
-const settings = {
-  'Comfy.TutorialCompleted': true,
-  'Comfy.Minimap.Visible': false,
-  'Comfy.Locale': 'en',
-  'Comfy.ColorPalette': theme,
-  'Comfy.VueNodes.Enabled': renderer === 'vue'
-}
-await fetch(`${url}/settings`, { method: 'POST', headers: { 'Content-Type': 'application/json' }, body: JSON.stringify(settings) })
-
-const profile = mkdtempSync(join(tmpdir(), 'equipoise-live-'))
-const context = await browser.launchPersistentContext(profile, {
-  executablePath: chromium,
-  headless: true,
-  viewport: { width: 1600, height: 1000 },
-  args: ['--headless', '--no-sandbox', '--disable-gpu', '--disable-quic', '--no-first-run', '--disable-background-networking', '--disable-component-update', '--disable-sync']
-})
+const [playwright, chromium, url, renderer, theme, prefix] = process.argv.slice(2)
+const settings = { 'Comfy.ColorPalette': theme, 'Comfy.VueNodes.Enabled': renderer === 'vue' }
+const { page, heard, close } = await open(url, playwright, chromium, { size: [1600, 1000], settings })
 try {
-  const page = context.pages()[0] ?? (await context.newPage())
-  const errors = []
-  page.on('console', (message) => message.type() === 'error' && errors.push(`${message.text()} ${message.location().url}`))
-  page.on('pageerror', (error) => errors.push(String(error.stack ?? error)))
-  await page.goto(url)
-  await page.waitForFunction(() => window.app?.extensionManager && (window.app.isGraphReady ?? window.app.vueAppReady) && window.LiteGraph?.registered_node_types?.EquipoiseBiasFeatureSteer, null, { timeout: 180_000 })
-  await page.waitForTimeout(2000)
-  await page.keyboard.press('Escape')
+  await settled(page, url)
   const ids = await page.evaluate(build, Date.now() % 1_000_000) // a seed of its own, so that nothing is cached
   await page.waitForTimeout(1000)
   const before = await page.evaluate(saved, ids)
@@ -56,10 +31,9 @@ try {
   }
   const states = await page.evaluate(() => ({ ...window.equipoiseStates, seen: Object.fromEntries(window.equipoiseStates.seen) }))
   const stopped = await page.evaluate(interrupt)
-  console.log(JSON.stringify({ errors, states, before, after, shown, stopped }))
+  console.log(JSON.stringify({ ...heard(), states, before, after, shown, stopped }))
 } finally {
-  await context.close()
-  rmSync(profile, { recursive: true, force: true })
+  await close()
 }
 
 // The functions below run in the page.
@@ -80,7 +54,7 @@ function build(seed) {
   const link = (from, output, to, name) => from.connect(output, to, input(to, name))
   const sampling = { seed, steps: 20, cfg: 1, sampler_name: 'ddim', scheduler: 'normal', control_after_generate: 'fixed' }
   const load = add('EquipoiseLoadUnconditionalDiffusion', 0, 60)
-  const latent = add('EquipoiseEmptyPixelLatent', 0, 260, { batch_size: 6 })
+  const latent = add('EquipoiseEmptyPixelLatent', 0, 260, { batch_size: 24 })
   const adp = add('EquipoiseLoadADP', 0, 460)
   const target = add('EquipoiseTargetDistribution', 0, 640, { attribute: 'eyeglasses', weights: 'yes=0.5, no=0.5' })
   const sae = add('EquipoiseLoadSAE', 330, 60)

@@ -1,49 +1,31 @@
 // What the front end of a running ComfyUI makes of locales/: nodes, sockets and tooltips in each language, and the search by English names.
 //
-//   node locales.mjs URL PLAYWRIGHT_FOLDER CHROMIUM LOCALES_FOLDER LANGUAGE ...
+//   node locales.mjs PLAYWRIGHT_FOLDER CHROMIUM URL LOCALES_FOLDER LANGUAGE ...
 //
 // Prints one JSON object per language: texts that the front end shows otherwise than the files say (for a language that it does not know:
 // than English), nodes that are not found by their English name or by how the one shown begins, and errors of the console that name the pack or the
 // translation; exits with 1 where there are any.
-import { createRequire } from 'node:module'
-import { mkdtempSync, readFileSync, rmSync } from 'node:fs'
-import { tmpdir } from 'node:os'
-import { join, resolve } from 'node:path'
+import { readFileSync } from 'node:fs'
+import { join } from 'node:path'
+import { open, store, visit } from './front_end.mjs'
 
-const [url, playwright, chromium, folder, ...languages] = process.argv.slice(2)
-const { chromium: browser } = createRequire(join(resolve(playwright), 'here.js'))('playwright-core')
+const [playwright, chromium, url, folder, ...languages] = process.argv.slice(2)
 const read = (language) => JSON.parse(readFileSync(join(folder, language, 'nodeDefs.json'), 'utf-8'))
-
-const profile = mkdtempSync(join(tmpdir(), 'equipoise-locales-'))
-const context = await browser.launchPersistentContext(profile, {
-  executablePath: chromium,
-  headless: true,
-  viewport: { width: 1280, height: 800 },
-  args: ['--headless', '--no-sandbox', '--disable-gpu', '--disable-quic', '--no-first-run', '--disable-background-networking', '--disable-component-update', '--disable-sync']
-})
+const ours = (text) => /equipoise|i18n|translat|compil/i.test(text) && !/favicon/.test(text)
+const { page, heard, close } = await open(url, playwright, chromium, { size: [1280, 800] })
 let failed = false
 try {
-  const page = context.pages()[0] ?? (await context.newPage())
-  let errors = []
-  const ours = (text) => /equipoise|i18n|translat|compil/i.test(text) && !/favicon/.test(text)
-  page.on('console', (message) => message.type() === 'error' && ours(message.text()) && errors.push(message.text()))
-  page.on('pageerror', (error) => ours(String(error.stack ?? error)) && errors.push(String(error)))
   for (const language of languages) {
-    errors = []
-    const settings = { 'Comfy.TutorialCompleted': true, 'Comfy.Locale': language }
-    await fetch(`${url}/settings`, { method: 'POST', headers: { 'Content-Type': 'application/json' }, body: JSON.stringify(settings) })
-    await page.goto(url)
-    // the older front end does not tell when it is ready
-    await page.waitForFunction(() => window.app && window.app.isGraphReady !== false, null, { timeout: 180_000 })
-    await page.waitForFunction(() => window.LiteGraph.registered_node_types.EquipoiseClassifierFairness, null, { timeout: 180_000 })
+    await store(url, { 'Comfy.Locale': language })
+    await visit(page, url)
     await page.waitForTimeout(1000)
     const found = await page.evaluate(look, { language, english: read('en'), wanted: read(language) })
+    const errors = heard().errors.filter(ours)
     failed ||= found.different.length > 0 || found.unfound.length > 0 || errors.length > 0 || !found.nodes
     console.log(JSON.stringify({ language, ...found, errors }))
   }
 } finally {
-  await context.close()
-  rmSync(profile, { recursive: true, force: true })
+  await close()
 }
 process.exit(failed ? 1 : 0)
 

@@ -598,7 +598,7 @@ def rendered(thumbnails: Any, url: str, base: Path, playwright: Path, chromium: 
         graph["groups"] = []
         file, shot = base / f"{name}.json", base / f"{name}.png"
         file.write_text(json.dumps(graph), encoding="utf-8")
-        subprocess.run(["node", str(HERE / "screenshot.mjs"), url, str(playwright), chromium, "1200x640", f"{file}={shot}"], check=True)
+        subprocess.run(["node", str(HERE / "screenshot.mjs"), str(playwright), chromium, url, "1200x640", f"{file}={shot}"], check=True)
         with Image.open(shot) as picture:
             yield name, np.asarray(thumbnails.labelled(picture, needs))
 

@@ -309,7 +309,7 @@ def main() -> int:
                 shots = {n: base / f"{n}.png" for n in names if n in RENDERED and RENDERED[n][1] == view}
                 if not shots:
                     continue
-                command = ["node", HERE / "screenshot.mjs", server.url, args.playwright, args.chromium, f"{view[0]}x{view[1]}"]
+                command = ["node", HERE / "screenshot.mjs", args.playwright, args.chromium, server.url, f"{view[0]}x{view[1]}"]
                 subprocess.run([*map(str, command), *(f"{FOLDER / f'{n}.json'}={p}" for n, p in shots.items())], check=True)
                 for name, path in shots.items():
                     with Image.open(path) as picture:

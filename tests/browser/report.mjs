@@ -4,32 +4,20 @@
 //
 // Widths are 390 and 1280 where none are given. Prints one JSON object per width: what was asked of any host, errors of the console, whether
 // the page is wider than the window, text that is cut off, and pictures that did not load; exits with 1 where there is any of it.
-import { createRequire } from 'node:module'
-import { mkdtempSync, rmSync } from 'node:fs'
-import { tmpdir } from 'node:os'
-import { join, resolve } from 'node:path'
+import { resolve } from 'node:path'
 import { pathToFileURL } from 'node:url'
+import { launch } from './chromium.mjs'
 
 const [playwright, chromium, file, prefix, ...rest] = process.argv.slice(2)
 const widths = rest.length ? rest.map(Number) : [390, 1280]
-const { chromium: browser } = createRequire(join(resolve(playwright), 'here.js'))('playwright-core')
 const address = pathToFileURL(resolve(file)).href
-const profile = mkdtempSync(join(tmpdir(), 'equipoise-report-'))
 let failed = false
-try {
-  for (const width of widths) {
-    const context = await browser.launchPersistentContext(join(profile, String(width)), {
-      executablePath: chromium,
-      headless: true,
-      viewport: { width, height: width < 640 ? 844 : 900 },
-      deviceScaleFactor: width < 640 ? 2 : 1,
-      args: ['--headless', '--no-sandbox', '--disable-gpu', '--no-first-run', '--disable-background-networking', '--disable-component-update', '--disable-sync']
-    })
-    const page = context.pages()[0] ?? (await context.newPage())
-    const asked = [], errors = []
+for (const width of widths) {
+  const phone = width < 640
+  const { page, said: errors, close } = await launch(playwright, chromium, { size: [width, phone ? 844 : 900], scale: phone ? 2 : 1 })
+  try {
+    const asked = []
     page.on('request', (request) => request.url() !== address && !request.url().startsWith('data:') && asked.push(request.url()))
-    page.on('console', (message) => message.type() === 'error' && errors.push(message.text()))
-    page.on('pageerror', (error) => errors.push(String(error)))
     await page.goto(address)
     await page.waitForTimeout(500)
     const found = await page.evaluate(look)
@@ -37,10 +25,9 @@ try {
     const report = { width, asked, errors, ...found }
     failed ||= asked.length > 0 || errors.length > 0 || found.tooWide > 0 || found.cut.length > 0 || found.broken > 0
     console.log(JSON.stringify(report))
-    await context.close()
+  } finally {
+    await close()
   }
-} finally {
-  rmSync(profile, { recursive: true, force: true })
 }
 process.exit(failed ? 1 : 0)
 

@@ -1,13 +1,13 @@
 // From an empty ComfyUI to the first pair of images before and after, as a new user: clicks and seconds.
 //
-//   node stopwatch.mjs URL PLAYWRIGHT_FOLDER CHROMIUM PICTURE [TEMPLATE]
+//   node stopwatch.mjs PLAYWRIGHT_FOLDER CHROMIUM URL PICTURE [TEMPLATE]
 //
 // The server must be one that nobody has used: it greets a new user with the template browser. The clock starts when the address is
 // entered and stops when both previews of the quickstart show their pictures; loading the page is in it, starting the server is not.
 // Prints one JSON object.
 import { open, pictures, visit } from './front_end.mjs'
 
-const [url, playwright, chromium, picture, template = 'quickstart_unconditional'] = process.argv.slice(2)
+const [playwright, chromium, url, picture, template = 'quickstart_unconditional'] = process.argv.slice(2)
 const { page, heard, close } = await open(url, playwright, chromium, { settings: null })
 try {
   let clicks = 0

@@ -1,17 +1,17 @@
 // Open templates from the template browser of a running ComfyUI, photograph them, and run some of them.
 //
-//   node templates.mjs URL PLAYWRIGHT_FOLDER CHROMIUM PICTURES [--nodes2] [--light] [--load] NAME[:run] ...
+//   node templates.mjs PLAYWRIGHT_FOLDER CHROMIUM URL PICTURES [--nodes2] [--light] [--load] NAME[:run] ...
 //
 // PICTURES is a folder. With --load graphs are given to the front end without its template browser, which older ones have elsewhere. Prints one JSON object for the start and one per template: errors of the console, unknown nodes, nodes that
 // overlap or leave their frame, and for those that were run how long it took and how many pictures each node shows.
 import { readFileSync } from 'node:fs'
 import { join } from 'node:path'
-import { QUIET, fitAndCheck, open, openTemplate, pictures, run, scripts, visit } from './front_end.mjs'
+import { fitAndCheck, open, openTemplate, pictures, run, scripts, visit } from './front_end.mjs'
 
-const [url, playwright, chromium, folder, ...rest] = process.argv.slice(2)
+const [playwright, chromium, url, folder, ...rest] = process.argv.slice(2)
 const [nodes2, light, load] = ['--nodes2', '--light', '--load'].map((flag) => rest.includes(flag))
 const jobs = rest.filter((word) => !word.startsWith('--')).map((word) => word.split(':'))
-const settings = { ...QUIET, 'Comfy.VueNodes.Enabled': nodes2, 'Comfy.ColorPalette': light ? 'light' : 'dark' }
+const settings = { 'Comfy.VueNodes.Enabled': nodes2, 'Comfy.ColorPalette': light ? 'light' : 'dark' }
 const { page, heard, close, fetched } = await open(url, playwright, chromium, { size: [1600, 900], settings })
 try {
   await visit(page, url)

@@ -3,14 +3,11 @@
 from __future__ import annotations
 
 import json
-import subprocess
-from pathlib import Path
 from typing import Any
 
 import pytest
 from equipoise.methods.targets import parse_target
 
-SCRIPT = Path(__file__).with_name("editors.mjs")
 OURS = "quipoise"
 """Mark of the pack in an error's text or address."""
 CLASSES = {
@@ -21,13 +18,10 @@ CLASSES = {
 }
 
 
-def used(chromium: tuple[str, str], server: Any, renderer: str, theme: str, scale: str) -> dict[str, Any]:
+def used(script: Any, server: Any, renderer: str, theme: str, scale: str) -> dict[str, Any]:
     """What came of using the editors."""
-    done = subprocess.run(
-        ["node", str(SCRIPT), server.url, *chromium, renderer, theme, scale, ""], capture_output=True, text=True, timeout=300
-    )
-    assert done.returncode == 0, done.stdout + done.stderr
-    return json.loads(done.stdout)
+    (did,) = script("editors.mjs", server.url, renderer, theme, scale, "", limit=300)
+    return did
 
 
 def weights(fields: dict[str, Any]) -> str:
@@ -78,9 +72,9 @@ def check(did: dict[str, Any]) -> None:
 
 
 @pytest.mark.parametrize(("renderer", "theme", "scale"), [("classic", "dark", "1"), ("vue", "light", "2")])
-def test_the_editors_of_the_current_host(chromium: Any, page_current: Any, renderer: str, theme: str, scale: str) -> None:
-    check(used(chromium, page_current, renderer, theme, scale))
+def test_the_editors_of_the_current_host(script: Any, page_current: Any, renderer: str, theme: str, scale: str) -> None:
+    check(used(script, page_current, renderer, theme, scale))
 
 
-def test_the_editors_of_the_oldest_host(chromium: Any, page_floor: Any) -> None:
-    check(used(chromium, page_floor, "classic", "light", "1"))
+def test_the_editors_of_the_oldest_host(script: Any, page_floor: Any) -> None:
+    check(used(script, page_floor, "classic", "light", "1"))

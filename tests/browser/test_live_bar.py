@@ -2,23 +2,18 @@
 
 from __future__ import annotations
 
-import json
-import subprocess
-from pathlib import Path
 from typing import Any
 
 import pytest
 
-SCRIPT = Path(__file__).with_name("live_bar.mjs")
 OURS = "quipoise"
 """Mark of the pack in an error's text or address."""
 
 
-def watched(chromium: tuple[str, str], server: Any, renderer: str, theme: str) -> dict[str, Any]:
+def watched(script: Any, server: Any, renderer: str, theme: str) -> dict[str, Any]:
     """What the script saw: a graph with the three nodes and a histogram, queued and drawn to its end."""
-    done = subprocess.run(["node", str(SCRIPT), server.url, *chromium, renderer, theme, ""], capture_output=True, text=True, timeout=400)
-    assert done.returncode == 0, done.stdout + done.stderr
-    return json.loads(done.stdout)
+    (found,) = script("live_bar.mjs", server.url, renderer, theme, "", limit=400)
+    return found
 
 
 def check(found: dict[str, Any]) -> None:
@@ -29,14 +24,14 @@ def check(found: dict[str, Any]) -> None:
     seen = found["states"]["seen"]
     assert len(seen) == 3 and all(len(states) >= 5 for states in seen.values()), {k: len(v) for k, v in seen.items()}
     for states in seen.values():
-        assert states[-1].count("3 images assigned") == 2
+        assert states[-1].count("12 images assigned") == 2
         assert all("eyeglasses: yes read" in s and "of target 50%" in s for s in states)
     for bar in found["shown"]["bars"]:
         assert bar["step"] == "20 steps done" and bar["spoken"].startswith("20 steps done. eyeglasses: ")
         assert bar["lines"] == 1 and bar["focus"] and bar["visible"] and max(bar["cut"]) <= 1
     (thumbs,) = found["shown"]["thumbs"]
-    assert len(thumbs["images"]) == 6 and thumbs["focus"] and thumbs["loaded"]
-    assert sum(line.startswith("assigned: yes") for image in thumbs["images"] for line in image["lines"]) == 3
+    assert len(thumbs["images"]) == 24 and thumbs["focus"] and thumbs["loaded"]
+    assert sum(line.startswith("assigned: yes") for image in thumbs["images"] for line in image["lines"]) == 12
     for image in thumbs["images"]:
         given, seen_class = (line.split(": ")[1] for line in image["lines"])
         assert image["missed"] == (given != seen_class)
@@ -52,10 +47,10 @@ def check(found: dict[str, Any]) -> None:
 
 
 @pytest.mark.parametrize(("renderer", "theme"), [("classic", "dark"), ("vue", "light")])
-def test_the_current_front_end(chromium: tuple[str, str], page_current: Any, renderer: str, theme: str) -> None:
-    check(watched(chromium, page_current, renderer, theme))
+def test_the_current_front_end(script: Any, page_current: Any, renderer: str, theme: str) -> None:
+    check(watched(script, page_current, renderer, theme))
 
 
-def test_the_oldest_front_end(chromium: tuple[str, str], page_floor: Any) -> None:
+def test_the_oldest_front_end(script: Any, page_floor: Any) -> None:
     """Its renderer of nodes in HTML was an experiment that draws no widget that comes later, the host's own included."""
-    check(watched(chromium, page_floor, "classic", "light"))
+    check(watched(script, page_floor, "classic", "light"))

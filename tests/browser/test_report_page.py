@@ -1,16 +1,12 @@
 """The fairness report in a real Chromium, at phone and desktop width: it asks no host, cuts nothing off, and fits the window.
 
-Needs Chromium, Node, and playwright-core in the folder that PLAYWRIGHT_PATH names (npm install playwright-core); skipped where one is
-missing.
+What it needs: see conftest.py.
 """
 
 from __future__ import annotations
 
-import json
-import os
-import shutil
-import subprocess
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -19,17 +15,7 @@ from equipoise.charts.report_html import html_page
 from equipoise.charts.report_page import report_page
 from equipoise.metrics.findings import Embedding, Reader, find
 
-SCRIPT = Path(__file__).with_name("report.mjs")
 CLASSES = {"eyeglasses": ("yes", "no"), "a_rather_long_attribute_name": ("class_with_a_long_name", "another", "third"), "hair": ("a", "b")}
-
-
-@pytest.fixture
-def browser() -> tuple[str, str]:
-    """Folder of playwright-core, and Chromium."""
-    folder, chromium = os.environ.get("PLAYWRIGHT_PATH", ""), shutil.which("chromium") or shutil.which("google-chrome")
-    if not folder or not chromium or not shutil.which("node"):
-        pytest.skip("set PLAYWRIGHT_PATH to a folder with playwright-core, and install Node and Chromium, to look at reports in a browser.")
-    return folder, chromium
 
 
 def readings(n: int, seed: int) -> dict[str, np.ndarray]:
@@ -54,24 +40,15 @@ def page(judges: int) -> str:
 
 
 @pytest.mark.parametrize("judges", [1, 2])
-def test_it_looks_right_on_a_phone_and_on_a_screen(browser: tuple[str, str], tmp_path: Path, judges: int) -> None:
+def test_it_looks_right_on_a_phone_and_on_a_screen(script: Any, tmp_path: Path, judges: int) -> None:
     (tmp_path / "report.html").write_text(page(judges), encoding="utf-8")
-    command = ["node", str(SCRIPT), *browser, str(tmp_path / "report.html"), str(tmp_path / "shot"), "320", "390", "768", "1280"]
-    done = subprocess.run(command, capture_output=True, text=True, timeout=240)
-    seen = [json.loads(line) for line in done.stdout.splitlines()]
-    assert done.returncode == 0, done.stdout + done.stderr
+    seen = script("report.mjs", tmp_path / "report.html", tmp_path / "shot", 320, 390, 768, 1280, limit=240)
     assert [s["width"] for s in seen] == [320, 390, 768, 1280] and all(s["images"] == 72 for s in seen)
 
 
-def test_a_page_that_asks_a_host_is_caught(browser: tuple[str, str], tmp_path: Path) -> None:
+def test_a_page_that_asks_a_host_is_caught(script: Any, tmp_path: Path) -> None:
     """The policy in the page stops what is put into it, and the script notices."""
     bad = page(1).replace("</main>", '<img src="http://127.0.0.1:9/x.png" alt=""></main>')
     (tmp_path / "report.html").write_text(bad, encoding="utf-8")
-    command = ["node", str(SCRIPT), *browser, str(tmp_path / "report.html"), str(tmp_path / "shot"), "390"]
-    done = subprocess.run(command, capture_output=True, text=True, timeout=120)
-    report = json.loads(done.stdout.splitlines()[0])
-    assert (
-        done.returncode == 1
-        and (report["asked"] or any("Content Security Policy" in e for e in report["errors"]))
-        and report["broken"] == 1
-    )
+    (report,) = script("report.mjs", tmp_path / "report.html", tmp_path / "shot", 390, limit=120, code=1)
+    assert (report["asked"] or any("Content Security Policy" in e for e in report["errors"])) and report["broken"] == 1

@@ -1,26 +1,19 @@
 """Templates in the real front end, as a user meets them: opened from the template browser and run; a graph wired by hand; the oldest host.
 
-Needs Chromium, Node, and playwright-core in the folder that PLAYWRIGHT_PATH names; skipped where one is missing. With
-EQUIPOISE_SLOW_TEMPLATES set, every template that needs no download is run (half an hour); without it those that take seconds. The oldest
-host is shown with its own front end, as in conftest.py.
+What it needs: see conftest.py. With EQUIPOISE_SLOW_TEMPLATES set, every template that needs no download is run (half an hour); without it
+those that take seconds.
 """
 
 from __future__ import annotations
 
 import json
 import os
-import shutil
-import subprocess
-import sys
-from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-HERE = Path(__file__).resolve().parent
-ROOT = HERE.parents[1]
-WORKFLOWS = ROOT / "workflows"
+WORKFLOWS = Path(__file__).resolve().parents[2] / "workflows"
 NAMES = sorted(path.stem for path in WORKFLOWS.glob("*.json"))
 QUICK = {"quickstart_unconditional": {12: 16, 13: 1, 18: 16, 19: 1}, "balance_ledger": {}}
 """Templates that run in seconds, and how many pictures their nodes show; {}: at least one."""
@@ -29,48 +22,6 @@ SLOW = (
     "neuron_path_audit", "find_bias_features_quickstart", "train_adp_quickstart",
 )  # fmt: skip
 """Templates that run on what ships, and take from half a minute to ten."""
-Tools = tuple[str, str]
-
-
-@pytest.fixture(scope="session")
-def browser() -> Tools:
-    """Folder of playwright-core, and Chromium."""
-    folder, chromium = os.environ.get("PLAYWRIGHT_PATH", ""), shutil.which("chromium") or shutil.which("google-chrome")
-    if not folder or not chromium or not shutil.which("node"):
-        pytest.skip("set PLAYWRIGHT_PATH to a folder with playwright-core, and install Node and Chromium, to open templates in a browser.")
-    return folder, chromium
-
-
-@pytest.fixture(scope="session")
-def servers(load_module: Callable[[Path, str], Any]) -> Any:
-    """The module with the server, whose pack is called as in a real installation: the name shows in the template browser."""
-    module = sys.modules.get("equipoise_server") or load_module(ROOT / "tests" / "host" / "equipoise_server.py", "equipoise_server")
-    return module
-
-
-def started(servers: Any, base: Path, variable: str, default: str, *arguments: str) -> Any:
-    path = servers.checkout(variable, default)
-    if not (path / "main.py").is_file():
-        pytest.skip(f"no ComfyUI at {path}; set {variable} to a checkout.")
-    odd, servers.ODD_NAME = servers.ODD_NAME, "equipoise"
-    try:
-        return servers.Server(path, base, arguments=arguments)
-    finally:
-        servers.ODD_NAME = odd
-
-
-@pytest.fixture(scope="module")
-def server(servers: Any, browser: Tools, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Any]:
-    with started(servers, tmp_path_factory.mktemp("templates"), "COMFYUI_PATH", "~/ComfyUI") as running:
-        yield running
-
-
-def node(script: str, *words: object, limit: float) -> list[dict[str, Any]]:
-    """The JSON lines that a script of this folder prints."""
-    done = subprocess.run(["node", str(HERE / script), *map(str, words)], capture_output=True, text=True, timeout=limit)
-    assert done.returncode == 0, done.stdout[-2000:] + done.stderr[-4000:]
-    return [json.loads(line) for line in done.stdout.splitlines()]
-
 
 def check(report: dict[str, Any]) -> None:
     """A template is open: all of its nodes are known, none lies on another or leaves its frame, and the console is quiet."""
@@ -87,10 +38,10 @@ def ran(report: dict[str, Any], shown: dict[int, int]) -> None:
 
 
 @pytest.mark.parametrize("renderer", [(), ("--nodes2", "--light")], ids=["canvas-dark", "html-light"])
-def test_every_template_opens_and_the_quick_ones_run(browser: Tools, server: Any, tmp_path: Path, renderer: tuple[str, ...]) -> None:
+def test_every_template_opens_and_the_quick_ones_run(script: Any, page_current: Any, tmp_path: Path, renderer: tuple[str, ...]) -> None:
     quick = () if renderer else QUICK
     jobs = [f"{name}:run" if name in quick else name for name in NAMES]
-    start, *reports = node("templates.mjs", server.url, *browser, tmp_path, *renderer, *jobs, limit=900)
+    start, *reports = script("templates.mjs", page_current.url, tmp_path, *renderer, *jobs, limit=900)
     assert start["errors"] == [] and start["start"]["missing"] == [] and start["start"]["offered"]
     assert [report["name"] for report in reports] == NAMES
     for report in reports:
@@ -102,8 +53,8 @@ def test_every_template_opens_and_the_quick_ones_run(browser: Tools, server: Any
 
 @pytest.mark.skipif(not os.environ.get("EQUIPOISE_SLOW_TEMPLATES"), reason="half an hour: set EQUIPOISE_SLOW_TEMPLATES to run them all")
 @pytest.mark.parametrize("name", SLOW)
-def test_the_slow_ones_run_too(browser: Tools, server: Any, tmp_path: Path, name: str) -> None:
-    _, report = node("templates.mjs", server.url, *browser, tmp_path, f"{name}:run", limit=3600)
+def test_the_slow_ones_run_too(script: Any, page_current: Any, tmp_path: Path, name: str) -> None:
+    _, report = script("templates.mjs", page_current.url, tmp_path, f"{name}:run", limit=3600)
     check(report)
     ran(report, {})
 
@@ -146,12 +97,12 @@ def without_sampler() -> dict[str, Any]:
     return {**workflow, "nodes": nodes, "links": links, "groups": []}
 
 
-def test_a_node_from_the_search_box_is_wired_by_hand_and_runs(browser: Tools, server: Any, tmp_path: Path) -> None:
+def test_a_node_from_the_search_box_is_wired_by_hand_and_runs(script: Any, page_current: Any, tmp_path: Path) -> None:
     start, wishes, picture = tmp_path / "start.json", tmp_path / "wishes.json", tmp_path / "wired.png"
     graph = without_sampler()
     start.write_text(json.dumps(graph), encoding="utf-8")
     wishes.write_text(json.dumps(WISHES), encoding="utf-8")
-    (report,) = node("wire.mjs", server.url, *browser, picture, start, wishes, limit=400)
+    (report,) = script("wire.mjs", page_current.url, picture, start, wishes, limit=400)
     assert all(link in report["wired"] for link in WISHES["links"]), report["wired"]
     assert len(report["wired"]) == len(WISHES["links"]) + len(graph["links"])
     assert report["error"] == "" and report["pictures"] == {"18": 4}, report
@@ -159,13 +110,8 @@ def test_a_node_from_the_search_box_is_wired_by_hand_and_runs(browser: Tools, se
     assert report["errors"] == [] and report["again"] == []
 
 
-def test_the_oldest_hosts_front_end_takes_it_all(browser: Tools, servers: Any, dev: Any, tmp_path: Path) -> None:
-    folder = servers.checkout("COMFYUI_FLOOR_FRONTEND", str(dev.cache_folder() / "comfyui_frontend_package-1.27.10" / "static"))
-    if not (folder / "index.html").is_file():
-        pytest.skip(f"no front end at {folder}: set COMFYUI_FLOOR_FRONTEND to that of the comfyui-frontend-package it asks for.")
-    default = "COMFYUI_FLOOR_PATH", "~/ComfyUI-0.3.64"
-    with started(servers, tmp_path / "base", *default, "--front-end-root", str(folder)) as server:
-        start, *reports = node("templates.mjs", server.url, *browser, tmp_path, "--load", *NAMES, limit=600)
+def test_the_oldest_hosts_front_end_takes_it_all(script: Any, page_floor: Any, tmp_path: Path) -> None:
+    start, *reports = script("templates.mjs", page_floor.url, tmp_path, "--load", *NAMES, limit=600)
     assert start["errors"] == [] and start["start"]["missing"] == [] and start["start"]["offered"]
     for report in reports:
         assert report["errors"] == [] and report["unknown"] == [] and report["nodes"] > 10, report

@@ -1,17 +1,17 @@
 // Build a graph by hand in the front end of a running ComfyUI: add a node from the search box, wire it with the mouse, run it, reload.
 //
-//   node wire.mjs URL PLAYWRIGHT_FOLDER CHROMIUM PICTURE START.json WISHES.json
+//   node wire.mjs PLAYWRIGHT_FOLDER CHROMIUM URL PICTURE START.json WISHES.json
 //
 // START.json is the graph without the node. WISHES.json: {"search": words to type, "add": node type, "at": [x, y] on the graph,
 // "widgets": {name: value}, "links": [[type of source, output name, type of sink, input name], ...]}. Prints one JSON object: what was
 // found by the words, links as they came about, seconds of the run and the pictures shown, whether the graph is the same after a reload,
 // and errors of the console.
 import { readFileSync } from 'node:fs'
-import { QUIET, open, pictures, run, visit } from './front_end.mjs'
+import { open, pictures, run, visit } from './front_end.mjs'
 
-const [url, playwright, chromium, picture, start, wishes] = process.argv.slice(2)
+const [playwright, chromium, url, picture, start, wishes] = process.argv.slice(2)
 const graph = JSON.parse(readFileSync(start)), wish = JSON.parse(readFileSync(wishes))
-const { page, heard, close } = await open(url, playwright, chromium, { settings: { ...QUIET, 'Comfy.VueNodes.Enabled': false, 'Comfy.Graph.CanvasMenu': false } })
+const { page, heard, close } = await open(url, playwright, chromium, { settings: { 'Comfy.Graph.CanvasMenu': false } })
 
 // Where a point of the graph is on the screen.
 const onScreen = (point) =>
