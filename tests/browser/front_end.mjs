@@ -151,6 +151,6 @@ export function fitAndCheck() {
   canvas.ds.scale = scale
   canvas.ds.offset = [(view.width / scale - (right - left)) / 2 - left, (view.height / scale - (bottom - top)) / 2 - top]
   canvas.setDirty(true, true)
-  const unknown = graph._nodes.filter((n) => n.has_errors || !window.LiteGraph.registered_node_types[n.type]).map((n) => n.type)
+  const unknown = graph._nodes.filter((n) => !window.LiteGraph.registered_node_types[n.type]).map((n) => n.type)
   return { nodes: graph._nodes.length, groups: graph._groups.length, unknown, overlapping, outside }
 }
