@@ -29,10 +29,10 @@ ROOT = HERE.parents[1]
 FOLDER = ROOT / "workflows"
 QUICKSTARTS = ("quickstart_unconditional", "quickstart_professions", "quickstart_text")
 AUDIT, STEER, FIND = "label_audit", "bias_feature_steer_quickstart", "find_bias_features_quickstart"
+TRAIN = "train_adp_quickstart"
 NEURONS, REPORT, BALANCED = "neuron_path_audit", "fairness_report", "balanced_dataset"
 LEDGER, LEDGER_RUNS = "balance_ledger", 24
 NEEDS_ADP = "It needs your checkpoint, and an ADP made for it."
-NEEDS_NOTHING = "It runs on what ships with the pack, on a CPU."
 NEEDS_CLIP = "It needs OpenAI's CLIP ViT-L/14."
 NEEDS_CHECKPOINT = "It needs your checkpoint and a CLIP, and makes an ADP for it."
 NEEDS_CLASSIFIER = "It needs your checkpoint and a classifier, and makes an autoencoder and bias features for it."
@@ -42,7 +42,6 @@ RENDERED = {
     "neuron_path_clip_vision": (NEEDS_CLIP, TALL),
     "sd15_distribution_guidance": (NEEDS_ADP, WIDE),
     "sdxl_distribution_guidance": (NEEDS_ADP, WIDE),
-    "train_adp_quickstart": (NEEDS_NOTHING, TALL),
     "train_adp_sd15": (NEEDS_CHECKPOINT, TALL),
     "train_adp_sdxl": (NEEDS_CHECKPOINT, TALL),
     "train_sae_sd15": (NEEDS_CLASSIFIER, LONG),
@@ -50,7 +49,7 @@ RENDERED = {
     "bias_feature_steer_sdxl": (NEEDS_FEATURES, WIDER),
 }
 """Graphs that are photographed: what each needs, and the size of the window, in which the front end has to show text."""
-MADE = (*QUICKSTARTS, AUDIT, STEER, FIND, NEURONS, REPORT, BALANCED, LEDGER)
+MADE = (*QUICKSTARTS, AUDIT, STEER, FIND, TRAIN, NEURONS, REPORT, BALANCED, LEDGER)
 """Graphs whose own output is shown."""
 NOT_OUTPUT = "A rendering of the graph, not its output"
 FILES = {
@@ -140,6 +139,13 @@ def found(server: Any, workflow: dict[str, Any], outcome: Any) -> Image.Image:
     """The pictures of such a run side by side."""
     kinds = ("FindBiasFeatures", "FeatureAtlas", "SteerSweep")
     return beside([server.images(outcome, id_of(workflow, f"Equipoise{kind}"))[0] for kind in kinds], 1200)
+
+
+def training(server: Any, to_api: Any) -> Image.Image:
+    """Queue the graph that makes an ADP, which takes minutes: what it reads, how its moves were learned, and what they reach."""
+    workflow, outcome = run(server, TRAIN, to_api, limit=3600)
+    kinds = ("TrainADP", "LearnDirections", "CalibrateADP")
+    return beside([server.images(outcome, id_of(workflow, f"Equipoise{kind}"))[0] for kind in kinds], 900)
 
 
 def id_of(workflow: dict[str, Any], kind: str) -> str:
@@ -259,11 +265,14 @@ def save(picture: Image.Image, name: str) -> None:
 
 
 def stand_ins(base: Path) -> None:
-    """Files under the names that the graphs for real checkpoints expect, so that the front end finds them and shows no warning: a small
-    random ADP for an ADP, whose classes the target's editor asks for, else empty ones."""
+    """Files under the names that the graphs for real checkpoints expect, so that the front end finds them and shows no warning: small
+    random ADPs and bias features, whose classes the target's editor asks for, else empty ones."""
     from equipoise.benchmarks.random_adp import random_adp
     from equipoise.models.adp import save_adp
+    from equipoise.models.bias_features import save_bias_features
 
+    saes = load(ROOT / "tests" / "equipoise_random_sae.py", "equipoise_random_sae")
+    classes = {"gender_presentation": ("feminine", "masculine")}
     for name in RENDERED:
         for node in json.loads((FOLDER / f"{name}.json").read_text(encoding="utf-8"))["nodes"]:
             where, file = FILES.get(node["type"]), (node["widgets_values"] or [""])[0]
@@ -272,7 +281,9 @@ def stand_ins(base: Path) -> None:
                 path = path if path.suffix else path / "config.json"  # a folder
                 path.parent.mkdir(parents=True, exist_ok=True)
                 if where.endswith("adp"):
-                    save_adp(random_adp({"gender_presentation": ("feminine", "masculine")}, 8), path)
+                    save_adp(random_adp(classes, 8), path)
+                elif where.endswith("bias_features"):
+                    save_bias_features(saes.random_bias(saes.random_sae(8, "middle", "sd15"), classes), path)
                 path.touch()
 
 
@@ -297,6 +308,7 @@ def main() -> int:
                 (AUDIT, audit),
                 (STEER, steering),
                 (FIND, finding),
+                (TRAIN, training),
                 (NEURONS, neurons),
                 (REPORT, report),
                 (BALANCED, balanced),
