@@ -110,12 +110,14 @@ def make_target(weights: Mapping[str, Mapping[str, float]]) -> TargetDistributio
     return TargetDistribution(tuple(attributes), tuple(classes), shares, tuple(notes))
 
 
+EQUAL = ("uniform", "balanced", "even")
+"""Words for equal shares."""
 _WEIGHT = re.compile(r"^\s*(?P<name>[^=]+?)\s*=\s*(?P<value>[-+0-9.eE%]+)\s*$")
 
 
 def _read_weights(text: str, names: Sequence[str], what: str) -> tuple[list[float], list[str]]:
     """Weights in the order of ``names``. Those left out share equally what is left to 1 (or 100%), or get 0 where nothing is left."""
-    if text.strip().lower() in ("uniform", "balanced", "even"):
+    if text.strip().lower() in EQUAL:
         return [1 / len(names)] * len(names), []
     given: dict[str, float] = {}
     for part in filter(str.strip, re.split(r"[,\n]", text)):
@@ -192,7 +194,7 @@ def target_from_form(attributes: str, preset: str, weights: str, known: Mapping[
     if known is None:
         cells = [part.split("=")[0].strip() for part in re.split(r"[,\n]", weights) if part.strip()]
         split = [cell.split(SEPARATOR) for cell in cells]
-        if not cells or any(len(parts) != len(names) for parts in split):
+        if not cells or weights.strip().lower() in EQUAL or any(len(parts) != len(names) for parts in split):
             raise ValueError(
                 f"the weights have to name the classes, as {'yes=0.5, no=0.5' if len(names) == 1 else 'yes/long=0.25, ...'} for "
                 f"{attributes.strip()}; "

@@ -142,10 +142,14 @@ def found(server: Any, workflow: dict[str, Any], outcome: Any) -> Image.Image:
 
 
 def training(server: Any, to_api: Any) -> Image.Image:
-    """Queue the graph that makes an ADP, which takes minutes: what it reads, how its moves were learned, and what they reach."""
+    """Queue the graph that makes an ADP, which takes minutes: its classes, what it reads, how its moves were learned, what they reach."""
+    from equipoise.charts.sheet import stacked
+
     workflow, outcome = run(server, TRAIN, to_api, limit=3600)
+    sheets = list(server.images(outcome, id_of(workflow, "PreviewImage")))
     kinds = ("TrainADP", "LearnDirections", "CalibrateADP")
-    return beside([server.images(outcome, id_of(workflow, f"Equipoise{kind}"))[0] for kind in kinds], 900)
+    read, learned, reached = (server.images(outcome, id_of(workflow, f"Equipoise{kind}"))[0] for kind in kinds)
+    return beside([stacked(sheets), read, stacked([wide(learned, reached.shape[1]), reached])], 900)
 
 
 def id_of(workflow: dict[str, Any], kind: str) -> str:

@@ -100,6 +100,14 @@ def test_a_form_without_an_adp_takes_the_classes_it_names() -> None:
     assert target_from_form("eyeglasses", "uniform", "yes=0.9, no=0.1", None).shares == (0.5, 0.5)
 
 
+@pytest.mark.parametrize("word", ["uniform", " Even\n", "balanced"])
+def test_equal_shares_of_classes_that_nobody_names_are_refused(word: str) -> None:
+    """Not a class of that name with all of the weight."""
+    with pytest.raises(ValueError, match="the weights have to name the classes.*or connect an ADP"):
+        target_from_form("eyeglasses", "weights", word, None)
+    assert target_from_form("eyeglasses", "weights", word, KNOWN).shares == (0.5, 0.5)
+
+
 def sentence(error: pytest.ExceptionInfo[ValueError]) -> str:
     """The message, which has to be one sentence on one line."""
     text = str(error.value)
