@@ -118,7 +118,7 @@ def cancelled(base: Path, cancels: int, digests: list[str]) -> dict[str, Any]:
             prompt = server.queue(graph(REFERENCE if again else SEED + number, number, passes))
             moment = draws.random() * usual
             time.sleep(moment)
-            server.ask("/interrupt", {})
+            server.post("/interrupt", {})
             ended = server.wait(prompt)
             if ended.error:
                 raise RuntimeError(f"a cancelled run ended with an error: {ended.error}; see {server.log}.")

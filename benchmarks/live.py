@@ -79,14 +79,14 @@ def one_run(server: HostServer, seed: int, listens: bool, images: int = IMAGES) 
         ended, told = server.wait(server.queue(guided(seed, images))), []
     else:
         with Client(server.port) as client:
-            answer = server.ask("/prompt", {"prompt": guided(seed, images), "client_id": client.name})
+            answer = server.post("/prompt", {"prompt": guided(seed, images), "client_id": client.name})
             if "prompt_id" not in answer:
                 raise RuntimeError(f"the server refused the graph: {json.dumps(answer)[:1000]}")
             ended = server.wait(answer["prompt_id"])
             told = client.told
     if ended.error:
         raise RuntimeError(f"a queued graph failed: {ended.error}")
-    measured = server.ask("/equipoise_live_probe")
+    measured = server.get("/equipoise_live_probe")
     states = {json.dumps(message["attributes"]) for message in told}
     return {**measured, "messages": len(told), "states": len(states)}
 

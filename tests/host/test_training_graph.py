@@ -70,8 +70,7 @@ def kill_when(server: Server, prompt: dict[str, Any], due: Callable[[], bool]) -
     while not due():
         assert time.monotonic() < until, server.text()[-2000:]
         time.sleep(0.001)
-    server._process.kill()
-    server._process.wait(20)
+    server.kill()
     server.start()
 
 
