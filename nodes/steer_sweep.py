@@ -12,11 +12,11 @@ from ..host.batch_patch import window_sigmas
 from ..host.sampling import SamplerSettings
 from ..host.steer_sweep import Sweep, steer_sweep, strengths_between
 from ..methods.steer_report import steering_report
-from ..methods.steering import SteerSettings
+from ..methods.steering import SteerSettings, parse_latents
 from .sampler_inputs import denoise_input, sampler_inputs
 from .shared_inputs import drawn_seed
 from .sockets import STEERING, Adp, Classifier, schema
-from .steering import ASYRP, all_to, as_masks, edit_inputs, files_inputs
+from .steering import ASYRP, all_to, as_masks, edit_inputs, files_inputs, only_input
 
 
 class SteerSweep(io.ComfyNode):
@@ -59,6 +59,7 @@ class SteerSweep(io.ComfyNode):
                     "classifier", optional=True, tooltip="Counts the class at every strength. Best one that took no part in the training."
                 ),
                 io.Mask.Input("mask", optional=True, tooltip="Where to steer (white), resized to the feature map."),
+                only_input(),
             ],
             outputs=[
                 io.Image.Output("strip", display_name="strip", tooltip="A column per strength, a row per image (up to 8), labelled."),
@@ -101,6 +102,7 @@ class SteerSweep(io.ComfyNode):
         adp: Any = None,
         classifier: Any = None,
         mask: Any = None,
+        only: str = "",
     ) -> io.NodeOutput:
         strengths = strengths_between(lowest, highest, points)
         sigma_start, sigma_end = window_sigmas(model, start_percent, end_percent)
@@ -113,6 +115,7 @@ class SteerSweep(io.ComfyNode):
             mode=mode,
             source=profile,
             features=features,
+            only=parse_latents(only),
             amount=amount,
             mask=as_masks(mask),
         )

@@ -82,6 +82,17 @@ def edit_inputs() -> list[Any]:
     ]
 
 
+def only_input() -> Any:
+    """Single features, in place of the best ones. The last input of a node, since it came later."""
+    return io.String.Input(
+        "only",
+        optional=True,
+        default="",
+        tooltip="Numbers of single features, such as '7, 123' (Feature Atlas shows and sends them): only these are turned, whatever "
+        "'features' says. Empty: not used.",
+    )
+
+
 def all_to(bias_features: Any, attribute: str, class_name: str) -> Any:
     """The target that sends every image to one class. ValueError, naming what there is, for an attribute or class not in the file."""
     attribute, class_name = attribute.strip(), class_name.strip()
@@ -144,13 +155,7 @@ class BiasFeatureSteer(io.ComfyNode):
                     "mask", optional=True, tooltip="Where to steer (white), resized to the feature map. One for all images, or one each."
                 ),
                 ledger_input("With a target. "),
-                io.String.Input(
-                    "only",
-                    optional=True,
-                    default="",
-                    tooltip="Numbers of single features, such as '7, 123' (Feature Atlas shows and sends them): only these are turned, "
-                    "whatever 'features' says. Empty: not used.",
-                ),
+                only_input(),
             ],
             outputs=[
                 io.Model.Output("steered", display_name="MODEL", tooltip="The steered model, for any sampler or another steer."),

@@ -149,7 +149,8 @@ def training(server: Any, to_api: Any) -> Image.Image:
     sheets = list(server.images(outcome, id_of(workflow, "PreviewImage")))
     kinds = ("TrainADP", "LearnDirections", "CalibrateADP")
     read, learned, reached = (server.images(outcome, id_of(workflow, f"Equipoise{kind}"))[0] for kind in kinds)
-    return beside([stacked(sheets), read, stacked([wide(learned, reached.shape[1]), reached])], 900)
+    top, below = np.asarray(beside([stacked(sheets), read], 900)), np.asarray(beside([learned, reached], 900))
+    return Image.fromarray(stacked([top, wide(below, top.shape[1])]))
 
 
 def id_of(workflow: dict[str, Any], kind: str) -> str:

@@ -168,6 +168,17 @@ def test_a_sweep_is_the_host_s_sampler_at_every_strength(world: World, sae: Any,
     assert "12 features" in report
 
 
+def test_a_sweep_of_one_feature(world: World, sae: Any, bias: Any) -> None:
+    one = int(bias.attributes["eyeglasses"].features[3])
+    _, images, report = sweep(world, sae, bias, only=f"#{one}")
+    _, every, _ = sweep(world, sae, bias)
+    assert f"1 feature (#{one})" in report
+    assert torch.equal(images[2:4], every[2:4]), "strength 0"
+    for part in (slice(0, 2), slice(4, 6)):
+        moved = (images[part] - images[2:4]).norm()
+        assert 0 < moved < (every[part] - every[2:4]).norm()
+
+
 def test_a_sweep_can_be_interrupted(world: World, sae: Any, bias: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     import comfy.model_management
     import comfy.utils
@@ -190,6 +201,7 @@ def test_a_sweep_refuses_what_it_cannot_do(world: World, sae: Any, bias: Any, sa
 
     assert "from a lower to a higher strength" in refused(lowest=1.0, highest=1.0)
     assert "no class 'maybe'" in refused(class_name="maybe")
+    assert "#256 is not among the bias features of eyeglasses" in refused(only="256")
     text = refused(classifier=Bright(), attribute="hair", class_name="long")
     assert "'bright.safetensors' does not know the class 'long' of 'hair'; it knows eyeglasses: yes, no" in text
     assert "number the latents of the autoencoder" in refused(saes.random_sae(CHANNELS, UP, "tiny", seed=3))
