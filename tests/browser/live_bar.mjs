@@ -13,10 +13,11 @@ try {
   await settled(page, url)
   const ids = await page.evaluate(build, Date.now() % 1_000_000) // a seed of its own, so that nothing is cached
   await page.waitForTimeout(1000)
+  await page.evaluate(warmUp)
   const before = await page.evaluate(saved, ids)
   await page.evaluate(watch)
   await page.evaluate(() => window.app.queuePrompt(0))
-  await page.waitForFunction(() => window.equipoiseStates.bars > 2 || window.equipoiseStates.ended, null, { timeout: 240_000 })
+  await page.waitForFunction(() => window.equipoiseStates.messages || window.equipoiseStates.ended, null, { timeout: 240_000 })
   const picture = async (name) => prefix && page.screenshot({ path: `${prefix}_${name}.png`, timeout: 180_000 })
   await picture('during')
   await page.waitForFunction(() => window.equipoiseStates.ended, null, { timeout: 240_000 })
@@ -38,7 +39,8 @@ try {
 
 // The functions below run in the page.
 
-// Two chains: Distribution Guidance, then Bias Feature Steer on the same MODEL; and the KSampler with guidance in it.
+// Two samplings, one after the other: Distribution Guidance, then Bias Feature Steer on the same MODEL; and the KSampler with guidance in it.
+// Pictures come when both are done: on a busy machine a front end that loads them draws nothing else for a while.
 function build(seed) {
   const { app, LiteGraph } = window
   const { graph } = app
@@ -54,7 +56,7 @@ function build(seed) {
   const link = (from, output, to, name) => from.connect(output, to, input(to, name))
   const sampling = { seed, steps: 20, cfg: 1, sampler_name: 'ddim', scheduler: 'normal', control_after_generate: 'fixed' }
   const load = add('EquipoiseLoadUnconditionalDiffusion', 0, 60)
-  const latent = add('EquipoiseEmptyPixelLatent', 0, 260, { batch_size: 24 })
+  const latent = add('EquipoiseEmptyPixelLatent', 0, 260, { batch_size: 48 })
   const adp = add('EquipoiseLoadADP', 0, 460)
   const target = add('EquipoiseTargetDistribution', 0, 640, { attribute: 'eyeglasses', weights: 'yes=0.5, no=0.5' })
   const sae = add('EquipoiseLoadSAE', 330, 60)
@@ -64,9 +66,7 @@ function build(seed) {
   const steer = add('EquipoiseBiasFeatureSteer', 1030, 60, { strength: 0.5, control_after_generate: 'fixed' })
   const plain = add('KSampler', 1380, 60, sampling)
   const guided = add('EquipoiseDistributionGuidanceKSampler', 1700, 60, sampling)
-  const decode = add('VAEDecode', 1380, 400)
-  const decodeGuided = add('VAEDecode', 2080, 60)
-  const show = add('PreviewImage', 1380, 500)
+  const decode = add('VAEDecode', 2080, 60)
   const histogram = add('EquipoiseAttributeHistogram', 2080, 160)
   for (const to of [guide, guided]) {
     link(adp, 0, to, 'adp')
@@ -76,19 +76,16 @@ function build(seed) {
   for (const [to, model] of [[plain, steer], [guided, null]]) {
     if (model) link(model, 0, to, 'model')
     for (const name of ['positive', 'negative']) link(load, 2, to, name)
-    link(latent, 0, to, 'latent_image')
+    link(to === plain ? latent : plain, 0, to, 'latent_image')
   }
   link(guide, 0, steer, 'model')
   link(sae, 0, steer, 'sae')
   link(features, 0, steer, 'bias_features')
   link(target, 0, steer, 'target')
   link(adp, 0, steer, 'adp')
-  for (const [from, to] of [[plain, decode], [guided, decodeGuided]]) {
-    link(from, 0, to, 'samples')
-    link(load, 1, to, 'vae')
-  }
-  link(decode, 0, show, 'images')
-  link(decodeGuided, 0, histogram, 'images')
+  link(guided, 0, decode, 'samples')
+  link(load, 1, decode, 'vae')
+  link(decode, 0, histogram, 'images')
   link(judge, 0, histogram, 'classifier')
   link(target, 0, histogram, 'target')
   if (input(histogram, 'assigned') >= 0) link(guided, 2, histogram, 'assigned')
@@ -96,6 +93,19 @@ function build(seed) {
   app.canvas.ds.offset = [-600, 60]
   app.canvas.setDirty(true, true)
   return { guide: guide.id, steer: steer.id, guided: guided.id, histogram: histogram.id, target: target.id }
+}
+
+// A first run of two steps: with it the front end loads what it shows of a queue, and on a busy machine draws nothing for seconds.
+async function warmUp() {
+  const { app } = window
+  const steps = app.graph._nodes.flatMap((node) => node.widgets ?? []).filter((widget) => widget.name === 'steps')
+  const wished = steps.map((widget) => widget.value)
+  for (const widget of steps) widget.value = 2
+  const ended = new Promise((resolve) => app.api.addEventListener('execution_success', resolve, { once: true }))
+  await app.queuePrompt(0)
+  await ended
+  steps.forEach((widget, i) => (widget.value = wished[i]))
+  await new Promise((resolve) => setTimeout(resolve, 2000))
 }
 
 // What the front end saves of our nodes, and what it queues.
@@ -138,15 +148,16 @@ function watch() {
   })
   for (const kind of ['execution_success', 'execution_error', 'execution_interrupted'])
     window.app.api.addEventListener(kind, ({ detail }) => { states.ended = kind; states.said = detail?.exception_message })
+  const said = (bar) => [...bar.querySelectorAll('.equipoise-shares')].map((s) => s.getAttribute('aria-label')).join('; ')
+  const bars = () => [...document.querySelectorAll('.equipoise-bar')]
+  const before = new Map(bars().map((bar) => [bar, said(bar)])) // of the run before
   const note = () => {
-    const bars = [...document.querySelectorAll('.equipoise-bar')]
-    states.bars = bars.length
-    bars.forEach((bar) => {
-      const i = (bar.equipoiseNumber ??= ++number)
-      const said = [...bar.querySelectorAll('.equipoise-shares')].map((s) => s.getAttribute('aria-label')).join('; ')
+    states.bars = bars().length
+    for (const bar of bars()) {
+      const i = (bar.equipoiseNumber ??= ++number), now = said(bar)
       const list = states.seen.get(i) ?? states.seen.set(i, []).get(i)
-      if (said && list.at(-1) !== said) list.push(said)
-    })
+      if (now && now !== (list.at(-1) ?? before.get(bar))) list.push(now)
+    }
   }
   new MutationObserver(note).observe(document.body, { subtree: true, childList: true, attributes: true, attributeFilter: ['aria-label'] })
 }

@@ -24,14 +24,14 @@ def check(found: dict[str, Any]) -> None:
     seen = found["states"]["seen"]
     assert len(seen) == 3 and all(len(states) >= 5 for states in seen.values()), {k: len(v) for k, v in seen.items()}
     for states in seen.values():
-        assert states[-1].count("12 images assigned") == 2
+        assert states[-1].count("24 images assigned") == 2
         assert all("eyeglasses: yes read" in s and "of target 50%" in s for s in states)
     for bar in found["shown"]["bars"]:
         assert bar["step"] == "20 steps done" and bar["spoken"].startswith("20 steps done. eyeglasses: ")
         assert bar["lines"] == 1 and bar["focus"] and bar["visible"] and max(bar["cut"]) <= 1
     (thumbs,) = found["shown"]["thumbs"]
-    assert len(thumbs["images"]) == 24 and thumbs["focus"] and thumbs["loaded"]
-    assert sum(line.startswith("assigned: yes") for image in thumbs["images"] for line in image["lines"]) == 12
+    assert len(thumbs["images"]) == 48 and thumbs["focus"] and thumbs["loaded"]
+    assert sum(line.startswith("assigned: yes") for image in thumbs["images"] for line in image["lines"]) == 24
     for image in thumbs["images"]:
         given, seen_class = (line.split(": ")[1] for line in image["lines"])
         assert image["missed"] == (given != seen_class)
