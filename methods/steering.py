@@ -158,11 +158,11 @@ def parse_latents(text: str) -> tuple[int, ...]:
     """Numbers of latents as users write them: "7, #123" (empty: none). Raises ValueError for anything else."""
     words = text.replace(",", " ").replace(";", " ").split()
     numbers = [word.removeprefix("#") for word in words]
-    wrong = [word for word, number in zip(words, numbers, strict=True) if not (number.isascii() and number.isdigit())]
+    wrong = [word for word, number in zip(words, numbers, strict=True) if not (number.isascii() and number.isdigit() and len(number) < 10)]
     if wrong:
         raise ValueError(
-            f"'only' takes numbers of features, such as '7, 123' (Feature Atlas shows them), or nothing at all; '{wrong[0]}' is no such "
-            "number."
+            f"'only' takes numbers of features, such as '7, 123' (Feature Atlas shows them), or nothing at all; '{wrong[0][:40]}' is no "
+            "such number."
         )
     return tuple(dict.fromkeys(int(number) for number in numbers))
 
@@ -174,8 +174,8 @@ def check_only(bias: BiasFeatures, settings: SteerSettings) -> None:
     unknown = [f"#{n}" for n in settings.only if n not in known]
     if unknown:
         raise ValueError(
-            f"{', '.join(unknown)} is not among the bias features of {', '.join(attributes)} in this file: take numbers that Feature Atlas "
-            "shows for them."
+            f"{', '.join(unknown[:6])} is not among the bias features of {', '.join(attributes)} in this file: take numbers that Feature "
+            "Atlas shows for them."
         )
 
 
