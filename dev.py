@@ -109,7 +109,7 @@ def leave_path(root: Path = ROOT) -> None:
 def cli_commands() -> dict[str, str]:
     """Commands of the package's own command line, name -> help. Needs no torch: that module imports the standard library only."""
     register()
-    return {name: text for name, (_module, text) in importlib.import_module("equipoise.embedded.cli").COMMANDS.items()}
+    return {name: text for name, (_module, text) in importlib.import_module("equipoise.cli.main").COMMANDS.items()}
 
 
 # The environment.
@@ -346,7 +346,7 @@ def run_inside(what: str, args: Sequence[str]) -> int:
 
         return int(pytest.main(["--import-mode=importlib", f"--rootdir={ROOT}", *args]))
     register()
-    return importlib.import_module("equipoise.embedded.cli").main(list(args))
+    return importlib.import_module("equipoise.cli.main").main(list(args))
 
 
 # ComfyUI.

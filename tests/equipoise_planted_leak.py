@@ -5,12 +5,12 @@ from __future__ import annotations
 import copy
 
 import torch
-from equipoise.embedded import weights
-from equipoise.embedded.portraits import draw
-from equipoise.embedded.train_classifiers import uniform_labels
+from equipoise.factory.portraits import draw
+from equipoise.factory.train_classifiers import uniform_labels
 from equipoise.models.attribute_classifier import AttributeClassifier
 from equipoise.models.neuron_adapters import of_classifier
 from equipoise.models.neuron_vit import NeuronVit
+from equipoise.shipped import weights
 from torch import Tensor
 
 LAYER, NEURON = 4, 17

@@ -1,5 +1,5 @@
 """The random autoencoder of the benchmarks, by the path at which tests load it."""
 
-from equipoise.benchmarks.random_sae import KNOTS, random_bias, random_profile, random_sae
+from equipoise.benchmarks.core.random_sae import KNOTS, random_bias, random_profile, random_sae
 
 __all__ = ["KNOTS", "random_bias", "random_profile", "random_sae"]

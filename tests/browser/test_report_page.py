@@ -10,9 +10,9 @@ from typing import Any
 
 import numpy as np
 import pytest
-from equipoise.charts.report_blocks import Sheet
-from equipoise.charts.report_html import html_page
-from equipoise.charts.report_page import report_page
+from equipoise.charts.report.report_blocks import Sheet
+from equipoise.charts.report.report_html import html_page
+from equipoise.charts.report.report_page import report_page
 from equipoise.metrics.findings import Embedding, Reader, find
 
 CLASSES = {"eyeglasses": ("yes", "no"), "a_rather_long_attribute_name": ("class_with_a_long_name", "another", "third"), "hair": ("a", "b")}

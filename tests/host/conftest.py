@@ -16,7 +16,8 @@ from typing import Any
 import pytest
 import torch
 
-sys.path.append(str(Path(__file__).parent))  # for the two helper files beside this one, whose names no host uses
+for folder in (Path(__file__).parent, Path(__file__).resolve().parents[2] / "tools"):
+    sys.path.append(str(folder))  # for helper files whose names no host uses
 
 from equipoise_server import Server, checkout  # noqa: E402
 from equipoise_tiny import write_tiny_models  # noqa: E402
@@ -90,7 +91,7 @@ def host(pytestconfig: pytest.Config, tmp_path_factory: pytest.TempPathFactory, 
         import comfy.cli_args  # noqa: F401  reads sys.argv
     finally:
         sys.argv = arguments
-    from equipoise.host.folders import register_model_folders
+    from equipoise.host.core.folders import register_model_folders
 
     import nodes as host_nodes
 

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from equipoise.benchmarks.server_process import ServerProcess
+from equipoise.benchmarks.core.server_process import ServerProcess
 from PIL import Image
 
 REPOSITORY = Path(__file__).resolve().parents[2]

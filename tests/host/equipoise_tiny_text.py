@@ -24,8 +24,8 @@ CLIP = {"hidden_size": 32, "num_hidden_layers": 2, "num_attention_heads": 2, "in
 
 def tiny_net(seed: int = 7) -> tuple[Any, Any]:
     """(TextNet, Tokens) of the shape above; what training starts at zero is random too."""
-    from equipoise.embedded.captions import vocabulary
-    from equipoise.host.text_training import TextNet, Tokens
+    from equipoise.factory.captions import vocabulary
+    from equipoise.factory.text_training import TextNet, Tokens
 
     tokens = Tokens(vocabulary())
     torch.manual_seed(seed)
@@ -39,7 +39,7 @@ def tiny_net(seed: int = 7) -> tuple[Any, Any]:
 
 def write_tiny_text(path: Path, seed: int = 7) -> Path:
     """Write that net as a file for Load Quickstart Text Model."""
-    from equipoise.host.text_training import export
+    from equipoise.factory.text_training import export
 
     net, tokens = tiny_net(seed)
     export(net, tokens.ids, path, {"note": "random"})

@@ -15,8 +15,8 @@ class World:
     """One of the tiny models with its conditionings and an empty latent of N images."""
 
     def __init__(self, host: Any, name: str) -> None:
-        from equipoise.host.adm_info import conditioning
-        from equipoise.host.adm_model import empty_latent, patcher_from
+        from equipoise.host.small_models.adm_info import conditioning
+        from equipoise.host.small_models.adm_model import empty_latent, patcher_from
 
         state_dict, meta = tiny(name)
         self.host = host

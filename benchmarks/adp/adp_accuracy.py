@@ -1,0 +1,76 @@
+"""How early an attribute is read: both kinds of predictor, trained on the same set."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from PIL import Image
+
+from ...charts.core.curves import accuracy_by_log_snr
+from ...charts.core.sheet import stacked
+from ...factory.portraits import ATTRIBUTES
+from ...methods.adp.figures import along, share_above
+from ...methods.adp.train import train_file
+from ...methods.data.feature_set import open_feature_set
+from ...methods.labels.labels import read_csv
+from ...models.adp import KINDS
+from ...shipped import weights
+from ..core.stages import kept
+
+ATTRIBUTE = "eyeglasses"
+"""The attribute that ``accuracy_mid`` and ``by_log_snr`` are of."""
+
+
+def accuracy_of_kinds(folder: Path, recorded: Path, labels: Path) -> dict[str, Any]:
+    """Kind -> attribute -> figures, for all attributes of a label file of a feature set."""
+    features = open_feature_set(recorded)
+    facts = {"images": len(features.entries), "first": features.entries[0].seed}
+    found = {}
+    for kind in KINDS:
+        found[kind] = kept(folder, f"accuracy-{kind}", facts, lambda kind=kind: _train(recorded, labels, kind))
+    draw(found, folder / "adp_kinds.png")
+    return found
+
+
+def _train(recorded: Path, labels: Path, kind: str) -> dict[str, Any]:
+    file = train_file(open_feature_set(recorded), read_csv(labels), kind)
+    return {"attributes": {a: figures_of(file.info, a) for a in file.attributes}}
+
+
+def figures_of(info: dict[str, Any], attribute: str) -> dict[str, Any]:
+    """Accuracy by level, its mean over the recorded way, the share of the way with 90% or more, and the calibration error.
+
+    ``mid``: accuracy in the middle of the window in which the shipped file moves the attribute, null where it does not.
+    """
+    curve, way = info["accuracy_by_log_snr"][attribute], info["trained"][attribute]["way"]
+    errors = along(info["calibration_error_by_log_snr"][attribute], way)
+    return {
+        "by_log_snr": curve,
+        "mean": float(along(curve, way).mean()),
+        "share_above_90": share_above(curve, way),
+        "calibration_error": float(errors.mean()),
+        "mid": accuracy_mid(curve, attribute),
+        "verdict": info["verdict"][attribute],
+    }
+
+
+def accuracy_mid(curve: list[list[float]], attribute: str) -> float | None:
+    """A curve's value in the middle of the shipped move's window."""
+    move = weights.adp().moves.get(attribute)
+    if move is None:
+        return None
+    low, high = (min(max(v, curve[0][0]), curve[-1][0]) for v in move.window)
+    return float(along(curve, [(low + high) / 2])[0])
+
+
+def draw(found: dict[str, Any], path: Path) -> None:
+    """The figure of the docs: one panel per kind."""
+    panels = []
+    for kind, figures in found.items():
+        curves = {a: [(at, v) for at, v in f["by_log_snr"]] for a, f in figures["attributes"].items()}
+        chance = {a: 1 / len(ATTRIBUTES[a]) for a in curves}
+        panels.append(accuracy_by_log_snr(curves, f"kind '{kind}': held-out balanced accuracy", chance))
+    partial = path.with_suffix(".partial")
+    Image.fromarray(stacked(panels)).save(partial, format="PNG", optimize=True)
+    partial.replace(path)

@@ -1,0 +1,71 @@
+"""What training costs, on sets of random features: 2,000 images x 50 levels at the test bed's width, and a part of one at SD's width."""
+
+from __future__ import annotations
+
+import shutil
+import tempfile
+import time
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from ...methods.adp.train import train_file
+from ...methods.data.feature_set import FeatureSetWriter, open_feature_set
+from ...methods.labels.labels import LabelSet
+from ..core.stages import kept
+
+IMAGES, LEVELS, EPOCHS = 2000, 50, 12
+TEST_BED, SD = 128, 1280
+"""Channels; on the 4x4 grid 2,048 and 20,480 features."""
+SD_IMAGES, SD_EPOCHS = 200, 2
+
+
+def random_set(folder: Path, images: int, channels: int, per_shard: int = 100) -> LabelSet:
+    """A feature set in which channel 0 tells an attribute with two classes, and channel 1 one with four; returns their labels."""
+    generator = torch.Generator().manual_seed(0)
+    level = torch.linspace(-10, 9, LEVELS)
+    writer = FeatureSetWriter(folder, {"base_model": "random", "steps": LEVELS})
+    truth = {"two": torch.arange(images) % 2, "four": torch.arange(images) % 4}
+    for start in range(0, images, per_shard):
+        n = min(per_shard, images - start)
+        x = torch.randn(n, LEVELS, channels, 4, 4, generator=generator)
+        for channel, y in enumerate(truth.values()):
+            x[:, :, channel] += y[start : start + n, None, None, None]
+        names = [f"{start + i}.png" for i in range(n)]
+        writer.add(x.half(), level, names, list(range(start, start + n)), [""] * n)
+    names = tuple(f"{i}.png" for i in range(images))
+    classes = {"two": ("a", "b"), "four": ("a", "b", "c", "d")}
+    return LabelSet(classes, names, {a: torch.eye(len(c))[truth[a]] for a, c in classes.items()})
+
+
+def training_time(images: int, channels: int, epochs: int, kind: str = "mlp") -> dict[str, Any]:
+    """Seconds by the clock and of processor time that :func:`.train_file` takes, by the command line's settings."""
+    place = Path(tempfile.mkdtemp(prefix="equipoise-timing-"))
+    try:
+        labels = random_set(place / "set", images, channels)
+        features = open_feature_set(place / "set")
+        clock, processor = time.monotonic(), time.process_time()
+        file = train_file(features, labels, kind, epochs)
+        took = time.monotonic() - clock, time.process_time() - processor
+    finally:
+        shutil.rmtree(place, ignore_errors=True)
+    return {
+        "images": images,
+        "levels": LEVELS,
+        "features": 16 * channels,
+        "kind": kind,
+        "epochs": file.info["trained"]["two"]["epochs"],
+        "threads": torch.get_num_threads(),
+        "clock": round(took[0], 1),
+        "processor": round(took[1], 1),
+    }
+
+
+def timings(folder: Path, quick: bool) -> dict[str, Any]:
+    """``test_bed``: the full size, always; ``sd_part``: a tenth of the images, a sixth of the passes, SD's width (not in a quick run)."""
+    full = kept(folder, "timing-test-bed", {"images": IMAGES, "epochs": EPOCHS}, lambda: training_time(IMAGES, TEST_BED, EPOCHS))
+    if quick:
+        return {"test_bed": full, "sd_part": None}
+    facts = {"images": SD_IMAGES, "epochs": SD_EPOCHS}
+    return {"test_bed": full, "sd_part": kept(folder, "timing-sd", facts, lambda: training_time(SD_IMAGES, SD, SD_EPOCHS))}

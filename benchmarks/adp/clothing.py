@@ -1,0 +1,120 @@
+"""A new attribute from the command line: clothing colour, which no shipped file knows, recorded, labelled by CSV, trained and steered.
+
+Labels and the final count come from the pixels themselves, by three colours; no network has a say in what is counted.
+"""
+
+from __future__ import annotations
+
+import csv
+import json
+import shutil
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from PIL import Image
+from torch import Tensor
+
+from ...cli import main as cli
+from ...metrics.fairness import assigned_hit_rate, measure
+from ...models.adp import load_adp
+from ..core.stages import kept
+
+CLASSES = ("dark", "white", "purple")
+COLOURS = ((0.20, 0.20, 0.26), (0.92, 0.93, 0.935), (0.50, 0.26, 0.46))
+COLUMNS = (3, 4, 5, 6, 7, 24, 25, 26, 27, 28)
+"""Of the lowest row of a 32x32 portrait: shoulders, beside hair and neck, below bands and collars."""
+NEAR = 0.25
+TARGET = {"dark": 0.4, "white": 0.2, "purple": 0.4}
+GUIDED_SEED = 840_000_000
+"""First seed of the guided images; nothing that was recorded, trained or calibrated used them."""
+
+
+def clothing_colour(images: Tensor) -> tuple[Tensor, Tensor]:
+    """Class int64 [N] of portraits [N, 3, 32, 32] in 0..1, and the share of the ten pixels that voted for it [N].
+
+    A pixel votes for the nearest of the three colours where that is within 0.25 (Euclidean, RGB); a tie goes to the nearer one on average.
+    """
+    pixels = images[:, :, -1, list(COLUMNS)].transpose(1, 2).float()
+    distance = (pixels[:, :, None] - torch.tensor(COLOURS)).norm(dim=-1)
+    nearest = distance.argmin(-1)
+    votes = torch.stack([((nearest == c) & (distance.amin(-1) < NEAR)).float().mean(1) for c in range(len(CLASSES))], dim=1)
+    return (votes + 1e-3 * (-distance.mean(1)).exp()).argmax(1), votes.amax(1)
+
+
+def read_pictures(folder: Path, names: Sequence[str]) -> Tensor:
+    """float32 [N, 3, 32, 32] in 0..1."""
+    pictures = []
+    for name in names:
+        with Image.open(folder / name) as picture:
+            pictures.append(np.asarray(picture.convert("RGB"), dtype=np.float32) / 255)
+    return torch.from_numpy(np.stack(pictures)).permute(0, 3, 1, 2)
+
+
+def sampled(folder: Path, name: str, n: int, first_seed: int, *more: str) -> list[dict[str, Any]]:
+    """``equipoise sample`` into a folder of its own, and the lines of its samples.jsonl; what an earlier run has finished is kept."""
+    out = folder / name
+    index = out / "samples.jsonl"
+    lines = [json.loads(text) for text in index.read_text(encoding="utf-8").splitlines()] if index.is_file() else []
+    if len(lines) != n or [lines[0]["seed"], lines[-1]["seed"]] != [first_seed, first_seed + n - 1]:
+        for part in (out, folder / f"{name}-features"):
+            shutil.rmtree(part, ignore_errors=True)
+        command("sample", "--n", str(n), "--batch", "16", "--seed", str(first_seed), "--out", str(out), *more)
+        lines = [json.loads(text) for text in index.read_text(encoding="utf-8").splitlines()]
+    return lines
+
+
+def command(*words: str) -> None:
+    """A command of the package. Raises ValueError where it fails."""
+    if cli.main(["--traceback", *words]):
+        raise ValueError(f"'equipoise {' '.join(words)}' failed; its message stands above.")
+
+
+def write_labels(folder: Path, name: str, lines: Sequence[dict[str, Any]], file: Path) -> list[float]:
+    """The CSV that a person would write; returns the classes' shares."""
+    found, _ = clothing_colour(read_pictures(folder / name, [line["file"] for line in lines]))
+    with file.open("w", newline="", encoding="utf-8") as stream:
+        writer = csv.writer(stream, lineterminator="\n")
+        writer.writerow(["file", "clothing"])
+        writer.writerows([line["file"], CLASSES[c]] for line, c in zip(lines, found.tolist(), strict=True))
+    return (torch.bincount(found, minlength=len(CLASSES)) / len(found)).tolist()
+
+
+def new_attribute(folder: Path, recorded: Path, lines: Sequence[dict[str, Any]], n: int, learn: int | None = None) -> dict[str, Any]:
+    """Train and steer; ``recorded``: a feature set of plain samples whose pictures are in ``folder``/plain with these ``lines``."""
+    text = ", ".join(f"{c}={s}" for c, s in TARGET.items())
+    facts = {"images": len(lines), "first": lines[0]["seed"], "n": n, "target": TARGET, "learn": learn, "seed": GUIDED_SEED}
+
+    def make() -> dict[str, Any]:
+        place = folder / "clothing"
+        place.mkdir(parents=True, exist_ok=True)
+        labels, adp = place / "clothing.csv", place / "clothing.safetensors"
+        before = write_labels(folder, "plain", lines, labels)
+        if not adp.is_file():
+            words = ["--features", str(recorded), "--labels", str(labels), "--attribute", "clothing", "--out", str(adp)]
+            command("train-adp", *words, *([] if learn is None else ["--learn", str(learn)]))
+        made = sampled(place, "guided", n, GUIDED_SEED, "--adp", str(adp), "--target", f"clothing: {text}")
+        found, votes = clothing_colour(read_pictures(place / "guided", [line["file"] for line in made]))
+        hard = torch.eye(len(CLASSES))[found]
+        report = measure(hard, CLASSES, tuple(TARGET.values()), batch=16)
+        assigned = torch.tensor([CLASSES.index(line["assigned"]) for line in made])
+        move = load_adp(adp).moves["clothing"]
+        return {
+            "target": TARGET,
+            "shares_before": dict(zip(CLASSES, before, strict=True)),
+            "fd_before": float((torch.tensor(before) - torch.tensor(list(TARGET.values()))).norm()),
+            "shares": dict(zip(CLASSES, report.shares, strict=True)),
+            "fd": report.fd,
+            "fd_low": report.fd_low,
+            "fd_high": report.fd_high,
+            "noise_floor": report.noise_floor,
+            "hits": assigned_hit_rate(hard, assigned),
+            "doubtful": float((votes < 0.6).float().mean()),
+            "n": report.n,
+            "direction": move.source,
+            "verdict": load_adp(adp).info["verdict"]["clothing"],
+        }
+
+    return kept(folder, "new-attribute", facts, make)

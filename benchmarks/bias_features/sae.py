@@ -1,0 +1,183 @@
+"""``bench sae``: our autoencoder beside well-kept libraries, what it does to images, and what the closed form of attribution is worth.
+
+Parts, each kept in the folder and not repeated: portraits of the shipped unconditional model, recorded at the site and read by the shipped
+labeller, without a host; ours and the libraries trained side by side on the same tokens (:mod:`.sae_peer`); the same images with h replaced
+by what our autoencoder makes of it, through the host's sampler and read by the judge; and attribution (:mod:`.sae_attribution`).
+"""
+
+from __future__ import annotations
+
+import tempfile
+from concurrent.futures import ProcessPoolExecutor
+from dataclasses import asdict, dataclass
+from multiprocessing import get_context
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from ...cli.publish import host_version
+from ...methods.adp.train import train_file
+from ...methods.data.feature_set import FeatureSet, open_feature_set
+from ...methods.labels.labels import LabelSet, read_csv
+from ...methods.sae.training import SaeSettings
+from ...models.sae import SaeFile, load_sae
+from ...shipped import weights
+from ..adp.clothing import sampled
+from ..core.host_process import boot_host
+from ..core.stages import kept
+from .sae_attribution import SAMPLES, measure
+from .sae_peer import DEFAULTS, compare, versions
+
+SITE = "output.1"
+STEERED = ("eyeglasses", "hair", "skin_tone")
+SEED, SPLICE_SEED = 880_000_000, 882_000_000
+"""First seeds of the recorded images and of the spliced ones; no shipped file was trained on them."""
+BATCH, STEPS = 16, 20
+OURS = "ours.safetensors"
+
+
+@dataclass(frozen=True)
+class Sizes:
+    """``images``: recorded; ``spliced``: sampled plain and spliced; ``steps``: of every training."""
+
+    images: int = 2048
+    spliced: int = 384
+    steps: int = SaeSettings().steps
+    samples: int = SAMPLES
+
+    @property
+    def settings(self) -> SaeSettings:
+        return SaeSettings(latents=1536, k=48, steps=self.steps)
+
+
+QUICK = Sizes(images=512, spliced=192, steps=600)
+
+
+def run(quick: bool, folder: Path | None = None) -> dict[str, Any]:
+    """All parts. ``folder``: where they are kept (default: a temporary one)."""
+    if folder is None:
+        with tempfile.TemporaryDirectory(prefix="equipoise-bench-sae-") as place:
+            return run(quick, Path(place))
+    folder = folder / ("quick" if quick else "full")
+    folder.mkdir(parents=True, exist_ok=True)
+    torch.set_num_threads(1)
+    return measured(folder, QUICK if quick else Sizes(), quick)
+
+
+def measured(folder: Path, sizes: Sizes, quick: bool) -> dict[str, Any]:
+    """The JSON object."""
+    features, labels = recorded(folder, sizes.images)
+    training = trained(folder, features, sizes.settings)
+    sae = load_sae(folder / OURS)
+    facts = {"sae": sae.digest, "seed": SPLICE_SEED, "n": sizes.spliced}
+    spliced = kept(folder, "splicing", facts, lambda: splicing(sae, sizes.spliced)) if host_version() else None
+    facts = {"sae": sae.digest, "seed": SEED, "images": sizes.images, "samples": sizes.samples}
+    attribution = kept(folder, "attribution", facts, lambda: attributed(features, labels, sae, sizes.samples))
+    return composed(training, spliced, attribution, sizes, quick)
+
+
+def recorded(folder: Path, images: int) -> tuple[FeatureSet, LabelSet]:
+    """Plain samples with the whole maps of the site at every step, and the labeller's probabilities."""
+    features, labels = folder / "portraits-features", folder / "portraits.csv"
+    sampled(folder, "portraits", images, SEED, "--site", SITE, "--record", str(features), "--labels", str(labels))
+    return open_feature_set(features), read_csv(labels)
+
+
+def trained(folder: Path, features: FeatureSet, settings: SaeSettings) -> dict[str, Any]:
+    """Ours beside all libraries that are installed here; our autoencoder lies in the folder."""
+    if not (folder / OURS).is_file():
+        (folder / "training.json").unlink(missing_ok=True)
+    peers = versions()
+    facts = {"settings": asdict(settings), "seed": SEED, "images": len(features.entries), "peers": peers}
+    return kept(folder, "training", facts, lambda: (apart if peers else compared)(folder, features, settings))
+
+
+def apart(folder: Path, features: FeatureSet, settings: SaeSettings) -> dict[str, Any]:
+    """:func:`compared` in a process of its own: one library adds methods to all of Python's classes, with which the host cannot start."""
+    with ProcessPoolExecutor(1, mp_context=get_context("spawn")) as pool:
+        return pool.submit(compared, folder, features, settings).result()
+
+
+def compared(folder: Path, features: FeatureSet, settings: SaeSettings) -> dict[str, Any]:
+    """The comparison, on one thread: no trainer gains by how well its operations are divided."""
+    torch.set_num_threads(1)
+    return compare(folder, features, settings)
+
+
+@torch.inference_mode()
+def splicing(sae: SaeFile, images: int) -> dict[str, Any]:
+    """Share of images that the judge gives the same class with h replaced in every call, by attribute; the same seeds and noise."""
+    boot_host()
+    torch.set_num_threads(1)
+    from ...host.bias_features.apply import apply_splice
+    from ...host.core.sampling import SamplerSettings, ksample
+    from ...host.small_models.adm_info import conditioning
+    from ...host.small_models.adm_model import empty_latent, info_of, load_adm
+    from ...host.small_models.pixel_vae import PixelVae
+
+    judge, vae, model = weights.classifier(weights.JUDGE), PixelVae(2), load_adm(weights.DIFFUSION)
+    cond = conditioning(info_of(model), None)
+
+    def seen(of: Any) -> tuple[dict[str, Tensor], Tensor]:
+        pictures = []
+        for batch in range(images // BATCH):
+            settings = SamplerSettings(SPLICE_SEED + batch, STEPS, 1.0, "ddim", "normal")
+            out = ksample(of, settings, cond, cond, empty_latent(of, 0, 0, BATCH))
+            pictures.append(vae.decode(out["samples"]).movedim(-1, 1))
+        together = torch.cat(pictures)
+        return {a: p.argmax(-1) for a, p in judge.probabilities(together).items()}, judge.embed(together)
+
+    (before, plain), (after, spliced) = seen(model), seen(apply_splice(model, sae))
+    alike = torch.nn.functional.cosine_similarity(plain.float(), spliced.float(), dim=-1)
+    agreement = {a: float((before[a] == after[a]).float().mean()) for a in before}
+    return {"agreement": agreement, "similarity": float(alike.mean()), "n": len(plain)}
+
+
+def attributed(features: FeatureSet, labels: LabelSet, sae: SaeFile, samples: int) -> dict[str, Any]:
+    """Attribution of a linear reader that is trained on the set here."""
+    reader = train_file(features, labels, kind="linear").predictor
+    assert reader is not None
+    return measure(features, labels, sae, reader, STEERED, samples)
+
+
+def composed(
+    training: dict[str, Any], spliced: dict[str, Any] | None, attribution: dict[str, Any], sizes: Sizes, quick: bool
+) -> dict[str, Any]:
+    """The contract's keys, and all that they come from."""
+    notes = {
+        "tokens_per_second": f"by the clock, {training['peer_settings']['threads']} thread(s), step by step in turn; reading the set apart",
+        "peer": "of the libraries and settings under 'peers' the one with the lowest FVU",
+        "fvu": "on images held out, the same for all; the libraries' weights measured by the same code",
+        "attribution_speedup": f"autograd at 10 points over the closed form, {attribution['samples']} samples; the least",
+        "attribution_error": "relative, by sample, to autograd at 256 points; the largest",
+    }
+    if training["peer"] is None:
+        notes["peer"] = f"null: {'; '.join(training['peer_notes'])}"
+    elif training["peer_notes"]:
+        notes["peers"] = "; ".join(training["peer_notes"])
+    if spliced is None:
+        notes["spliced_agreement"] = "null: COMFYUI_PATH holds no ComfyUI"
+    else:
+        notes["spliced_agreement"] = f"the judge's same class in {spliced['n']} images of the same seeds; the attribute with the least"
+    if quick:
+        notes["quick"] = f"{sizes.images} images and {sizes.steps} steps; indicative"
+    as_it_comes = {name: f for name, f in training["peers"].items() if name.endswith(f"({DEFAULTS})")}
+    best = min(as_it_comes, key=lambda name: as_it_comes[name]["fvu"], default=None)
+    notes["peer_at_its_defaults"] = "the libraries as they come; the others under 'peers' learn with our rate and schedule"
+    parts = [p for p in (training, spliced, attribution) if p]
+    if len(commits := {str(p["commit"])[:9] for p in parts}) > 1:
+        notes["commit"] = f"parts were measured at commits {', '.join(sorted(commits))}"
+    return {
+        **{k: training[k] for k in ("ours", "peer", "peer_name")},
+        "peer_at_its_defaults": {"name": best, **as_it_comes[best]} if best else None,
+        "spliced_agreement": min(spliced["agreement"].values()) if spliced else None,
+        **{k: attribution[k] for k in ("attribution_speedup", "attribution_error", "completeness_error")},
+        "training": training,
+        "splicing": spliced,
+        "attribution": attribution,
+        "sizes": vars(sizes),
+        "seeds": [SEED, SPLICE_SEED],
+        "notes": notes,
+    }

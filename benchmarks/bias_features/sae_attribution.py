@@ -1,0 +1,129 @@
+"""What the closed form of integrated gradients is worth: against autograd, in the same run on the same samples; and what ablation shows."""
+
+from __future__ import annotations
+
+import statistics
+import time
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from ...methods.bias_features.code_stream import code_rows
+from ...methods.bias_features.find import AttributionSettings, find_bias_features
+from ...methods.bias_features.integrated_gradients import AUTOGRAD, CLOSED, active_gradients, baseline_codes, code_gradients
+from ...methods.bias_features.linear_readout import CELLS
+from ...methods.data.feature_set import FeatureSet
+from ...methods.labels.labels import LabelSet
+from ...models.adp import AttributePredictor
+from ...models.bias_features import BiasFeatures
+from ...models.sae import SaeFile, SparseAutoencoder
+
+SAMPLES, POINTS, REPEATS = 500, 10, 5
+EXACT_SAMPLES, EXACT_POINTS = 60, 256
+"""Samples and points of the autograd attributions that the closed form is compared with."""
+
+
+def measure(
+    features: FeatureSet,
+    labels: LabelSet,
+    sae: SaeFile,
+    reader: AttributePredictor,
+    attributes: Sequence[str],
+    samples: int = SAMPLES,
+    bias: BiasFeatures | None = None,
+) -> dict[str, Any]:
+    """Figures for ``bench sae``: ``attribution_speedup`` (median seconds of autograd at 10 points, all samples in one batch, through
+    decoder and reader, over those of the closed form; the attribute with the least), ``attribution_error`` (largest relative difference,
+    by norm and sample, to autograd at 256 points), ``completeness_error`` (largest, over all samples), each also ``by_attribute``; and
+    ``ablation``: attribute -> class -> figures (:meth:`..methods.ablation.Ablation.result`).
+
+    reader: a linear one. bias: what was found on the set already (else features are found anew). Both rules attribute one class per sample
+    to every activation that is not 0, in float32 on as many threads as torch is set to: the closed form from the list of them, autograd
+    from the dense activations that it needs. ``dense_seconds``: the closed form from dense to dense.
+    """
+    z, level = sample_codes(features, sae.sae, samples)
+    by_attribute = {a: _compare(sae.sae, reader, a, z, level) for a in attributes}
+    found = bias or find_bias_features(features, labels, sae, reader, attributes, AttributionSettings(resamples=0))
+    return {
+        "attribution_speedup": min(r["speedup"] for r in by_attribute.values()),
+        "attribution_error": max(r["error"] for r in by_attribute.values()),
+        "completeness_error": max(r["completeness"] for r in by_attribute.values()),
+        "by_attribute": by_attribute,
+        "samples": len(z),
+        "threads": torch.get_num_threads(),
+        "ablation": {a: found.info["attributes"][a]["ablation"] for a in attributes},
+    }
+
+
+def sample_codes(features: FeatureSet, sae: SparseAutoencoder, samples: int, seed: int = 0) -> tuple[Tensor, Tensor]:
+    """Activations [N, m, 4, 4] and log-SNR [N] of at most ``samples`` images, one row of each at a noise level drawn at random."""
+    generator = torch.Generator().manual_seed(seed)
+    order = torch.randperm(len(features.entries), generator=generator)[:samples].tolist()
+    entries = [features.entries[i] for i in order]
+    best = torch.full((len(entries),), -1.0)
+    z: Tensor | None = None
+    level = torch.zeros(len(entries))
+    for rows in code_rows(features, entries, sae):
+        z = torch.zeros(len(entries), *rows.z.shape[1:]) if z is None else z
+        # The row with the largest of as many random numbers is any of them with the same chance.
+        drawn = torch.rand(len(rows.images), generator=generator)
+        taken = drawn > best[rows.images]
+        images = rows.images[taken]
+        best[images], z[images], level[images] = drawn[taken], rows.z[taken], rows.level
+    assert z is not None
+    return z, level
+
+
+def _compare(sae: SparseAutoencoder, reader: AttributePredictor, attribute: str, z: Tensor, level: Tensor) -> dict[str, Any]:
+    zero = baseline_codes(z, "zero")
+    with torch.no_grad():
+        p = reader(sae.decode(z, level), level)[attribute].softmax(-1)
+        start = reader(sae.decode(zero, level), level)[attribute].softmax(-1)
+    target = p.argmax(1)
+
+    row, latent, cell = z.flatten(2).nonzero(as_tuple=True)
+    place, active = latent * CELLS + cell, z.flatten(2)[row, latent, cell]
+
+    def sparse() -> Tensor:
+        return active_gradients(sae, reader, attribute, row, place, active, level, target)
+
+    def closed() -> Tensor:
+        return code_gradients(sae, reader, attribute, z, level, zero, method=CLOSED, target=target)
+
+    def autograd() -> Tensor:
+        return code_gradients(sae, reader, attribute, z, level, zero, POINTS, AUTOGRAD, target, rule="left")
+
+    ours, dense, theirs = _seconds(sparse, closed, autograd)
+    found = torch.zeros_like(z).flatten(2)
+    found[row, latent, cell] = sparse()
+    found = found.view(z.shape)
+    change = (p - start).gather(1, target[:, None])[:, 0]
+    some = slice(0, EXACT_SAMPLES)
+    exact = code_gradients(sae, reader, attribute, z[some], level[some], zero[some], EXACT_POINTS, AUTOGRAD, target[some], rule="midpoint")
+    error = (found[some] - exact).flatten(1).norm(dim=1) / exact.flatten(1).norm(dim=1).clamp(min=1e-12)
+    rough = autograd()
+    off = (rough - found).flatten(1).norm(dim=1) / found.flatten(1).norm(dim=1).clamp(min=1e-12)
+    return {
+        "speedup": round(theirs / ours, 1),
+        "seconds": round(ours, 4),
+        "dense_seconds": round(dense, 4),
+        "autograd_seconds": round(theirs, 4),
+        "error": float(error.max()),
+        "completeness": float((found.double().sum((1, 2, 3)) - change.double()).abs().max()),
+        "autograd_10_error": round(float(off.median()), 4),
+        "autograd_10_completeness": round(float((rough.double().sum((1, 2, 3)) - change.double()).abs().max()), 4),
+    }
+
+
+def _seconds(*rules: Callable[[], Tensor]) -> list[float]:
+    """Median seconds of each, turn by turn, after one of each that does not count."""
+    times: list[list[float]] = [[] for _ in rules]
+    for repeat in range(REPEATS + 1):
+        for run, kept in zip(rules, times, strict=True):
+            begun = time.perf_counter()
+            run()
+            if repeat:
+                kept.append(time.perf_counter() - begun)
+    return [statistics.median(kept) for kept in times]

@@ -1,0 +1,71 @@
+"""An ADP with random weights and random moves, for measurements and tests of mechanics."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import torch
+
+from ...models.adp import GRID, MIDDLE, AdpFile, AttributePredictor, Move
+
+KNOTS = torch.tensor([-12.0, -6.0, 0.0, 6.0, 12.0])
+"""Wider than any sampling's range of log-SNR, so that moves act at every call unless ``window`` narrows them."""
+
+
+def random_predictor(
+    attributes: Mapping[str, tuple[str, ...]], channels: int, kind: str = "mlp", seed: int = 0, hidden: int = 8
+) -> AttributePredictor:
+    """Every parameter and buffer random (float32); standard deviations and temperatures positive."""
+    generator = torch.Generator().manual_seed(seed)
+    predictor = AttributePredictor(attributes, channels, KNOTS, kind, hidden)
+    with torch.no_grad():
+        for name, value in predictor.state_dict().items():
+            if name == "knots":
+                continue
+            drawn = torch.randn(value.shape, generator=generator)
+            if name.startswith(("std", "temperature")):
+                drawn = drawn.abs() + 0.5
+            elif value.ndim > 1 and name != "mean":
+                drawn = 2 * drawn / value.shape[-1] ** 0.5
+            value.copy_(drawn)
+    return predictor.eval().requires_grad_(False)
+
+
+def random_move(
+    classes: int,
+    channels: int,
+    site: str = MIDDLE,
+    size: float = 0.5,
+    from_to: bool = True,
+    assign: str = "reading",
+    window: bool = False,
+    seed: int = 0,
+) -> Move:
+    """Vectors of norm 1 at most, signed sizes up to ``size``. ``window`` True: active from log-SNR -6 to 6 only."""
+    generator = torch.Generator().manual_seed(seed + 1000)
+    shape = (len(KNOTS), classes, classes if from_to else 1, channels, GRID, GRID)
+    vectors = torch.randn(shape, generator=generator)
+    vectors /= vectors.flatten(3).norm(dim=-1).flatten(1).amax(1).view(-1, *[1] * (len(shape) - 1))
+    sizes = size * (0.5 + 0.5 * torch.rand(len(KNOTS), classes, generator=generator))
+    sizes[0] *= -1  # the sign turns at high noise
+    if window:
+        sizes[[0, 1, 3, 4]] = 0.0
+    return Move(site, KNOTS, vectors, sizes, assign, "random")
+
+
+def random_adp(
+    attributes: Mapping[str, tuple[str, ...]],
+    channels: int,
+    sites: Mapping[str, tuple[str, int]] | None = None,
+    base_model: str = "",
+    kind: str = "mlp",
+    seed: int = 0,
+    hidden: int = 8,
+    **move: object,
+) -> AdpFile:
+    """``sites``: attribute -> (site, channels there) of its move; the middle block where it is not named. ``move``: see random_move."""
+    moves = {}
+    for i, (attribute, classes) in enumerate(attributes.items()):
+        site, width = (sites or {}).get(attribute, (MIDDLE, channels))
+        moves[attribute] = random_move(len(classes), width, site, seed=seed + i, **move)
+    return AdpFile(random_predictor(attributes, channels, kind, seed, hidden), moves, base_model)

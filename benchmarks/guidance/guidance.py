@@ -1,0 +1,237 @@
+"""``bench guidance``: distribution guidance beside the paper's losses, per-image baselines and universal guidance, at batches of 1 to 64.
+
+Every cell (a method, a target, a batch size) is sampled through the host's KSampler in a process of its own and kept in the folder.
+First the scale of every method that has one is chosen on seeds of its own, by the judge, which favours them: ours stays as it was
+calibrated, by the labeller. Then 256 images a cell with the same seeds for every method of a batch size. Hard counts by the judge.
+"""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import Mapping, Sequence
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+from PIL import Image
+
+from ...factory.portraits import ATTRIBUTES
+from ...methods.core.targets import parse_target
+from ...metrics.fairness import noise_floor
+from ...shipped import weights
+from ..core.children import cores, in_children, start_method
+from ..core.stages import kept
+from ..data.forest import forest
+from .guidance_cells import (
+    BASE,
+    BATCHES,
+    FIRST,
+    IMAGES,
+    METHODS,
+    MIXING,
+    OURS,
+    QUICK_BATCHES,
+    QUICK_IMAGES,
+    QUOTA,
+    SEED,
+    SLACK,
+    SOFT,
+    TARGETS,
+    TEXT,
+    TRIAL_SEED,
+    UNCONDITIONAL,
+    Cell,
+    Key,
+    at_edge,
+    best_scale,
+    cells,
+    further,
+    places,
+    trials,
+)
+from .guidance_figures import COLUMNS, Reference, column, missed
+from .guidance_samples import Sampler, facts
+
+FIFTH = 0.2
+"""What ours may have of the better of the paper's losses at small batches."""
+_sampler: Sampler | None = None
+
+
+def _work(folder: Path, beds: tuple[str, ...], cell: Cell) -> None:
+    """One cell, in a child: a forked one has the models from its parent."""
+    global _sampler
+    _sampler = _sampler or Sampler(beds)
+    kept(folder, cell.name, facts(cell), partial(_sampler.make, cell, folder))
+
+
+def _nothing() -> dict[str, Any]:
+    raise ValueError("a part of this benchmark is not kept, though it was made: is its folder used by another run?")
+
+
+def sampled(folder: Path, wanted: Sequence[Cell], beds: tuple[str, ...], workers: int) -> dict[Cell, dict[str, Any]]:
+    """The cells, sampled where they are not kept; what was measured of each while it was sampled."""
+    global _sampler
+    missing = []
+    for cell in wanted:
+        if not (folder / f"{cell.name}.safetensors").is_file():
+            (folder / f"{cell.name}.json").unlink(missing_ok=True)
+        try:
+            kept(folder, cell.name, facts(cell), _nothing)
+        except ValueError:
+            missing.append(cell)
+    if missing:
+        if start_method() == "fork":
+            _sampler = _sampler or Sampler(beds)
+        in_children(partial(_work, folder, beds), missing, workers)
+    return {cell: kept(folder, cell.name, facts(cell), _nothing) for cell in wanted}
+
+
+def tried_figures(folder: Path, of_key: Sequence[Cell]) -> dict[float, float]:
+    """What the trials of one method brought: scale -> figure, the lower the better."""
+    return {cell.strength: missed(cell, folder) for cell in of_key}
+
+
+def try_further(folder: Path, tried: dict[Key, list[Cell]], beds: tuple[str, ...], workers: int) -> None:
+    """Larger scales where the largest was the best, added to ``tried``, until it is not."""
+    while added := {key: cell for key, of_key in tried.items() if (cell := further(of_key, tried_figures(folder, of_key)))}:
+        sampled(folder, list(added.values()), beds, workers)
+        for key, cell in added.items():
+            tried[key].append(cell)
+
+
+def chosen(folder: Path, tried: Mapping[Key, Sequence[Cell]]) -> tuple[dict[Key, float], dict[str, Any]]:
+    """The best scale of every key, and all that was tried as text -> scale -> figure."""
+    scales, table = {}, {}
+    for key, of_key in tried.items():
+        figures = tried_figures(folder, of_key)
+        scales[key] = best_scale(figures)
+        table[f"{key[0]}, {key[1]}, batch {key[2]}"] = {
+            "chosen": scales[key],
+            "at_edge": at_edge(figures) is not None,
+            "missed": {f"{scale:g}": figure for scale, figure in figures.items()},
+        }
+    return scales, table
+
+
+def run(quick: bool, folder: Path | None = None, workers: int | None = None) -> dict[str, Any]:
+    """All cells. ``folder``: where they are kept (default: a temporary one); ``workers``: processes (default: one per core, at most 2)."""
+    if folder is None:
+        with tempfile.TemporaryDirectory(prefix="equipoise-bench-guidance-") as place:
+            return run(quick, Path(place), workers)
+    folder = folder / ("quick" if quick else "full")
+    folder.mkdir(parents=True, exist_ok=True)
+    at_once = max(1, min(2, workers or cores()))
+    text = weights.TEXT.is_file() and weights.ADP_TEXT.is_file()
+    beds = (UNCONDITIONAL, TEXT) if text else (UNCONDITIONAL,)
+    tried = trials(quick)
+    sampled(folder, [cell for of_key in tried.values() for cell in of_key], beds, at_once)
+    if not quick:
+        try_further(folder, tried, beds, at_once)
+    scales, table = chosen(folder, tried)
+    wanted = list(cells(quick, scales, text))
+    made = sampled(folder, wanted, beds, at_once)
+    reference = Reference(folder)
+    found: dict[tuple[str, str, str, int], dict[str, Any]] = {}
+    for target, batch in places(quick):
+        for cell in wanted:
+            if cell.batch == batch and cell.target in (None, target):
+                found[cell.bed, cell.method, target, batch] = column(cell, target, made[cell], folder, reference)
+    return composed(found, table, quick, folder)
+
+
+def composed(
+    found: Mapping[tuple[str, str, str, int], dict[str, Any]], scales: Mapping[str, Any], quick: bool, folder: Path
+) -> dict[str, Any]:
+    """The JSON object: the contract's keys, and all that they come from; draws the figure.
+
+    found: (bed, method, target, batch) -> figures.
+    """
+
+    def methods(target: str, batch: int) -> dict[str, Any]:
+        return {m: found.get((TEXT if m.removesuffix(QUOTA) == MIXING else UNCONDITIONAL, m, target, batch)) for m in METHODS}
+
+    batches = QUICK_BATCHES if quick else BATCHES
+    by_batch = {str(batch): methods(FIRST, batch) for batch in batches}
+    by_target = {target: methods(target, batch) for target, batch in places(quick) if target != FIRST or batch == 16}
+    text = {str(b): {m: found.get((TEXT, m, FIRST, b)) for m in (BASE, MIXING, MIXING + QUOTA, OURS)} for b in batches}
+    n = QUICK_IMAGES if quick else IMAGES
+    floors = {t: noise_floor(parse_target(TARGETS[t], ATTRIBUTES).shares, n) for t in by_target}
+    draw(by_batch, floors[FIRST], n, folder / "guidance.png")
+    return {
+        "by_batch": by_batch,
+        "by_target": by_target,
+        "noise_floor": floors[FIRST],
+        "noise_floors": floors,
+        "text_model": text if any(v for of_batch in text.values() for v in of_batch.values()) else None,
+        "comparison": {b: compared({m: f for m, f in of.items() if m.removesuffix(QUOTA) != MIXING}) for b, of in by_batch.items()},
+        "text_comparison": {b: compared(of) for b, of in text.items() if of[OURS]},
+        "scales": scales,
+        "n": n,
+        "targets": {t: TARGETS[t] for t in by_target},
+        "seeds": [SEED, TRIAL_SEED],
+        "notes": notes(by_batch, by_target, text, quick),
+    }
+
+
+def compared(methods: Mapping[str, dict[str, Any] | None]) -> dict[str, Any]:
+    """Ours beside the lowest FD on the same model, and beside the better of the paper's losses where they were run there.
+
+    ``reaches_lowest``: ours is the lowest, or its interval reaches down to the lowest; ``within_lowest``: ours is not above the upper end
+    of the lowest one's interval; ``of_paper``: ours as a share of the better loss's FD (None where that is 0).
+    """
+    fd = {m: f["fd"] for m, f in methods.items() if f is not None}
+    lowest = min(fd, key=lambda m: (fd[m], m != OURS))
+    low, high = methods[OURS]["fd_low"], methods[lowest]["fd_high"]
+    beside = {
+        "lowest": lowest,
+        "lowest_fd": fd[lowest],
+        "ours": fd[OURS],
+        "reaches_lowest": fd[lowest] >= (fd[OURS] if low is None else low),
+        "within_lowest": fd[OURS] <= (fd[lowest] if high is None else max(fd[lowest], high)),
+    }
+    if not set(SOFT) <= set(fd):
+        return beside
+    paper = min(fd[m] for m in SOFT)
+    return {**beside, "of_paper": fd[OURS] / paper if paper > 0 else None, "at_most_a_fifth": fd[OURS] <= FIFTH * paper}
+
+
+def notes(by_batch: Mapping[str, Any], by_target: Mapping[str, Any], text: Mapping[str, Any], quick: bool) -> dict[str, str]:
+    """What the figures mean, and why some are missing."""
+    said = {
+        "by_batch": f"target '{FIRST}', the unconditional model, ddim, 20 steps; {', '.join(COLUMNS)} by the judge's hard counts",
+        "label-mixing": "on the small text model (euler, 20 steps, cfg 4, 'a photo of a PROFESSION' in turn, with the class named or not), "
+        "since the unconditional one has no prompts: compare it with 'text_model', where its base and ours stand",
+        "scales": "the judge chose them on seeds of their own; the smallest within "
+        f"{SLACK:.0%} of the best; larger ones are tried as long as the largest is the best; 'at_edge': it still is, or the smallest is",
+        "sample": "Balancing Act's per-image guidance (temperature 8) at the middle block",
+        "latent-editing": "the class-mean difference of the shipped ADP file, at the site, window and relative sizes that calibration "
+        "found for it, times a scale found here",
+        "universal": "forward universal guidance with the labeller, without backward guidance and self-recurrence",
+        QUOTA.strip("+"): "NAME+quota: classes by our quotas and, where the ADP reads images, our assignment of least change ('universal' "
+        "and 'label-mixing': at random); NAME: every image draws its class independently",
+        "fd_low": "95% bootstrap, of whole batches where the images of a batch depend on each other; at batch 64 there are few of those",
+        "drift": "largest change of a class's share of an attribute that was not targeted, from plain images of the same seeds and model; "
+        "'drift_floor': its mean where the two are exchanged at random within pairs",
+        "frechet": "to 6,000 drawn portraits weighted to the target, in the judge's features; compare at the same n only",
+        "seconds_per_image": "processor time of sampling and decoding, one thread",
+        "peak_mb": "of a process that samples one cell, ComfyUI, models and the machinery of this benchmark included; subtract 'base'",
+    }
+    if quick:
+        said["quick"] = "one target, two batch sizes, fewer images and scales; indicative"
+    if any(f is None for table in (by_batch, by_target) for of_place in table.values() for f in of_place.values()):
+        said["null"] = "label-mixing is null: the small text model is not shipped with this copy"
+    if any(f["peak_mb"] is None for of_place in by_batch.values() for f in of_place.values() if f):
+        said["null peak_mb"] = "null: this system does not tell a process's peak of memory"
+    commits = {str(f["commit"])[:9] for of_batch in (*by_batch.values(), *by_target.values()) for f in of_batch.values() if f}
+    if len(commits) > 1:
+        said["commit"] = f"cells were sampled at commits {', '.join(sorted(commits))}"
+    return said
+
+
+def draw(by_batch: Mapping[str, Mapping[str, dict[str, Any] | None]], floor: float, n: int, path: Path) -> None:
+    """FD with intervals, a panel per batch size."""
+    panels = {f"batch {b}": {m: (f["fd"], f["fd_low"], f["fd_high"]) for m, f in of.items() if f} for b, of in by_batch.items()}
+    title = f"Distance from {FIRST.replace('0.5', '50/50')}, {n} images each"
+    note = "hard counts of the judge, 95% intervals; dotted: mean of an independent fair sampler; each baseline at its best scale"
+    picture = forest(panels, title, "fairness discrepancy (FD), lower is better", (OURS,), dict.fromkeys(panels, floor), note)
+    Image.fromarray(picture).save(path)

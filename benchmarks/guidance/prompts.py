@@ -1,0 +1,187 @@
+"""``bench prompts``: guidance under prompts, a negative prompt and CFG, on the small text model, through the host's own nodes.
+
+The four professions at cfg 4 and one of them at cfg 1 and 7.5 with neutral prompts, the skin tones, explicit prompts exempt from guidance,
+and a table of all kinds of directions on one profession; plain sampling with the same seeds beside it. Hard counts by the judge.
+"""
+
+from __future__ import annotations
+
+import os
+from concurrent.futures import ProcessPoolExecutor
+from dataclasses import dataclass
+from multiprocessing import get_context
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from ...factory.portraits import ATTRIBUTES
+from ...methods.core.targets import parse_target
+from ...methods.guidance.run import CALIBRATED, GuidanceSettings
+from ...metrics.fairness import assigned_hit_rate, joint_probabilities, measure
+from ...shipped import weights
+from ..core.host_process import boot_host
+from .targets import agreement
+
+SEEDS = (862_000_000, 862_001_000)
+"""First seeds of the two groups of a row; nothing that was trained, calibrated or tuned used them."""
+STEPS, SAMPLER, SCHEDULER, BATCH = 20, "euler", "normal", 16
+NEGATIVE = "a drawing"
+GLASSES, SKIN = "eyeglasses: yes=0.5, no=0.5", "skin_tone: uniform"
+PROFESSIONS = ATTRIBUTES["profession"]
+TABLE = "doctor"
+"""The profession of which cfg 1 and 7.5 and all kinds of directions are measured."""
+
+
+@dataclass(frozen=True)
+class Row:
+    """One line of the table. ``images``: per seed group; ``exempt``: the prompt is tagged by Exempt From Guidance."""
+
+    name: str
+    profession: str
+    target: str | None = None
+    cfg: float = 4.0
+    direction: str = CALIBRATED
+    explicit: str = ""
+    exempt: bool = False
+    images: int = 128
+
+
+def rows(kinds: list[str]) -> list[Row]:
+    """All rows; ``kinds``: directions that the ADP file holds for eyeglasses."""
+    made = [Row(f"plain {p}", p) for p in PROFESSIONS]
+    made += [Row(f"{p}, eyeglasses 0.5", p, GLASSES) for p in PROFESSIONS]
+    made += [Row(f"{p}, skin tone uniform", p, SKIN, images=64) for p in PROFESSIONS]
+    for cfg in (1.0, 7.5):
+        made += [Row(f"plain {TABLE}, cfg {cfg:g}", TABLE, cfg=cfg)]
+        made += [Row(f"{TABLE}, eyeglasses 0.5, cfg {cfg:g}", TABLE, GLASSES, cfg)]
+    made += [Row(f"{TABLE}, eyeglasses 0.5, {kind}", TABLE, GLASSES, direction=kind) for kind in kinds]
+    for said, phrase in (("yes", "with eyeglasses"), ("no", "without eyeglasses")):
+        for exempt in (False, True):
+            target = GLASSES if exempt else None
+            name = f"{TABLE} {phrase}" + (", guided model, exempt" if exempt else ", plain")
+            made.append(Row(name, TABLE, target, explicit=phrase, exempt=exempt, images=32))
+        made.append(Row(f"{TABLE} {phrase}, guided model, {said} asked for, not exempt", TABLE, GLASSES, explicit=phrase, images=32))
+    return made
+
+
+class Bench:
+    """Model and host, loaded once in every process."""
+
+    def __init__(self) -> None:
+        torch.set_num_threads(1)
+        boot_host()
+        torch.set_num_threads(1)
+        from ...host.small_models.pixel_vae import PixelVae
+        from ...host.small_models.text_model import load_text_model
+
+        self.model, self.clip = load_text_model(weights.TEXT)
+        self.adp, self.vae = weights.adp(weights.ADP_TEXT), PixelVae(2)
+        self.judge, self.labeller = weights.classifier(weights.JUDGE), weights.classifier()
+
+    def encode(self, text: str) -> Any:
+        """As CLIP Text Encode does."""
+        return self.clip.encode_from_tokens_scheduled(self.clip.tokenize(text))
+
+    def images(self, row: Row, seeds: range) -> tuple[Tensor, Tensor | None]:
+        """Images [N, 3, 32, 32] (one sampler run per seed) and the cells that they were assigned."""
+        from ...host.core.sampling import SamplerSettings, ksample
+        from ...host.guidance.apply import apply_guidance
+        from ...host.small_models.adm_model import empty_latent
+        from ...nodes.guidance.exempt import ExemptFromGuidance
+
+        prompt = f"a photo of a {row.profession} {row.explicit}".strip()
+        positive, negative = self.encode(prompt), self.encode(NEGATIVE)
+        if row.exempt:
+            positive = ExemptFromGuidance.execute(positive).result[0]
+        images: list[Tensor] = []
+        cells: list[Tensor] = []
+        for seed in seeds:
+            model = self.model
+            if row.target:
+                target = parse_target(row.target, self.adp.attributes)
+                settings = GuidanceSettings(target, seed=seed, direction=row.direction)
+                model = apply_guidance(model, self.adp, settings, lambda run: cells.append(run.cells))
+            sampler = SamplerSettings(seed, STEPS, row.cfg, SAMPLER, SCHEDULER)
+            out = ksample(model, sampler, positive, negative, empty_latent(model, 0, 0, BATCH))
+            images.append(self.vae.decode(out["samples"]).movedim(-1, 1))
+        assigned = torch.cat(cells) if cells and cells[0] is not None else None
+        return torch.cat(images), assigned
+
+    @torch.inference_mode()
+    def measure(self, row: Row) -> dict[str, Any]:
+        """Sample a row and judge it."""
+        groups = [self.images(row, range(first, first + max(1, row.images // BATCH))) for first in SEEDS]
+        images = torch.cat([g[0] for g in groups])
+        read, labelled = self.judge.probabilities(images), self.labeller.probabilities(images)
+        wanted = PROFESSIONS.index(row.profession)
+        figures: dict[str, Any] = {
+            "n": len(images),
+            "profession": row.profession,
+            "cfg": row.cfg,
+            "direction": row.direction,
+            "prompt_agreement": float((read["profession"].argmax(-1) == wanted).float().mean()),
+            "unsure": {a: float((p.amax(-1) < 0.8).float().mean()) for a, p in read.items()},
+            "counts": {a: torch.bincount(p.argmax(-1), minlength=p.shape[1]).tolist() for a, p in read.items()},
+            "judges": {a: agreement(read[a], labelled[a]) for a in read},
+        }
+        if row.target and not row.exempt:
+            target = parse_target(row.target, self.judge.attributes)
+            report = measure(joint_probabilities({a: read[a] for a in target.attributes}), target.names, target.shares, batch=BATCH)
+            figures |= {k: getattr(report, k) for k in ("fd", "fd_low", "fd_high", "noise_floor")}
+            if groups[0][1] is not None:
+                cells = torch.cat([g[1] for g in groups])
+                figures["hit"] = assigned_hit_rate(joint_probabilities({a: read[a] for a in target.attributes}), cells)
+        return figures
+
+
+_bench: Bench | None = None
+
+
+def _measure(row: Row) -> dict[str, Any]:
+    global _bench  # one per worker process: loading the host takes seconds
+    _bench = _bench or Bench()
+    return _bench.measure(row)
+
+
+def pooled(result: dict[str, dict[str, Any]], suffix: str, attribute: str, target: str) -> dict[str, Any]:
+    """FD over the four professions together, and the lowest of their agreements with the prompt relative to plain ones."""
+    mine = [result[f"{p}, {suffix}"] for p in PROFESSIONS if f"{p}, {suffix}" in result]
+    shares = parse_target(target, {attribute: ATTRIBUTES[attribute]}).shares
+    counts = torch.tensor([m["counts"][attribute] for m in mine]).sum(0).double()
+    one_hot = torch.eye(len(counts), dtype=torch.float64).repeat_interleave(counts.long(), dim=0)
+    report = measure(one_hot, ATTRIBUTES[attribute], shares)
+    plain = [result[f"plain {m['profession']}"]["prompt_agreement"] for m in mine]
+    return {
+        "n": int(counts.sum()),
+        "fd": report.fd,
+        "noise_floor": report.noise_floor,
+        "counts": counts.long().tolist(),
+        "prompt_agreement_above_plain": min(m["prompt_agreement"] - p for m, p in zip(mine, plain, strict=True)),
+    }
+
+
+def run(quick: bool) -> dict[str, Any]:
+    """All rows; ``quick``: 32 images each of one profession, indicative."""
+    if not weights.TEXT.is_file() or not weights.ADP_TEXT.is_file():
+        raise ValueError("the small text model and its ADP are not shipped with this copy: make them with train-portraits text, adp-text.")
+    adp = weights.adp(weights.ADP_TEXT)
+    todo = rows(list(adp.sources()["eyeglasses"]))
+    if quick:
+        todo = [Row(**{**r.__dict__, "images": 16}) for r in todo if r.profession == TABLE]
+    workers = min(os.cpu_count() or 1, len(todo))
+    with ProcessPoolExecutor(workers, mp_context=get_context("fork" if os.name == "posix" else "spawn")) as pool:
+        result = dict(zip((r.name for r in todo), pool.map(_measure, todo), strict=True))
+    totals = {}
+    if not quick:
+        totals["eyeglasses 0.5"] = pooled(result, "eyeglasses 0.5", "eyeglasses", GLASSES)
+        totals["skin tone uniform"] = pooled(result, "skin tone uniform", "skin_tone", SKIN)
+    return {
+        "rows": result,
+        "pooled": totals,
+        "seeds": list(SEEDS),
+        "sampler": SAMPLER,
+        "scheduler": SCHEDULER,
+        "steps": STEPS,
+        "negative": NEGATIVE,
+    }

@@ -1,0 +1,280 @@
+"""``bench targets``: does a batch follow the stated distribution? Through the host's KSampler, by the judge's hard counts.
+
+1,024 images for every target in batches of 16 (four seeds of 256), the paper's chi-square loss beside it at its best scale, batch 1,
+repair, and the quality of what was guided: Frechet distances in the judge's features, and the share of images on which the judge is unsure.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping, Sequence
+from concurrent.futures import ProcessPoolExecutor
+from dataclasses import dataclass
+from multiprocessing import get_context
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from ...factory.portraits import ATTRIBUTES, portraits
+from ...methods.core.targets import parse_target
+from ...methods.guidance.run import QUOTA, GuidanceSettings
+from ...metrics.fairness import assigned_hit_rate, joint_probabilities, measure, noise_floor
+from ...metrics.frechet import frechet_distance
+from ...shipped import weights
+from ..core.host_process import boot_host
+
+SEEDS = tuple(810_000_000 + 1_000 * i for i in range(4))
+"""First seeds of the four groups; nothing that was trained, calibrated or tuned used them."""
+TUNING_SEED = 820_000_000
+"""The chi-square scale is chosen on samples of these, 128 for each scale."""
+STEPS, SAMPLER, SCHEDULER = 20, "ddim", "normal"
+SCALES = (1e-3, 1e-2, 1e-1, 3e-1, 1.0, 3.0)
+DRAWN_SEED, DRAWN = 8_000_000, 6_000
+
+
+@dataclass(frozen=True)
+class Row:
+    """One line of the table. ``images``: per seed group; ``profession``: None for the unconditional model, else a class label."""
+
+    name: str
+    target: str | None
+    mode: str = QUOTA
+    strength: float = 1.0
+    batch: int = 16
+    repair: int = 0
+    profession: int | None = None
+    images: int = 256
+
+
+def rows() -> list[Row]:
+    """The targets of the test bed."""
+    targets = {
+        "eyeglasses 0.5": "eyeglasses: yes=0.5, no=0.5",
+        "eyeglasses 0.8": "eyeglasses: yes=0.8, no=0.2",
+        "eyeglasses 0.1": "eyeglasses: yes=0.1, no=0.9",
+        "long hair 0.5": "hair: long=0.5, short=0.5",
+        "skin tone uniform": "skin_tone: uniform",
+        "eyeglasses x hair uniform": "eyeglasses x hair: uniform",
+    }
+    made = [Row("plain", None)]
+    made += [Row(name, text) for name, text in targets.items()]
+    made += [
+        Row(f"{p}, eyeglasses 0.5", targets["eyeglasses 0.5"], profession=i, images=64) for i, p in enumerate(ATTRIBUTES["profession"])
+    ]
+    made += [Row(f"plain {p}", None, profession=i, images=64) for i, p in enumerate(ATTRIBUTES["profession"])]
+    made += [Row("eyeglasses 0.5, batch 1", targets["eyeglasses 0.5"], batch=1)]
+    made += [Row("eyeglasses 0.5, repair 2", targets["eyeglasses 0.5"], repair=2)]
+    made += [Row(f"{name}, chi-square", text, mode="chi-square") for name, text in targets.items()]
+    return made
+
+
+class Bench:
+    """Models and the host, loaded once in every process."""
+
+    def __init__(self) -> None:
+        torch.set_num_threads(1)
+        self.nodes = boot_host()
+        from ...host.small_models.adm_info import conditioning
+        from ...host.small_models.adm_model import info_of, load_adm
+        from ...host.small_models.pixel_vae import PixelVae
+
+        self.judge, self.labeller = weights.classifier(weights.JUDGE), weights.classifier()
+        self.models, self.conds, self.adps = {}, {}, {}
+        for conditional, model, adp in (
+            (False, weights.DIFFUSION, weights.ADP),
+            (True, weights.DIFFUSION_PROFESSIONS, weights.ADP_PROFESSIONS),
+        ):
+            if not model.is_file() or not adp.is_file():
+                continue
+            self.models[conditional] = load_adm(model)
+            self.adps[conditional] = weights.adp(adp)
+            info = info_of(self.models[conditional])
+            self.conds[conditional] = lambda label, info=info: conditioning(info, label)
+        self.vae = PixelVae(2)
+
+    def images(self, row: Row, seeds: range) -> tuple[Tensor, Tensor | None]:
+        """Images [N, 3, 32, 32] of a row (one sampler run per batch, a seed per run) and the cells that they were assigned."""
+        from ...host.core.sampling import SamplerSettings, guided_ksample, ksample
+        from ...host.small_models.adm_model import empty_latent
+
+        conditional = row.profession is not None
+        model, adp = self.models[conditional], self.adps[conditional]
+        cond = self.conds[conditional](row.profession)
+        images, cells = [], []
+        for seed in seeds:
+            latent = empty_latent(model, 0, 0, row.batch)
+            sampler = SamplerSettings(seed, STEPS, 1.0, SAMPLER, SCHEDULER)
+            if row.target is None:
+                out = ksample(model, sampler, cond, cond, latent)
+            else:
+                target = parse_target(row.target, adp.attributes)
+                settings = GuidanceSettings(target, mode=row.mode, strength=row.strength, seed=seed)
+                classify = self.classify if row.repair else None
+                out, outcome = guided_ksample(model, adp, settings, sampler, cond, cond, latent, classify, row.repair)
+                cells += outcome.cells or []
+            images.append(self.vae.decode(out["samples"]).movedim(-1, 1))
+        return torch.cat(images), torch.tensor(cells) if cells else None
+
+    def classify(self, samples: Tensor) -> dict[str, Tensor]:
+        return self.labeller.probabilities(self.vae.decode(samples).movedim(-1, 1))
+
+    @torch.inference_mode()
+    def measure(self, row: Row) -> dict[str, Any]:
+        """Sample a row and judge it."""
+        groups = [self.images(row, range(first, first + row.images // row.batch)) for first in SEEDS]
+        images = torch.cat([g[0] for g in groups])
+        cells = torch.cat([g[1] for g in groups]) if groups[0][1] is not None else None
+        read = self.judge.probabilities(images)
+        figures: dict[str, Any] = {
+            "n": len(images),
+            "profession": row.profession,
+            "batch": row.batch,
+            "mode": row.mode,
+            "strength": row.strength,
+        }
+        figures["unsure"] = {a: float((p.max(-1).values < 0.8).float().mean()) for a, p in read.items()}
+        labelled = self.labeller.probabilities(images)
+        figures["judges"] = {a: agreement(read[a], labelled[a]) for a in read}
+        figures["counts"] = {a: torch.bincount(p.argmax(-1), minlength=p.shape[1]).tolist() for a, p in read.items()}
+        if row.target is not None:
+            target = parse_target(row.target, self.judge.attributes)
+            joint = joint_probabilities({a: read[a] for a in target.attributes})
+            report = measure(joint, target.names, target.shares, batch=row.batch)
+            per_seed = [measure(part, target.names, target.shares, bootstrap=0).fd for part in np.split(joint, len(SEEDS))]
+            figures |= {
+                "target": str(target),
+                "fd": report.fd,
+                "fd_low": report.fd_low,
+                "fd_high": report.fd_high,
+                "noise_floor": report.noise_floor,
+            }
+            figures |= {"fd_soft": report.fd_soft, "fd_by_seed": per_seed, "noise_floor_by_seed": noise_floor(target.shares, row.images)}
+            figures["shares"] = dict(zip(target.names, report.shares, strict=True))
+            if cells is not None:
+                figures["hit"] = assigned_hit_rate(joint, cells)
+            by_labeller = joint_probabilities({a: labelled[a] for a in target.attributes})
+            figures["fd_labeller"] = measure(by_labeller, target.names, target.shares, bootstrap=0).fd
+        figures["features"] = self.judge.embed(images).half().numpy()
+        figures["read"] = {a: p.argmax(-1).numpy() for a, p in read.items()}
+        return figures
+
+    @torch.inference_mode()
+    def best_scale(self, row: Row) -> float:
+        """The scale of a soft loss with the lowest FD on 128 tuning samples."""
+        target = parse_target(row.target, self.judge.attributes)
+        tried = {}
+        for scale in SCALES:
+            trial = Row(row.name, row.target, row.mode, scale)
+            images, _ = self.images(trial, range(TUNING_SEED, TUNING_SEED + 8))
+            read = self.judge.probabilities(images)
+            joint = joint_probabilities({a: read[a] for a in target.attributes})
+            tried[scale] = measure(joint, target.names, target.shares, bootstrap=0).fd
+        return min(tried, key=tried.get)
+
+
+def agreement(first: Tensor, second: Tensor) -> dict[str, float]:
+    """Share of images on which two classifiers agree, and the largest net difference of a class's share."""
+    a, b = first.argmax(-1), second.argmax(-1)
+    k = first.shape[1]
+    net = (torch.bincount(a, minlength=k) - torch.bincount(b, minlength=k)).abs().max().item() / len(a)
+    return {"agree": (a == b).float().mean().item(), "net": net}
+
+
+_bench: Bench | None = None
+
+
+def _measure(row: Row) -> dict[str, Any]:
+    global _bench  # one per worker process: loading the host takes seconds
+    _bench = _bench or Bench()
+    if row.mode != QUOTA:
+        row = Row(row.name, row.target, row.mode, _bench.best_scale(row), row.batch, row.repair, row.profession, row.images)
+    return _bench.measure(row)
+
+
+def quality(result: dict[str, dict[str, Any]]) -> None:
+    """Add Frechet distances, in place: within each class (of a joint target: each cell) against drawn images of it, guided and plain at the
+    same n, once as they are and once against the drawn ones weighted to the composition that the images have (professions and what else
+    goes along with a class), which leaves what the rendering does; and over all against a drawn set whose guided attributes are weighted
+    to the target, guided and plain."""
+    judge = weights.classifier(weights.JUDGE)
+    drawn = portraits(DRAWN, DRAWN_SEED)
+    features = judge.embed(drawn.images).numpy().astype(np.float64)
+    truth = {a: drawn.labels[a].numpy() for a in ATTRIBUTES}
+    for name, figures in result.items():
+        if "target" not in figures or name.endswith("chi-square"):
+            continue
+        profession = figures["profession"]
+        plain = result["plain" if profession is None else f"plain {ATTRIBUTES['profession'][profession]}"]
+        inside = np.ones(DRAWN, bool) if profession is None else truth["profession"] == profession
+        target = parse_target(figures["target"], ATTRIBUTES)
+        others = [a for a in ATTRIBUTES if a not in target.attributes]
+        cell = joint_index(truth, target.attributes)
+        by_class = {}
+        for k, cell_name in enumerate(target.names):
+            sides = []
+            for f in (figures, plain):
+                rows = joint_index(f["read"], target.attributes) == k
+                sides.append((f["features"][rows].astype(np.float64), joint_index(f["read"], others)[rows]))
+            n = min(len(x) for x, _ in sides)
+            if n < 30:
+                continue
+            here = inside & (cell == k)
+            pair = [frechet_mean(x, features[here], n) for x, _ in sides]
+            same = [frechet_mean(x, features[here], n, to_composition(joint_index(truth, others)[here], made)) for x, made in sides]
+            by_class[cell_name] = {
+                "n": n,
+                "guided": pair[0],
+                "plain": pair[1],
+                "ratio": pair[0] / pair[1],
+                "guided_same_composition": same[0],
+                "plain_same_composition": same[1],
+                "ratio_same_composition": same[0] / same[1],
+            }
+        shares = np.bincount(cell[inside], minlength=len(target.shares)) / inside.sum()
+        weight = np.where(inside, np.asarray(target.shares)[cell] / np.maximum(shares[cell], 1e-9), 0.0)
+        figures["frechet_by_class"] = by_class
+        figures["frechet_to_target"] = {
+            "guided": frechet_distance(figures["features"].astype(np.float64), features, weight),
+            "plain": frechet_distance(plain["features"].astype(np.float64), features, weight),
+        }
+        figures["unsure_above_plain"] = {a: figures["unsure"][a] - plain["unsure"][a] for a in target.attributes}
+
+
+def joint_index(classes: Mapping[str, np.ndarray], attributes: Sequence[str]) -> np.ndarray:
+    """Index of every image in the product of some attributes' classes, row-major: int [N]."""
+    index = np.zeros(len(next(iter(classes.values()))), int)
+    for attribute in attributes:
+        index = index * len(ATTRIBUTES[attribute]) + classes[attribute]
+    return index
+
+
+def to_composition(reference: np.ndarray, made: np.ndarray) -> np.ndarray:
+    """Weights of the reference under which its cells have the shares that the made images have."""
+    size = int(max(reference.max(), made.max())) + 1
+    has, wanted = (np.bincount(x, minlength=size) / len(x) for x in (reference, made))
+    return wanted[reference] / has[reference]
+
+
+def frechet_mean(x: np.ndarray, reference: np.ndarray, n: int, weight: np.ndarray | None = None, repeats: int = 20) -> float:
+    """Mean Frechet distance of random subsets of n, so that sets of different sizes are compared at the same n."""
+    rng = np.random.default_rng(0)
+    picks = [x] if len(x) == n else [x[rng.choice(len(x), n, replace=False)] for _ in range(repeats)]
+    return float(np.mean([frechet_distance(p, reference, weight) for p in picks]))
+
+
+def run(quick: bool) -> dict[str, Any]:
+    """All rows; ``quick``: the unconditional targets of the default mode, 256 images each, indicative."""
+    todo = rows()
+    if quick:
+        todo = [
+            Row(r.name, r.target, images=64) for r in todo if r.profession is None and r.mode == QUOTA and r.batch == 16 and not r.repair
+        ]
+    workers = min(os.cpu_count() or 1, len(todo))
+    with ProcessPoolExecutor(workers, mp_context=get_context("fork" if os.name == "posix" else "spawn")) as pool:
+        result = dict(zip((r.name for r in todo), pool.map(_measure, todo), strict=True))
+    quality(result)
+    for figures in result.values():
+        del figures["features"], figures["read"]
+    return {"rows": result, "seeds": list(SEEDS), "sampler": SAMPLER, "scheduler": SCHEDULER, "steps": STEPS, "quick": quick}

@@ -1,0 +1,159 @@
+"""``bench live``: what the live bar costs the server, and how many states it shows in a run of 20 steps.
+
+Guided batches of the shipped unconditional model through a real server, one core. Inside the server are measured the time of sampling,
+that of composing messages and handing them over, and that of writing them to the socket (live_probe.py), each by the wall and by its
+thread's processor time, which other programs do not lengthen. Runs with a web-socket client and without alternate; the host tells its own
+progress only to a client too, so that their ratio is of both.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import shutil
+import statistics
+import tempfile
+import threading
+import uuid
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from ...shipped import weights
+from ..core.host_server import HostServer
+from .ledger import graph
+
+STEPS, IMAGES, FEW = 20, 16, 4
+"""Images of the shipped quickstart, and of a run so short that what is told weighs more, and is told less often."""
+PAIRS = {True: 5, False: 20}
+PROBE = "live_probe.py"
+WALL, PROCESSOR = 0, 1
+"""Which of a call's two times."""
+
+
+class Client:
+    """A web-socket client of a server, in a thread of its own: ``told`` are the live bar's messages. A context manager."""
+
+    def __init__(self, port: int) -> None:
+        self.name, self.told = f"bench-{uuid.uuid4().hex}", []
+        self._address = f"ws://127.0.0.1:{port}/ws?clientId={self.name}"
+        self._ready, self._thread = threading.Event(), threading.Thread(target=lambda: asyncio.run(self._listen()), daemon=True)
+        self._socket: Any = None
+        self._loop: Any = None
+
+    def __enter__(self) -> Client:
+        self._thread.start()
+        if not self._ready.wait(30):
+            raise RuntimeError("the web-socket client got no answer from the server.")
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        asyncio.run_coroutine_threadsafe(self._socket.close(), self._loop).result(10)
+        self._thread.join(10)
+
+    async def _listen(self) -> None:
+        import aiohttp  # the host requires it
+
+        self._loop = asyncio.get_running_loop()
+        async with aiohttp.ClientSession() as session, session.ws_connect(self._address) as self._socket:
+            async for message in self._socket:
+                self._ready.set()  # the host greets
+                if message.type == aiohttp.WSMsgType.TEXT:
+                    told = json.loads(message.data)
+                    if told["type"] == "equipoise.reading":
+                        self.told.append(told["data"])
+
+
+def guided(seed: int, images: int) -> dict[str, Any]:
+    """The ledger benchmark's graph of a guided batch, without the ledger."""
+    nodes = graph("eyeglasses", seed, "", guided_by_it=False, steps=STEPS)
+    for name in ("ledger", "labeller", "record"):
+        del nodes[name]
+    nodes["latent"]["inputs"]["batch_size"] = images
+    return nodes | {"show": {"class_type": "PreviewImage", "inputs": {"images": ["image", 0]}}}
+
+
+def one_run(server: HostServer, seed: int, listens: bool, images: int = IMAGES) -> dict[str, Any]:
+    """Queue a batch: what the probe measured, and what a client was told."""
+    if not listens:
+        ended, told = server.wait(server.queue(guided(seed, images))), []
+    else:
+        with Client(server.port) as client:
+            answer = server.post("/prompt", {"prompt": guided(seed, images), "client_id": client.name})
+            if "prompt_id" not in answer:
+                raise RuntimeError(f"the server refused the graph: {json.dumps(answer)[:1000]}")
+            ended = server.wait(answer["prompt_id"])
+            told = client.told
+    if ended.error:
+        raise RuntimeError(f"a queued graph failed: {ended.error}")
+    measured = server.get("/equipoise_live_probe")
+    states = {json.dumps(message["attributes"]) for message in told}
+    return {**measured, "messages": len(told), "states": len(states)}
+
+
+def total(calls: Sequence[Sequence[float]], clock: int) -> float:
+    """Seconds of all calls by one of the two clocks."""
+    return sum(call[clock] for call in calls)
+
+
+def share(run: dict[str, Any], clock: int) -> float:
+    """Time spent composing and sending over that of sampling."""
+    return (total(run["tell"], clock) + total(run["send"], clock)) / total(run["sampling"], clock)
+
+
+def run(quick: bool = False) -> dict[str, Any]:
+    """Alternating pairs, 20 (5 if quick), after one of each that is not counted; then as many short runs with a client."""
+    with tempfile.TemporaryDirectory(prefix="equipoise-bench-live-") as place:
+        pack = Path(place) / "custom_nodes" / PROBE
+        pack.parent.mkdir()
+        shutil.copy(Path(__file__).with_name(PROBE), pack)
+        with HostServer(Path(place)) as server:
+            for listens in (True, False):
+                one_run(server, int(listens), listens)
+            pairs = []
+            for i in range(PAIRS[quick]):
+                order = (True, False) if i % 2 == 0 else (False, True)
+                drawn = {listens: one_run(server, 100 + 2 * i + listens, listens) for listens in order}
+                pairs.append((drawn[True], drawn[False]))
+            short = [one_run(server, 200 + i, True, FEW) for i in range(PAIRS[quick])]
+    return {**figures(pairs), "short_runs": {"images": FEW, "runs": len(short), **told_figures(short)}}
+
+
+def figures(pairs: list[tuple[dict[str, Any], dict[str, Any]]]) -> dict[str, Any]:
+    """The figures of pairs of runs (with a client, without)."""
+    told, silent = [a for a, _ in pairs], [b for _, b in pairs]
+    took = [(total(a["sampling"], WALL), total(b["sampling"], WALL)) for a, b in pairs]
+    ratios = [a / b for a, b in took]
+    quartiles = statistics.quantiles(ratios, n=4) if len(ratios) > 1 else ratios * 3
+    shown = told_figures(told)
+    return {
+        "model": weights.DIFFUSION.name,
+        "steps": STEPS,
+        "images": IMAGES,
+        "pairs": len(pairs),
+        **shown,
+        "bars": {"share_of_sampling": 0.01, "states": 5},
+        "met": shown["share_of_sampling"]["largest"] <= 0.01 and shown["states"]["fewest"] >= 5,
+        "share_without_a_client": {"median": _middle(silent, PROCESSOR), "largest": max(share(r, PROCESSOR) for r in silent)},
+        "sampling_seconds": {"with": statistics.median(a for a, _ in took), "without": statistics.median(b for _, b in took)},
+        "ratio_with_to_without": {"median": statistics.median(ratios), "quartiles": [quartiles[0], quartiles[2]]},
+    }
+
+
+def told_figures(told: list[dict[str, Any]]) -> dict[str, Any]:
+    """Of runs with a client: what telling it cost, how often that was, and how many states it was told."""
+    return {
+        "share_of_sampling": {"median": _middle(told, PROCESSOR), "largest": max(share(r, PROCESSOR) for r in told)},
+        "share_of_sampling_by_the_wall": {"median": _middle(told, WALL), "largest": max(share(r, WALL) for r in told)},
+        "messages": {"fewest": min(r["messages"] for r in told), "most": max(r["messages"] for r in told)},
+        "states": {"fewest": min(r["states"] for r in told), "most": max(r["states"] for r in told)},
+        "microseconds_per_message": {
+            name: 1e6 * sum(total(r[what], PROCESSOR) for r in told) / sum(r["messages"] for r in told)
+            for name, what in (("compose_and_hand_over", "tell"), ("write_to_the_socket", "send"))
+        },
+        "bytes_per_message": statistics.mean(n for r in told for n in r["bytes"]),
+    }
+
+
+def _middle(runs: list[dict[str, Any]], clock: int) -> float:
+    return statistics.median(share(r, clock) for r in runs)

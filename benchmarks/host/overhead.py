@@ -1,0 +1,234 @@
+"""``bench overhead``: what each patch costs on full-width SD 1.5 and SDXL, with random weights, through the host's KSampler.
+
+Time: plain and patched sampling alternate in one process, one thread; processor time of the calls in which the U-Net, its patches and CFG
+run, one step a run, so that what a run sets up weighs in full. On busy cores a pair's ratio varies by a tenth, hence many pairs. Memory:
+every variant in a process of its own, the peak while it samples. Parts are kept in the folder and not repeated. A full run takes about half
+an hour of one core that is free.
+"""
+
+from __future__ import annotations
+
+import sys
+import tempfile
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from PIL import Image
+
+from ...cli.publish import host_version
+from ..core.children import in_children
+from ..core.full_width import (
+    CFG,
+    FLOAT,
+    GUIDANCE,
+    LATENT,
+    LATENTS,
+    NEEDS,
+    PLAIN,
+    STEERING,
+    TWO_PASS,
+    UNIVERSAL,
+    VARIANTS,
+    FullWidth,
+    dtype_for,
+    peak,
+    rounds,
+)
+from ..core.stages import kept
+from ..data.forest import forest
+
+MODELS = ("sd15", "sdxl")
+GROUPS: dict[tuple[str, ...], tuple[int, int]] = {(GUIDANCE, STEERING): (40, 9), (TWO_PASS, UNIVERSAL): (20, 5)}
+"""Variants that are timed together, and how many pairs of each: in a full run, and in a quick one."""
+STEPS, MEMORY_STEPS = 1, 2
+LIMITS = {GUIDANCE: 1.03, STEERING: 1.05}
+"""Ratios of time that this pack promises; of memory 1.05."""
+
+
+@dataclass(frozen=True)
+class Part:
+    """What one process measures: times of some variants beside plain sampling (``pairs`` above 0), or the memory of one."""
+
+    model: str
+    variants: tuple[str, ...]
+    pairs: int = 0
+    dtype: str = FLOAT
+
+    @property
+    def name(self) -> str:
+        """Its name in a file system."""
+        return "-".join([self.model, "time" if self.pairs else "memory", *self.variants])
+
+    @property
+    def facts(self) -> dict[str, Any]:
+        """What its figures depend on, besides the code."""
+        what = {"pairs": self.pairs, "steps": STEPS} if self.pairs else {"steps": MEMORY_STEPS}
+        return {**what, "variants": self.variants, "latent": LATENT, "dtype": self.dtype, "cfg": CFG, "sae": LATENTS}
+
+
+def _work(folder: Path, part: Part) -> None:
+    """One part, in a process that holds nothing else."""
+
+    def make() -> dict[str, Any]:
+        bed = FullWidth(part.model, part.dtype)
+        if not part.pairs:
+            return peak(bed, part.variants[0], MEMORY_STEPS)
+        return rounds(bed, part.variants, part.pairs, STEPS, lambda text: print(text, file=sys.stderr, flush=True))
+
+    kept(folder, part.name, part.facts, make)
+
+
+def _nothing() -> dict[str, Any]:
+    raise LookupError("not kept")
+
+
+def free_bytes() -> float:
+    """Memory that a new process can have; infinite where psutil is not installed."""
+    try:
+        import psutil
+    except ImportError:
+        return float("inf")
+    return float(psutil.virtual_memory().available)
+
+
+def needed(part: Part) -> float:
+    """Bytes that a part needs at its peak."""
+    needs = NEEDS[part.model, part.dtype]
+    return max(needs.get(v, needs[PLAIN]) for v in part.variants)
+
+
+def fitting(model: str, dtype: str, variants: Sequence[str], free: float) -> tuple[tuple[str, ...], dict[str, str]]:
+    """The variants of a model for which there is memory, and for each of the others why it is left out."""
+    able, reasons = [], {}
+    for variant in variants:
+        room = needed(Part(model, (variant,), dtype=dtype))
+        if free >= room:
+            able.append(variant)
+        else:
+            reasons[variant] = f"null: needs {room / 1e9:.1f} GB of free memory, and there were {free / 1e9:.1f}"
+    return tuple(able), reasons
+
+
+def measured(folder: Path, part: Part) -> dict[str, Any] | str:
+    """A part's figures, or why there are none."""
+    try:
+        return kept(folder, part.name, part.facts, _nothing)
+    except LookupError:
+        pass
+    try:
+        in_children(partial(_work, folder), [part], 1, "spawn")
+    except ChildProcessError as error:
+        return f"null: {error}"
+    return kept(folder, part.name, part.facts, _nothing)
+
+
+def run(quick: bool, folder: Path | None = None) -> dict[str, Any]:
+    """All parts. ``folder``: where they are kept (default: a temporary one); ``quick``: SD 1.5 alone, five pairs."""
+    if folder is None:
+        with tempfile.TemporaryDirectory(prefix="equipoise-bench-overhead-") as place:
+            return run(quick, Path(place))
+    if host_version() is None:
+        raise ValueError("this benchmark runs through ComfyUI, and there is none at COMFYUI_PATH: set it to a checkout.")
+    folder = folder / ("quick" if quick else "full")
+    folder.mkdir(parents=True, exist_ok=True)
+    times: dict[str, Any] = {}
+    memory: dict[str, dict[str, Any]] = {}
+    dtypes: dict[str, str] = {}
+    for model in MODELS[:1] if quick else MODELS:
+        # Chosen once: a run that goes on takes the same weights, whatever memory there is then.
+        dtype = kept(folder, f"{model}-dtype", {"latent": LATENT}, lambda m=model: {"dtype": dtype_for(m, free_bytes())})["dtype"]
+        dtypes[model] = dtype
+        able, reasons = fitting(model, dtype, VARIANTS, free_bytes())
+        memory[model] = {**reasons, **{v: measured(folder, Part(model, (v,), dtype=dtype)) for v in ((PLAIN, *able) if able else ())}}
+        times[model] = dict(reasons)
+        for group, (full, few) in GROUPS.items():
+            timed = tuple(v for v in group if v in able)
+            found = measured(folder, Part(model, timed, few if quick else full, dtype)) if timed else None
+            times[model] |= {v: found for v in timed}
+    return {**composed(times, memory, quick, folder), "dtypes": dtypes}
+
+
+def composed(times: Mapping[str, Mapping[str, Any]], memory: Mapping[str, Mapping[str, Any]], quick: bool, folder: Path) -> dict[str, Any]:
+    """The JSON object: the contract's keys, and all that they come from; draws the figure.
+
+    times: model -> variant -> figures of :func:`rounds`, or a text that says why there are none; memory: the same, of :func:`peak`.
+    """
+    notes = {
+        "time_ratio": f"median of pairs; processor time of one thread, batch 1, cfg {CFG:g} (two rows), random weights; 'clock_ratio': "
+        "the same by the clock",
+        "memory_ratio": "peak resident memory of processes of their own while they sample, ComfyUI and weights included",
+        "latents": f"{LATENT[0]} x {LATENT[1]}, smaller than in use, so that the U-Net is cheap beside the patches; 'dtypes': of weights, "
+        "float32 where it fits, which is the host's own choice on a CPU",
+        "universal": "the gradient through the U-Net alone: a VAE's decoder and a classifier come on top",
+        "two-pass": "steering by the paper's rule, with a second U-Net pass per step",
+    }
+    out: dict[str, Any] = {}
+    for model in MODELS:
+        rows = {}
+        for variant in VARIANTS:
+            row = ratios(times.get(model, {}), memory.get(model, {}), variant)
+            rows[variant] = row
+            for key, parts in (("time_ratio", times), ("memory_ratio", memory)):
+                if row[key] is None:
+                    notes[f"{model}.{variant}.{key}"] = why_null(parts.get(model, {}), variant, key, quick)
+        seconds = [s for f in times.get(model, {}).values() if isinstance(f, Mapping) for s in f["processor"][PLAIN]]
+        out[model] = {**rows, "plain_seconds_per_step": float(np.median(seconds)) if seconds else None}
+    draw(out, folder / "overhead.png")
+    parts = [f for table in (times, memory) for of_model in table.values() for f in of_model.values() if isinstance(f, Mapping)]
+    commits = {str(f["commit"])[:9] for f in parts}
+    if len(commits) > 1:
+        notes["commit"] = f"parts were measured at commits {', '.join(sorted(commits))}"
+    if quick:
+        notes["quick"] = "few pairs, SD 1.5 alone; indicative"
+    return {
+        **out,
+        "limits": LIMITS,
+        "times": times,
+        "memory": memory,
+        "seeds": [0, max(full for full, _ in GROUPS.values())],
+        "notes": notes,
+    }
+
+
+def ratios(times: Mapping[str, Any], memory: Mapping[str, Any], variant: str) -> dict[str, Any]:
+    """Time and memory of a variant as multiples of plain sampling; None where they were not measured.
+
+    ``time_low``, ``time_high``: quartiles of the pairs.
+    """
+    row: dict[str, Any] = dict.fromkeys(("time_ratio", "time_low", "time_high", "clock_ratio", "pairs", "memory_ratio", "peak_mb"))
+    timed, mine, plain = times.get(variant), memory.get(variant), memory.get(PLAIN)
+    if isinstance(timed, Mapping):
+        processor, clock = (np.asarray(timed[k][variant]) / np.asarray(timed[k][PLAIN]) for k in ("processor", "clock"))
+        row["time_low"], row["time_ratio"], row["time_high"] = (float(q) for q in np.quantile(processor, (0.25, 0.5, 0.75)))
+        row["clock_ratio"], row["pairs"] = float(np.median(clock)), len(processor)
+    if isinstance(mine, Mapping) and isinstance(plain, Mapping) and mine["peak_mb"] and plain["peak_mb"]:
+        row["memory_ratio"], row["peak_mb"] = mine["peak_mb"] / plain["peak_mb"], mine["peak_mb"]
+    return row
+
+
+def why_null(parts: Mapping[str, Any], variant: str, key: str, quick: bool) -> str:
+    """Why a figure is missing, in words. parts: variant -> what was measured, or why it was not."""
+    if not parts:
+        return "null: left out of --quick" if quick else "null: not measured"
+    said = [parts[v] for v in (variant, PLAIN) if isinstance(parts.get(v), str)]
+    if said:
+        return str(said[0])
+    return "null: this system does not tell a process's peak of memory" if key == "memory_ratio" else "null: not measured"
+
+
+def draw(out: Mapping[str, Mapping[str, Any]], path: Path) -> None:
+    """Ratios of time, with the quartiles of the pairs, a panel per model."""
+    names = {"sd15": "SD 1.5", "sdxl": "SDXL"}
+    panels = {}
+    for model in MODELS:
+        rows = {v: out[model][v] for v in VARIANTS if out[model][v]["time_ratio"] is not None}
+        if rows:
+            panels[names[model]] = {v: (r["time_ratio"], r["time_low"], r["time_high"]) for v, r in rows.items()}
+    if panels:
+        note = "median and quartiles of alternating pairs; dotted: plain sampling"
+        picture = forest(panels, "Time per step, times plain sampling", "ratio", tuple(LIMITS), dict.fromkeys(panels, 1.0), note)
+        Image.fromarray(picture).save(path)

@@ -1,0 +1,156 @@
+"""``bench clip-vision-path``: Find Neuron Path on a CLIP vision model of ViT-L/14's shape, in a graph of a ComfyUI server on the CPU.
+
+Weights are random: what is measured is time and memory, for one image. The quick run takes a baseline's paths instead of a search, which
+needs a tenth of the passes.
+"""
+
+from __future__ import annotations
+
+import os
+import tempfile
+import time
+from pathlib import Path
+from typing import Any
+
+import torch
+from PIL import Image
+from torch import Tensor
+
+from ...factory.portraits import portraits
+from ...methods.neuron_path.neuron_baselines import GRADIENT
+from ...methods.neuron_path.path_settings import CLEAN_LAYER, GAUSS_4, PROBABILITY
+from ...models.files import write_safetensors
+from ...models.zero_shot_head import ZeroShotHead, save_zero_shot_head
+from ...tests.host.equipoise_server import Server, checkout
+
+WIDTH, DEPTH, MLP, PROJECTED, PATCH, SIZE = 1024, 24, 4096, 768, 14, 224
+MEMORY_MB = 512
+FILE = "vit_l_14_random.safetensors"
+LIMIT = 4 * 3600.0
+
+
+def run(quick: bool) -> dict[str, Any]:
+    """Seconds and peak memory of the graph; without a host None, with the reason."""
+    path = checkout("COMFYUI_PATH", "~/ComfyUI")
+    if not (path / "main.py").is_file():
+        return {"seconds_per_image": None, "notes": f"this needs ComfyUI, and there is none at '{path}': set COMFYUI_PATH to a checkout."}
+    with tempfile.TemporaryDirectory(prefix="equipoise-bench-clip-vision-") as folder:
+        base = Path(folder)
+        write_inputs(base)
+        with Server(path, base) as server:
+            empty = peak_mb(server)
+            began = time.monotonic()
+            loaded = server.queue(graph(None), limit=LIMIT)
+            loading = time.monotonic() - began
+            began, spent = time.monotonic(), cpu_seconds(server)
+            outcome = server.queue(graph(GRADIENT if quick else CLEAN_LAYER), limit=LIMIT)
+            taken = time.monotonic() - began
+            spent = None if spent is None else round(cpu_seconds(server) - spent, 1)
+            peak = peak_mb(server)
+    if loaded.error or outcome.error:
+        raise RuntimeError(f"the graph failed: {loaded.error or outcome.error}")
+    return {
+        "model": f"ViT-L/14: {DEPTH} layers of width {WIDTH}, perceptron {MLP}, {(SIZE // PATCH) ** 2 + 1} tokens; random weights",
+        "method": GRADIENT if quick else CLEAN_LAYER,
+        "nodes": GAUSS_4,
+        "images": 1,
+        "threads": 1,
+        "memory_mb": MEMORY_MB,
+        "seconds_per_image": round(taken, 1),
+        "cpu_seconds_per_image": spent,
+        "seconds_to_load_and_encode": round(loading, 1),
+        "peak_mb": peak,
+        "peak_mb_of_the_empty_server": empty,
+        "report": "".join(outcome.outputs["report"]["text"]),
+        "load_average": [round(x, 1) for x in os.getloadavg()] if hasattr(os, "getloadavg") else None,
+    }
+
+
+def write_inputs(base: Path) -> None:
+    """The model, a head of random embeddings, and an image, where the host looks for them."""
+    torch.manual_seed(0)
+    models = base / "models"
+    write_safetensors(models / "clip_vision" / FILE, vit_l_weights())
+    head = ZeroShotHead("eyeglasses", ("yes", "no"), torch.nn.functional.normalize(torch.randn(2, PROJECTED), dim=-1))
+    save_zero_shot_head(head, models / "equipoise" / "zero_shot_heads" / FILE)
+    picture = (portraits(1, seed=3).images[0].movedim(0, -1).clamp(0, 1) * 255).byte().numpy()
+    (base / "input").mkdir(parents=True, exist_ok=True)
+    Image.fromarray(picture).resize((SIZE, SIZE), Image.Resampling.BICUBIC).save(base / "input" / "portrait.png")
+
+
+def vit_l_weights(depth: int = DEPTH) -> dict[str, Tensor]:
+    """Random weights of CLIP's ViT-L/14 under the host's names, fp16, of a size at which images differ."""
+
+    def drawn(*shape: int, std: float = 0.03) -> Tensor:
+        return (torch.randn(shape) * std).half()
+
+    tokens = (SIZE // PATCH) ** 2 + 1
+    at = "vision_model"
+    found = {
+        f"{at}.embeddings.class_embedding": drawn(WIDTH, std=0.5),
+        f"{at}.embeddings.patch_embedding.weight": drawn(WIDTH, 3, PATCH, PATCH),
+        f"{at}.embeddings.position_embedding.weight": drawn(tokens, WIDTH, std=0.1),
+        "visual_projection.weight": drawn(PROJECTED, WIDTH),
+    }
+    norms = [f"{at}.pre_layrnorm", f"{at}.post_layernorm"]
+    for i in range(depth):
+        layer = f"{at}.encoder.layers.{i}"
+        norms += [f"{layer}.layer_norm1", f"{layer}.layer_norm2"]
+        maps = {f"self_attn.{n}_proj": (WIDTH, WIDTH) for n in "qkv"} | {
+            "self_attn.out_proj": (WIDTH, WIDTH),
+            "mlp.fc1": (MLP, WIDTH),
+            "mlp.fc2": (WIDTH, MLP),
+        }
+        for name, shape in maps.items():
+            found[f"{layer}.{name}.weight"], found[f"{layer}.{name}.bias"] = drawn(*shape), drawn(shape[0])
+    for name in norms:
+        found[f"{name}.weight"], found[f"{name}.bias"] = torch.ones(WIDTH).half(), torch.zeros(WIDTH).half()
+    return found
+
+
+def graph(method: str | None) -> dict[str, Any]:
+    """The graph in API form. None: only load the model, and see the image with it."""
+
+    def node(kind: str, **inputs: Any) -> dict[str, Any]:
+        return {"class_type": kind, "inputs": inputs}
+
+    loaded = {
+        "image": node("LoadImage", image="portrait.png"),
+        "vision": node("CLIPVisionLoader", clip_name=FILE),
+        "seen": node("CLIPVisionEncode", clip_vision=["vision", 0], image=["image", 0], crop="center"),
+        "kept": node("PreviewAny", source=["seen", 0]),
+    }
+    if method is None:
+        return loaded
+    asked = {"images": ["image", 0], "clip_vision": ["vision", 0], "zero_shot_head": ["head", 0], "attribute": "", "target": ""}
+    asked |= {"objective": PROBABILITY, "nodes": GAUSS_4, "top_k": 1, "shared": False, "memory_mb": MEMORY_MB}
+    if method == CLEAN_LAYER:
+        found = node("EquipoiseFindNeuronPath", **asked, search=method, shortlist=8)
+    else:
+        found = node("EquipoiseBaselinePaths", **asked, method=method, seed=0)
+    made = {"classes": "a: b, c", "templates": "{}", "scale": 100.0, "head_name": FILE, "save_as": "", "overwrite": False}
+    return {
+        **loaded,
+        "head": node("EquipoiseZeroShotAttributeHead", **made),
+        "found": found,
+        "chart": node("PreviewImage", images=["found", 1]),
+        "report": node("PreviewAny", source=["found", 2]),
+    }
+
+
+def peak_mb(server: Server) -> float | None:
+    """Largest resident memory of the server's process so far, in MiB; None where the system does not tell."""
+    status = Path(f"/proc/{server.pid}/status")
+    if not status.is_file():
+        return None
+    line = next(x for x in status.read_text(encoding="utf-8").splitlines() if x.startswith("VmHWM"))
+    return round(int(line.split()[1]) / 1024)
+
+
+def cpu_seconds(server: Server) -> float | None:
+    """Processor time of the server's process so far, which other programs on the machine do not lengthen; None where it is not told."""
+    stat = Path(f"/proc/{server.pid}/stat")
+    if not stat.is_file():
+        return None
+    user, system = stat.read_text(encoding="utf-8").rpartition(")")[2].split()[11:13]
+    return (int(user) + int(system)) / os.sysconf("SC_CLK_TCK")

@@ -1,0 +1,101 @@
+"""``bench neuron-path``: what finding paths costs beside the naive algorithm, and what paths of each method do in the shipped labeller.
+
+Parts, each kept in the folder and not repeated: time and memory at ViT-B's width with 17 tokens (:mod:`.path_speed`); in the full run, ours
+at 197 tokens and at 24 layers with the naive time computed from its passes; and scores and effects of every method's paths on samples of
+the shipped unconditional model, with the judge's classes as the true ones.
+"""
+
+from __future__ import annotations
+
+import os
+import tempfile
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from ...methods.neuron_path.neuron_baselines import ACTIVATION, GRADIENT, INFLUENCE, KNOWLEDGE, baseline_path
+from ...methods.neuron_path.path_effects import DOUBLING, REMOVAL, path_effects
+from ...methods.neuron_path.path_settings import GAUSS_4, LOG_PROBABILITY, PROBABILITY, SEARCHES, PathSettings
+from ...methods.neuron_path.search import find_paths
+from ...models.neuron_adapters import of_classifier
+from ...shipped import weights
+from ..adp.clothing import read_pictures, sampled
+from ..core.stages import kept
+from .path_speed import Shape, compare, extrapolated
+
+SEED = 880_000_000
+"""First seed of the samples; nothing that was trained, calibrated or tuned used them."""
+SHOWN = (GRADIENT, KNOWLEDGE, INFLUENCE, ACTIVATION)
+MAIN = "eyeglasses"
+
+
+def run(quick: bool, folder: Path | None = None) -> dict[str, Any]:
+    """All parts. ``folder``: where they are kept (default: a temporary one)."""
+    if folder is None:
+        with tempfile.TemporaryDirectory(prefix="equipoise-bench-neuron-path-") as place:
+            return run(quick, Path(place))
+    folder = folder / ("quick" if quick else "full")
+    folder.mkdir(parents=True, exist_ok=True)
+    threads = int(os.environ.get("OMP_NUM_THREADS") or max(1, min(2, os.cpu_count() or 1)))
+    torch.set_num_threads(threads)
+    shape = Shape(images=2)
+    speed = kept(folder, "speed", {"shape": asdict(shape), "threads": threads, "weights": "std 0.02"}, lambda: compare(shape, threads))
+    larger = {}
+    if not quick:
+        for name, big in (("197 tokens", Shape(side=14)), ("197 tokens, 24 layers", Shape(side=14, depth=24))):
+            facts = {"shape": asdict(big), "threads": threads}
+            larger[name] = kept(folder, name.replace(", ", "-").replace(" ", "-"), facts, lambda s=big: extrapolated(s, threads, GAUSS_4))
+    n = 64 if quick else 256
+    attributes = (MAIN,) if quick else (MAIN, "hair", "skin_tone", "profession")
+    lines = sampled(folder, "plain", n, SEED)
+    effects = {
+        f"{attribute}, {what}": kept(
+            folder, f"effects-{attribute}-{what}", {"n": n, "seed": SEED}, lambda a=attribute, o=what: labeller_effects(folder, lines, a, o)
+        )
+        for attribute in attributes
+        for what in ((PROBABILITY,) if quick else (PROBABILITY, LOG_PROBABILITY))
+    }
+    return composed(speed, larger, effects, n)
+
+
+def labeller_effects(folder: Path, lines: list[dict[str, Any]], attribute: str, what: str) -> dict[str, Any]:
+    """Method -> figures with intervals, of paths for the class that the labeller sees, removed and doubled."""
+    labeller, judge = weights.classifier(), weights.classifier(weights.JUDGE)
+    images = read_pictures(folder / "plain", [line["file"] for line in lines])
+    net = of_classifier(labeller, attribute)
+    pixels = labeller.preprocess(images)
+    with torch.no_grad():
+        targets = net.run(0, net.embed(pixels)).argmax(1)
+        truth = judge.probabilities(images)[attribute].argmax(1)
+    paths = {s: find_paths(net, pixels, targets, PathSettings(s, objective=what)).path for s in SEARCHES}
+    paths |= {kind: baseline_path(net, pixels, targets, kind, PathSettings(objective=what)) for kind in SHOWN}
+    found: dict[str, Any] = {}
+    for effect in path_effects(net, pixels, targets, paths, truth, PathSettings(objective=what)):
+        figures = {k: [e.mean, e.low, e.high] for k, e in effect.figures().items()}
+        scores = {k: figures.pop(k) for k in ("joint", "additive")}
+        found.setdefault(effect.method, scores)[effect.operation] = figures
+    return found
+
+
+def composed(speed: dict[str, Any], larger: dict[str, Any], effects: dict[str, Any], n: int) -> dict[str, Any]:
+    """The JSON object: the contract's keys, and all that they come from."""
+    main = next(iter(effects.values()))
+    methods = [m for m in main if isinstance(main[m], dict)]
+    return {
+        "model": f"random ViT, {speed['depth']} layers, width 768, perceptron 3072, {speed['tokens']} tokens",
+        **{k: speed[k] for k in ("images", "paths_equal_share", "speedup_left20", "speedup_gauss4", "jas_ratio_to_activation", "peak_mb")},
+        "removal": {m: main[m][REMOVAL]["change"][0] for m in methods},
+        "enhancement": {m: main[m][DOUBLING]["change"][0] for m in methods},
+        "speed": speed,
+        "larger": larger,
+        "labeller": effects,
+        "labeller_images": n,
+        "seeds": [SEED],
+        "notes": {
+            "peak_mb": "above the loaded model, each side in a process of its own",
+            "removal": f"change of the probability of the class that the shipped labeller sees, {next(iter(effects))}, {n} plain samples",
+            **({"larger": "the naive time is computed from the passes that its loops make and the seconds of one"} if larger else {}),
+        },
+    }

@@ -1,0 +1,193 @@
+"""What finding neuron paths costs beside the naive algorithm as the published code runs it: same network, images and targets, one run.
+
+Each side runs in a process of its own, so that its peak memory is its own, one after the other on the same threads.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import resource
+import statistics
+import sys
+import time
+from collections.abc import Callable
+from concurrent.futures import ProcessPoolExecutor
+from dataclasses import dataclass, replace
+from multiprocessing import get_context
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from ...methods.neuron_path.neuron_baselines import ACTIVATION, baseline_path
+from ...methods.neuron_path.path_settings import GAUSS_4, LEFT_20, PAPER, PROBABILITY, PathSettings, integration_nodes, objective
+from ...methods.neuron_path.search import find_paths, score_paths
+from ...models.attribute_classifier import VisionTransformer
+from ...models.neuron_adapters import of_classifier
+from ...tests.equipoise_naive_path import naive_path
+
+CLASSES = tuple(f"class {i}" for i in range(10))
+MEMORY_MB = 128
+
+
+@dataclass(frozen=True)
+class Shape:
+    """``side``: patches along an edge; tokens are its square and the CLS token."""
+
+    depth: int = 12
+    width: int = 768
+    mlp: int = 3072
+    heads: int = 12
+    side: int = 4
+    images: int = 1
+    seed: int = 0
+
+    @property
+    def tokens(self) -> int:
+        return self.side**2 + 1
+
+
+def network(shape: Shape) -> VisionTransformer:
+    """A vision transformer as it is initialised before training: normal weights with a standard deviation of 0.02, biases 0."""
+    torch.manual_seed(shape.seed)
+    with torch.no_grad():
+        model = VisionTransformer({"kind": CLASSES}, shape.side * 16, 16, shape.width, shape.depth, shape.heads, shape.mlp)
+        for name, p in model.named_parameters():
+            if p.ndim > 1:
+                torch.nn.init.normal_(p, std=0.02)
+            elif "norm" not in name:
+                torch.nn.init.zeros_(p)
+    return model.eval()
+
+
+def given(shape: Shape) -> tuple[Tensor, Tensor]:
+    """Images (already normalised) and the classes that the network sees in them."""
+    generator = torch.Generator().manual_seed(shape.seed + 1)
+    size = shape.side * 16
+    pixels = torch.randn(shape.images, 3, size, size, generator=generator)
+    with torch.no_grad():
+        return pixels, network(shape)(pixels)["kind"].argmax(1)
+
+
+def naive(shape: Shape, threads: int) -> dict[str, Any]:
+    """The naive algorithm: left rule with 20 points, one full pass and one gradient call per path layer for every layer."""
+    torch.set_num_threads(threads)
+    model = network(shape)
+    pixels, targets = given(shape)
+    points, weights = integration_nodes(LEFT_20)
+    before, started, spent = _peak_mb(since_now=True), time.perf_counter(), time.process_time()
+    paths, joint = [], []
+    for i in range(shape.images):
+        modules = [b.mlp_out for b in model.blocks]
+        path, _, score, _ = naive_path(
+            modules, lambda x: model(x)["kind"], pixels[i : i + 1], int(targets[i]), points.float(), weights.float(), objective(PROBABILITY)
+        )
+        paths.append([p[0] for p in path])
+        joint.append(score)
+    return {
+        "seconds": time.perf_counter() - started,
+        "processor": time.process_time() - spent,
+        "paths": paths,
+        "joint": joint,
+        "peak_mb": _peak_mb() - before,
+        "loaded_mb": before,
+    }
+
+
+def ours(shape: Shape, threads: int, nodes: str) -> dict[str, Any]:
+    """Ours, from the classifier on."""
+    torch.set_num_threads(threads)
+    model = network(shape)
+    pixels, targets = given(shape)
+    before, started, spent = _peak_mb(since_now=True), time.perf_counter(), time.process_time()
+    net = of_classifier(model)
+    settings = PathSettings(PAPER, nodes, memory_mb=MEMORY_MB)
+    found = find_paths(net, pixels, targets, settings)
+    seconds, spent, peak = time.perf_counter() - started, time.process_time() - spent, _peak_mb() - before
+    active = score_paths(net, pixels, targets, baseline_path(net, pixels, targets, ACTIVATION, settings), settings)
+    return {
+        "seconds": seconds,
+        "processor": spent,
+        "paths": found.path[:, :, 0].tolist(),
+        "joint": found.joint.tolist(),
+        "activation_joint": active.joint.tolist(),
+        "peak_mb": peak,
+        "loaded_mb": before,
+    }
+
+
+def compare(shape: Shape, threads: int) -> dict[str, Any]:
+    """``paths_equal_share``, ``speedup_left20``, ``speedup_gauss4``, ``jas_ratio_to_activation``, ``peak_mb`` (above the loaded model)."""
+    slow = apart(naive, shape, threads)
+    left, gauss = (apart(ours, shape, threads, nodes) for nodes in (LEFT_20, GAUSS_4))
+    equal = [statistics.mean(float(a == b) for a, b in zip(x["paths"], slow["paths"], strict=True)) for x in (left, gauss)]
+    return {
+        "paths_equal_share": min(equal),
+        "paths_equal_left20": equal[0],
+        "paths_equal_gauss4": equal[1],
+        "speedup_left20": slow["seconds"] / left["seconds"],
+        "speedup_gauss4": slow["seconds"] / gauss["seconds"],
+        "jas_ratio_to_activation": sum(left["joint"]) / sum(left["activation_joint"]) if sum(left["activation_joint"]) else None,
+        "joint_error": max(abs(a - b) / max(abs(b), 1e-12) for a, b in zip(left["joint"], slow["joint"], strict=True)),
+        "peak_mb": {"naive": slow["peak_mb"], "left20": left["peak_mb"], "gauss4": gauss["peak_mb"]},
+        "loaded_mb": slow["loaded_mb"],
+        "seconds_each": {"naive": slow["seconds"], "left20": left["seconds"], "gauss4": gauss["seconds"]},
+        "processor_seconds": {"naive": slow["processor"], "left20": left["processor"], "gauss4": gauss["processor"]},
+        "tokens": shape.tokens,
+        "depth": shape.depth,
+        "images": shape.images,
+    }
+
+
+def extrapolated(shape: Shape, threads: int, nodes: str) -> dict[str, Any]:
+    """Ours measured, the naive time computed: the passes of one block over all points that its loops make (L(L + 2) forward,
+    L(L + 1)(2L + 1) / 6 + L(L + 1) back, and L clean ones), times the seconds that each takes here."""
+    fast = apart(ours, shape, threads, nodes)
+    forward, backward = apart(block_seconds, shape, threads)
+    d = shape.depth
+    forwards, backwards = d * (d + 2) + d / 20, d * (d + 1) * (2 * d + 1) / 6 + d * (d + 1)
+    slow = (forwards * forward + backwards * backward) * shape.images
+    return {
+        "seconds": fast["seconds"],
+        "naive_seconds_extrapolated": slow,
+        "speedup_extrapolated": slow / fast["seconds"],
+        "peak_mb": fast["peak_mb"],
+        "tokens": shape.tokens,
+        "depth": shape.depth,
+        "images": shape.images,
+        "nodes": nodes,
+    }
+
+
+def block_seconds(shape: Shape, threads: int, repeats: int = 3) -> tuple[float, float]:
+    """Median seconds of one block over 20 rows, forward with its graph kept, and back to its input."""
+    torch.set_num_threads(threads)
+    block = network(replace(shape, depth=1)).blocks[0]
+    times: list[tuple[float, float]] = []
+    for _ in range(repeats):
+        x = torch.randn(20, shape.tokens, shape.width, requires_grad=True)
+        started = time.perf_counter()
+        y = block(x).sum()
+        middle = time.perf_counter()
+        torch.autograd.grad(y, x)
+        times.append((middle - started, time.perf_counter() - middle))
+    return statistics.median(t[0] for t in times), statistics.median(t[1] for t in times)
+
+
+def apart(job: Callable[..., Any], *args: Any) -> Any:
+    """The result of a function run in a new process."""
+    with ProcessPoolExecutor(1, mp_context=get_context("spawn")) as pool:
+        return pool.submit(job, *args).result()
+
+
+def _peak_mb(since_now: bool = False) -> float:
+    """Largest resident memory of this process, in MB; on Linux it can be counted anew from here on, else it is since its start."""
+    if since_now:
+        with contextlib.suppress(OSError):
+            Path("/proc/self/clear_refs").write_text("5", encoding="ascii")
+    with contextlib.suppress(OSError):
+        status = Path("/proc/self/status").read_text(encoding="ascii")
+        return int(next(line for line in status.splitlines() if line.startswith("VmHWM")).split()[1]) / 1024
+    size = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return size / (2**20 if sys.platform == "darwin" else 1024)

@@ -1,0 +1,199 @@
+"""A planted leak: a labeller trained on drawings in which eyeglasses and long hair go together reads the one off the other. Is it found,
+and can it be mended without training?
+
+The audit sees the labeller and drawings in which both attributes are independent, as a user has them from a Joint Target, and no truth.
+Truth judges it: pairs of drawings that differ in nothing but the hair, and accuracy on natural portraits and their rare combinations.
+Last, both label samples of the shipped unconditional model, as a predictor's training set is labelled; there the judge stands for truth.
+"""
+
+from __future__ import annotations
+
+import tempfile
+from pathlib import Path
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from ...cli.console import progress_bar
+from ...factory.portraits import ATTRIBUTES, draw
+from ...factory.train_classifiers import degrade, held_out, uniform_labels
+from ...methods.core.trainer import Progress, TrainState
+from ...methods.neuron_path.image_estimates import Estimate, estimate, readings
+from ...methods.neuron_path.leakage_audit import Carriers, LeakageAudit, audit_leakage, leak_carriers
+from ...methods.neuron_path.neuron_edits import NeuronEdit
+from ...models.attribute_classifier import AttributeClassifier, VisionTransformer
+from ...models.neuron_adapters import of_classifier
+from ...shipped import weights
+from ..adp.clothing import read_pictures, sampled
+
+SOURCE, TARGET = "hair", "eyeglasses"
+AGREE = 0.97
+"""Share of training drawings in which eyeglasses come with long hair, and none with short."""
+STEPS, QUICK_STEPS, BATCH, POOL = 900, 500, 64, 16_000
+TRAIN_SEED, AUDIT_SEED, PAIR_SEED = 770_000_000, 771_000_000, 772_000_000
+SAMPLED_SEED = 773_000_000
+AUDITED, CHOSEN, PAIRS, NATURAL, SAMPLED = 128, 256, 512, 2048, 1024
+
+
+def together(n: int, generator: torch.Generator, agree: float = AGREE) -> dict[str, Tensor]:
+    """Labels int64 [n], uniform but for hair, which follows the eyeglasses."""
+    labels = uniform_labels(n, generator)
+    wears = labels[TARGET] == 0
+    follows = torch.rand(n, generator=generator) < agree
+    return {**labels, SOURCE: (wears == follows).long()}
+
+
+def planted(folder: Path, steps: int, progress: Progress | None = None) -> AttributeClassifier:
+    """The labeller's architecture and training, on drawings in which the two go together; resumes in the folder."""
+    images, labels = [], []
+    for start in range(0, POOL, 2000):
+        generator = torch.Generator().manual_seed(TRAIN_SEED + start)
+        labels.append(together(min(2000, POOL - start), generator))
+        images.append((draw(labels[-1], generator) * 255).round().byte())
+    pool, truth = torch.cat(images), {a: torch.cat([x[a] for x in labels]) for a in ATTRIBUTES}
+    torch.manual_seed(TRAIN_SEED)
+    net = VisionTransformer(ATTRIBUTES)
+    state = TrainState(net, lr=1e-3, total=steps, seed=TRAIN_SEED, warmup=150, weight_decay=0.02, ema=0.995)
+
+    def loss(generator: torch.Generator) -> Tensor:
+        index = torch.randint(0, len(pool), (BATCH,), generator=generator)
+        logits = net(net.preprocess(degrade(pool[index].float() / 255, generator)))
+        return sum(F.cross_entropy(logits[a], truth[a][index], label_smoothing=0.01) for a in ATTRIBUTES)
+
+    state.run(loss, folder, progress)
+    return state.ema.eval()
+
+
+def independent(n: int, seed: int) -> tuple[Tensor, dict[str, Tensor]]:
+    """Drawings float32 [n, 3, 32, 32] of which no attribute says anything of another, and their labels."""
+    generator = torch.Generator().manual_seed(seed)
+    labels = uniform_labels(n, generator)
+    return draw(labels, generator), labels
+
+
+def hair_pairs(n: int, seed: int) -> tuple[Tensor, Tensor]:
+    """Drawings [2 n, 3, 32, 32], the first half with short and the second with long hair, alike in all else; true eyeglasses [2 n]."""
+    labels = uniform_labels(n, torch.Generator().manual_seed(seed))
+    both = []
+    for hair in (0, 1):
+        labels = {**labels, SOURCE: torch.full((n,), hair)}
+        both.append(draw(labels, torch.Generator().manual_seed(seed + 1)))
+    return torch.cat(both), labels[TARGET].repeat(2)
+
+
+def audited(model: AttributeClassifier, images: Tensor, bar: Progress | None = None) -> LeakageAudit:
+    """The audit of all attributes."""
+    return audit_leakage({a: of_classifier(model, a) for a in ATTRIBUTES}, model.preprocess(images), progress=bar)
+
+
+def judged(model: AttributeClassifier, edit: NeuronEdit | None, pairs: int, natural: int) -> dict[str, Any]:
+    """``leak``: mean distance between the readings of two drawings that differ in the hair alone; ``changed``: share of pairs whose label
+    differs; accuracy on these pairs, on natural portraits, and on their rare combinations; ``hair``: accuracy of the source's labels."""
+    net = of_classifier(model, TARGET)
+
+    def read(images: Tensor, attribute: str = TARGET) -> Tensor:
+        of = net if attribute == TARGET else of_classifier(model, attribute)
+        return readings(of, model.preprocess(images), edit)
+
+    images, truth = hair_pairs(pairs, PAIR_SEED)
+    p = read(images)
+    short, long = p.split(pairs)
+    right = (p.argmax(1) == truth).float()
+    portraits, labels = held_out(natural)
+    natural_right = (read(portraits).argmax(1) == labels[TARGET]).float()
+    rare = (labels[TARGET] == 0) == (labels[SOURCE] == 0)
+    return {
+        "leak": bounds(estimate((long - short).abs().sum(1) / 2)),
+        "changed": bounds(estimate((long.argmax(1) != short.argmax(1)).float())),
+        "accuracy_independent": bounds(estimate(right)),
+        "accuracy": bounds(estimate(natural_right)),
+        "accuracy_rare": bounds(estimate(natural_right[rare])),
+        "rare": int(rare.sum()),
+        "source_accuracy": bounds(estimate((read(portraits, SOURCE).argmax(1) == labels[SOURCE]).float())),
+    }
+
+
+def samples(folder: Path, n: int) -> Tensor:
+    """Plain samples float32 [n, 3, 32, 32] of the shipped unconditional model; what an earlier run has finished is kept."""
+    lines = sampled(folder, "samples", n, SAMPLED_SEED)
+    return read_pictures(folder / "samples", [line["file"] for line in lines])
+
+
+def labelled(model: AttributeClassifier, edit: NeuronEdit | None, images: Tensor, truth: dict[str, Tensor]) -> dict[str, Any]:
+    """Share of samples that get the label that the judge gives, of all and of each combination with the source; ``rare``: those
+    combinations that the labeller's training hardly had."""
+    right = (readings(of_classifier(model, TARGET), model.preprocess(images), edit).argmax(1) == truth[TARGET]).float()
+    rare = (truth[TARGET] == 0) == (truth[SOURCE] == 0)
+    groups = {
+        f"{a}/{b}": (truth[TARGET] == i) & (truth[SOURCE] == j)
+        for i, a in enumerate(ATTRIBUTES[TARGET])
+        for j, b in enumerate(ATTRIBUTES[SOURCE])
+    }
+    of = {"all": torch.ones_like(rare), "rare": rare, "common": ~rare} | groups
+    return {name: [*bounds(estimate(right[rows])), int(rows.sum())] if rows.any() else None for name, rows in of.items()}
+
+
+def bounds(e: Estimate) -> list[float]:
+    """Mean, low, high."""
+    return [round(x, 5) for x in (e.mean, e.low, e.high)]
+
+
+def told(audit: LeakageAudit) -> dict[str, Any]:
+    """An audit's figures of every pair, and its warnings."""
+    return {
+        "warnings": audit.warnings(),
+        "flagged": [[x.source, x.target] for x in audit.flagged],
+        "labels_changed": {
+            f"{x.source} -> {x.target}": {"own": bounds(x.flips), "random": x.control_flips, "overlap": x.cosine} for x in audit.leaks
+        },
+    }
+
+
+def mended(model: AttributeClassifier, images: Tensor) -> Carriers:
+    """What carries the source into the target, by the labeller's own readings of the source."""
+    pixels = model.preprocess(images)
+    groups = readings(of_classifier(model, SOURCE), pixels).argmax(1)
+    return leak_carriers(of_classifier(model, TARGET), pixels, groups, SOURCE, TARGET)
+
+
+def run(quick: bool = False, folder: Path | None = None) -> dict[str, Any]:
+    """``planted`` and ``clean``: audits; ``before``, ``after``: the planted labeller as it is, and without the neurons that carry the leak;
+    ``leak_left``: leak after over before; ``samples_labelled``: :func:`labelled` before and after. Keeps the training and the samples in
+    the folder and goes on with them."""
+    with tempfile.TemporaryDirectory() as made:
+        place = folder or Path(made)
+        place.mkdir(parents=True, exist_ok=True)
+        model = planted(place, QUICK_STEPS if quick else STEPS, progress_bar("training"))
+        generated = samples(place, SAMPLED // 4 if quick else SAMPLED)
+    pairs, natural = (PAIRS // 2, NATURAL // 2) if quick else (PAIRS, NATURAL)
+    images, _ = independent(CHOSEN, AUDIT_SEED)
+    audit = audited(model, images[:AUDITED], progress_bar("audit, planted"))
+    carriers = mended(model, images)
+    before, after = (judged(model, edit, pairs, natural) for edit in (None, NeuronEdit(carriers.neurons)))
+    truth = {a: p.argmax(1) for a, p in weights.classifier(weights.JUDGE).probabilities(generated).items()}
+    labels = {name: labelled(model, edit, generated, truth) for name, edit in (("before", None), ("after", NeuronEdit(carriers.neurons)))}
+    clean = audited(weights.classifier(), images[:AUDITED], progress_bar("audit, shipped"))
+    return {
+        "source": SOURCE,
+        "target": TARGET,
+        "agree": AGREE,
+        "steps": QUICK_STEPS if quick else STEPS,
+        "planted": told(audit),
+        "clean": told(clean),
+        "carriers": {
+            "neurons": carriers.neurons.tolist(),
+            "tried": carriers.tried,
+            "gap_before": bounds(carriers.before),
+            "gap_after": bounds(carriers.after),
+        },
+        "before": before,
+        "after": after,
+        "leak_left": after["leak"][0] / before["leak"][0],
+        "accuracy_change": after["accuracy"][0] - before["accuracy"][0],
+        "rare_accuracy_change": after["accuracy_rare"][0] - before["accuracy_rare"][0],
+        "samples_labelled": labels,
+        "seeds": {"training": TRAIN_SEED, "audit": AUDIT_SEED, "pairs": PAIR_SEED, "samples": SAMPLED_SEED},
+        "notes": {"quick": "a shorter training: the leak is larger, and figures are indicative"} if quick else {},
+    }

@@ -1,0 +1,106 @@
+"""What excites a neuron, and what does not: images in the order of its activation, with the heat of the unit at their patches."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image as Picture
+
+from ..bias_features.feature_atlas import heat_over
+from ..core.missing import chart
+from ..core.style import FAINT, GRID, INK, PALETTE, Image, add_axes, new_figure, pixels, points, write
+
+WIDTH, MARGIN, TITLE, HEAD, PAD, FOOT = 960, 24, 60, 26, 14, 34
+NAME, TILE, TILE_GAP, SCORE = 96, 78, 4, 132
+FIT = 4
+"""Images of each end of a row."""
+
+
+@dataclass(frozen=True)
+class NeuronRow:
+    """One neuron. ``top``, ``bottom`` float32 [n, H, W, 3] in 0..1: most and least active first; ``heat_top``, ``heat_bottom`` [n, h, w],
+    not negative; ``values_top``, ``values_bottom`` [n]: activations; ``by_class``: label that is read -> mean activation."""
+
+    name: str
+    top: NDArray[np.float32]
+    bottom: NDArray[np.float32]
+    heat_top: NDArray[np.float32]
+    heat_bottom: NDArray[np.float32]
+    values_top: Sequence[float]
+    values_bottom: Sequence[float]
+    by_class: Mapping[str, float] = field(default_factory=dict)
+
+
+@chart
+def gallery_chart(rows: Sequence[NeuronRow], title: str = "neuron gallery", overlay: bool = True) -> Image:
+    """A row per neuron: uint8 [H, 960, 3]; at most 4 images of each end. Heat has one scale for a row.
+
+    Raises ValueError without rows, or where images and heat do not belong together.
+    """
+    if not rows:
+        raise ValueError("a gallery needs at least one neuron; met none.")
+    for r in rows:
+        if len(r.top) != len(r.heat_top) or len(r.bottom) != len(r.heat_bottom) or not len(r.top):
+            raise ValueError(f"the gallery's row '{r.name}' needs images and as many maps of heat; met {len(r.top)} and {len(r.heat_top)}.")
+    tall = TILE + 18 + PAD
+    figure = new_figure(WIDTH, TITLE + HEAD + tall * len(rows) + FOOT)
+    write(figure, MARGIN, 18, title, 24, weight="bold")
+    left, second = MARGIN + NAME, MARGIN + NAME + FIT * (TILE + TILE_GAP) + 20
+    score = second + FIT * (TILE + TILE_GAP) + 20
+    heads = ((MARGIN, "neuron"), (left, "most active images"), (second, "least active"), (score, "mean by label"))
+    for x, text in heads:
+        write(figure, x, TITLE, text, 14, FAINT)
+    tiles: list[tuple[int, int, NDArray[np.uint8]]] = []
+    for number, row in enumerate(rows):
+        y = TITLE + HEAD + number * tall
+        write(figure, MARGIN, y + TILE / 2 - 10, row.name, 18, INK, weight="bold")
+        most = max(float(row.heat_top.max(initial=0)), float(row.heat_bottom.max(initial=0))) or 1.0
+        for x, images, heat, values in (
+            (left, row.top, row.heat_top, row.values_top),
+            (second, row.bottom, row.heat_bottom, row.values_bottom),
+        ):
+            for place in range(min(FIT, len(images))):
+                at = x + place * (TILE + TILE_GAP)
+                tile = _enlarged(images[place])
+                drawn = heat_over(tile, heat[place], most) if overlay else tile
+                tiles.append((y, at, drawn.round().clip(0, 255).astype(np.uint8)))
+                write(figure, at + TILE / 2, y + TILE + 2, f"{values[place]:+.2f}", 13, FAINT, ha="center")
+        _means(figure, score, y, row.by_class)
+    bottom = TITLE + HEAD + tall * len(rows) + 4
+    write(figure, MARGIN, bottom, "number: activation at the CLS token; heat: where the same unit is active in the picture", 14, FAINT)
+    drawn = pixels(figure)
+    for y, x, tile in tiles:
+        drawn[y : y + tile.shape[0], x : x + tile.shape[1]] = tile
+    return drawn
+
+
+def _enlarged(image: NDArray[np.float32]) -> NDArray[np.float32]:
+    """Fitted into a tile; small images by nearest neighbour, so that what is seen is what was made."""
+    h, w = image.shape[:2]
+    scale = TILE / max(h, w)
+    size = (max(1, round(w * scale)), max(1, round(h * scale)))
+    how = Picture.Resampling.NEAREST if scale >= 1 else Picture.Resampling.LANCZOS
+    whole = (np.nan_to_num(image).clip(0, 1) * 255).round().astype(np.uint8)
+    return np.asarray(Picture.fromarray(whole).resize(size, how), dtype=np.float32)
+
+
+def _means(figure: object, x: float, y: float, by_class: Mapping[str, float]) -> None:
+    if not by_class:
+        return
+    axes = add_axes(figure, x, y, SCORE, min(TILE, 24 * len(by_class)))
+    values = list(by_class.values())
+    low, high = min(*values, 0.0), max(*values, 1e-6)
+    # Names stand left of the bars, which begin in the middle.
+    axes.set_xlim(low - 1.0 * (high - low), high * 1.05)
+    axes.set_ylim(len(values), 0)
+    axes.axvline(0, color=GRID, linewidth=points(1))
+    for i, (name, value) in enumerate(by_class.items()):
+        axes.barh(i + 0.5, value, height=0.6, color=PALETTE[i % len(PALETTE)])
+        axes.text(low - 0.06 * (high - low), i + 0.5, name[:11], va="center", ha="right", fontsize=points(14), color=INK, parse_math=False)
+    axes.set_xticks([])
+    axes.set_yticks([])
+    for spine in ("left", "bottom"):
+        axes.spines[spine].set_visible(False)

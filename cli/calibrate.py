@@ -1,0 +1,117 @@
+"""Calibrate an ADP on a model of the test bed, in the DDIM loop; the ADP itself judges the finished images."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from ..methods.adp.train import tensors_digest
+from ..methods.core.trainer import Progress
+from ..methods.data.feature_set import FeatureSet
+from ..methods.guidance.calibrate import Bench, Calibrated, Seen, TrialLog, directions_of, reading_levels, trials_needed
+from ..methods.guidance.fit_moves import block_site
+from ..methods.guidance.run import FITTED, GuidanceRun, GuidanceSettings
+from ..methods.labels.labels import LabelSet
+from ..models.adm_unet import AdmUNet
+from ..models.adp import AdpFile, Move, log_snr, pool
+from .sampling import STEPS, sample
+from .schedule import alphas_cumprod, sigmas
+
+BATCH = 16
+TRIAL_SEED = 70_000_000
+
+
+def calibrate_file(
+    net: AdmUNet,
+    adp: AdpFile,
+    features: FeatureSet,
+    labels: LabelSet,
+    images: int,
+    log: Path,
+    progress: Progress,
+    say: Callable[[str], None] | None = None,
+) -> list[Calibrated]:
+    """Calibrate the moves of every labelled attribute; the last result's file has them all. ``log``: where trials are written down.
+
+    Where the ADP holds moves that were fitted (:mod:`.learn`) these are calibrated; else the directions that the features give.
+    """
+    moves = {a: fitted_moves(adp, a) or directions_of(features, labels, a) for a in labels.attributes}
+    images = -(-images // BATCH) * BATCH
+    settings = {
+        "judge": "the ADP, on finished images",
+        "features": features.name,
+        "sampler": {"sampler_name": "ddim", "steps": STEPS, "seed": TRIAL_SEED},
+        "images": images,
+        "model": tensors_digest(net.state_dict()),
+        "predictor": tensors_digest(adp.predictor.state_dict()),
+    }
+    record = TrialLog(log, settings)
+    trials = _Trials(net, adp, images, trials_needed(moves), progress)
+    results: list[Calibrated] = []
+    for attribute, candidates in moves.items():
+        bench = Bench(adp, trials.sample, images, 0, record, say)
+        results.append(bench.calibrate(attribute, candidates))
+        adp = results[-1].file
+    return results
+
+
+def fitted_moves(adp: AdpFile, attribute: str) -> list[Move]:
+    """Moves of an attribute that were fitted through the decoder, as the file holds them."""
+    return [m for source, m in adp.sources().get(attribute, {}).items() if source in FITTED]
+
+
+class _Trials:
+    """Whole trials on one model; a class-conditional one draws its classes in turn, batch by batch."""
+
+    def __init__(self, net: AdmUNet, adp: AdpFile, images: int, trials: int, progress: Progress) -> None:
+        self.net, self.adp, self.images = net, adp, images
+        level = log_snr(sigmas())
+        self._at = reading_levels(adp, float(level.min()), float(level.max()))
+        self._level, self._trials, self._progress, self._done = level, trials, progress, 0
+
+    def sample(self, adp: AdpFile | None, settings: GuidanceSettings | None) -> Seen:
+        read: list[dict[str, Tensor]] = []
+        cells: list[Tensor] = []
+        make_run = None if adp is None else lambda number, first: GuidanceRun(adp, settings)
+        for start in range(0, self.images, BATCH):
+            profession = (start // BATCH) % (self.net.num_classes - 1) if self.net.num_classes else None
+            seeds = list(range(TRIAL_SEED + start, TRIAL_SEED + start + BATCH))
+            made = sample(self.net, seeds, batch=BATCH, make_run=make_run, profession=profession)
+            read.append(self.read(made.latents, profession))
+            if made.cells is not None:
+                cells.append(made.cells)
+        self._done += 1
+        self._progress(min(self._done, self._trials), self._trials, {})
+        return Seen({a: torch.cat([r[a] for r in read]) for a in read[0]}, torch.cat(cells) if cells else None)
+
+    @torch.no_grad()
+    def read(self, latents: Tensor, profession: int | None) -> dict[str, Tensor]:
+        """Class probabilities of finished latents [N, 12, 16, 16], noised once to each attribute's level and passed through the network."""
+        noise = torch.randn(latents.shape, generator=torch.Generator().manual_seed(0))
+        y = None if profession is None else torch.full((len(latents),), profession)
+        pooled: dict[int, Tensor] = {}
+        found = {}
+        for attribute, wanted in self._at.items():
+            t = int((self._level - wanted).abs().argmin())
+            if t not in pooled:
+                noised = alphas_cumprod()[t].sqrt() * latents + (1 - alphas_cumprod()[t]).sqrt() * noise
+                pooled[t] = _features(self.net, self.adp.site, noised, t, y)
+            found[attribute] = self.adp.predictor(pooled[t], self._level[t].expand(len(latents)))[attribute].softmax(-1)
+        return found
+
+
+def _features(net: AdmUNet, site: str, x: Tensor, t: int, y: Tensor | None) -> Tensor:
+    """Pooled features of a site for noised latents."""
+    seen: list[Tensor] = []
+
+    def patch(h: Tensor, skip: Tensor, options: dict[str, Any]) -> tuple[Tensor, Tensor]:
+        if block_site(options["block"]) == site:
+            seen.append(pool(h))
+        return h, skip
+
+    net(x, torch.full((len(x),), float(t)), y=y, transformer_options={"patches": {"output_block_patch": [patch]}})
+    return seen[0]

@@ -1,0 +1,139 @@
+"""Sampling the shipped models without a host: the same guidance code in a DDIM loop."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from ..factory.train_diffusion import depth_to_space
+from ..methods.data.feature_set import POOLED, SPATIAL
+from ..methods.guidance.fit_moves import block_site
+from ..methods.guidance.run import GuidanceRun
+from ..models.adm_unet import AdmUNet
+from ..models.adp import GRID, MIDDLE, log_snr, pool
+from .schedule import ddim, ddim_timesteps, sigmas
+
+STEPS = 20
+LATENT = (12, 16, 16)
+
+
+@dataclass
+class Samples:
+    """``latents`` [N, 12, 16, 16]; ``images`` [N, 3, 32, 32] in 0..1; ``cells`` assigned cell per image or None; ``features`` [N, steps,
+    C, 4, 4] fp16; ``maps`` [N, steps, C, H, W] fp16, the same unpooled."""
+
+    latents: Tensor
+    images: Tensor
+    cells: Tensor | None = None
+    features: Tensor | None = None
+    maps: Tensor | None = None
+    level: Tensor | None = None
+    runs: list[GuidanceRun] = field(default_factory=list)
+
+
+def noise_for(seeds: list[int], shape: tuple[int, ...] = LATENT) -> Tensor:
+    """Standard normal noise, a generator per image, so that an image does not depend on its batch: [N, *shape]."""
+    return torch.stack([torch.randn(shape, generator=torch.Generator().manual_seed(s)) for s in seeds])
+
+
+def recorded_as(net: AdmUNet, base_model: str, steps: int = STEPS, site: str = MIDDLE) -> dict[str, Any]:
+    """What set.json says of features that :func:`sample` records. ValueError where the model has no such site."""
+    channels, size = site_shape(net, site)
+    return {
+        "kind": POOLED if size == (GRID, GRID) else SPATIAL,
+        "source": "samples",
+        "base_model": base_model,
+        "site": site,
+        "channels": channels,
+        "latent": list(LATENT),
+        "sampler": "ddim",
+        "steps": steps,
+        # Of the middle block it is known that pooling leaves its map as it is.
+        **({} if site == MIDDLE else {"map": list(size)}),
+    }
+
+
+@torch.no_grad()
+def site_shape(net: AdmUNet, site: str) -> tuple[int, tuple[int, int]]:
+    """Channels, and height and width of the map, of a model's features at a site, "middle" or "output.N"; seen in a call on zeros.
+
+    Raises ValueError where the model has no such site.
+    """
+    found: dict[str, tuple[int, tuple[int, int]]] = {}
+
+    def look(h: Tensor, skip: Tensor, options: dict[str, Any]) -> tuple[Tensor, Tensor]:
+        found[block_site(options["block"])] = h.shape[1], tuple(h.shape[-2:])
+        return h, skip
+
+    label = None if net.num_classes is None else torch.zeros(1, dtype=torch.long)
+    net(torch.zeros(1, *LATENT), torch.zeros(1), y=label, transformer_options={"patches": {"output_block_patch": [look]}})
+    if site not in found:
+        raise ValueError(f"this model has no site '{site}': choose one of {', '.join(found)}.")
+    return found[site]
+
+
+def sample(
+    net: AdmUNet,
+    seeds: list[int],
+    batch: int = 16,
+    steps: int = STEPS,
+    make_run: Callable[[int, int], GuidanceRun] | None = None,
+    profession: int | None = None,
+    record: bool = False,
+    site: str = MIDDLE,
+    on_step: Callable[[int, int], None] | None = None,
+    maps: bool = False,
+) -> Samples:
+    """Sample one image per seed. ``make_run(batch index, first seed)`` gives the guidance of a batch; ``profession`` the class label.
+
+    ``record`` keeps the pooled features of every call at ``site``, ``maps`` those as they are too. ``on_step(done, total)`` counts U-Net
+    calls over all batches and may raise.
+    """
+    latents, cells, features, unpooled, runs = [], [], [], [], []
+    batches = [seeds[i : i + batch] for i in range(0, len(seeds), batch)]
+    for number, chunk in enumerate(batches):
+        run = make_run(number, chunk[0]) if make_run else None
+        seen: list[Tensor] = []
+        whole: list[Tensor] = []
+
+        def patch(h: Tensor, skip: Tensor, options: dict[str, Any]) -> tuple[Tensor, Tensor]:
+            here = block_site(options["block"])
+            if record and here == site:
+                seen.append(pool(h).half())  # noqa: B023 (used within this batch)
+                if maps:
+                    whole.append(h.half())  # noqa: B023
+            if run is not None and here in run.sites:  # noqa: B023
+                h = run.edit(here, h, options)  # noqa: B023
+            return h, skip
+
+        def unet(x: Tensor, t: Tensor, options: dict[str, Any]) -> Tensor:
+            y = None if profession is None else torch.full((x.shape[0],), profession)
+            return net(x, t, y=y, transformer_options=options)
+
+        def report(done: int, total: int) -> None:
+            if on_step:
+                on_step(number * total + done, len(batches) * total)  # noqa: B023
+
+        patches = {"output_block_patch": [patch]} if run is not None or record else None
+        latents.append(ddim(unet, noise_for(chunk), steps, patches, report))
+        if run is not None:
+            runs.append(run)
+            cells.append(run.cells if run.cells is not None else torch.full((len(chunk),), -1))
+        if record:
+            features.append(torch.stack(seen, dim=1))
+        if whole:
+            unpooled.append(torch.stack(whole, dim=1))
+    result = torch.cat(latents)
+    return Samples(
+        latents=result,
+        images=depth_to_space(result),
+        cells=torch.cat(cells) if cells else None,
+        features=torch.cat(features) if features else None,
+        maps=torch.cat(unpooled) if unpooled else None,
+        level=log_snr(sigmas()[ddim_timesteps(steps)]) if record else None,
+        runs=runs,
+    )

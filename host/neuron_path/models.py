@@ -1,0 +1,165 @@
+"""The vision transformers that users have connected, as copies in which neurons can be read, held and differentiated.
+
+The copy is made outside of the host's inference mode and run where the host computes; the classifier or CLIP_VISION itself is only read.
+"""
+
+from __future__ import annotations
+
+import copy
+from dataclasses import replace
+from typing import Any
+
+import comfy.clip_model
+import comfy.clip_vision
+import comfy.model_management
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from ...models.attribute_classifier import AttributeClassifier
+from ...models.neuron_adapters import of_classifier, of_clip_vision
+from ...models.neuron_vit import NeuronVit, check_labels
+from ...models.zero_shot_head import ZeroShotHead
+from ..labels.classifier import HostClassifier
+from ..labels.clip_projection import is_blank
+
+AGREE, AGREE_HALF = 1e-3, 3e-2
+"""Largest distance of embeddings of length 1 between the host's CLIP_VISION and the copy, the host computing in 32 or 16 bits."""
+BATCH = 32
+PREDICTED = ""
+"""As target: the class that the model itself reads in each image."""
+
+
+def vision_of(
+    classifier: HostClassifier | None = None, clip_vision: Any | None = None, head: ZeroShotHead | None = None, attribute: str = ""
+) -> NeuronVit:
+    """Either a classifier's head for one attribute (empty: its only one), or a CLIP_VISION with a zero-shot head, on the host's device.
+
+    Raises ValueError, in a sentence, where neither or both are connected, where the model is no vision transformer that neuron paths can
+    follow, and where it was edited: paths are those of a model as it is.
+    """
+    if classifier is not None and clip_vision is not None:
+        raise ValueError("a classifier and a CLIP vision model are connected, and paths follow one model: disconnect one of them.")
+    if classifier is not None:
+        net = _of_classifier(classifier, attribute)
+    elif clip_vision is not None:
+        if head is None:
+            raise ValueError("a CLIP vision model alone knows no classes: connect a zero-shot head, from Zero-Shot Attribute Head.")
+        if attribute.strip() and attribute.strip() != head.attribute:
+            raise ValueError(f"the zero-shot head reads '{head.attribute}', not '{attribute.strip()}': leave the attribute empty.")
+        net = _of_clip_vision(clip_vision, head)
+    else:
+        what = "only a zero-shot head is connected" if head is not None else "no model is connected"
+        raise ValueError(f"{what}: connect a classifier, or a CLIP vision model with a zero-shot head.")
+    device = comfy.model_management.get_torch_device()
+    size = sum(w.numel() * w.element_size() for w in net.weights.values())
+    comfy.model_management.free_memory(size, device)
+    with torch.inference_mode(False):  # gradients cannot be taken through what is made within the host's inference mode
+        return replace(net, weights={k: (w.clone() if w.is_inference() else w).to(device) for k, w in net.weights.items()})
+
+
+def model_name(net: NeuronVit, classifier: HostClassifier | None = None) -> str:
+    """What reports call the model."""
+    return classifier.name if classifier is not None else f"CLIP vision, {net.depth} x {net.width}"
+
+
+def pixels_of(net: NeuronVit, images: Tensor) -> Tensor:
+    """IMAGE [B, H, W, 3 or 4] in 0..1 -> what the model is given, float32 [B, 3, S, S] on the CPU. Raises ValueError for no images, and for
+    what is no IMAGE."""
+    if images.ndim != 4 or images.shape[-1] not in (3, 4):
+        raise ValueError(f"neuron paths are found in images of shape [B, H, W, 3 or 4]; met {list(images.shape)}: connect decoded images.")
+    if not len(images):
+        raise ValueError("there are no images to find a path of: connect at least one.")
+    parts = [net.preprocess(part.cpu().movedim(-1, 1)) for part in images[..., :3].split(BATCH)]
+    return torch.cat(parts).float().cpu()
+
+
+def logits_of(net: NeuronVit, pixels: Tensor) -> Tensor:
+    """Logits, float32 [B, K] on the CPU, of preprocessed pixels; the host can interrupt between chunks."""
+    found = []
+    for part in pixels.split(BATCH):
+        comfy.model_management.throw_exception_if_processing_interrupted()
+        with torch.no_grad():
+            found.append(net.run(0, net.embed(part.to(net.device))).float().cpu())
+    return torch.cat(found)
+
+
+def targets_of(net: NeuronVit, pixels: Tensor, wanted: str = PREDICTED) -> Tensor:
+    """The class that each image's path is found for, int64 [B] positions in the head.
+
+    ``wanted``: empty = what the model reads in it; one class for all; or as many as there are images, separated by commas. Raises
+    ValueError, in a sentence, for a class that the head has not, and for another number.
+    """
+    named = [part.strip() for part in wanted.split(",") if part.strip()]
+    if not named:
+        return logits_of(net, pixels).argmax(1)
+    if len(named) not in (1, len(pixels)):
+        raise ValueError(f"{len(named)} classes are named for {len(pixels)} image(s): name one for all, or one for each.")
+    found = torch.tensor(check_labels(net, named))
+    return found.expand(len(pixels)).clone() if len(found) == 1 else found
+
+
+def _of_classifier(classifier: HostClassifier, attribute: str) -> NeuronVit:
+    if getattr(classifier, "edits", None):
+        raise ValueError(f"neurons of '{classifier.name}' were edited, and paths are those of a model as it is: connect the original.")
+    attribute = attribute.strip()
+    if not attribute and len(classifier.attributes) > 1:
+        raise ValueError(f"'{classifier.name}' reads {', '.join(classifier.attributes)}: name the attribute whose paths are to be found.")
+    return of_classifier(_on_cpu(classifier.model), attribute)
+
+
+def _on_cpu(model: AttributeClassifier) -> AttributeClassifier:
+    """The model, or a copy where the host has it on another device at present."""
+    if next(model.parameters()).device.type == "cpu":
+        return model
+    return copy.deepcopy(model).cpu()
+
+
+def _of_clip_vision(vision: Any, head: ZeroShotHead) -> NeuronVit:
+    network = vision.model
+    if not hasattr(network, "vision_model"):
+        raise ValueError(
+            f"this image encoder ('{type(network).__name__}') is no CLIP, and no text can label what it sees: load CLIP ViT-L/14, ViT-H/14 "
+            "or ViT-bigG/14 with Load CLIP Vision."
+        )
+    if any(name.endswith("mlp.activation") for name in vision.patcher.object_patches):
+        raise ValueError("neurons of this CLIP vision model were edited, and paths are those of a model as it is: connect the original.")
+    comfy.model_management.load_model_gpu(vision.patcher)  # takes away what an edited clone has put into the weights that they share
+    projection = getattr(getattr(network, "visual_projection", None), "weight", None)
+    if isinstance(projection, Tensor) and is_blank(projection):
+        raise ValueError(
+            "the projection to the space of texts is missing in this CLIP vision model's file, so no text can label what it sees: take a "
+            "file with the whole CLIP model."
+        )
+    layers = network.vision_model.encoder.layers
+    known = {id(f): name for name, f in comfy.clip_model.ACTIVATIONS.items()}
+    config = {
+        "model_type": "clip_vision_model",
+        "num_hidden_layers": len(layers),
+        "num_attention_heads": layers[0].self_attn.heads,
+        "hidden_act": known.get(id(layers[0].mlp.activation), type(layers[0].mlp.activation).__name__),
+        "patch_size": network.vision_model.embeddings.patch_embedding.weight.shape[-1],
+    }
+    size, mean, std = vision.image_size, vision.image_mean, vision.image_std
+
+    def preprocess(images: Tensor) -> Tensor:
+        return comfy.clip_vision.clip_preprocess(images.movedim(1, -1), size=size, mean=mean, std=std).float()
+
+    net = of_clip_vision(network, config, head, preprocess, eps=float(network.vision_model.post_layernorm.eps))
+    return _agreeing(net, vision)
+
+
+def _agreeing(net: NeuronVit, vision: Any) -> NeuronVit:
+    """The same, where it sees in an image of noise what the host's model sees. Raises ValueError else."""
+    images = torch.rand(1, net.image_size, net.image_size, 3, generator=torch.Generator().manual_seed(0))
+    theirs = F.normalize(vision.encode_image(images)["image_embeds"].float().cpu(), dim=-1)
+    width = theirs.shape[-1]
+    bare = replace(net, weights={**net.weights, "head.weight": torch.eye(width)}, scale=1.0)
+    ours = logits_of(bare, pixels_of(bare, images))
+    error = float((theirs - ours).norm())
+    if not error < (AGREE if vision.dtype == torch.float32 else AGREE_HALF):
+        raise ValueError(
+            "this CLIP vision model does not compute what a plain vision transformer of its weights does (embeddings differ by "
+            f"{error:.2g}), so its paths would be wrong: take away what changes it, or load another."
+        )
+    return net

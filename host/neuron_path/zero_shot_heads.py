@@ -1,0 +1,53 @@
+"""Zero-shot heads in the host: made with its CLIP, or found in its model folders."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from ...methods.labels.label_text import ClassSpec
+from ...models.files import read_metadata, read_safetensors
+from ...models.zero_shot_head import FORMAT, ZeroShotHead, class_embeddings, load_zero_shot_head
+from ..core import folders
+from ..labels.clip_zero_shot import text_directions
+
+KEY = "equipoise_zero_shot_heads"
+
+
+def made_head(
+    clip: Any, classes: ClassSpec, templates: Sequence[str], scale: float, files: Mapping[str, Sequence[Path]], vision: Any | None = None
+) -> tuple[ZeroShotHead, str]:
+    """A head for the one attribute of ``classes``, and a sentence on what could be told of CLIP's projections.
+
+    Raises ValueError, in a sentence, for several attributes, and for a CLIP without its text projection or of another width than vision's.
+    """
+    if len(classes) != 1:
+        raise ValueError(f"a zero-shot head has one attribute, and {len(classes)} are given ({', '.join(classes)}): make a head for each.")
+    ((attribute, named),) = classes.items()
+    directions, told = text_directions(clip, classes, templates, files, vision)
+    info = {"classes": {c: list(m) for c, m in named.items()}, "templates": list(templates), "encoder": told}
+    return ZeroShotHead(attribute, tuple(named), directions[attribute], scale, info), told
+
+
+def found_head(name: str, scale: float) -> ZeroShotHead:
+    """A head from its folder: one that Zero-Shot Attribute Head saved, or a safetensors file of text embeddings with a tensor [D] or [P, D]
+    for each class, by its name; the file's name is then the attribute's. ``scale``: for those that state none.
+
+    Raises FileNotFoundError, or ValueError in a sentence for a file of another kind.
+    """
+    path = folders.resolve(KEY, name)
+    if "format" in read_metadata(path):
+        return load_zero_shot_head(path)
+    tensors, _ = read_safetensors(path)
+    rows = {label: t.float() if t.ndim == 2 else t.float()[None] for label, t in tensors.items()}
+    widths = {r.shape[-1] for r in rows.values()}
+    if len(rows) < 2 or len(widths) != 1 or any(r.ndim != 2 or not len(r) for r in rows.values()):
+        raise ValueError(
+            f"'{path.name}' is no file of text embeddings: expected a tensor of one width for each of two or more classes, or a {FORMAT} "
+            "file that Zero-Shot Attribute Head saved."
+        )
+    with torch.no_grad():
+        return ZeroShotHead(path.stem, tuple(rows), class_embeddings(list(rows.values())), scale, {"file": path.name})

@@ -1,0 +1,85 @@
+"""Where reports are written: numbered files below the host's output folder, whole or not at all, and never over another one."""
+
+from __future__ import annotations
+
+import os
+import re
+from pathlib import Path
+
+import folder_paths
+
+from ..core.names import storable
+
+PLACE = "output/equipoise/reports"
+
+
+def reports_root() -> Path:
+    """Folder of the reports; it need not exist yet."""
+    return Path(folder_paths.get_output_directory()) / "equipoise" / "reports"
+
+
+def check_place(name: str) -> None:
+    """Raise ValueError, in a sentence, for a name that is a path, or a folder that cannot be written: before anything is measured."""
+    _stem(name)
+    root = reports_root()
+    try:
+        root.mkdir(parents=True, exist_ok=True)
+        probe = root / f".probe.{os.getpid()}"
+        probe.touch()
+        probe.unlink()
+    except OSError as error:
+        raise ValueError(_unwritable(error)) from error
+
+
+def write_report(name: str, document: str) -> Path:
+    """Write NAME_00001.html, or the next number that is free. Raises ValueError where the folder cannot be written."""
+    stem, root = _stem(name), reports_root()
+    partial = root / f".{stem}.{os.getpid()}.partial"
+    try:
+        root.mkdir(parents=True, exist_ok=True)
+        partial.write_text(document, encoding="utf-8")
+        return _named(partial, root, stem)
+    except OSError as error:
+        raise ValueError(_unwritable(error)) from error
+    finally:
+        partial.unlink(missing_ok=True)
+
+
+def shown_path(path: Path) -> str:
+    """A report's place as users know it: "output/equipoise/reports/NAME_00001.html"."""
+    return f"{PLACE}/{path.name}"
+
+
+def _named(partial: Path, root: Path, stem: str) -> Path:
+    """Give a whole file the first number that no file has; another process may take one in the meantime."""
+    number = 1 + max((int(m[1]) for p in root.glob("*.html") if (m := re.fullmatch(rf"{re.escape(stem)}_(\d+)\.html", p.name))), default=0)
+    while True:
+        path = root / f"{stem}_{number:05d}.html"
+        try:
+            os.link(partial, path)
+            return path
+        except FileExistsError:
+            number += 1
+        except OSError:  # a file system without hard links
+            try:
+                path.touch(exist_ok=False)
+            except FileExistsError:
+                number += 1
+                continue
+            os.replace(partial, path)
+            return path
+
+
+def _stem(name: str) -> str:
+    stem = name.strip()
+    if not storable(stem):
+        raise ValueError(
+            f"'{name}' cannot be the name of a report: use letters, digits, spaces, dashes and single dots, without separators; reports "
+            f"are kept in {PLACE}."
+        )
+    return stem
+
+
+def _unwritable(error: OSError) -> str:
+    why = error.strerror or error
+    return f"the report cannot be written to {PLACE} ({why}): make the folder writable, or start ComfyUI with another --output-directory."

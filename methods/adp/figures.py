@@ -1,0 +1,224 @@
+"""What a predictor is worth on held-out images, noise level by noise level, and in words.
+
+Everything here is kept in the ADP file's ``info``, so that the same words and charts can be made from the file alone.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from ...models.adp import AdpFile, at_level
+from .rows import filled
+
+BINS = 15
+FEW_ROWS, FEW_IMAGES = 20, 10
+"""Rows below which a noise level gets no temperature of its own; held-out images of a class below which its figures say little."""
+GOOD = 0.9
+
+Curve = list[list[float]]
+"""[[log-SNR, value], ...], ascending."""
+
+
+@dataclass(frozen=True)
+class Figures:
+    """Held-out figures of one attribute. ``images``: held-out images by most probable class."""
+
+    accuracy: Curve
+    loss: Curve
+    calibration_error: Curve
+    images: tuple[int, ...]
+
+
+def nearest_knot(level: Tensor, knots: Tensor) -> Tensor:
+    """Index of the knot nearest to each log-SNR [N]."""
+    return (level[:, None] - knots[None]).abs().argmin(1)
+
+
+def accuracy_by_level(logits: Tensor, truth: Tensor, level: Tensor, knots: Tensor) -> Curve:
+    """Balanced accuracy (mean recall over classes) of the rows nearest to every knot: [[log_snr, accuracy], ...]."""
+    nearest = nearest_knot(level, knots)
+    right, true_class = logits.argmax(-1) == truth.argmax(-1), truth.argmax(-1)
+    result = []
+    for i, knot in enumerate(knots.tolist()):
+        rows = nearest == i
+        recalls = [right[rows & (true_class == c)].float().mean().item() for c in range(truth.shape[1]) if (rows & (true_class == c)).any()]
+        if recalls:
+            result.append([round(knot, 3), round(sum(recalls) / len(recalls), 4)])
+    return result
+
+
+def cross_entropy(logits: Tensor, truth: Tensor, weights: Tensor) -> Tensor:
+    """Per row [N]: -sum_k w_k y_k log p_k, for soft labels ``truth`` [N, K] and class weights [K]."""
+    return -(weights * truth * logits.log_softmax(-1)).sum(-1)
+
+
+def fit_temperature(logits: Tensor, truth: Tensor, level: Tensor, knots: Tensor, weights: Tensor | None = None) -> Tensor:
+    """Temperature per noise level [T] that minimises the cross-entropy (Guo et al. 2017), by search over 0.25 to 8.
+
+    Levels with fewer than 20 rows take theirs from those around them; 1 where there are none at all.
+    """
+    w = torch.ones(truth.shape[1]) if weights is None else weights
+    nearest = nearest_knot(level, knots)
+    grid = torch.logspace(-2, 3, 41, base=2.0)
+    found = torch.ones(len(knots))
+    fitted = torch.bincount(nearest, minlength=len(knots)) >= FEW_ROWS
+    for i in fitted.nonzero().flatten().tolist():
+        rows = nearest == i
+        found[i] = grid[torch.stack([cross_entropy(logits[rows] / t, truth[rows], w).mean() for t in grid]).argmin()]
+    return filled(found[fitted], knots[fitted], knots) if fitted.any() else found
+
+
+def calibration_error(p: Tensor, truth: Tensor, weights: Tensor | None = None, bins: int = BINS) -> float:
+    """Expected calibration error (Naeini et al. 2015; Guo et al. 2017) of probabilities [N, K] over equal bins of confidence.
+
+    ``truth`` [N, K] may be soft: an answer is as right as its class is probable. ``weights`` [K]: of the classes, for a predictor that was
+    trained with them: the error is then that on images whose classes are as frequent as the weights make them.
+    """
+    w = torch.ones(truth.shape[1]) if weights is None else weights
+    confidence, answer = p.max(-1)
+    mass = (truth * w).sum(-1)
+    right = (truth * w).gather(1, answer[:, None])[:, 0]
+    bin_of = (confidence * bins).long().clamp(max=bins - 1)
+    gap = torch.zeros(bins).index_add_(0, bin_of, right - mass * confidence)
+    return float(gap.abs().sum() / mass.sum())
+
+
+def figures(logits: Tensor, truth: Tensor, level: Tensor, ids: Tensor, knots: Tensor, weights: Tensor) -> Figures:
+    """Figures of raw logits [N, K] for soft labels [N, K] at log-SNR [N] of images [N].
+
+    Loss and calibration error are those after calibration by temperature, which is fitted on one half of the images and measured on the
+    other, both ways: the temperatures that go into the file know the held-out images.
+    """
+    images, inverse = ids.unique(return_inverse=True)
+    fold = inverse % 2
+    calibrated = logits.clone()
+    for half in (0, 1):
+        here, there = fold == half, fold != half
+        if len(images) > 1:
+            table = fit_temperature(logits[there], truth[there], level[there], knots, weights)
+            calibrated[here] = logits[here] / at_level(table, knots, level[here])[:, None]
+    nearest = nearest_knot(level, knots)
+    losses, errors = [], []
+    loss, p = cross_entropy(calibrated, truth, weights), calibrated.softmax(-1)
+    for i in nearest.unique().tolist():
+        rows, at = nearest == i, round(float(knots[i]), 3)
+        losses.append([at, round(float(loss[rows].mean()), 4)])
+        errors.append([at, round(calibration_error(p[rows], truth[rows], weights), 4)])
+    first = torch.zeros(len(images), dtype=torch.long).scatter_(0, inverse, torch.arange(len(ids)))
+    counts = torch.bincount(truth[first].argmax(-1), minlength=truth.shape[1])
+    return Figures(accuracy_by_level(logits, truth, level, knots), losses, errors, tuple(counts.tolist()))
+
+
+# -- in words ------------------------------------------------------------------------------------------------------------------------
+
+
+def trajectory(level: Tensor, most: int = 51) -> list[float]:
+    """The way from noise to image as it was recorded: log-SNR, ascending, each for an equal share of the recorded calls."""
+    order = level.float().sort().values
+    distinct, counts = order.unique(return_counts=True)
+    if len(distinct) <= most and int(counts.max()) == int(counts.min()):
+        return [round(v, 4) for v in distinct.tolist()]
+    return [round(float(order[round(q * (len(order) - 1))]), 4) for q in torch.linspace(0, 1, most).tolist()]
+
+
+def along(curve: Curve, way: Sequence[float]) -> Tensor:
+    """A curve's values at the log-SNRs of the way."""
+    at, values = torch.tensor(curve, dtype=torch.float32).unbind(1)
+    return filled(values[:, None], at, torch.tensor(list(way), dtype=torch.float32))[:, 0]
+
+
+def share_above(curve: Curve, way: Sequence[float], accuracy: float = GOOD) -> float:
+    """Share of the recorded way, 0 to 1, over which the balanced accuracy is at least ``accuracy``."""
+    return float((along(curve, way) >= accuracy).float().mean())
+
+
+def reads_between(curve: Curve, way: Sequence[float], threshold: float) -> tuple[int, int] | None:
+    """First call and the one after the last of the longest stretch with at least this accuracy; None where there is none."""
+    best, start = None, None
+    for i, good in enumerate([*(along(curve, way) >= threshold).tolist(), False]):
+        if good and start is None:
+            start = i
+        if not good and start is not None:
+            if best is None or i - start > best[1] - best[0]:
+                best = start, i
+            start = None
+    return best
+
+
+def threshold_of(classes: int) -> float:
+    """Balanced accuracy from which an attribute counts as read: two fifths of the way from chance to certainty (70% for two classes)."""
+    chance = 1 / classes
+    return chance + 0.4 * (1 - chance)
+
+
+def verdict(attribute: str, classes: Sequence[str], found: Figures, way: Sequence[float]) -> str:
+    """One plain sentence or two: from where on an attribute is read, how well, and what is to be doubted."""
+    threshold = threshold_of(len(classes))
+    span = reads_between(found.accuracy, way, threshold)
+    if span is None:
+        best = max(v for _, v in found.accuracy)
+        text = (
+            f"does not read `{attribute}`: {best:.0%} accurate at best, where guessing gives {1 / len(classes):.0%}; check the labels, or "
+            "record more images"
+        )
+    else:
+        start, end, n = *span, len(way)
+        mean = float(along(found.accuracy, way)[start:end].mean())
+        begin, finish = f"{start / n:.0%}", f"{end / n:.0%}"
+        if (start, end) == (0, n):
+            text = f"reads `{attribute}` all the way, {mean:.0%} accurate"
+        elif end == n:
+            text = f"reads `{attribute}` from {begin} of the way in, {mean:.0%} accurate; below {threshold:.0%} before that"
+        elif start == 0:
+            text = f"reads `{attribute}` up to {finish} of the way, {mean:.0%} accurate; below {threshold:.0%} after that"
+        else:
+            text = f"reads `{attribute}` from {begin} to {finish} of the way, {mean:.0%} accurate; below {threshold:.0%} elsewhere"
+        text += f"; {GOOD:.0%} or better over {share_above(found.accuracy, way):.0%} of it"
+    few = [f"{n} of {c}" for c, n in zip(classes, found.images, strict=True) if n < FEW_IMAGES]
+    return text + (f". Only {', '.join(few)} among the held-out images, which is too few to be sure" if few else "")
+
+
+def describe(file: AdpFile) -> str:
+    """All that an ADP file says of itself, in lines: what it reads and how well, how it was trained, and its calibration."""
+    info = file.info
+    lines = [file.text()]
+    for attribute in file.attributes:
+        lines += ["", attribute]
+        lines += [f"  {line}" for line in _of_attribute(file, attribute, info)]
+    if info.get("licence"):
+        lines += ["", f"licence: {info['licence']}"]
+    return "\n".join(lines)
+
+
+def _of_attribute(file: AdpFile, attribute: str, info: Mapping[str, Any]) -> list[str]:
+    lines = []
+    if said := info.get("verdict", {}).get(attribute):
+        lines.append(said)
+    for name, key in (
+        ("held-out balanced accuracy", "accuracy_by_log_snr"),
+        ("held-out loss", "loss_by_log_snr"),
+        ("calibration error", "calibration_error_by_log_snr"),
+    ):
+        if curve := info.get(key, {}).get(attribute):
+            lines.append(f"{name} by log-SNR: " + ", ".join(f"{at:g}: {value:.3f}" for at, value in curve))
+    if trained := info.get("trained", {}).get(attribute):
+        known = {"images": "images", "held_out": "held out", "epochs": "epochs", "features": "features", "labels": "labels from"}
+        lines.append("trained: " + ", ".join(f"{word} {trained[k]}" for k, word in known.items() if trained.get(k) not in (None, "")))
+    for source, move in file.sources().get(attribute, {}).items():
+        low, high = move.window
+        best = " (the one used)" if file.moves.get(attribute) is move else ""
+        assign = move.assign if attribute in file.read else "seed"
+        lines.append(f"moves '{source}' at {move.site}, log-SNR {low:.1f} to {high:.1f}, assigned by {assign}{best}")
+    for source, facts in info.get("directions", {}).get(attribute, {}).items():
+        lines += [f"'{source}': {line}" for line in facts.get("lines", [])]
+    stages = [r for r in info.get("calibration", {}).get(attribute, {}).values() if isinstance(r, Mapping)]
+    hits = {source: float(value) for r in stages for source, value in dict(r.get("hits", {})).items()}
+    if hits:
+        lines.append("as assigned in calibration: " + ", ".join(f"{s} {v:.1%}" for s, v in hits.items()))
+    lines += [str(r["quality"]["text"]) for r in stages if isinstance(r.get("quality"), Mapping) and r["quality"].get("text")]
+    return lines

@@ -1,0 +1,101 @@
+"""Ablation: what the readout of a class loses when its features are taken out of h, against random features of equal activation."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from ...models.adp import AttributePredictor
+from ...models.sae import SparseAutoencoder
+from .code_stream import CodeRows
+from .linear_readout import scale_at
+
+RANDOM_SETS = 20
+INTERVAL = (0.025, 0.975)
+
+
+class Ablation:
+    """Adds up rows of images that took no part in the ranking.
+
+    classes: of each image int64 [N], -1 for none. lists: of each class, the latents to take out. mass: activation of every latent in the
+    images of each class, summed over places, float32 [K, m]: random sets are drawn until they reach that of the list.
+    """
+
+    def __init__(
+        self,
+        sae: SparseAutoencoder,
+        reader: AttributePredictor,
+        attribute: str,
+        classes: Tensor,
+        lists: Sequence[Tensor],
+        mass: Tensor,
+        sets: int = RANDOM_SETS,
+        seed: int = 0,
+    ) -> None:
+        self.sae, self.reader, self.attribute, self.classes, self.seed = sae, reader, attribute, classes, seed
+        generator = torch.Generator().manual_seed(seed)
+        self.sets = [[chosen, *(random_set(mass[k], chosen, generator) for _ in range(sets))] for k, chosen in enumerate(lists)]
+        self._drops = [torch.zeros(len(classes), 1 + sets, dtype=torch.float64) for _ in lists]
+        self._rows = torch.zeros(len(classes))
+        self.removed = torch.zeros(len(lists), 1 + sets, dtype=torch.float64)
+
+    @torch.no_grad()
+    def add(self, rows: CodeRows) -> None:
+        """Rows of one noise level: drops of every image's own class, summed by image."""
+        for k, sets in enumerate(self.sets):
+            mine = self.classes[rows.images] == k
+            if not mine.any() or not len(sets[0]):
+                continue
+            h, z, images = rows.h[mine], rows.z[mine].flatten(2), rows.images[mine]
+            level = torch.full((len(h),), rows.level)
+            scale = scale_at(self.sae, level)[:1]
+            # The decoder's part of each set, without a bias; the first is nothing, and all are read at once.
+            parts = [torch.zeros_like(h)]
+            for s, chosen in enumerate(sets):
+                out = z[:, chosen]
+                parts.append(scale * torch.einsum("nfg,fc->ncg", out, self.sae.decoder[chosen].float()).view_as(h))
+                self.removed[k, s] += float(out.sum())
+            edited = (h - torch.stack(parts)).flatten(0, 1)
+            p = self.reader(edited, level.repeat(len(parts)))[self.attribute].softmax(-1)[:, k].view(len(parts), -1)
+            self._drops[k].index_add_(0, images, (p[0] - p[1:]).T.double())
+            self._rows.index_add_(0, images, torch.ones(len(images)))
+
+    def result(self, names: Sequence[str], resamples: int = 1000) -> dict[str, Mapping[str, Any]]:
+        """class -> ``top`` and ``random`` (mean fall of the class's probability, [mean, low, high], 95% by resampling images),
+        ``difference`` (of the two, paired by image), ``features``, ``images``, and the ``activation`` taken out at random relative to that
+        of the list's. Classes without a list or images are left out."""
+        found = {}
+        generator = torch.Generator().manual_seed(self.seed)
+        for k, name in enumerate(names):
+            images = ((self.classes == k) & (self._rows > 0)).nonzero().flatten()
+            if not len(images) or not len(self.sets[k][0]):
+                continue
+            drops = self._drops[k][images] / self._rows[images, None]
+            top, other = drops[:, 0], drops[:, 1:].mean(1)
+            drawn = torch.randint(len(images), (resamples, len(images)), generator=generator)
+            found[name] = {
+                "top": _interval(top, drawn),
+                "random": _interval(other, drawn),
+                "difference": _interval(top - other, drawn),
+                "features": len(self.sets[k][0]),
+                "images": len(images),
+                "activation": round(float(self.removed[k, 1:].mean() / self.removed[k, 0].clamp(min=1e-12)), 3),
+            }
+        return found
+
+
+def random_set(mass: Tensor, chosen: Tensor, generator: torch.Generator) -> Tensor:
+    """Latents other than the chosen ones, drawn at random until their activation [m] reaches that of the chosen ones: int64."""
+    order = torch.randperm(len(mass), generator=generator)
+    order = order[~torch.isin(order, chosen) & (mass[order] > 0)]
+    reached = mass[order].cumsum(0)
+    return order[: 1 + int((reached < mass[chosen].sum()).sum())]
+
+
+def _interval(values: Tensor, drawn: Tensor) -> list[float]:
+    means = values[drawn].mean(1)
+    low, high = (float(means.quantile(q)) for q in INTERVAL)
+    return [round(float(values.mean()), 4), round(low, 4), round(high, 4)]

@@ -1,0 +1,227 @@
+"""Find the features of an autoencoder that carry attributes: two passes over a feature set, a ranking, profiles and a check by ablation."""
+
+from __future__ import annotations
+
+import copy
+import math
+import time
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import asdict
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from ...models.adp import AdpFile, AttributePredictor
+from ...models.bias_features import CLASS_DIFFERENCE, AttributeFeatures, BiasFeatures
+from ...models.sae import SaeFile
+from ..adp.rows import filled
+from ..adp.train import split_images
+from ..core.trainer import Progress
+from ..data.feature_set import FeatureSet
+from ..guidance.direction_rows import chosen_images
+from ..labels.labels import UNSURE_BELOW, LabelSet, for_entries
+from .ablation import Ablation
+from .attribution import Attribution, resamples, sure_classes
+from .attribution_settings import BASELINES, AttributionSettings
+from .class_activations import ClassMeans, ClassSums
+from .code_stream import CodeRows, CodeStream, check_set, code_rows, count_rows
+from .feature_profiles import class_difference
+from .feature_ranking import Ranking, rank, side_effects, stability
+from .linear_readout import check_reader
+
+__all__ = ["BASELINES", "AttributionSettings", "find_bias_features", "reader_of", "some_images"]
+
+
+def reader_of(file: AdpFile, sae: SaeFile) -> AttributePredictor:
+    """The predictor of an ADP, for the site of an autoencoder. Raises ValueError where it has none, or reads elsewhere."""
+    if file.predictor is None:
+        raise ValueError("this ADP holds no predictor, so it reads nothing that features could be found by: train one at the site.")
+    if file.site != sae.site:
+        raise ValueError(
+            f"this ADP reads features at '{file.site}' and the autoencoder's are at '{sae.site}': train an ADP on a set recorded there."
+        )
+    return file.predictor
+
+
+def find_bias_features(
+    features: FeatureSet,
+    labels: LabelSet,
+    sae_file: SaeFile,
+    reader: AttributePredictor,
+    attributes: Sequence[str],
+    settings: AttributionSettings | None = None,
+    progress: Progress | None = None,
+    device: torch.device | str = "cpu",
+) -> BiasFeatures:
+    """Rank the autoencoder's features for some attributes. ``reader`` reads them at the autoencoder's site; whatever else it reads and the
+    labels know is used for the side-effect scores. ``progress`` counts rows over all passes, and may raise to interrupt. ``device``: where
+    features are encoded, which is most of the work; autoencoder and reader are on the CPU, and stay there.
+
+    ``info`` says, by attribute, the ``images`` and ``features`` of every class, the ``shared`` features that were left out, and what
+    ablation showed (:meth:`.ablation.Ablation.result`). Raises ValueError, in a sentence, where set, labels, autoencoder and reader do
+    not fit each other.
+    """
+    s = settings or AttributionSettings()
+    sae = sae_file.sae
+    check_set(features, sae_file)
+    for attribute in attributes:
+        check_reader(sae, reader, attribute)
+    if not attributes:
+        raise ValueError("name at least one attribute to find features of.")
+    chosen = dict.fromkeys([*attributes, *(a for a in reader.attributes if a in labels.attributes)])
+    tables = _in_reader_order(features, labels, reader, list(chosen))
+    with torch.inference_mode(False), torch.no_grad():
+        return _Search(features, sae_file, reader, list(attributes), tables, s, progress, torch.device(device)).run()
+
+
+class _Search:
+    """One run: its images, classes and passes."""
+
+    def __init__(
+        self,
+        features: FeatureSet,
+        sae_file: SaeFile,
+        reader: AttributePredictor,
+        attributes: list[str],
+        tables: dict[str, Tensor],
+        settings: AttributionSettings,
+        progress: Progress | None,
+        device: torch.device,
+    ) -> None:
+        self._encoder = sae_file.sae if device.type == "cpu" else copy.deepcopy(sae_file.sae).to(device)
+        self.features, self.file, self.sae, self.reader = features, sae_file, sae_file.sae, reader
+        self.attributes, self.settings, self.progress = attributes, settings, progress
+        rows = some_images({a: tables[a] for a in attributes}, len(features.entries), settings.images, settings.seed)
+        entries, held = [features.entries[i] for i in rows], []
+        if settings.held_out and len(entries) > 1:
+            entries, held = split_images(entries, settings.seed, {a: p[rows].argmax(-1) for a, p in tables.items()})
+        self.entries, self.held = entries, held or entries
+        place = {e.image_id: i for i, e in enumerate(features.entries)}
+        self.tables = tables
+        self.classes = {a: self._classes(p, [place[e.image_id] for e in self.entries]) for a, p in tables.items()}
+        self.held_classes = {a: self._classes(p, [place[e.image_id] for e in self.held]) for a, p in tables.items()}
+        self.sizes = {a: p.shape[1] for a, p in tables.items()}
+        self._done = 0
+        self._total = 2 * count_rows(features, self.entries) + count_rows(features, self.held)
+
+    def _classes(self, p: Tensor, rows: list[int]) -> Tensor:
+        return sure_classes(p[rows], UNSURE_BELOW)
+
+    def run(self) -> BiasFeatures:
+        s, started = self.settings, time.monotonic()
+        knots = self.sae.knots.float().cpu()
+        sums = ClassSums(knots, self.sae.latents, self.classes, self.sizes)
+        stream = CodeStream(self.features, self.entries, self._encoder)
+        for rows in self._counted(stream):
+            sums.add(rows)
+        means = {a: sums.means(a) for a in self.sizes}
+        passes = {a: self._attribution(a, knots, means[a]) for a in self.sizes}
+        for rows in self._counted(stream):
+            for attribution in passes.values():
+                attribution.add(rows)
+        scores = {a: p.scores for a, p in passes.items()}
+        rankings = {a: rank(self._allowed(scores, a), s.tau, s.shared) for a in self.attributes}
+        ablations = {a: self._ablation(a, rankings[a], torch.einsum("t,tkfg->kf", means[a].share, means[a].mean)) for a in self.attributes}
+        for rows in self._counted(code_rows(self.features, self.held, self._encoder)):
+            for ablation in ablations.values():
+                ablation.add(rows)
+        found, info = {}, {}
+        for a in self.attributes:
+            chosen = rankings[a].features
+            by_level, recorded = every_level(passes[a].by_level[:, :, chosen], means[a], knots)
+            found[a] = AttributeFeatures(
+                self.reader.attributes[a],
+                chosen,
+                scores[a][:, chosen],
+                by_level,
+                stability(passes[a].resampled, chosen, s.tau),
+                side_effects(scores, a, chosen),
+                torch.full((self.sizes[a], len(chosen)), math.nan),
+                recorded,
+                {CLASS_DIFFERENCE: class_difference(means[a], knots, chosen, s.relative)},
+            )
+            info[a] = self._info(a, rankings[a], ablations[a])
+        said = {
+            "settings": {k: v for k, v in asdict(s).items() if k not in ("window", "beside")},
+            "window": [v if math.isfinite(v) else None for v in s.window],
+            "beside": s.beside if math.isfinite(s.beside) else None,
+            "reader": self.reader.kind,
+            "read_beside": [a for a in self.sizes if a not in self.attributes],
+            "set": self.features.name,
+            "attributes": info,
+            "seconds": round(time.monotonic() - started, 1),
+        }
+        return BiasFeatures(
+            found, self.file.site, self.file.base_model, self.file.digest, self.sae.channels, self.sae.latents, self._licensed(said)
+        )
+
+    def _allowed(self, scores: dict[str, Tensor], attribute: str) -> Tensor:
+        """Scores, 0 for the features that carry too much of other attributes."""
+        beside = side_effects(scores, attribute, torch.arange(self.sae.latents))
+        return scores[attribute] * ~(beside > self.settings.beside)
+
+    def _attribution(self, attribute: str, knots: Tensor, means: ClassMeans) -> Attribution:
+        s = self.settings
+        counts = None
+        if s.resamples and attribute in self.attributes:
+            counts = resamples(self.classes[attribute], self.sizes[attribute], s.resamples, s.seed)
+        mine = self.classes[attribute]
+        return Attribution(self.sae, self.reader, attribute, knots, mine, means, s.baseline, counts, s.window, s.points)
+
+    def _ablation(self, attribute: str, ranking: Ranking, mass: Tensor) -> Ablation:
+        mine = self.held_classes[attribute]
+        return Ablation(self.sae, self.reader, attribute, mine, ranking.lists, mass, seed=self.settings.seed)
+
+    def _counted(self, stream: Iterable[CodeRows]) -> Iterator[CodeRows]:
+        for rows in stream:
+            yield rows
+            self._done += len(rows.images)
+            if self.progress:
+                self.progress(min(self._done, self._total), self._total, {})
+
+    def _info(self, attribute: str, ranking: Ranking, ablation: Ablation) -> dict[str, Any]:
+        classes, names = self.classes[attribute], self.reader.attributes[attribute]
+        return {
+            "images": {c: int((classes == i).sum()) for i, c in enumerate(names)},
+            "features": {c: ranking.lists[i].tolist() for i, c in enumerate(names)},
+            "shared": ranking.shared.tolist(),
+            "ablation": ablation.result(names),
+        }
+
+    def _licensed(self, info: dict[str, Any]) -> dict[str, Any]:
+        licence = self.file.info.get("licence")
+        return {**info, "licence": licence} if licence else info
+
+
+def every_level(by_level: Tensor, means: ClassMeans, knots: Tensor) -> tuple[Tensor, Tensor]:
+    """Scores [T, ...] at the knots [T] from the first to the last that rows are near, those that none is near from those around them; and
+    these knots. Of the levels beyond nothing is known."""
+    seen = means.count.sum(1) > 0
+    inside = knots[(knots >= knots[seen][0]) & (knots <= knots[seen][-1])]
+    return filled(by_level[seen], knots[seen].contiguous(), inside), inside
+
+
+def some_images(tables: Mapping[str, Tensor], count: int, most: int, seed: int) -> list[int]:
+    """Places of at most ``most`` of ``count`` images, ascending: of every attribute [N, K] half of its part by class, as evenly as there
+    are; the rest at random."""
+    if count <= most:
+        return list(range(count))
+    found = {i for p in tables.values() for i in chosen_images(p, max(1, most // (2 * len(tables))))}
+    order = torch.randperm(count, generator=torch.Generator().manual_seed(seed)).tolist()
+    rest = [i for i in order if i not in found]
+    return sorted([*found, *rest[: max(0, most - len(found))]])
+
+
+def _in_reader_order(features: FeatureSet, labels: LabelSet, reader: AttributePredictor, attributes: list[str]) -> dict[str, Tensor]:
+    """Class probabilities of the set's images, attribute -> [N, K], classes in the reader's order."""
+    tables = for_entries(labels, features.entries, attributes)
+    for attribute in attributes:
+        read, labelled = reader.attributes[attribute], labels.attributes[attribute]
+        if set(read) != set(labelled):
+            raise ValueError(
+                f"the reader knows '{attribute}' as {', '.join(read)} and the labels as {', '.join(labelled)}: use labels with the "
+                "reader's classes, or train the reader on these."
+            )
+        tables[attribute] = tables[attribute][:, [labelled.index(c) for c in read]]
+    return tables

@@ -1,0 +1,79 @@
+"""How active features typically are: their mean where they are active, in sampling runs that are left as they are."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from ...models.adp import log_snr
+from ...models.sae import SaeFile
+from ..core.rows import read_rows
+from .run import on_map
+from .turn_alone import Turn
+
+
+@dataclass
+class ActivationSums:
+    """Sums over positions, images, noise levels and runs: ``total`` of activations and ``count`` of positions that were active, [F]."""
+
+    total: Tensor
+    count: Tensor
+
+    @classmethod
+    def of(cls, turns: Sequence[Turn]) -> ActivationSums:
+        return cls(torch.zeros(len(turns)), torch.zeros(len(turns)))
+
+    def typical(self) -> list[float | None]:
+        """Mean activation where there is one; None for a feature that was never active."""
+        return [float(t / n) if n else None for t, n in zip(self.total, self.count, strict=True)]
+
+
+class ActivationRun:
+    """One sampling run in which features are listened to, each at its places and noise levels, in the positive's rows; h stays as it is."""
+
+    what = "the measurement of typical activations"
+    exempt = False
+    images: int | None = None
+    on_cpu = False
+    cells: Tensor | None = None
+
+    def __init__(self, sae: SaeFile, turns: Sequence[Turn], sums: ActivationSums) -> None:
+        self.sites, self.sums = {sae.site}, sums
+        self._sae: Any = sae.sae
+        self._features, self._column = torch.tensor([t.latent for t in turns]).unique(return_inverse=True)
+        self._places = torch.stack([t.places.float() for t in turns])
+        self._window = torch.tensor([t.window for t in turns])
+
+    def edit(self, site: str, h: Tensor, options: dict[str, Any], roles: dict[Any, str] | None = None) -> Tensor:
+        """h [R, C, H, W] itself."""
+        level = float(log_snr(float(options["sigmas"].max())))
+        rows = read_rows(h.shape[0], options, roles)
+        listened = ((self._window[:, 0] < level) & (level < self._window[:, 1])).nonzero().flatten()
+        if rows is None or not rows.conditional.any() or not len(listened):
+            return h
+        if self._sae.knots.device != h.device:
+            self._sae = copy.deepcopy(self._sae).to(h.device)
+        part = h[rows.conditional.to(h.device)]
+        z = self._sae.active(part, torch.full((len(part),), level, device=h.device), self._features.to(h.device))
+        here = on_map(self._places[listened][None], *h.shape[-2:]).to(h.device) > 0
+        z = z[:, self._column[listened].to(h.device)] * here
+        self.sums.total[listened] += z.sum((0, 2, 3)).cpu()
+        self.sums.count[listened] += (z > 0).sum((0, 2, 3)).cpu()
+        return h
+
+    def summary(self) -> ActivationRun:
+        """Itself: what it adds to is kept by who made it."""
+        return self
+
+    def release(self) -> None:
+        """Drop the autoencoder; the run ends here."""
+        self._sae = None
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> ActivationRun:
+        # The host may copy its options deeply; a run is one thing, with one state.
+        return self

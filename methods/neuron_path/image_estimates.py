@@ -1,0 +1,82 @@
+"""Means over images with intervals by bootstrap, and a classifier's readings with some of its neurons edited."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from ...models.neuron_vit import NeuronVit
+from ..core.trainer import Progress
+from .neuron_edits import KEEP, NeuronEdit, edited_logits
+
+DRAWS, LEVEL = 2000, 0.95
+ROWS = 64
+"""Images of a pass, at most."""
+
+
+@dataclass(frozen=True)
+class Estimate:
+    """A mean over images, and the bounds of its interval (NaN where there is one image only)."""
+
+    mean: float
+    low: float
+    high: float
+
+    def text(self, style: str = ".3f") -> str:
+        """In words."""
+        return f"{self.mean:{style}} ({self.low:{style}} to {self.high:{style}})"
+
+
+def estimate(values: Tensor, level: float = LEVEL, draws: int = DRAWS, seed: int = 0) -> Estimate:
+    """Mean of values [B] over images, with its percentile interval over resampled images."""
+    v = values.detach().double().cpu().numpy()
+    if len(v) < 2:
+        return Estimate(float(v.mean()), float("nan"), float("nan"))
+    return estimate_of(lambda index: v[index].mean(), len(v), level, draws, seed)
+
+
+def estimate_of(figure: Callable[[np.ndarray], float], n: int, level: float = LEVEL, draws: int = DRAWS, seed: int = 0) -> Estimate:
+    """A figure of the images at an index int [n], of all of them and with its interval over resampled ones; draws of which it is NaN are
+    left out."""
+    generator = np.random.default_rng(seed)
+    drawn = np.array([figure(generator.integers(0, n, n)) for _ in range(draws)])
+    drawn = drawn[np.isfinite(drawn)]
+    low, high = np.quantile(drawn, [(1 - level) / 2, (1 + level) / 2]) if len(drawn) else (np.nan, np.nan)
+    return Estimate(float(figure(np.arange(n))), float(low), float(high))
+
+
+def readings(net: NeuronVit, pixels: Tensor, edit: NeuronEdit | None = None, progress: Progress | None = None) -> Tensor:
+    """Class probabilities, float32 [B, K] on the CPU, of preprocessed pixels [B, 3, H, W] with neurons edited (None: as the model is).
+
+    Pruning draws its neurons anew for every image, also where images are read in several passes. ``progress`` may raise, which interrupts.
+    """
+    found = []
+    for start in range(0, len(pixels), ROWS):
+        part = pixels[start : start + ROWS]
+        edits = [] if edit is None else [_of_rows(edit, start, len(part))]
+        found.append(edited_logits(net, part, edits).float().softmax(-1).cpu())
+        if progress:
+            progress(start + len(part), len(pixels), {})
+    return torch.cat(found)
+
+
+def images_at_once(net: NeuronVit, memory_mb: int) -> int:
+    """Images whose paths are searched together: states, tangents and attention at five points of the integral fit into the memory."""
+    per_image = 5 * (3 * net.heads * net.tokens**2 + net.tokens * (9 * net.width + 3 * net.neurons)) * net.weights["cls"].element_size()
+    return max(1, min(ROWS, memory_mb * 2**20 // per_image))
+
+
+def random_like(neurons: Tensor, width: int, seed: int) -> Tensor:
+    """Neurons drawn at random, as many in each layer as ``neurons`` [..., L, K] names (-1: none)."""
+    generator = torch.Generator().manual_seed(seed)
+    drawn = torch.rand(*neurons.shape[:-1], width, generator=generator).topk(min(neurons.shape[-1], width), dim=-1).indices
+    return torch.where(neurons[..., : drawn.shape[-1]].cpu() < 0, -1, drawn)
+
+
+def _of_rows(edit: NeuronEdit, start: int, count: int) -> NeuronEdit:
+    own = edit.neurons[start : start + count] if edit.neurons.ndim == 3 and len(edit.neurons) > 1 else edit.neurons
+    return replace(edit, neurons=own, seed=edit.seed + 7919 * (start // ROWS) if edit.operation == KEEP else edit.seed)

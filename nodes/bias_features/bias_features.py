@@ -1,0 +1,61 @@
+"""Load Bias Features."""
+
+from __future__ import annotations
+
+from comfy_api.latest import io
+
+from ...host.core import folders
+from ...models.bias_features import load_bias_features
+from ..core.sockets import LOADERS, BiasFeatures, schema
+
+FOLDER = "equipoise_bias_features"
+DEFAULT_FILE = "portraits.safetensors"
+
+
+class LoadBiasFeatures(io.ComfyNode):
+    @classmethod
+    def define_schema(cls) -> io.Schema:
+        files = folders.choices(FOLDER)
+        return schema(
+            node_id="EquipoiseLoadBiasFeatures",
+            display_name="Load Bias Features",
+            category=LOADERS,
+            description=(
+                "Loads bias features (DiffLens, CVPR 2025): which features of a sparse autoencoder carry a perceived attribute, how sure "
+                "that is, and where, at which noise levels and by how much each is turned to steer by it."
+            ),
+            search_aliases=["difflens", "sparse autoencoder", "attribution", "steer", "debias", "interpretability"],
+            inputs=[
+                io.Combo.Input(
+                    "bias_features_name",
+                    options=files,
+                    default=DEFAULT_FILE if DEFAULT_FILE in files else None,
+                    tooltip=f"A safetensors file from {folders.folder_hint(FOLDER)}, or one that ships with the pack. It belongs to one "
+                    "autoencoder.",
+                )
+            ],
+            outputs=[
+                BiasFeatures.Output(
+                    "bias_features",
+                    display_name="bias features",
+                    tooltip="For Bias Feature Steer, Steer Sweep and Feature Atlas; also tells target nodes which classes there are.",
+                ),
+                io.String.Output(
+                    "text",
+                    display_name="text",
+                    tooltip="What the file says of itself: model, site, attributes, classes, features and calibration.",
+                ),
+            ],
+        )
+
+    @classmethod
+    def fingerprint_inputs(cls, bias_features_name: str) -> str:
+        return folders.fingerprint(FOLDER, bias_features_name)
+
+    @classmethod
+    def execute(cls, bias_features_name: str) -> io.NodeOutput:
+        found = load_bias_features(folders.resolve(FOLDER, bias_features_name))
+        return io.NodeOutput(found, found.text())
+
+
+NODES = [LoadBiasFeatures]

@@ -1,0 +1,123 @@
+"""Find Bias Features and Save Bias Features."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import torch
+from comfy_api.latest import io, ui
+
+from ...charts.bias_features.ranking import bias_features_chart
+from ...host.bias_features.find_features import find_features
+from ...host.core.files import BIAS_FEATURES
+from ...methods.bias_features.attribution_settings import AttributionSettings
+from ...methods.bias_features.feature_profiles import chart_facts
+from ...models.bias_features import BiasFeatures as BiasFeaturesFile
+from ..adp.train import as_image, shown
+from ..core.shared_inputs import fixed_seed, names_of
+from ..core.sockets import TRAINING, Adp, BiasFeatures, Features, Labels, Sae, schema
+from ..guidance.calibrate import stacked_images
+
+FOLDER = "models/equipoise/bias_features"
+DEFAULT = AttributionSettings()
+
+
+class FindBiasFeatures(io.ComfyNode):
+    @classmethod
+    def define_schema(cls) -> io.Schema:
+        return schema(
+            node_id="EquipoiseFindBiasFeatures",
+            display_name="Find Bias Features",
+            category=TRAINING,
+            description=(
+                "Finds which features of an autoencoder carry a perceived attribute (after DiffLens, CVPR 2025): integrated gradients of a "
+                "reader's class probability, class against class, with a bootstrap and a test by ablation. Next: Measure Feature Effects "
+                "(what turning them does), or Learn Feature Profiles; then Calibrate Bias Features and Save Bias Features."
+            ),
+            search_aliases=["difflens", "attribution", "integrated gradients", "sparse autoencoder", "interpretability", "neurons"],
+            inputs=[
+                Features.Input("features", tooltip="A set recorded at the autoencoder's site, from Record Features or Load Features."),
+                Labels.Input("labels", tooltip="Labels of that set. What they know beside the attribute tells which features carry more."),
+                Sae.Input("sae", tooltip="The autoencoder, from Train SAE or Load SAE."),
+                io.String.Input(
+                    "attribute", default="", tooltip="Attributes to find features of, separated by commas. Empty = all that are labelled."
+                ),
+                io.Int.Input("per_class", default=DEFAULT.tau, min=1, max=4096, tooltip="Features that are kept per class, at most."),
+                io.Float.Input(
+                    "beside",
+                    default=0.0,
+                    min=0.0,
+                    max=1000.0,
+                    step=0.1,
+                    tooltip="Leave out features that carry more than this many times as much of other attributes; 0 = keep all.",
+                ),
+                fixed_seed("Which images are held out for the test, the resamples of the bootstrap, and the reader that is trained."),
+                Adp.Input(
+                    "adp",
+                    optional=True,
+                    tooltip="A reader at the autoencoder's site, from Train ADP on a set recorded there. Without one a linear reader is "
+                    "trained on the set.",
+                ),
+            ],
+            outputs=[
+                BiasFeatures.Output(
+                    "found",
+                    display_name="bias features",
+                    tooltip="With class-difference profiles, not calibrated yet: for Learn Feature Profiles or Calibrate Bias Features.",
+                ),
+                io.String.Output("report", display_name="report", tooltip="What was found, and what taking the features out does."),
+                io.Image.Output("chart", display_name="chart", tooltip="The ranked features of each class, an image per attribute."),
+            ],
+        )
+
+    @classmethod
+    def execute(
+        cls,
+        features: Any,
+        labels: Any,
+        sae: Any,
+        attribute: str,
+        per_class: int,
+        beside: float,
+        seed: int,
+        adp: Any = None,
+    ) -> io.NodeOutput:
+        settings = AttributionSettings(tau=per_class, beside=beside or math.inf, seed=seed)
+        found, lines = find_features(features, labels, sae, adp, names_of(attribute), settings)
+        report, chart = "\n".join(lines), charts_of(found)
+        return io.NodeOutput(found, report, chart, ui=shown(cls, chart, report))
+
+
+def charts_of(found: BiasFeaturesFile) -> torch.Tensor:
+    """IMAGE with a picture per attribute; a white one where no feature speaks for any class."""
+    speaking = [a for a, f in found.attributes.items() if bool((f.scores > 0).any())]
+    charts = [as_image(bias_features_chart(a, **chart_facts(found.attribute(a)))) for a in speaking]
+    return stacked_images(charts or [torch.ones(1, 240, 960, 3)])
+
+
+class SaveBiasFeatures(io.ComfyNode):
+    @classmethod
+    def define_schema(cls) -> io.Schema:
+        return schema(
+            node_id="EquipoiseSaveBiasFeatures",
+            display_name="Save Bias Features",
+            category=TRAINING,
+            description=f"Saves bias features to {FOLDER}, where Load Bias Features finds them. The file is written whole or not at all.",
+            search_aliases=["export", "write", "store", "difflens", "safetensors"],
+            is_output_node=True,
+            inputs=[
+                BiasFeatures.Input("bias_features", tooltip="From Find Bias Features, Learn Feature Profiles or Calibrate Bias Features."),
+                io.String.Input("name", default="my_bias_features", tooltip=f"Name of the file in {FOLDER}, without folders."),
+                io.Boolean.Input("overwrite", default=False, tooltip="Replace a file of that name. Off: refuse, and leave it as it is."),
+            ],
+            outputs=[io.String.Output("path", display_name="path", tooltip="The file that was written.")],
+        )
+
+    @classmethod
+    def execute(cls, bias_features: BiasFeaturesFile, name: str, overwrite: bool) -> io.NodeOutput:
+        path = BIAS_FEATURES.write(bias_features, name, overwrite)
+        return io.NodeOutput(str(path), ui=ui.PreviewText(BIAS_FEATURES.saved(path)))
+
+
+NODES = [FindBiasFeatures, SaveBiasFeatures]

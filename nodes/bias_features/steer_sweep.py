@@ -1,0 +1,165 @@
+"""Steer Sweep."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from comfy_api.latest import io, ui
+
+from ...charts.bias_features.steer_sweep import steer_strip
+from ...host.bias_features.steer_sweep import Sweep, steer_sweep, strengths_between
+from ...host.core.patch import window_sigmas
+from ...host.core.sampling import SamplerSettings
+from ...methods.bias_features.run import SteerSettings, parse_latents
+from ...methods.bias_features.steer_report import steering_report
+from ..core.sampler_inputs import denoise_input, sampler_inputs
+from ..core.shared_inputs import drawn_seed
+from ..core.sockets import STEERING, Adp, Classifier, schema
+from .steering import ASYRP, all_to, as_masks, edit_inputs, files_inputs, only_input
+
+
+class SteerSweep(io.ComfyNode):
+    @classmethod
+    def define_schema(cls) -> io.Schema:
+        return schema(
+            node_id="EquipoiseSteerSweep",
+            display_name="Steer Sweep",
+            category=STEERING,
+            description=(
+                "Samples the same noise at a row of strengths of Bias Feature Steer and lays the images out as a strip, so that one sees "
+                "what a steer changes, and what it leaves. With a classifier it counts the class at every point."
+            ),
+            search_aliases=["slider", "strength", "grid", "xy plot", "difflens", "sparse autoencoder", "granular"],
+            is_output_node=True,
+            inputs=[
+                io.Model.Input("model", tooltip="An SD1.5, SDXL or unconditional U-Net, not yet steered by this attribute."),
+                *files_inputs(),
+                io.Float.Input(
+                    "lowest", default=-1.0, min=-2.0, max=2.0, step=0.05, tooltip="First strength; below 0 is towards the opposite."
+                ),
+                io.Float.Input("highest", default=1.0, min=-2.0, max=2.0, step=0.05, tooltip="Last strength; 1 = as calibrated."),
+                io.Int.Input(
+                    "points",
+                    default=5,
+                    min=2,
+                    max=41,
+                    tooltip="How many strengths, at even steps; each is one sampling of the batch.",
+                ),
+                *edit_inputs(),
+                drawn_seed("Seed of the noise, the same at every strength."),
+                *sampler_inputs(),
+                io.Conditioning.Input("positive", tooltip="What to draw."),
+                io.Conditioning.Input("negative", tooltip="What to avoid; the same as positive for an unconditional model."),
+                io.Latent.Input("latent_image", tooltip="Latent to start from; each of its images becomes a row of the strip."),
+                denoise_input(),
+                io.Vae.Input("vae", tooltip="Decodes the samples."),
+                Adp.Input("adp", optional=True, tooltip="Reads images, for profiles that depend on what an image is now."),
+                Classifier.Input(
+                    "classifier", optional=True, tooltip="Counts the class at every strength. Best one that took no part in the training."
+                ),
+                io.Mask.Input("mask", optional=True, tooltip="Where to steer (white), resized to the feature map."),
+                only_input(),
+            ],
+            outputs=[
+                io.Image.Output("strip", display_name="strip", tooltip="A column per strength, a row per image (up to 8), labelled."),
+                io.Image.Output(
+                    "images", display_name="images", tooltip="All images as one batch: those of the lowest strength first, then the next."
+                ),
+                io.String.Output("report", display_name="report", tooltip="What is turned, and the share of the class at every strength."),
+            ],
+        )
+
+    @classmethod
+    def execute(
+        cls,
+        model: Any,
+        sae: Any,
+        bias_features: Any,
+        attribute: str,
+        class_name: str,
+        lowest: float,
+        highest: float,
+        points: int,
+        mode: str,
+        profile: str,
+        features: int,
+        amount: float,
+        rows: str,
+        start_percent: float,
+        end_percent: float,
+        rule: str,
+        seed: int,
+        steps: int,
+        cfg: float,
+        sampler_name: str,
+        scheduler: str,
+        positive: Any,
+        negative: Any,
+        latent_image: Any,
+        denoise: float,
+        vae: Any,
+        adp: Any = None,
+        classifier: Any = None,
+        mask: Any = None,
+        only: str = "",
+    ) -> io.NodeOutput:
+        strengths = strengths_between(lowest, highest, points)
+        sigma_start, sigma_end = window_sigmas(model, start_percent, end_percent)
+        settings = SteerSettings(
+            target=all_to(bias_features, attribute, class_name),
+            seed=seed,
+            rows=rows,
+            sigma_start=sigma_start,
+            sigma_end=sigma_end,
+            mode=mode,
+            source=profile,
+            features=features,
+            only=parse_latents(only),
+            amount=amount,
+            mask=as_masks(mask),
+        )
+        sampler = SamplerSettings(seed, steps, cfg, sampler_name, scheduler, denoise)
+        swept = steer_sweep(
+            model,
+            sae,
+            bias_features,
+            settings,
+            strengths,
+            sampler,
+            positive,
+            negative,
+            latent_image,
+            vae,
+            adp,
+            rule == ASYRP,
+            classifier,
+        )
+        name = f"{attribute.strip()}: {class_name.strip()}"
+        report = "\n".join([steering_report(bias_features, settings, adp, rule == ASYRP), *told(swept, name)])
+        strip = strip_of(swept, name, "" if classifier is None else f"share that '{classifier.name}' reads as the class, below")
+        return io.NodeOutput(
+            strip,
+            swept.images.flatten(0, 1),
+            report,
+            ui={**ui.PreviewImage(strip, cls=cls).as_dict(), **ui.PreviewText(report).as_dict()},
+        )
+
+
+def strip_of(swept: Sweep, title: str, note: str) -> torch.Tensor:
+    """IMAGE [1, H, W, 3]: the labelled strip."""
+    drawn = steer_strip(swept.images.movedim(-1, 2), swept.strengths, f"{title}, by strength", note, swept.shares)
+    return torch.from_numpy(drawn).unsqueeze(0).float() / 255
+
+
+def told(swept: Sweep, name: str) -> list[str]:
+    """A line on every point."""
+    count = swept.images.shape[1]
+    if swept.shares is None:
+        return [f"sampled at strength {', '.join(f'{s:g}' for s in swept.strengths)}; {count} images each, with the same noise"]
+    return [
+        f"strength {s:+g}: {share:.1%} of {count} images read as {name}" for s, share in zip(swept.strengths, swept.shares, strict=True)
+    ]
+
+
+NODES = [SteerSweep]

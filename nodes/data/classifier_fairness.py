@@ -1,0 +1,89 @@
+"""Classifier Fairness."""
+
+from __future__ import annotations
+
+import json
+
+import torch
+from comfy_api.latest import io
+
+from ...charts.report.classifier_fairness import fairness_chart, summary
+from ...host.data.classifier_fairness import fairness_on_dataset, fairness_on_images
+from ...host.labels.classifier import HostClassifier
+from ...methods.data.image_folder import SPLITS, TEST, ImageFolder
+from ...methods.labels.labels import LabelSet
+from ..adp.train import as_image, shown
+from ..core.sockets import EVALUATION, Classifier, Dataset, Labels, schema
+
+
+class ClassifierFairnessNode(io.ComfyNode):
+    @classmethod
+    def define_schema(cls) -> io.Schema:
+        return schema(
+            node_id="EquipoiseClassifierFairness",
+            display_name="Classifier Fairness",
+            category=EVALUATION,
+            description=(
+                "Measures whether a classifier reads an attribute as well in one perceived group as in another: accuracy by group, the "
+                "worst group, demographic parity and equalised odds differences (fairlearn's), with intervals and what chance would leave."
+            ),
+            search_aliases=["equalized odds", "equalised odds", "demographic parity", "fairlearn", "group accuracy", "audit", "bias"],
+            is_output_node=True,
+            inputs=[
+                Classifier.Input("classifier", tooltip="The classifier to judge."),
+                io.String.Input(
+                    "attribute", default="eyeglasses", tooltip="The attribute that it reads, and that the images are labelled with."
+                ),
+                io.String.Input("group", default="skin_tone", tooltip="The labelled attribute whose classes are the groups."),
+                io.Combo.Input(
+                    "split",
+                    options=[*SPLITS, "all"],
+                    default=TEST,
+                    tooltip="Which images of the data set: those of 'test', which no training saw, or others.",
+                ),
+                Dataset.Input("dataset", optional=True, tooltip="Labelled images, from Load Dataset or Save Balanced Dataset."),
+                io.Image.Input("images", optional=True, tooltip="Instead of a data set: images with labels connected too."),
+                Labels.Input("labels", optional=True, tooltip="Labels of these images, in their order, with both attributes."),
+            ],
+            outputs=[
+                io.Image.Output("chart", display_name="chart", tooltip="Accuracy and error rates of every group, with their intervals."),
+                io.String.Output("report", display_name="report", tooltip="The same in words, and what to be careful about."),
+                io.Float.Output(
+                    "odds",
+                    display_name="equalised odds difference",
+                    tooltip="The largest difference between groups in true or false positive rates; 0 = alike, -1 where nothing compares.",
+                ),
+                io.String.Output("json", display_name="JSON", tooltip="All the numbers: rates, differences, intervals, notes."),
+            ],
+        )
+
+    @classmethod
+    def execute(
+        cls,
+        classifier: HostClassifier,
+        attribute: str,
+        group: str,
+        split: str,
+        dataset: ImageFolder | None = None,
+        images: torch.Tensor | None = None,
+        labels: LabelSet | None = None,
+    ) -> io.NodeOutput:
+        attribute, group = attribute.strip(), group.strip()
+        if attribute == group or not attribute or not group:
+            raise ValueError(f"attribute and group are two different names; met '{attribute}' and '{group}'.")
+        if (images is None) != (labels is None) or (dataset is None) == (images is None):
+            raise ValueError("connect either a data set, or images together with their labels.")
+        if dataset is not None:
+            found, notes = fairness_on_dataset(classifier, dataset.of_split(split), attribute, group)
+        else:
+            found, notes = fairness_on_images(classifier, images, labels, attribute, group)
+        report = "\n".join([summary(found, attribute, group), *(f"note: {n}" for n in notes)])
+        chart = as_image(fairness_chart(found, attribute, group, classifier.name))
+        odds = found.equalised_odds_difference.value
+        figures = {"classifier": classifier.name, "attribute": attribute, "group": group, **found.to_dict()}
+        figures["notes"] = [*figures["notes"], *notes]
+        text = json.dumps(figures, allow_nan=False)
+        return io.NodeOutput(chart, report, -1.0 if odds is None else odds, text, ui=shown(cls, chart, report))
+
+
+NODES = [ClassifierFairnessNode]

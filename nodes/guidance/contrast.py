@@ -1,0 +1,128 @@
+"""Contrast Directions."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from comfy_api.latest import io, ui
+
+from ...host.core.sampling import SamplerSettings
+from ...host.guidance.contrast import IMAGES, LEVELS, contrast_directions
+from ...methods.guidance.prompt_classes import parse_prompt_classes
+from ...models.adp import MIDDLE
+from ..core.prompt_inputs import prompt_class_inputs
+from ..core.sampler_inputs import sampler_inputs
+from ..core.shared_inputs import fixed_seed, trial_latent
+from ..core.sockets import TRAINING, Adp, schema
+
+
+class ContrastDirections(io.ComfyNode):
+    @classmethod
+    def define_schema(cls) -> io.Schema:
+        return schema(
+            node_id="EquipoiseContrastDirections",
+            display_name="Contrast Directions",
+            category=TRAINING,
+            description=(
+                "For text models: finds, without images or labels, what naming another class changes inside the U-Net on the same noised "
+                "latents, and keeps that as directions for guidance. Minutes, not hours. Next: Calibrate ADP with a classifier, or "
+                "Distribution Guidance with direction 'prompt-contrast'."
+            ),
+            search_aliases=["directions", "prompt pairs", "prompt-contrast", "h-space", "concept", "steering", "balancing act"],
+            inputs=[
+                io.Model.Input("model", tooltip="A text-to-image model (SD1.5, SDXL), without guidance; it is cloned, not changed."),
+                io.Clip.Input("clip", tooltip="The model's text encoder."),
+                *prompt_class_inputs(),
+                trial_latent(),
+                io.Int.Input(
+                    "images",
+                    default=IMAGES,
+                    min=2,
+                    max=4096,
+                    tooltip="Latents to sample, rounded up to whole batches and equal parts of the classes. They are not decoded.",
+                ),
+                io.Int.Input(
+                    "noise_levels",
+                    default=LEVELS,
+                    min=2,
+                    max=50,
+                    tooltip="Noise levels, evenly spaced over the model's schedule, at which directions are taken.",
+                ),
+                fixed_seed("Seed of the first batch; each further batch counts one up."),
+                *sampler_inputs(cfg=4.0),
+                io.String.Input(
+                    "site",
+                    default=MIDDLE,
+                    tooltip="Where directions are taken and act: 'middle', 'output.N', or 'auto', the end of the level with the smallest "
+                    "maps.",
+                ),
+                io.String.Input(
+                    "negative",
+                    default="",
+                    multiline=True,
+                    dynamic_prompts=False,
+                    tooltip="Negative prompt of the latents that are sampled. The directions themselves are taken without one.",
+                ),
+                Adp.Input(
+                    "adp",
+                    optional=True,
+                    tooltip="An ADP of this model to put the directions into. Without one the file has no predictor.",
+                ),
+            ],
+            outputs=[
+                Adp.Output(
+                    "contrasted", display_name="ADP", tooltip="With the directions, uncalibrated: for Calibrate ADP, Save ADP or guidance."
+                ),
+                io.String.Output(
+                    "report", display_name="report", tooltip="How far naming a class moves h at every noise level, and how alike."
+                ),
+            ],
+        )
+
+    @classmethod
+    def validate_inputs(cls, attribute: str, templates: str, classes: str) -> bool | str:
+        if None in (attribute, templates, classes):  # linked: known only when it runs
+            return True
+        try:
+            parse_prompt_classes(attribute, templates, classes)
+        except ValueError as error:
+            return str(error)
+        return True
+
+    @classmethod
+    def execute(
+        cls,
+        model: Any,
+        clip: Any,
+        attribute: str,
+        templates: str,
+        classes: str,
+        latent_image: Any,
+        images: int,
+        noise_levels: int,
+        seed: int,
+        steps: int,
+        cfg: float,
+        sampler_name: str,
+        scheduler: str,
+        site: str,
+        negative: str,
+        adp: Any = None,
+    ) -> io.NodeOutput:
+        made = contrast_directions(
+            model,
+            clip,
+            parse_prompt_classes(attribute, templates, classes),
+            latent_image,
+            SamplerSettings(seed, steps, cfg, sampler_name, scheduler),
+            images,
+            noise_levels,
+            site,
+            adp,
+            negative,
+        )
+        report = "\n".join(made.lines)
+        return io.NodeOutput(made.file, report, ui=ui.PreviewText(report))
+
+
+NODES = [ContrastDirections]

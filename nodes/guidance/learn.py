@@ -1,0 +1,222 @@
+"""Learn Directions and Learn Directions From Prompts."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from comfy_api.latest import io
+
+from ...charts.core.learning import learning_curves
+from ...host.core.fit.session import AUTO, PLACE, Learned, learning_path
+from ...host.core.sampling import SamplerSettings
+from ...host.guidance.learn_directions import learn_directions
+from ...host.guidance.learn_from_prompts import IMAGES, learn_from_prompts
+from ...methods.guidance.fit_moves import FitSettings
+from ...methods.guidance.prompt_classes import parse_prompt_classes
+from ..adp.train import as_image, shown
+from ..core.prompt_inputs import prompt_class_inputs
+from ..core.sampler_inputs import sampler_inputs
+from ..core.shared_inputs import fit_batch, fixed_seed, names_of, picture_conditions, trial_latent
+from ..core.sockets import TRAINING, Adp, Classifier, Features, Labels, schema
+
+ALIASES = ["directions", "h-space", "textual inversion", "attribute distribution predictor", "steering", "balancing act"]
+
+
+def fit_inputs(steps: int, batch: int, name: str) -> list[Any]:
+    """What both ways of learning are told of the fit."""
+    return [
+        io.String.Input(
+            "site",
+            default=AUTO,
+            tooltip="Where the directions act: 'auto' is the end of the level with the smallest maps; also 'middle' or 'output.N'.",
+        ),
+        io.Int.Input(
+            "fit_steps",
+            default=steps,
+            min=1,
+            max=100_000,
+            tooltip="Steps of the fit. A few hundred find the directions; more sharpen them.",
+        ),
+        fit_batch(batch),
+        fixed_seed("Seed of the fit, and of the first batch where latents are sampled."),
+        io.String.Input(
+            "name",
+            default=name,
+            tooltip=f"The fit is kept in {PLACE}, under this name: interrupted, it goes on there while the settings stay as they are.",
+        ),
+    ]
+
+
+def outputs() -> list[Any]:
+    """What both give."""
+    return [
+        Adp.Output(
+            "learned",
+            display_name="ADP",
+            tooltip="With the learned directions, at the sizes that were fitted: for Calibrate ADP, or for Save ADP as it is.",
+        ),
+        io.String.Output("report", display_name="report", tooltip="What was learned, from what, and how far the losses fell."),
+        io.Image.Output("chart", display_name="chart", tooltip="Losses by step."),
+    ]
+
+
+def output(cls: type[Any], made: Learned, title: str) -> io.NodeOutput:
+    """The outputs, shown on the node too."""
+    report, chart = "\n".join(made.lines), as_image(learning_curves(made.curve, title))
+    return io.NodeOutput(made.file, report, chart, ui=shown(cls, chart, report))
+
+
+class LearnDirections(io.ComfyNode):
+    @classmethod
+    def define_schema(cls) -> io.Schema:
+        return schema(
+            node_id="EquipoiseLearnDirections",
+            display_name="Learn Directions",
+            category=TRAINING,
+            description=(
+                "Learns, from the pictures and labels of a feature set, what to add inside the U-Net at every noise level so that an image "
+                "becomes each class: a fit through the decoder, once, with a classifier as judge where one is connected. Interrupted, it "
+                "goes on where it stopped. Next: Calibrate ADP."
+            ),
+            search_aliases=ALIASES,
+            inputs=[
+                io.Model.Input("model", tooltip="The model that the ADP was trained for, without guidance; it is cloned, not changed."),
+                Adp.Input("adp", tooltip="From Train ADP or Load ADP. Its readings tell what an image is now, where it has them."),
+                Features.Input("features", tooltip="The set whose pictures are learned from, at most 2,048 of them."),
+                Labels.Input("labels", tooltip="Labels of that set."),
+                io.Vae.Input("vae", tooltip="The model's own VAE: encodes the pictures, and decodes predictions for the classifier."),
+                io.String.Input(
+                    "attributes",
+                    default="",
+                    tooltip="Attributes to learn, separated by commas; several are learned together. Empty = all that are labelled.",
+                ),
+                *fit_inputs(300, 32, "my_directions"),
+                Classifier.Input(
+                    "classifier",
+                    optional=True,
+                    tooltip="Judges predicted images while the directions are fitted, which makes them surer. Without one they are learned "
+                    "by denoising the pictures of each class.",
+                ),
+                *picture_conditions(),
+            ],
+            outputs=outputs(),
+        )
+
+    @classmethod
+    def execute(
+        cls,
+        model: Any,
+        adp: Any,
+        features: Any,
+        labels: Any,
+        vae: Any,
+        attributes: str,
+        site: str,
+        fit_steps: int,
+        batch: int,
+        seed: int,
+        name: str,
+        classifier: Any = None,
+        positive: Any = None,
+        clip: Any = None,
+    ) -> io.NodeOutput:
+        made = learn_directions(
+            model,
+            adp,
+            features,
+            labels,
+            vae,
+            classifier,
+            FitSettings(steps=fit_steps, batch=batch, seed=seed),
+            name,
+            attributes=names_of(attributes),
+            site=site,
+            positive=positive,
+            clip=clip,
+        )
+        return output(cls, made, "losses while directions are learned")
+
+
+class LearnDirectionsFromPrompts(io.ComfyNode):
+    @classmethod
+    def define_schema(cls) -> io.Schema:
+        return schema(
+            node_id="EquipoiseLearnDirectionsFromPrompts",
+            display_name="Learn Directions From Prompts",
+            category=TRAINING,
+            description=(
+                "Learns what to add inside the U-Net so that a prompt that leaves a class open draws what a prompt that names it would: "
+                "the neutral prompt's prediction with the edit is fitted to the explicit prompt's. For text models; needs no classifier, "
+                "no labels and no pictures. Next: Calibrate ADP."
+            ),
+            search_aliases=[*ALIASES, "prompt pairs", "concept"],
+            inputs=[
+                io.Model.Input("model", tooltip="A text-to-image model, without guidance; it is cloned, not changed."),
+                io.Clip.Input("clip", tooltip="The model's text encoder."),
+                *prompt_class_inputs(),
+                trial_latent(),
+                io.Int.Input(
+                    "images",
+                    default=IMAGES,
+                    min=2,
+                    max=4096,
+                    tooltip="Latents to sample first, under the prompts of all classes in equal parts. They are not decoded.",
+                ),
+                *sampler_inputs(cfg=7.5),
+                *fit_inputs(300, 32, "my_prompt_directions"),
+                io.String.Input(
+                    "negative",
+                    default="",
+                    multiline=True,
+                    dynamic_prompts=False,
+                    tooltip="Negative prompt of the latents that are sampled.",
+                ),
+                Adp.Input(
+                    "adp",
+                    optional=True,
+                    tooltip="An ADP of this model to put the directions into. Where it reads the attribute, they depend on the reading.",
+                ),
+            ],
+            outputs=outputs(),
+        )
+
+    @classmethod
+    def execute(
+        cls,
+        model: Any,
+        clip: Any,
+        attribute: str,
+        templates: str,
+        classes: str,
+        latent_image: Any,
+        images: int,
+        steps: int,
+        cfg: float,
+        sampler_name: str,
+        scheduler: str,
+        site: str,
+        fit_steps: int,
+        batch: int,
+        seed: int,
+        name: str,
+        negative: str,
+        adp: Any = None,
+    ) -> io.NodeOutput:
+        learning_path(name)
+        made = learn_from_prompts(
+            model,
+            clip,
+            parse_prompt_classes(attribute, templates, classes),
+            FitSettings(steps=fit_steps, batch=batch, seed=seed),
+            name,
+            latent=latent_image,
+            sampler=SamplerSettings(seed, steps, cfg, sampler_name, scheduler),
+            images=images,
+            negative=negative,
+            adp=adp,
+            site=site,
+        )
+        return output(cls, made, "what the edit leaves unexplained")
+
+
+NODES = [LearnDirections, LearnDirectionsFromPrompts]

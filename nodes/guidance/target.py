@@ -1,0 +1,122 @@
+"""What the user wants: a target over one attribute, or a joint table over several."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from comfy_api.latest import io
+
+from ...methods.core.targets import PRESETS, product, target_from_form
+from ..core.sockets import GUIDANCE, Adp, BiasFeatures, Classifier, Target, schema
+
+_PRESET_TIP = "'weights' takes the weights below; 'uniform' gives every class the same share."
+_ADP_TIP = "Optional: checks the names against this ADP, and lets 'uniform' and left-out classes work without naming the classes."
+_CLASSIFIER_TIP = "Optional: checks the names against this classifier, where no ADP is connected."
+_FEATURES_TIP = "Optional: checks the names against these bias features, where neither an ADP nor a classifier is connected."
+
+
+def _known(adp: Any, classifier: Any, bias_features: Any) -> Any:
+    """Attribute -> classes, by the first that is connected."""
+    source = adp if adp is not None else classifier
+    if source is not None:
+        return source.attributes
+    return None if bias_features is None else {a: found.classes for a, found in bias_features.attributes.items()}
+
+
+class TargetDistribution(io.ComfyNode):
+    @classmethod
+    def define_schema(cls) -> io.Schema:
+        return schema(
+            node_id="EquipoiseTargetDistribution",
+            display_name="Target Distribution",
+            category=GUIDANCE,
+            description="States the share of images that each class of one perceived attribute is to have. Connect it to Distribution "
+            "Guidance or Bias Feature Steer.",
+            search_aliases=["fair", "balance", "debias", "share", "half and half"],
+            inputs=[
+                io.String.Input("attribute", default="eyeglasses", tooltip="Name of the attribute, as the ADP calls it."),
+                io.Combo.Input("preset", options=list(PRESETS), default="weights", tooltip=_PRESET_TIP),
+                io.String.Input(
+                    "weights",
+                    default="yes=0.5, no=0.5",
+                    multiline=True,
+                    tooltip="CLASS=WEIGHT, separated by commas or lines. Weights are divided by their sum; percentages are "
+                    "understood; classes that "
+                    "are left out share what is left to 1.",
+                ),
+                Adp.Input("adp", optional=True, tooltip=_ADP_TIP),
+                Classifier.Input("classifier", optional=True, tooltip=_CLASSIFIER_TIP),
+                BiasFeatures.Input("bias_features", optional=True, tooltip=_FEATURES_TIP),
+            ],
+            outputs=[
+                Target.Output("target", display_name="target", tooltip="For guidance, Bias Feature Steer and Attribute Histogram."),
+                io.String.Output("text", display_name="text", tooltip="The target in words, with what was done to the weights."),
+            ],
+        )
+
+    @classmethod
+    def execute(
+        cls, attribute: str, preset: str, weights: str, adp: Any = None, classifier: Any = None, bias_features: Any = None
+    ) -> io.NodeOutput:
+        target = target_from_form(attribute, preset, weights, _known(adp, classifier, bias_features))
+        return io.NodeOutput(target, "\n".join([str(target), *target.notes]))
+
+
+class JointTarget(io.ComfyNode):
+    @classmethod
+    def define_schema(cls) -> io.Schema:
+        return schema(
+            node_id="EquipoiseJointTarget",
+            display_name="Joint Target",
+            category=GUIDANCE,
+            description=(
+                "States the share of every combination of two or more perceived attributes, so that no cell is left empty although "
+                "each attribute "
+                "is balanced. Or joins two targets as independent."
+            ),
+            search_aliases=["intersectional", "joint distribution", "balance"],
+            inputs=[
+                io.String.Input("attributes", default="eyeglasses x hair", tooltip="Names of the attributes with ' x ' between them."),
+                io.Combo.Input("preset", options=list(PRESETS), default="weights", tooltip=_PRESET_TIP),
+                io.String.Input(
+                    "weights",
+                    default="yes/short=0.25\nyes/long=0.25\nno/short=0.25\nno/long=0.25",
+                    multiline=True,
+                    tooltip="CLASS/CLASS=WEIGHT, separated by commas or lines, the classes in the order of the attributes.",
+                ),
+                Adp.Input("adp", optional=True, tooltip=_ADP_TIP),
+                Classifier.Input("classifier", optional=True, tooltip=_CLASSIFIER_TIP),
+                Target.Input(
+                    "first", optional=True, tooltip="With 'second': the two are joined as independent, and the table above is not read."
+                ),
+                Target.Input("second", optional=True, tooltip="The other target to join, over other attributes."),
+                BiasFeatures.Input("bias_features", optional=True, tooltip=_FEATURES_TIP),
+            ],
+            outputs=[
+                Target.Output("target", display_name="target", tooltip="For guidance, Bias Feature Steer and Attribute Histogram."),
+                io.String.Output("text", display_name="text", tooltip="The target in words, with what was done to the weights."),
+            ],
+        )
+
+    @classmethod
+    def execute(
+        cls,
+        attributes: str,
+        preset: str,
+        weights: str,
+        adp: Any = None,
+        classifier: Any = None,
+        first: Any = None,
+        second: Any = None,
+        bias_features: Any = None,
+    ) -> io.NodeOutput:
+        if (first is None) != (second is None):
+            raise ValueError("Joint Target joins two targets: connect both 'first' and 'second', or neither and write the table.")
+        if first is not None:
+            target = product(first, second)
+        else:
+            target = target_from_form(attributes, preset, weights, _known(adp, classifier, bias_features))
+        return io.NodeOutput(target, "\n".join([str(target), *target.notes]))
+
+
+NODES = [TargetDistribution, JointTarget]

@@ -1,0 +1,52 @@
+"""Load Attribute Classifier."""
+
+from __future__ import annotations
+
+from comfy_api.latest import io
+
+from ...host.core import folders
+from ...host.labels.classifier import KEY, classifier_choices, classifier_fingerprint, load_host_classifier
+from ..core.sockets import LOADERS, Classifier, schema
+
+DEFAULT_FILE = "portraits_judge.safetensors"
+
+
+class LoadAttributeClassifier(io.ComfyNode):
+    @classmethod
+    def define_schema(cls) -> io.Schema:
+        found = classifier_choices()
+        return schema(
+            node_id="EquipoiseLoadAttributeClassifier",
+            display_name="Load Attribute Classifier",
+            category=LOADERS,
+            description=(
+                "Loads a classifier that reads perceived attributes off images: a file of this pack, or a folder with a transformers image "
+                "classifier (config.json and safetensors). It reads how something looks, not who somebody is, and it has errors of its own."
+            ),
+            search_aliases=["attribute", "classifier", "judge", "labeller", "fairface", "vit", "image classification"],
+            inputs=[
+                io.Combo.Input(
+                    "classifier_name",
+                    options=found,
+                    default=DEFAULT_FILE if DEFAULT_FILE in found else None,
+                    tooltip=f"A safetensors file or a folder from {folders.folder_hint(KEY)}, or one that ships with the pack. To judge "
+                    "results, choose one that took no part in training the ADP: the one that labelled its data is too kind to it.",
+                )
+            ],
+            outputs=[
+                Classifier.Output("classifier", display_name="classifier", tooltip="For Attribute Histogram and targets."),
+                io.String.Output("text", display_name="text", tooltip="The attributes that it reads, with their classes."),
+            ],
+        )
+
+    @classmethod
+    def fingerprint_inputs(cls, classifier_name: str) -> str:
+        return classifier_fingerprint(classifier_name)
+
+    @classmethod
+    def execute(cls, classifier_name: str) -> io.NodeOutput:
+        classifier = load_host_classifier(classifier_name)
+        return io.NodeOutput(classifier, "\n".join(f"{a}: {', '.join(c)}" for a, c in classifier.attributes.items()))
+
+
+NODES = [LoadAttributeClassifier]

@@ -1,0 +1,120 @@
+"""Label Features and Merge Labels: what was labelled, to look at and to keep, and classes put together."""
+
+from __future__ import annotations
+
+import re
+
+import torch
+from comfy_api.latest import io, ui
+
+from ...charts.labels.labels import class_sheet, label_chart, same_size
+from ...host.labels.labelling import save_labels, thumbnails
+from ...methods.data.feature_set import FeatureSet
+from ...methods.labels.label_text import parse_classes
+from ...methods.labels.labels import LabelSet, for_entries, merged
+from ..core.sockets import TRAINING, Features, Labels, schema
+
+GROUPS = "age: young=0-2|3-9|10-19, middle=20-29|30-39, old=..."
+
+
+class LabelFeatures(io.ComfyNode):
+    @classmethod
+    def define_schema(cls) -> io.Schema:
+        return schema(
+            node_id="EquipoiseLabelFeatures",
+            display_name="Label Features",
+            category=TRAINING,
+            description=(
+                "Shows the labels of a feature set before an ADP is trained on them: how often each class was seen, the unsure share, and "
+                "sheets with the surest and the least sure pictures of every class. Writes labels.csv into the set. Classes name what is "
+                "perceived in a picture."
+            ),
+            search_aliases=["audit", "annotate", "label distribution", "contact sheet", "attribute"],
+            is_output_node=True,
+            inputs=[
+                Features.Input("features", tooltip="The feature set that was labelled."),
+                Labels.Input("labels", tooltip="From one of the Label Features With ... or From ... nodes, or Merge Labels."),
+                io.String.Input("attribute", default="", tooltip="Attributes to show and keep, separated by commas. Empty: all."),
+                io.Int.Input(
+                    "images_per_class",
+                    default=24,
+                    min=2,
+                    max=96,
+                    step=2,
+                    tooltip="Pictures on the sheet of each class: the surest half and the least sure half.",
+                ),
+            ],
+            outputs=[
+                Labels.Output("labelled", display_name="labels", tooltip="The labels that are shown, in the set's order, for Train ADP."),
+                io.Image.Output("chart", display_name="chart", tooltip="Shares of the classes with their unsure part, 960 pixels wide."),
+                io.Image.Output("sheets", display_name="sheets", tooltip="One per class, surest pictures above the least sure ones."),
+                io.String.Output("report", display_name="report", tooltip="The same in words, and classes without an example."),
+            ],
+        )
+
+    @classmethod
+    def execute(cls, features: FeatureSet, labels: LabelSet, attribute: str = "", images_per_class: int = 24) -> io.NodeOutput:
+        chosen = labels.only([a.strip() for a in re.split(r"[,;\n]", attribute) if a.strip()] or list(labels.attributes))
+        tables = for_entries(chosen, features.entries, every_class=False)
+        kept = LabelSet(dict(chosen.attributes), tuple(e.file for e in features.entries), tables, dict(chosen.sources))
+        path = save_labels(features, kept)
+        chart = torch.from_numpy(label_chart(kept.probabilities, kept.attributes)).unsqueeze(0).float() / 255
+        sheets = [
+            class_sheet(a, name, kept.probabilities[a], i, images_per_class, lambda chosen: thumbnails(features, chosen))
+            for a, classes in kept.attributes.items()
+            for i, name in enumerate(classes)
+        ]
+        lines = [kept.lines()]
+        for a, classes in kept.attributes.items():
+            empty = [c for c, n in zip(classes, kept.counts(a), strict=True) if not n]
+            lines += [f"{a}: no image shows {', '.join(empty)}, which training needs: record more, or merge classes"] if empty else []
+        lines.append(f"written to {features.folder.name}/{path.name}")
+        report = "\n".join(lines)
+        shown = {**ui.PreviewImage(chart, cls=cls).as_dict(), **ui.PreviewText(report).as_dict()}
+        return io.NodeOutput(kept, chart, torch.from_numpy(same_size(sheets)).float() / 255, report, ui=shown)
+
+
+class MergeLabels(io.ComfyNode):
+    @classmethod
+    def define_schema(cls) -> io.Schema:
+        return schema(
+            node_id="EquipoiseMergeLabels",
+            display_name="Merge Labels",
+            category=TRAINING,
+            description=(
+                "Puts classes of an attribute together, for instance nine age groups into three: the probability of a group is the sum of "
+                "its members'. Attributes that are not named pass unchanged. Classes name what is perceived in a picture."
+            ),
+            search_aliases=["group classes", "rename classes", "fairface", "attribute"],
+            inputs=[
+                Labels.Input("labels", tooltip="From one of the Label Features With ... or From ... nodes."),
+                io.String.Input(
+                    "groups",
+                    default=GROUPS,
+                    multiline=True,
+                    dynamic_prompts=False,
+                    tooltip="A line per attribute: attribute: group=class|class, group=class. Three dots stand for all classes that are "
+                    "left. Every class belongs to one group.",
+                ),
+            ],
+            outputs=[
+                Labels.Output("labelled", display_name="labels", tooltip="The labels with the groups as classes."),
+                io.String.Output("report", display_name="report", tooltip="How often each group was seen, and the unsure share."),
+            ],
+        )
+
+    @classmethod
+    def validate_inputs(cls, groups: str) -> bool | str:
+        try:
+            parse_classes(groups or GROUPS)
+        except ValueError as error:
+            return str(error)
+        return True
+
+    @classmethod
+    def execute(cls, labels: LabelSet, groups: str = GROUPS) -> io.NodeOutput:
+        found = merged(labels, parse_classes(groups))
+        return io.NodeOutput(found, found.lines(), ui=ui.PreviewText(found.lines()))
+
+
+NODES = [LabelFeatures, MergeLabels]

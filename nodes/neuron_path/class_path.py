@@ -1,0 +1,124 @@
+"""Class Path."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from comfy_api.latest import io
+
+from ...charts.core.sheet import stacked
+from ...charts.neuron_path.class_similarity import class_similarity_chart
+from ...host.labels.classifier import HostClassifier
+from ...host.neuron_path.models import pixels_of, vision_of
+from ...host.neuron_path.search import class_path
+from ...methods.neuron_path.class_path import DRAWS, MODE, RULES, agreement, entropy, likeness, similarity, stability
+from ...models.neuron_path import NeuronPathFile
+from ..adp.train import as_image, shown
+from ..core.shared_inputs import fixed_seed
+from ..core.sockets import NEURONS, NeuronPaths, schema
+from .neuron_inputs import vision_inputs
+from .neuron_path import drawn, path_lines
+
+
+class ClassPath(io.ComfyNode):
+    @classmethod
+    def define_schema(cls) -> io.Schema:
+        return schema(
+            node_id="EquipoiseClassPath",
+            display_name="Class Path",
+            category=NEURONS,
+            description=(
+                "Makes one neuron path for each perceived class out of the paths of many images (Neuron Path, ICLR 2025), and says how far "
+                "images agree, whether classes differ by more than chance, and how stable the path is."
+            ),
+            search_aliases=["neuron", "path", "class", "stability", "similarity", "jaccard", "bootstrap"],
+            inputs=[
+                NeuronPaths.Input("neuron_path", tooltip="A path for each image, of Find Neuron Path or Baseline Paths; best 20 or more."),
+                io.Image.Input(
+                    "images",
+                    optional=True,
+                    tooltip="The images that the paths were found in, in their order. With them and the model, scores are measured.",
+                ),
+                *vision_inputs(),
+                io.Combo.Input(
+                    "rule",
+                    options=list(RULES),
+                    default=MODE,
+                    tooltip="mode: the neurons that most images choose. mean score: the path with the best mean score, searched for in the "
+                    "images, which it needs.",
+                ),
+                io.Int.Input(
+                    "draws",
+                    default=DRAWS,
+                    min=20,
+                    max=10000,
+                    tooltip="Permutations of the classes, and resamples of the images, that chance is told by.",
+                ),
+                fixed_seed("What permutations and resamples are drawn from."),
+            ],
+            outputs=[
+                NeuronPaths.Output("class_path", display_name="class path", tooltip="A path for each class, for edits and the audit."),
+                io.Image.Output(
+                    "chart", display_name="chart", tooltip="The classes' paths over those of their images, and how alike classes are."
+                ),
+                io.String.Output(
+                    "report", display_name="report", tooltip="The paths, their stability, agreement by layer, and tests against chance."
+                ),
+            ],
+        )
+
+    @classmethod
+    def execute(
+        cls,
+        neuron_path: NeuronPathFile,
+        rule: str,
+        draws: int,
+        seed: int,
+        images: torch.Tensor | None = None,
+        classifier: HostClassifier | None = None,
+        clip_vision: Any = None,
+        zero_shot_head: Any = None,
+    ) -> io.NodeOutput:
+        if neuron_path.shared:
+            raise ValueError("these are paths of classes already, and say nothing of single images: connect paths found with shared off.")
+        net = pixels = None
+        if images is not None or classifier is not None or clip_vision is not None:
+            net = vision_of(classifier, clip_vision, zero_shot_head, neuron_path.attribute)
+            if images is None:
+                raise ValueError("a model is connected, and no images to measure the class path in: connect those of the paths too.")
+            pixels = pixels_of(net, images)
+        made = class_path(neuron_path, rule, net, pixels)
+        bold = {c: made.path[i] for i, c in enumerate(made.target)}
+        report, picture = class_report(neuron_path, made, rule, draws, seed), drawn(neuron_path, bold, made)
+        if len(bold) > 1:
+            note = "cosine of the shares of images that choose each neuron: 0 = no neuron in common"
+            picture = stacked([picture, class_similarity_chart(list(bold), similarity(neuron_path).numpy(), note)])
+        chart = as_image(picture)
+        return io.NodeOutput(made, chart, report, ui=shown(cls, chart, report))
+
+
+def class_report(found: NeuronPathFile, made: NeuronPathFile, rule: str, draws: int, seed: int) -> str:
+    """Paths of classes with their stability, agreement and entropy by layer, and what chance would give."""
+    lines = [f"class paths by {rule}", *path_lines(made, {c: made.path[i] for i, c in enumerate(made.target)})]
+    for i, label in enumerate(made.target):
+        own = found.of_class(label).path
+        lines.append(f"{label}, {len(own)} image(s)")
+        lines.append(f"  agreement by layer: {' '.join(f'{x:.0%}' for x in agreement(own))}")
+        lines.append(f"  entropy by layer, bits: {' '.join(f'{x:.2f}' for x in entropy(own))}")
+        if len(own) > 1:
+            kept = stability(own, made.path[i], draws, seed).mean(1)
+            lines.append(f"  stability by layer over {draws} resamples: {' '.join(f'{x:.0%}' for x in kept)}")
+    alike = likeness(found.path, found.target, found.neurons, draws, seed)
+    lines.append(alike.text() if alike else "one image of each class: nothing can be said of how alike images are")
+    if len(made.target) > 1:
+        table = similarity(found)
+        for i, a in enumerate(made.target):
+            pairs = (f"{b} {table[i, j]:.2f}" for j, b in enumerate(made.target) if j != i)
+            lines.append(f"similarity of {a} to: {', '.join(pairs)}")
+    else:
+        lines.append("one class only: nothing can be said of how classes differ")
+    return "\n".join(lines)
+
+
+NODES = [ClassPath]

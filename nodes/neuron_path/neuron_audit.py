@@ -1,0 +1,294 @@
+"""Neuron Path Effect and Attribute Leakage Audit."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from comfy_api.latest import io
+
+from ...charts.neuron_path.leakage import leakage_chart
+from ...charts.neuron_path.path_effects import EffectRow, path_effects_chart
+from ...host.core.blocked import blocked
+from ...host.core.progress import host_progress
+from ...host.labels.classifier import HostClassifier
+from ...host.neuron_path.models import logits_of, model_name, pixels_of, vision_of
+from ...host.neuron_path.neuron_audit import audited_nets
+from ...methods.neuron_path.leakage_audit import AuditSettings, Carriers, LeakageAudit, audit_leakage, leak_carriers
+from ...methods.neuron_path.neuron_text import pairs
+from ...methods.neuron_path.path_effects import DOUBLING, OPERATIONS, REMOVAL, PathEffect, effect_table, path_effects
+from ...methods.neuron_path.path_settings import MARGIN, OBJECTIVES, PathSettings
+from ...models.neuron_path import NeuronPathFile, check_network
+from ...models.neuron_vit import NeuronVit
+from ..adp.train import as_image, shown
+from ..core.shared_inputs import fixed_seed, names_of
+from ..core.sockets import NEURONS, NeuronPaths, ZeroShot, schema
+from .neuron_inputs import MOST_NEURONS, memory_input, vision_inputs
+
+MORE_PATHS, MORE_HEADS = 5, 3
+SAID = {REMOVAL: "path removed", DOUBLING: "path doubled"}
+
+
+class NeuronPathEffect(io.ComfyNode):
+    @classmethod
+    def define_schema(cls) -> io.Schema:
+        return schema(
+            node_id="EquipoiseNeuronPathEffect",
+            display_name="Neuron Path Effect",
+            category=NEURONS,
+            description=(
+                "Removes, and doubles, the neurons of paths and measures what the classifier then reads, beside as many random neurons. "
+                "Says how far a path is to be believed: one that does no more than random ones explains nothing."
+            ),
+            search_aliases=["ablation", "intervention", "removal", "box plot", "faithfulness", "control", "neuron"],
+            inputs=[
+                io.Image.Input("images", tooltip="The images that the paths were found in; for class paths any of those classes."),
+                NeuronPaths.Input("neuron_path", tooltip="Paths to measure, from Find Neuron Path, Baseline Paths or Class Path."),
+                *vision_inputs(),
+                io.Int.Input(
+                    "control_draws",
+                    default=5,
+                    min=0,
+                    max=100,
+                    tooltip="Random paths for each image, of the first paths' size; their mean is the control. 0 = none.",
+                ),
+                fixed_seed("What the random paths and the intervals are drawn from."),
+                *(
+                    NeuronPaths.Input(
+                        f"neuron_path_{i + 2}", optional=True, tooltip="More paths of the same attribute and images, to compare."
+                    )
+                    for i in range(MORE_PATHS)
+                ),
+            ],
+            outputs=[
+                io.Image.Output("chart", display_name="chart", tooltip="Box plots of the probability's change, a box per method."),
+                io.String.Output(
+                    "report", display_name="report", tooltip="Scores, changes, labels changed and accuracy, with 95% intervals."
+                ),
+                io.Float.Output(
+                    "removal", display_name="removal", tooltip="Mean change of the probability as the first paths are removed."
+                ),
+                io.Float.Output(
+                    "flipped", display_name="labels changed", tooltip="Share of labels that removing the first paths changes, 0..1."
+                ),
+            ],
+        )
+
+    @classmethod
+    def execute(
+        cls,
+        images: torch.Tensor,
+        neuron_path: NeuronPathFile,
+        control_draws: int,
+        seed: int,
+        classifier: HostClassifier | None = None,
+        clip_vision: Any = None,
+        zero_shot_head: Any = None,
+        **more: NeuronPathFile | None,
+    ) -> io.NodeOutput:
+        files = [neuron_path, *(more[k] for k in sorted(more) if more[k] is not None)]
+        net = vision_of(classifier, clip_vision, zero_shot_head, neuron_path.attribute)
+        pixels = pixels_of(net, images)
+        targets, paths = same_images(net, pixels, files)
+        settings = PathSettings(objective=str(neuron_path.info.get("objective", PathSettings().objective)))
+        found = path_effects(net, pixels, targets, paths, None, settings, control_draws, seed, host_progress())
+        first = found[0].figures(seed)
+        caption = f"{len(pixels)} images, {model_name(net, classifier)}; accuracy: share of images that read as their path's class"
+        chart = as_image(effects_picture(f"what neuron paths of {neuron_path.attribute} do", found, caption, seed))
+        report = f"{caption}\n{effect_table(found, seed)}"
+        return io.NodeOutput(chart, report, first["change"].mean, first["flipped"].mean, ui=shown(cls, chart, report))
+
+
+class AttributeLeakageAudit(io.ComfyNode):
+    @classmethod
+    def define_schema(cls) -> io.Schema:
+        return schema(
+            node_id="EquipoiseAttributeLeakageAudit",
+            display_name="Attribute Leakage Audit",
+            category=NEURONS,
+            description=(
+                "Is one perceived attribute read off another? Removes the neurons that decide one, counts how labels of the others change, "
+                "beside random neurons. Gives the neurons that carry the largest leak, which Edit Vision Neurons takes away."
+            ),
+            search_aliases=["bias", "shortcut", "spurious", "entanglement", "leak", "audit", "neuron", "fairness", "correlation"],
+            inputs=[
+                io.Image.Input(
+                    "images",
+                    tooltip="At least 8, better 100 or more, in which the attributes do not go together (Joint Target makes such): what "
+                    "goes together in the images cannot be told from a leak.",
+                ),
+                *vision_inputs(),
+                io.String.Input(
+                    "attributes",
+                    default="",
+                    tooltip="The classifier's attributes to compare, with commas. Empty: all. Zero-shot heads: all.",
+                ),
+                io.Int.Input("top_k", default=8, min=1, max=MOST_NEURONS, tooltip="Neurons of each layer that are on an image's path."),
+                io.Combo.Input(
+                    "objective",
+                    options=list(OBJECTIVES),
+                    default=MARGIN,
+                    tooltip="What paths explain. The margin over the next best class also tells of images that the model is sure of.",
+                ),
+                io.Float.Input(
+                    "least",
+                    default=0.02,
+                    min=0.0,
+                    max=1.0,
+                    step=0.005,
+                    tooltip="A leak is reported where it changes at least this share of labels beyond random paths (0.02 = 2%).",
+                ),
+                io.Int.Input(
+                    "control_draws", default=5, min=1, max=100, tooltip="Random paths for each image, of the same size and layers."
+                ),
+                io.String.Input("source", default="", tooltip="Whose carriers are wanted. Empty, or target empty: of the largest leak."),
+                io.String.Input("target", default="", tooltip="The attribute whose labels the carriers move."),
+                fixed_seed("What random paths, halves of the images and intervals are drawn from."),
+                memory_input(),
+                *(
+                    ZeroShot.Input(f"zero_shot_head_{i + 2}", optional=True, tooltip="Another attribute of the CLIP vision model.")
+                    for i in range(MORE_HEADS)
+                ),
+            ],
+            outputs=[
+                io.Image.Output(
+                    "chart", display_name="chart", tooltip="Overlap of paths and labels that change, for every pair, and warnings."
+                ),
+                io.String.Output(
+                    "report", display_name="report", tooltip="Warnings, figures of every pair with intervals, and the carriers."
+                ),
+                NeuronPaths.Output(
+                    "carriers",
+                    display_name="carriers",
+                    tooltip="Neurons that carry the largest leak (or the pair named), for Edit Vision Neurons; worth it where it warns.",
+                ),
+                io.String.Output("neurons", display_name="neurons", tooltip="The same as layer:neuron, with commas."),
+                io.Int.Output("leaks", display_name="leaks", tooltip="How many leaks are reported; 0 = none was found."),
+            ],
+        )
+
+    @classmethod
+    def execute(
+        cls,
+        images: torch.Tensor,
+        attributes: str,
+        top_k: int,
+        objective: str,
+        least: float,
+        control_draws: int,
+        source: str,
+        target: str,
+        seed: int,
+        memory_mb: int,
+        classifier: HostClassifier | None = None,
+        clip_vision: Any = None,
+        zero_shot_head: Any = None,
+        **more: Any,
+    ) -> io.NodeOutput:
+        heads = [zero_shot_head, *(more[k] for k in sorted(more))]
+        nets = audited_nets(classifier, clip_vision, heads, names_of(attributes))
+        wanted = pair_of(source, target, tuple(nets))
+        net = next(iter(nets.values()))
+        pixels = pixels_of(net, images)
+        path = PathSettings(objective=objective, top_k=top_k, memory_mb=memory_mb)
+        found = audit_leakage(nets, pixels, AuditSettings(path, control_draws, least, seed), host_progress())
+        a, b = wanted or largest(found)
+        carriers, reason = None, ""
+        try:
+            carriers = leak_carriers(nets[b], pixels, found.read[a], a, b, seed=seed, progress=host_progress())
+        except ValueError as error:
+            if wanted:
+                raise
+            reason = str(error)  # the audit itself is worth having
+        caption = f"{found.images} images, {model_name(net, classifier)}, {top_k} neurons of each layer"
+        flagged = [(found.attributes.index(x.source), found.attributes.index(x.target)) for x in found.flagged]
+        control = torch.tensor([[found.leak(x, y).control_flips for y in found.attributes] for x in found.attributes])
+        tables = (found.table(what).numpy() for what in ("cosine", "flips"))
+        warnings = found.warnings()
+        chart = as_image(leakage_chart(found.attributes, *tables, control.numpy(), flagged, warnings, caption))
+        if carriers is None:
+            told, given = [f"no carriers: {reason}"], (blocked(reason), blocked(reason))
+        else:
+            told = carrier_lines(carriers, nets, found.leak(a, b).flagged)
+            given = (carriers.file(nets[b], model_name(net, classifier)), pairs(carriers.neurons))
+        report = "\n".join([caption, *audit_lines(found), *told])
+        return io.NodeOutput(chart, report, *given, len(warnings), ui=shown(cls, chart, report))
+
+
+def same_images(net: NeuronVit, pixels: torch.Tensor, files: Sequence[NeuronPathFile]) -> tuple[torch.Tensor, dict[str, torch.Tensor]]:
+    """The class of each image, int64 [B], and its path by each file, by a name of its own.
+
+    Classes are those of the first file with a path for each image; of class paths alone, what the model reads. Raises ValueError, in a
+    sentence, for files of another network, attribute or classes.
+    """
+    for file in files:
+        check_network(file, net)
+        if file.attribute != files[0].attribute:
+            raise ValueError(f"paths of '{files[0].attribute}' and of '{file.attribute}' are connected: compare paths of one attribute.")
+    own = next((file for file in files if not file.shared), None)
+    if own is None:
+        classes = [net.labels[i] for i in logits_of(net, pixels).argmax(1).tolist()]
+    else:
+        own.for_images([""] * len(pixels))
+        classes = list(own.target)
+    if any(not file.shared and list(file.target) != classes for file in files):
+        raise ValueError("these paths explain different classes of the same images: find all of them with one target.")
+    paths: dict[str, torch.Tensor] = {}
+    for file in files:
+        name, number = file.method, 2
+        while name in paths:
+            name, number = f"{file.method} {number}", number + 1
+        paths[name] = file.for_images(classes)
+    return torch.tensor([net.labels.index(c) for c in classes]), paths
+
+
+def effects_picture(title: str, found: Sequence[PathEffect], caption: str, seed: int) -> Any:
+    """Box plots, a panel per operation."""
+    panels = []
+    for operation in OPERATIONS:
+        rows = []
+        for e in (e for e in found if e.operation == operation):
+            a = e.figures(seed)["accuracy"]
+            rows.append(EffectRow(e.method, e.change.numpy(), (a.mean, a.low, a.high)))
+        panels.append((SAID[operation], rows))
+    return path_effects_chart(title, panels, caption)
+
+
+def pair_of(source: str, target: str, names: tuple[str, ...]) -> tuple[str, str] | None:
+    """A pair that is named; None where either is empty. Raises ValueError for one that is not audited."""
+    a, b = source.strip(), target.strip()
+    if not a or not b:
+        return None
+    for name in (a, b):
+        if name not in names:
+            raise ValueError(f"'{name}' is not audited; audited are: {', '.join(names)}.")
+    if a == b:
+        raise ValueError(f"carriers run from one attribute into another, and both are '{a}': name two, or none.")
+    return a, b
+
+
+def largest(found: LeakageAudit) -> tuple[str, str]:
+    """The pair in which removing one's path changes most of the other's labels, beyond random paths."""
+    worst = max((x for x in found.leaks if x.source != x.target), key=lambda x: (x.excess_flips.mean, x.excess_moved.mean))
+    return worst.source, worst.target
+
+
+def audit_lines(found: LeakageAudit) -> list[str]:
+    """Warnings and a line for each pair."""
+    warnings = found.warnings() or ["no leak: no attribute's labels lean on another's path more than on random ones"]
+    return [*warnings, f"differences hold with {found.level:.1%} each, 95% together", *(x.text() for x in found.leaks)]
+
+
+def carrier_lines(c: Carriers, nets: dict[str, NeuronVit], warned: bool) -> list[str]:
+    """What the carriers are, and what their removal does to images that did not choose them."""
+    of = nets[c.source].labels
+    worth = "" if warned else " (no warning: nothing here needs an edit)"
+    return [
+        f"carriers of {c.source} into {c.target}: {c.neurons.shape[1]} neurons of each layer{worth}",
+        f"'{nets[c.target].labels[c.label]}' is read {c.before.text('.1%')} apart between {of[c.classes[0]]} and {of[c.classes[1]]};"
+        f" without them {c.after.text('.1%')}; {c.flips.text('.1%')} of labels change (images that did not choose them)",
+    ]
+
+
+NODES = [NeuronPathEffect, AttributeLeakageAudit]

@@ -1,0 +1,94 @@
+"""Neuron Gallery."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from comfy_api.latest import io
+
+from ...charts.neuron_path.neuron_gallery import FIT, NeuronRow, gallery_chart
+from ...host.core.progress import host_progress
+from ...host.labels.classifier import HostClassifier
+from ...host.neuron_path.models import model_name, pixels_of, vision_of
+from ...host.neuron_path.neuron_audit import class_neurons
+from ...methods.neuron_path.neuron_gallery import GalleryRow, neuron_gallery
+from ...methods.neuron_path.neuron_text import listed
+from ...models.neuron_path import NeuronPathFile
+from ..adp.train import as_image, shown
+from ..core.sockets import NEURONS, NeuronPaths, schema
+from .neuron_inputs import attribute_input, vision_inputs
+
+
+class NeuronGallery(io.ComfyNode):
+    @classmethod
+    def define_schema(cls) -> io.Schema:
+        return schema(
+            node_id="EquipoiseNeuronGallery",
+            display_name="Neuron Gallery",
+            category=NEURONS,
+            description=(
+                "What excites single neurons of a vision transformer: the images at which each is most and least active, with the heat "
+                "of the same unit laid over them, and its mean by perceived class."
+            ),
+            search_aliases=["interpretability", "neuron", "activation", "feature visualization", "heat map", "maximally activating"],
+            inputs=[
+                io.Image.Input("images", tooltip="Images to choose from; the more, the more is to be seen."),
+                *vision_inputs(),
+                attribute_input(" With neuron_path: empty."),
+                io.String.Input("neurons", default="", multiline=True, tooltip="Neurons as layer:neuron with commas, as in 0:17, 3:5."),
+                io.String.Input(
+                    "class_name", default="", tooltip="Of neuron_path, the class whose neurons are shown. Empty: of all classes."
+                ),
+                io.Int.Input("count", default=12, min=1, max=64, tooltip="How many neurons at most, a row each: those typed first."),
+                io.Boolean.Input("overlay", default=True, tooltip="Lay the heat of the unit over the images. Off: the bare images."),
+                NeuronPaths.Input("neuron_path", optional=True, tooltip="Neurons to show, from any node that gives paths."),
+            ],
+            outputs=[
+                io.Image.Output("gallery", display_name="gallery", tooltip="A row per neuron as one image, 960 pixels wide."),
+                io.String.Output("text", display_name="text", tooltip="Means by label and the images shown (numbers in the batch from 0)."),
+            ],
+        )
+
+    @classmethod
+    def execute(
+        cls,
+        images: torch.Tensor,
+        attribute: str,
+        neurons: str,
+        class_name: str,
+        count: int,
+        overlay: bool,
+        classifier: HostClassifier | None = None,
+        clip_vision: Any = None,
+        zero_shot_head: Any = None,
+        neuron_path: NeuronPathFile | None = None,
+    ) -> io.NodeOutput:
+        wanted = attribute if neuron_path is None or attribute.strip() or classifier is None else neuron_path.attribute
+        net = vision_of(classifier, clip_vision, zero_shot_head, wanted)
+        pixels = pixels_of(net, images)
+        chosen = listed(neurons, net.depth, net.neurons)
+        if neuron_path is not None:
+            path = class_neurons(neuron_path, net, class_name).path
+            # The best of every layer first, then the second best.
+            chosen += [
+                (layer, int(path[c, layer, k])) for k in range(path.shape[2]) for layer in range(net.depth) for c in range(len(path))
+            ]
+        if not chosen:
+            raise ValueError("no neurons are named: connect a neuron path, or write some as layer:neuron.")
+        order = list(dict.fromkeys(chosen))[:count]
+        found = neuron_gallery(net, pixels, order, FIT, host_progress())
+        pictures = images[..., :3].float().cpu().numpy()
+        rows = [_row(r, pictures) for r in found]
+        chart = as_image(gallery_chart(rows, f"neurons of {model_name(net, classifier)}, labels of {net.name}", overlay))
+        text = "\n".join(r.text() for r in found)
+        return io.NodeOutput(chart, text, ui=shown(cls, chart, text))
+
+
+def _row(r: GalleryRow, pictures: Any) -> NeuronRow:
+    parts = [pictures[list(r.top)], pictures[list(r.bottom)], r.heat_top.numpy(), r.heat_bottom.numpy()]
+    values = [[float(r.activation[i]) for i in ends] for ends in (r.top, r.bottom)]
+    return NeuronRow(f"{r.layer}:{r.neuron}", *parts, *values, r.by_class)
+
+
+NODES = [NeuronGallery]

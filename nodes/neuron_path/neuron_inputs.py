@@ -1,0 +1,92 @@
+"""What all nodes on neuron paths ask for, alike: which model, which images, which classes, and how paths are scored."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from comfy_api.latest import io
+
+from ...methods.neuron_path.path_settings import NODES, OBJECTIVES, PathSettings
+from ..core.sockets import Classifier, ZeroShot
+
+DEFAULT = PathSettings()
+MOST_NEURONS = 64
+"""Neurons of a layer that can be asked for."""
+
+
+def vision_inputs() -> list[Any]:
+    """A classifier with an attribute, or a CLIP vision model with a zero-shot head: ``host.vision_neurons.vision_of`` takes them."""
+    return [
+        Classifier.Input(
+            "classifier",
+            optional=True,
+            tooltip="A vision transformer, from Load Attribute Classifier. Either this, or clip_vision with zero_shot_head.",
+        ),
+        io.ClipVision.Input("clip_vision", optional=True, tooltip="CLIP's image encoder, from Load CLIP Vision; needs zero_shot_head."),
+        ZeroShot.Input("zero_shot_head", optional=True, tooltip="The classes that CLIP is to tell apart, from Zero-Shot Attribute Head."),
+    ]
+
+
+def attribute_input(more: str = "") -> Any:
+    """Which head of the classifier."""
+    return io.String.Input(
+        "attribute",
+        default="",
+        tooltip=f"The classifier's attribute. Empty: its only one; a zero-shot head has one of its own.{more}",
+    )
+
+
+def target_input() -> Any:
+    """Whose score it is: ``host.vision_neurons.targets_of`` takes it."""
+    return io.String.Input(
+        "target",
+        default="",
+        tooltip="The class to explain. Empty: what the model reads in each image; one class for all; or one for each image, with commas.",
+    )
+
+
+def objective_input() -> Any:
+    """Which number is explained."""
+    return io.Combo.Input(
+        "objective",
+        options=list(OBJECTIVES),
+        default=DEFAULT.objective,
+        tooltip="What is explained. The probability, as published, says little of images that the model is sure of; the log-probability, "
+        "and the margin over the next best class, do not saturate.",
+    )
+
+
+def nodes_input() -> Any:
+    """Points of the integral."""
+    return io.Combo.Input(
+        "nodes",
+        options=list(NODES),
+        default=DEFAULT.nodes,
+        tooltip="Points of the integral: gauss-4 is exact to 1e-6; left-20 is the published rule, five times slower and 0.5% off.",
+    )
+
+
+def top_k_input() -> Any:
+    """Neurons of a layer."""
+    return io.Int.Input("top_k", default=DEFAULT.top_k, min=1, max=MOST_NEURONS, tooltip="Neurons of each layer that are on the path.")
+
+
+def shared_input() -> Any:
+    """One path for all."""
+    return io.Boolean.Input(
+        "shared",
+        default=False,
+        tooltip="Off: a path for each image. On: one for all of them, that with the best mean score (give images of one class).",
+    )
+
+
+def memory_input() -> Any:
+    """Memory of a pass."""
+    return io.Int.Input(
+        "memory_mb",
+        default=DEFAULT.memory_mb,
+        min=16,
+        max=2**20,
+        tooltip="Megabytes that a pass may keep for its gradient. Less is slower and gives the same path; the least is one image at one "
+        "point, for ViT-L/14 about 500.",
+    )

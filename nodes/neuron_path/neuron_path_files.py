@@ -1,0 +1,70 @@
+"""Save Neuron Path and Load Neuron Path."""
+
+from __future__ import annotations
+
+from comfy_api.latest import io, ui
+
+from ...host.core import folders
+from ...host.core.files import NEURON_PATH
+from ...models.neuron_path import NeuronPathFile, load_neuron_path
+from ..core.sockets import NEURONS, NeuronPaths, schema
+
+KEY, FOLDER = NEURON_PATH.key, NEURON_PATH.folder
+
+
+class SaveNeuronPath(io.ComfyNode):
+    @classmethod
+    def define_schema(cls) -> io.Schema:
+        return schema(
+            node_id="EquipoiseSaveNeuronPath",
+            display_name="Save Neuron Path",
+            category=NEURONS,
+            description=f"Saves neuron paths to {FOLDER}, where Load Neuron Path finds them. The file is written whole or not at all.",
+            search_aliases=["export", "write", "store", "neuron", "safetensors"],
+            is_output_node=True,
+            inputs=[
+                NeuronPaths.Input("neuron_path", tooltip="From Find Neuron Path, Baseline Paths or Class Path."),
+                io.String.Input("name", default="my_neuron_path", tooltip=f"Name of the file in {FOLDER}, without folders."),
+                io.Boolean.Input("overwrite", default=False, tooltip="Replace a file of that name. Off: refuse, and leave it as it is."),
+            ],
+            outputs=[io.String.Output("path", display_name="path", tooltip="The file that was written.")],
+        )
+
+    @classmethod
+    def execute(cls, neuron_path: NeuronPathFile, name: str, overwrite: bool) -> io.NodeOutput:
+        path = NEURON_PATH.write(neuron_path, name, overwrite)
+        return io.NodeOutput(str(path), ui=ui.PreviewText(NEURON_PATH.saved(path)))
+
+
+class LoadNeuronPath(io.ComfyNode):
+    @classmethod
+    def define_schema(cls) -> io.Schema:
+        return schema(
+            node_id="EquipoiseLoadNeuronPath",
+            display_name="Load Neuron Path",
+            category=NEURONS,
+            description=(
+                "Loads neuron paths that Save Neuron Path wrote: which neurons of a vision transformer decide a perceived class. They "
+                "belong to one model, and are refused with another."
+            ),
+            search_aliases=["neuron", "path", "import", "read", "safetensors"],
+            inputs=[
+                io.Combo.Input("neuron_path_name", options=folders.choices(KEY), tooltip=f"A safetensors file from {FOLDER}."),
+            ],
+            outputs=[
+                NeuronPaths.Output("neuron_path", display_name="neuron path", tooltip="For Class Path and the audit's nodes."),
+                io.String.Output("text", display_name="text", tooltip="What the file says of itself: attribute, model, classes, scores."),
+            ],
+        )
+
+    @classmethod
+    def fingerprint_inputs(cls, neuron_path_name: str) -> str:
+        return folders.fingerprint(KEY, neuron_path_name)
+
+    @classmethod
+    def execute(cls, neuron_path_name: str) -> io.NodeOutput:
+        found = load_neuron_path(folders.resolve(KEY, neuron_path_name))
+        return io.NodeOutput(found, found.text())
+
+
+NODES = [SaveNeuronPath, LoadNeuronPath]

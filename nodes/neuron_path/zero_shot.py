@@ -1,0 +1,134 @@
+"""Zero-Shot Attribute Head."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from comfy_api.latest import io, ui
+
+from ...host.core import folders
+from ...host.core.files import ZERO_SHOT_HEAD
+from ...host.labels.clip_projection import files_behind
+from ...host.neuron_path.zero_shot_heads import KEY, found_head, made_head
+from ...methods.labels.label_text import parse_classes
+from ...methods.labels.zero_shot import LOGIT_SCALE, phrasings, read_templates
+from ..core.sockets import NEURONS, ZeroShot, schema
+from ..labels.label_sources import CLIP_CLASSES, CLIP_TEMPLATES
+
+NONE = "none"
+
+
+class ZeroShotAttributeHead(io.ComfyNode):
+    @classmethod
+    def define_schema(cls) -> io.Schema:
+        return schema(
+            node_id="EquipoiseZeroShotAttributeHead",
+            display_name="Zero-Shot Attribute Head",
+            category=NEURONS,
+            description=(
+                "Makes a classifier's head out of words: CLIP's text embeddings of an attribute's classes (Radford et al. 2021), so that "
+                "CLIP's image encoder can be asked which of its neurons decide. Classes name what is perceived. Next: Find Neuron Path."
+            ),
+            search_aliases=["clip", "zero-shot", "text classes", "labels", "classifier", "neuron path", "attribute"],
+            hidden=[io.Hidden.prompt, io.Hidden.unique_id],
+            inputs=[
+                io.Clip.Input(
+                    "clip",
+                    optional=True,
+                    tooltip="CLIP's text encoder with its projection: SDXL checkpoints for ViT-bigG, SD2.x for ViT-H, OpenAI's whole "
+                    "ViT-L/14 for ViT-L. SD1.5 checkpoints have none. Not needed with a file of embeddings.",
+                ),
+                io.ClipVision.Input(
+                    "clip_vision",
+                    optional=True,
+                    tooltip="The image encoder that the head is for: it says which text model of an SDXL clip is meant, and a clip that "
+                    "does not belong to it is refused.",
+                ),
+                io.String.Input(
+                    "classes",
+                    default=CLIP_CLASSES,
+                    multiline=True,
+                    dynamic_prompts=False,
+                    tooltip="The attribute and its classes: attribute: class=phrase|phrase, class=phrase. The names are yours; the phrases "
+                    "are what CLIP compares. Say what is seen: CLIP hardly reads 'no' and 'without'.",
+                ),
+                io.String.Input(
+                    "templates",
+                    default=CLIP_TEMPLATES,
+                    multiline=True,
+                    dynamic_prompts=False,
+                    tooltip="Phrasings, one per line; {} is where each phrase goes. All are averaged. A lone {} leaves phrases unchanged.",
+                ),
+                io.Float.Input(
+                    "scale",
+                    default=LOGIT_SCALE,
+                    min=0.1,
+                    max=1000.0,
+                    step=1.0,
+                    round=0.01,
+                    tooltip="What cosines are multiplied by before the softmax: 100 in OpenAI's CLIP. Lower makes the head less sure.",
+                ),
+                io.Combo.Input(
+                    "head_name",
+                    options=[NONE, *folders.choices(KEY)],
+                    default=NONE,
+                    tooltip=f"A file from {folders.folder_hint(KEY)} instead of clip, classes and templates: a head saved here, or text "
+                    "embeddings with a tensor for each class.",
+                ),
+                io.String.Input("save_as", default="", tooltip="Name to save the head under in that folder. Empty = it is not saved."),
+                io.Boolean.Input("overwrite", default=False, tooltip="Replace a file of that name. Off: refuse, and leave it as it is."),
+            ],
+            outputs=[
+                ZeroShot.Output("head", display_name="zero-shot head", tooltip="For the neuron path nodes, with the CLIP vision model."),
+                io.String.Output(
+                    "report",
+                    display_name="report",
+                    tooltip="Dimensions, whether CLIP's projections were found in their files, and how alike the classes are as texts.",
+                ),
+            ],
+        )
+
+    @classmethod
+    def validate_inputs(cls, classes: str, templates: str) -> bool | str:
+        try:
+            for attribute, named in parse_classes(classes or CLIP_CLASSES).items():
+                for members in named.values():
+                    phrasings(members, (), attribute)
+            read_templates(templates or "")
+        except ValueError as error:
+            return str(error)
+        return True
+
+    @classmethod
+    def fingerprint_inputs(cls, head_name: str = NONE, **_: Any) -> str:
+        return NONE if head_name == NONE else folders.fingerprint(KEY, head_name)
+
+    @classmethod
+    def execute(
+        cls,
+        clip: Any = None,
+        clip_vision: Any = None,
+        classes: str = CLIP_CLASSES,
+        templates: str = CLIP_TEMPLATES,
+        scale: float = LOGIT_SCALE,
+        head_name: str = NONE,
+        save_as: str = "",
+        overwrite: bool = False,
+    ) -> io.NodeOutput:
+        if (clip is None) == (head_name == NONE):
+            met = "neither is given" if clip is None else "both are given"
+            raise ValueError(f"a zero-shot head is made of a CLIP and classes, or loaded from a file, and {met}: choose one of the two.")
+        if clip is None:
+            head, told = found_head(head_name, scale), f"loaded from '{head_name}'"
+        else:
+            hidden = cls.hidden
+            prompt, node = getattr(hidden, "prompt", None), getattr(hidden, "unique_id", None)
+            files = {what: files_behind(prompt, node, name) for what, name in (("vision", "clip_vision"), ("clip", "clip"))}
+            head, told = made_head(clip, parse_classes(classes), read_templates(templates), scale, files, clip_vision)
+        report = f"{head.text()}\n{told}"
+        if save_as.strip():
+            report += f"\nsaved: {ZERO_SHOT_HEAD.saved(ZERO_SHOT_HEAD.write(head, save_as, overwrite))}"
+        return io.NodeOutput(head, report, ui=ui.PreviewText(report))
+
+
+NODES = [ZeroShotAttributeHead]

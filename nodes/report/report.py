@@ -1,0 +1,189 @@
+"""Fairness Report: base and steered images on one page, with all that is needed to believe it or not."""
+
+from __future__ import annotations
+
+import json
+from datetime import datetime, timezone
+from typing import Any
+
+import torch
+from comfy_api.latest import io
+
+from ...charts.report.report import draw_page
+from ...charts.report.report_html import html_page
+from ...charts.report.report_page import cautions, headlines, report_page
+from ...charts.report.report_pictures import class_sheets
+from ...host.labels.classifier import HostClassifier
+from ...host.report.gather import INCEPTION, Gathered, ReportInputs, gather, interruptible, origin
+from ...host.report.report_warnings import report_warnings
+from ...host.report.write import PLACE, check_place, shown_path, write_report
+from ...metrics.findings import Embedding, Findings, Reader, cells_of, find
+from ..adp.train import as_image, shown
+from ..core.shared_inputs import names_of
+from ..core.sockets import EVALUATION, Classifier, Target, schema
+
+DEFAULT_NAME, HEADING = "fairness_report", "Fairness report"
+
+
+class FairnessReport(io.ComfyNode):
+    @classmethod
+    def define_schema(cls) -> io.Schema:
+        return schema(
+            node_id="EquipoiseFairnessReport",
+            display_name="Fairness Report",
+            category=EVALUATION,
+            description=(
+                "Base images beside steered ones on one page: shares and FD with interval and floor, quality, what else drifted, images by "
+                "class, settings, seeds and file hashes. As an image, and as one HTML file in the output folder that needs no other file."
+            ),
+            search_aliases=["fairness discrepancy", "evaluate", "FID", "KID", "CMMD", "CLIP score", "drift", "bias", "html", "audit"],
+            is_output_node=True,
+            hidden=[io.Hidden.prompt, io.Hidden.unique_id, io.Hidden.extra_pnginfo],
+            inputs=[
+                io.Image.Input("base", tooltip="Images of plain sampling, as one batch. Connect them before any enlargement."),
+                io.Image.Input("steered", tooltip="Images of guided or steered sampling, as one batch; best of the same seeds, in order."),
+                Classifier.Input("classifier", tooltip="The judge. Best one that took no part in making the ADP or the bias features."),
+                Target.Input("target", optional=True, tooltip="What was asked for. Without it the distance to equal shares is shown."),
+                Classifier.Input("classifier_2", optional=True, tooltip="A second judge, shown side by side with the first."),
+                Classifier.Input(
+                    "labeller",
+                    optional=True,
+                    tooltip="The classifier whose labels the ADP or the features were made with. Its agreement with the judge is stated, "
+                    "and there is a warning where the two are the same.",
+                ),
+                io.Image.Input("reference", optional=True, tooltip="Real images, or others that these should be near, for quality."),
+                io.ClipVision.Input(
+                    "clip_vision",
+                    optional=True,
+                    tooltip="Features for quality and similarity: CLIP-MMD and CLIP-I. Without it only the judge's own features are used.",
+                ),
+                io.Clip.Input("clip", optional=True, tooltip="The text encoder of the same CLIP, with its projection, for CLIP-T."),
+                io.String.Input(
+                    "attribute",
+                    default="",
+                    tooltip="Attributes to show, separated by commas. Empty: those of the target, or all where there is no target.",
+                ),
+                io.Boolean.Input(
+                    "same_seeds",
+                    default=True,
+                    tooltip="Whether images at the same place have the same seed: similarity and drift are then taken pair by pair.",
+                ),
+                io.Int.Input(
+                    "batch_size",
+                    default=1,
+                    min=1,
+                    max=4096,
+                    tooltip="How many steered images were sampled together. Guidance decides over a batch, so intervals resample batches.",
+                ),
+                io.String.Input(
+                    "prompt",
+                    default="",
+                    tooltip="The prompt of all images, for their agreement with it (CLIP-T). Needs clip_vision and clip.",
+                ),
+                io.Boolean.Input(
+                    "inception",
+                    default=False,
+                    tooltip="Distances in Inception features too, as FID and KID are in papers. Needs the package clean-fid, and its "
+                    f"weights in {INCEPTION}; nothing is downloaded.",
+                ),
+                io.Int.Input(
+                    "images_per_class", default=24, min=0, max=256, tooltip="How many images of every class and set are shown; 0 = none."
+                ),
+                io.Boolean.Input(
+                    "hash_files",
+                    default=True,
+                    tooltip="State the SHA-256 of every model file in the graph. Large checkpoints take some seconds.",
+                ),
+                io.String.Input("name", default=DEFAULT_NAME, tooltip=f"Name of the HTML file in {PLACE}; a number is added."),
+            ],
+            outputs=[
+                io.Image.Output("page", display_name="page", tooltip="The report as an image, 960 pixels wide (1944 with two judges)."),
+                io.Float.Output("fd", display_name="FD", tooltip="Fairness discrepancy of the steered images by the judge, 0 = as asked."),
+                io.String.Output("json", display_name="JSON", tooltip="All the figures, with their intervals, floors, files and seeds."),
+                io.String.Output("file", display_name="file", tooltip="Full path of the HTML file."),
+            ],
+        )
+
+    @classmethod
+    def execute(
+        cls,
+        base: torch.Tensor,
+        steered: torch.Tensor,
+        classifier: HostClassifier,
+        target: Any = None,
+        classifier_2: HostClassifier | None = None,
+        labeller: HostClassifier | None = None,
+        reference: torch.Tensor | None = None,
+        clip_vision: Any = None,
+        clip: Any = None,
+        attribute: str = "",
+        same_seeds: bool = True,
+        batch_size: int = 1,
+        prompt: str = "",
+        inception: bool = False,
+        images_per_class: int = 24,
+        hash_files: bool = True,
+        name: str = DEFAULT_NAME,
+    ) -> io.NodeOutput:
+        check_place(name)
+        given = ReportInputs(
+            base=base,
+            steered=steered,
+            judge=classifier,
+            target=target,
+            second=classifier_2,
+            labeller=labeller,
+            reference=reference,
+            vision=clip_vision,
+            clip=clip,
+            prompt=prompt,
+            inception=inception,
+            attributes=tuple(names_of(attribute)),
+            same_seeds=same_seeds,
+            batch=batch_size,
+        )
+        graph, node = getattr(cls.hidden, "prompt", None), getattr(cls.hidden, "unique_id", None)
+        read = gather(given, graph, node)
+        found = measured(read, given)
+        panel, judge = found.judged[0].panels[0], read.judges[0]
+        sheets = class_sheets(panel, base, steered, cells_of(judge.base, panel), cells_of(judge.steered, panel), images_per_class)
+        warnings = [*read.untold, *report_warnings(given, graph, node)]
+        came = origin(given, graph, node, hash_files)
+        page = report_page(found, sheets, title(name.strip()), subtitle(found), warnings, **came)
+        path = write_report(name, html_page(page))
+        drawn = as_image(draw_page(page))
+        told = [*warnings, *cautions(found)]
+        figures = {**found.to_dict(), **came, "warnings": told, "file": shown_path(path)}
+        text = "\n".join([*headlines(found), *(f"Note: {w}" for w in told), f"saved: {shown_path(path)}"])
+        return io.NodeOutput(drawn, found.fd, json.dumps(figures, allow_nan=False), str(path), ui=shown(cls, drawn, text))
+
+
+def measured(read: Gathered, given: ReportInputs) -> Findings:
+    """What the readings say; the user can interrupt between distances."""
+    return find(
+        [Reader(**vars(r)) for r in read.judges],
+        read.targets,
+        [Embedding(**vars(f)) for f in read.features],
+        [Reader(**vars(r)) for r in read.others],
+        read.prompt,
+        given.attributes,
+        given.same_seeds,
+        given.batch,
+        tick=interruptible,
+    )
+
+
+def title(name: str) -> str:
+    """Heading of the page."""
+    return HEADING if name == DEFAULT_NAME else f"{HEADING}: {name}"
+
+
+def subtitle(found: Findings) -> str:
+    """How many images of which kind, and when."""
+    counts = ", ".join(f"{n} {which}" for which, n in found.n.items())
+    seeds = "same seeds" if found.paired else "seeds not paired"
+    batches = f", batches of {found.batch}" if found.batch > 1 else ""
+    return f"{counts} images, {seeds}{batches}. {datetime.now(timezone.utc):%Y-%m-%d %H:%M} UTC."
+
+
+NODES = [FairnessReport]

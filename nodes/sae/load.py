@@ -1,0 +1,56 @@
+"""Load SAE."""
+
+from __future__ import annotations
+
+from comfy_api.latest import io
+
+from ...host.core import folders
+from ...models.sae import load_sae
+from ..core.sockets import LOADERS, Sae, schema
+
+FOLDER = "equipoise_sae"
+DEFAULT_FILE = "portraits.safetensors"
+
+
+class LoadSAE(io.ComfyNode):
+    @classmethod
+    def define_schema(cls) -> io.Schema:
+        files = folders.choices(FOLDER)
+        return schema(
+            node_id="EquipoiseLoadSAE",
+            display_name="Load SAE",
+            category=LOADERS,
+            description=(
+                "Loads a k-sparse autoencoder of a U-Net's features (as in DiffLens, CVPR 2025): it takes them apart into single features, "
+                "a few of which carry an attribute. It belongs to one diffusion model and one place in it."
+            ),
+            search_aliases=["sparse autoencoder", "k-sparse", "h-space", "difflens", "dictionary", "interpretability"],
+            inputs=[
+                io.Combo.Input(
+                    "sae_name",
+                    options=files,
+                    default=DEFAULT_FILE if DEFAULT_FILE in files else None,
+                    tooltip=f"A safetensors file from {folders.folder_hint(FOLDER)}, or one that ships with the pack.",
+                )
+            ],
+            outputs=[
+                Sae.Output("sae", display_name="SAE", tooltip="For Bias Feature Steer, Steer Sweep and Feature Atlas."),
+                io.String.Output(
+                    "text",
+                    display_name="text",
+                    tooltip="What the file says of itself: model, site, sizes, and how much of held-out features it leaves unexplained.",
+                ),
+            ],
+        )
+
+    @classmethod
+    def fingerprint_inputs(cls, sae_name: str) -> str:
+        return folders.fingerprint(FOLDER, sae_name)
+
+    @classmethod
+    def execute(cls, sae_name: str) -> io.NodeOutput:
+        sae = load_sae(folders.resolve(FOLDER, sae_name))
+        return io.NodeOutput(sae, sae.text())
+
+
+NODES = [LoadSAE]

@@ -1,0 +1,96 @@
+"""Train SAE."""
+
+from __future__ import annotations
+
+from comfy_api.latest import io
+
+from ...charts.sae.report import sae_curves
+from ...host.core.files import SAE
+from ...host.sae.train import train_and_save
+from ...methods.data.feature_set import FeatureSet
+from ...methods.sae.training import SaeSettings
+from ...models.sae import ACTIVATIONS, SaeFile
+from ..adp.train import as_image, shown
+from ..core.shared_inputs import fixed_seed
+from ..core.sockets import TRAINING, Features, Sae, schema
+
+DEFAULT = SaeSettings()
+SAE_FOLDER = "models/equipoise/sae"
+
+
+class TrainSAE(io.ComfyNode):
+    @classmethod
+    def define_schema(cls) -> io.Schema:
+        return schema(
+            node_id="EquipoiseTrainSAE",
+            display_name="Train SAE",
+            category=TRAINING,
+            description=(
+                "Trains a k-sparse autoencoder (as in DiffLens, CVPR 2025) on recorded features: it takes every position of a U-Net's map "
+                "apart into a few of many features. An interrupted training goes on where it stopped. Next: Find Bias Features."
+            ),
+            search_aliases=["sparse autoencoder", "k-sparse", "dictionary", "difflens", "interpretability", "topk", "h-space"],
+            is_output_node=True,
+            inputs=[
+                Features.Input(
+                    "features",
+                    tooltip="A set recorded with spatial_levels, from Record Features or Load Features; its site is the autoencoder's.",
+                ),
+                io.String.Input("name", default="my_sae", tooltip=f"Name of the file in {SAE_FOLDER}, without folders."),
+                io.Int.Input(
+                    "latents",
+                    default=DEFAULT.latents,
+                    min=0,
+                    max=1_000_000,
+                    tooltip="Features that the autoencoder has to choose from; 0 = eight times as many as the site has channels.",
+                ),
+                io.Int.Input(
+                    "k",
+                    default=DEFAULT.k,
+                    min=1,
+                    max=4096,
+                    tooltip="Features that are active at a position: more explain more, and mean less.",
+                ),
+                io.Combo.Input(
+                    "activation",
+                    options=list(ACTIVATIONS),
+                    default=DEFAULT.activation,
+                    tooltip="'topk': exactly k at every position. 'batch-topk': k on average, so that busy positions get more of them.",
+                ),
+                io.Int.Input("steps", default=DEFAULT.steps, min=1, max=10_000_000, tooltip="Steps of the training, of a batch each."),
+                io.Int.Input("batch", default=DEFAULT.batch, min=1, max=1_048_576, tooltip="Positions per step, from many images at once."),
+                fixed_seed("Which images are held out, and the order of the positions."),
+                io.Boolean.Input("overwrite", default=False, tooltip="Replace a file of that name. Off: refuse, and leave it as it is."),
+            ],
+            outputs=[
+                Sae.Output("trained", display_name="SAE", tooltip="The autoencoder, for Find Bias Features; saved under the name too."),
+                io.String.Output(
+                    "report",
+                    display_name="report",
+                    tooltip="What it leaves unexplained of held-out images, dead features, time, and the file.",
+                ),
+                io.Image.Output("chart", display_name="chart", tooltip="Unexplained variance by noise level, and the loss by step."),
+            ],
+        )
+
+    @classmethod
+    def execute(
+        cls, features: FeatureSet, name: str, latents: int, k: int, activation: str, steps: int, batch: int, seed: int, overwrite: bool
+    ) -> io.NodeOutput:
+        settings = SaeSettings(latents=latents, k=k, activation=activation, steps=steps, batch=batch, seed=seed)
+        made, path = train_and_save(features, settings, name, overwrite)
+        report = f"{made.text()}\n{spent(made)}\nsaved: {SAE.saved(path)}"
+        chart = as_image(sae_curves(made.info["fvu_by_log_snr"], made.info["trained"]["loss"]))
+        return io.NodeOutput(made, report, chart, ui=shown(cls, chart, report))
+
+
+def spent(sae: SaeFile) -> str:
+    """What a training took."""
+    t = sae.info["trained"]
+    return (
+        f"{t['steps']} steps of {t['batch']} positions from {t['images']} images ('{t['features']}', {t['kind']}); {t['seconds']:g} s, "
+        f"{t['tokens_per_second']:,} positions per second"
+    )
+
+
+NODES = [TrainSAE]

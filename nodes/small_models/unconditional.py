@@ -1,0 +1,142 @@
+"""Diffusion models without text: the loader, class labels, and a latent of the right size."""
+
+from __future__ import annotations
+
+from comfy_api.latest import io
+
+from ...host.core import folders
+from ...host.small_models.adm_info import conditioning, is_text_model
+from ...host.small_models.adm_model import empty_latent, info_of, load_adm
+from ...host.small_models.pixel_vae import PixelVae
+from ..core.sockets import LATENT, LOADERS, schema
+
+FOLDER = "equipoise_diffusion"
+DEFAULT_FILE = "portraits.safetensors"
+
+
+class LoadUnconditionalDiffusion(io.ComfyNode):
+    @classmethod
+    def define_schema(cls) -> io.Schema:
+        files = folders.choices_where(FOLDER, lambda metadata: not is_text_model(metadata))
+        return schema(
+            node_id="EquipoiseLoadUnconditionalDiffusion",
+            display_name="Load Unconditional Diffusion",
+            category=LOADERS,
+            description=(
+                "Loads a pixel diffusion model of the guided-diffusion (ADM) family, unconditional or class-conditional: "
+                "the small ones that ship with the pack, or published ones converted with 'equipoise convert'. "
+                "Connect it to KSampler with Empty Pixel Latent, and set cfg to 1."
+            ),
+            search_aliases=["adm", "guided diffusion", "p2 weighting", "unconditional", "pixel diffusion", "portraits"],
+            inputs=[
+                io.Combo.Input(
+                    "model_name",
+                    options=files,
+                    default=DEFAULT_FILE if DEFAULT_FILE in files else None,
+                    tooltip=f"A safetensors file from {folders.folder_hint(FOLDER)}, or one that ships with the pack.",
+                ),
+            ],
+            outputs=[
+                io.Model.Output("model", display_name="MODEL", tooltip="The diffusion model, for KSampler and for Distribution Guidance."),
+                io.Vae.Output(
+                    "vae", display_name="VAE", tooltip="Turns the model's pixels into images and back without loss; for VAE Decode."
+                ),
+                io.Conditioning.Output(
+                    "unconditional",
+                    display_name="unconditional",
+                    tooltip=(
+                        "Connect it to both positive and negative of KSampler and set cfg to 1 (an unconditional model gives the same "
+                        "image at any cfg). For a class-conditional model it is its null label, if it has one; use Class Label there."
+                    ),
+                ),
+            ],
+        )
+
+    @classmethod
+    def fingerprint_inputs(cls, model_name: str) -> str:
+        return folders.fingerprint(FOLDER, model_name)
+
+    @classmethod
+    def execute(cls, model_name: str) -> io.NodeOutput:
+        model = load_adm(folders.resolve(FOLDER, model_name))
+        info = info_of(model)
+        return io.NodeOutput(model, PixelVae(info.ratio), conditioning(info, info.null_label))
+
+
+class ClassLabel(io.ComfyNode):
+    @classmethod
+    def define_schema(cls) -> io.Schema:
+        return schema(
+            node_id="EquipoiseClassLabel",
+            display_name="Class Label",
+            category=LOADERS,
+            description=(
+                "Chooses the class that a class-conditional model from Load Unconditional Diffusion draws. "
+                "Goes between the loader and KSampler, in the place of the text prompts."
+            ),
+            search_aliases=["class conditional", "label", "profession"],
+            inputs=[
+                io.Model.Input("model", tooltip="A class-conditional MODEL from Load Unconditional Diffusion."),
+                io.String.Input(
+                    "class_label",
+                    default="0",
+                    tooltip="The class by its number, from 0, or by its name where the file names its classes (case does not matter).",
+                ),
+            ],
+            outputs=[
+                io.Conditioning.Output("positive", display_name="positive", tooltip="The class, for positive of KSampler."),
+                io.Conditioning.Output(
+                    "negative",
+                    display_name="negative",
+                    tooltip=(
+                        "The model's null label, for negative of KSampler: with it cfg above 1 strengthens the class. "
+                        "Models whose file names no null label (most published ones) need cfg 1."
+                    ),
+                ),
+            ],
+        )
+
+    @classmethod
+    def execute(cls, model: io.Model.Type, class_label: str) -> io.NodeOutput:
+        info = info_of(model)
+        return io.NodeOutput(conditioning(info, info.class_index(class_label)), conditioning(info, info.null_label))
+
+
+class EmptyPixelLatent(io.ComfyNode):
+    @classmethod
+    def define_schema(cls) -> io.Schema:
+        return schema(
+            node_id="EquipoiseEmptyPixelLatent",
+            display_name="Empty Pixel Latent",
+            category=LATENT,
+            description=(
+                "An empty latent with the channels and the size that a model from Load Unconditional Diffusion "
+                "or Load Quickstart Text Model expects, the same on every ComfyUI version "
+                "(what Empty Latent Image makes is too small on older ones)."
+            ),
+            search_aliases=["empty latent", "latent image", "pixel space"],
+            inputs=[
+                io.Model.Input("model", tooltip="A MODEL from one of the two loaders; the latent is made to fit it."),
+                io.Int.Input(
+                    "width", default=0, min=0, max=16384, tooltip="Width of the image in pixels. 0 = the size the model was trained at."
+                ),
+                io.Int.Input(
+                    "height", default=0, min=0, max=16384, tooltip="Height of the image in pixels. 0 = the size the model was trained at."
+                ),
+                io.Int.Input(
+                    "batch_size",
+                    default=16,
+                    min=1,
+                    max=4096,
+                    tooltip="Images per batch. Guidance meets its target within each batch as closely as whole images allow.",
+                ),
+            ],
+            outputs=[io.Latent.Output("latent", display_name="LATENT", tooltip="Empty latents, for KSampler with denoise 1.")],
+        )
+
+    @classmethod
+    def execute(cls, model: io.Model.Type, width: int, height: int, batch_size: int) -> io.NodeOutput:
+        return io.NodeOutput(empty_latent(model, width, height, batch_size))
+
+
+NODES = [LoadUnconditionalDiffusion, ClassLabel, EmptyPixelLatent]

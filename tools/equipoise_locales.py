@@ -1,0 +1,249 @@
+"""The files in locales/, made from the nodes' schemas and one table per language.
+
+    python tools/equipoise_locales.py             write locales/<language>/{nodeDefs,main}.json, and put the tables in order
+    python tools/equipoise_locales.py missing     print, language by language, what is to be translated and what is stale
+    python tools/equipoise_locales.py missing ko  the same for one, as JSON to fill in
+
+English is what the schemas say, and what the front-end extension says: the calls text('key', 'English text') in web/*.js, which come under
+the key "equipoise" of main.json. ``translations/<language>.json`` holds English text -> translation. A text that changes is another key:
+so it is missing, and the old one stale. Names of sockets may be left out, where they stay as they are.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+import sys
+import tempfile
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+LANGUAGES = ("zh", "ja", "ko", "es", "de", "fr")
+"""Besides English. The front end knows all but German by now; it shows English where it does not know a language."""
+LOCALES = Path(__file__).resolve().parents[1] / "locales"
+TABLES = Path(__file__).resolve().parent / "translations"
+OF_MESSAGES = set("{}|@")
+"""Characters by which the front end's message format would read more than text (https://vue-i18n.intlify.dev/guide/essentials/syntax)."""
+PERCEIVED = {"zh": "感知", "ja": "知覚", "ko": "지각", "es": "percib", "de": "wahrgenommen", "fr": "perçu"}
+"""How each language says that classes are what somebody sees in a picture."""
+_CALL = re.compile(r"""(?:(?<![\w.])text\(|\[)\s*'(\w+\.[\w.]+)',\s*('(?:[^'\\\n]|\\.)*'|"(?:[^"\\\n]|\\.)*")""")
+_BRACKETS = re.compile(r"\s*[(\uff08][^()\uff08\uff09]*[)\uff09]$")
+
+Table = Mapping[str, str]
+"""English text -> translation."""
+
+
+def english(schemas: list[Any]) -> dict[str, Any]:
+    """nodeDefs.json in English: node id -> display_name, description, inputs by id and outputs by index, each with name and tooltip."""
+    found = {}
+    for schema in schemas:
+        inputs = {s.id: {"name": s.display_name or s.id, "tooltip": s.tooltip} for s in schema.inputs}
+        outputs = {str(i): {"name": s.display_name or s.id, "tooltip": s.tooltip} for i, s in enumerate(schema.outputs)}
+        found[schema.node_id] = {"display_name": schema.display_name, "description": schema.description}
+        found[schema.node_id] |= {"inputs": inputs, "outputs": outputs}
+    return found
+
+
+def main_english(schemas: list[Any]) -> dict[str, Any]:
+    """main.json in English: the menu's categories, and the front end's texts by their keys."""
+    categories = {part: part for s in schemas for part in s.category.split("/")}
+    return {"nodeCategories": categories, "equipoise": dict(sorted(front_end().items()))}
+
+
+def front_end(folder: Path = LOCALES.parent / "web") -> dict[str, str]:
+    """Key -> English of the texts in the scripts of a folder.
+
+    They stand in calls text('key', 'English text', ...), or in arrays that are spread into one. ValueError for a call or a key that is
+    written otherwise, and for a key with two texts.
+    """
+    found: dict[str, str] = {}
+    used: dict[str, str] = {}
+    for script in sorted(folder.glob("*.js")):
+        code = "".join(line for line in script.read_text(encoding="utf-8").splitlines(True) if not line.lstrip().startswith(("//", "*")))
+        if re.search(r"(?<![\w.])(?<!function )text\((?!\s*'|\.\.\.)", code):
+            raise ValueError(f"{script.name} calls text() otherwise than text('key', 'English text'); write both as plain strings.")
+        used |= dict.fromkeys(re.findall(r"'(\w+\.[\w.]+)'", code), script.name)
+        for key, literal in _CALL.findall(code):
+            english = re.sub(r"\\(.)", r"\1", literal[1:-1])
+            if found.setdefault(key, english) != english:
+                raise ValueError(f"{script.name}: the key {key} has two texts: '{found[key]}' and '{english}'; rename one.")
+    parts = {key.split(".")[0] for key in found}
+    for key, name in used.items():
+        if key not in found and key.split(".")[0] in parts:
+            raise ValueError(f"{name}: no English text is beside '{key}'; write text('{key}', 'English text').")
+    return found
+
+
+def sockets(nodes: Mapping[str, Any]) -> list[dict[str, str]]:
+    """Name and tooltip of every input and output."""
+    return [s for n in nodes.values() for s in [*n["inputs"].values(), *n["outputs"].values()]]
+
+
+def node_texts(nodes: Mapping[str, Any]) -> list[str]:
+    """Display names, descriptions and tooltips, each once, in order."""
+    names = [n["display_name"] for n in nodes.values()]
+    return list(dict.fromkeys([*names, *(n["description"] for n in nodes.values()), *(s["tooltip"] for s in sockets(nodes))]))
+
+
+def wanted(nodes: Mapping[str, Any], main: Mapping[str, Any]) -> list[str]:
+    """All texts that need a translation, each once, in the order of the tables."""
+    return list(dict.fromkeys([*main["nodeCategories"], *node_texts(nodes), *main["equipoise"].values()]))
+
+
+def names(nodes: Mapping[str, Any]) -> list[str]:
+    """Names of sockets: they may be translated."""
+    return list(dict.fromkeys(s["name"] for s in sockets(nodes)))
+
+
+def missing(table: Table, nodes: Mapping[str, Any], main: Mapping[str, Any]) -> list[str]:
+    """Texts without a translation."""
+    return [t for t in wanted(nodes, main) if not table.get(t, "").strip()]
+
+
+def stale(table: Table, nodes: Mapping[str, Any], main: Mapping[str, Any]) -> list[str]:
+    """Translations of texts that are no more."""
+    known = {*wanted(nodes, main), *names(nodes)}
+    return [t for t in table if t not in known]
+
+
+def short(name: str) -> str:
+    """A node's name without the English one that may follow it in brackets."""
+    return _BRACKETS.sub("", name)
+
+
+def lost(text: str, translation: str, table: Table, nodes: Mapping[str, Any]) -> list[str]:
+    """What a translation has to hold and does not: numbers, quoted words, paths and code, placeholders, names of nodes."""
+    found = [f"the number {n}" for n in _numbers(text) if n not in _numbers(translation)]
+    kept = re.findall(r"(?<!\w)'([^' ]+)'(?!\w)", text) + re.findall(r"\b[a-z][\w.]*(?:[/_][\w.]+)+", text) + re.findall(r"\{\w+\}", text)
+    for word in kept:
+        word = word.rstrip(".")
+        if word not in translation and table.get(word, word) not in translation:
+            found.append(word)
+    titles = [n["display_name"] for n in nodes.values()]
+    rest = "" if text in titles else text
+    for name in sorted(titles, key=len, reverse=True):
+        if name in rest:
+            rest = rest.replace(name, "")
+            if name not in translation and short(table.get(name, name)) not in translation:
+                found.append(f"{name} ({short(table.get(name, name))})")
+    return found
+
+
+def all_faults(language: str, table: Table, nodes: Mapping[str, Any]) -> dict[str, list[str]]:
+    """Text -> what is wrong with its translation; texts without a fault are left out."""
+    shown, found = set(node_texts(nodes)), {}
+    for text, translation in table.items():
+        faults = lost(text, translation, table, nodes)
+        if "perceived" in text and not re.search(PERCEIVED[language], translation, re.I):
+            faults.append("that it is perceived")
+        if text in shown and (signs := OF_MESSAGES & set(translation)):
+            faults.append(f"to be said in words: {' '.join(sorted(signs))}")
+        if faults:
+            found[text] = faults
+    return found
+
+
+def _numbers(text: str) -> set[str]:
+    """Numbers as digits only, so that 2,048 is 2.048 and 0.5 is 0,5."""
+    return set(re.findall(r"\d+", re.sub(r"(?<=\d)[.,\u00a0\u202f](?=\d)", "", text)))
+
+
+def translated(table: Table, nodes: Mapping[str, Any], main: Mapping[str, Any]) -> tuple[dict[str, Any], dict[str, Any]]:
+    """nodeDefs.json and main.json in a language; English (an empty table) is a language as any.
+
+    Tooltips with characters of the message format are left out: the front end then shows that of the schema. Which of its versions would
+    read those characters as more than text differs.
+    """
+
+    def socket(english: Mapping[str, str]) -> dict[str, str]:
+        name, tooltip = (table.get(english[k], english[k]) for k in ("name", "tooltip"))
+        return {"name": name} if OF_MESSAGES & set(tooltip) else {"name": name, "tooltip": tooltip}
+
+    found = {}
+    for node_id, node in nodes.items():
+        texts = {k: table.get(node[k], node[k]) for k in ("display_name", "description")}
+        found[node_id] = texts | {side: {i: socket(s) for i, s in node[side].items()} for side in ("inputs", "outputs")}
+    return found, {part: {k: table.get(v, v) for k, v in texts.items()} for part, texts in main.items()}
+
+
+def table_of(language: str) -> dict[str, str]:
+    """The table of a language, empty where there is none yet. ValueError for a text that stands in it twice."""
+    file = TABLES / f"{language}.json"
+    return json.loads(file.read_text(encoding="utf-8"), object_pairs_hook=_once) if file.is_file() else {}
+
+
+def _once(pairs: list[tuple[str, str]]) -> dict[str, str]:
+    found = dict(pairs)
+    if len(found) < len(pairs):
+        twice = [k for i, (k, _) in enumerate(pairs) if k in dict(pairs[:i])]
+        raise ValueError(f"these texts are translated twice; keep one of each: {twice}")
+    return found
+
+
+def files(nodes: Mapping[str, Any], main: Mapping[str, Any]) -> dict[Path, str]:
+    """All files of locales/ that are made, with what is to stand in them."""
+    made: dict[Path, Any] = {}
+    for language in ("en", *LANGUAGES):
+        table = table_of(language)
+        if language != "en" and not table:
+            continue
+        made[LOCALES / language / "nodeDefs.json"], made[LOCALES / language / "main.json"] = translated(table, nodes, main)
+        if table:
+            known = [t for t in [*wanted(nodes, main), *names(nodes)] if t in table]
+            made[TABLES / f"{language}.json"] = {t: table[t] for t in dict.fromkeys([*known, *table])}
+    return {path: json.dumps(content, ensure_ascii=False, indent=2) + "\n" for path, content in made.items()}
+
+
+def _schemas() -> list[Any]:
+    """Of all nodes, with the host at COMFYUI_PATH."""
+    import importlib.util
+
+    spec = importlib.util.spec_from_file_location("equipoise_dev", LOCALES.parent / "dev.py")
+    assert spec is not None and spec.loader is not None
+    dev = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(dev)
+    dev.register()
+    host = dev.host_folder()
+    if host is None:
+        raise SystemExit("Set COMFYUI_PATH to a checkout of ComfyUI v0.3.64 or later.")
+    sys.path.insert(0, str(host))
+    with tempfile.TemporaryDirectory() as base:
+        sys.argv = ["main.py", "--cpu", "--base-directory", base]
+        import comfy.options
+
+        comfy.options.enable_args_parsing()
+        from equipoise.host.core.folders import register_model_folders
+        from equipoise.nodes import all_nodes
+
+        register_model_folders()
+        return [node.define_schema() for node in all_nodes()]
+
+
+def run(arguments: list[str]) -> int:
+    """The command line; returns its exit code."""
+    schemas = _schemas()
+    nodes, main = english(schemas), main_english(schemas)
+    if not arguments:
+        for path, content in files(nodes, main).items():
+            path.parent.mkdir(parents=True, exist_ok=True)
+            path.write_text(content, encoding="utf-8")
+        return 0
+    if len(arguments) == 2:
+        table = table_of(arguments[1])
+        print(json.dumps({t: "" for t in missing(table, nodes, main)}, ensure_ascii=False, indent=2))
+        return 0
+    todo = 0
+    for language in LANGUAGES:
+        table = table_of(language)
+        lacking, old = missing(table, nodes, main), stale(table, nodes, main)
+        faults = [f"{t}\n    {table[t]}\n    {'; '.join(f)}" for t, f in all_faults(language, table, nodes).items()]
+        print(f"{language}: {len(lacking)} to translate (+), {len(old)} stale (-), {len(faults)} that lost something (!)")
+        for mark, texts in (("+", lacking), ("-", old), ("!", faults)):
+            todo += len(texts)
+            print("".join(f"  {mark} {text}\n" for text in texts), end="")
+    return 1 if todo else 0
+
+
+if __name__ == "__main__":
+    sys.exit(run(sys.argv[1:]))
