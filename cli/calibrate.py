@@ -9,15 +9,16 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from ..methods.adp.train import tensors_digest
 from ..methods.core.trainer import Progress
 from ..methods.data.feature_set import FeatureSet
 from ..methods.guidance.calibrate import Bench, Calibrated, Seen, TrialLog, directions_of, reading_levels, trials_needed
-from ..methods.guidance.fit_moves import block_site
 from ..methods.guidance.run import FITTED, GuidanceRun, GuidanceSettings
 from ..methods.labels.labels import LabelSet
 from ..models.adm_unet import AdmUNet
-from ..models.adp import AdpFile, Move, log_snr, pool
+from ..models.adp import AdpFile, Move
+from ..models.digests import tensors_digest
+from ..models.noise_level import log_snr
+from ..models.sites import block_site, pool
 from .sampling import STEPS, sample
 from .schedule import alphas_cumprod, sigmas
 

@@ -14,8 +14,8 @@ from ..methods.core.targets import parse_target
 from ..methods.data.feature_set import SPATIAL, FeatureSetWriter
 from ..methods.guidance.run import MODES, GuidanceRun, GuidanceSettings
 from ..methods.labels.labels import LabelSet, write_csv
-from ..models.adp import MIDDLE
 from ..models.files import read_metadata
+from ..models.sites import MIDDLE
 from ..shipped import weights
 from .console import progress_bar
 from .sampling import STEPS, recorded_as, sample

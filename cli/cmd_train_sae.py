@@ -13,7 +13,8 @@ import torch
 import torch.distributed as dist
 
 from ..methods.data.feature_set import open_feature_set
-from ..methods.sae.train import SaeSettings, checkpoint_path, train_sae
+from ..methods.sae.train import checkpoint_path, train_sae
+from ..methods.sae.training import SaeSettings
 from ..models.sae import ACTIVATIONS, save_sae
 from .console import progress_bar
 

@@ -11,10 +11,10 @@ from torch import Tensor
 
 from ..factory.train_diffusion import depth_to_space
 from ..methods.data.feature_set import POOLED, SPATIAL
-from ..methods.guidance.fit_moves import block_site
 from ..methods.guidance.run import GuidanceRun
 from ..models.adm_unet import AdmUNet
-from ..models.adp import GRID, MIDDLE, log_snr, pool
+from ..models.noise_level import log_snr
+from ..models.sites import GRID, MIDDLE, block_site, pool
 from .schedule import ddim, ddim_timesteps, sigmas
 
 STEPS = 20

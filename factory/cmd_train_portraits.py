@@ -116,7 +116,8 @@ def _train_text(folder: Path, out: Path, steps: int, start: Path, bar) -> Path:
     torch.set_num_threads(threads)
     from .captions import vocabulary
     from .text_training import TextNet, Tokens, export, warm_start
-    from .train_text import POOL, POOL_SEED, train_text
+    from .train_diffusion import POOL, POOL_SEED
+    from .train_text import train_text
 
     torch.manual_seed(0)
     tokens = Tokens(vocabulary())

@@ -22,9 +22,10 @@ from ..methods.guidance.directions import KINDS, direction_move
 from ..methods.guidance.fit_moves import Diffusion, FitSettings, fit_moves, natural_lengths
 from ..methods.guidance.run import GuidanceRun, GuidanceSettings
 from ..models.adm_unet import AdmUNet
-from ..models.adp import MIDDLE, AdpFile, Move, load_adp, save_adp
+from ..models.adp import AdpFile, Move, load_adp, save_adp
 from ..models.attribute_classifier import AttributeClassifier
 from ..models.files import read_safetensors, write_safetensors, write_text
+from ..models.sites import MIDDLE
 from ..shipped import weights
 from .portraits import ATTRIBUTES
 

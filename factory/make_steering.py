@@ -33,7 +33,8 @@ from ..methods.data.recording import RecordingSettings
 from ..methods.guidance.fit_moves import FitSettings, move_knots
 from ..methods.labels.labels import LabelSet
 from ..methods.labels.regions import Region
-from ..methods.sae.train import SaeSettings, checkpoint_path, train_sae
+from ..methods.sae.train import checkpoint_path, train_sae
+from ..methods.sae.training import SaeSettings
 from ..models.bias_features import LEARNED, BiasFeatures, load_bias_features, save_bias_features
 from ..models.sae import SaeFile, load_sae, save_sae
 from ..shipped import weights

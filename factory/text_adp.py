@@ -16,7 +16,8 @@ from ..host.core.sampling import SamplerSettings
 from ..host.data.record_samples import PromptConditions, record_samples
 from ..host.guidance.calibrate import calibrate_adp, candidates_of
 from ..host.guidance.contrast import contrast_directions
-from ..host.guidance.learn_directions import learn_directions, learn_from_prompts
+from ..host.guidance.learn_directions import learn_directions
+from ..host.guidance.learn_from_prompts import learn_from_prompts
 from ..host.labels.classifier import HostClassifier
 from ..host.labels.labelling import classifier_source, label_images
 from ..host.small_models.adm_model import empty_latent

@@ -18,63 +18,13 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from .files import DAMAGE, check_finite, check_shapes, misfit, named_classes, read_safetensors, shown, write_safetensors
+from .noise_level import at_level, check_knots, interpolation
+from .sites import GRID, MIDDLE
 
 FORMAT, FORMAT_VERSION = "equipoise-adp", "1"
-GRID = 4
-MIDDLE = "middle"
 KINDS = ("mlp", "linear")
 NO_PREDICTOR = "none"
 """The kind of a file that holds moves and reads nothing."""
-
-
-def log_snr(sigma: Tensor | float) -> Tensor:
-    """log-SNR of a noise level: -2 ln(sigma), the signal having unit scale (Kingma et al. 2021). float32, the shape of ``sigma``."""
-    return -2.0 * torch.log(torch.as_tensor(sigma, dtype=torch.float32).clamp(min=1e-8))
-
-
-def pool(h: Tensor) -> Tensor:
-    """h [B, C, H, W] of any size -> float32 [B, C, 4, 4] by adaptive averaging."""
-    h = h.float()
-    return h if tuple(h.shape[-2:]) == (GRID, GRID) else average(h, GRID, GRID)
-
-
-def average(x: Tensor, height: int, width: int) -> Tensor:
-    """Adaptive averages: float32 [B, C, H, W] -> [B, C, height, width].
-
-    Where sizes do not divide, by matrices: not every device's own kernel knows that case (Apple's MPS refuses it).
-    """
-    if x.shape[-2] % height == 0 and x.shape[-1] % width == 0:
-        return F.adaptive_avg_pool2d(x, (height, width))
-    return _averaging(x.shape[-2], height, x) @ x @ _averaging(x.shape[-1], width, x).T
-
-
-def _averaging(size: int, parts: int, like: Tensor) -> Tensor:
-    """Matrix [parts, size] that averages each of the overlapping parts of a line."""
-    index, part = torch.arange(size), torch.arange(parts)[:, None]
-    inside = (index >= part * size // parts) & (index < -(-(part + 1) * size // parts))
-    return (inside / inside.sum(1, keepdim=True)).to(like)
-
-
-def interpolation(knots: Tensor, at: Tensor) -> tuple[Tensor, Tensor]:
-    """Linear interpolation between ascending knots [T] at values [B], clamped at both ends: lower index int64 [B] and upper weight [B]."""
-    if len(knots) == 1:
-        return torch.zeros_like(at, dtype=torch.long), torch.zeros_like(at)
-    low = (torch.searchsorted(knots, at.contiguous(), right=True) - 1).clamp(0, len(knots) - 2)
-    weight = (at - knots[low]) / (knots[low + 1] - knots[low])
-    return low, weight.clamp(0, 1)
-
-
-def check_knots(knots: Tensor) -> None:
-    """Raise ValueError unless these are log-SNR that ascend, between which can be interpolated."""
-    if knots.ndim != 1 or not len(knots) or not bool(knots.isfinite().all()) or not bool((knots[1:] > knots[:-1]).all()):
-        raise ValueError("its noise levels are not finite numbers in ascending order")
-
-
-def at_level(table: Tensor, knots: Tensor, at: Tensor) -> Tensor:
-    """Values of a table [T, ...] over knots [T], interpolated at log-SNR [B]: [B, ...]."""
-    low, weight = interpolation(knots, at)
-    high = (low + 1).clamp(max=len(knots) - 1)
-    return torch.lerp(table[low], table[high], weight.view(-1, *[1] * (table.ndim - 1)).to(table.dtype))
 
 
 @dataclass(frozen=True)

@@ -16,8 +16,9 @@ from typing import Any, Protocol
 import torch
 from torch import Tensor
 
-from .adp import GRID, check_knots
 from .files import DAMAGE, check_finite, misfit, named_classes, read_safetensors, shown, write_safetensors
+from .noise_level import check_knots
+from .sites import GRID
 
 FORMAT, FORMAT_VERSION = "equipoise-bias-features", "1"
 CLASS_DIFFERENCE, LEARNED = "class-difference", "learned"

@@ -7,7 +7,6 @@ noise level, so it serves every scheduler and step count.
 
 from __future__ import annotations
 
-import hashlib
 import json
 import os
 from collections.abc import Iterator
@@ -18,8 +17,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from .adp import at_level, check_knots
+from .digests import stored_digest_of
 from .files import DAMAGE, check_finite, misfit, read_safetensors, shown, write_safetensors
+from .noise_level import at_level, check_knots
 from .topk import top_k
 
 FORMAT, FORMAT_VERSION = "equipoise-sae", "1"
@@ -198,7 +198,7 @@ class SaeFile:
     @property
     def digest(self) -> str:
         """Short hash of the tensors as a file keeps them, by which other files say which autoencoder they were made with."""
-        return self.stored_digest or _digest(_kept(self.sae))
+        return self.stored_digest or stored_digest_of(_kept(self.sae))
 
     def text(self) -> str:
         """What the file says of itself, a line each."""
@@ -271,7 +271,7 @@ def load_sae(path: str | os.PathLike[str], dtype: torch.dtype = torch.float32) -
             raise ValueError("it has a scale that is not above 0")
     except DAMAGE as error:
         raise misfit(name, error, "so download it again") from error
-    digest = _digest(_kept(sae))
+    digest = stored_digest_of(_kept(sae))
     for weight in (sae.encoder, sae.decoder, sae.encoder_bias, sae.bias):
         weight.data = weight.data.to(dtype)
     return SaeFile(sae.eval().requires_grad_(False), meta["site"], meta["base_model"], info, digest)
@@ -280,11 +280,3 @@ def load_sae(path: str | os.PathLike[str], dtype: torch.dtype = torch.float32) -
 def _kept(sae: SparseAutoencoder) -> dict[str, Tensor]:
     """Tensors as a file keeps them."""
     return {key: value.float() if key in EXACT else value.half() for key, value in sae.state_dict().items()}
-
-
-def _digest(kept: dict[str, Tensor]) -> str:
-    digest = hashlib.sha256()
-    for name, value in sorted(kept.items()):
-        digest.update(f"{name} {tuple(value.shape)}".encode())
-        digest.update(value.detach().cpu().contiguous().numpy().tobytes())
-    return digest.hexdigest()[:16]

@@ -10,8 +10,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from ...methods.bias_features.attribution_settings import AttributionSettings
 from ...methods.bias_features.code_stream import code_rows
-from ...methods.bias_features.find import AttributionSettings, find_bias_features
+from ...methods.bias_features.find import find_bias_features
 from ...methods.bias_features.integrated_gradients import AUTOGRAD, CLOSED, active_gradients, baseline_codes, code_gradients
 from ...methods.bias_features.linear_readout import CELLS
 from ...methods.data.feature_set import FeatureSet

@@ -32,7 +32,7 @@ from ...methods.sae.statistics import fit_normalisation
 from ...methods.sae.tokens import TokenStream, token_source
 from ...methods.sae.train import sides, start_centre
 from ...methods.sae.training import SaeSettings, SaeTraining
-from ...models.adp import at_level
+from ...models.noise_level import at_level
 from ...models.sae import TOPK, SaeFile, SparseAutoencoder, save_sae
 
 LIBRARIES = {"eai-sparsify": "sparsify", "dictionary-learning": "dictionary_learning"}

@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from ...models.adp import log_snr
+from ...models.noise_level import log_snr
 from ...models.sae import SaeFile
 
 

@@ -23,12 +23,12 @@ from torch import Tensor
 
 from ...charts.core.curves import share_by_strength
 from ...factory.portraits import ATTRIBUTES
-from ...methods.adp.train import tensors_digest
 from ...methods.bias_features.run import SCALE, SteerSettings, everyone
 from ...methods.core.targets import parse_target
 from ...methods.guidance.run import GuidanceSettings
 from ...metrics.fairness import assigned_hit_rate, joint_probabilities, measure
 from ...models.bias_features import load_bias_features
+from ...models.digests import tensors_digest
 from ...models.files import read_safetensors, write_safetensors
 from ...models.sae import load_sae
 from ...shipped import weights

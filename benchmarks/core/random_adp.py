@@ -6,7 +6,8 @@ from collections.abc import Mapping
 
 import torch
 
-from ...models.adp import GRID, MIDDLE, AdpFile, AttributePredictor, Move
+from ...models.adp import AdpFile, AttributePredictor, Move
+from ...models.sites import GRID, MIDDLE
 
 KNOTS = torch.tensor([-12.0, -6.0, 0.0, 6.0, 12.0])
 """Wider than any sampling's range of log-SNR, so that moves act at every call unless ``window`` narrows them."""

@@ -11,7 +11,7 @@ from ...methods.core.assignment import quotas, seeded_assignment
 from ...methods.core.rows import Rows
 from ...methods.core.targets import TargetDistribution
 from ...methods.guidance.run import SOFT_TEMPERATURE, GuidanceRun
-from ...models.adp import pool
+from ...models.sites import pool
 
 
 def independent_cells(shares: Sequence[float], n: int, seed: int) -> tuple[int, ...]:

@@ -7,12 +7,12 @@ from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any
 
-from ...methods.adp.train import tensors_digest
 from ...methods.bias_features.calibrate_profile import DOUBTS, CalibratedProfiles, ProfileBench
 from ...methods.bias_features.run import SteerSettings
 from ...methods.guidance.calibrate import Seen, TrialLog
 from ...models.adp import AdpFile
 from ...models.bias_features import BiasFeatures
+from ...models.digests import tensors_digest
 from ...models.sae import SaeFile
 from ..core.sampling import SamplerSettings
 from ..core.trials import log_path

@@ -12,16 +12,17 @@ import comfy.model_management
 import torch
 from torch import Tensor
 
-from ...methods.adp.train import tensors_digest
 from ...methods.bias_features.decoder_effects import decoder_effects
 from ...methods.bias_features.extend_features import with_features, with_profile
 from ...methods.bias_features.fit_profiles import ProfileHook, empty_profiles, finished_profiles, profile_state
 from ...methods.data.feature_set import FeatureSet
 from ...methods.guidance.fit_moves import FitSettings, fit_moves
 from ...methods.labels.labels import LabelSet, for_entries
-from ...models.adp import MIDDLE, AdpFile
+from ...models.adp import AdpFile
 from ...models.bias_features import AttributeFeatures, BiasFeatures, check_sae
+from ...models.digests import tensors_digest
 from ...models.sae import SaeFile, SparseAutoencoder
+from ...models.sites import MIDDLE
 from ..core.fit.differentiable import model_conditions
 from ..core.fit.differentiable_labels import DifferentiableLabels
 from ..core.fit.learning_images import encoded_prompts, learning_latents

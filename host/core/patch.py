@@ -17,7 +17,7 @@ from torch import Tensor
 from ...benchmarks.bias_features.splice import SpliceRun
 from ...methods.core.batch_run import BatchRun
 from ...methods.core.rows import BY_NUMBER, CONDITIONAL, EXEMPT, UNCONDITIONAL
-from ...methods.guidance.fit_moves import block_site
+from ...models.sites import block_site
 from ..ledger.ledgers import LedgerHandle, LedgerRun, running_node
 from .devices import edit_where_possible
 from .live import Live

@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from ...models.adp import MIDDLE, AdpFile
+from ...models.adp import AdpFile
+from ...models.sites import MIDDLE
 
 _FAMILIES = {
     "SD15": "sd15",

@@ -16,7 +16,8 @@ import torch
 from torch import Tensor
 
 from ...methods.data.recording import Recording, RecordingSettings
-from ...models.adp import MIDDLE, log_snr
+from ...models.noise_level import log_snr
+from ...models.sites import MIDDLE
 from .feature_sets import picture_files, read_picture, write_picture
 from .recorder import Outcome, Recorder, Watcher
 from .recording import apply_recording, caption, conditioning_facts

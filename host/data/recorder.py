@@ -15,7 +15,7 @@ from torch import Tensor
 
 from ...methods.data.feature_set import IMAGES, POOLED, SPATIAL, FeatureSet, FeatureSetWriter, open_feature_set
 from ...methods.data.recording import Recording, RecordingSettings
-from ...models.adp import MIDDLE
+from ...models.sites import MIDDLE
 from ..core.sites import site_channels
 from .feature_sets import PLACE, check_disk, set_folder, size, stack_pictures
 from .recording import check_site, map_size, model_facts

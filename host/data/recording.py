@@ -17,8 +17,7 @@ from comfy.patcher_extension import WrappersMP
 from torch import Tensor
 
 from ...methods.data.recording import Recording, RecordingRun, RecordingSettings
-from ...methods.guidance.fit_moves import block_site
-from ...models.adp import MIDDLE
+from ...models.sites import MIDDLE, block_site
 from ..core.patch import Handle, conditioning_roles
 from ..core.sites import base_model, site_channels
 from ..small_models.adm_info import LABEL_KEY

@@ -10,13 +10,14 @@ import comfy.samplers
 import torch
 from torch import Tensor
 
-from ...methods.adp.train import tensors_digest
 from ...methods.data.feature_set import FeatureSet
 from ...methods.data.recording import Recording, RecordingSettings
 from ...methods.guidance.calibrate import Bench, Calibrated, Seen, TrialLog, directions_of, reading_levels, trials_needed
 from ...methods.guidance.run import GuidanceSettings
 from ...methods.labels.labels import LabelSet
-from ...models.adp import AdpFile, Move, log_snr
+from ...models.adp import AdpFile, Move
+from ...models.digests import tensors_digest
+from ...models.noise_level import log_snr
 from ..core.sampling import SamplerSettings
 from ..core.sites import check_fit
 from ..core.trials import HostTrials, Judge, classifier_judge, log_path

@@ -16,7 +16,9 @@ from ...methods.data.recording import Recording, RecordingSettings
 from ...methods.guidance.contrast import ContrastSums, detail_of, plan
 from ...methods.guidance.edit_file import check_classes, with_alternative
 from ...methods.guidance.prompt_classes import PromptClasses
-from ...models.adp import MIDDLE, AdpFile, log_snr
+from ...models.adp import AdpFile
+from ...models.noise_level import log_snr
+from ...models.sites import MIDDLE
 from ..core.fit.learning_images import encoded_prompts
 from ..core.fit.session import chosen_site
 from ..core.sampling import SamplerSettings

@@ -9,12 +9,12 @@ from typing import Any
 
 import torch
 
-from ...methods.adp.train import tensors_digest
 from ...methods.data.feature_set import FeatureSet
 from ...methods.guidance.fit_moves import FitSettings, fit_moves, fit_state
 from ...methods.guidance.run import LEARNED
 from ...methods.labels.labels import LabelSet, for_entries
 from ...models.adp import AdpFile
+from ...models.digests import tensors_digest
 from ..core.fit.differentiable import model_conditions
 from ..core.fit.differentiable_labels import DifferentiableLabels
 from ..core.fit.learning_images import encoded_prompts, learning_latents
@@ -34,9 +34,6 @@ from ..core.fit.session import (
 from ..core.sites import check_fit
 from ..data.recording import conditioning_facts, weights_mark
 from ..labels.classifier import HostClassifier
-from .learn_from_prompts import learn_from_prompts
-
-__all__ = ["learn_directions", "learn_from_prompts"]
 
 
 def learn_directions(

@@ -14,13 +14,13 @@ import comfy.utils
 import torch
 from torch import Tensor
 
-from ...methods.adp.train import tensors_digest
 from ...methods.core.fit_state import SIGNATURE
 from ...methods.guidance.fit_moves import FitSettings
 from ...methods.guidance.fit_prompts import UNEDITED, fit_prompt_moves, prompt_state
 from ...methods.guidance.prompt_classes import PromptClasses
 from ...methods.guidance.run import LEARNED_PROMPTS
 from ...models.adp import AdpFile
+from ...models.digests import tensors_digest
 from ...models.files import read_safetensors, write_safetensors
 from ..core.fit.differentiable import model_conditions
 from ..core.fit.learning_images import encoded_prompts

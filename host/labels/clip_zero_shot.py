@@ -10,9 +10,9 @@ import comfy.model_management
 import torch
 from torch import Tensor
 
-from ...methods.labels.label_cache import digest
 from ...methods.labels.label_text import ClassSpec
 from ...methods.labels.zero_shot import class_direction, phrasings, zero_shot
+from ...models.digests import tensor_digest
 from ..neuron_path.edited_vision import edit_mark
 from .clip_projection import in_files, is_blank
 from .labelling import ImageSource
@@ -57,8 +57,8 @@ def clip_source(
         key={
             "classes": {a: {c: list(m) for c, m in named.items()} for a, named in classes.items()},
             "templates": list(templates),
-            "directions": {a: digest((d * 1e4).round()) for a, d in directions.items()},
-            "vision": [digest(projection), digest(vision.model.vision_model.embeddings.patch_embedding.weight)],
+            "directions": {a: tensor_digest((d * 1e4).round()) for a, d in directions.items()},
+            "vision": [tensor_digest(projection), tensor_digest(vision.model.vision_model.embeddings.patch_embedding.weight)],
             **({"edited": mark} if (mark := edit_mark(vision)) else {}),
         },
         read=read,

@@ -12,7 +12,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from ...models.adp import AdpFile, at_level
+from ...models.adp import AdpFile
+from ...models.noise_level import at_level
 from .rows import filled
 
 BINS = 15

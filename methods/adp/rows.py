@@ -9,7 +9,8 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from ...models.adp import AttributePredictor, interpolation
+from ...models.adp import AttributePredictor
+from ...models.noise_level import interpolation
 from ..data.feature_set import Entry, iterate_shards
 
 HELD_OUT = 0.15

@@ -15,8 +15,11 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from ...models.adp import KINDS, MIDDLE, AdpFile, AttributePredictor, at_level
+from ...models.adp import KINDS, AdpFile, AttributePredictor
+from ...models.digests import tensors_digest
 from ...models.files import DAMAGE, read_safetensors, write_safetensors
+from ...models.noise_level import at_level
+from ...models.sites import MIDDLE
 from ..core.checkpoint import checkpoint_tensors, restore
 from ..core.trainer import Progress, warmup_cosine
 from ..data.feature_set import Entry, FeatureSet, iterate_shards, read_index
@@ -24,9 +27,7 @@ from ..guidance.edit_file import check_classes, in_order
 from ..labels.labels import LabelSet, for_entries
 from .extend import joined_predictor, without
 from .figures import Figures, cross_entropy, figures, fit_temperature, trajectory, verdict
-from .rows import HELD_OUT, buffers, checked_rows, chunks, filled, fit_statistics, shard_orders, split_images
-
-__all__ = ["HELD_OUT", "AdpSettings", "default_knots", "recommended", "split_images", "tensors_digest", "train_adp", "train_file"]
+from .rows import buffers, checked_rows, chunks, filled, fit_statistics, shard_orders, split_images
 
 FOLDER, KEPT = "training", 3
 """Checkpoints are kept in this folder of a feature set, the latest few."""
@@ -423,15 +424,6 @@ def _kept_of(
         )
     replaced = [a for a in attributes if a in p.attributes]
     return None if len(replaced) == len(p.attributes) else without(p, replaced)
-
-
-def tensors_digest(tensors: Mapping[str, Tensor]) -> str:
-    """A hash of names, shapes and values."""
-    digest = hashlib.sha256()
-    for name, value in tensors.items():
-        digest.update(f"{name} {tuple(value.shape)}".encode())
-        digest.update(value.detach().cpu().float().contiguous().numpy().tobytes())
-    return digest.hexdigest()
 
 
 def _info(

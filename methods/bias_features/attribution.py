@@ -12,8 +12,9 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from ...models.adp import GRID, AttributePredictor
+from ...models.adp import AttributePredictor
 from ...models.sae import SparseAutoencoder
+from ...models.sites import GRID
 from .class_activations import ClassMeans, nearest, one_hot
 from .code_stream import CodeRows
 from .integrated_gradients import READER, code_gradients

@@ -8,8 +8,8 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Tensor
 
-from ...models.adp import pool
 from ...models.sae import SaeFile, SparseAutoencoder
+from ...models.sites import pool
 from ..data.feature_set import SPATIAL, Entry, FeatureSet, iterate_shards, iterate_spatial
 from ..sae.tokens import token_source
 from .linear_readout import pooled_codes

@@ -13,8 +13,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from ...models.adp import GRID, MIDDLE, AttributePredictor
+from ...models.adp import AttributePredictor
 from ...models.sae import SparseAutoencoder
+from ...models.sites import GRID, MIDDLE
 from ..core.trainer import Progress
 from ..guidance.fit_moves import Diffusion, move_knots
 from .fit_profiles import ProfileHook

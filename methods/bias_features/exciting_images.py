@@ -8,8 +8,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from ...models.adp import average
 from ...models.sae import SaeFile
+from ...models.sites import average
 from ..core.trainer import Progress
 from ..data.feature_set import FeatureSet
 from .class_activations import nearest

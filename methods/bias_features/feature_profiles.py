@@ -7,8 +7,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from ...models.adp import GRID, at_level
 from ...models.bias_features import CLASS_DIFFERENCE, AttributeFeatures, Profile
+from ...models.noise_level import at_level
+from ...models.sites import GRID
 from ..adp.rows import filled
 from .class_activations import ClassMeans
 

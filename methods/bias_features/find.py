@@ -15,22 +15,19 @@ from torch import Tensor
 from ...models.adp import AdpFile, AttributePredictor
 from ...models.bias_features import CLASS_DIFFERENCE, AttributeFeatures, BiasFeatures
 from ...models.sae import SaeFile
-from ..adp.rows import filled
-from ..adp.train import split_images
+from ..adp.rows import filled, split_images
 from ..core.trainer import Progress
 from ..data.feature_set import FeatureSet
 from ..guidance.direction_rows import chosen_images
 from ..labels.labels import UNSURE_BELOW, LabelSet, for_entries
 from .ablation import Ablation
 from .attribution import Attribution, resamples, sure_classes
-from .attribution_settings import BASELINES, AttributionSettings
+from .attribution_settings import AttributionSettings
 from .class_activations import ClassMeans, ClassSums
 from .code_stream import CodeRows, CodeStream, check_set, code_rows, count_rows
 from .feature_profiles import class_difference
 from .feature_ranking import Ranking, rank, side_effects, stability
 from .linear_readout import check_reader
-
-__all__ = ["BASELINES", "AttributionSettings", "find_bias_features", "reader_of", "some_images"]
 
 
 def reader_of(file: AdpFile, sae: SaeFile) -> AttributePredictor:

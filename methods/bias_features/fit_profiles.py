@@ -13,11 +13,13 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from ...models.adp import GRID, MIDDLE, AttributePredictor, at_level
+from ...models.adp import AttributePredictor
 from ...models.bias_features import LEARNED, AttributeFeatures, Profile
+from ...models.noise_level import at_level
 from ...models.sae import SparseAutoencoder
+from ...models.sites import GRID, MIDDLE, block_site
 from ..core.fit_state import FitState
-from ..guidance.fit_moves import FitSettings, MoveHook, block_site, move_knots
+from ..guidance.fit_moves import FitSettings, MoveHook, move_knots
 from .run import profile_delta
 
 LEAST = 1 / 7

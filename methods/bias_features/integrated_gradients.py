@@ -16,8 +16,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from ...models.adp import GRID, AttributePredictor
+from ...models.adp import AttributePredictor
 from ...models.sae import SparseAutoencoder
+from ...models.sites import GRID
 from .linear_readout import CELLS, affine_logits, affine_maps, check_reader, is_affine, pooled_codes, scale_at
 from .softmax_path import path_weights
 

@@ -5,8 +5,10 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from ...models.adp import GRID, AttributePredictor, at_level, interpolation, pool
+from ...models.adp import AttributePredictor
+from ...models.noise_level import at_level, interpolation
 from ...models.sae import CHUNK, TOPK, SparseAutoencoder
+from ...models.sites import GRID, pool
 
 CELLS = GRID * GRID
 

@@ -16,9 +16,11 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from ...models.adp import GRID, AdpFile, at_level, average
+from ...models.adp import AdpFile
 from ...models.bias_features import AttributeFeatures, BiasFeatures, Profile
+from ...models.noise_level import at_level
 from ...models.sae import SaeFile
+from ...models.sites import GRID, average
 from ..core.batch_run import AUTO, BatchRun, BatchSettings, active
 from ..core.rows import Rows
 from ..core.targets import TargetDistribution, make_target

@@ -15,8 +15,8 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Tensor
 
-from ...models.adp import GRID
 from ...models.bias_features import CLASS_DIFFERENCE, AttributeFeatures, BiasFeatures, Profile
+from ...models.sites import GRID
 
 NEAR = 0.5
 """A place counts where the profile is at least this share of its largest value."""

@@ -16,7 +16,9 @@ from typing import Any, Protocol
 import torch
 from torch import Tensor
 
-from ...models.adp import AttributePredictor, log_snr, pool
+from ...models.adp import AttributePredictor
+from ...models.noise_level import log_snr
+from ...models.sites import pool
 from .assignment import least_change_assignment, quotas, seeded_assignment
 from .rows import Rows, read_rows
 from .targets import TargetDistribution

@@ -14,7 +14,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from ...models.adp import MIDDLE, log_snr, pool
+from ...models.noise_level import log_snr
+from ...models.sites import MIDDLE, pool
 from ..core.rows import read_rows
 
 

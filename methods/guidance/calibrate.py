@@ -18,8 +18,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from ...models.adp import MIDDLE, AdpFile, Move
+from ...models.adp import AdpFile, Move
 from ...models.files import DAMAGE, write_text
+from ...models.sites import MIDDLE
 from ..adp.figures import along
 from ..core.targets import make_target
 from ..data.feature_set import FeatureSet

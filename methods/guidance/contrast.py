@@ -7,7 +7,8 @@ import math
 import torch
 from torch import Tensor
 
-from ...models.adp import GRID, Move
+from ...models.adp import Move
+from ...models.sites import GRID
 from .directions import CONTRAST
 
 LEAST = 1e-6

@@ -5,7 +5,8 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from ...models.adp import GRID, MIDDLE, Move
+from ...models.adp import Move
+from ...models.sites import GRID, MIDDLE
 
 MEAN, DISCRIMINANT, SUM = "mean-difference", "linear-discriminant", "sum"
 KINDS = (MEAN, DISCRIMINANT, SUM)

@@ -20,7 +20,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from ...models.adp import GRID, MIDDLE, AttributePredictor, Move, at_level, log_snr, pool
+from ...models.adp import AttributePredictor, Move
+from ...models.noise_level import at_level, log_snr
+from ...models.sites import GRID, MIDDLE, block_site, pool
 from ..core.fit_state import Checkpoint, FitState, run_fit
 from ..core.trainer import Progress
 from .raking import raked
@@ -270,11 +272,6 @@ def predictor_on(predictor: AttributePredictor | None, device: torch.device) -> 
     copy = AttributePredictor(predictor.attributes, predictor.channels, predictor.knots.clone(), predictor.kind, predictor.hidden)
     copy.load_state_dict(predictor.state_dict())
     return copy.eval().requires_grad_(False).to(device)
-
-
-def block_site(block: tuple[str, int]) -> str:
-    """Name of what arrives at an output block: "middle" at ("output", 0), "output.N" at ("output", N + 1)."""
-    return MIDDLE if block[1] == 0 else f"output.{block[1] - 1}"
 
 
 def normalised_move(site: str, knots: Tensor, vectors: Tensor, source: str = "learned") -> Move:

@@ -9,7 +9,9 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from ...models.adp import GRID, MIDDLE, AttributePredictor, Move, at_level
+from ...models.adp import AttributePredictor, Move
+from ...models.noise_level import at_level
+from ...models.sites import GRID, MIDDLE
 from ..core.fit_state import Checkpoint, FitState, run_fit
 from ..core.trainer import Progress
 from .fit_moves import SCALE, Diffusion, FitSettings, MoveHook, draw_level, finished_moves, fit_state, move_knots

@@ -12,13 +12,13 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from ...models.adp import GRID, AdpFile, Move, at_level, average, pool
-from ..core.batch_run import COND, COND_AND_UNCOND, ROW_CHOICES, BatchRun, BatchSettings, Readings, active
+from ...models.adp import AdpFile, Move
+from ...models.noise_level import at_level
+from ...models.sites import GRID, average, pool
+from ..core.batch_run import BatchRun, BatchSettings, active
 from ..core.rows import Rows
 from .directions import CONTRAST, KINDS
 from .losses import SOFT_LOSSES, soft_loss_gradient
-
-__all__ = ["COND", "COND_AND_UNCOND", "ROW_CHOICES", "GuidanceRun", "GuidanceSettings", "Readings", "move_vector", "resized"]
 
 QUOTA = "quota"
 MODES = (QUOTA, *SOFT_LOSSES)

@@ -77,9 +77,3 @@ def stamp_of(name: str, path: Path) -> str:
     """A picture as it is now: its name, modification time (ns) and size. Raises FileNotFoundError where it is not there."""
     stat = path.stat()
     return f"{name}|{stat.st_mtime_ns}|{stat.st_size}"
-
-
-def digest(tensor: Tensor) -> str:
-    """Short hash of a tensor's values, for keys."""
-    values = tensor.detach().to("cpu", torch.float32).contiguous()
-    return hashlib.sha256(str(tuple(values.shape)).encode() + values.numpy().tobytes()).hexdigest()[:16]

@@ -10,7 +10,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from .label_cache import digest
+from ...models.digests import tensor_digest
 
 WHOLE = (0.0, 0.0, 1.0, 1.0)
 GREY = 0.5
@@ -45,7 +45,7 @@ class Region:
 
     def key(self) -> dict[str, Any]:
         """What it is, for a cache's key."""
-        return {"box": list(self.box), "mask": None if self.mask is None else digest(self.mask)}
+        return {"box": list(self.box), "mask": None if self.mask is None else tensor_digest(self.mask)}
 
     def check(self, images: int) -> None:
         """Raise ValueError where there is neither one mask nor one for each of so many pictures."""

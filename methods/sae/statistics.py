@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterable
 import torch
 from torch import Tensor
 
-from ...models.adp import at_level, interpolation
+from ...models.noise_level import at_level, interpolation
 from ...models.sae import SparseAutoencoder
 
 Sum = Callable[[Tensor], Tensor]

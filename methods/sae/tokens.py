@@ -14,7 +14,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from ...models.adp import MIDDLE
+from ...models.sites import MIDDLE
 from ..data.feature_set import POOLED, SPATIAL, Entry, FeatureSet, iterate_shards, iterate_spatial
 
 GRID = [4, 4]

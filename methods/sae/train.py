@@ -13,8 +13,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from ...models.adp import MIDDLE, at_level
+from ...models.noise_level import at_level
 from ...models.sae import SaeFile, SparseAutoencoder
+from ...models.sites import MIDDLE
 from ..adp.rows import split_images
 from ..adp.train import default_knots
 from ..core.trainer import Progress
@@ -23,8 +24,6 @@ from .report import evaluate
 from .statistics import fit_normalisation, geometric_median
 from .tokens import TokenSource, TokenStream, divided, token_source
 from .training import SaeSettings, SaeTraining, total, world
-
-__all__ = ["SaeSettings", "train_sae"]
 
 FOLDER = "training"
 CENTRE_TOKENS = 16_384

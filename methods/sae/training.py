@@ -16,8 +16,8 @@ import torch.distributed as dist
 import torch.nn.functional as F
 from torch import Tensor
 
-from ...models.adp import at_level
 from ...models.files import DAMAGE, read_safetensors, write_safetensors
+from ...models.noise_level import at_level
 from ...models.sae import BATCH_TOPK, TOPK, SparseAutoencoder
 from ..core.checkpoint import checkpoint_tensors, restore
 from ..core.trainer import Progress

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import numpy as np
 import torch
 from comfy_api.latest import io, ui
@@ -18,6 +16,7 @@ from ...methods.labels.labels import LabelSet
 from ...models.adp import KINDS, AdpFile
 from ..core.shared_inputs import fixed_seed
 from ..core.sockets import TRAINING, Adp, Features, Labels, schema
+from ..core.ui import as_image, shown
 
 ADP_FOLDER = "models/equipoise/adp"
 NO_FIGURES = "this ADP file keeps no accuracy by noise level"
@@ -31,11 +30,6 @@ def curves_of(adp: AdpFile) -> torch.Tensor:
         return as_image(np.full((520, 960, 3), 255, dtype=np.uint8))
     moved = {a: m.window for a, m in adp.moves.items() if m.window[0] < m.window[1]}
     return as_image(adp_curves(accuracy, loss, {a: len(c) for a, c in adp.attributes.items()}, moved))
-
-
-def as_image(picture: np.ndarray) -> torch.Tensor:
-    """uint8 [H, W, 3] -> IMAGE."""
-    return torch.from_numpy(picture).unsqueeze(0).float() / 255
 
 
 class TrainADP(io.ComfyNode):
@@ -107,11 +101,6 @@ def summary(adp: AdpFile) -> str:
         counts = f"{t['images']} images, {t['held_out']} of them held out; {t['epochs']} epochs{early}, {t['seconds']:g} s" if t else ""
         lines.append(f"{said} ({counts})" if counts else said)
     return "\n".join(lines)
-
-
-def shown(cls: type[Any], image: torch.Tensor, text: str) -> dict[str, Any]:
-    """Image and text on the node itself."""
-    return {**ui.PreviewImage(image, cls=cls).as_dict(), **ui.PreviewText(text).as_dict()}
 
 
 class SaveADP(io.ComfyNode):

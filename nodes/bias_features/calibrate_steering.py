@@ -12,10 +12,10 @@ from ...host.bias_features.calibrate_steering import calibrate_steering
 from ...host.core.sampling import SamplerSettings
 from ...host.core.trials import PLACE, log_path
 from ...methods.bias_features.calibrate_profile import CalibratedProfiles
-from ..adp.train import as_image, shown
 from ..core.sampler_inputs import sampler_inputs
 from ..core.shared_inputs import fixed_seed, names_of, trial_conditions, trial_latent
 from ..core.sockets import TRAINING, Adp, BiasFeatures, Classifier, Sae, schema
+from ..core.ui import as_image, shown
 from ..guidance.calibrate import stacked_images
 
 

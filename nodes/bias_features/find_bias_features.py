@@ -14,9 +14,9 @@ from ...host.core.files import BIAS_FEATURES
 from ...methods.bias_features.attribution_settings import AttributionSettings
 from ...methods.bias_features.feature_profiles import chart_facts
 from ...models.bias_features import BiasFeatures as BiasFeaturesFile
-from ..adp.train import as_image, shown
 from ..core.shared_inputs import fixed_seed, names_of
 from ..core.sockets import TRAINING, Adp, BiasFeatures, Features, Labels, Sae, schema
+from ..core.ui import as_image, shown
 from ..guidance.calibrate import stacked_images
 
 FOLDER = "models/equipoise/bias_features"

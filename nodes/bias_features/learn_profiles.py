@@ -10,9 +10,9 @@ from ...charts.core.learning import learning_curves
 from ...host.bias_features.learn_profiles import LR, learn_profiles
 from ...host.core.fit.session import PLACE
 from ...methods.guidance.fit_moves import FitSettings
-from ..adp.train import as_image, shown
 from ..core.shared_inputs import fit_batch, fixed_seed, names_of, picture_conditions
 from ..core.sockets import TRAINING, Adp, BiasFeatures, Classifier, Features, Labels, Sae, schema
+from ..core.ui import as_image, shown
 
 
 class LearnFeatureProfiles(io.ComfyNode):

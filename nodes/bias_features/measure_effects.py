@@ -11,11 +11,11 @@ from ...host.core.sampling import SamplerSettings
 from ...host.core.trials import PLACE
 from ...methods.bias_features.causal_scores import PER_CLASS
 from ...methods.bias_features.turn_alone import AMOUNT
-from ..adp.train import shown
 from ..core.sampler_inputs import sampler_inputs
-from ..core.shared_inputs import fixed_seed, trial_conditions, trial_latent
+from ..core.shared_inputs import fixed_seed, names_of, trial_conditions, trial_latent
 from ..core.sockets import STEERING, BiasFeatures, Classifier, Sae, schema
-from .find_bias_features import charts_of, names_of
+from ..core.ui import shown
+from .find_bias_features import charts_of
 
 
 class MeasureFeatureEffects(io.ComfyNode):

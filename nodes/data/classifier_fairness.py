@@ -12,8 +12,8 @@ from ...host.data.classifier_fairness import fairness_on_dataset, fairness_on_im
 from ...host.labels.classifier import HostClassifier
 from ...methods.data.image_folder import SPLITS, TEST, ImageFolder
 from ...methods.labels.labels import LabelSet
-from ..adp.train import as_image, shown
 from ..core.sockets import EVALUATION, Classifier, Dataset, Labels, schema
+from ..core.ui import as_image, shown
 
 
 class ClassifierFairnessNode(io.ComfyNode):

@@ -14,7 +14,7 @@ from ...host.data.record_samples import GivenConditions, PromptConditions, recor
 from ...host.data.recording import check_site
 from ...methods.data.feature_set import open_feature_set
 from ...methods.data.recording import RecordingSettings, parse_levels
-from ...models.adp import MIDDLE
+from ...models.sites import MIDDLE
 from ..core.sampler_inputs import denoise_input, sampler_inputs
 from ..core.sockets import TRAINING, Features, schema
 

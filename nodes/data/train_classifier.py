@@ -9,9 +9,9 @@ from ...host.data.train_classifier import train_and_save
 from ...methods.data.augment import AUGMENTATIONS, QUALITY
 from ...methods.data.classifier_training import ARCHITECTURES, CNN, SIZES, ClassifierSettings
 from ...methods.data.image_folder import ImageFolder
-from ..adp.train import as_image, shown
 from ..core.shared_inputs import fixed_seed, names_of
 from ..core.sockets import DATA, Classifier, Dataset, schema
+from ..core.ui import as_image, shown
 
 DEFAULT = ClassifierSettings()
 FOLDER = "models/attribute_classifiers"

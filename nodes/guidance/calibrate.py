@@ -12,10 +12,10 @@ from ...host.core.sampling import SamplerSettings
 from ...host.core.trials import PLACE, log_path
 from ...host.guidance.calibrate import calibrate_adp, candidates_of
 from ...methods.guidance.calibrate import Calibrated
-from ..adp.train import as_image, shown
 from ..core.sampler_inputs import sampler_inputs
 from ..core.shared_inputs import fixed_seed, names_of, trial_conditions, trial_latent
 from ..core.sockets import TRAINING, Adp, Classifier, Features, Labels, schema
+from ..core.ui import as_image, shown
 
 
 class CalibrateADP(io.ComfyNode):

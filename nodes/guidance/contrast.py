@@ -9,7 +9,7 @@ from comfy_api.latest import io, ui
 from ...host.core.sampling import SamplerSettings
 from ...host.guidance.contrast import IMAGES, LEVELS, contrast_directions
 from ...methods.guidance.prompt_classes import parse_prompt_classes
-from ...models.adp import MIDDLE
+from ...models.sites import MIDDLE
 from ..core.prompt_inputs import prompt_class_inputs
 from ..core.sampler_inputs import sampler_inputs
 from ..core.shared_inputs import fixed_seed, trial_latent

@@ -13,11 +13,11 @@ from ...host.guidance.learn_directions import learn_directions
 from ...host.guidance.learn_from_prompts import IMAGES, learn_from_prompts
 from ...methods.guidance.fit_moves import FitSettings
 from ...methods.guidance.prompt_classes import parse_prompt_classes
-from ..adp.train import as_image, shown
 from ..core.prompt_inputs import prompt_class_inputs
 from ..core.sampler_inputs import sampler_inputs
 from ..core.shared_inputs import fit_batch, fixed_seed, names_of, picture_conditions, trial_latent
 from ..core.sockets import TRAINING, Adp, Classifier, Features, Labels, schema
+from ..core.ui import as_image, shown
 
 ALIASES = ["directions", "h-space", "textual inversion", "attribute distribution predictor", "steering", "balancing act"]
 

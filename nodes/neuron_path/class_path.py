@@ -14,9 +14,9 @@ from ...host.neuron_path.models import pixels_of, vision_of
 from ...host.neuron_path.search import class_path
 from ...methods.neuron_path.class_path import DRAWS, MODE, RULES, agreement, entropy, likeness, similarity, stability
 from ...models.neuron_path import NeuronPathFile
-from ..adp.train import as_image, shown
 from ..core.shared_inputs import fixed_seed
 from ..core.sockets import NEURONS, NeuronPaths, schema
+from ..core.ui import as_image, shown
 from .neuron_inputs import vision_inputs
 from .neuron_path import drawn, path_lines
 

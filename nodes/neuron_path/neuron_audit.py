@@ -21,9 +21,9 @@ from ...methods.neuron_path.path_effects import DOUBLING, OPERATIONS, REMOVAL, P
 from ...methods.neuron_path.path_settings import MARGIN, OBJECTIVES, PathSettings
 from ...models.neuron_path import NeuronPathFile, check_network
 from ...models.neuron_vit import NeuronVit
-from ..adp.train import as_image, shown
 from ..core.shared_inputs import fixed_seed, names_of
 from ..core.sockets import NEURONS, NeuronPaths, ZeroShot, schema
+from ..core.ui import as_image, shown
 from .neuron_inputs import MOST_NEURONS, memory_input, vision_inputs
 
 MORE_PATHS, MORE_HEADS = 5, 3

@@ -15,8 +15,8 @@ from ...host.neuron_path.neuron_audit import class_neurons
 from ...methods.neuron_path.neuron_gallery import GalleryRow, neuron_gallery
 from ...methods.neuron_path.neuron_text import listed
 from ...models.neuron_path import NeuronPathFile
-from ..adp.train import as_image, shown
 from ..core.sockets import NEURONS, NeuronPaths, schema
+from ..core.ui import as_image, shown
 from .neuron_inputs import attribute_input, vision_inputs
 
 

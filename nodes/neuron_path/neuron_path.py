@@ -16,9 +16,9 @@ from ...methods.neuron_path.class_path import agreement, mode_path
 from ...methods.neuron_path.neuron_baselines import BASELINES, KNOWLEDGE
 from ...methods.neuron_path.path_settings import PROBABILITY, SEARCHES, PathSettings
 from ...models.neuron_path import NeuronPathFile
-from ..adp.train import as_image, shown
 from ..core.shared_inputs import fixed_seed
 from ..core.sockets import NEURONS, NeuronPaths, schema
+from ..core.ui import as_image, shown
 from .neuron_inputs import (
     DEFAULT,
     attribute_input,

@@ -16,9 +16,9 @@ from ...methods.neuron_path.path_settings import MARGIN, OBJECTIVES, SEARCHES, P
 from ...methods.neuron_path.prune_curve import PruneCurve, PruneSettings, prune_curve
 from ...models.neuron_path import NeuronPathFile
 from ...models.neuron_vit import NeuronVit
-from ..adp.train import as_image, shown
 from ..core.shared_inputs import fixed_seed, names_of
 from ..core.sockets import NEURONS, NeuronPaths, schema
+from ..core.ui import as_image, shown
 from .neuron_inputs import DEFAULT, attribute_input, memory_input, vision_inputs
 
 EVERY = -1

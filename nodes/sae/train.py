@@ -10,9 +10,9 @@ from ...host.sae.train import train_and_save
 from ...methods.data.feature_set import FeatureSet
 from ...methods.sae.training import SaeSettings
 from ...models.sae import ACTIVATIONS, SaeFile
-from ..adp.train import as_image, shown
 from ..core.shared_inputs import fixed_seed
 from ..core.sockets import TRAINING, Features, Sae, schema
+from ..core.ui import as_image, shown
 
 DEFAULT = SaeSettings()
 SAE_FOLDER = "models/equipoise/sae"

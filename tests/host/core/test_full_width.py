@@ -111,7 +111,7 @@ def far(a: Tensor, b: Tensor) -> bool:
 
 def test_the_checkpoint_is_what_it_is_named_and_its_sites_are_known(checkpoint: Checkpoint) -> None:
     from equipoise.host.core.sites import base_model, site_channels
-    from equipoise.methods.guidance.fit_moves import block_site
+    from equipoise.models.sites import block_site
 
     network = checkpoint.model.model.diffusion_model
     assert base_model(checkpoint.model) == checkpoint.name

@@ -133,7 +133,8 @@ def files_of(folder: Path) -> dict[str, bytes]:
 
 
 def test_every_call_is_recorded_and_the_samples_are_ksamplers_own(world: World, folder: Path) -> None:
-    from equipoise.models.adp import log_snr, pool
+    from equipoise.models.noise_level import log_snr
+    from equipoise.models.sites import pool
 
     options = repr(world.model.model_options)
     features, report, shown = world.node(images=4, batch=2)
@@ -207,7 +208,7 @@ def test_several_positives_are_averaged(classes: World) -> None:
     features, _, _ = classes.node(images=2, positive=both, model=watch.model)
     h, _, marks = watch.calls[0]
     assert marks == [1, 0, 0]
-    from equipoise.models.adp import pool
+    from equipoise.models.sites import pool
 
     expected = (pool(h[2:4]) + pool(h[4:6])) / 2
     torch.testing.assert_close(torch.stack([rows_of(features)[i][0][0] for i in range(2)]).float(), expected, rtol=1e-3, atol=1e-3)
@@ -220,7 +221,7 @@ def test_without_rows_of_the_negative_the_report_says_so(world: World) -> None:
 
 def test_whole_maps_near_the_asked_levels(world: World) -> None:
     from equipoise.methods.data.feature_set import iterate_spatial
-    from equipoise.models.adp import pool
+    from equipoise.models.sites import pool
 
     features, report, _ = world.node(spatial_levels="-2, sigma=0.1", every=2)
     assert features.meta["kind"] == "spatial"
@@ -528,7 +529,7 @@ def pictures(prompt: Any) -> Iterator[Path]:
 
 
 def test_a_folder_is_noised_to_the_levels_and_seen_once_each(classes: World, pictures: Path, folder: Path) -> None:
-    from equipoise.models.adp import pool
+    from equipoise.models.sites import pool
 
     watch = Watch(classes.model)
     given = {"model": watch.model, "positive": classes.label(1), "levels": "-4, 0, sigma=0.5"}
@@ -671,7 +672,7 @@ def test_prompts_on_the_hosts_own_text_model(prompt: Any, tmp_path: Path) -> Non
     watch = Watch(model)
     latent = prompt.ksampler(watch.model, positive, negative, world.empty(2), seed=6, steps=STEPS, cfg=3.0)
     assert torch.equal(world.vae.decode(latent["samples"]), shown)
-    from equipoise.models.adp import pool
+    from equipoise.models.sites import pool
 
     made, negatives = rows_of(features), rows_of(features, False)
     for i in range(2):

@@ -57,7 +57,7 @@ def sentence(error: pytest.ExceptionInfo[ValueError]) -> str:
 def expected_directions(world: Any, levels: torch.Tensor) -> torch.Tensor:
     """[2, T, C x 16] differences yes - no by the network itself, for the first latent of each batch, with fresh noise and other code."""
     import comfy.sample
-    from equipoise.models.adp import pool
+    from equipoise.models.sites import pool
 
     def encode(text: str) -> Any:
         return world.host.nodes.CLIPTextEncode().encode(world.clip, text)[0]

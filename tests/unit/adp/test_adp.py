@@ -10,9 +10,10 @@ from typing import Any
 
 import pytest
 import torch
-from equipoise.models import adp as adp_module
-from equipoise.models.adp import GRID, KINDS, AdpFile, AttributePredictor, at_level, interpolation, load_adp, log_snr, pool, save_adp
+from equipoise.models.adp import KINDS, AdpFile, AttributePredictor, load_adp, save_adp
 from equipoise.models.files import read_safetensors, write_safetensors
+from equipoise.models.noise_level import at_level, interpolation, log_snr
+from equipoise.models.sites import GRID, average, pool
 from torch import Tensor
 
 ATTRIBUTES = {"eyeglasses": ("no", "yes"), "skin": ("light", "medium", "dark")}
@@ -163,7 +164,7 @@ def test_any_size_of_h_is_read(adp: AdpFile, height: int, width: int) -> None:
 def test_averages_are_torchs_adaptive_ones(height: int, width: int) -> None:
     h = features(2, height, width)
     torch.testing.assert_close(pool(h), torch.nn.functional.adaptive_avg_pool2d(h, GRID))
-    out = adp_module.average(h, 3, 5)
+    out = average(h, 3, 5)
     torch.testing.assert_close(out, torch.nn.functional.adaptive_avg_pool2d(h, (3, 5)))
 
 

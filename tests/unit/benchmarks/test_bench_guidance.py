@@ -44,8 +44,9 @@ from equipoise.benchmarks.guidance.universal import guided_denoised
 from equipoise.factory.portraits import ATTRIBUTES
 from equipoise.methods.core.targets import parse_target
 from equipoise.methods.guidance.run import GRADIENT, GuidanceSettings
-from equipoise.models.adp import log_snr, pool
 from equipoise.models.files import write_safetensors
+from equipoise.models.noise_level import log_snr
+from equipoise.models.sites import pool
 from torch import Tensor
 
 CONTRACT = {"base", "chi-square", "kl", "sample", "label-mixing", "latent-editing", "universal", "ours"}

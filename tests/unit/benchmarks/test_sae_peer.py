@@ -8,7 +8,7 @@ import pytest
 import torch
 from equipoise.benchmarks.bias_features import sae_peer
 from equipoise.methods.data.feature_set import FeatureSet, FeatureSetWriter, open_feature_set
-from equipoise.methods.sae.train import SaeSettings
+from equipoise.methods.sae.training import SaeSettings
 from equipoise.models.sae import BATCH_TOPK, load_sae
 
 SETTINGS = SaeSettings(latents=16, k=2, steps=12, batch=64, warmup=2)

@@ -8,15 +8,17 @@ import pytest
 import torch
 from equipoise.methods.adp.train import train_file
 from equipoise.methods.bias_features.attribution import resamples, sure_classes
+from equipoise.methods.bias_features.attribution_settings import AttributionSettings
 from equipoise.methods.bias_features.class_activations import ClassMeans
 from equipoise.methods.bias_features.feature_ranking import rank, side_effects, stability
-from equipoise.methods.bias_features.find import AttributionSettings, every_level, find_bias_features, reader_of, some_images
+from equipoise.methods.bias_features.find import every_level, find_bias_features, reader_of, some_images
 from equipoise.methods.bias_features.integrated_gradients import integrated_gradients
 from equipoise.methods.bias_features.linear_readout import affine_logits, pooled_codes
 from equipoise.methods.bias_features.run import profile_delta
 from equipoise.methods.data.feature_set import FeatureSet, FeatureSetWriter, open_feature_set
 from equipoise.methods.labels.labels import LabelSet
-from equipoise.methods.sae.train import SaeSettings, train_sae
+from equipoise.methods.sae.train import train_sae
+from equipoise.methods.sae.training import SaeSettings
 from equipoise.models.adp import AdpFile, AttributePredictor
 from equipoise.models.bias_features import BiasFeatures
 from equipoise.models.sae import SaeFile, SparseAutoencoder

@@ -14,8 +14,9 @@ from equipoise.methods.bias_features.integrated_gradients import (
 )
 from equipoise.methods.bias_features.linear_readout import affine_logits, pooled_codes
 from equipoise.methods.bias_features.softmax_path import path_weights
-from equipoise.models.adp import AttributePredictor, pool
+from equipoise.models.adp import AttributePredictor
 from equipoise.models.sae import SparseAutoencoder
+from equipoise.models.sites import pool
 
 ATTRIBUTES = {"hair": ("short", "long"), "skin": ("light", "medium", "dark")}
 C, LATENTS = 12, 40

@@ -11,11 +11,13 @@ from dataclasses import dataclass, replace
 import pytest
 import torch
 from equipoise.methods.adp.train import train_file
-from equipoise.methods.bias_features.find import AttributionSettings, find_bias_features, reader_of
+from equipoise.methods.bias_features.attribution_settings import AttributionSettings
+from equipoise.methods.bias_features.find import find_bias_features, reader_of
 from equipoise.methods.bias_features.run import SteeringRun, SteerSettings, everyone
 from equipoise.methods.data.feature_set import FeatureSetWriter, open_feature_set
 from equipoise.methods.labels.labels import LabelSet
-from equipoise.methods.sae.train import SaeSettings, train_sae
+from equipoise.methods.sae.train import train_sae
+from equipoise.methods.sae.training import SaeSettings
 from equipoise.models.bias_features import BiasFeatures
 from equipoise.models.sae import SaeFile
 from torch import Tensor

@@ -14,12 +14,14 @@ import torch
 from equipoise.benchmarks.core.random_adp import random_adp, random_move
 from equipoise.benchmarks.core.random_sae import random_bias, random_sae
 from equipoise.models.adm_unet import AdmConfig, AdmUNet, build_unet
-from equipoise.models.adp import GRID, at_level, load_adp, save_adp
+from equipoise.models.adp import load_adp, save_adp
 from equipoise.models.attribute_classifier import ConvNet, VisionTransformer, load_classifier, save_classifier
 from equipoise.models.bias_features import load_bias_features, save_bias_features
 from equipoise.models.files import parameters_of, read_safetensors, write_safetensors
 from equipoise.models.neuron_path import NeuronPathFile, load_neuron_path, save_neuron_path
+from equipoise.models.noise_level import at_level
 from equipoise.models.sae import load_sae, save_sae
+from equipoise.models.sites import GRID
 from equipoise.models.zero_shot_head import ZeroShotHead, load_zero_shot_head, save_zero_shot_head
 from equipoise_mutations import bad_input, damaged
 from hypothesis import given

@@ -7,7 +7,8 @@ from pathlib import Path
 
 import pytest
 import torch
-from equipoise.methods.adp.train import default_knots, split_images, train_adp
+from equipoise.methods.adp.rows import split_images
+from equipoise.methods.adp.train import default_knots, train_adp
 from equipoise.methods.data.feature_set import FeatureSetWriter, iterate_shards, read_index
 
 LEVELS = torch.tensor([-6.0, -2.0, 1.0, 4.0])

@@ -8,7 +8,7 @@ import pytest
 import torch
 from equipoise.methods.core.rows import CONDITIONAL, UNCONDITIONAL
 from equipoise.methods.data.recording import Recording, RecordingRun, RecordingSettings, parse_levels
-from equipoise.models.adp import log_snr
+from equipoise.models.noise_level import log_snr
 from torch import Tensor
 
 B, C = 2, 3

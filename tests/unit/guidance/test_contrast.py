@@ -8,7 +8,7 @@ import pytest
 import torch
 from equipoise.methods.guidance.contrast import ContrastSums, detail_of, plan
 from equipoise.methods.guidance.run import move_vector
-from equipoise.models.adp import pool
+from equipoise.models.sites import pool
 from torch import Tensor
 
 LEVEL = torch.tensor([-5.0, 0.0, 5.0])

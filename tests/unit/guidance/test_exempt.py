@@ -12,7 +12,8 @@ from equipoise.methods.core.rows import CONDITIONAL, EXEMPT, UNCONDITIONAL, read
 from equipoise.methods.core.targets import parse_target
 from equipoise.methods.data.recording import RecordingRun, RecordingSettings
 from equipoise.methods.guidance.run import GRADIENT, GuidanceRun, GuidanceSettings
-from equipoise.models.adp import MIDDLE, AdpFile
+from equipoise.models.adp import AdpFile
+from equipoise.models.sites import MIDDLE
 from torch import Tensor
 
 ATTRIBUTES = {"eyeglasses": ("no", "yes")}

@@ -6,8 +6,9 @@ from typing import Any
 
 import torch
 from equipoise.cli.schedule import alphas_cumprod
-from equipoise.methods.guidance.fit_moves import Diffusion, FitSettings, block_site, fit_moves, natural_lengths
+from equipoise.methods.guidance.fit_moves import Diffusion, FitSettings, fit_moves, natural_lengths
 from equipoise.models.adp import AttributePredictor
+from equipoise.models.sites import block_site
 
 ABAR = alphas_cumprod()
 

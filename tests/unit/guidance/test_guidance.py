@@ -11,9 +11,12 @@ from typing import Any
 
 import pytest
 import torch
+from equipoise.methods.core.batch_run import COND_AND_UNCOND
 from equipoise.methods.core.targets import parse_target
-from equipoise.methods.guidance.run import COND_AND_UNCOND, GRADIENT, MODES, GuidanceRun, GuidanceSettings, move_vector, resized
-from equipoise.models.adp import MIDDLE, AdpFile, log_snr, pool
+from equipoise.methods.guidance.run import GRADIENT, MODES, GuidanceRun, GuidanceSettings, move_vector, resized
+from equipoise.models.adp import AdpFile
+from equipoise.models.noise_level import log_snr
+from equipoise.models.sites import MIDDLE, pool
 from torch import Tensor
 
 ATTRIBUTES = {"eyeglasses": ("no", "yes"), "skin": ("light", "medium", "dark")}

@@ -17,8 +17,10 @@ from equipoise.methods.guidance.calibrate import reading_levels
 from equipoise.methods.guidance.edit_file import check_classes, in_order, reordered, with_alternative
 from equipoise.methods.guidance.run import GRADIENT, GuidanceRun, GuidanceSettings, move_vector
 from equipoise.methods.labels.labels import LabelSet
-from equipoise.models.adp import MIDDLE, AdpFile, Move, load_adp, log_snr, pool, save_adp
+from equipoise.models.adp import AdpFile, Move, load_adp, save_adp
 from equipoise.models.files import read_safetensors, write_safetensors
+from equipoise.models.noise_level import log_snr
+from equipoise.models.sites import MIDDLE, pool
 from torch import Tensor
 
 READ, HAIR = {"eyeglasses": ("no", "yes")}, ("short", "medium", "long")

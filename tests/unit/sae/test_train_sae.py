@@ -18,8 +18,8 @@ from equipoise.methods.data.feature_set import FeatureSet, FeatureSetWriter, ite
 from equipoise.methods.sae.loss import Active, add_gradients, by_latent
 from equipoise.methods.sae.statistics import fit_normalisation, geometric_median
 from equipoise.methods.sae.tokens import TokenStream, divided, token_source
-from equipoise.methods.sae.train import SaeSettings, checkpoint_path, train_sae
-from equipoise.methods.sae.training import SaeTraining
+from equipoise.methods.sae.train import checkpoint_path, train_sae
+from equipoise.methods.sae.training import SaeSettings, SaeTraining
 from equipoise.models.sae import ACTIVATIONS, BATCH_TOPK, TOPK, SparseAutoencoder, load_sae
 
 CHANNELS, ATOMS, K = 12, 24, 3

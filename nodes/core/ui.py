@@ -1,0 +1,19 @@
+"""Images and texts that a node shows on itself."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import torch
+from comfy_api.latest import ui
+
+
+def as_image(picture: np.ndarray) -> torch.Tensor:
+    """Turn a picture, uint8 [H, W, 3], into an IMAGE [1, H, W, 3]."""
+    return torch.from_numpy(picture).unsqueeze(0).float() / 255
+
+
+def shown(cls: type[Any], image: torch.Tensor, text: str) -> dict[str, Any]:
+    """Show an IMAGE and a text on the node itself."""
+    return {**ui.PreviewImage(image, cls=cls).as_dict(), **ui.PreviewText(text).as_dict()}
