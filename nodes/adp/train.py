@@ -135,16 +135,16 @@ class ADPInfo(io.ComfyNode):
             display_name="ADP Info",
             category=TRAINING,
             description=(
-                "Shows what an ADP file says of itself: its model, attributes and classes, accuracy and calibration error by noise level, "
-                "and its moves with what they reached when they were calibrated."
+                "Shows what an ADP file contains: its model, attributes and classes, its accuracy and calibration error by "
+                "noise level, and its moves with what they reached in calibration."
             ),
             search_aliases=["describe", "inspect", "metadata", "accuracy", "predictor"],
             is_output_node=True,
-            inputs=[Adp.Input("adp", tooltip="From Load ADP, Train ADP or Calibrate ADP.")],
+            inputs=[Adp.Input("adp", tooltip="The ADP to describe, from Load ADP, Train ADP or Calibrate ADP.")],
             outputs=[
-                io.String.Output("text", display_name="text", tooltip="All that the file says, in lines."),
+                io.String.Output("text", display_name="text", tooltip="The whole description, line by line."),
                 io.Image.Output(
-                    "chart", display_name="chart", tooltip="Held-out accuracy and loss by noise level, where the file has them."
+                    "chart", display_name="chart", tooltip="Accuracy and loss on held-out images, by noise level, if the file holds them."
                 ),
             ],
         )

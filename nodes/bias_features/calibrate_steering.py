@@ -27,20 +27,24 @@ class CalibrateBiasFeatures(io.ComfyNode):
             display_name="Calibrate Bias Features",
             category=TRAINING,
             description=(
-                "Finds, by sampling and judging images, how far the profile of each class has to be turned on your model, so that Bias "
-                "Feature Steer works at strength 1, and up to which strength quality holds. Interrupted, it goes on where it stopped."
+                "Tests on your model, by sampling and reading images, how strongly the profile of each class has to be applied. "
+                "Afterwards Bias Feature Steer works at strength 1, and you know up to which strength quality holds. If you interrupt "
+                "it, it continues where it stopped."
             ),
             search_aliases=["difflens", "strength", "bisection", "sparse autoencoder", "steering"],
             inputs=[
-                io.Model.Input("model", tooltip="The model that the autoencoder was trained for, not steered; it is cloned, not changed."),
-                Sae.Input("sae", tooltip="The autoencoder, from Train SAE or Load SAE."),
+                io.Model.Input(
+                    "model", tooltip="The model that the autoencoder was trained for, without steering. The node changes a copy."
+                ),
+                Sae.Input("sae", tooltip="The sparse autoencoder, from Train SAE or Load SAE."),
                 BiasFeatures.Input(
-                    "bias_features", tooltip="With the profiles to calibrate, from Find Bias Features or Learn Feature Profiles."
+                    "bias_features",
+                    tooltip="Bias features with the profiles to calibrate, from Find Bias Features or Learn Feature Profiles.",
                 ),
                 *trial_conditions(),
                 trial_latent(),
-                io.Vae.Input("vae", tooltip="Decodes the trials for the classifier."),
-                Classifier.Input("classifier", tooltip="Judges the trials. It has to know the attribute with all its classes."),
+                io.Vae.Input("vae", tooltip="Decodes the images of the trials for the classifier."),
+                Classifier.Input("classifier", tooltip="Reads the images of the trials. It must know the attribute with all its classes."),
                 io.Int.Input(
                     "images",
                     default=48,
@@ -48,7 +52,7 @@ class CalibrateBiasFeatures(io.ComfyNode):
                     max=4096,
                     tooltip="Images per trial, rounded up to whole batches. There are about five to twelve trials per class and profile.",
                 ),
-                fixed_seed("Seed of the first batch of every trial; each further batch counts one up."),
+                fixed_seed("Seed of the first batch of every trial. Each further batch adds 1. All trials start from the same noise."),
                 *sampler_inputs(cfg=7.5),
                 io.Float.Input(
                     "enough",
@@ -56,32 +60,41 @@ class CalibrateBiasFeatures(io.ComfyNode):
                     min=0.5,
                     max=1.0,
                     step=0.01,
-                    tooltip="Share of the images sent to a class that is to be read as it at the end. As many may miss as that leaves "
-                    "over, rounded up: at 0.97 two of 48.",
+                    tooltip="Share of the images steered to a class that must show it. The rest may miss, rounded up: at 0.97, two of 48.",
                 ),
                 io.String.Input(
-                    "attribute", default="", tooltip="Attributes to calibrate, separated by commas. Empty = all of the bias features."
+                    "attribute",
+                    default="",
+                    tooltip="Attributes to calibrate, separated by commas. Empty: all attributes of the bias features.",
                 ),
                 io.String.Input(
                     "name",
                     default="my_steering",
-                    tooltip=f"Trials are written down in {PLACE}, under this name, and not repeated while the settings stay as they are.",
+                    tooltip=f"Name under which finished trials are saved in {PLACE}. If the node is interrupted, queue the same graph "
+                    "again and it continues. With other settings it starts again.",
                 ),
                 Adp.Input(
                     "adp",
                     optional=True,
-                    tooltip="Reads images, for profiles that depend on what an image is now: the one they were learned with.",
+                    tooltip="Reads the images, for profiles that depend on the current reading of an image. Connect the ADP that they "
+                    "were learned with.",
                 ),
             ],
             outputs=[
                 BiasFeatures.Output(
-                    "calibrated", display_name="bias features", tooltip="With calibrated profiles: for Bias Feature Steer, or to save."
+                    "calibrated",
+                    display_name="bias features",
+                    tooltip="Bias features with calibrated profiles, for Bias Feature Steer or Save Bias Features.",
                 ),
                 io.String.Output(
-                    "report", display_name="report", tooltip="What share each class reached, where, and up to which strength."
+                    "report",
+                    display_name="report",
+                    tooltip="The share that each class reached, at which noise levels, and up to which strength quality holds.",
                 ),
                 io.Image.Output(
-                    "chart", display_name="chart", tooltip="Share read as the class by size of the edit, an image per attribute."
+                    "chart",
+                    display_name="chart",
+                    tooltip="Share read as the class, by size of the edit, with a line per class. One picture per attribute.",
                 ),
             ],
         )

@@ -30,8 +30,8 @@ class FeatureAtlas(io.ComfyNode):
             display_name="Feature Atlas",
             category=STEERING,
             description=(
-                "Shows what single features of an autoencoder stand for: the recorded images that excite each most, with the heat of its "
-                "activation laid over them, the noise levels at which it is active, and the classes that it speaks for."
+                "Shows what single features of an autoencoder stand for: the recorded images that activate each feature most, "
+                "with a heat map of the activation, the noise levels at which it is active, and the classes that it speaks for."
             ),
             search_aliases=[
                 "interpretability",
@@ -44,19 +44,25 @@ class FeatureAtlas(io.ComfyNode):
             ],
             is_output_node=True,
             inputs=[
-                Features.Input("features", tooltip="A set recorded at the autoencoder's site, with its pictures, from Load Features."),
-                Sae.Input("sae", tooltip="The autoencoder, from Load SAE."),
-                BiasFeatures.Input("bias_features", tooltip="Features found in that autoencoder, from Load Bias Features."),
-                io.String.Input("attribute", default="eyeglasses", tooltip="The attribute whose features are shown."),
-                io.String.Input(
-                    "class_name", default="", tooltip="The class whose best features are shown. Empty: the best of every class in turn."
+                Features.Input(
+                    "features", tooltip="A feature set with its pictures, recorded at the autoencoder's site, from Load Features."
                 ),
-                io.Int.Input("count", default=8, min=1, max=64, tooltip="How many features, the best first; a row each."),
-                io.Boolean.Input("overlay", default=True, tooltip="Lay the heat of the activation over the images. Off: the bare images."),
+                Sae.Input("sae", tooltip="The sparse autoencoder, from Load SAE."),
+                BiasFeatures.Input("bias_features", tooltip="Bias features of this autoencoder, from Load Bias Features."),
+                io.String.Input("attribute", default="eyeglasses", tooltip="Attribute whose features are shown."),
+                io.String.Input(
+                    "class_name",
+                    default="",
+                    tooltip="Class whose best features are shown. Empty: the best features of every class in turn.",
+                ),
+                io.Int.Input("count", default=8, min=1, max=64, tooltip="How many features are shown, the best first. Each has one row."),
+                io.Boolean.Input("overlay", default=True, tooltip="On: the heat map lies over the images. Off: the images alone."),
             ],
             outputs=[
-                io.Image.Output("atlas", display_name="atlas", tooltip="A row per feature as one image, 960 pixels wide."),
-                io.String.Output("text", display_name="text", tooltip="The features with their scores and pictures, a line each."),
+                io.Image.Output("atlas", display_name="atlas", tooltip="One image with a row per feature, 960 pixels wide."),
+                io.String.Output(
+                    "text", display_name="text", tooltip="The features with their scores and the names of their pictures, one line each."
+                ),
             ],
         )
 

@@ -31,43 +31,54 @@ class FindBiasFeatures(io.ComfyNode):
             display_name="Find Bias Features",
             category=TRAINING,
             description=(
-                "Finds which features of an autoencoder carry a perceived attribute (after DiffLens, CVPR 2025): integrated gradients of a "
-                "reader's class probability, class against class, with a bootstrap and a test by ablation. Next: Measure Feature Effects "
-                "(what turning them does), or Learn Feature Profiles; then Calibrate Bias Features and Save Bias Features."
+                "Finds the features of an autoencoder that carry a perceived attribute (after DiffLens, CVPR 2025), with "
+                "integrated gradients, a bootstrap and an ablation test. Next: Measure Feature Effects (what a change of them does), or "
+                "Learn Feature Profiles; then Calibrate Bias Features and Save Bias Features."
             ),
             search_aliases=["difflens", "attribution", "integrated gradients", "sparse autoencoder", "interpretability", "neurons"],
             inputs=[
-                Features.Input("features", tooltip="A set recorded at the autoencoder's site, from Record Features or Load Features."),
-                Labels.Input("labels", tooltip="Labels of that set. What they know beside the attribute tells which features carry more."),
-                Sae.Input("sae", tooltip="The autoencoder, from Train SAE or Load SAE."),
-                io.String.Input(
-                    "attribute", default="", tooltip="Attributes to find features of, separated by commas. Empty = all that are labelled."
+                Features.Input(
+                    "features", tooltip="A feature set recorded at the autoencoder's site, from Record Features or Load Features."
                 ),
-                io.Int.Input("per_class", default=DEFAULT.tau, min=1, max=4096, tooltip="Features that are kept per class, at most."),
+                Labels.Input(
+                    "labels", tooltip="Labels of that set. Labels of further attributes show which features carry more than one attribute."
+                ),
+                Sae.Input("sae", tooltip="The sparse autoencoder, from Train SAE or Load SAE."),
+                io.String.Input(
+                    "attribute", default="", tooltip="Attributes to find features for, separated by commas. Empty: all labelled attributes."
+                ),
+                io.Int.Input("per_class", default=DEFAULT.tau, min=1, max=4096, tooltip="Largest number of features to keep per class."),
                 io.Float.Input(
                     "beside",
                     default=0.0,
                     min=0.0,
                     max=1000.0,
                     step=0.1,
-                    tooltip="Leave out features that carry more than this many times as much of other attributes; 0 = keep all.",
+                    tooltip="Leaves out features that carry more than this many times as much of other attributes as of this one. 0 "
+                    "keeps all.",
                 ),
-                fixed_seed("Which images are held out for the test, the resamples of the bootstrap, and the reader that is trained."),
+                fixed_seed(
+                    "Decides which images are held out for the test, the resamples of the bootstrap, and the training of the "
+                    "linear predictor."
+                ),
                 Adp.Input(
                     "adp",
                     optional=True,
-                    tooltip="A reader at the autoencoder's site, from Train ADP on a set recorded there. Without one a linear reader is "
-                    "trained on the set.",
+                    tooltip="A predictor at the autoencoder's site, from Train ADP on a set recorded there. Without one, the node first "
+                    "trains a linear predictor on the set.",
                 ),
             ],
             outputs=[
                 BiasFeatures.Output(
                     "found",
                     display_name="bias features",
-                    tooltip="With class-difference profiles, not calibrated yet: for Learn Feature Profiles or Calibrate Bias Features.",
+                    tooltip="The ranked features with class-difference profiles, not calibrated yet. For Measure Feature Effects, Learn "
+                    "Feature Profiles or Calibrate Bias Features.",
                 ),
-                io.String.Output("report", display_name="report", tooltip="What was found, and what taking the features out does."),
-                io.Image.Output("chart", display_name="chart", tooltip="The ranked features of each class, an image per attribute."),
+                io.String.Output(
+                    "report", display_name="report", tooltip="What was found, and how the reading changes without these features."
+                ),
+                io.Image.Output("chart", display_name="chart", tooltip="The ranked features of each class. One picture per attribute."),
             ],
         )
 

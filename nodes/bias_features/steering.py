@@ -25,16 +25,15 @@ RULES = (ONE_PASS, ASYRP)
 def files_inputs() -> list[Any]:
     """The two files, and where every image is to go."""
     return [
-        Sae.Input("sae", tooltip="The autoencoder of this model, from Load SAE."),
-        BiasFeatures.Input("bias_features", tooltip="Features found in that autoencoder, from Load Bias Features."),
+        Sae.Input("sae", tooltip="The sparse autoencoder of this model, from Load SAE."),
+        BiasFeatures.Input("bias_features", tooltip="Bias features of this autoencoder, from Load Bias Features."),
         io.String.Input(
             "attribute",
             default="eyeglasses",
-            tooltip="Name of the attribute, as the bias features call it (the loader's text lists them). Not used with a target.",
+            tooltip="Name of the attribute, as in the bias features. The output text of Load Bias Features lists the names. Not used "
+            "with a target.",
         ),
-        io.String.Input(
-            "class_name", default="yes", tooltip="The class that every image is steered to. Not used where a target is connected."
-        ),
+        io.String.Input("class_name", default="yes", tooltip="Class to steer every image to. Not used with a target."),
     ]
 
 
@@ -45,22 +44,25 @@ def edit_inputs() -> list[Any]:
             "mode",
             options=list(STEER_MODES),
             default=STEER_MODES[0],
-            tooltip="'profile': add the class profile, by place and noise level. The paper's forms, at all positions: 'scale' multiplies "
-            "the class's features by the amount, 'add' adds the amount; 'suppress' turns them down to nothing.",
+            tooltip="How features are changed. 'profile' adds the class's profile, by place and noise level. The others are the "
+            "paper's, and act on all positions: 'scale' multiplies the features by the amount, 'add' adds the amount, 'suppress' turns "
+            "them down, to zero at strength 1.",
         ),
         io.Combo.Input(
             "profile",
             options=list(PROFILES),
             default=PROFILES[0],
-            tooltip="For mode 'profile'. 'calibrated': the one of the file that hit most when it was calibrated. 'learned': fitted by what "
-            "it does. 'class-difference': mean activation of the class minus that of the others.",
+            tooltip="Used by mode 'profile'. 'calibrated' is the profile of the file that brought most images to their class in "
+            "calibration. 'learned' was fitted by its effect. 'class-difference' is the mean activation of the class minus that of the "
+            "others.",
         ),
         io.Int.Input(
             "features",
             default=0,
             min=0,
             max=4096,
-            tooltip="How many of each class's best features are turned; 0 = all that the file holds. The profiles are calibrated with all.",
+            tooltip="How many of the best features of each class are changed. 0 is all that the file holds. The profiles are calibrated "
+            "with all features, so fewer do less.",
         ),
         io.Float.Input(
             "amount",
@@ -68,16 +70,16 @@ def edit_inputs() -> list[Any]:
             min=0.0,
             max=1000.0,
             step=0.1,
-            tooltip="For 'scale' the factor, for 'add' what is added, in the autoencoder's units. The other modes do not use it.",
+            tooltip="The factor for 'scale', or the value to add for 'add', in units of the autoencoder. The other modes do not use it.",
         ),
         rows_input(),
-        *window_inputs("steering", " A profile's own window applies within it."),
+        *window_inputs("steering", " The profile's own window of noise levels applies within it."),
         io.Combo.Input(
             "rule",
             options=list(RULES),
             default=RULES[0],
-            tooltip="'one pass': the edited prediction is used as it is. 'asyrp': the paper's rule, the clean image of the edited pass and "
-            "the noise of a second, plain one; twice the time, for comparison.",
+            tooltip="'one pass' uses the edited prediction as it is. 'asyrp' is the paper's rule, for comparison: the clean image of "
+            "the edited U-Net call and the noise of a second, plain one. It takes twice the time.",
         ),
     ]
 
@@ -88,7 +90,7 @@ def only_input() -> Any:
         "only",
         optional=True,
         default="",
-        tooltip="Numbers of single features, such as '7, 123' (Feature Atlas shows and sends them): only these are turned, whatever "
+        tooltip="Numbers of single features, such as '7, 123', as Feature Atlas shows and sends them. Only these are changed, whatever "
         "'features' says. Empty: not used.",
     )
 
@@ -114,13 +116,13 @@ class BiasFeatureSteer(io.ComfyNode):
             display_name="Bias Feature Steer",
             category=STEERING,
             description=(
-                "Patches a MODEL so that features of an autoencoder that carry an attribute are turned while it samples (after DiffLens, "
-                "CVPR 2025, by place, with a class per image and in one pass). Place it after LoRA and before FreeU; several may follow "
-                "each other, and any sampler."
+                "Steers images towards a class or towards target shares with bias features (after DiffLens, CVPR 2025; by "
+                "place, with a class per image, in one U-Net call per step). Place it after LoRA and before FreeU. Several steers can "
+                "follow each other, and any sampler can follow."
             ),
             search_aliases=["difflens", "sparse autoencoder", "sae", "debias", "fair", "slider", "concept", "distribution"],
             inputs=[
-                io.Model.Input("model", tooltip="An SD1.5, SDXL or unconditional U-Net; it is cloned, not changed."),
+                io.Model.Input("model", tooltip="SD1.5, SDXL, or a model from Load Unconditional Diffusion. The node changes a copy."),
                 *files_inputs(),
                 io.Float.Input(
                     "strength",
@@ -128,38 +130,49 @@ class BiasFeatureSteer(io.ComfyNode):
                     min=-2.0,
                     max=2.0,
                     step=0.01,
-                    tooltip="1 = as calibrated, 0 = off, bit-exactly; below 0 towards the opposite: the other class where there are two, "
-                    "else away from the class.",
+                    tooltip="Factor of the edit. 1 is as calibrated. 0 is off, bit for bit. Below 0 steers to the opposite: to the "
+                    "other class if there are two, otherwise away from the class.",
                 ),
                 *edit_inputs(),
                 io.Combo.Input(
                     "assign",
                     options=list(ASSIGN),
                     default=ASSIGN[0],
-                    tooltip="With a target, how images get their classes: by least change from an ADP's first reading, at random from the "
-                    "seed, or as the bias features say ('auto'). Without an ADP always from the seed.",
+                    tooltip="With a target: how images get their classes. 'reading' changes the images as little as possible, by an "
+                    "ADP's first reading. 'seeded' assigns at random from the seed. 'auto' does what the bias features say. Without an "
+                    "ADP, classes always come from the seed.",
                 ),
-                drawn_seed("With a target: draws who gets which class, or the remainder of the quotas. Change it with the sampler's seed."),
+                drawn_seed(
+                    "With a target: seed for rounding and for random classes. When the batch does not divide evenly, it decides "
+                    "which class gets the extra image. Use the same seed as the sampler."
+                ),
                 Target.Input(
                     "target",
                     optional=True,
-                    tooltip="A class per image by quotas, from Target Distribution or Joint Target. When connected, attribute and "
-                    "class_name are not used.",
+                    tooltip="Gives every image a class by quotas, from Target Distribution or Joint Target. attribute and class_name "
+                    "are then not used.",
                 ),
                 Adp.Input(
                     "adp",
                     optional=True,
-                    tooltip="Reads images, for assignment by least change and for profiles that depend on what an image is now.",
+                    tooltip="Reads the images, to assign classes with the least change and for profiles that depend on the current "
+                    "reading of an image.",
                 ),
                 io.Mask.Input(
-                    "mask", optional=True, tooltip="Where to steer (white), resized to the feature map. One for all images, or one each."
+                    "mask",
+                    optional=True,
+                    tooltip="Where to steer (white). The mask is resized to the feature map. One mask for all images, or one for each.",
                 ),
-                ledger_input("With a target. "),
+                ledger_input("Used only with a target. "),
                 only_input(),
             ],
             outputs=[
                 io.Model.Output("steered", display_name="MODEL", tooltip="The steered model, for any sampler or another steer."),
-                io.String.Output("report", display_name="report", tooltip="What is turned, at which noise levels, and who goes where."),
+                io.String.Output(
+                    "report",
+                    display_name="report",
+                    tooltip="Which features are changed, at which noise levels, and which images go to which class.",
+                ),
             ],
         )
 

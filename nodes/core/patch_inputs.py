@@ -16,7 +16,7 @@ def rows_input() -> Any:
         "rows",
         options=list(ROW_CHOICES),
         default=ROW_CHOICES[0],
-        tooltip="Under CFG: edit only the rows of the positive prompt ('cond'), or those of the negative too.",
+        tooltip="What is edited under CFG. 'cond': only the rows of the positive prompt. 'cond+uncond': also those of the negative prompt.",
     )
 
 
@@ -25,9 +25,14 @@ def window_inputs(what: str, more: str = "") -> list[Any]:
     limits = {"min": 0.0, "max": 1.0, "step": 0.01}
     return [
         io.Float.Input(
-            "start_percent", default=0.0, **limits, tooltip=f"Share of the sampling at which {what} may start (0 = start).{more}"
+            "start_percent", default=0.0, **limits, tooltip=f"Share of the sampling at which {what} may start. 0 is the start.{more}"
         ),
-        io.Float.Input("end_percent", default=1.0, **limits, tooltip=f"Share of the sampling at which {what} ends (1 = end)."),
+        io.Float.Input(
+            "end_percent",
+            default=1.0,
+            **limits,
+            tooltip=f"Share of the sampling at which {what} ends. 1 is the end. At or below start_percent, {what} is off.",
+        ),
     ]
 
 
@@ -36,6 +41,6 @@ def ledger_input(when: str = "") -> Any:
     return Ledger.Input(
         "ledger",
         optional=True,
-        tooltip=f"{when}From Balance Ledger: quotas even out what all runs before have drawn, so that images made one at a time reach the "
+        tooltip=f"{when}Ledger from Balance Ledger. Quotas then make up for all runs before, so images made one at a time reach the "
         "target too.",
     )

@@ -21,14 +21,19 @@ def drawn_seed(tooltip: str) -> Any:
 def trial_conditions() -> list[Any]:
     """positive and negative of trials."""
     return [
-        io.Conditioning.Input("positive", tooltip="What to draw in the trials: a neutral prompt of the kind that you will use."),
-        io.Conditioning.Input("negative", tooltip="What to avoid, as you will use it; the same as positive for an unconditional model."),
+        io.Conditioning.Input(
+            "positive", tooltip="Positive prompt of the trials. Use a neutral prompt of the kind that you will use later."
+        ),
+        io.Conditioning.Input(
+            "negative",
+            tooltip="Negative prompt of the trials, as you will use it later. For an unconditional model, connect the same as positive.",
+        ),
     ]
 
 
 def trial_latent() -> Any:
     """Latent of images that a node samples for itself."""
-    return io.Latent.Input("latent_image", tooltip="An empty latent: its size is that of the images, its batch is sampled at once.")
+    return io.Latent.Input("latent_image", tooltip="An empty latent. It sets the size of the images and how many are sampled at once.")
 
 
 def fit_batch(default: int) -> Any:
@@ -38,16 +43,20 @@ def fit_batch(default: int) -> Any:
         default=default,
         min=2,
         max=4096,
-        tooltip="Images per step. Memory grows with it: for images of 512 x 512 and more begin with 4, and take more steps.",
+        tooltip="Images per step. More images need more memory. For images of 512 x 512 and larger, start with 4 and take more steps.",
     )
 
 
 def picture_conditions() -> list[Any]:
     """What the pictures of a feature set were drawn with: positive, or clip for the prompts that the set names."""
     return [
-        io.Conditioning.Input("positive", optional=True, tooltip="The conditioning of all pictures. Needed unless clip is connected."),
+        io.Conditioning.Input(
+            "positive",
+            optional=True,
+            tooltip="Conditioning of all pictures: a single prompt, or a Class Label. Required unless clip is connected.",
+        ),
         io.Clip.Input(
-            "clip", optional=True, tooltip="Encodes the prompts that the pictures were recorded with; positive is then not used."
+            "clip", optional=True, tooltip="Encodes the prompts that the pictures were recorded with. Positive is then not used."
         ),
     ]
 

@@ -24,36 +24,52 @@ class ClassifierFairnessNode(io.ComfyNode):
             display_name="Classifier Fairness",
             category=EVALUATION,
             description=(
-                "Measures whether a classifier reads an attribute as well in one perceived group as in another: accuracy by group, the "
-                "worst group, demographic parity and equalised odds differences (fairlearn's), with intervals and what chance would leave."
+                "Measures whether a classifier reads an attribute as well in one perceived group as in another: accuracy by "
+                "group, the worst group, and the differences in demographic parity and equalised odds (as in fairlearn), with intervals "
+                "and the differences that chance would give."
             ),
             search_aliases=["equalized odds", "equalised odds", "demographic parity", "fairlearn", "group accuracy", "audit", "bias"],
             is_output_node=True,
             inputs=[
-                Classifier.Input("classifier", tooltip="The classifier to judge."),
-                io.String.Input(
-                    "attribute", default="eyeglasses", tooltip="The attribute that it reads, and that the images are labelled with."
+                Classifier.Input(
+                    "classifier", tooltip="Classifier to measure, from Train Attribute Classifier or Load Attribute Classifier."
                 ),
-                io.String.Input("group", default="skin_tone", tooltip="The labelled attribute whose classes are the groups."),
+                io.String.Input(
+                    "attribute", default="eyeglasses", tooltip="Attribute that the classifier reads and that the images have labels for."
+                ),
+                io.String.Input(
+                    "group",
+                    default="skin_tone",
+                    tooltip="Labelled attribute whose classes are the groups. The classifier does not need to read it.",
+                ),
                 io.Combo.Input(
                     "split",
                     options=[*SPLITS, "all"],
                     default=TEST,
-                    tooltip="Which images of the data set: those of 'test', which no training saw, or others.",
+                    tooltip="Images of the data set to use. Only 'test' was not used in any training.",
                 ),
-                Dataset.Input("dataset", optional=True, tooltip="Labelled images, from Load Dataset or Save Balanced Dataset."),
-                io.Image.Input("images", optional=True, tooltip="Instead of a data set: images with labels connected too."),
-                Labels.Input("labels", optional=True, tooltip="Labels of these images, in their order, with both attributes."),
+                Dataset.Input(
+                    "dataset",
+                    optional=True,
+                    tooltip="Labelled images, from Load Dataset or Save Balanced Dataset. Connect this, or images and labels.",
+                ),
+                io.Image.Input("images", optional=True, tooltip="Images to use instead of a data set. They need labels."),
+                Labels.Input("labels", optional=True, tooltip="Labels of these images, in the same order, with both attributes."),
             ],
             outputs=[
-                io.Image.Output("chart", display_name="chart", tooltip="Accuracy and error rates of every group, with their intervals."),
-                io.String.Output("report", display_name="report", tooltip="The same in words, and what to be careful about."),
+                io.Image.Output(
+                    "chart",
+                    display_name="chart",
+                    tooltip="Accuracy, true positive rate and false positive rate of every group, with intervals.",
+                ),
+                io.String.Output("report", display_name="report", tooltip="The same in words, with warnings."),
                 io.Float.Output(
                     "odds",
                     display_name="equalised odds difference",
-                    tooltip="The largest difference between groups in true or false positive rates; 0 = alike, -1 where nothing compares.",
+                    tooltip="The largest difference between groups in true or false positive rates. 0 means that all groups are read "
+                    "equally well. -1 means that nothing can be compared.",
                 ),
-                io.String.Output("json", display_name="JSON", tooltip="All the numbers: rates, differences, intervals, notes."),
+                io.String.Output("json", display_name="JSON", tooltip="All figures: rates, differences, intervals and notes."),
             ],
         )
 

@@ -26,13 +26,13 @@ class CalibrateADP(io.ComfyNode):
             display_name="Calibrate ADP",
             category=TRAINING,
             description=(
-                "Finds, by sampling a few hundred images, in which direction, at which noise levels and how far an ADP has to move images "
-                "to reach each class on your model, so that Distribution Guidance works at strength 1. Interrupted, it goes on where it "
-                "stopped."
+                "Tests on your model, with a few hundred sampled images, in which direction, at which noise levels and how far "
+                "an ADP has to move images to reach each class. Afterwards Distribution Guidance works at strength 1. If you interrupt "
+                "it, it continues where it stopped."
             ),
             search_aliases=["attribute distribution predictor", "directions", "strength", "window", "balancing act"],
             inputs=[
-                io.Model.Input("model", tooltip="The model that the ADP was trained for, without guidance; it is cloned, not changed."),
+                io.Model.Input("model", tooltip="The model that the ADP was trained for, without guidance. The node changes a copy."),
                 Adp.Input("adp", tooltip="From Train ADP or Load ADP."),
                 *trial_conditions(),
                 trial_latent(),
@@ -41,39 +41,44 @@ class CalibrateADP(io.ComfyNode):
                     default=48,
                     min=4,
                     max=4096,
-                    tooltip="Images per trial, rounded up to whole batches. There are up to 31 trials per attribute. With 48 a share is "
-                    "known to about 7 points; 192 are better where time allows.",
+                    tooltip="Images per trial, rounded up to whole batches. There are up to 31 trials per attribute. With 48 images, a "
+                    "share is exact to about 7 points. 192 are better if you have the time.",
                 ),
-                fixed_seed("Seed of the first batch of every trial; each further batch counts one up."),
+                fixed_seed("Seed of the first batch of every trial. Each further batch adds 1. All trials start from the same noise."),
                 *sampler_inputs(cfg=7.5),
                 io.String.Input(
                     "attribute",
                     default="",
-                    tooltip="Attributes to calibrate, separated by commas. Empty = all for which there is a direction to try.",
+                    tooltip="Attributes to calibrate, separated by commas. Empty: all that have a direction to try.",
                 ),
                 io.String.Input(
                     "name",
                     default="my_calibration",
-                    tooltip=f"Trials are written down in {PLACE}, under this name, and not repeated while the settings stay as they are.",
+                    tooltip=f"Name under which finished trials are saved in {PLACE}. If the node is interrupted, queue the same graph "
+                    "again and it continues. With other settings it starts again.",
                 ),
                 Features.Input(
                     "features",
                     optional=True,
-                    tooltip="The feature set that the ADP was trained on: directions are read off it. Needs labels.",
+                    tooltip="The feature set that the ADP was trained on. The node computes directions from it. It needs labels.",
                 ),
-                Labels.Input("labels", optional=True, tooltip="Labels of that set, as for Train ADP."),
+                Labels.Input("labels", optional=True, tooltip="Labels of that feature set, as for Train ADP."),
                 Classifier.Input(
                     "classifier",
                     optional=True,
-                    tooltip="Judges the trials. Without one the ADP reads the finished images itself, off one more U-Net pass each; needed "
-                    "where the file has directions for an attribute that it does not read.",
+                    tooltip="Reads the images of the trials. Without one, the ADP reads them, with one more U-Net call per image. A "
+                    "classifier is required for attributes that have directions in the file but that the ADP does not read.",
                 ),
-                io.Vae.Input("vae", optional=True, tooltip="Decodes the trials for the classifier."),
+                io.Vae.Input("vae", optional=True, tooltip="Decodes the images of the trials for the classifier."),
             ],
             outputs=[
-                Adp.Output("calibrated", display_name="ADP", tooltip="With its moves: for Save ADP and Distribution Guidance."),
-                io.String.Output("report", display_name="report", tooltip="What was reached, with which sizes, and where quality ends."),
-                io.Image.Output("chart", display_name="chart", tooltip="Everything that was tried, an image per attribute."),
+                Adp.Output("calibrated", display_name="ADP", tooltip="The ADP with its moves, for Save ADP and Distribution Guidance."),
+                io.String.Output(
+                    "report",
+                    display_name="report",
+                    tooltip="The share that each class reached, with which sizes, and up to which strength quality holds.",
+                ),
+                io.Image.Output("chart", display_name="chart", tooltip="Every trial, one picture per attribute."),
             ],
         )
 

@@ -24,13 +24,15 @@ class ContrastDirections(io.ComfyNode):
             display_name="Contrast Directions",
             category=TRAINING,
             description=(
-                "For text models: finds, without images or labels, what naming another class changes inside the U-Net on the same noised "
-                "latents, and keeps that as directions for guidance. Minutes, not hours. Next: Calibrate ADP with a classifier, or "
-                "Distribution Guidance with direction 'prompt-contrast'."
+                "Finds directions for a text model in minutes, without images or labels. It compares what prompts of different "
+                "classes change inside the U-Net on the same noised latents. Next: Calibrate ADP with a classifier, or Distribution "
+                "Guidance with direction 'prompt-contrast'."
             ),
             search_aliases=["directions", "prompt pairs", "prompt-contrast", "h-space", "concept", "steering", "balancing act"],
             inputs=[
-                io.Model.Input("model", tooltip="A text-to-image model (SD1.5, SDXL), without guidance; it is cloned, not changed."),
+                io.Model.Input(
+                    "model", tooltip="A text-to-image model, such as SD1.5 or SDXL, without guidance. The node works on a copy."
+                ),
                 io.Clip.Input("clip", tooltip="The model's text encoder."),
                 *prompt_class_inputs(),
                 trial_latent(),
@@ -39,42 +41,46 @@ class ContrastDirections(io.ComfyNode):
                     default=IMAGES,
                     min=2,
                     max=4096,
-                    tooltip="Latents to sample, rounded up to whole batches and equal parts of the classes. They are not decoded.",
+                    tooltip="Latents to sample, rounded up to whole batches and to equal parts of the classes. They are not decoded.",
                 ),
                 io.Int.Input(
                     "noise_levels",
                     default=LEVELS,
                     min=2,
                     max=50,
-                    tooltip="Noise levels, evenly spaced over the model's schedule, at which directions are taken.",
+                    tooltip="Number of noise levels with a direction. They are evenly spaced in log-SNR over the model's schedule.",
                 ),
-                fixed_seed("Seed of the first batch; each further batch counts one up."),
+                fixed_seed("Seed of the first batch. Each further batch adds 1."),
                 *sampler_inputs(cfg=4.0),
                 io.String.Input(
                     "site",
                     default=MIDDLE,
-                    tooltip="Where directions are taken and act: 'middle', 'output.N', or 'auto', the end of the level with the smallest "
-                    "maps.",
+                    tooltip="Place in the U-Net where directions are read and act: 'middle', 'output.N' (the output of up block N), or "
+                    "'auto' (the end of the level with the smallest maps).",
                 ),
                 io.String.Input(
                     "negative",
                     default="",
                     multiline=True,
                     dynamic_prompts=False,
-                    tooltip="Negative prompt of the latents that are sampled. The directions themselves are taken without one.",
+                    tooltip="Negative prompt of the sampled latents. The directions themselves are computed without one.",
                 ),
                 Adp.Input(
                     "adp",
                     optional=True,
-                    tooltip="An ADP of this model to put the directions into. Without one the file has no predictor.",
+                    tooltip="An ADP of this model. The node adds the directions to it. Without one, the new file has no predictor.",
                 ),
             ],
             outputs=[
                 Adp.Output(
-                    "contrasted", display_name="ADP", tooltip="With the directions, uncalibrated: for Calibrate ADP, Save ADP or guidance."
+                    "contrasted",
+                    display_name="ADP",
+                    tooltip="The directions, not calibrated, for Calibrate ADP, Save ADP or Distribution Guidance.",
                 ),
                 io.String.Output(
-                    "report", display_name="report", tooltip="How far naming a class moves h at every noise level, and how alike."
+                    "report",
+                    display_name="report",
+                    tooltip="By noise level: how far a prompt of another class moves h, and how well single latents agree.",
                 ),
             ],
         )

@@ -18,14 +18,18 @@ class ExemptFromGuidance(io.ComfyNode):
             display_name="Exempt From Guidance",
             category=GUIDANCE,
             description=(
-                "Marks a prompt that distribution guidance is to leave alone: what it asks for is neither read, nor edited, nor counted. "
-                "For prompts that name an attribute themselves, on a MODEL that is guided for all the others."
+                "Marks a prompt that distribution guidance must leave alone. Its rows are not read, not edited and not counted. "
+                "Use it on a guided MODEL for prompts that name an attribute themselves."
             ),
             search_aliases=["explicit prompt", "skip guidance", "bypass", "distribution guidance", "fair"],
-            inputs=[io.Conditioning.Input("conditioning", tooltip="The prompt to leave alone, such as '... with eyeglasses'.")],
+            inputs=[
+                io.Conditioning.Input(
+                    "conditioning", tooltip="Prompt to leave alone, such as '... with eyeglasses'. The node marks a copy."
+                )
+            ],
             outputs=[
                 io.Conditioning.Output(
-                    "exempt", display_name="CONDITIONING", tooltip="The same prompt with the mark, for a sampler or Conditioning Combine."
+                    "exempt", display_name="CONDITIONING", tooltip="The marked prompt, for a sampler or for Conditioning Combine."
                 )
             ],
         )

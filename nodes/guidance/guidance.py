@@ -23,14 +23,14 @@ ASSIGN = ("auto", "reading", "seeded")
 
 def _guidance_inputs() -> list[Any]:
     return [
-        Adp.Input("adp", tooltip="The predictor that belongs to this model, from Load ADP."),
-        Target.Input("target", tooltip="The distribution to reach, from Target Distribution or Joint Target."),
+        Adp.Input("adp", tooltip="The ADP (attribute distribution predictor) of this model, from Load ADP."),
+        Target.Input("target", tooltip="The shares to reach, from Target Distribution or Joint Target."),
         io.Combo.Input(
             "mode",
             options=list(MODES),
             default=MODES[0],
-            tooltip="'quota': every image is assigned a class, and moved to it. 'chi-square' and 'kl': the paper's losses on the soft "
-            "mean of the batch; their strength is another scale, has to be found for each model, and wants large batches.",
+            tooltip="'quota' assigns every image a class and moves it there. 'chi-square' and 'kl' are the paper's losses on the soft "
+            "mean of the batch. Their strength has another scale, which you must find for each model. They need large batches.",
         ),
         io.Float.Input(
             "strength",
@@ -38,7 +38,8 @@ def _guidance_inputs() -> list[Any]:
             min=0.0,
             max=100.0,
             step=0.01,
-            tooltip="Multiplies the calibrated size of the step (in units of the norm of h). 1 = as calibrated, 0 = off, bit-exactly.",
+            tooltip="Factor of the edit. 1 is as calibrated. 0 is off, bit for bit. It multiplies the calibrated size, which is in "
+            "units of the norm of h.",
         ),
         *window_inputs("guidance"),
         rows_input(),
@@ -46,17 +47,17 @@ def _guidance_inputs() -> list[Any]:
             "direction",
             options=list(DIRECTIONS),
             default=DIRECTIONS[0],
-            tooltip="'calibrated': those of the ADP file that hit most when it was calibrated. Others by name, where the file holds them: "
-            "'learned' and 'learned-prompts' (fitted by what they do), 'mean-difference', 'linear-discriminant' and their 'sum' (read off "
-            "labelled features), 'prompt-contrast' (read off pairs of prompts). "
-            "'adp-gradient': the predictor's own gradient, which needs no calibration, and may change the reading more than the image.",
+            tooltip="'calibrated' uses the directions that brought most images to their class in calibration. Others by name, if the "
+            "file holds them: 'learned' and 'learned-prompts' (fitted by their effect), 'mean-difference', 'linear-discriminant' and "
+            "their 'sum' (computed from labelled features), 'prompt-contrast' (from pairs of prompts). 'adp-gradient' is the predictor's "
+            "own gradient. It needs no calibration, and may change the reading more than the image.",
         ),
         io.Combo.Input(
             "assign",
             options=list(ASSIGN),
             default=ASSIGN[0],
-            tooltip="How images get their classes: by least change from the first reading, at random from the seed, or as the ADP "
-            "file says ('auto').",
+            tooltip="How images get their classes. 'reading' changes the images as little as possible, by the first reading. 'seeded' "
+            "assigns at random from the seed. 'auto' does what the ADP file says.",
         ),
     ]
 
@@ -86,15 +87,18 @@ class DistributionGuidance(io.ComfyNode):
             display_name="Distribution Guidance",
             category=GUIDANCE,
             description=(
-                "Patches a MODEL so that every batch follows the target (after Balancing Act, CVPR 2024, with quotas and calibrated "
-                "moves). Place it after "
-                "LoRA and before FreeU; any sampler follows. One U-Net pass per step, as in plain sampling."
+                "Makes every batch follow your target shares (after Balancing Act, CVPR 2024, with quotas and calibrated "
+                "moves). Place it after LoRA and before FreeU. Any sampler can follow. It needs one U-Net call per step, as in plain "
+                "sampling."
             ),
             search_aliases=["fair", "debias", "balance", "diversity", "balancing act"],
             inputs=[
-                io.Model.Input("model", tooltip="An SD1.5, SDXL or unconditional U-Net; it is cloned, not changed."),
+                io.Model.Input("model", tooltip="SD1.5, SDXL, or a model from Load Unconditional Diffusion. The node changes a copy."),
                 *_guidance_inputs(),
-                drawn_seed("Draws who gets the remainder of the quotas. Change it with the sampler's seed."),
+                drawn_seed(
+                    "Seed for rounding. When the batch does not divide evenly, it decides which class gets the extra image. Use "
+                    "the same seed as the sampler."
+                ),
                 ledger_input(),
             ],
             outputs=[io.Model.Output("guided", display_name="MODEL", tooltip="The guided model, for any sampler.")],
@@ -128,18 +132,20 @@ class DistributionGuidanceKSampler(io.ComfyNode):
             display_name="Distribution Guidance KSampler",
             category=GUIDANCE,
             description=(
-                "KSampler with Distribution Guidance in one node. With a VAE and a classifier it also counts the images that missed "
-                "their class and, "
-                "with 'repair', makes them once more."
+                "KSampler with Distribution Guidance in one node. With a VAE and a classifier it also counts the images that "
+                "missed their class. With 'repair' it samples those images again."
             ),
             search_aliases=["fair", "debias", "balance", "ksampler", "balancing act"],
             inputs=[
-                io.Model.Input("model", tooltip="An SD1.5, SDXL or unconditional U-Net; it is cloned, not changed."),
-                drawn_seed("Seed of the noise, and of the remainder of the quotas."),
+                io.Model.Input("model", tooltip="SD1.5, SDXL, or a model from Load Unconditional Diffusion. The node changes a copy."),
+                drawn_seed(
+                    "Seed of the noise, and seed for rounding. When the batch does not divide evenly, it decides which class "
+                    "gets the extra image."
+                ),
                 *sampler_inputs(),
                 io.Conditioning.Input("positive", tooltip="What to draw."),
-                io.Conditioning.Input("negative", tooltip="What to avoid; the same as positive for an unconditional model."),
-                io.Latent.Input("latent_image", tooltip="Latent to start from; its batch is the batch that follows the target."),
+                io.Conditioning.Input("negative", tooltip="What to avoid. For an unconditional model, connect the same as positive."),
+                io.Latent.Input("latent_image", tooltip="Latent to start from. Its batch is the batch that follows the target."),
                 denoise_input(),
                 *_guidance_inputs(),
                 io.Int.Input(
@@ -147,8 +153,8 @@ class DistributionGuidanceKSampler(io.ComfyNode):
                     default=0,
                     min=0,
                     max=10,
-                    tooltip="Up to this many rounds, images that the classifier reads otherwise than assigned are made again with a "
-                    "new seed. Needs vae and classifier.",
+                    tooltip="Number of rounds in which images that the classifier does not read as assigned are sampled again with a "
+                    "new seed. 0 is off. It needs vae and classifier.",
                 ),
                 io.Int.Input(
                     "images_per_pass",
@@ -156,21 +162,26 @@ class DistributionGuidanceKSampler(io.ComfyNode):
                     min=0,
                     max=4096,
                     optional=True,
-                    tooltip="How many images are drawn at once, for cards that cannot hold the whole batch; 0 = all. Quotas, noise, "
-                    "progress and repair are those of the whole batch. A cancelled run that is queued again goes on after its last pass.",
+                    tooltip="Number of images per sampling pass. Lower it if you run out of memory. 0 samples the whole batch at once. "
+                    "Shares always apply to the whole batch. If you cancel a run, queue it again and it continues after its last pass.",
                 ),
-                io.Vae.Input("vae", optional=True, tooltip="For repair and the count of misses: decodes the samples for the classifier."),
-                Classifier.Input("classifier", optional=True, tooltip="For repair and the count of misses."),
+                io.Vae.Input(
+                    "vae", optional=True, tooltip="Decodes the images for the classifier, for repair and for the count of misses."
+                ),
+                Classifier.Input(
+                    "classifier",
+                    optional=True,
+                    tooltip="Reads the images, for repair and for the count of misses. Use the one that labelled the ADP's data.",
+                ),
                 ledger_input(),
             ],
             outputs=[
                 io.Latent.Output("latent", display_name="LATENT", tooltip="The samples, for VAE Decode."),
-                io.String.Output("report", display_name="report", tooltip="Quotas, readings, images made again, and what was rounded."),
+                io.String.Output("report", display_name="report", tooltip="Quotas, readings, images sampled again, and what was rounded."),
                 io.String.Output(
                     "assigned",
                     display_name="assigned",
-                    tooltip="JSON: the class that every image was assigned, in the order of the "
-                    "batch; for Record Attributes.",
+                    tooltip="JSON with the class that every image was assigned, in the order of the batch. For Record Attributes.",
                 ),
             ],
             hidden=[io.Hidden.prompt, io.Hidden.unique_id],

@@ -28,21 +28,23 @@ def fit_inputs(steps: int, batch: int, name: str) -> list[Any]:
         io.String.Input(
             "site",
             default=AUTO,
-            tooltip="Where the directions act: 'auto' is the end of the level with the smallest maps; also 'middle' or 'output.N'.",
+            tooltip="Place in the U-Net where the directions act: 'auto' (the end of the level with the smallest maps), 'middle', or "
+            "'output.N' (the output of up block N).",
         ),
         io.Int.Input(
             "fit_steps",
             default=steps,
             min=1,
             max=100_000,
-            tooltip="Steps of the fit. A few hundred find the directions; more sharpen them.",
+            tooltip="Steps of the fit. A few hundred find the directions. More make them sharper.",
         ),
         fit_batch(batch),
-        fixed_seed("Seed of the fit, and of the first batch where latents are sampled."),
+        fixed_seed("Seed of the fit, and of the first batch if latents are sampled."),
         io.String.Input(
             "name",
             default=name,
-            tooltip=f"The fit is kept in {PLACE}, under this name: interrupted, it goes on there while the settings stay as they are.",
+            tooltip=f"Name under which the fit is saved in {PLACE}. If the node is interrupted, queue the same graph again and it "
+            "continues. With other settings it starts again.",
         ),
     ]
 
@@ -53,9 +55,9 @@ def outputs() -> list[Any]:
         Adp.Output(
             "learned",
             display_name="ADP",
-            tooltip="With the learned directions, at the sizes that were fitted: for Calibrate ADP, or for Save ADP as it is.",
+            tooltip="An ADP with the learned directions, at the sizes of the fit. For Calibrate ADP, or for Save ADP as it is.",
         ),
-        io.String.Output("report", display_name="report", tooltip="What was learned, from what, and how far the losses fell."),
+        io.String.Output("report", display_name="report", tooltip="What it was learned from, and how far the losses fell."),
         io.Image.Output("chart", display_name="chart", tooltip="Losses by step."),
     ]
 
@@ -74,28 +76,32 @@ class LearnDirections(io.ComfyNode):
             display_name="Learn Directions",
             category=TRAINING,
             description=(
-                "Learns, from the pictures and labels of a feature set, what to add inside the U-Net at every noise level so that an image "
-                "becomes each class: a fit through the decoder, once, with a classifier as judge where one is connected. Interrupted, it "
-                "goes on where it stopped. Next: Calibrate ADP."
+                "Learns, from the pictures and labels of a feature set, vectors that move an image to each class when they are "
+                "added inside the U-Net. The fit is done once, at every noise level, with a classifier as judge if you connect one. If "
+                "you interrupt it, it continues where it stopped. Next: Calibrate ADP."
             ),
             search_aliases=ALIASES,
             inputs=[
-                io.Model.Input("model", tooltip="The model that the ADP was trained for, without guidance; it is cloned, not changed."),
-                Adp.Input("adp", tooltip="From Train ADP or Load ADP. Its readings tell what an image is now, where it has them."),
-                Features.Input("features", tooltip="The set whose pictures are learned from, at most 2,048 of them."),
+                io.Model.Input("model", tooltip="The model that the ADP was trained for, without guidance. The node works on a copy."),
+                Adp.Input(
+                    "adp",
+                    tooltip="From Train ADP or Load ADP. The vectors depend on what the ADP reads in an image. An attribute that it "
+                    "does not read gets one vector per class.",
+                ),
+                Features.Input("features", tooltip="The feature set with the pictures to learn from, at most 2,048 of them."),
                 Labels.Input("labels", tooltip="Labels of that set."),
-                io.Vae.Input("vae", tooltip="The model's own VAE: encodes the pictures, and decodes predictions for the classifier."),
+                io.Vae.Input("vae", tooltip="The model's own VAE. It encodes the pictures, and decodes predictions for the classifier."),
                 io.String.Input(
                     "attributes",
                     default="",
-                    tooltip="Attributes to learn, separated by commas; several are learned together. Empty = all that are labelled.",
+                    tooltip="Attributes to learn, separated by commas. Several are learned together. Empty: all labelled attributes.",
                 ),
                 *fit_inputs(300, 32, "my_directions"),
                 Classifier.Input(
                     "classifier",
                     optional=True,
-                    tooltip="Judges predicted images while the directions are fitted, which makes them surer. Without one they are learned "
-                    "by denoising the pictures of each class.",
+                    tooltip="Reads predicted images during the fit, which makes the directions more reliable. Without one, they are "
+                    "learned by denoising the pictures of each class.",
                 ),
                 *picture_conditions(),
             ],
@@ -145,13 +151,13 @@ class LearnDirectionsFromPrompts(io.ComfyNode):
             display_name="Learn Directions From Prompts",
             category=TRAINING,
             description=(
-                "Learns what to add inside the U-Net so that a prompt that leaves a class open draws what a prompt that names it would: "
-                "the neutral prompt's prediction with the edit is fitted to the explicit prompt's. For text models; needs no classifier, "
-                "no labels and no pictures. Next: Calibrate ADP."
+                "Learns, from words alone, vectors that move an image to each class. A prompt that leaves the class open then "
+                "draws what a prompt with the class would draw. For text models. It needs no classifier, no labels and no pictures. "
+                "Next: Calibrate ADP."
             ),
             search_aliases=[*ALIASES, "prompt pairs", "concept"],
             inputs=[
-                io.Model.Input("model", tooltip="A text-to-image model, without guidance; it is cloned, not changed."),
+                io.Model.Input("model", tooltip="A text-to-image model, without guidance. The node works on a copy."),
                 io.Clip.Input("clip", tooltip="The model's text encoder."),
                 *prompt_class_inputs(),
                 trial_latent(),
@@ -160,7 +166,7 @@ class LearnDirectionsFromPrompts(io.ComfyNode):
                     default=IMAGES,
                     min=2,
                     max=4096,
-                    tooltip="Latents to sample first, under the prompts of all classes in equal parts. They are not decoded.",
+                    tooltip="Latents to sample first, with the prompts of all classes in equal parts. They are not decoded.",
                 ),
                 *sampler_inputs(cfg=7.5),
                 *fit_inputs(300, 32, "my_prompt_directions"),
@@ -169,12 +175,13 @@ class LearnDirectionsFromPrompts(io.ComfyNode):
                     default="",
                     multiline=True,
                     dynamic_prompts=False,
-                    tooltip="Negative prompt of the latents that are sampled.",
+                    tooltip="Negative prompt of the sampled latents.",
                 ),
                 Adp.Input(
                     "adp",
                     optional=True,
-                    tooltip="An ADP of this model to put the directions into. Where it reads the attribute, they depend on the reading.",
+                    tooltip="An ADP of this model. The node adds the directions to it. If it reads the attribute, the vectors depend on "
+                    "the reading.",
                 ),
             ],
             outputs=outputs(),

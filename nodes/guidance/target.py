@@ -9,10 +9,10 @@ from comfy_api.latest import io
 from ...methods.core.targets import PRESETS, product, target_from_form
 from ..core.sockets import GUIDANCE, Adp, BiasFeatures, Classifier, Target, schema
 
-_PRESET_TIP = "'weights' takes the weights below; 'uniform' gives every class the same share."
-_ADP_TIP = "Optional: checks the names against this ADP, and lets 'uniform' and left-out classes work without naming the classes."
-_CLASSIFIER_TIP = "Optional: checks the names against this classifier, where no ADP is connected."
-_FEATURES_TIP = "Optional: checks the names against these bias features, where neither an ADP nor a classifier is connected."
+_PRESET_TIP = "'weights' uses the weights below. 'uniform' gives every class the same share."
+_ADP_TIP = "Checks the names against this ADP. You can then use 'uniform', or leave out classes, without naming the classes."
+_CLASSIFIER_TIP = "Checks the names against this classifier if no ADP is connected."
+_FEATURES_TIP = "Checks the names against these bias features if neither an ADP nor a classifier is connected."
 
 
 def _known(adp: Any, classifier: Any, bias_features: Any) -> Any:
@@ -70,9 +70,9 @@ class JointTarget(io.ComfyNode):
             display_name="Joint Target",
             category=GUIDANCE,
             description=(
-                "States the share of every combination of two or more perceived attributes, so that no cell is left empty although "
-                "each attribute "
-                "is balanced. Or joins two targets as independent."
+                "States a joint target: the share of every combination of two or more perceived attributes. Even if each "
+                "attribute is balanced, a combination can be empty; a joint target prevents this. It can also join two targets as "
+                "independent."
             ),
             search_aliases=["intersectional", "joint distribution", "balance"],
             inputs=[
@@ -82,19 +82,26 @@ class JointTarget(io.ComfyNode):
                     "weights",
                     default="yes/short=0.25\nyes/long=0.25\nno/short=0.25\nno/long=0.25",
                     multiline=True,
-                    tooltip="CLASS/CLASS=WEIGHT, separated by commas or lines, the classes in the order of the attributes.",
+                    tooltip="CLASS/CLASS=WEIGHT, separated by commas or lines, with the classes in the order of the attributes. Weights "
+                    "are divided by their sum. Cells that you leave out share the rest up to 1.",
                 ),
                 Adp.Input("adp", optional=True, tooltip=_ADP_TIP),
                 Classifier.Input("classifier", optional=True, tooltip=_CLASSIFIER_TIP),
                 Target.Input(
-                    "first", optional=True, tooltip="With 'second': the two are joined as independent, and the table above is not read."
+                    "first",
+                    optional=True,
+                    tooltip="First of two targets to join as independent. The weights are then not read. It needs 'second'.",
                 ),
-                Target.Input("second", optional=True, tooltip="The other target to join, over other attributes."),
+                Target.Input("second", optional=True, tooltip="Second of the two targets to join, over other attributes."),
                 BiasFeatures.Input("bias_features", optional=True, tooltip=_FEATURES_TIP),
             ],
             outputs=[
-                Target.Output("target", display_name="target", tooltip="For guidance, Bias Feature Steer and Attribute Histogram."),
-                io.String.Output("text", display_name="text", tooltip="The target in words, with what was done to the weights."),
+                Target.Output(
+                    "target",
+                    display_name="target",
+                    tooltip="The target, for the guidance nodes, Bias Feature Steer and Attribute Histogram.",
+                ),
+                io.String.Output("text", display_name="text", tooltip="The target as text, and how the weights were changed."),
             ],
         )
 

@@ -20,10 +20,8 @@ from ...methods.labels.regions import Region, parse_box
 from ...methods.labels.zero_shot import phrasings, read_templates
 from ..core.sockets import TRAINING, Classifier, Features, Labels, schema
 
-PERCEIVED = "Labels say how something looks in a picture; they say nothing of who a person is."
-CLASSES_TIP = (
-    "Attributes and their classes, a line each: attribute: class=phrase|phrase, class=phrase. The names are yours; the phrases are what"
-)
+PERCEIVED = "Labels describe how something looks in a picture. They say nothing about who a person is."
+CLASSES_TIP = "Attributes and their classes, one attribute per line, as attribute: class=phrase|phrase, class=phrase. You choose the names."
 CLIP_CLASSES = "eyeglasses: yes=eyeglasses|glasses, no=uncovered eyes|bare eyes"
 CLIP_TEMPLATES = "a photo of a person with {}\na portrait of a person with {}\na close-up photo of a face with {}"
 PROMPT_CLASSES = "eyeglasses: yes=with eyeglasses|wearing glasses, no=..."
@@ -39,25 +37,25 @@ def _region_inputs() -> list[Any]:
         io.String.Input(
             "crop",
             default="",
-            tooltip="Part of every picture to look at: left, top, width, height as shares, such as 0.25, 0.1, 0.5, 0.6. Empty = all. For "
-            "faces: there is no detector, so say where they are.",
+            tooltip="Part of every picture to read: left, top, width, height, as shares of the picture, such as 0.25, 0.1, 0.5, 0.6. "
+            "Empty: the whole picture. There is no face detector, so say where the faces are.",
         ),
         io.Mask.Input(
             "mask",
             optional=True,
-            tooltip="Where to look, within the crop: one mask for all pictures (stretched to them), or one for each in the set's order.",
+            tooltip="Where to look within the crop. One mask for all pictures, stretched to them, or one for each in the order of the set.",
         ),
     ]
 
 
 def _labels_input() -> Any:
-    return Labels.Input("labels", optional=True, tooltip="Labels of other attributes of the same set, to which these are added.")
+    return Labels.Input("labels", optional=True, tooltip="Labels of other attributes of the same set. The new labels are added to them.")
 
 
 def _outputs() -> list[Any]:
     return [
         Labels.Output("labelled", display_name="labels", tooltip="Class probabilities of every picture, for Label Features and Train ADP."),
-        io.String.Output("report", display_name="report", tooltip="How often each class was seen, and the share of unsure pictures."),
+        io.String.Output("report", display_name="report", tooltip="How often each class occurs, and the share of unsure pictures."),
     ]
 
 
@@ -92,17 +90,20 @@ class LabelFeaturesWithClassifier(io.ComfyNode):
             display_name="Label Features With Classifier",
             category=TRAINING,
             description=(
-                "Labels a feature set's pictures with a classifier, for instance a transformers image classifier in a folder. "
-                "Readings are kept in the set, so every picture is read once. " + PERCEIVED
+                "Labels the pictures of a feature set with a classifier: a file of this pack, or a folder with a transformers "
+                "image classifier. Readings are kept in the set, so each picture is read once. " + PERCEIVED
             ),
             search_aliases=["annotate", "hugging face", "transformers", "vit", "fairface", "attribute"],
             inputs=[
                 _features_input(),
-                Classifier.Input("classifier", tooltip="From Load Attribute Classifier. Judge results later with another one."),
+                Classifier.Input(
+                    "classifier",
+                    tooltip="Classifier that gives the labels, from Load Attribute Classifier. Measure results later with another one.",
+                ),
                 io.String.Input(
                     "attributes",
                     default="",
-                    tooltip="Attributes to label with, separated by commas. Empty: all that the classifier reads.",
+                    tooltip="Attributes to label, separated by commas. Empty: all that the classifier reads.",
                 ),
                 *_region_inputs(),
                 _labels_input(),
@@ -137,32 +138,35 @@ class LabelFeaturesWithCLIP(io.ComfyNode):
             display_name="Label Features With CLIP",
             category=TRAINING,
             description=(
-                "Labels a feature set's pictures by classes that you describe in words: CLIP zero-shot (Radford et al. 2021), each class "
-                "as the mean of a few phrasings. The CLIP must hold its text projection and match the image encoder. " + PERCEIVED
+                "Labels the pictures of a feature set with classes that you describe in words (CLIP zero-shot, Radford et al. "
+                "2021). Each class is the mean of a few phrases. The CLIP must hold its text projection and match the image encoder. "
+                + PERCEIVED
             ),
             search_aliases=["zero-shot", "annotate", "clip vision", "text classes", "attribute"],
             hidden=[io.Hidden.prompt, io.Hidden.unique_id],
             inputs=[
                 _features_input(),
-                io.ClipVision.Input("clip_vision", tooltip="CLIP's image encoder, from Load CLIP Vision; the one that goes with clip."),
+                io.ClipVision.Input("clip_vision", tooltip="CLIP's image encoder, from Load CLIP Vision. It must match clip."),
                 io.Clip.Input(
                     "clip",
-                    tooltip="CLIP's text encoder with its projection: SDXL checkpoints for ViT-bigG, SD2.x for ViT-H, OpenAI's whole "
-                    "ViT-L/14 for ViT-L. SD1.5 checkpoints have none.",
+                    tooltip="Text encoder of the same CLIP, with its projection: from an SDXL checkpoint for ViT-bigG, from SD2.x for "
+                    "ViT-H, from OpenAI's full ViT-L/14 for ViT-L. SD1.5 checkpoints have none.",
                 ),
                 io.String.Input(
                     "classes",
                     default=CLIP_CLASSES,
                     multiline=True,
                     dynamic_prompts=False,
-                    tooltip=f"{CLASSES_TIP} CLIP compares. Say what is seen: CLIP hardly reads 'no' and 'without'.",
+                    tooltip=f"{CLASSES_TIP} CLIP compares the phrases. Describe what is visible, because CLIP hardly understands 'no' "
+                    "and 'without'.",
                 ),
                 io.String.Input(
                     "templates",
                     default=CLIP_TEMPLATES,
                     multiline=True,
                     dynamic_prompts=False,
-                    tooltip="Phrasings, one per line; {} is where each phrase goes. All are averaged. A lone {} leaves phrases unchanged.",
+                    tooltip="Sentences for the phrases, one per line. Each phrase takes the place of {}. All sentences are averaged. A "
+                    "line with only {} uses the phrases as they are.",
                 ),
                 *_region_inputs(),
                 _labels_input(),
@@ -211,8 +215,9 @@ class LabelFeaturesWithSkinTone(io.ComfyNode):
             display_name="Label Features With Skin Tone",
             category=TRAINING,
             description=(
-                "Labels a feature set's pictures by the perceived skin tone, without a classifier: the individual typology angle in Lab "
-                "(Chardon et al. 1991), six classes, over a mask or an ellipse in the middle. Light and white balance change it."
+                "Labels the pictures of a feature set by perceived skin tone, without a classifier: the individual typology "
+                "angle in Lab (Chardon et al. 1991), in six classes, over a mask or an ellipse in the middle. Light and white balance "
+                "change the angle."
             ),
             search_aliases=["ITA", "individual typology angle", "lab", "annotate", "attribute"],
             inputs=[
@@ -225,8 +230,8 @@ class LabelFeaturesWithSkinTone(io.ComfyNode):
                     max=4.0,
                     step=0.1,
                     round=0.01,
-                    tooltip="Width of the borders between classes, in units of the spread between a picture's skin pixels; at least 1 "
-                    "degree. 0 = each picture has its class for certain.",
+                    tooltip="Width of the borders between classes, in units of the spread between the skin pixels of a picture, at "
+                    "least 1 degree. 0 gives each picture exactly one class.",
                 ),
                 *_region_inputs(),
                 _labels_input(),
@@ -268,8 +273,8 @@ class LabelFeaturesFromPrompts(io.ComfyNode):
             display_name="Label Features From Prompts",
             category=TRAINING,
             description=(
-                "Labels a feature set's pictures by the words of the prompts that made them, for models that follow such words reliably: "
-                "check with Label Features. No picture is read. " + PERCEIVED
+                "Labels the pictures of a feature set by the words of the prompts that made them. Use it for models that follow "
+                "such words reliably, and check with Label Features. No picture is read. " + PERCEIVED
             ),
             search_aliases=["annotate", "caption", "words", "attribute"],
             inputs=[
@@ -279,14 +284,15 @@ class LabelFeaturesFromPrompts(io.ComfyNode):
                     default=PROMPT_CLASSES,
                     multiline=True,
                     dynamic_prompts=False,
-                    tooltip=f"{CLASSES_TIP} is looked for in the prompts, as whole words. Three dots: all prompts that no other class "
-                    "names.",
+                    tooltip=f"{CLASSES_TIP} The phrases must occur in the prompts as whole words. Three dots stand for all prompts that "
+                    "no other class names.",
                 ),
                 io.Combo.Input(
                     "unmatched",
                     options=[REFUSE, UNSURE],
                     default=REFUSE,
-                    tooltip="A prompt that names no class: refuse = stop and name it; unsure = its picture gets equal probabilities.",
+                    tooltip="What to do with a prompt that names no class. refuse: stop and name the prompt. unsure: give its picture "
+                    "equal probabilities.",
                 ),
                 _labels_input(),
             ],
@@ -320,8 +326,8 @@ class LabelFeaturesFromCSV(io.ComfyNode):
             display_name="Label Features From CSV",
             category=TRAINING,
             description=(
-                "Labels a feature set's pictures from a table of file names and labels: header file,ATTRIBUTE with class names, or "
-                "file,ATTRIBUTE:CLASS,... with probabilities. " + PERCEIVED
+                "Labels the pictures of a feature set from a table of file names and labels. The header is file,ATTRIBUTE with "
+                "class names, or file,ATTRIBUTE:CLASS,... with probabilities. " + PERCEIVED
             ),
             search_aliases=["annotate", "table", "spreadsheet", "annotations", "attribute"],
             inputs=[
@@ -329,20 +335,21 @@ class LabelFeaturesFromCSV(io.ComfyNode):
                 io.String.Input(
                     "file_name",
                     default="labels.csv",
-                    tooltip="A CSV in ComfyUI's input folder, or of a feature set as SET/labels.csv. UTF-8; comma, semicolon or tab.",
+                    tooltip="A CSV file in ComfyUI's input folder, or the table of a feature set as SET/labels.csv. UTF-8, with commas, "
+                    "semicolons or tabs.",
                 ),
                 io.String.Input(
                     "classes",
                     default="",
                     multiline=True,
                     dynamic_prompts=False,
-                    tooltip="Empty: all attributes and classes of the file. Else attribute: class, class a line; other classes are "
-                    "refused, and class=a|b merges names of the file.",
+                    tooltip="Empty: all attributes and classes of the file. Otherwise one attribute per line, as attribute: class, "
+                    "class. Other classes are refused. class=a|b merges names of the file.",
                 ),
                 io.Boolean.Input(
                     "ignore_other_images",
                     default=False,
-                    tooltip="Rows for pictures that are not in the set: off = stop and name the first, on = leave them out.",
+                    tooltip="What to do with rows for pictures that are not in the set. Off: stop and name the first. On: leave them out.",
                 ),
                 _labels_input(),
             ],

@@ -25,15 +25,15 @@ class LabelFeatures(io.ComfyNode):
             display_name="Label Features",
             category=TRAINING,
             description=(
-                "Shows the labels of a feature set before an ADP is trained on them: how often each class was seen, the unsure share, and "
-                "sheets with the surest and the least sure pictures of every class. Writes labels.csv into the set. Classes name what is "
-                "perceived in a picture."
+                "Shows the labels of a feature set before you train an ADP on them: how often each class occurs, the share of "
+                "unsure pictures, and sheets with the surest and the least sure pictures of every class. Writes labels.csv into the set. "
+                "Classes describe what is perceived in a picture."
             ),
             search_aliases=["audit", "annotate", "label distribution", "contact sheet", "attribute"],
             is_output_node=True,
             inputs=[
                 Features.Input("features", tooltip="The feature set that was labelled."),
-                Labels.Input("labels", tooltip="From one of the Label Features With ... or From ... nodes, or Merge Labels."),
+                Labels.Input("labels", tooltip="Labels from one of the Label Features With ... or From ... nodes, or from Merge Labels."),
                 io.String.Input("attribute", default="", tooltip="Attributes to show and keep, separated by commas. Empty: all."),
                 io.Int.Input(
                     "images_per_class",
@@ -41,14 +41,18 @@ class LabelFeatures(io.ComfyNode):
                     min=2,
                     max=96,
                     step=2,
-                    tooltip="Pictures on the sheet of each class: the surest half and the least sure half.",
+                    tooltip="Number of pictures on the sheet of each class. Half are the surest, half the least sure.",
                 ),
             ],
             outputs=[
-                Labels.Output("labelled", display_name="labels", tooltip="The labels that are shown, in the set's order, for Train ADP."),
+                Labels.Output(
+                    "labelled", display_name="labels", tooltip="The labels that are shown, in the order of the set. For Train ADP."
+                ),
                 io.Image.Output("chart", display_name="chart", tooltip="Shares of the classes with their unsure part, 960 pixels wide."),
-                io.Image.Output("sheets", display_name="sheets", tooltip="One per class, surest pictures above the least sure ones."),
-                io.String.Output("report", display_name="report", tooltip="The same in words, and classes without an example."),
+                io.Image.Output(
+                    "sheets", display_name="sheets", tooltip="One picture per class, with the surest pictures above the least sure ones."
+                ),
+                io.String.Output("report", display_name="report", tooltip="The same in words, with classes without an example."),
             ],
         )
 

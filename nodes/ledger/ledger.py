@@ -48,22 +48,28 @@ class BalanceLedger(io.ComfyNode):
             display_name="Balance Ledger",
             category=GUIDANCE,
             description=(
-                "Keeps the balance of perceived attributes over many runs, for who makes images one at a time: guidance that is connected "
-                "to it takes its quotas from all that was counted. Record Attributes tells it what was seen, so that misses are evened out."
+                "Keeps the shares of perceived attributes over many runs. Use it if you make images one at a time. Guidance "
+                "with a ledger takes its quotas from everything that was counted. With Record Attributes, the ledger also makes up for "
+                "images that missed their class."
             ),
             search_aliases=["fair", "balance", "queue", "batch 1", "running balance", "count", "history"],
             inputs=[
-                io.String.Input("name", default="portraits", tooltip=f"Name of the ledger, a file in {PLACE}. One that is there goes on."),
+                io.String.Input(
+                    "name", default="portraits", tooltip=f"Name of the ledger, a file in {PLACE}. If the ledger exists, it continues."
+                ),
                 io.String.Input(
                     "group",
                     default="",
-                    tooltip="Images of another group are counted apart, for instance one group per prompt. Empty: one for all.",
+                    tooltip="Images of different groups are counted separately, for example one group per prompt. Empty: one group for "
+                    "everything.",
                 ),
             ],
             outputs=[
-                Ledger.Output("ledger", display_name="ledger", tooltip="For guidance, Bias Feature Steer and Record Attributes."),
+                Ledger.Output(
+                    "ledger", display_name="ledger", tooltip="The ledger, for the guidance nodes, Bias Feature Steer and Record Attributes."
+                ),
                 io.String.Output(
-                    "text", display_name="text", tooltip="What it held when it was opened; Ledger Report shows it at any time."
+                    "text", display_name="text", tooltip="What the ledger contained when it was opened. Ledger Report shows it at any time."
                 ),
             ],
         )
@@ -224,13 +230,19 @@ class ExportLedger(io.ComfyNode):
             display_name="Export Ledger",
             category=EVALUATION,
             description=(
-                "Writes a Balance Ledger as CSV, a line per image: when, run, seed, the class assigned, the perceived class seen, "
-                "the file and its SHA-256."
+                "Writes a Balance Ledger to a CSV file, with one line per image: time, run, seed, the class assigned, the "
+                "perceived class seen, the file and its SHA-256."
             ),
             search_aliases=["csv", "save", "audit", "table", "history"],
             is_output_node=True,
-            inputs=[Ledger.Input("ledger", tooltip="From Record Attributes, to have this run in it; or from Balance Ledger.")],
-            outputs=[io.String.Output("path", display_name="path", tooltip=f"The file, {PICTURES}/NAME.csv. An older one is replaced.")],
+            inputs=[
+                Ledger.Input(
+                    "ledger", tooltip="Ledger to write. Take it from Record Attributes to include this run, or from Balance Ledger."
+                )
+            ],
+            outputs=[
+                io.String.Output("path", display_name="path", tooltip=f"Path of the file, {PICTURES}/NAME.csv. An older file is replaced.")
+            ],
         )
 
     @classmethod

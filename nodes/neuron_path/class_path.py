@@ -29,41 +29,49 @@ class ClassPath(io.ComfyNode):
             display_name="Class Path",
             category=NEURONS,
             description=(
-                "Makes one neuron path for each perceived class out of the paths of many images (Neuron Path, ICLR 2025), and says how far "
-                "images agree, whether classes differ by more than chance, and how stable the path is."
+                "Combines the neuron paths of many images into one path per perceived class (Neuron Path, ICLR 2025). It tests "
+                "how far images agree, whether classes differ by more than chance, and how stable the path is."
             ),
             search_aliases=["neuron", "path", "class", "stability", "similarity", "jaccard", "bootstrap"],
             inputs=[
-                NeuronPaths.Input("neuron_path", tooltip="A path for each image, of Find Neuron Path or Baseline Paths; best 20 or more."),
+                NeuronPaths.Input(
+                    "neuron_path",
+                    tooltip="One path per image, from Find Neuron Path or Baseline Paths with shared off. Use 20 images or more.",
+                ),
                 io.Image.Input(
                     "images",
                     optional=True,
-                    tooltip="The images that the paths were found in, in their order. With them and the model, scores are measured.",
+                    tooltip="The images of the paths, in the same order. With them and the model, the node measures the scores of the "
+                    "class paths.",
                 ),
                 *vision_inputs(),
                 io.Combo.Input(
                     "rule",
                     options=list(RULES),
                     default=MODE,
-                    tooltip="mode: the neurons that most images choose. mean score: the path with the best mean score, searched for in the "
-                    "images, which it needs.",
+                    tooltip="'mode' takes the neurons that most images choose. 'mean score' searches for the path with the best mean "
+                    "score over the images of the class; it needs images and model.",
                 ),
                 io.Int.Input(
                     "draws",
                     default=DRAWS,
                     min=20,
                     max=10000,
-                    tooltip="Permutations of the classes, and resamples of the images, that chance is told by.",
+                    tooltip="How many permutations of the classes and resamples of the images are made for the tests against chance.",
                 ),
-                fixed_seed("What permutations and resamples are drawn from."),
+                fixed_seed("Seed of the permutations and resamples."),
             ],
             outputs=[
-                NeuronPaths.Output("class_path", display_name="class path", tooltip="A path for each class, for edits and the audit."),
+                NeuronPaths.Output("class_path", display_name="class path", tooltip="One path per class, for edits and the audit."),
                 io.Image.Output(
-                    "chart", display_name="chart", tooltip="The classes' paths over those of their images, and how alike classes are."
+                    "chart",
+                    display_name="chart",
+                    tooltip="The paths of the classes over those of their images, and how similar the classes are.",
                 ),
                 io.String.Output(
-                    "report", display_name="report", tooltip="The paths, their stability, agreement by layer, and tests against chance."
+                    "report",
+                    display_name="report",
+                    tooltip="The paths, their stability, the agreement by layer, and the tests against chance.",
                 ),
             ],
         )

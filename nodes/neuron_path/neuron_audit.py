@@ -108,28 +108,31 @@ class AttributeLeakageAudit(io.ComfyNode):
             display_name="Attribute Leakage Audit",
             category=NEURONS,
             description=(
-                "Is one perceived attribute read off another? Removes the neurons that decide one, counts how labels of the others change, "
-                "beside random neurons. Gives the neurons that carry the largest leak, which Edit Vision Neurons takes away."
+                "Tests whether a classifier reads one perceived attribute from another. It removes the neurons that decide one "
+                "attribute and counts how many labels of the others change, compared with random neurons. Edit Vision Neurons can remove "
+                "the neurons of the largest leak."
             ),
             search_aliases=["bias", "shortcut", "spurious", "entanglement", "leak", "audit", "neuron", "fairness", "correlation"],
             inputs=[
                 io.Image.Input(
                     "images",
-                    tooltip="At least 8, better 100 or more, in which the attributes do not go together (Joint Target makes such): what "
-                    "goes together in the images cannot be told from a leak.",
+                    tooltip="At least 8 images, better 100 or more. The attributes must be independent in them, because the audit "
+                    "cannot tell a correlation in the images from a leak. Joint Target makes such images.",
                 ),
                 *vision_inputs(),
                 io.String.Input(
                     "attributes",
                     default="",
-                    tooltip="The classifier's attributes to compare, with commas. Empty: all. Zero-shot heads: all.",
+                    tooltip="Attributes of the classifier to compare, separated by commas. Empty: all of them. Zero-shot heads are "
+                    "always all compared.",
                 ),
-                io.Int.Input("top_k", default=8, min=1, max=MOST_NEURONS, tooltip="Neurons of each layer that are on an image's path."),
+                io.Int.Input("top_k", default=8, min=1, max=MOST_NEURONS, tooltip="Number of neurons per layer in the path of an image."),
                 io.Combo.Input(
                     "objective",
                     options=list(OBJECTIVES),
                     default=MARGIN,
-                    tooltip="What paths explain. The margin over the next best class also tells of images that the model is sure of.",
+                    tooltip="The score that paths explain. The margin over the next best class also works for images of which the model "
+                    "is sure.",
                 ),
                 io.Float.Input(
                     "least",
@@ -137,14 +140,22 @@ class AttributeLeakageAudit(io.ComfyNode):
                     min=0.0,
                     max=1.0,
                     step=0.005,
-                    tooltip="A leak is reported where it changes at least this share of labels beyond random paths (0.02 = 2%).",
+                    tooltip="The audit reports a leak if it changes at least this share of labels more than random paths do. 0.02 is 2%.",
                 ),
                 io.Int.Input(
-                    "control_draws", default=5, min=1, max=100, tooltip="Random paths for each image, of the same size and layers."
+                    "control_draws",
+                    default=5,
+                    min=1,
+                    max=100,
+                    tooltip="Random paths per image. They have the same size and the same layers as the real path.",
                 ),
-                io.String.Input("source", default="", tooltip="Whose carriers are wanted. Empty, or target empty: of the largest leak."),
-                io.String.Input("target", default="", tooltip="The attribute whose labels the carriers move."),
-                fixed_seed("What random paths, halves of the images and intervals are drawn from."),
+                io.String.Input(
+                    "source",
+                    default="",
+                    tooltip="Attribute whose carriers you want. If source or target is empty, you get the carriers of the largest leak.",
+                ),
+                io.String.Input("target", default="", tooltip="Attribute whose labels the carriers change."),
+                fixed_seed("Seed of the random paths, of the halves of the images and of the intervals."),
                 memory_input(),
                 *(
                     ZeroShot.Input(f"zero_shot_head_{i + 2}", optional=True, tooltip="Another attribute of the CLIP vision model.")
@@ -153,18 +164,21 @@ class AttributeLeakageAudit(io.ComfyNode):
             ],
             outputs=[
                 io.Image.Output(
-                    "chart", display_name="chart", tooltip="Overlap of paths and labels that change, for every pair, and warnings."
+                    "chart",
+                    display_name="chart",
+                    tooltip="Overlap of the paths and share of labels that change, for every pair, with warnings.",
                 ),
                 io.String.Output(
-                    "report", display_name="report", tooltip="Warnings, figures of every pair with intervals, and the carriers."
+                    "report", display_name="report", tooltip="Warnings, the figures of every pair with intervals, and what the carriers do."
                 ),
                 NeuronPaths.Output(
                     "carriers",
                     display_name="carriers",
-                    tooltip="Neurons that carry the largest leak (or the pair named), for Edit Vision Neurons; worth it where it warns.",
+                    tooltip="Neurons that carry the largest leak, or the leak of the pair you named. For Edit Vision Neurons. Use them "
+                    "only if the audit warns.",
                 ),
-                io.String.Output("neurons", display_name="neurons", tooltip="The same as layer:neuron, with commas."),
-                io.Int.Output("leaks", display_name="leaks", tooltip="How many leaks are reported; 0 = none was found."),
+                io.String.Output("neurons", display_name="neurons", tooltip="The same neurons as text, layer:neuron, separated by commas."),
+                io.Int.Output("leaks", display_name="leaks", tooltip="Number of leaks in the report. 0 means that the audit found none."),
             ],
         )
 

@@ -30,8 +30,9 @@ class EditVisionNeurons(io.ComfyNode):
             display_name="Edit Vision Neurons",
             category=NEURONS,
             description=(
-                "Silences, scales or keeps alone some neurons of a classifier or a CLIP vision model. The result is used "
-                "like any other, and what was connected stays as it is. A leak in reading perceived attributes is mended so."
+                "Silences or scales chosen neurons of a classifier or of a CLIP vision model, or silences all others. Use it to "
+                "repair a leak between perceived attributes. All other nodes accept the edited model. The model you connect stays as it "
+                "is."
             ),
             search_aliases=["ablate", "silence", "prune", "intervention", "mend", "neuron", "clip vision", "unlearn", "steer"],
             inputs=[
@@ -39,52 +40,69 @@ class EditVisionNeurons(io.ComfyNode):
                     "neurons",
                     default="",
                     multiline=True,
-                    tooltip="Neurons as layer:neuron with commas, as in 0:17, 3:5; both are counted from 0. Added to those of neuron_path.",
+                    tooltip="Neurons as layer:neuron, separated by commas, such as 0:17, 3:5. Both count from 0. They are added to "
+                    "those of neuron_path.",
                 ),
-                io.String.Input(
-                    "class_name", default="", tooltip="Of neuron_path, the class whose neurons are edited. Empty: all classes."
-                ),
+                io.String.Input("class_name", default="", tooltip="Class of neuron_path whose neurons are edited. Empty: all classes."),
                 io.Combo.Input(
                     "operation",
                     options=list(OPERATIONS),
                     default=ZERO,
-                    tooltip="zero: silence them. scale: multiply by factor. mean: hold at their mean over images. keep-only: silence the "
-                    "other neurons, each with the probability share.",
+                    tooltip="zero: silence the neurons. scale: multiply them by the factor. mean: hold them at their mean over images. "
+                    "keep-only: silence all others, each with the probability share.",
                 ),
-                io.Float.Input("factor", default=2.0, min=-10.0, max=10.0, step=0.05, tooltip="For scale: 1 = as it is, 0 = silent."),
                 io.Float.Input(
-                    "share", default=1.0, min=0.0, max=1.0, step=0.01, tooltip="For keep-only: probability with which another is silenced."
+                    "factor",
+                    default=2.0,
+                    min=-10.0,
+                    max=10.0,
+                    step=0.05,
+                    tooltip="For scale. 1 changes nothing, 0 silences, below 0 reverses the sign.",
+                ),
+                io.Float.Input(
+                    "share",
+                    default=1.0,
+                    min=0.0,
+                    max=1.0,
+                    step=0.01,
+                    tooltip="For keep-only. The probability with which each of the other neurons is silenced.",
                 ),
                 io.Combo.Input(
                     "rows",
                     options=list(ROWS),
                     default=ROWS[0],
-                    tooltip="Where: at the tokens that paths run along (CLS; of mean-pooled models the patches), or at all tokens.",
+                    tooltip="Tokens at which the neurons are edited. 'neurons': only where paths run, which is the CLS token, or the "
+                    "patches in mean-pooled models. 'all tokens': everywhere, which changes far more.",
                 ),
-                io.Int.Input("first_layer", default=0, min=0, max=1000, tooltip="First layer that is edited, counted from 0."),
-                io.Int.Input(
-                    "last_layer", default=EVERY, min=EVERY, max=1000, tooltip="Last layer that is edited; -1 = the last there is."
-                ),
-                fixed_seed("For keep-only: which neurons are silenced where share is below 1."),
+                io.Int.Input("first_layer", default=0, min=0, max=1000, tooltip="First layer to edit, counted from 0."),
+                io.Int.Input("last_layer", default=EVERY, min=EVERY, max=1000, tooltip="Last layer to edit. -1 is the model's last layer."),
+                fixed_seed("For keep-only. If share is below 1, it decides which neurons are silenced."),
                 Classifier.Input(
-                    "classifier", optional=True, tooltip="A vision transformer, from Load Attribute Classifier. Either this or clip_vision."
+                    "classifier",
+                    optional=True,
+                    tooltip="A vision transformer, from Load Attribute Classifier. Connect this or clip_vision.",
                 ),
                 io.ClipVision.Input("clip_vision", optional=True, tooltip="A CLIP vision model, from Load CLIP Vision."),
                 NeuronPaths.Input(
                     "neuron_path",
                     optional=True,
-                    tooltip="From Attribute Leakage Audit, Class Path or Prune Classifier Curve. Of paths per image, the most frequent.",
+                    tooltip="Neurons to edit, from Attribute Leakage Audit, Class Path or Prune Classifier Curve. If there is one path "
+                    "per image, the most frequent neurons of each class are used.",
                 ),
-                io.Image.Input("images", optional=True, tooltip="For mean: images over which neurons' values are averaged."),
+                io.Image.Input("images", optional=True, tooltip="For mean. Images over which the activations are averaged."),
             ],
             outputs=[
                 Classifier.Output(
-                    "edited", display_name="classifier", tooltip="The edited classifier: for labels, histograms, targets."
+                    "edited",
+                    display_name="classifier",
+                    tooltip="The edited classifier, for label nodes, Attribute Histogram and all others.",
                 ),
                 io.ClipVision.Output(
-                    "edited_vision", display_name="CLIP vision", tooltip="The edited model: for CLIP Vision Encode and whatever takes one."
+                    "edited_vision",
+                    display_name="CLIP vision",
+                    tooltip="The edited model, for CLIP Vision Encode and every node that takes a CLIP_VISION.",
                 ),
-                io.String.Output("report", display_name="report", tooltip="What was edited, and where."),
+                io.String.Output("report", display_name="report", tooltip="Which neurons were edited, and where."),
             ],
         )
 

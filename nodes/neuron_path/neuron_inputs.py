@@ -20,9 +20,9 @@ def vision_inputs() -> list[Any]:
         Classifier.Input(
             "classifier",
             optional=True,
-            tooltip="A vision transformer, from Load Attribute Classifier. Either this, or clip_vision with zero_shot_head.",
+            tooltip="A vision transformer, from Load Attribute Classifier. Connect this, or clip_vision with zero_shot_head.",
         ),
-        io.ClipVision.Input("clip_vision", optional=True, tooltip="CLIP's image encoder, from Load CLIP Vision; needs zero_shot_head."),
+        io.ClipVision.Input("clip_vision", optional=True, tooltip="CLIP's image encoder, from Load CLIP Vision. It needs zero_shot_head."),
         ZeroShot.Input("zero_shot_head", optional=True, tooltip="The classes that CLIP is to tell apart, from Zero-Shot Attribute Head."),
     ]
 
@@ -32,7 +32,7 @@ def attribute_input(more: str = "") -> Any:
     return io.String.Input(
         "attribute",
         default="",
-        tooltip=f"The classifier's attribute. Empty: its only one; a zero-shot head has one of its own.{more}",
+        tooltip=f"Attribute of the classifier. Empty: its only attribute. A zero-shot head has its own attribute.{more}",
     )
 
 
@@ -41,7 +41,8 @@ def target_input() -> Any:
     return io.String.Input(
         "target",
         default="",
-        tooltip="The class to explain. Empty: what the model reads in each image; one class for all; or one for each image, with commas.",
+        tooltip="Class to explain. Empty: the class that the model reads in each image. Or one class for all images, or one per image, "
+        "separated by commas.",
     )
 
 
@@ -51,8 +52,8 @@ def objective_input() -> Any:
         "objective",
         options=list(OBJECTIVES),
         default=DEFAULT.objective,
-        tooltip="What is explained. The probability, as published, says little of images that the model is sure of; the log-probability, "
-        "and the margin over the next best class, do not saturate.",
+        tooltip="Score to explain: the probability (as published), the log-probability, or the margin over the next best class. The "
+        "probability says little about images of which the model is sure. The other two do not saturate.",
     )
 
 
@@ -62,13 +63,13 @@ def nodes_input() -> Any:
         "nodes",
         options=list(NODES),
         default=DEFAULT.nodes,
-        tooltip="Points of the integral: gauss-4 is exact to 1e-6; left-20 is the published rule, five times slower and 0.5% off.",
+        tooltip="Points of the integral. gauss-4 is exact to 1e-6. left-20 is the published rule, five times slower and 0.5% off.",
     )
 
 
 def top_k_input() -> Any:
     """Neurons of a layer."""
-    return io.Int.Input("top_k", default=DEFAULT.top_k, min=1, max=MOST_NEURONS, tooltip="Neurons of each layer that are on the path.")
+    return io.Int.Input("top_k", default=DEFAULT.top_k, min=1, max=MOST_NEURONS, tooltip="Number of neurons per layer in the path.")
 
 
 def shared_input() -> Any:
@@ -76,7 +77,7 @@ def shared_input() -> Any:
     return io.Boolean.Input(
         "shared",
         default=False,
-        tooltip="Off: a path for each image. On: one for all of them, that with the best mean score (give images of one class).",
+        tooltip="Off: one path per image. On: one path for all images, the one with the best mean score. Use images of one class.",
     )
 
 
@@ -87,6 +88,6 @@ def memory_input() -> Any:
         default=DEFAULT.memory_mb,
         min=16,
         max=2**20,
-        tooltip="Megabytes that a pass may keep for its gradient. Less is slower and gives the same path; the least is one image at one "
-        "point, for ViT-L/14 about 500.",
+        tooltip="Memory for gradients, in megabytes. If you set less, the node is slower and finds the same path. It needs at least one "
+        "image at one point, about 500 MB for ViT-L/14.",
     )

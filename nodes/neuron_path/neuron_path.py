@@ -38,13 +38,24 @@ SURE = 0.99
 def path_outputs(what: str) -> list[Any]:
     """Paths, their picture, a report and the mean joint score. ``what``: how a report begins."""
     return [
-        NeuronPaths.Output("neuron_path", display_name="neuron path", tooltip="For Class Path, Save Neuron Path and the audit's nodes."),
-        io.Image.Output("chart", display_name="chart", tooltip="Layers as columns, neurons as dots, a line per image; agreement below."),
-        io.String.Output("report", display_name="report", tooltip=f"{what}: scores, and the path of each class as layer:neuron."),
+        NeuronPaths.Output(
+            "neuron_path",
+            display_name="neuron path",
+            tooltip="The paths with their scores, for Class Path, Save Neuron Path and the audit nodes.",
+        ),
+        io.Image.Output(
+            "chart",
+            display_name="chart",
+            tooltip="A column per layer, a dot per neuron, a line per image. The share of images that agree stands below each column.",
+        ),
+        io.String.Output(
+            "report", display_name="report", tooltip=f"{what}: scores, and the most frequent path of each class as layer:neuron."
+        ),
         io.Float.Output(
             "joint",
             display_name="joint score",
-            tooltip="Mean joint attribution score, the paper's product form. It can exceed 1; what removal takes is in the report.",
+            tooltip="Mean joint attribution score, in the paper's product form. It can exceed 1. The report says what removing the "
+            "neurons changes.",
         ),
     ]
 
@@ -57,12 +68,13 @@ class FindNeuronPath(io.ComfyNode):
             display_name="Find Neuron Path",
             category=NEURONS,
             description=(
-                "Finds which neurons of a vision transformer, layer by layer, decide how it labels an image (Neuron Path, ICLR 2025). The "
-                "path explains the classifier, not the people in the picture; compare it with Baseline Paths before believing it."
+                "Finds which neurons of a vision transformer, layer by layer, decide how it labels an image (Neuron Path, ICLR "
+                "2025). The path explains the classifier, not the people in the picture. Compare it with Baseline Paths before you trust "
+                "it."
             ),
             search_aliases=["neuron", "path", "attribution", "interpretability", "explain", "vit", "clip vision", "circuit"],
             inputs=[
-                io.Image.Input("images", tooltip="The images whose labels are explained: each gets a path of its own, unless shared."),
+                io.Image.Input("images", tooltip="Images whose labels are explained. Each image gets its own path, unless shared is on."),
                 *vision_inputs(),
                 attribute_input(),
                 target_input(),
@@ -70,8 +82,8 @@ class FindNeuronPath(io.ComfyNode):
                     "search",
                     options=list(SEARCHES),
                     default=DEFAULT.search,
-                    tooltip="Where a layer's candidates are scored. clean-layer: the layer as it is; paper: the whole layer scaled, as "
-                    "published; shortlist: the best of both exactly, many times slower.",
+                    tooltip="How the candidates of a layer are scored. clean-layer: the layer is as it is. paper: the whole layer is "
+                    "scaled, as published. shortlist: the best candidates of both are scored exactly, which is many times slower.",
                 ),
                 objective_input(),
                 nodes_input(),
@@ -81,7 +93,8 @@ class FindNeuronPath(io.ComfyNode):
                     default=DEFAULT.shortlist,
                     min=1,
                     max=64,
-                    tooltip="Candidates of each kind that are scored exactly, under the search shortlist; the others do not use it.",
+                    tooltip="Number of candidates of each kind that the search 'shortlist' scores exactly. The other searches do not "
+                    "use it.",
                 ),
                 shared_input(),
                 memory_input(),
@@ -121,12 +134,13 @@ class BaselinePaths(io.ComfyNode):
             display_name="Baseline Paths",
             category=NEURONS,
             description=(
-                "Paths that are chosen layer by layer without regard to each other, to compare Find Neuron Path with: knowledge neurons, "
-                "gradient by activation, influence pattern, activation, and random ones. They explain the classifier, by perceived classes."
+                "Chooses neuron paths layer by layer, with each layer on its own, to check Find Neuron Path: knowledge neurons, "
+                "gradient times activation, influence pattern, activation, and random neurons. They explain the classifier, by perceived "
+                "classes."
             ),
             search_aliases=["neuron", "knowledge neurons", "influence pattern", "integrated gradients", "random control", "compare"],
             inputs=[
-                io.Image.Input("images", tooltip="The images whose labels are explained, best the same as for Find Neuron Path."),
+                io.Image.Input("images", tooltip="Images whose labels are explained. Use the same images as for Find Neuron Path."),
                 *vision_inputs(),
                 attribute_input(),
                 target_input(),
@@ -134,14 +148,14 @@ class BaselinePaths(io.ComfyNode):
                     "method",
                     options=list(BASELINES),
                     default=KNOWLEDGE,
-                    tooltip="How neurons are chosen. knowledge-neurons and gradient-activation find those whose removal does most; random "
-                    "is the control that all others have to beat.",
+                    tooltip="How neurons are chosen. knowledge-neurons and gradient-activation find the neurons whose removal changes "
+                    "most. random is the control: all others must do better.",
                 ),
                 objective_input(),
                 nodes_input(),
                 top_k_input(),
                 shared_input(),
-                fixed_seed("What the random paths are drawn from; the other methods do not use it."),
+                fixed_seed("Seed of the random paths. The other methods do not use it."),
                 memory_input(),
             ],
             outputs=path_outputs("What was chosen"),

@@ -26,8 +26,9 @@ class AttributeHistogram(io.ComfyNode):
             display_name="Attribute Histogram",
             category=EVALUATION,
             description=(
-                "Counts the classes that a classifier sees in images and measures their distance to a target: the fairness discrepancy FD "
-                "of Balancing Act (CVPR 2024), with a 95% interval and with what chance alone would leave. Goes after VAE Decode."
+                "Counts the classes that a classifier sees in your images and compares them with the target. It measures the FD "
+                "(fairness discrepancy) of Balancing Act (CVPR 2024), with a 95% interval and the FD that chance alone would give. Place "
+                "it after VAE Decode."
             ),
             search_aliases=["fairness discrepancy", "distribution", "bias", "measure", "count", "chart", "evaluate"],
             is_output_node=True,
@@ -35,23 +36,27 @@ class AttributeHistogram(io.ComfyNode):
                 io.Image.Input(
                     "images",
                     optional=True,
-                    tooltip="The images to count, all as one batch. A few dozen say little: see the noise floor. Or connect a ledger.",
+                    tooltip="Images to count. They count as one set. A few dozen say little, see the noise floor. You can connect a "
+                    "ledger instead.",
                 ),
                 Classifier.Input(
                     "classifier",
                     optional=True,
-                    tooltip="From Load Attribute Classifier; best one that took no part in training the ADP. Not used with a ledger.",
+                    tooltip="Classifier that reads the images, from Load Attribute Classifier. Use one that took no part in training "
+                    "the ADP. It is not used with a ledger.",
                 ),
                 Target.Input(
                     "target",
                     optional=True,
-                    tooltip="What was asked for; classes are matched by name. Without it the distance to equal shares is shown.",
+                    tooltip="The shares you asked for. Classes are matched by name. Without a target, the chart shows the distance to "
+                    "equal shares.",
                 ),
-                io.Image.Input("baseline", optional=True, tooltip="Images to show beside, for instance the same seeds without guidance."),
+                io.Image.Input("baseline", optional=True, tooltip="Images to compare with, for example the same seeds without guidance."),
                 io.String.Input(
                     "attribute",
                     default="",
-                    tooltip="Attributes to show, separated by commas. Empty: those of the target, or all where there is no target.",
+                    tooltip="Attributes to show, separated by commas. Empty: the attributes of the target, or all of them if there is "
+                    "no target.",
                 ),
                 io.Int.Input(
                     "batch_size",
@@ -59,20 +64,20 @@ class AttributeHistogram(io.ComfyNode):
                     min=1,
                     max=4096,
                     tooltip="How many images were sampled together. Guidance decides over a batch, so the interval resamples whole "
-                    "batches; 1 resamples single images, which is too wide for guided batches.",
+                    "batches. 1 resamples single images; that interval is too wide for guided batches.",
                 ),
                 Ledger.Input(
                     "ledger",
                     optional=True,
-                    tooltip="Instead of images: draws what a ledger has counted for the target, which has to be connected. From Record "
-                    "Attributes, so that this run is counted.",
+                    tooltip="Shows what a ledger has counted for the target, instead of images. A target must be connected. Take the "
+                    "ledger from Record Attributes, so that it counts this run too.",
                 ),
                 io.String.Input(
                     "assigned",
                     optional=True,
                     force_input=True,
-                    tooltip="Output 'assigned' of Distribution Guidance KSampler: the class that each image was assigned is then shown "
-                    "beside the class that is seen in it. It takes no part in the figures. Needs images and target.",
+                    tooltip="Output 'assigned' of Distribution Guidance KSampler. The node then shows each image with its assigned "
+                    "class and the class seen in it. This does not change the figures. It needs images and a target.",
                 ),
             ],
             outputs=[
@@ -80,11 +85,12 @@ class AttributeHistogram(io.ComfyNode):
                 io.Float.Output(
                     "fd",
                     display_name="FD",
-                    tooltip="Fairness discrepancy by hard counts, 0 = exactly as asked: of the joint table for a joint target, "
-                    "else the largest among the attributes of the target, else among all.",
+                    tooltip="Fairness discrepancy of the hard counts. 0 means exactly the shares you asked for. For a joint target it "
+                    "is the FD of the joint table, otherwise the largest FD among the attributes of the target, or among all attributes "
+                    "if there is no target.",
                 ),
                 io.String.Output(
-                    "json", display_name="JSON", tooltip="All the numbers: counts, shares, soft means, intervals, noise floors."
+                    "json", display_name="JSON", tooltip="All figures: counts, shares, soft means, intervals and noise floors."
                 ),
             ],
         )

@@ -33,73 +33,101 @@ class FairnessReport(io.ComfyNode):
             display_name="Fairness Report",
             category=EVALUATION,
             description=(
-                "Base images beside steered ones on one page: shares and FD with interval and floor, quality, what else drifted, images by "
-                "class, settings, seeds and file hashes. As an image, and as one HTML file in the output folder that needs no other file."
+                "Compares plain images with steered ones on one page: shares and FD with interval and noise floor, quality, "
+                "drift of other attributes, images by class, settings, seeds and file hashes. You get an image, and one HTML file in the "
+                "output folder that needs no other file."
             ),
             search_aliases=["fairness discrepancy", "evaluate", "FID", "KID", "CMMD", "CLIP score", "drift", "bias", "html", "audit"],
             is_output_node=True,
             hidden=[io.Hidden.prompt, io.Hidden.unique_id, io.Hidden.extra_pnginfo],
             inputs=[
-                io.Image.Input("base", tooltip="Images of plain sampling, as one batch. Connect them before any enlargement."),
-                io.Image.Input("steered", tooltip="Images of guided or steered sampling, as one batch; best of the same seeds, in order."),
-                Classifier.Input("classifier", tooltip="The judge. Best one that took no part in making the ADP or the bias features."),
-                Target.Input("target", optional=True, tooltip="What was asked for. Without it the distance to equal shares is shown."),
-                Classifier.Input("classifier_2", optional=True, tooltip="A second judge, shown side by side with the first."),
+                io.Image.Input("base", tooltip="Images from plain sampling, as one batch. Connect them before any upscaling."),
+                io.Image.Input(
+                    "steered", tooltip="Images from guided or steered sampling, as one batch. Use the same seeds in the same order."
+                ),
+                Classifier.Input(
+                    "classifier",
+                    tooltip="The judge: the classifier that measures. Use one that took no part in making the ADP or the bias features.",
+                ),
+                Target.Input(
+                    "target",
+                    optional=True,
+                    tooltip="The shares you asked for. Classes are matched by name. Without a target, the page shows the distance to "
+                    "equal shares.",
+                ),
+                Classifier.Input("classifier_2", optional=True, tooltip="A second judge. The page shows it side by side with the first."),
                 Classifier.Input(
                     "labeller",
                     optional=True,
-                    tooltip="The classifier whose labels the ADP or the features were made with. Its agreement with the judge is stated, "
-                    "and there is a warning where the two are the same.",
+                    tooltip="The classifier that made the labels for the ADP or the bias features. The page states how well it agrees "
+                    "with the judge. It warns you if both are the same network.",
                 ),
-                io.Image.Input("reference", optional=True, tooltip="Real images, or others that these should be near, for quality."),
+                io.Image.Input("reference", optional=True, tooltip="Real images, or others that your images should resemble, for quality."),
                 io.ClipVision.Input(
                     "clip_vision",
                     optional=True,
-                    tooltip="Features for quality and similarity: CLIP-MMD and CLIP-I. Without it only the judge's own features are used.",
+                    tooltip="CLIP's image encoder, for quality and similarity (CLIP-MMD and CLIP-I). Without it, only the judge's own "
+                    "features are used.",
                 ),
-                io.Clip.Input("clip", optional=True, tooltip="The text encoder of the same CLIP, with its projection, for CLIP-T."),
+                io.Clip.Input("clip", optional=True, tooltip="Text encoder of the same CLIP, with its projection, for CLIP-T."),
                 io.String.Input(
                     "attribute",
                     default="",
-                    tooltip="Attributes to show, separated by commas. Empty: those of the target, or all where there is no target.",
+                    tooltip="Attributes to show, separated by commas. Empty: the attributes of the target, or all of them if there is "
+                    "no target.",
                 ),
                 io.Boolean.Input(
                     "same_seeds",
                     default=True,
-                    tooltip="Whether images at the same place have the same seed: similarity and drift are then taken pair by pair.",
+                    tooltip="On if images at the same place in both sets have the same seed. Similarity and drift are then computed "
+                    "pair by pair.",
                 ),
                 io.Int.Input(
                     "batch_size",
                     default=1,
                     min=1,
                     max=4096,
-                    tooltip="How many steered images were sampled together. Guidance decides over a batch, so intervals resample batches.",
+                    tooltip="How many steered images were sampled together. Guidance decides over a batch, so intervals resample whole "
+                    "batches.",
                 ),
                 io.String.Input(
                     "prompt",
                     default="",
-                    tooltip="The prompt of all images, for their agreement with it (CLIP-T). Needs clip_vision and clip.",
+                    tooltip="The prompt of all images. The page then shows how well images match it (CLIP-T). It needs clip_vision and "
+                    "clip.",
                 ),
                 io.Boolean.Input(
                     "inception",
                     default=False,
-                    tooltip="Distances in Inception features too, as FID and KID are in papers. Needs the package clean-fid, and its "
-                    f"weights in {INCEPTION}; nothing is downloaded.",
+                    tooltip="Adds distances in Inception features, as FID and KID in papers. It needs the package clean-fid, and its "
+                    f"weights in {INCEPTION}. Nothing is downloaded.",
                 ),
                 io.Int.Input(
-                    "images_per_class", default=24, min=0, max=256, tooltip="How many images of every class and set are shown; 0 = none."
+                    "images_per_class",
+                    default=24,
+                    min=0,
+                    max=256,
+                    tooltip="How many images of every class and set are shown. 0 shows none.",
                 ),
                 io.Boolean.Input(
                     "hash_files",
                     default=True,
-                    tooltip="State the SHA-256 of every model file in the graph. Large checkpoints take some seconds.",
+                    tooltip="Lists the SHA-256 of every model file in the graph. Large checkpoints take some seconds.",
                 ),
-                io.String.Input("name", default=DEFAULT_NAME, tooltip=f"Name of the HTML file in {PLACE}; a number is added."),
+                io.String.Input(
+                    "name",
+                    default=DEFAULT_NAME,
+                    tooltip=f"Name of the HTML file in {PLACE}. A number is added, and no file is ever overwritten.",
+                ),
             ],
             outputs=[
-                io.Image.Output("page", display_name="page", tooltip="The report as an image, 960 pixels wide (1944 with two judges)."),
-                io.Float.Output("fd", display_name="FD", tooltip="Fairness discrepancy of the steered images by the judge, 0 = as asked."),
-                io.String.Output("json", display_name="JSON", tooltip="All the figures, with their intervals, floors, files and seeds."),
+                io.Image.Output("page", display_name="page", tooltip="The report as an image, 960 pixels wide, or 1944 with two judges."),
+                io.Float.Output(
+                    "fd",
+                    display_name="FD",
+                    tooltip="Fairness discrepancy of the steered images by the judge. 0 means exactly the shares you asked for.",
+                ),
+                io.String.Output("json", display_name="JSON", tooltip="All figures, with intervals, floors, settings, files and seeds."),
                 io.String.Output("file", display_name="file", tooltip="Full path of the HTML file."),
             ],
         )

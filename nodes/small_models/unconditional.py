@@ -71,8 +71,8 @@ class ClassLabel(io.ComfyNode):
             display_name="Class Label",
             category=LOADERS,
             description=(
-                "Chooses the class that a class-conditional model from Load Unconditional Diffusion draws. "
-                "Goes between the loader and KSampler, in the place of the text prompts."
+                "Chooses the class that a class-conditional model from Load Unconditional Diffusion draws. Place it between the "
+                "loader and KSampler, instead of the text prompts."
             ),
             search_aliases=["class conditional", "label", "profession"],
             inputs=[
@@ -80,7 +80,7 @@ class ClassLabel(io.ComfyNode):
                 io.String.Input(
                     "class_label",
                     default="0",
-                    tooltip="The class by its number, from 0, or by its name where the file names its classes (case does not matter).",
+                    tooltip="Number of the class, from 0, or its name if the file names its classes. Upper and lower case are the same.",
                 ),
             ],
             outputs=[
@@ -89,8 +89,8 @@ class ClassLabel(io.ComfyNode):
                     "negative",
                     display_name="negative",
                     tooltip=(
-                        "The model's null label, for negative of KSampler: with it cfg above 1 strengthens the class. "
-                        "Models whose file names no null label (most published ones) need cfg 1."
+                        "The model's null label, for negative of KSampler. With it, a cfg above 1 strengthens the class. If the "
+                        "model's file names no null label, cfg must be 1. This applies to most published models."
                     ),
                 ),
             ],
@@ -110,25 +110,33 @@ class EmptyPixelLatent(io.ComfyNode):
             display_name="Empty Pixel Latent",
             category=LATENT,
             description=(
-                "An empty latent with the channels and the size that a model from Load Unconditional Diffusion "
-                "or Load Quickstart Text Model expects, the same on every ComfyUI version "
-                "(what Empty Latent Image makes is too small on older ones)."
+                "Makes an empty latent with the channels and the size that a model from Load Unconditional Diffusion or Load "
+                "Quickstart Text Model expects, on every version of ComfyUI. On older versions, Empty Latent Image makes latents that "
+                "are too small for these models."
             ),
             search_aliases=["empty latent", "latent image", "pixel space"],
             inputs=[
-                io.Model.Input("model", tooltip="A MODEL from one of the two loaders; the latent is made to fit it."),
+                io.Model.Input("model", tooltip="A MODEL from one of the two loaders. The latent fits this model."),
                 io.Int.Input(
-                    "width", default=0, min=0, max=16384, tooltip="Width of the image in pixels. 0 = the size the model was trained at."
+                    "width",
+                    default=0,
+                    min=0,
+                    max=16384,
+                    tooltip="Width of the image in pixels. 0 is the size that the model was trained at.",
                 ),
                 io.Int.Input(
-                    "height", default=0, min=0, max=16384, tooltip="Height of the image in pixels. 0 = the size the model was trained at."
+                    "height",
+                    default=0,
+                    min=0,
+                    max=16384,
+                    tooltip="Height of the image in pixels. 0 is the size that the model was trained at.",
                 ),
                 io.Int.Input(
                     "batch_size",
                     default=16,
                     min=1,
                     max=4096,
-                    tooltip="Images per batch. Guidance meets its target within each batch as closely as whole images allow.",
+                    tooltip="Images per batch. Guidance meets its target within each batch, as closely as whole images allow.",
                 ),
             ],
             outputs=[io.Latent.Output("latent", display_name="LATENT", tooltip="Empty latents, for KSampler with denoise 1.")],
