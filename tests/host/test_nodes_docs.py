@@ -21,10 +21,14 @@ def schemas(host: Any) -> dict[str, Any]:
 
 
 def entries(node_id: str, heading: str) -> dict[str, tuple[str, str]]:
-    """Name -> (what stands in the brackets, the text) of the list below a heading: "- **name** (type, default x): text"."""
+    """Read a heading's table: name -> (type and default, text). A row is "| `name` | text | type, default x |"."""
     page = (REPOSITORY / "web" / "docs" / f"{node_id}.md").read_text(encoding="utf-8")
-    part = " ".join(re.split(r"^## ", page.split(f"## {heading}\n", 1)[1], flags=re.M)[0].split())
-    return {name: (kind, text) for name, kind, text in re.findall(r"- \*\*(.+?)\*\* \((.+?)\): (.+?)(?= - \*\*|$)", part)}
+    part = re.split(r"^## ", page.split(f"## {heading}\n", 1)[1], flags=re.M)[0]
+    if "\n| " not in part:  # a page that still has its list: "- **name** (type, default x): text"
+        lines = " ".join(part.split())
+        return {name: (kind, text) for name, kind, text in re.findall(r"- \*\*(.+?)\*\* \((.+?)\): (.+?)(?= - \*\*|$)", lines)}
+    rows = re.findall(r"^\| `(.+?)` \| (.+) \| (.+?) \|$", part, flags=re.M)
+    return {name: (kind.replace("\\|", "|"), text.replace("\\|", "|")) for name, text, kind in rows}
 
 
 def shown(default: Any) -> str:
