@@ -44,7 +44,7 @@ class TrainAttributeClassifier(io.ComfyNode):
                 io.String.Input(
                     "attribute",
                     default="",
-                    tooltip="Attributes to learn, separated by commas. Empty: all attributes that all data sets label.",
+                    tooltip="Attributes to learn, separated by commas. Empty: all attributes that the data sets have in common.",
                 ),
                 io.Combo.Input(
                     "architecture",
@@ -82,7 +82,7 @@ class TrainAttributeClassifier(io.ComfyNode):
                     "balance",
                     default="",
                     tooltip="Attributes whose combinations are used equally often, separated by commas. Rare combinations are "
-                    "repeated. Empty: each image is used equally often.",
+                    "repeated. Empty: as often as they occur.",
                 ),
                 fixed_seed("Seed of the training. It decides the first weights, the order of the images, and which of them are held out."),
                 io.Boolean.Input(
