@@ -21,9 +21,9 @@ class LoadADP(io.ComfyNode):
             display_name="Load ADP",
             category=LOADERS,
             description=(
-                "Loads an Attribute Distribution Predictor (Balancing Act, CVPR 2024): a small network that reads from the U-Net's "
-                "middle block what an "
-                "image will show, with the calibrated moves towards each class. It belongs to one diffusion model."
+                "Loads an ADP (attribute distribution predictor; Balancing Act, CVPR 2024): a small network that reads "
+                "from the U-Net what an image will show, while the image is sampled. The file also holds the calibrated moves "
+                "towards each class. It belongs to one diffusion model."
             ),
             search_aliases=["attribute distribution predictor", "fairness", "debias"],
             inputs=[
@@ -31,15 +31,16 @@ class LoadADP(io.ComfyNode):
                     "adp_name",
                     options=files,
                     default=DEFAULT_FILE if DEFAULT_FILE in files else None,
-                    tooltip=f"A safetensors file from {folders.folder_hint(FOLDER)}, or one that ships with the pack.",
+                    tooltip=f"A safetensors file from {folders.folder_hint(FOLDER)}, or one that ships with the pack. If both have the "
+                    "same name, your file is used.",
                 )
             ],
             outputs=[
-                Adp.Output(
-                    "adp", display_name="ADP", tooltip="For Distribution Guidance; also tells target nodes which classes there are."
-                ),
+                Adp.Output("adp", display_name="ADP", tooltip="For the guidance nodes. The target nodes take the class names from it."),
                 io.String.Output(
-                    "text", display_name="text", tooltip="What the file says of itself: model, attributes, classes, accuracy."
+                    "text",
+                    display_name="text",
+                    tooltip="What the file says about itself: its model, attributes, classes and accuracy. Show it with Preview Any.",
                 ),
             ],
         )

@@ -40,45 +40,54 @@ class TrainADP(io.ComfyNode):
             display_name="Train ADP",
             category=TRAINING,
             description=(
-                "Trains an Attribute Distribution Predictor (Balancing Act, CVPR 2024) from a feature set and its labels, and says from "
-                "where on in the sampling it reads each attribute. An interrupted training goes on where it stopped. Next: Calibrate ADP, "
-                "then Save ADP."
+                "Trains an ADP (attribute distribution predictor; Balancing Act, CVPR 2024) from a feature set and its "
+                "labels. It tells you how well it reads each attribute, and from which point of the sampling on. If the run is "
+                "interrupted, queue it again and it resumes. Next: Calibrate ADP, then Save ADP."
             ),
             search_aliases=["attribute distribution predictor", "predictor", "h-space", "classifier", "fairness", "balancing act"],
             inputs=[
-                Features.Input("features", tooltip="From Record Features, Record Features From Images or Load Features."),
+                Features.Input("features", tooltip="The feature set, from Record Features, Record Features From Images or Load Features."),
                 Labels.Input(
-                    "labels", tooltip="Labels of the same set, from one of the Label Features nodes. All their attributes are learnt."
+                    "labels", tooltip="Labels of this feature set, from one of the Label Features nodes. All their attributes are learned."
                 ),
                 io.Combo.Input(
                     "kind",
                     options=list(KINDS),
                     default=KINDS[0],
-                    tooltip="'mlp': one small network for all noise levels. 'linear': an affine map per noise level, as in the paper, "
-                    "which may read as well or better.",
+                    tooltip="'mlp': one small network for all noise levels. 'linear': an affine map per noise level, as in the paper. "
+                    "It may read as well or better.",
                 ),
                 io.Int.Input(
                     "epochs",
                     default=12,
                     min=1,
                     max=1000,
-                    tooltip="Passes over the features, at most: training ends earlier where held-out images are read no better.",
+                    tooltip="Maximum number of passes over the features. Training ends earlier if the loss on held-out images stops "
+                    "falling.",
                 ),
-                fixed_seed("Which images are held out, and the order of the others."),
+                fixed_seed("Seed of the training. It decides which images are held out, and the order of the others."),
                 Adp.Input(
                     "adp",
                     optional=True,
-                    tooltip="An ADP of the same model and kind to add these attributes to. Its other attributes stay exactly as they are. "
-                    "One that holds directions only gets its predictor here, and keeps them.",
+                    tooltip="An ADP of the same model and kind, to which these attributes are added. Its other attributes stay exactly "
+                    "as they are. If it holds only directions, it gets its predictor and keeps them.",
                 ),
             ],
             outputs=[
                 Adp.Output(
-                    "trained", display_name="ADP", tooltip="Reads the attributes, and moves nothing yet: for Calibrate ADP or Save ADP."
+                    "trained",
+                    display_name="ADP",
+                    tooltip="The trained ADP. It reads the attributes, but cannot move images yet. For Calibrate ADP or Save ADP.",
                 ),
-                io.Image.Output("curves", display_name="curves", tooltip="Held-out accuracy and loss by noise level; dotted: guessing."),
+                io.Image.Output(
+                    "curves",
+                    display_name="curves",
+                    tooltip="Accuracy and loss on held-out images, by noise level. Dotted lines show what guessing would reach.",
+                ),
                 io.String.Output(
-                    "verdict", display_name="verdict", tooltip="From where on each attribute is read, and how well, on images held out."
+                    "verdict",
+                    display_name="verdict",
+                    tooltip="How well each attribute is read on held-out images, and from which point of the sampling on.",
                 ),
             ],
         )
@@ -110,13 +119,21 @@ class SaveADP(io.ComfyNode):
             node_id="EquipoiseSaveADP",
             display_name="Save ADP",
             category=TRAINING,
-            description=f"Saves an ADP with its moves to {ADP_FOLDER}, where Load ADP finds it. The file is written whole or not at all.",
+            description=f"Saves an ADP with its moves to {ADP_FOLDER}. Load ADP lists the file. An incomplete file is never left behind.",
             search_aliases=["export", "write", "store", "predictor", "safetensors"],
             is_output_node=True,
             inputs=[
-                Adp.Input("adp", tooltip="From Train ADP or Calibrate ADP."),
-                io.String.Input("name", default="my_adp", tooltip=f"Name of the file in {ADP_FOLDER}, without folders."),
-                io.Boolean.Input("overwrite", default=False, tooltip="Replace a file of that name. Off: refuse, and leave it as it is."),
+                Adp.Input("adp", tooltip="The ADP to save, from Train ADP or Calibrate ADP."),
+                io.String.Input(
+                    "name",
+                    default="my_adp",
+                    tooltip=f"Name of the file in {ADP_FOLDER}, with or without .safetensors. Folders are refused.",
+                ),
+                io.Boolean.Input(
+                    "overwrite",
+                    default=False,
+                    tooltip="On: replace another file with this name. Off: leave that file as it is and report an error.",
+                ),
             ],
             outputs=[io.String.Output("path", display_name="path", tooltip="The file that was written.")],
         )

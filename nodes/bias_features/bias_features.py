@@ -21,8 +21,9 @@ class LoadBiasFeatures(io.ComfyNode):
             display_name="Load Bias Features",
             category=LOADERS,
             description=(
-                "Loads bias features (DiffLens, CVPR 2025): which features of a sparse autoencoder carry a perceived attribute, how sure "
-                "that is, and where, at which noise levels and by how much each is turned to steer by it."
+                "Loads bias features (DiffLens, CVPR 2025): the features of a sparse autoencoder that carry a perceived "
+                "attribute, with their scores, and with profiles that say where, at which noise levels and by how much each is "
+                "turned to steer an image."
             ),
             search_aliases=["difflens", "sparse autoencoder", "attribution", "steer", "debias", "interpretability"],
             inputs=[
@@ -30,20 +31,21 @@ class LoadBiasFeatures(io.ComfyNode):
                     "bias_features_name",
                     options=files,
                     default=DEFAULT_FILE if DEFAULT_FILE in files else None,
-                    tooltip=f"A safetensors file from {folders.folder_hint(FOLDER)}, or one that ships with the pack. It belongs to one "
-                    "autoencoder.",
+                    tooltip=f"A safetensors file from {folders.folder_hint(FOLDER)}, or one that ships with the pack. If both have the "
+                    "same name, your file is used. The file belongs to one autoencoder.",
                 )
             ],
             outputs=[
                 BiasFeatures.Output(
                     "bias_features",
                     display_name="bias features",
-                    tooltip="For Bias Feature Steer, Steer Sweep and Feature Atlas; also tells target nodes which classes there are.",
+                    tooltip="For Bias Feature Steer, Steer Sweep and Feature Atlas. The target nodes take the class names from it.",
                 ),
                 io.String.Output(
                     "text",
                     display_name="text",
-                    tooltip="What the file says of itself: model, site, attributes, classes, features and calibration.",
+                    tooltip="What the file says about itself: its model, site, attributes, classes, features and calibration. Show it "
+                    "with Preview Any.",
                 ),
             ],
         )

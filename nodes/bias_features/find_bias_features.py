@@ -114,13 +114,24 @@ class SaveBiasFeatures(io.ComfyNode):
             node_id="EquipoiseSaveBiasFeatures",
             display_name="Save Bias Features",
             category=TRAINING,
-            description=f"Saves bias features to {FOLDER}, where Load Bias Features finds them. The file is written whole or not at all.",
+            description=f"Saves bias features to {FOLDER}. Load Bias Features lists the file. An incomplete file is never left behind.",
             search_aliases=["export", "write", "store", "difflens", "safetensors"],
             is_output_node=True,
             inputs=[
-                BiasFeatures.Input("bias_features", tooltip="From Find Bias Features, Learn Feature Profiles or Calibrate Bias Features."),
-                io.String.Input("name", default="my_bias_features", tooltip=f"Name of the file in {FOLDER}, without folders."),
-                io.Boolean.Input("overwrite", default=False, tooltip="Replace a file of that name. Off: refuse, and leave it as it is."),
+                BiasFeatures.Input(
+                    "bias_features",
+                    tooltip="The bias features to save, from Find Bias Features, Learn Feature Profiles or Calibrate Bias Features.",
+                ),
+                io.String.Input(
+                    "name",
+                    default="my_bias_features",
+                    tooltip=f"Name of the file in {FOLDER}, with or without .safetensors. Folders are refused.",
+                ),
+                io.Boolean.Input(
+                    "overwrite",
+                    default=False,
+                    tooltip="On: replace another file with this name. Off: leave that file as it is and report an error.",
+                ),
             ],
             outputs=[io.String.Output("path", display_name="path", tooltip="The file that was written.")],
         )

@@ -23,41 +23,63 @@ class LearnFeatureProfiles(io.ComfyNode):
             display_name="Learn Feature Profiles",
             category=TRAINING,
             description=(
-                "Learns how far each bias feature has to be turned, at every noise level and place, so that an image becomes each class: a "
-                "fit through the decoder, once, with a classifier as judge. Interrupted, it goes on where it stopped. Next: Calibrate Bias "
-                "Features."
+                "Learns how far each bias feature must be turned, at each noise level and place, so that an image shows a "
+                "given class. It fits through the decoder of the U-Net, with a classifier as judge. If the run is interrupted, "
+                "queue it again and it resumes. Next: Calibrate Bias Features."
             ),
             search_aliases=["difflens", "sparse autoencoder", "steering", "h-space", "profile", "strength"],
             inputs=[
-                io.Model.Input("model", tooltip="The model that the autoencoder was trained for, not steered; it is cloned, not changed."),
-                Sae.Input("sae", tooltip="The autoencoder, from Train SAE or Load SAE."),
-                BiasFeatures.Input("bias_features", tooltip="Features found in that autoencoder, from Find Bias Features."),
-                Features.Input("features", tooltip="A set of this model, whose pictures are learned from, at most 2,048 of them."),
-                Labels.Input("labels", tooltip="Labels of that set."),
-                io.Vae.Input("vae", tooltip="The model's own VAE: encodes the pictures, and decodes predictions for the classifier."),
-                Classifier.Input("classifier", tooltip="Judges predicted images while the profiles are fitted."),
+                io.Model.Input(
+                    "model", tooltip="The model that the autoencoder was trained for, without steering. The node changes a copy."
+                ),
+                Sae.Input("sae", tooltip="The sparse autoencoder, from Train SAE or Load SAE."),
+                BiasFeatures.Input(
+                    "bias_features", tooltip="Bias features of this autoencoder, from Find Bias Features or Load Bias Features."
+                ),
+                Features.Input(
+                    "features",
+                    tooltip="A feature set that was recorded with this model. The node learns from its pictures, from 2,048 of them at "
+                    "most.",
+                ),
+                Labels.Input("labels", tooltip="Labels of this feature set, with the same classes as the bias features."),
+                io.Vae.Input(
+                    "vae", tooltip="The VAE of this model. It encodes the pictures, and decodes predicted images for the classifier."
+                ),
+                Classifier.Input("classifier", tooltip="Judges the predicted images. It must know the attribute with all its classes."),
                 io.String.Input(
-                    "attribute", default="", tooltip="Attributes to learn, separated by commas, together. Empty = all of the bias features."
+                    "attribute",
+                    default="",
+                    tooltip="Attributes to learn, separated by commas. The node learns them together. Empty: all attributes of the "
+                    "bias features.",
                 ),
                 io.Int.Input(
                     "more",
                     default=128,
                     min=0,
                     max=65536,
-                    tooltip="Features added for their effect: those whose turning changes the labels most, whatever a reader sees in them.",
+                    tooltip="Number of features to add because of their effect: those that change the labels of the predicted images "
+                    "most, even if the attribution did not choose them. 0 means none.",
                 ),
-                io.Int.Input("fit_steps", default=300, min=1, max=100_000, tooltip="Steps of the fit. A few hundred do; more sharpen."),
+                io.Int.Input(
+                    "fit_steps",
+                    default=300,
+                    min=1,
+                    max=100_000,
+                    tooltip="Number of steps of the fit. A few hundred are enough. More steps make the profiles sharper.",
+                ),
                 fit_batch(32),
-                fixed_seed("Seed of the fit: images, noise, classes."),
+                fixed_seed("Seed of the fit. It chooses the images, the noise and the classes of each step."),
                 io.String.Input(
                     "name",
                     default="my_profiles",
-                    tooltip=f"The fit is kept in {PLACE}, under this name: interrupted, it goes on there with the same settings.",
+                    tooltip=f"Name under which the progress is saved in {PLACE}. If the run is interrupted, queue the same graph again "
+                    "and it resumes.",
                 ),
                 Adp.Input(
                     "adp",
                     optional=True,
-                    tooltip="Where it reads an attribute, its profile depends on what an image is now; steering then needs this ADP too.",
+                    tooltip="If this ADP reads an attribute, the profile also depends on the class that the ADP reads in the image at "
+                    "that moment. Steering then needs the same ADP.",
                 ),
                 *picture_conditions(),
             ],
@@ -65,10 +87,15 @@ class LearnFeatureProfiles(io.ComfyNode):
                 BiasFeatures.Output(
                     "learned",
                     display_name="bias features",
-                    tooltip="With learned profiles: for Calibrate Bias Features, or to save as it is.",
+                    tooltip="The bias features with a learned profile for each attribute. For Calibrate Bias Features or Save Bias "
+                    "Features.",
                 ),
-                io.String.Output("report", display_name="report", tooltip="What was learned, from what, and how far the losses fell."),
-                io.Image.Output("chart", display_name="chart", tooltip="Losses by step."),
+                io.String.Output(
+                    "report",
+                    display_name="report",
+                    tooltip="How many features were added and learned, from how many pictures, and how far the losses fell.",
+                ),
+                io.Image.Output("chart", display_name="chart", tooltip="The losses by step."),
             ],
         )
 

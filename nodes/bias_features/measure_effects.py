@@ -26,30 +26,40 @@ class MeasureFeatureEffects(io.ComfyNode):
             display_name="Measure Feature Effects",
             category=STEERING,
             description=(
-                "Turns the best features of each class one at a time, up and down, through whole samplings from the same noise, and counts "
-                "what a classifier reads in the images: attribution is a reading, this is an effect. Interrupted, it goes on where it "
-                "stopped."
+                "Turns the best features of each class up and down, one at a time, and counts what a classifier reads in "
+                "the images. So you learn what a feature does, not only what is read from it. If the run is interrupted, queue it "
+                "again and it resumes."
             ),
             search_aliases=["difflens", "causal", "intervention", "ablation", "sparse autoencoder", "interpretability"],
             inputs=[
-                io.Model.Input("model", tooltip="The model that the autoencoder was trained for, not steered; it is cloned, not changed."),
-                Sae.Input("sae", tooltip="The autoencoder, from Train SAE or Load SAE."),
-                BiasFeatures.Input("bias_features", tooltip="From Find Bias Features, Learn Feature Profiles or Load Bias Features."),
+                io.Model.Input(
+                    "model", tooltip="The model that the autoencoder was trained for, without steering. The node changes a copy."
+                ),
+                Sae.Input("sae", tooltip="The sparse autoencoder, from Train SAE or Load SAE."),
+                BiasFeatures.Input(
+                    "bias_features",
+                    tooltip="Bias features of this autoencoder, from Find Bias Features, Learn Feature Profiles or Load Bias Features.",
+                ),
                 *trial_conditions(),
                 trial_latent(),
-                io.Vae.Input("vae", tooltip="Decodes the trials for the classifier."),
-                Classifier.Input("classifier", tooltip="Reads the trials. It has to know the attribute with all its classes."),
+                io.Vae.Input("vae", tooltip="Decodes the images of the trials for the classifier."),
+                Classifier.Input("classifier", tooltip="Reads the images of the trials. It must know the attribute with all its classes."),
                 io.Int.Input(
                     "images",
                     default=48,
                     min=4,
                     max=4096,
-                    tooltip="Images per trial, rounded up to whole batches. There are two trials per feature, and one of plain images.",
+                    tooltip="Number of images per trial, rounded up to full batches. Each feature takes two trials, and one more trial "
+                    "has plain images.",
                 ),
-                fixed_seed("Seed of the first batch of every trial; each further batch counts one up."),
+                fixed_seed("Seed of the first batch of every trial. Each further batch adds 1."),
                 *sampler_inputs(cfg=7.5),
                 io.Int.Input(
-                    "per_class", default=PER_CLASS, min=1, max=4096, tooltip="Features of each class that are measured: the best."
+                    "per_class",
+                    default=PER_CLASS,
+                    min=1,
+                    max=4096,
+                    tooltip="Number of features of each class to measure. The node takes the best ones by attribution.",
                 ),
                 io.Float.Input(
                     "amount",
@@ -57,26 +67,32 @@ class MeasureFeatureEffects(io.ComfyNode):
                     min=0.5,
                     max=100.0,
                     step=0.5,
-                    tooltip="What is added to turn a feature up, in multiples of what it typically is where it is active.",
+                    tooltip="How far to turn a feature up. The unit is the typical activation of the feature where it is active.",
                 ),
                 io.String.Input(
-                    "attribute", default="", tooltip="Attributes to measure, separated by commas. Empty = all of the bias features."
+                    "attribute",
+                    default="",
+                    tooltip="Attributes to measure, separated by commas. Empty: all attributes of the bias features.",
                 ),
                 io.String.Input(
                     "name",
                     default="my_steering",
-                    tooltip=f"Trials are written down in {PLACE}, under this name, and not repeated while the settings stay as they are.",
+                    tooltip=f"Name under which the trials are saved in {PLACE}. Finished trials are not repeated while the settings "
+                    "stay the same.",
                 ),
             ],
             outputs=[
                 BiasFeatures.Output(
-                    "measured", display_name="bias features", tooltip="With causal scores: for Learn Feature Profiles, or to save."
+                    "measured",
+                    display_name="bias features",
+                    tooltip="The bias features with causal scores. For Learn Feature Profiles, Calibrate Bias Features or Save Bias "
+                    "Features.",
                 ),
-                io.String.Output("report", display_name="report", tooltip="The features of each class by what turning them does."),
+                io.String.Output("report", display_name="report", tooltip="The features of each class in the order of their effect."),
                 io.Image.Output(
                     "chart",
                     display_name="chart",
-                    tooltip="The ranked features with their effect beside what they carry; one per attribute.",
+                    tooltip="The ranked features, with the effect of each next to what it carries. One image per attribute.",
                 ),
             ],
         )

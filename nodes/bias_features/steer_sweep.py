@@ -27,46 +27,52 @@ class SteerSweep(io.ComfyNode):
             display_name="Steer Sweep",
             category=STEERING,
             description=(
-                "Samples the same noise at a row of strengths of Bias Feature Steer and lays the images out as a strip, so that one sees "
-                "what a steer changes, and what it leaves. With a classifier it counts the class at every point."
+                "Samples the same noise at several strengths of Bias Feature Steer, and puts the images next to each other "
+                "in a strip. You see what the steering changes and what it leaves. With a classifier, it counts the class at every "
+                "strength."
             ),
             search_aliases=["slider", "strength", "grid", "xy plot", "difflens", "sparse autoencoder", "granular"],
             is_output_node=True,
             inputs=[
-                io.Model.Input("model", tooltip="An SD1.5, SDXL or unconditional U-Net, not yet steered by this attribute."),
+                io.Model.Input(
+                    "model",
+                    tooltip="SD1.5, SDXL, or a model from Load Unconditional Diffusion. It must not be steered by this attribute yet.",
+                ),
                 *files_inputs(),
                 io.Float.Input(
-                    "lowest", default=-1.0, min=-2.0, max=2.0, step=0.05, tooltip="First strength; below 0 is towards the opposite."
+                    "lowest", default=-1.0, min=-2.0, max=2.0, step=0.05, tooltip="First strength. Below 0 steers to the opposite."
                 ),
-                io.Float.Input("highest", default=1.0, min=-2.0, max=2.0, step=0.05, tooltip="Last strength; 1 = as calibrated."),
+                io.Float.Input("highest", default=1.0, min=-2.0, max=2.0, step=0.05, tooltip="Last strength. 1 is as calibrated."),
                 io.Int.Input(
                     "points",
                     default=5,
                     min=2,
                     max=41,
-                    tooltip="How many strengths, at even steps; each is one sampling of the batch.",
+                    tooltip="Number of strengths, in equal steps. The batch is sampled once per strength.",
                 ),
                 *edit_inputs(),
-                drawn_seed("Seed of the noise, the same at every strength."),
+                drawn_seed("Seed of the noise. It is the same at every strength."),
                 *sampler_inputs(),
                 io.Conditioning.Input("positive", tooltip="What to draw."),
-                io.Conditioning.Input("negative", tooltip="What to avoid; the same as positive for an unconditional model."),
-                io.Latent.Input("latent_image", tooltip="Latent to start from; each of its images becomes a row of the strip."),
+                io.Conditioning.Input("negative", tooltip="What to avoid. For an unconditional model, connect the same as positive."),
+                io.Latent.Input("latent_image", tooltip="Latent to start from. Each of its images becomes a row of the strip."),
                 denoise_input(),
                 io.Vae.Input("vae", tooltip="Decodes the samples."),
-                Adp.Input("adp", optional=True, tooltip="Reads images, for profiles that depend on what an image is now."),
+                Adp.Input("adp", optional=True, tooltip="Reads the images, for profiles that depend on the current reading of an image."),
                 Classifier.Input(
-                    "classifier", optional=True, tooltip="Counts the class at every strength. Best one that took no part in the training."
+                    "classifier", optional=True, tooltip="Counts the class at every strength. Use one that took no part in the training."
                 ),
-                io.Mask.Input("mask", optional=True, tooltip="Where to steer (white), resized to the feature map."),
+                io.Mask.Input("mask", optional=True, tooltip="Where to steer (white). The mask is resized to the feature map."),
                 only_input(),
             ],
             outputs=[
-                io.Image.Output("strip", display_name="strip", tooltip="A column per strength, a row per image (up to 8), labelled."),
+                io.Image.Output("strip", display_name="strip", tooltip="A column per strength and a row per image, 8 rows at most."),
                 io.Image.Output(
-                    "images", display_name="images", tooltip="All images as one batch: those of the lowest strength first, then the next."
+                    "images",
+                    display_name="images",
+                    tooltip="All images as one batch. The images of the lowest strength come first, then those of the next strength.",
                 ),
-                io.String.Output("report", display_name="report", tooltip="What is turned, and the share of the class at every strength."),
+                io.String.Output("report", display_name="report", tooltip="What is changed, and the share of the class at every strength."),
             ],
         )
 

@@ -34,32 +34,38 @@ class SaveBalancedDataset(io.ComfyNode):
             display_name="Save Balanced Dataset",
             category=DATA,
             description=(
-                "Saves images with their labels as a Hugging Face imagefolder (a folder per split with metadata.jsonl) and a CSV. Adds to "
-                "what is there, never overwrites, and with a target keeps only as many images of every class as it asks for."
+                "Saves images and their perceived labels as a Hugging Face imagefolder (a folder per split with "
+                "metadata.jsonl) and a CSV. It adds to an existing data set and never overwrites images. With a target, it keeps "
+                "only as many images of each class as the target asks for."
             ),
             search_aliases=["imagefolder", "export", "hugging face", "dataset", "metadata.jsonl", "csv", "training data", "fair"],
             is_output_node=True,
             inputs=[
-                io.Image.Input("images", tooltip="The images to save; their labels are perceived in them."),
+                io.Image.Input("images", tooltip="Images to save. Their labels are perceived in them."),
                 io.String.Input(
-                    "name", default="my_dataset", tooltip=f"Name of the data set, a folder in {PLACE}. One that is there grows."
+                    "name",
+                    default="my_dataset",
+                    tooltip=f"Name of the data set, a folder in {PLACE}. If it exists with the same attributes, the images are added to "
+                    "it.",
                 ),
                 io.String.Input(
                     "split",
                     default="train",
-                    tooltip="'train', 'validation' or 'test', or shares such as train=0.8, test=0.2, by which every combination of labels "
-                    "is divided alike. An image is in one split only.",
+                    tooltip="Split for the images: 'train', 'validation' or 'test', or shares such as train=0.8, test=0.2. Shares "
+                    "apply to each combination of labels. An image is never in two splits.",
                 ),
                 io.String.Input(
-                    "attribute", default="", tooltip="Attributes to label, separated by commas. Empty: all that the labels have."
+                    "attribute",
+                    default="",
+                    tooltip="Attributes to label, separated by commas. Empty: all attributes of the classifier or the labels.",
                 ),
                 io.Int.Input(
                     "size",
                     default=0,
                     min=0,
                     max=10_000_000,
-                    tooltip="Images that the set is to hold: with a target every class is filled up to its share of it. 0 = no limit; with "
-                    "a target the set then follows it at any time, as far as its rarest class goes.",
+                    tooltip="Number of images that the data set is to hold. With a target, each class fills up to its share. 0 means "
+                    "no limit: with a target, the data set then follows the target at any time, as far as its rarest class allows.",
                 ),
                 io.String.Input(
                     "class_folder", default="", tooltip="An attribute whose classes become folders within the splits. Empty: none."
@@ -70,22 +76,40 @@ class SaveBalancedDataset(io.ComfyNode):
                     min=0.0,
                     max=1.0,
                     step=0.01,
-                    tooltip="Images whose least sure label has a lower probability are left out. 0 = keep all; high values keep easy "
-                    "images only.",
+                    tooltip="Minimum label probability. An image is left out if one of its labels is less sure. 0 keeps all images. "
+                    "High values keep only easy images.",
                 ),
                 io.Combo.Input(
-                    "origin", options=list(ORIGINS), default=GENERATED, tooltip="What the images are; trainings can weigh the two apart."
+                    "origin",
+                    options=list(ORIGINS),
+                    default=GENERATED,
+                    tooltip="What the images are: 'real' or 'generated'. Train Attribute Classifier can weight the two differently.",
                 ),
                 Classifier.Input(
-                    "classifier", optional=True, tooltip="Reads the labels, from Load Attribute Classifier. Or connect labels."
+                    "classifier",
+                    optional=True,
+                    tooltip="Reads the labels from the images, from Load Attribute Classifier. Connect either this or labels.",
                 ),
-                Labels.Input("labels", optional=True, tooltip="Instead of a classifier: labels of these images, in their order."),
-                Target.Input("target", optional=True, tooltip="Shares that the set is to have, from Target Distribution or Joint Target."),
+                Labels.Input(
+                    "labels",
+                    optional=True,
+                    tooltip="Labels of these images, in the same order, from one of the Label Features nodes. Connect either this or "
+                    "classifier.",
+                ),
+                Target.Input(
+                    "target", optional=True, tooltip="Shares that the data set is to have, from Target Distribution or Joint Target."
+                ),
             ],
             outputs=[
-                Dataset.Output("dataset", display_name="dataset", tooltip="The whole set, for Train Attribute Classifier."),
-                io.String.Output("report", display_name="report", tooltip="What was saved and left out, and what the set holds now."),
-                io.String.Output("path", display_name="path", tooltip="The folder of the set."),
+                Dataset.Output(
+                    "dataset",
+                    display_name="dataset",
+                    tooltip="The complete data set, including images saved before. For Train Attribute Classifier.",
+                ),
+                io.String.Output(
+                    "report", display_name="report", tooltip="What was saved, what was left out, and what the data set holds now."
+                ),
+                io.String.Output("path", display_name="path", tooltip="The folder of the data set."),
             ],
             hidden=[io.Hidden.prompt],
         )
@@ -135,23 +159,24 @@ class LoadDataset(io.ComfyNode):
             display_name="Load Dataset",
             category=DATA,
             description=(
-                "Opens labelled images: a set of Save Balanced Dataset, or a folder in ComfyUI's input folder, as a Hugging Face "
-                "imagefolder with metadata or as a folder per class. Goes before Train Attribute Classifier and Classifier Fairness."
+                "Opens labelled images: a data set from Save Balanced Dataset, or a folder in ComfyUI's input folder. It "
+                "reads a Hugging Face imagefolder with metadata, or a folder per class. Use it before Train Attribute Classifier "
+                "and Classifier Fairness."
             ),
             search_aliases=["imagefolder", "hugging face", "dataset", "training data", "metadata.jsonl"],
             inputs=[
                 io.Combo.Input(
                     "dataset_name",
                     options=dataset_names(),
-                    tooltip=f"A set in {PLACE}, or input/NAME, a folder in the input folder. New ones show after a refresh (R).",
+                    tooltip=f"A data set in {PLACE}, or input/NAME for a folder in ComfyUI's input folder. Press R to refresh the list.",
                 ),
                 io.String.Input(
-                    "attribute", default="", tooltip="Attributes to take from it, separated by commas. Empty: all that it labels."
+                    "attribute", default="", tooltip="Attributes to load, separated by commas. Empty: all attributes of the data set."
                 ),
             ],
             outputs=[
                 Dataset.Output("dataset", display_name="dataset", tooltip="For Train Attribute Classifier and Classifier Fairness."),
-                io.String.Output("text", display_name="text", tooltip="How many images of every split, origin and class it holds."),
+                io.String.Output("text", display_name="text", tooltip="How many images there are for each split, origin and class."),
             ],
         )
 

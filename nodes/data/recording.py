@@ -25,7 +25,8 @@ def _name_input(default: str) -> Any:
     return io.String.Input(
         "set_name",
         default=default,
-        tooltip=f"Name of the feature set, a folder in {PLACE}. A set of that name and the same settings is gone on with.",
+        tooltip=f"Name of the feature set, a folder in {PLACE}. If a set with this name and the same settings exists, the "
+        "node continues it.",
     )
 
 
@@ -33,8 +34,9 @@ def _spatial_input() -> Any:
     return io.String.Input(
         "spatial_levels",
         default="",
-        tooltip="Noise levels near which features are kept unpooled too, for an autoencoder: log-SNR values such as -2, 0, 2, or sigmas as "
-        "sigma=2.5. Empty = none. An SDXL image at 1024 takes 2.6 MB per level.",
+        tooltip="Noise levels for training an autoencoder. Near each of them, one call is also kept without pooling. Give "
+        "log-SNR values such as -2, 0, 2, or sigmas such as sigma=2.5. Empty: none. An SDXL image at 1024 takes 2.6 MB per "
+        "level.",
     )
 
 
@@ -44,8 +46,8 @@ def _site_input() -> Any:
             "site",
             default=MIDDLE,
             optional=True,
-            tooltip="Where the U-Net is listened to: 'middle', which an ADP reads, or behind an up block, 'output.N', for an autoencoder "
-            "there (its maps are larger: give spatial_levels too).",
+            tooltip="Place in the U-Net to record: 'middle', which an ADP reads, or the output of an up block, 'output.N', for "
+            "an autoencoder there. Maps of up blocks are larger, so set spatial_levels too.",
         )
     )
 
@@ -53,7 +55,7 @@ def _site_input() -> Any:
 def _outputs() -> list[Any]:
     return [
         Features.Output("features", display_name="features", tooltip="The feature set, for Label Features and Train ADP."),
-        io.String.Output("report", display_name="report", tooltip="What was recorded, the disk that it takes, and what was noticed."),
+        io.String.Output("report", display_name="report", tooltip="What was recorded, the disk space, and warnings."),
         io.Image.Output("pictures", display_name="IMAGE", tooltip="The latest batch of pictures."),
     ]
 
@@ -71,29 +73,34 @@ class RecordFeatures(io.ComfyNode):
             display_name="Record Features",
             category=TRAINING,
             description=(
-                "Samples images and keeps, for each, what the U-Net's middle block held at every call: what an attribute predictor "
-                "(ADP) is trained on. Queue it again after an interruption and it goes on where it stopped."
+                "Samples images and records a feature set: the pictures, and the activations of the U-Net's middle block "
+                "at every call. You train an ADP (attribute distribution predictor) on it. If the run is interrupted, queue it "
+                "again and it resumes."
             ),
             search_aliases=["feature set", "h-space", "dataset", "train adp", "balancing act"],
             is_output_node=True,
             inputs=[
-                io.Model.Input("model", tooltip="The model that the ADP is for, as it will be used (with its LoRAs); cloned, not changed."),
-                io.Vae.Input("vae", tooltip="Decodes the samples, which are kept as pictures beside the features."),
-                io.Latent.Input("latent_image", tooltip="An empty latent: its size is that of the images; its batch is sampled at once."),
+                io.Model.Input(
+                    "model", tooltip="The model that the ADP is for, as you will use it, with its LoRAs. The node changes a copy."
+                ),
+                io.Vae.Input("vae", tooltip="Decodes the samples. The pictures are saved with the features."),
+                io.Latent.Input(
+                    "latent_image", tooltip="An empty latent. It sets the size of the images and how many are sampled at once."
+                ),
                 _name_input("my_features"),
                 io.Int.Input(
                     "images",
                     default=1000,
                     min=1,
                     max=1_000_000,
-                    tooltip="Images that the set is to hold. Raise it later to add more; a finished set is left as it is.",
+                    tooltip="Number of images in the set. Raise it later to add more. A finished set stays as it is.",
                 ),
                 io.String.Input(
                     "prompts",
                     default="",
                     multiline=True,
                     dynamic_prompts=False,
-                    tooltip="Prompts as plain text, one per line, taken in turn batch by batch. Needs clip. Leave empty where a "
+                    tooltip="Prompts as plain text, one per line. Each batch takes the next line. Needs clip. Leave it empty if a "
                     "CONDITIONING is connected.",
                 ),
                 io.String.Input(
@@ -101,7 +108,7 @@ class RecordFeatures(io.ComfyNode):
                     default="",
                     multiline=True,
                     dynamic_prompts=False,
-                    tooltip="Negative prompt of all images, encoded with clip; not used where a CONDITIONING is connected.",
+                    tooltip="Negative prompt of all images, encoded with clip. Not used if a CONDITIONING is connected.",
                 ),
                 io.Int.Input(
                     "first_seed",
@@ -109,7 +116,7 @@ class RecordFeatures(io.ComfyNode):
                     min=0,
                     max=0xFFFFFFFFFFFFFFFF,
                     control_after_generate=False,
-                    tooltip="Seed of the first batch; each further batch counts one up.",
+                    tooltip="Seed of the first batch. Each further batch adds 1.",
                 ),
                 *sampler_inputs(steps=50, cfg=7.5),
                 denoise_input(),
@@ -118,21 +125,24 @@ class RecordFeatures(io.ComfyNode):
                     default=1,
                     min=1,
                     max=1000,
-                    tooltip="Keep every k-th call; 1 = all. 50 calls of SD1.5 or SDXL take 2.05 MB per image.",
+                    tooltip="Keep every k-th call. 1 keeps all. 50 calls of SD1.5 or SDXL take 2.05 MB per image.",
                 ),
                 io.Boolean.Input(
                     "unconditional_rows",
                     default=False,
-                    tooltip="Keep the rows of the negative too, which doubles the size. Training does not need them.",
+                    tooltip="Keep the rows of the negative prompt too. This doubles the size. Training does not need them.",
                 ),
                 _spatial_input(),
-                io.Clip.Input("clip", optional=True, tooltip="Encodes the prompts. For models without text connect positive instead."),
+                io.Clip.Input("clip", optional=True, tooltip="Encodes the prompts. For models without text, connect positive instead."),
                 io.Conditioning.Input(
                     "positive",
                     optional=True,
-                    tooltip="Instead of prompts: a CONDITIONING for every image, from Load Unconditional Diffusion or Class Label.",
+                    tooltip="One CONDITIONING for all images, instead of prompts. From Load Unconditional Diffusion, Class Label or "
+                    "CLIP Text Encode.",
                 ),
-                io.Conditioning.Input("negative", optional=True, tooltip="The negative that goes with positive (default: positive)."),
+                io.Conditioning.Input(
+                    "negative", optional=True, tooltip="The negative for positive. If it is not connected, positive is used."
+                ),
                 _site_input(),
             ],
             outputs=_outputs(),
@@ -195,47 +205,57 @@ class RecordFeaturesFromImages(io.ComfyNode):
             display_name="Record Features From Images",
             category=TRAINING,
             description=(
-                "Encodes pictures, adds noise at chosen levels and keeps what the U-Net's middle block makes of each: a feature set from a "
-                "labelled data set, with one U-Net pass per level and no inversion. Queue it again to go on, or to add new pictures."
+                "Makes a feature set from existing pictures, such as a labelled data set. The node encodes each picture, "
+                "adds noise at the levels you choose, and runs the U-Net once per level. Queue it again to resume, or to add new "
+                "pictures."
             ),
             search_aliases=["feature set", "h-space", "dataset", "real images", "train adp"],
             is_output_node=True,
             inputs=[
-                io.Model.Input("model", tooltip="The model that the ADP is for, as it will be used (with its LoRAs); cloned, not changed."),
-                io.Vae.Input("vae", tooltip="Encodes the pictures; the one that belongs to the model."),
+                io.Model.Input(
+                    "model", tooltip="The model that the ADP is for, as you will use it, with its LoRAs. The node changes a copy."
+                ),
+                io.Vae.Input("vae", tooltip="Encodes the pictures. Use the VAE that belongs to the model."),
                 io.Conditioning.Input(
-                    "positive", tooltip="What the model is told while it looks: a neutral prompt, or the output of a loader without text."
+                    "positive",
+                    tooltip="Conditioning for all pictures: a neutral prompt, or the output of Load Unconditional Diffusion or Class "
+                    "Label.",
                 ),
                 _name_input("my_pictures"),
                 io.String.Input(
                     "folder",
                     default="",
-                    tooltip="Folder below ComfyUI's input folder; pictures in it and below are taken in order of their names. Empty where "
-                    "images are connected.",
+                    tooltip="Folder below ComfyUI's input folder. The node takes the pictures in it and in its subfolders, in order of "
+                    "their names. Leave it empty if images is connected.",
                 ),
                 io.String.Input(
                     "levels",
                     default=LEVELS,
-                    tooltip="Noise levels: log-SNR values (-2 ln sigma), or sigmas as sigma=2.5, separated by commas.",
+                    tooltip="Noise levels, separated by commas. Give log-SNR values (-2 ln sigma), or sigmas such as sigma=2.5.",
                 ),
                 io.Int.Input(
                     "size",
                     default=0,
                     min=0,
                     max=16384,
-                    tooltip="Crop to a centred square and scale it to this side in pixels (512 for SD1.5, 1024 for SDXL). 0 = as they are.",
+                    tooltip="Crop to a centred square and scale it to this side, in pixels (512 for SD1.5, 1024 for SDXL). 0 leaves "
+                    "pictures as they are.",
                 ),
-                io.Int.Input("batch_size", default=4, min=1, max=4096, tooltip="Pictures at a time; those of one size go together."),
+                io.Int.Input(
+                    "batch_size", default=4, min=1, max=4096, tooltip="Number of pictures at a time. Pictures of the same size go together."
+                ),
                 io.Int.Input(
                     "first_seed",
                     default=0,
                     min=0,
                     max=0xFFFFFFFFFFFFFFFF,
                     control_after_generate=False,
-                    tooltip="Seed of the first picture's noise; each further picture counts one up.",
+                    tooltip="Seed of the noise of the first picture. Each further picture adds 1.",
                 ),
                 _spatial_input(),
-                io.Image.Input("images", optional=True, tooltip="Instead of a folder: pictures as one batch, named 000000.png and so on."),
+                io.Image.Input(
+                    "images", optional=True, tooltip="Pictures as one batch, instead of a folder. They are named 000000.png and so on."
+                ),
                 _site_input(),
             ],
             outputs=_outputs(),
@@ -271,18 +291,13 @@ class LoadFeatures(io.ComfyNode):
             display_name="Load Features",
             category=TRAINING,
             description=(
-                f"Opens a feature set that was recorded before, from {PLACE}, and checks that its parts are there. "
-                "Goes before Label Features and Train ADP."
+                f"Opens a feature set from {PLACE} and checks that all its parts exist. Use it before Label Features and Train ADP."
             ),
             search_aliases=["feature set", "h-space", "dataset", "train adp"],
-            inputs=[
-                io.Combo.Input(
-                    "set_name", options=set_names(), tooltip=f"A feature set in {PLACE}. Just recorded ones show after a refresh (R)."
-                )
-            ],
+            inputs=[io.Combo.Input("set_name", options=set_names(), tooltip=f"A feature set in {PLACE}. Press R to refresh the list.")],
             outputs=[
                 Features.Output("features", display_name="features", tooltip="The feature set, for Label Features and Train ADP."),
-                io.String.Output("text", display_name="text", tooltip="How many images it holds, and how they were recorded."),
+                io.String.Output("text", display_name="text", tooltip="How many images the set holds, and how they were recorded."),
             ],
         )
 

@@ -25,36 +25,49 @@ class TrainAttributeClassifier(io.ComfyNode):
             display_name="Train Attribute Classifier",
             category=DATA,
             description=(
-                "Trains a small classifier of perceived attributes on labelled images, real and generated ones weighed apart (the "
-                "downstream use of Balancing Act, CVPR 2024). An interrupted training goes on where it stopped. Next: Classifier Fairness."
+                "Trains a small classifier of perceived attributes on labelled images, real and generated (the downstream "
+                "use of Balancing Act, CVPR 2024). If the run is interrupted, queue it again and it resumes. Next: Classifier "
+                "Fairness."
             ),
             search_aliases=["fair classifier", "image classification", "vit", "cnn", "imagefolder", "downstream", "balancing act"],
             is_output_node=True,
             inputs=[
-                Dataset.Input("dataset", tooltip="From Save Balanced Dataset or Load Dataset. Its split 'test' takes no part."),
-                io.String.Input("name", default="my_classifier", tooltip=f"Name of the file in {FOLDER}, without folders."),
-                io.String.Input("attribute", default="", tooltip="Attributes to learn, separated by commas. Empty: all that are labelled."),
+                Dataset.Input(
+                    "dataset",
+                    tooltip="Labelled images, from Save Balanced Dataset or Load Dataset. Images of the split 'test' are not used.",
+                ),
+                io.String.Input(
+                    "name",
+                    default="my_classifier",
+                    tooltip=f"Name of the file in {FOLDER}, with or without .safetensors. Folders are refused.",
+                ),
+                io.String.Input(
+                    "attribute",
+                    default="",
+                    tooltip="Attributes to learn, separated by commas. Empty: all attributes that the data sets have in common.",
+                ),
                 io.Combo.Input(
                     "architecture",
                     options=list(ARCHITECTURES),
                     default=CNN,
-                    tooltip="'cnn': a small residual convolutional network, for few images. 'vit': a small vision transformer, which the "
-                    "neuron nodes can look into.",
+                    tooltip="'cnn': a small residual convolutional network, for few images. 'vit': a small vision transformer, which "
+                    "needs more images. You can inspect it with the neuron nodes.",
                 ),
                 io.Combo.Input(
                     "image_size",
                     options=[str(s) for s in SIZES],
                     default=str(DEFAULT.image_size),
-                    tooltip="Pixels that the classifier sees; larger pictures are scaled down to it.",
+                    tooltip="Size of the pictures that the classifier sees, in pixels. Pictures are scaled to a square of this size.",
                 ),
-                io.Int.Input("steps", default=DEFAULT.steps, min=1, max=10_000_000, tooltip="Steps of the training, of a batch each."),
-                io.Int.Input("batch", default=DEFAULT.batch, min=1, max=65_536, tooltip="Images per step."),
+                io.Int.Input("steps", default=DEFAULT.steps, min=1, max=10_000_000, tooltip="Number of training steps."),
+                io.Int.Input("batch", default=DEFAULT.batch, min=1, max=65_536, tooltip="Number of images per step."),
                 io.Combo.Input(
                     "augment",
                     options=list(AUGMENTATIONS),
                     default=QUALITY,
-                    tooltip="'geometry': mirrored, turned, moved a little. 'quality': blurred and noisy too, which brings real and "
-                    "generated images nearer. 'colour': tinted too, which harms labels that are read off colours.",
+                    tooltip="Random changes of the training images. 'geometry': mirror, rotate, move and scale a little. 'quality': "
+                    "also blur and add noise, which makes real and generated images more alike. 'colour': also tint, which harms "
+                    "labels that depend on colour.",
                 ),
                 io.Float.Input(
                     "generated_weight",
@@ -62,22 +75,36 @@ class TrainAttributeClassifier(io.ComfyNode):
                     min=0.0,
                     max=1000.0,
                     step=0.01,
-                    tooltip="How often a generated image is drawn where a real one is drawn once. 1 = alike, 0 = no generated ones.",
+                    tooltip="How often a generated image is used for each time a real image is used. 1 is equally often. 0 uses no "
+                    "generated images.",
                 ),
                 io.String.Input(
                     "balance",
                     default="",
-                    tooltip="Attributes, separated by commas, whose combinations are drawn equally often (oversampling). Empty: by number.",
+                    tooltip="Attributes whose combinations are used equally often, separated by commas. Rare combinations are "
+                    "repeated. Empty: as often as they occur.",
                 ),
-                fixed_seed("First weights, the order of the images, and which of them are held out."),
-                io.Boolean.Input("overwrite", default=False, tooltip="Replace a file of that name. Off: refuse, and leave it as it is."),
-                Dataset.Input("more", optional=True, tooltip="A second set to train on too, say generated images beside real ones."),
+                fixed_seed("Seed of the training. It decides the first weights, the order of the images, and which of them are held out."),
+                io.Boolean.Input(
+                    "overwrite",
+                    default=False,
+                    tooltip="On: replace another file with this name. Off: leave that file as it is and report an error.",
+                ),
+                Dataset.Input(
+                    "more", optional=True, tooltip="A second data set to train on, for example generated images in addition to real ones."
+                ),
             ],
             outputs=[
                 Classifier.Output(
-                    "classifier", display_name="classifier", tooltip="For Classifier Fairness, Attribute Histogram; saved under its name."
+                    "classifier",
+                    display_name="classifier",
+                    tooltip="The classifier, for Classifier Fairness and Attribute Histogram. It is also saved.",
                 ),
-                io.String.Output("report", display_name="report", tooltip="What it was trained on, and how well it reads held-out images."),
+                io.String.Output(
+                    "report",
+                    display_name="report",
+                    tooltip="The number of real and generated images, and how well each class is read on held-out images.",
+                ),
                 io.Image.Output("chart", display_name="chart", tooltip="The loss by step."),
             ],
         )

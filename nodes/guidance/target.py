@@ -30,27 +30,34 @@ class TargetDistribution(io.ComfyNode):
             node_id="EquipoiseTargetDistribution",
             display_name="Target Distribution",
             category=GUIDANCE,
-            description="States the share of images that each class of one perceived attribute is to have. Connect it to Distribution "
-            "Guidance or Bias Feature Steer.",
+            description="States the target: the share of images that each class of one perceived attribute is to have. Connect it "
+            "to Distribution Guidance or Bias Feature Steer.",
             search_aliases=["fair", "balance", "debias", "share", "half and half"],
             inputs=[
-                io.String.Input("attribute", default="eyeglasses", tooltip="Name of the attribute, as the ADP calls it."),
+                io.String.Input(
+                    "attribute",
+                    default="eyeglasses",
+                    tooltip="Name of the attribute, as in the ADP. The output text of Load ADP lists the names.",
+                ),
                 io.Combo.Input("preset", options=list(PRESETS), default="weights", tooltip=_PRESET_TIP),
                 io.String.Input(
                     "weights",
                     default="yes=0.5, no=0.5",
                     multiline=True,
-                    tooltip="CLASS=WEIGHT, separated by commas or lines. Weights are divided by their sum; percentages are "
-                    "understood; classes that "
-                    "are left out share what is left to 1.",
+                    tooltip="One CLASS=WEIGHT per class, separated by commas or lines. Weights are divided by their sum. You can also "
+                    "write percentages. Classes that you leave out share the rest up to 1.",
                 ),
                 Adp.Input("adp", optional=True, tooltip=_ADP_TIP),
                 Classifier.Input("classifier", optional=True, tooltip=_CLASSIFIER_TIP),
                 BiasFeatures.Input("bias_features", optional=True, tooltip=_FEATURES_TIP),
             ],
             outputs=[
-                Target.Output("target", display_name="target", tooltip="For guidance, Bias Feature Steer and Attribute Histogram."),
-                io.String.Output("text", display_name="text", tooltip="The target in words, with what was done to the weights."),
+                Target.Output(
+                    "target",
+                    display_name="target",
+                    tooltip="The target, for the guidance nodes, Bias Feature Steer and Attribute Histogram.",
+                ),
+                io.String.Output("text", display_name="text", tooltip="The target as text, and how the weights were changed."),
             ],
         )
 

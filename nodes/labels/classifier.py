@@ -20,8 +20,9 @@ class LoadAttributeClassifier(io.ComfyNode):
             display_name="Load Attribute Classifier",
             category=LOADERS,
             description=(
-                "Loads a classifier that reads perceived attributes off images: a file of this pack, or a folder with a transformers image "
-                "classifier (config.json and safetensors). It reads how something looks, not who somebody is, and it has errors of its own."
+                "Loads a classifier that reads perceived attributes from images: a file of this pack, or a folder with a "
+                "transformers image classifier (config.json and safetensors). It reads how something looks, not who a person is, "
+                "and it makes errors."
             ),
             search_aliases=["attribute", "classifier", "judge", "labeller", "fairface", "vit", "image classification"],
             inputs=[
@@ -29,13 +30,18 @@ class LoadAttributeClassifier(io.ComfyNode):
                     "classifier_name",
                     options=found,
                     default=DEFAULT_FILE if DEFAULT_FILE in found else None,
-                    tooltip=f"A safetensors file or a folder from {folders.folder_hint(KEY)}, or one that ships with the pack. To judge "
-                    "results, choose one that took no part in training the ADP: the one that labelled its data is too kind to it.",
+                    tooltip=f"A safetensors file or a folder from {folders.folder_hint(KEY)}, or one that ships with the pack. To "
+                    "measure results, choose a classifier that was not used to train the ADP. The one that labelled the training data "
+                    "gives results that are too good.",
                 )
             ],
             outputs=[
-                Classifier.Output("classifier", display_name="classifier", tooltip="For Attribute Histogram and targets."),
-                io.String.Output("text", display_name="text", tooltip="The attributes that it reads, with their classes."),
+                Classifier.Output(
+                    "classifier",
+                    display_name="classifier",
+                    tooltip="For Attribute Histogram, Distribution Guidance KSampler and the target nodes.",
+                ),
+                io.String.Output("text", display_name="text", tooltip="The attributes that the classifier reads, with their classes."),
             ],
         )
 

@@ -86,24 +86,27 @@ class MergeLabels(io.ComfyNode):
             display_name="Merge Labels",
             category=TRAINING,
             description=(
-                "Puts classes of an attribute together, for instance nine age groups into three: the probability of a group is the sum of "
-                "its members'. Attributes that are not named pass unchanged. Classes name what is perceived in a picture."
+                "Merges classes of an attribute, for example nine age groups into three. The probability of a group is the "
+                "sum of the probabilities of its classes. Attributes that you do not name stay as they are. Classes describe what "
+                "is perceived in a picture."
             ),
             search_aliases=["group classes", "rename classes", "fairface", "attribute"],
             inputs=[
-                Labels.Input("labels", tooltip="From one of the Label Features With ... or From ... nodes."),
+                Labels.Input("labels", tooltip="Labels of a feature set, from one of the Label Features With ... or From ... nodes."),
                 io.String.Input(
                     "groups",
                     default=GROUPS,
                     multiline=True,
                     dynamic_prompts=False,
-                    tooltip="A line per attribute: attribute: group=class|class, group=class. Three dots stand for all classes that are "
-                    "left. Every class belongs to one group.",
+                    tooltip="One line per attribute, as attribute: group=class|class, group=class. Three dots stand for all remaining "
+                    "classes. Each class belongs to one group.",
                 ),
             ],
             outputs=[
                 Labels.Output("labelled", display_name="labels", tooltip="The labels with the groups as classes."),
-                io.String.Output("report", display_name="report", tooltip="How often each group was seen, and the unsure share."),
+                io.String.Output(
+                    "report", display_name="report", tooltip="How many images each group has, and the share of unsure images."
+                ),
             ],
         )
 

@@ -93,28 +93,35 @@ class RecordAttributes(io.ComfyNode):
             display_name="Record Attributes",
             category=EVALUATION,
             description=(
-                "Saves images and counts in a Balance Ledger what a classifier sees in them, so that the next run's quotas correct for "
-                "images that missed their class. It takes the place of Save Image."
+                "Saves images, and counts in a Balance Ledger which perceived classes a classifier sees in them. The next "
+                "run then corrects for images that missed their class. Use it instead of Save Image."
             ),
             search_aliases=["save image", "ledger", "count", "classifier", "feedback", "balance"],
             is_output_node=True,
             inputs=[
-                io.Image.Input("images", tooltip="Decoded images. They are saved here; no other node needs to."),
-                Ledger.Input("ledger", tooltip="From Balance Ledger, the one that the guidance is connected to."),
-                Target.Input("target", tooltip="The target of the guidance: its attributes are what is counted."),
-                Classifier.Input("classifier", tooltip="Reads the images, from Load Attribute Classifier."),
+                io.Image.Input("images", tooltip="Decoded images. The node saves them, so you need no other node to save them."),
+                Ledger.Input("ledger", tooltip="The ledger that the guidance uses, from Balance Ledger."),
+                Target.Input("target", tooltip="The target of the guidance. The node counts its attributes."),
+                Classifier.Input(
+                    "classifier",
+                    tooltip="Reads the images, from Load Attribute Classifier. Measure the final result with another classifier.",
+                ),
                 io.String.Input(
                     "assigned",
                     optional=True,
                     force_input=True,
-                    tooltip="Output 'assigned' of Distribution Guidance KSampler. Without it, what was assigned is looked up by the node "
-                    "that drew the images.",
+                    tooltip="Output 'assigned' of Distribution Guidance KSampler. If it is not connected, the node looks up the "
+                    "assigned classes from the node that sampled the images.",
                 ),
             ],
             outputs=[
-                Ledger.Output("recorded", display_name="ledger", tooltip="The same ledger for Ledger Report, once this node has counted."),
+                Ledger.Output(
+                    "recorded", display_name="ledger", tooltip="The same ledger, after this node has counted. For Ledger Report."
+                ),
                 io.String.Output(
-                    "text", display_name="text", tooltip="What was assigned and seen, image by image, and what the ledger has."
+                    "text",
+                    display_name="text",
+                    tooltip="The class assigned and the class seen for each image, and the counts of the ledger.",
                 ),
             ],
             hidden=[io.Hidden.prompt, io.Hidden.extra_pnginfo, io.Hidden.unique_id],
@@ -142,22 +149,31 @@ class LedgerReport(io.ComfyNode):
             display_name="Ledger Report",
             category=EVALUATION,
             description=(
-                "Shows what a Balance Ledger holds: perceived classes seen and assigned, their distance FD to the target, and how often an "
-                "image showed the class that it was assigned."
+                "Shows what a Balance Ledger has counted: the perceived classes seen and assigned, their distance to the "
+                "target (FD, fairness discrepancy), and how often an image showed its assigned class."
             ),
             search_aliases=["balance", "count", "fairness discrepancy", "chart", "history"],
             is_output_node=True,
             inputs=[
-                Ledger.Input("ledger", tooltip="From Record Attributes, to show it after this run; or from Balance Ledger."),
+                Ledger.Input(
+                    "ledger", tooltip="The ledger to show. Connect Record Attributes to include the current run, or connect Balance Ledger."
+                ),
                 Target.Input(
-                    "target", optional=True, tooltip="Show only what was counted for this target. Without it: all, the newest first."
+                    "target",
+                    optional=True,
+                    tooltip="Shows only what was counted for this target. If it is not connected, the node shows all targets, the "
+                    "newest first.",
                 ),
             ],
             outputs=[
-                io.Image.Output("chart", display_name="chart", tooltip="Shares of the counted images beside the target, 960 pixels wide."),
-                io.Float.Output("fd", display_name="FD", tooltip="Fairness discrepancy of the first target shown, 0 = exactly as asked."),
-                io.String.Output("text", display_name="text", tooltip="The counts in words."),
-                io.String.Output("json", display_name="JSON", tooltip="The counts, shares and discrepancies as numbers."),
+                io.Image.Output("chart", display_name="chart", tooltip="Shares of the counted images next to the target, 960 pixels wide."),
+                io.Float.Output(
+                    "fd",
+                    display_name="FD",
+                    tooltip="Fairness discrepancy of the first target shown. 0 means exactly the shares you asked for.",
+                ),
+                io.String.Output("text", display_name="text", tooltip="The counts as text."),
+                io.String.Output("json", display_name="JSON", tooltip="Counts, shares, intervals and discrepancies as JSON."),
             ],
         )
 
@@ -190,22 +206,24 @@ class ResetLedger(io.ComfyNode):
             display_name="Reset Ledger",
             category=EVALUATION,
             description=(
-                "Makes a Balance Ledger forget all that it counted of perceived attributes; the pictures stay. You say how many images it "
-                "is to forget, so that a graph that is queued again by mistake forgets nothing."
+                "Deletes everything that a Balance Ledger has counted of perceived attributes. The pictures stay on disk. "
+                "You must enter the number of counted images to confirm, so a graph that you queue again by mistake deletes "
+                "nothing."
             ),
             search_aliases=["clear", "forget", "balance", "start over"],
             is_output_node=True,
             inputs=[
-                io.Combo.Input("ledger_name", options=ledger_names(), tooltip=f"A ledger in {PLACE}. New ones show after a refresh (R)."),
+                io.Combo.Input("ledger_name", options=ledger_names(), tooltip=f"A ledger in {PLACE}. Press R to refresh the list."),
                 io.Int.Input(
                     "images",
                     default=0,
                     min=0,
                     max=2**53 - 1,
-                    tooltip="How many images the ledger counts now, as Ledger Report shows it. With any other number nothing is done.",
+                    tooltip="Number of images that the ledger counts now, as Ledger Report shows it. With any other number, the node "
+                    "does nothing.",
                 ),
             ],
-            outputs=[io.String.Output("text", display_name="text", tooltip="What was done, or how many images it counts.")],
+            outputs=[io.String.Output("text", display_name="text", tooltip="What the node did, or how many images the ledger counts.")],
         )
 
     @classmethod

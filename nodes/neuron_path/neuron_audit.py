@@ -38,39 +38,49 @@ class NeuronPathEffect(io.ComfyNode):
             display_name="Neuron Path Effect",
             category=NEURONS,
             description=(
-                "Removes, and doubles, the neurons of paths and measures what the classifier then reads, beside as many random neurons. "
-                "Says how far a path is to be believed: one that does no more than random ones explains nothing."
+                "Removes or doubles the neurons of a neuron path, and measures how the classifier's reading changes. "
+                "Random neurons serve as a control. A path that changes no more than random neurons explains nothing."
             ),
             search_aliases=["ablation", "intervention", "removal", "box plot", "faithfulness", "control", "neuron"],
             inputs=[
-                io.Image.Input("images", tooltip="The images that the paths were found in; for class paths any of those classes."),
-                NeuronPaths.Input("neuron_path", tooltip="Paths to measure, from Find Neuron Path, Baseline Paths or Class Path."),
+                io.Image.Input(
+                    "images",
+                    tooltip="The images that the paths were found in, in the same order. For class paths, any images of these classes.",
+                ),
+                NeuronPaths.Input("neuron_path", tooltip="Neuron paths to measure, from Find Neuron Path, Baseline Paths or Class Path."),
                 *vision_inputs(),
                 io.Int.Input(
                     "control_draws",
                     default=5,
                     min=0,
                     max=100,
-                    tooltip="Random paths for each image, of the first paths' size; their mean is the control. 0 = none.",
+                    tooltip="Number of random paths per image, as large as the first paths. Their mean is the control. 0 means none.",
                 ),
-                fixed_seed("What the random paths and the intervals are drawn from."),
+                fixed_seed("Seed of the random paths and of the intervals."),
                 *(
                     NeuronPaths.Input(
-                        f"neuron_path_{i + 2}", optional=True, tooltip="More paths of the same attribute and images, to compare."
+                        f"neuron_path_{i + 2}",
+                        optional=True,
+                        tooltip="More paths to compare. They must have the same attribute, classes and images.",
                     )
                     for i in range(MORE_PATHS)
                 ),
             ],
             outputs=[
-                io.Image.Output("chart", display_name="chart", tooltip="Box plots of the probability's change, a box per method."),
+                io.Image.Output("chart", display_name="chart", tooltip="Box plots of the change in probability, one box per method."),
                 io.String.Output(
                     "report", display_name="report", tooltip="Scores, changes, labels changed and accuracy, with 95% intervals."
                 ),
                 io.Float.Output(
-                    "removal", display_name="removal", tooltip="Mean change of the probability as the first paths are removed."
+                    "removal",
+                    display_name="removal",
+                    tooltip="Mean change of the class's probability when the first paths are removed. It is below 0 if the paths "
+                    "support the class.",
                 ),
                 io.Float.Output(
-                    "flipped", display_name="labels changed", tooltip="Share of labels that removing the first paths changes, 0..1."
+                    "flipped",
+                    display_name="labels changed",
+                    tooltip="Share of images whose label changes when the first paths are removed, 0 to 1.",
                 ),
             ],
         )

@@ -28,25 +28,40 @@ class NeuronGallery(io.ComfyNode):
             display_name="Neuron Gallery",
             category=NEURONS,
             description=(
-                "What excites single neurons of a vision transformer: the images at which each is most and least active, with the heat "
-                "of the same unit laid over them, and its mean by perceived class."
+                "Shows the images at which single neurons of a vision transformer are most and least active. A heat map "
+                "over each image shows where the neuron is active. The text gives its mean activation for each perceived class."
             ),
             search_aliases=["interpretability", "neuron", "activation", "feature visualization", "heat map", "maximally activating"],
             inputs=[
-                io.Image.Input("images", tooltip="Images to choose from; the more, the more is to be seen."),
+                io.Image.Input("images", tooltip="Images to choose from. More images show more."),
                 *vision_inputs(),
-                attribute_input(" With neuron_path: empty."),
-                io.String.Input("neurons", default="", multiline=True, tooltip="Neurons as layer:neuron with commas, as in 0:17, 3:5."),
+                attribute_input(" Leave it empty if neuron_path is connected."),
                 io.String.Input(
-                    "class_name", default="", tooltip="Of neuron_path, the class whose neurons are shown. Empty: of all classes."
+                    "neurons",
+                    default="",
+                    multiline=True,
+                    tooltip="Neurons to show, as layer:neuron separated by commas. Example: 0:17, 3:5. Numbers begin at 0.",
                 ),
-                io.Int.Input("count", default=12, min=1, max=64, tooltip="How many neurons at most, a row each: those typed first."),
-                io.Boolean.Input("overlay", default=True, tooltip="Lay the heat of the unit over the images. Off: the bare images."),
-                NeuronPaths.Input("neuron_path", optional=True, tooltip="Neurons to show, from any node that gives paths."),
+                io.String.Input("class_name", default="", tooltip="The class of neuron_path whose neurons are shown. Empty: all classes."),
+                io.Int.Input(
+                    "count",
+                    default=12,
+                    min=1,
+                    max=64,
+                    tooltip="Maximum number of neurons, one row each. The neurons that you typed come first.",
+                ),
+                io.Boolean.Input("overlay", default=True, tooltip="On: draw the heat map over the images. Off: show the images only."),
+                NeuronPaths.Input(
+                    "neuron_path", optional=True, tooltip="A neuron path whose neurons to show, from any node that outputs one."
+                ),
             ],
             outputs=[
-                io.Image.Output("gallery", display_name="gallery", tooltip="A row per neuron as one image, 960 pixels wide."),
-                io.String.Output("text", display_name="text", tooltip="Means by label and the images shown (numbers in the batch from 0)."),
+                io.Image.Output("gallery", display_name="gallery", tooltip="One row per neuron, as one image 960 pixels wide."),
+                io.String.Output(
+                    "text",
+                    display_name="text",
+                    tooltip="The mean activation for each class, and the numbers of the images shown. The first image of the batch is 0.",
+                ),
             ],
         )
 

@@ -19,13 +19,21 @@ class SaveNeuronPath(io.ComfyNode):
             node_id="EquipoiseSaveNeuronPath",
             display_name="Save Neuron Path",
             category=NEURONS,
-            description=f"Saves neuron paths to {FOLDER}, where Load Neuron Path finds them. The file is written whole or not at all.",
+            description=f"Saves neuron paths to {FOLDER}. Load Neuron Path lists the file. An incomplete file is never left behind.",
             search_aliases=["export", "write", "store", "neuron", "safetensors"],
             is_output_node=True,
             inputs=[
-                NeuronPaths.Input("neuron_path", tooltip="From Find Neuron Path, Baseline Paths or Class Path."),
-                io.String.Input("name", default="my_neuron_path", tooltip=f"Name of the file in {FOLDER}, without folders."),
-                io.Boolean.Input("overwrite", default=False, tooltip="Replace a file of that name. Off: refuse, and leave it as it is."),
+                NeuronPaths.Input("neuron_path", tooltip="The neuron paths to save, from Find Neuron Path, Baseline Paths or Class Path."),
+                io.String.Input(
+                    "name",
+                    default="my_neuron_path",
+                    tooltip=f"Name of the file in {FOLDER}, with or without .safetensors. Folders are refused.",
+                ),
+                io.Boolean.Input(
+                    "overwrite",
+                    default=False,
+                    tooltip="On: replace another file with this name. Off: leave that file as it is and report an error.",
+                ),
             ],
             outputs=[io.String.Output("path", display_name="path", tooltip="The file that was written.")],
         )
@@ -44,16 +52,22 @@ class LoadNeuronPath(io.ComfyNode):
             display_name="Load Neuron Path",
             category=NEURONS,
             description=(
-                "Loads neuron paths that Save Neuron Path wrote: which neurons of a vision transformer decide a perceived class. They "
-                "belong to one model, and are refused with another."
+                "Loads neuron paths that Save Neuron Path wrote: the neurons of a vision transformer that together decide "
+                "a perceived class. A path belongs to one model. Nodes refuse it with another model."
             ),
             search_aliases=["neuron", "path", "import", "read", "safetensors"],
             inputs=[
                 io.Combo.Input("neuron_path_name", options=folders.choices(KEY), tooltip=f"A safetensors file from {FOLDER}."),
             ],
             outputs=[
-                NeuronPaths.Output("neuron_path", display_name="neuron path", tooltip="For Class Path and the audit's nodes."),
-                io.String.Output("text", display_name="text", tooltip="What the file says of itself: attribute, model, classes, scores."),
+                NeuronPaths.Output(
+                    "neuron_path",
+                    display_name="neuron path",
+                    tooltip="For Class Path, Neuron Path Effect, Neuron Gallery and Edit Vision Neurons.",
+                ),
+                io.String.Output(
+                    "text", display_name="text", tooltip="What the file says about itself: attribute, method, model, classes and scores."
+                ),
             ],
         )
 

@@ -32,47 +32,69 @@ class PruneClassifierCurve(io.ComfyNode):
             display_name="Prune Classifier Curve",
             category=NEURONS,
             description=(
-                "How few neurons does a label need? Finds class paths in half of the images, silences all other neurons, reads the other "
-                "half: accuracy and probability, beside as many random neurons. It saves neither time nor memory; it says what is needed."
+                "Measures how few neurons a label needs. It finds class paths in half of the images, silences all other "
+                "neurons and reads the other half, with random neurons as a control. Pruning saves neither time nor memory."
             ),
             search_aliases=["pruning", "sparsity", "keep only", "ablation", "neuron", "top-k", "compression"],
             inputs=[
-                io.Image.Input("images", tooltip="At least 8, better 100 or more, of all classes; every other one is held out."),
+                io.Image.Input("images", tooltip="Images of all classes: at least 8, better 100 or more. Every second image is held out."),
                 *vision_inputs(),
                 attribute_input(),
                 io.String.Input(
                     "truth",
                     default="",
-                    tooltip="True classes, one for each image with commas. Empty: what the whole model reads stands for them.",
+                    tooltip="True classes, one per image, separated by commas. Empty: the classes that the full model reads.",
                 ),
-                io.String.Input("kept", default="1, 5, 10, 20, 50", tooltip="Neurons of each layer and class that stay; each is tried."),
                 io.String.Input(
-                    "pruned", default="0.1, 0.3, 0.5, 1", tooltip="Probabilities with which every other neuron is silenced; each is tried."
+                    "kept", default="1, 5, 10, 20, 50", tooltip="Number of neurons to keep per layer and class. The node tries each number."
+                ),
+                io.String.Input(
+                    "pruned",
+                    default="0.1, 0.3, 0.5, 1",
+                    tooltip="Probability that each other neuron is silenced. The node tries each value.",
                 ),
                 io.Combo.Input(
-                    "search", options=list(SEARCHES), default=DEFAULT.search, tooltip="How paths are found: see Find Neuron Path."
+                    "search",
+                    options=list(SEARCHES),
+                    default=DEFAULT.search,
+                    tooltip="How paths are found. The help page of Find Neuron Path explains the choices.",
                 ),
-                io.Combo.Input("objective", options=list(OBJECTIVES), default=MARGIN, tooltip="What paths explain: see Find Neuron Path."),
-                io.Int.Input("first_layer", default=0, min=0, max=1000, tooltip="First layer that is pruned, counted from 0."),
+                io.Combo.Input(
+                    "objective",
+                    options=list(OBJECTIVES),
+                    default=MARGIN,
+                    tooltip="Score that paths explain. The help page of Find Neuron Path explains the choices.",
+                ),
+                io.Int.Input("first_layer", default=0, min=0, max=1000, tooltip="First layer to prune. The first layer of the model is 0."),
                 io.Int.Input(
-                    "last_layer", default=EVERY, min=EVERY, max=1000, tooltip="Last layer that is pruned; -1 = the last there is."
+                    "last_layer", default=EVERY, min=EVERY, max=1000, tooltip="Last layer to prune. -1 is the last layer of the model."
                 ),
-                io.Int.Input("control_draws", default=3, min=1, max=100, tooltip="Random choices of as many neurons in the same layers."),
-                fixed_seed("Which neurons are silenced where the probability is below 1, and which are the control."),
+                io.Int.Input(
+                    "control_draws",
+                    default=3,
+                    min=1,
+                    max=100,
+                    tooltip="Number of random selections to compare with. They have as many neurons in the same layers.",
+                ),
+                fixed_seed("Seed of the control, and of the silenced neurons if the probability is below 1."),
                 memory_input(),
             ],
             outputs=[
-                io.Image.Output("chart", display_name="chart", tooltip="Accuracy and probability by neurons kept."),
+                io.Image.Output(
+                    "chart", display_name="chart", tooltip="Accuracy and probability on held-out images, by number of neurons kept."
+                ),
                 io.String.Output(
-                    "report", display_name="report", tooltip="The table with 95% intervals, the recommendation, what is saved."
+                    "report", display_name="report", tooltip="The table with 95% intervals, the recommended number, and what pruning saves."
                 ),
                 NeuronPaths.Output(
                     "neuron_path",
                     display_name="neuron path",
-                    tooltip="Neurons of the recommended number, for keep-only in Edit Vision Neurons.",
+                    tooltip="The neurons of the recommended number, for keep-only in Edit Vision Neurons.",
                 ),
                 io.Int.Output(
-                    "recommended", display_name="recommended", tooltip="Neurons of each layer and class; 0 = none of them is enough."
+                    "recommended",
+                    display_name="recommended",
+                    tooltip="Recommended number of neurons per layer and class. 0 means that no number is enough.",
                 ),
             ],
         )

@@ -26,8 +26,9 @@ class ZeroShotAttributeHead(io.ComfyNode):
             display_name="Zero-Shot Attribute Head",
             category=NEURONS,
             description=(
-                "Makes a classifier's head out of words: CLIP's text embeddings of an attribute's classes (Radford et al. 2021), so that "
-                "CLIP's image encoder can be asked which of its neurons decide. Classes name what is perceived. Next: Find Neuron Path."
+                "Makes a classifier's head from words: CLIP's text embeddings of the classes of an attribute (Radford et "
+                "al. 2021). The neuron path nodes can then find which neurons of CLIP's image encoder decide a class. Classes "
+                "describe what is perceived. Next: Find Neuron Path."
             ),
             search_aliases=["clip", "zero-shot", "text classes", "labels", "classifier", "neuron path", "attribute"],
             hidden=[io.Hidden.prompt, io.Hidden.unique_id],
@@ -35,13 +36,13 @@ class ZeroShotAttributeHead(io.ComfyNode):
                 io.Clip.Input(
                     "clip",
                     optional=True,
-                    tooltip="CLIP's text encoder with its projection: SDXL checkpoints for ViT-bigG, SD2.x for ViT-H, OpenAI's whole "
-                    "ViT-L/14 for ViT-L. SD1.5 checkpoints have none. Not needed with a file of embeddings.",
+                    tooltip="CLIP's text encoder with its projection: from an SDXL checkpoint for ViT-bigG, from SD2.x for ViT-H, from "
+                    "OpenAI's full ViT-L/14 for ViT-L. SD1.5 checkpoints have none. Not needed if you load a file of embeddings.",
                 ),
                 io.ClipVision.Input(
                     "clip_vision",
                     optional=True,
-                    tooltip="The image encoder that the head is for: it says which text model of an SDXL clip is meant, and a clip that "
+                    tooltip="The image encoder that the head is for. It decides which text model of an SDXL clip is used. A clip that "
                     "does not belong to it is refused.",
                 ),
                 io.String.Input(
@@ -49,15 +50,16 @@ class ZeroShotAttributeHead(io.ComfyNode):
                     default=CLIP_CLASSES,
                     multiline=True,
                     dynamic_prompts=False,
-                    tooltip="The attribute and its classes: attribute: class=phrase|phrase, class=phrase. The names are yours; the phrases "
-                    "are what CLIP compares. Say what is seen: CLIP hardly reads 'no' and 'without'.",
+                    tooltip="The attribute and its classes, as attribute: class=phrase|phrase, class=phrase. You choose the names. "
+                    "CLIP compares the phrases. Describe what is seen, because CLIP hardly understands 'no' and 'without'.",
                 ),
                 io.String.Input(
                     "templates",
                     default=CLIP_TEMPLATES,
                     multiline=True,
                     dynamic_prompts=False,
-                    tooltip="Phrasings, one per line; {} is where each phrase goes. All are averaged. A lone {} leaves phrases unchanged.",
+                    tooltip="Sentences, one per line. Each phrase replaces {}. All sentences are averaged. A single {} uses the "
+                    "phrases as they are.",
                 ),
                 io.Float.Input(
                     "scale",
@@ -66,20 +68,30 @@ class ZeroShotAttributeHead(io.ComfyNode):
                     max=1000.0,
                     step=1.0,
                     round=0.01,
-                    tooltip="What cosines are multiplied by before the softmax: 100 in OpenAI's CLIP. Lower makes the head less sure.",
+                    tooltip="Factor of the cosines before the softmax. OpenAI's CLIP uses 100. A lower factor makes the head less sure.",
                 ),
                 io.Combo.Input(
                     "head_name",
                     options=[NONE, *folders.choices(KEY)],
                     default=NONE,
-                    tooltip=f"A file from {folders.folder_hint(KEY)} instead of clip, classes and templates: a head saved here, or text "
-                    "embeddings with a tensor for each class.",
+                    tooltip=f"A file from {folders.folder_hint(KEY)}, instead of clip, classes and templates: a head saved here, or "
+                    "text embeddings with a tensor for each class.",
                 ),
-                io.String.Input("save_as", default="", tooltip="Name to save the head under in that folder. Empty = it is not saved."),
-                io.Boolean.Input("overwrite", default=False, tooltip="Replace a file of that name. Off: refuse, and leave it as it is."),
+                io.String.Input(
+                    "save_as", default="", tooltip="Name under which the head is saved in that folder. Empty: the head is not saved."
+                ),
+                io.Boolean.Input(
+                    "overwrite",
+                    default=False,
+                    tooltip="On: replace another file with this name. Off: leave that file as it is and report an error.",
+                ),
             ],
             outputs=[
-                ZeroShot.Output("head", display_name="zero-shot head", tooltip="For the neuron path nodes, with the CLIP vision model."),
+                ZeroShot.Output(
+                    "head",
+                    display_name="zero-shot head",
+                    tooltip="The head, for the neuron path nodes together with the CLIP vision model.",
+                ),
                 io.String.Output(
                     "report",
                     display_name="report",

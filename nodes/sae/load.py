@@ -21,8 +21,9 @@ class LoadSAE(io.ComfyNode):
             display_name="Load SAE",
             category=LOADERS,
             description=(
-                "Loads a k-sparse autoencoder of a U-Net's features (as in DiffLens, CVPR 2025): it takes them apart into single features, "
-                "a few of which carry an attribute. It belongs to one diffusion model and one place in it."
+                "Loads a k-sparse autoencoder (SAE; DiffLens, CVPR 2025). It decomposes the activations of a U-Net into "
+                "single features, and some of these carry an attribute. The file belongs to one diffusion model and one place in "
+                "it."
             ),
             search_aliases=["sparse autoencoder", "k-sparse", "h-space", "difflens", "dictionary", "interpretability"],
             inputs=[
@@ -30,7 +31,8 @@ class LoadSAE(io.ComfyNode):
                     "sae_name",
                     options=files,
                     default=DEFAULT_FILE if DEFAULT_FILE in files else None,
-                    tooltip=f"A safetensors file from {folders.folder_hint(FOLDER)}, or one that ships with the pack.",
+                    tooltip=f"A safetensors file from {folders.folder_hint(FOLDER)}, or one that ships with the pack. If both have the "
+                    "same name, your file is used.",
                 )
             ],
             outputs=[
@@ -38,7 +40,8 @@ class LoadSAE(io.ComfyNode):
                 io.String.Output(
                     "text",
                     display_name="text",
-                    tooltip="What the file says of itself: model, site, sizes, and how much of held-out features it leaves unexplained.",
+                    tooltip="What the file says about itself: its model, site, sizes, and how much it leaves unexplained. Show it with "
+                    "Preview Any.",
                 ),
             ],
         )

@@ -26,50 +26,69 @@ class TrainSAE(io.ComfyNode):
             display_name="Train SAE",
             category=TRAINING,
             description=(
-                "Trains a k-sparse autoencoder (as in DiffLens, CVPR 2025) on recorded features: it takes every position of a U-Net's map "
-                "apart into a few of many features. An interrupted training goes on where it stopped. Next: Find Bias Features."
+                "Trains a k-sparse autoencoder (SAE; DiffLens, CVPR 2025) on a feature set. It decomposes every position "
+                "of a U-Net's map into a few of many features. If the run is interrupted, queue it again and it resumes. Next: "
+                "Find Bias Features."
             ),
             search_aliases=["sparse autoencoder", "k-sparse", "dictionary", "difflens", "interpretability", "topk", "h-space"],
             is_output_node=True,
             inputs=[
                 Features.Input(
                     "features",
-                    tooltip="A set recorded with spatial_levels, from Record Features or Load Features; its site is the autoencoder's.",
+                    tooltip="A feature set recorded with spatial_levels, from Record Features, Record Features From Images or Load "
+                    "Features. The autoencoder belongs to the site of the set.",
                 ),
-                io.String.Input("name", default="my_sae", tooltip=f"Name of the file in {SAE_FOLDER}, without folders."),
+                io.String.Input(
+                    "name",
+                    default="my_sae",
+                    tooltip=f"Name of the file in {SAE_FOLDER}, with or without .safetensors. Folders are refused.",
+                ),
                 io.Int.Input(
                     "latents",
                     default=DEFAULT.latents,
                     min=0,
                     max=1_000_000,
-                    tooltip="Features that the autoencoder has to choose from; 0 = eight times as many as the site has channels.",
+                    tooltip="Number of features of the autoencoder. 0 is eight times the number of channels of the site.",
                 ),
                 io.Int.Input(
                     "k",
                     default=DEFAULT.k,
                     min=1,
                     max=4096,
-                    tooltip="Features that are active at a position: more explain more, and mean less.",
+                    tooltip="Number of features that are active at a position. With more, they explain more of the map, and each means "
+                    "less.",
                 ),
                 io.Combo.Input(
                     "activation",
                     options=list(ACTIVATIONS),
                     default=DEFAULT.activation,
-                    tooltip="'topk': exactly k at every position. 'batch-topk': k on average, so that busy positions get more of them.",
+                    tooltip="'topk': exactly k features at every position. 'batch-topk': k features on average, so that busy positions "
+                    "get more of them.",
                 ),
-                io.Int.Input("steps", default=DEFAULT.steps, min=1, max=10_000_000, tooltip="Steps of the training, of a batch each."),
-                io.Int.Input("batch", default=DEFAULT.batch, min=1, max=1_048_576, tooltip="Positions per step, from many images at once."),
-                fixed_seed("Which images are held out, and the order of the positions."),
-                io.Boolean.Input("overwrite", default=False, tooltip="Replace a file of that name. Off: refuse, and leave it as it is."),
+                io.Int.Input("steps", default=DEFAULT.steps, min=1, max=10_000_000, tooltip="Number of training steps."),
+                io.Int.Input(
+                    "batch",
+                    default=DEFAULT.batch,
+                    min=1,
+                    max=1_048_576,
+                    tooltip="Number of positions per step. They come from many images and noise levels.",
+                ),
+                fixed_seed("Seed of the training. It decides which images are held out, and the order of the positions."),
+                io.Boolean.Input(
+                    "overwrite",
+                    default=False,
+                    tooltip="On: replace another file with this name. Off: leave that file as it is and report an error.",
+                ),
             ],
             outputs=[
-                Sae.Output("trained", display_name="SAE", tooltip="The autoencoder, for Find Bias Features; saved under the name too."),
+                Sae.Output("trained", display_name="SAE", tooltip="The autoencoder, for Find Bias Features. It is also saved."),
                 io.String.Output(
                     "report",
                     display_name="report",
-                    tooltip="What it leaves unexplained of held-out images, dead features, time, and the file.",
+                    tooltip="Share of the variance of held-out images that stays unexplained, active and dead features, time, and the "
+                    "file.",
                 ),
-                io.Image.Output("chart", display_name="chart", tooltip="Unexplained variance by noise level, and the loss by step."),
+                io.Image.Output("chart", display_name="chart", tooltip="Unexplained share by noise level, and the loss by step."),
             ],
         )
 

@@ -24,9 +24,8 @@ class LoadQuickstartTextModel(io.ComfyNode):
             display_name="Load Quickstart Text Model",
             category=LOADERS,
             description=(
-                "Loads the small text-to-image model that ships with the pack: drawn portraits of 32 x 32 pixels, made in seconds. "
-                "It is built of ComfyUI's own U-Net and CLIP classes, so it stands where Load Checkpoint would: "
-                "CLIP Text Encode, Empty Pixel Latent, KSampler and VAE Decode follow."
+                "Loads the small text-to-image model that ships with the pack. It makes drawn portraits of 32 x 32 pixels "
+                "in seconds. Use it like Load Checkpoint, with CLIP Text Encode, Empty Pixel Latent, KSampler and VAE Decode."
             ),
             search_aliases=["quickstart", "text to image", "portraits", "checkpoint", "test bed"],
             inputs=[
@@ -38,14 +37,15 @@ class LoadQuickstartTextModel(io.ComfyNode):
                 ),
             ],
             outputs=[
-                io.Model.Output("model", display_name="MODEL", tooltip="The diffusion model, for KSampler and for Distribution Guidance."),
+                io.Model.Output("model", display_name="MODEL", tooltip="The diffusion model, for KSampler and Distribution Guidance."),
                 io.Clip.Output(
                     "clip",
                     display_name="CLIP",
-                    tooltip="The text model, for CLIP Text Encode. It knows the words of its captions; any other word is read as a pause.",
+                    tooltip="The text model, for CLIP Text Encode. It knows the words of its training captions. It reads every other "
+                    "word as a pause.",
                 ),
                 io.Vae.Output(
-                    "vae", display_name="VAE", tooltip="Turns the model's pixels into images and back without loss; for VAE Decode."
+                    "vae", display_name="VAE", tooltip="Converts the model's pixels to images and back without loss, for VAE Decode."
                 ),
             ],
         )

@@ -23,9 +23,9 @@ class LoadUnconditionalDiffusion(io.ComfyNode):
             display_name="Load Unconditional Diffusion",
             category=LOADERS,
             description=(
-                "Loads a pixel diffusion model of the guided-diffusion (ADM) family, unconditional or class-conditional: "
-                "the small ones that ship with the pack, or published ones converted with 'equipoise convert'. "
-                "Connect it to KSampler with Empty Pixel Latent, and set cfg to 1."
+                "Loads a pixel diffusion model of the guided-diffusion (ADM) family, unconditional or class-conditional. "
+                "Small models ship with the pack. You can convert published ones with 'equipoise convert'. Connect it to KSampler "
+                "with Empty Pixel Latent, and set cfg to 1."
             ),
             search_aliases=["adm", "guided diffusion", "p2 weighting", "unconditional", "pixel diffusion", "portraits"],
             inputs=[
@@ -37,16 +37,17 @@ class LoadUnconditionalDiffusion(io.ComfyNode):
                 ),
             ],
             outputs=[
-                io.Model.Output("model", display_name="MODEL", tooltip="The diffusion model, for KSampler and for Distribution Guidance."),
+                io.Model.Output("model", display_name="MODEL", tooltip="The diffusion model, for KSampler and Distribution Guidance."),
                 io.Vae.Output(
-                    "vae", display_name="VAE", tooltip="Turns the model's pixels into images and back without loss; for VAE Decode."
+                    "vae", display_name="VAE", tooltip="Converts the model's pixels to images and back without loss, for VAE Decode."
                 ),
                 io.Conditioning.Output(
                     "unconditional",
                     display_name="unconditional",
                     tooltip=(
-                        "Connect it to both positive and negative of KSampler and set cfg to 1 (an unconditional model gives the same "
-                        "image at any cfg). For a class-conditional model it is its null label, if it has one; use Class Label there."
+                        "Connect it to both positive and negative of KSampler, and set cfg to 1. An unconditional model gives the "
+                        "same image at any cfg. For a class-conditional model it is the null label, if the model has one. Use Class Label "
+                        "for such a model."
                     ),
                 ),
             ],
