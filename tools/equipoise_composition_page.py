@@ -1,4 +1,4 @@
-"""docs/composition.md from the list of partners. Run as a script, this file writes it."""
+"""Print docs/composition.md from the list of partners. Run as a script, this file writes it."""
 
 from __future__ import annotations
 
@@ -10,34 +10,52 @@ sys.path.append(str(ROOT / "tests" / "host"))
 
 from equipoise_partners import BESIDE, PATCHES, Partner  # noqa: E402
 
-HEAD = """# With other patches, samplers and conditionings
+HEAD = """# Guidance and steering with other patches, samplers and conditionings
 
+<<<<<<< HEAD:tools/equipoise_composition_page.py
 Distribution Guidance and Bias Feature Steer are patches of the MODEL. This table says what each does together with something else. It is
 printed from the list that the tests run (`tests/host/equipoise_partners.py`); do not edit it by hand, run
 `python tools/equipoise_composition_page.py`.
+=======
+Distribution Guidance and Bias Feature Steer patch the MODEL. The tables below say what happens if you combine them with other nodes. The
+tests run every row of them, and a script prints this page from the list of the tests. Do not edit the page by hand; if it is out of date,
+a test names the command that prints it.
+>>>>>>> h-docs:tests/host/equipoise_composition_page.py
 
-Every row was run with guidance and with steering, with our node before the other and after it, through the host's samplers on the CPU, on a
-small U-Net of SD1.5's kind with random weights. For every row and both orders: sampling finishes, strength 0 gives the other's image bit
-for bit, the edit changes every image, the quotas of the target are kept, and only the rows named here are edited. Random weights say
-nothing about how many images reach their class: that is measured for plain sampling only, so look at a histogram when you combine.
+A few terms: *h* is the U-Net's activations at the site that our node reads and edits. A *call* is one evaluation of the U-Net. A *row* is
+one image under one prompt within a call. A *quota* is the number of images of a batch that each class gets.
 
-Where nothing else is said, the order of the nodes does not matter: both orders give the same image, bit for bit. The positive's rows are
-edited and the negative's are not (input `rows`).
+## How we tested
+
+Every row was run with guidance and with steering, with our node before the other node and after it. It ran through ComfyUI's samplers on
+the CPU, on a small U-Net of SD1.5's kind with random weights. For every row and both orders:
+
+- Sampling finishes.
+- Strength 0 gives the image of the other node alone, bit for bit.
+- The edit changes every image.
+- The quotas of the target are met.
+- Only the rows named here are edited. If nothing is said, the rows of the positive prompt are edited and those of the negative are not
+  (input `rows`).
+
+If "order" says "any", both orders of the nodes give the same image, bit for bit.
+
+Random weights do not tell how many images reach their class. We measured that for plain sampling only. So look at a histogram when you
+combine nodes.
 """
 
 
 def table(partners: tuple[Partner, ...], ordered: bool) -> str:
-    """Rows of Markdown."""
+    """Return a Markdown table of the partners."""
     head = ["with", "nodes", *(["order"] if ordered else []), "what happens"]
     lines = [f"| {' | '.join(head)} |", "|" + " --- |" * len(head)]
     for p in partners:
-        order = ["no matter" if p.same else "matters"] if ordered else []
+        order = ["any" if p.same else "matters"] if ordered else []
         lines.append(f"| {' | '.join([p.name, p.nodes, *order, p.rule])} |")
     return "\n".join(lines)
 
 
 def page() -> str:
-    """The whole page."""
+    """Return the whole page."""
     return "\n".join(
         [
             HEAD,

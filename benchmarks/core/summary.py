@@ -1,4 +1,4 @@
-"""Tables of ``bench guidance`` for the README and docs/evidence.md, made from the figures kept in ``results/``: nobody types one."""
+"""Write the tables of docs/evidence.md from the figures of ``bench guidance`` in ``results/``."""
 
 from __future__ import annotations
 

@@ -276,88 +276,89 @@ def perp_guider(scene: Scene) -> Scene:
 
 
 PATCHES = (
-    Partner("LoRA", "Load LoRA", "The LoRA changes weights: what is read and moved already has it in.", lora),
-    Partner("IPAdapter", "attention replacements of IPAdapter's kind", "They act in the attention, before the features.", image_prompt),
+    Partner("LoRA", "Load LoRA", "The LoRA changes weights, so its effect is already in what is read and edited.", lora),
+    Partner("IPAdapter", "attention replacements of IPAdapter's kind", "They act in the attention, before h is read.", image_prompt),
     Partner(
         "FreeU",
         "FreeU",
-        "FreeU writes into the features; the reading and the edit come first wherever it stands, and FreeU then scales both.",
+        "FreeU scales h. The reading and the edit always come first, and FreeU then scales the result.",
         on_model("freelunch", "FreeU", 1.1, 1.2, 0.9, 0.2),
     ),
-    Partner("FreeU V2", "FreeU_V2", "As with FreeU.", on_model("freelunch", "FreeU_V2", 1.3, 1.4, 0.9, 0.2)),
+    Partner("FreeU V2", "FreeU_V2", "The same as FreeU.", on_model("freelunch", "FreeU_V2", 1.3, 1.4, 0.9, 0.2)),
     Partner(
         "PAG",
         "Perturbed-Attention Guidance",
-        "Its additional pass asks for the positive again and is edited like it, so that the two still differ by their attention alone.",
+        "Its additional call uses the positive prompt and is edited like it. So the two still differ by their attention alone.",
         on_model("pag", "PerturbedAttentionGuidance", 2.0),
         rows=POSITIVE_ONLY,
     ),
     Partner(
         "SAG",
         "Self-Attention Guidance",
-        "Its additional pass asks for the negative and is left alone.",
+        "Its additional call uses the negative prompt and is not edited.",
         on_model("sag", "SelfAttentionGuidance", 0.8, 2.0),
         rows=POSITIVE_ONLY | {(0, False)},
     ),
     Partner(
         "Perp-Neg",
         "Perp-Neg (deprecated)",
-        "The pass of the empty prompt is a conditioning of its own and is left alone.",
+        "The call of the empty prompt has its own conditioning and is not edited.",
         perp_neg,
         rows=POSITIVE_ONLY | {(0, False)},
     ),
-    Partner("RescaleCFG", "RescaleCFG", "It works on the predictions, behind the U-Net.", rescaled),
-    Partner("Mahiro", "Mahiro", "It works on the predictions, behind the U-Net.", on_model("mahiro", "Mahiro")),
-    Partner("TCFG", "TCFG", "It works on the predictions, behind the U-Net.", on_model("tcfg", "TCFG")),
-    Partner("APG", "Adaptive Projected Guidance", "It works on the predictions, behind the U-Net.", on_model("apg", "APG", 0.5, 5.0, 0.0)),
-    Partner("CFGNorm", "CFGNorm", "It works on the predictions, behind the U-Net.", on_model("cfg", "CFGNorm", 0.7)),
-    Partner("Zero-star", "CFGZeroStar", "It works on the predictions, behind the U-Net.", on_model("cfg", "CFGZeroStar")),
-    Partner("FreSca", "FreSca", "It works on the predictions, behind the U-Net.", on_model("fresca", "FreSca", 1.0, 1.25, 4)),
+    Partner("RescaleCFG", "RescaleCFG", "It changes the predictions, after the U-Net.", rescaled),
+    Partner("Mahiro", "Mahiro", "It changes the predictions, after the U-Net.", on_model("mahiro", "Mahiro")),
+    Partner("TCFG", "TCFG", "It changes the predictions, after the U-Net.", on_model("tcfg", "TCFG")),
+    Partner("APG", "Adaptive Projected Guidance", "It changes the predictions, after the U-Net.", on_model("apg", "APG", 0.5, 5.0, 0.0)),
+    Partner("CFGNorm", "CFGNorm", "It changes the predictions, after the U-Net.", on_model("cfg", "CFGNorm", 0.7)),
+    Partner("Zero-star", "CFGZeroStar", "It changes the predictions, after the U-Net.", on_model("cfg", "CFGZeroStar")),
+    Partner("FreSca", "FreSca", "It changes the predictions, after the U-Net.", on_model("fresca", "FreSca", 1.0, 1.25, 4)),
     Partner(
-        "Epsilon Scaling", "Epsilon Scaling", "It works on the predictions, behind the U-Net.", on_model("eps", "EpsilonScaling", 1.05)
+        "Epsilon Scaling", "Epsilon Scaling", "It changes the predictions, after the U-Net.", on_model("eps", "EpsilonScaling", 1.05)
     ),
     Partner(
         "Attention multiply",
         "UNetSelfAttentionMultiply",
-        "It changes weights: what is read and moved already has it in.",
+        "It changes weights, so its effect is already in what is read and edited.",
         on_model("attention_multiply", "UNetSelfAttentionMultiply", 1.0, 1.2, 1.3, 1.1),
     ),
     Partner(
         "v-prediction",
         "ModelSamplingDiscrete",
-        "It changes the noise levels. Put it before our node: start_percent and end_percent are counted in the schedule that stands there.",
+        "It changes the noise levels. Put it before our node, because start_percent and end_percent use the schedule that they find there.",
         v_prediction,
     ),
     Partner(
         "HyperTile",
         "HyperTile",
-        "It tiles the attention; the features keep their size.",
+        "It tiles the attention. h keeps its size.",
         on_model("hypertile", "HyperTile", 32, 2, 0, False),
     ),
     Partner(
         "Token merging",
         "TomePatchModel",
-        "It merges tokens in the attention; the features keep their size.",
+        "It merges tokens in the attention. h keeps its size.",
         on_model("tomesd", "TomePatchModel", 0.5),
     ),
     Partner(
         "Deep Shrink",
         "PatchModelAddDownscale",
-        "The features are smaller for some steps: moves and profiles are laid over the smaller map.",
+        "h is smaller for some steps. Moves and profiles are resized to it.",
         on_model("model_downscale", "PatchModelAddDownscale", 3, 2.0, 0.0, 0.6, True, "bicubic", "bicubic"),
     ),
     Partner(
         "Tiled diffusion",
         "packs that sample in tiles (MultiDiffusion, Mixture of Diffusers)",
-        "An image is read as the mean of its tiles and has one class. Each tile is edited as if it were the whole image: what has a place "
-        "in the picture, as eyeglasses have, comes out wrong where tiles are small. Guide the first pass, and tile the upscale without.",
+        "The reading of an image is the mean over its tiles, and the image has one class. Each tile is edited as if it were the whole "
+        "image. So an attribute with a fixed position in the picture, such as eyeglasses, comes out wrong if tiles are small. Use guidance "
+        "for the first sampling, and tile the upscale without it.",
         tiles,
     ),
     Partner(
         "Context windows",
         "Context Windows (Manual), dim 0",
-        "Windows over the batch show some of the images at a time. Classes are assigned when all images have been read: by a reading, the "
-        "first step is not edited but in its last window; from the seed, everything is.",
+        "A window over the batch shows some of the images at a time. If classes are assigned by a reading, guidance waits until all images "
+        "are read, so the first step is edited only in its last window. If they are assigned from the seed, every step is edited.",
         windows,
         shows=False,
         waits=True,
@@ -366,24 +367,25 @@ PATCHES = (
     Partner(
         "EasyCache",
         "EasyCache",
-        "Steps whose prediction is reused are not read nor edited: they repeat an edited one.",
+        "A step that reuses a prediction is not read or edited. It repeats an edited one.",
         cached("EasyCacheNode"),
         why_not=easy_cache_fails,
     ),
     Partner(
         "LazyCache",
         "LazyCache",
-        "As with EasyCache.",
+        "The same as EasyCache.",
         cached("LazyCacheNode"),
     ),
     Partner(
         "torch.compile",
         "TorchCompileModel",
-        "The edit is a break in the compiled graph, and runs as it is. The test runs the back end that only traces. Inductor, run by hand "
-        "on the CPU, does the same; it compiles anew in its second run, and differs from its first by 7e-7 with or without our nodes.",
+        "The edit breaks the compiled graph and runs uncompiled. The test uses the back end that only traces. We ran Inductor by hand "
+        "on the CPU, with the same result. It compiles again in its second run, which differs from the first by 7e-7 with or without our "
+        "nodes.",
         compiled,
     ),
-    Partner("Differential Diffusion", "DifferentialDiffusion with a denoise mask", "As inpainting.", differential),
+    Partner("Differential Diffusion", "DifferentialDiffusion with a denoise mask", "The same as inpainting.", differential),
 )
 """They stand in the MODEL's chain."""
 
@@ -391,44 +393,50 @@ BESIDE = (
     Partner(
         "ControlNet",
         "Apply ControlNet",
-        "Its residual is part of the features that are read and moved. It sees the noisy image, not the edit.",
+        "Its residual is part of h when h is read and edited. It sees the noisy image, not the edit.",
         controlled,
         chain=False,
     ),
     Partner(
         "Areas",
         "Conditioning (Set Area)",
-        "An area is a call of its own on a part of the picture: it is read, and edited, as if it were the whole image, in the class that "
-        "the image has.",
+        "An area has its own call on a part of the picture. It is read and edited as if it were the whole image, towards the class of the "
+        "image.",
         areas,
         chain=False,
     ),
     Partner(
         "Masks",
         "Conditioning (Set Mask)",
-        "Every positive is read and edited, whatever its mask; an image is read as their mean.",
+        "Every positive prompt is read and edited, whatever its mask. The reading of an image is their mean.",
         masks,
         chain=False,
     ),
-    Partner("Prompts in turn", "ConditioningSetTimestepRange", "The positive of the moment is edited.", in_turn, chain=False),
+    Partner(
+        "Prompts in turn",
+        "ConditioningSetTimestepRange",
+        "The positive prompt that is active at a step is edited.",
+        in_turn,
+        chain=False,
+    ),
     Partner(
         "LoRA on a conditioning",
         "Create Hook LoRA, Set CLIP Hooks",
-        "The positive is a call of its own, read and edited.",
+        "The positive prompt has its own call, which is read and edited.",
         hooked,
         chain=False,
     ),
     Partner(
         "img2img",
         "a LATENT and denoise below 1",
-        "Sampling begins inside the window, and only what is left of it acts: the lower denoise, the smaller the effect.",
+        "Sampling begins inside the window, so only the rest of the window has an effect. The lower the denoise, the smaller the effect.",
         image_to_image,
         chain=False,
     ),
     Partner(
         "Inpainting",
         "Set Latent Noise Mask",
-        "The features are of the whole picture, and what the mask keeps is put back: an edit reaches the image inside the mask only.",
+        "h covers the whole picture, and ComfyUI restores what the mask keeps. So an edit changes the image inside the mask only.",
         masked,
         chain=False,
     ),
@@ -436,7 +444,7 @@ BESIDE = (
         Partner(
             f"CFG++ ({name})",
             name,
-            "The sampler uses both predictions; the positive's is edited.",
+            "The sampler uses both predictions. The one of the positive prompt is edited.",
             sampled(sampler=name, cfg=1.5, steps=3),
             chain=False,
         )
@@ -445,16 +453,16 @@ BESIDE = (
     Partner(
         "Basic Guider",
         "SamplerCustomAdvanced, BasicGuider",
-        "There is only a positive.",
+        "There is only a positive prompt.",
         basic_guider,
         chain=False,
         rows=frozenset({(0, True)}),
     ),
-    Partner("CFG Guider", "SamplerCustomAdvanced, CFGGuider", "As KSampler.", cfg_guider, chain=False),
+    Partner("CFG Guider", "SamplerCustomAdvanced, CFGGuider", "The same as KSampler.", cfg_guider, chain=False),
     Partner(
         "Dual CFG Guider",
         "SamplerCustomAdvanced, DualCFGGuider",
-        "Both positives are edited, the negative is left alone, whatever their numbers are.",
+        "Both positive prompts are edited and the negative is not, whatever their numbers are.",
         dual_guider,
         chain=False,
         rows=frozenset({(0, False), (1, True), (2, True)}),
@@ -462,7 +470,7 @@ BESIDE = (
     Partner(
         "Perp-Neg Guider",
         "SamplerCustomAdvanced, PerpNegGuider",
-        "Negative and empty prompt are left alone.",
+        "The negative and the empty prompt are not edited.",
         perp_guider,
         chain=False,
         rows=frozenset({(0, True), (1, False), (2, False)}),

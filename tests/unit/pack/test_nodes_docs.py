@@ -10,7 +10,7 @@ import pytest
 from PIL import Image
 
 ROOT = Path(__file__).resolve().parents[3]
-NODE_FILES = sorted(p for p in (ROOT / "nodes").rglob("*.py") if p.stem not in ("__init__", "sockets"))
+NODE_FILES = sorted(p for p in (ROOT / "nodes").rglob("*.py") if p.stem not in ("__init__", "sockets", "ui"))
 TOLD = ("fixed_seed", "drawn_seed")
 """Functions of nodes/core/shared_inputs.py that are handed the tooltip."""
 DOCS = ROOT / "web" / "docs"

@@ -44,8 +44,8 @@ def test_the_metadata_is_complete(pyproject: dict[str, Any]) -> None:
     assert f"\n## {project['version']}\n" in (ROOT / "CHANGELOG.md").read_text(encoding="utf-8")
 
 
-def test_the_readme_names_the_placeholders(pyproject: dict[str, Any]) -> None:
-    publishing = (ROOT / "README.md").read_text(encoding="utf-8").split("## Publishing", 1)[1].split("\n## ", 1)[0]
+def test_the_page_on_publishing_names_the_placeholders(pyproject: dict[str, Any]) -> None:
+    publishing = (ROOT / "docs" / "publishing.md").read_text(encoding="utf-8")
     publisher = pyproject["tool"]["comfy"]["PublisherId"]
     assert ("placeholder" in publisher) == (publisher in publishing), "name the publisher's id as a placeholder, or no longer"
     assert ("OWNER" in (ROOT / "pyproject.toml").read_text(encoding="utf-8")) == ("OWNER" in publishing)
