@@ -79,6 +79,7 @@ def test_the_archive_holds_what_the_pack_needs_and_no_more() -> None:
     for folder in ("nodes", "host", "methods", "models", "metrics", "charts", "embedded", "web", "workflows"):
         assert {f for f in tracked(folder)} <= packed, f".comfyignore hides files of {folder}"
     assert not [f for f in packed if f.startswith(("tests/", ".github/", ".ci/", "assets/")) or f.endswith((".pyc", ".partial"))]
+    assert packed.isdisjoint(["eslint.config.mjs", "package.json", "package-lock.json"]), "the linter is for developers only"
     assert sum((ROOT / f).stat().st_size for f in packed if (ROOT / f).is_file()) < 60 * 2**20
 
 
@@ -103,7 +104,7 @@ def test_publishing_waits_for_a_changed_version_and_refuses_placeholders() -> No
     assert uses[-1].startswith("Comfy-Org/publish-node-action@v")
     assert any("placeholder" in step.get("run", "") for step in job["steps"][: len(uses) - 1])
     runs = json.dumps(tests["jobs"])
-    assert "dev.py --python python test" in runs and "ruff check" in runs and "node validate" in runs
+    assert "dev.py --python python test" in runs and "ruff check" in runs and "npm run lint" in runs and "node validate" in runs
 
 
 def nodes_of(graph: dict[str, Any]) -> set[str]:
