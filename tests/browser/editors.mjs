@@ -46,11 +46,11 @@ try {
   did.mouse = await fields('plain')
   did.nodeMoved = JSON.stringify(before) !== JSON.stringify(await page.evaluate(place, 'plain'))
 
-  // three classes, one held, another set by its number
-  await editor('three').locator('[data-part^="hold"]').first().check()
+  // three classes: lock one, set another by its number
+  await editor('three').locator('[data-part^="lock"]').first().check()
   await editor('three').locator('input[type=number]').nth(1).fill('60')
   await page.keyboard.press('Tab')
-  did.held = await fields('three')
+  did.locked = await fields('three')
 
   // a joint table: a marginal, then a cell
   await editor('joint').locator('[data-part="number 0 0"]').fill('70')
@@ -95,7 +95,7 @@ try {
   await settle()
   did.cutOff = await shown(editor('rerouted'))
 
-  // features of the atlas, as its run would tell them
+  // features of the atlas, as a run of it would send them
   await page.evaluate(atlas)
   await page.waitForTimeout(500)
   await page.locator('.equipoise-features button').nth(1).click()
@@ -150,7 +150,7 @@ function build(scale) {
   const bias = add('EquipoiseLoadBiasFeatures', 0, 320, 'bias')
   const reroute = add('Reroute', 120, 460, 'reroute')
   const plain = add('EquipoiseTargetDistribution', 320, 40, 'plain')
-  const three = add('EquipoiseTargetDistribution', 320, 420, 'three', { attribute: 'skin', weights: 'light=20%, medium=30%, dark=50%' })
+  add('EquipoiseTargetDistribution', 320, 420, 'three', { attribute: 'skin', weights: 'light=20%, medium=30%, dark=50%' })
   const joint = add('EquipoiseJointTarget', 760, 40, 'joint')
   const rerouted = add('EquipoiseTargetDistribution', 760, 640, 'rerouted')
   const steer = add('EquipoiseBiasFeatureSteer', 1200, 40, 'steer')
