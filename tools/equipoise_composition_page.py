@@ -12,15 +12,9 @@ from equipoise_partners import BESIDE, PATCHES, Partner  # noqa: E402
 
 HEAD = """# Guidance and steering with other patches, samplers and conditionings
 
-<<<<<<< HEAD:tools/equipoise_composition_page.py
-Distribution Guidance and Bias Feature Steer are patches of the MODEL. This table says what each does together with something else. It is
-printed from the list that the tests run (`tests/host/equipoise_partners.py`); do not edit it by hand, run
-`python tools/equipoise_composition_page.py`.
-=======
 Distribution Guidance and Bias Feature Steer patch the MODEL. The tables below say what happens if you combine them with other nodes. The
 tests run every row of them, and a script prints this page from the list of the tests. Do not edit the page by hand; if it is out of date,
 a test names the command that prints it.
->>>>>>> h-docs:tests/host/equipoise_composition_page.py
 
 A few terms: *h* is the U-Net's activations at the site that our node reads and edits. A *call* is one evaluation of the U-Net. A *row* is
 one image under one prompt within a call. A *quota* is the number of images of a batch that each class gets.

@@ -1,75 +1,90 @@
-// Attribute Histogram: below the chart, a small picture per image with the class that was assigned to it and the class that was seen in it.
-// Pictures and classes come with what the node shows (host/thumbs.py).
+// Attribute Histogram: below the chart, a small picture of each image with the class that it was assigned and the classifier's reading.
+// Pictures and classes come with the node's output (host/thumbs.py).
 import { api } from '../../scripts/api.js'
 import { app } from '../../scripts/app.js'
-import { addExtra, findNode, make, useStyles } from './extra_widget.js'
+import { addExtra, make, useStyles } from './extra_widget.js'
+import { findNode } from './graph.js'
 import { text } from './texts.js'
 
 const NODE = 'EquipoiseAttributeHistogram'
-const lists = new WeakMap() // node -> what is shown on it
+const lists = new WeakMap() // node -> its list of pictures
 
 app.registerExtension({
   name: 'equipoise.HistogramThumbs',
   setup() {
     useStyles('./equipoise.css')
     api.addEventListener('executed', ({ detail }) => {
-      const told = detail?.output?.equipoise_thumbs?.[0]
+      const thumbs = detail?.output?.equipoise_thumbs?.[0]
       const node = findNode(detail?.display_node ?? detail?.node)
       if (!node || (node.comfyClass ?? node.type) !== NODE) return
       if (!lists.has(node)) {
-        if (!told) return
+        if (!thumbs) return
         lists.set(node, new List(node))
       }
-      lists.get(node).show(told)
+      lists.get(node).show(thumbs)
     })
   }
 })
 
+/** The pictures of one node. */
 class List {
   constructor(node) {
-    const title = text('thumbs.title', 'Images: class assigned, class seen')
+    const title = text('thumbs.title', 'Assigned class and reading of each image')
     this.count = make('span', 'equipoise-step')
     this.list = make('ul', 'equipoise-list', { tabindex: '0', 'aria-label': title })
     const head = make('div', 'equipoise-head', {}, make('span', '', {}, title), this.count)
     this.content = make('div', 'equipoise-thumbs', {}, head, this.list)
-    this.list.addEventListener('wheel', (event) => event.stopPropagation(), { passive: true }) // it scrolls, and the graph does not zoom
+    this.list.addEventListener('wheel', (event) => event.stopPropagation(), { passive: true }) // scroll the list, do not zoom the graph
     this.fit = addExtra(node, 'equipoise_thumbs', make('div', 'equipoise-extra', {}, this.content))
   }
 
-  /** `told`: what the server says; undefined where this run showed no images (a ledger's counts). */
-  show(told) {
-    const images = told?.seen.length ?? 0
-    const missed = told?.assigned ? told.seen.filter((seen, i) => wrong(seen, told.assigned[i])).length : 0
-    const counts = [
-      ...(told && images < told.images ? [text('thumbs.first', 'the first {shown} of {images}', { shown: images, images: told.images })] : []),
-      ...(told?.assigned ? [text('thumbs.missed', '{missed} of {shown} seen otherwise than assigned', { missed, shown: images })] : [])
-    ]
-    this.count.textContent = counts.join(', ')
-    const address = told && api.apiURL(`/view?${new URLSearchParams(told.sheet)}`)
-    this.list.replaceChildren(...(told?.seen ?? []).map((seen, i) => item(i, told, seen, told.assigned?.[i], address)))
+  /** Show what the server sent; undefined if the run had no images, only a ledger's counts. */
+  show(thumbs) {
+    this.count.textContent = thumbs ? counts(thumbs) : ''
+    const address = thumbs && api.apiURL(`/view?${new URLSearchParams(thumbs.sheet)}`)
+    this.list.replaceChildren(...(thumbs?.seen ?? []).map((_, i) => item(thumbs, i, address)))
     this.fit()
   }
 }
 
-function item(i, told, seen, assigned, address) {
-  const rows = Math.ceil(told.seen.length / told.columns)
-  const column = i % told.columns
-  const row = Math.floor(i / told.columns)
-  const part = (at, of) => (of > 1 ? (100 * at) / (of - 1) : 0)
-  const missed = assigned && wrong(seen, assigned)
-  const picture = make('span', 'equipoise-picture', { role: 'img', 'aria-label': text('thumbs.image', 'image {number}', { number: i + 1 }) })
-  picture.style.backgroundImage = `url("${address}")`
-  picture.style.backgroundSize = `${100 * told.columns}% ${100 * rows}%`
-  picture.style.backgroundPosition = `${part(column, told.columns)}% ${part(row, rows)}%`
-  const lines = [text('thumbs.seen', 'seen: {classes}', { classes: Object.values(seen).join(', ') })]
+/** Say how many images are shown, and how many of them missed their assigned class. */
+function counts({ images, seen, assigned }) {
+  const shown = seen.length
+  const parts = []
+  if (shown < images) parts.push(text('thumbs.first', 'first {shown} of {images} images', { shown, images }))
+  if (assigned) {
+    const missed = seen.filter((reading, i) => isMissed(reading, assigned[i])).length
+    parts.push(text('thumbs.missed', '{missed} of {shown} do not show their assigned class', { missed, shown }))
+  }
+  return parts.join(', ')
+}
+
+/** Make the list's entry for image `i`. */
+function item(thumbs, i, address) {
+  const [reading, assigned] = [thumbs.seen[i], thumbs.assigned?.[i]]
+  const lines = [text('thumbs.seen', 'reading: {classes}', { classes: Object.values(reading).join(', ') })]
   if (assigned) lines.unshift(text('thumbs.assigned', 'assigned: {classes}', { classes: Object.values(assigned).join(', ') }))
-  const entry = make('li', missed ? 'equipoise-missed' : '', {}, picture, ...lines.map((line) => make('span', 'equipoise-line', {}, line)))
-  entry.title = Object.entries(seen)
+  const missed = assigned && isMissed(reading, assigned)
+  const spans = lines.map((line) => make('span', 'equipoise-line', {}, line))
+  const entry = make('li', missed ? 'equipoise-missed' : '', {}, picture(thumbs, i, address), ...spans)
+  entry.title = Object.entries(reading)
     .map(([attribute, name]) => `${attribute}: ${assigned?.[attribute] ? `${assigned[attribute]} \u2192 ${name}` : name}`)
     .join('\n')
   return entry
 }
 
-function wrong(seen, assigned) {
-  return Object.entries(assigned).some(([attribute, name]) => attribute in seen && seen[attribute] !== name)
+/** Make the picture of image `i`: its part of the sheet that holds all of them. */
+function picture({ seen, columns }, i, address) {
+  const rows = Math.ceil(seen.length / columns)
+  const position = (index, count) => (count > 1 ? (100 * index) / (count - 1) : 0)
+  const element = make('span', 'equipoise-picture', { role: 'img', 'aria-label': text('thumbs.image', 'image {number}', { number: i + 1 }) })
+  element.style.backgroundImage = `url("${address}")`
+  element.style.backgroundSize = `${100 * columns}% ${100 * rows}%`
+  element.style.backgroundPosition = `${position(i % columns, columns)}% ${position(Math.floor(i / columns), rows)}%`
+  return element
+}
+
+/** Tell whether an image's reading differs from what it was assigned, in any attribute that was read. */
+function isMissed(reading, assigned) {
+  return Object.entries(assigned).some(([attribute, name]) => attribute in reading && reading[attribute] !== name)
 }

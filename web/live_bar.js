@@ -1,8 +1,9 @@
-// While a batch is drawn, the guidance and steering nodes show what it is read as now, how many images each class was assigned, and the
-// target. What is shown comes from the server (host/live.py), at most ten times a second.
+// The live bar of the guidance and steering nodes: while a batch is sampled, it shows the current reading, how many images each class was
+// assigned, and the target. The server sends the figures at most ten times a second (host/live.py).
 import { api } from '../../scripts/api.js'
 import { app } from '../../scripts/app.js'
-import { addExtra, findNode, make, useStyles } from './extra_widget.js'
+import { addExtra, make, useStyles } from './extra_widget.js'
+import { findNode } from './graph.js'
 import { text } from './texts.js'
 
 const NODES = ['EquipoiseDistributionGuidance', 'EquipoiseDistributionGuidanceKSampler', 'EquipoiseBiasFeatureSteer']
@@ -21,7 +22,7 @@ app.registerExtension({
     })
     api.addEventListener('execution_start', () => (running = true))
     api.addEventListener('execution_success', () => (running = false))
-    for (const kind of ['execution_interrupted', 'execution_error']) api.addEventListener(kind, stopped)
+    for (const kind of ['execution_interrupted', 'execution_error']) api.addEventListener(kind, stopBars)
   }
 })
 
@@ -30,79 +31,89 @@ function drawWaiting() {
   waiting.clear()
   for (const message of messages) {
     const node = findNode(message.node)
-    if (!node || !NODES.includes(node.comfyClass ?? node.type)) continue
-    if (!bars.has(node)) {
-      bars.set(node, new Bar(node))
-      const removed = node.onRemoved
-      node.onRemoved = function (...given) {
-        bars.delete(node)
-        return removed?.apply(this, given)
-      }
-    }
-    bars.get(node).show(message)
+    if (node && NODES.includes(node.comfyClass ?? node.type)) barOf(node).show(message)
   }
 }
 
-function stopped() {
-  drawWaiting() // the last message may still wait for its frame, and would be drawn over what is said now
+/** Get a node's bar; make it the first time. */
+function barOf(node) {
+  if (!bars.has(node)) {
+    bars.set(node, new Bar(node))
+    const removed = node.onRemoved
+    node.onRemoved = function (...args) {
+      bars.delete(node)
+      return removed?.apply(this, args)
+    }
+  }
+  return bars.get(node)
+}
+
+function stopBars() {
+  drawWaiting() // a message that still waits for its frame would overwrite the text that follows
   if (running) for (const bar of bars.values()) bar.stop()
   running = false
 }
 
+/** The bar of one node: a row for each attribute. */
 class Bar {
   constructor(node) {
     this.step = make('span', 'equipoise-step')
     this.rows = make('div')
     this.spoken = make('span', 'equipoise-spoken', { role: 'status' })
-    const title = text('bar.title', 'What the batch is read as')
+    const title = text('bar.title', 'Shares in this batch')
     const head = make('div', 'equipoise-head', {}, make('span', '', {}, title), this.step)
     this.content = make('div', 'equipoise-bar', { role: 'group', tabindex: '0', 'aria-label': title }, head, this.rows, this.spoken)
     this.content.title = text(
       'bar.legend',
-      'Bar: shares read by the ADP now. Strip below it: images assigned to each class. Lines: the target. After each class: read, target, images assigned.'
+      'The bar shows the share of each class that the ADP reads at this step. The strip below it shows how many images each class was assigned. The lines mark the target. The numbers after a class are its share now, its target and its assigned images.'
     )
     this.fit = addExtra(node, 'equipoise_live_bar', make('div', 'equipoise-extra', {}, this.content))
     this.shape = ''
-    this.told = null
+    this.message = null
   }
 
-  show(told) {
-    this.told = told
-    const shape = JSON.stringify(told.attributes.map((a) => [a.name, a.classes]))
+  show(message) {
+    this.message = message
+    const shape = JSON.stringify(message.attributes.map((a) => [a.name, a.classes]))
     if (shape !== this.shape) {
       this.shape = shape
-      this.attributes = told.attributes.map((a) => new Attribute(a))
+      this.attributes = message.attributes.map((a) => new AttributeRow(a))
       this.rows.replaceChildren(...this.attributes.map((a) => a.element))
     }
-    this.attributes.forEach((row, i) => row.show(told.attributes[i]))
-    const done = told.step >= told.steps
-    this.step.textContent = told.exempt
-      ? text('bar.exempt', 'exempt from guidance')
-      : done
-        ? text('bar.done', '{steps} steps done', told)
-        : text('bar.step', 'step {step} of {steps}', told)
-    // Not at every step: ten announcements a second help nobody.
-    this.spoken.textContent = done ? [this.step.textContent, ...this.attributes.map((a) => a.said)].join('. ') : ''
+    this.attributes.forEach((row, i) => row.show(message.attributes[i]))
+    this.step.textContent = progress(message)
+    // A screen reader gets only the last state: ten announcements a second would help nobody.
+    const done = message.step >= message.steps
+    this.spoken.textContent = done ? [this.step.textContent, ...this.attributes.map((a) => a.summary)].join('. ') : ''
     this.fit()
   }
 
   stop() {
-    if (this.told && this.told.step < this.told.steps) this.step.textContent = text('bar.stopped', 'stopped after step {step} of {steps}', this.told)
+    const { message } = this
+    if (message && message.step < message.steps) this.step.textContent = text('bar.stopped', 'stopped after step {step} of {steps}', message)
   }
 }
 
-class Attribute {
+/** Say how far a run has come. */
+function progress(message) {
+  if (message.exempt) return text('bar.exempt', 'exempt from guidance')
+  if (message.step >= message.steps) return text('bar.done', '{steps} steps done', message)
+  return text('bar.step', 'step {step} of {steps}', message)
+}
+
+/** One attribute of a bar: shares, quotas, the target's lines, and the figures of each class. */
+class AttributeRow {
   constructor({ name, classes, target }) {
     this.name = name
-    this.read = classes.map((_, i) => make('span', '', { style: `background:${colour(i)}` }))
-    this.assigned = classes.map((_, i) => make('span', '', { style: `background:${colour(i)}` }))
+    this.read = classes.map((_, i) => make('span', '', { style: background(i) }))
+    this.assigned = classes.map((_, i) => make('span', '', { style: background(i) }))
     this.figures = classes.map(() => make('span'))
-    let sum = 0
-    const lines = target.slice(0, -1).map((share) => make('i', '', { style: `left:${100 * (sum += share)}%` }))
     this.bar = make('div', 'equipoise-shares', { role: 'img' }, ...this.read)
-    this.track = make('div', 'equipoise-track', {}, this.bar, make('div', 'equipoise-quotas', { 'aria-hidden': 'true' }, ...this.assigned), ...lines)
-    const legend = classes.map((_, i) => make('span', 'equipoise-class', {}, make('b', '', { style: `background:${colour(i)}` }), this.figures[i]))
-    this.element = make('div', 'equipoise-attribute', {}, make('div', 'equipoise-name', {}, name), this.track, make('div', 'equipoise-classes', {}, ...legend))
+    const quotas = make('div', 'equipoise-quotas', { 'aria-hidden': 'true' }, ...this.assigned)
+    const track = make('div', 'equipoise-track', {}, this.bar, quotas, ...targetLines(target))
+    const legend = classes.map((_, i) => make('span', 'equipoise-class', {}, make('b', '', { style: background(i) }), this.figures[i]))
+    const classList = make('div', 'equipoise-classes', {}, ...legend)
+    this.element = make('div', 'equipoise-attribute', {}, make('div', 'equipoise-name', {}, name), track, classList)
   }
 
   show({ classes, target, read, assigned }) {
@@ -113,20 +124,35 @@ class Attribute {
       const parts = [`${name} ${read ? percent(read[i]) : '-'}`, percent(target[i])]
       this.figures[i].textContent = parts.join(' \u2192 ') + (images ? ` (${assigned[i]})` : '')
     })
-    const values = (i) => ({ name: classes[i], target: percent(target[i]), read: read && percent(read[i]), assigned: assigned?.[i] })
-    const told = classes.map((_, i) =>
-      [
-        read ? text('bar.class_read', '{name} read {read} of target {target}', values(i)) : text('bar.class_unread', '{name} not read, target {target}', values(i)),
-        ...(images ? [text('bar.class_assigned', '{assigned} images assigned', values(i))] : [])
-      ].join(', ')
-    )
-    this.said = `${this.name}: ${told.join('; ')}`
-    this.bar.setAttribute('aria-label', this.said)
+    const states = classes.map((name, i) => classSummary(name, target[i], read?.[i], images ? assigned[i] : undefined))
+    this.summary = `${this.name}: ${states.join('; ')}`
+    this.bar.setAttribute('aria-label', this.summary)
   }
 }
 
-function colour(i) {
-  return COLOURS[i % COLOURS.length]
+/** Put the figures of one class into words, for screen readers. */
+function classSummary(name, target, read, assigned) {
+  const values = { name, target: percent(target), read: read === undefined ? '' : percent(read), assigned }
+  const parts = [
+    read === undefined
+      ? text('bar.class_unread', '{name} without a reading, target {target}', values)
+      : text('bar.class_read', '{name} {read}, target {target}', values)
+  ]
+  if (assigned !== undefined) parts.push(text('bar.class_assigned', '{assigned} images assigned', values))
+  return parts.join(', ')
+}
+
+/** Make a line at the end of each class's share of the target but the last. */
+function targetLines(target) {
+  let end = 0
+  return target.slice(0, -1).map((share) => {
+    end += share
+    return make('i', '', { style: `left:${100 * end}%` })
+  })
+}
+
+function background(i) {
+  return `background:${COLOURS[i % COLOURS.length]}`
 }
 
 function percent(share) {

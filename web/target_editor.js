@@ -1,15 +1,17 @@
-// Target Distribution and Joint Target: sliders that keep the sum, and for joint targets a table with marginals. The plain fields of the
-// node stay what counts: the editor reads them, and writes them only where the user moves something.
+// Sliders for Target Distribution and Joint Target that keep the sum of the shares; for joint targets also a table with marginals.
+//
+// The node's own fields stay in charge: the editor reads them, and writes them only when the user moves something.
 import { api } from '../../scripts/api.js'
 import { app } from '../../scripts/app.js'
-import { SOCKETS, classesOf, forgetClasses, sourceOf } from './class_names.js'
+import { classesOf, forgetClasses, sourceOf } from './class_names.js'
 import { addExtra, make, useStyles } from './extra_widget.js'
-import { cells, marginal, rounded, withMarginal, withShare } from './shares.js'
-import { attributeNames, readTarget, writeWeights } from './target_text.js'
+import { recordForUndo, setField } from './graph.js'
+import { carriedOver, cells, marginal, rounded, sum, withMarginal, withShare } from './shares.js'
+import { readTarget, writeWeights } from './target_text.js'
 import { text } from './texts.js'
 
-const NODES = { EquipoiseTargetDistribution: 'attribute', EquipoiseJointTarget: 'attributes' }
-const LOOK_EVERY = 300 // milliseconds; links, files and fields change in more ways than there are events for
+const NODES = { EquipoiseTargetDistribution: 'attribute', EquipoiseJointTarget: 'attributes' } // node -> its field of attributes
+const CHECK_EVERY = 300 // milliseconds; no event covers all changes of links, files and fields
 const UNITS = 1000 // shares are written in thousandths
 const editors = new Set()
 
@@ -18,7 +20,7 @@ app.registerExtension({
   setup() {
     useStyles('./editors.css')
     api.addEventListener('execution_success', forgetClasses)
-    setInterval(() => document.hidden || editors.forEach((editor) => editor.look()), LOOK_EVERY)
+    setInterval(() => document.hidden || editors.forEach((editor) => editor.refresh()), CHECK_EVERY)
   },
   refreshComboInNodes: forgetClasses,
   nodeCreated(node) {
@@ -27,24 +29,25 @@ app.registerExtension({
     const editor = new Editor(node, field)
     editors.add(editor)
     const removed = node.onRemoved
-    node.onRemoved = function (...given) {
+    node.onRemoved = function (...args) {
       editors.delete(editor)
-      return removed?.apply(this, given)
+      return removed?.apply(this, args)
     }
     const added = node.onAdded
-    node.onAdded = function (...given) {
-      editors.add(editor) // a node is also taken out and put in again, as into a subgraph
-      return added?.apply(this, given)
+    node.onAdded = function (...args) {
+      editors.add(editor) // the front end removes a node and adds it again, for example to move it into a subgraph
+      return added?.apply(this, args)
     }
   }
 })
 
+/** The editor of one node. `field` is the name of its field of attributes. */
 class Editor {
   constructor(node, field) {
     this.node = node
     this.field = field
-    this.seen = null
-    this.held = new Map() // attribute -> names of classes that keep their share
+    this.drawnState = null
+    this.locked = new Map() // attribute -> names of classes whose share does not change
     this.content = make('div', 'equipoise-editor', { role: 'group' })
     this.element = make('div', 'equipoise-extra', {}, this.content)
     for (const kind of ['pointerdown', 'mousedown', 'dblclick', 'contextmenu'])
@@ -53,19 +56,19 @@ class Editor {
     this.fit = addExtra(node, 'equipoise_shares', this.element)
   }
 
-  /** The editor is drawn anew where anything that it shows has changed elsewhere. */
-  look() {
+  /** Draw the editor again if something that it shows has changed elsewhere. */
+  refresh() {
     if (!this.node.graph) return
-    const now = this.state()
-    const key = JSON.stringify(now)
-    if (key === this.seen) return
-    this.seen = key
-    this.draw(now)
+    const state = this.state()
+    const key = JSON.stringify(state)
+    if (key === this.drawnState) return
+    this.drawnState = key
+    this.draw(state)
   }
 
   state() {
     const source = sourceOf(this.node)
-    const answer = source?.name ? classesOf(source.kind, source.name, () => this.look()) : null
+    const answer = source?.name ? classesOf(source.kind, source.name, () => this.refresh()) : null
     const linked = [this.field, 'preset', 'weights'].filter((name) => this.slot(name)?.link != null)
     const joined = ['first', 'second'].every((name) => this.slot(name)?.link != null)
     const values = [this.field, 'preset', 'weights'].map((name) => String(this.widget(name)?.value ?? ''))
@@ -81,59 +84,64 @@ class Editor {
   }
 
   draw({ source, answer, linked, joined, values }) {
-    const attributes = answer?.attributes ?? null
-    let target = readTarget(...values, attributes)
-    if (attributes && !source.exact && target.attributes.some((name) => !attributes[name])) target = readTarget(...values, null)
-    this.attributes = attributes
-    this.target = target
+    this.attributes = answer?.attributes ?? null
+    this.target = this.read(values, source)
     const focused = this.focused()
     this.content.setAttribute('aria-label', text('editor.shares', 'Shares'))
-    this.update = []
-    const rows = []
-    if (joined) rows.push(this.note(text('editor.joined', 'The two connected targets are joined; the fields above are not read.')))
-    else if (linked.length) rows.push(this.note(text('editor.linked', 'Fed by a link: {names}. The editor rests.', { names: linked.join(', ') })))
-    else {
-      rows.push(this.head())
-      if (target.shares && target.attributes.length === 1) rows.push(...this.sliders(0))
-      else if (target.shares) rows.push(...this.joint())
-      if (target.problem) rows.push(this.note(text(...target.problem), 'equipoise-problem'))
-      if (answer?.error) rows.push(this.note(answer.error, 'equipoise-problem'))
-      else if (source?.name && attributes) rows.push(this.note(text('editor.from', 'Names from {file}.', { file: source.name })))
-      else if (source && !source.name) rows.push(this.note(text('editor.later', 'What is connected tells its classes when it runs.')))
-    }
-    this.content.replaceChildren(...rows)
-    this.show()
+    this.updates = []
+    if (joined) this.content.replaceChildren(note(text('editor.joined', 'This node joins the two connected targets. It ignores the fields above.')))
+    else if (linked.length) this.content.replaceChildren(note(linkedNote(linked)))
+    else this.content.replaceChildren(this.head(), ...this.shares(), ...this.notes(source, answer))
+    this.update()
     if (focused) this.content.querySelector(`[data-part="${CSS.escape(focused)}"]`)?.focus()
     this.fit()
   }
 
-  /** Which part has the keyboard, so that drawing anew does not take it away. */
+  /** Read the node's fields. If a node on the path may add attributes, take those that the file lacks from the fields. */
+  read(values, source) {
+    const target = readTarget(...values, this.attributes)
+    const added = this.attributes && !source.exact && target.attributes.some((name) => !this.attributes[name])
+    return added ? readTarget(...values, null) : target
+  }
+
+  /** Name the part that has the keyboard, so that it keeps it when the editor is drawn again. */
   focused() {
     return this.content.contains(document.activeElement) ? document.activeElement.dataset.part : undefined
   }
 
-  note(words, kind = '') {
-    return make('div', `equipoise-note ${kind}`, kind ? { role: 'status' } : {}, words)
+  /** Make the controls of the shares. */
+  shares() {
+    if (!this.target.shares) return []
+    return this.target.attributes.length === 1 ? this.sliders(0) : this.joint()
   }
 
-  /** Choice of attributes, where they are known, and the button for equal shares. */
+  /** Make the lines below the shares: what is wrong with the target, and where its classes come from. */
+  notes(source, answer) {
+    const notes = []
+    if (this.target.problem) notes.push(problemNote(text(...this.target.problem)))
+    if (answer?.error) notes.push(problemNote(answer.error))
+    else if (source?.name && this.attributes) notes.push(note(text('editor.from', 'The class names come from {file}.', { file: source.name })))
+    else if (source && !source.name) notes.push(note(text('editor.later', 'The classes are not known before the connected node runs.')))
+    return notes
+  }
+
+  /** Make the choice of attributes, if they are known, and the button for equal shares. */
   head() {
     const even = make('button', '', { type: 'button', 'data-part': 'even' }, text('editor.even', 'Equal shares'))
     even.title = text('editor.even_tip', "Sets the preset to 'uniform'. The weights stay as they are.")
     even.addEventListener('click', () => this.write({ preset: 'uniform' }))
     const head = make('div', 'equipoise-editor-head')
     const names = Object.keys(this.attributes ?? {})
-    if (names.length > 1 && this.field === 'attribute') head.append(this.choice(names))
-    if (names.length > 1 && this.field === 'attributes') head.append(this.choices(names))
+    if (names.length > 1) head.append(this.field === 'attribute' ? this.choice(names) : this.choices(names))
     head.append(even)
     return head
   }
 
   choice(names) {
     const select = make('select', '', { 'aria-label': text('editor.attribute', 'Attribute'), 'data-part': 'attribute' })
-    const now = this.target.attributes[0]
-    for (const name of names.includes(now) ? names : [now, ...names]) select.append(make('option', '', { value: name }, name))
-    select.value = now
+    const current = this.target.attributes[0]
+    for (const name of names.includes(current) ? names : [current, ...names]) select.append(make('option', '', { value: name }, name))
+    select.value = current
     select.addEventListener('change', () => this.choose([select.value]))
     return select
   }
@@ -144,8 +152,8 @@ class Editor {
       const tick = make('input', '', { type: 'checkbox', 'data-part': `attribute ${name}` })
       tick.checked = this.target.attributes.includes(name)
       tick.addEventListener('change', () => {
-        const kept = this.target.attributes.filter((n) => n && n !== name)
-        const chosen = tick.checked ? [...kept, name] : kept
+        const others = this.target.attributes.filter((n) => n && n !== name)
+        const chosen = tick.checked ? [...others, name] : others
         if (chosen.length) this.choose(chosen)
         else tick.checked = true
       })
@@ -154,74 +162,70 @@ class Editor {
     return box
   }
 
-  /** Other attributes: shares are carried over where they can be (an attribute taken out, or one added with equal shares). */
+  /** Change the attributes. Shares are carried over if they can be, else they become equal. */
   choose(names) {
     const classes = names.map((name) => this.attributes[name] ?? [])
     if (classes.some((list) => !list.length)) return this.write({ [this.field]: names.join(' x ') })
-    const { attributes, shares, classes: before } = this.target
+    const { shares } = this.target
     const table = cells(classes)
-    const common = attributes.filter((name) => names.includes(name))
-    let wanted = table.map(() => 1 / table.length)
-    if (shares && common.length) {
-      const of = (cell, list) => common.map((name) => cell[list.indexOf(name)]).join('/')
-      const totals = new Map()
-      cells(before).forEach((cell, i) => totals.set(of(cell, attributes), (totals.get(of(cell, attributes)) ?? 0) + shares[i]))
-      const each = table.length / common.reduce((n, name) => n * this.attributes[name].length, 1)
-      const carried = table.map((cell) => (totals.get(of(cell, names)) ?? 0) / each)
-      if (Math.abs(carried.reduce((a, b) => a + b, 0) - 1) < 1e-6) wanted = carried
-    }
+    const carried = shares && carriedOver(shares, this.target, { attributes: names, classes })
+    const wanted = carried ?? table.map(() => 1 / table.length)
     const weights = writeWeights('', table.map((cell) => cell.join('/')), rounded(wanted, UNITS))
     this.write({ [this.field]: names.join(' x '), weights })
   }
 
-  /** A slider and a number for every class of one attribute. */
+  /** Make a slider and a number for every class of one attribute. */
   sliders(attribute) {
     const { attributes, classes } = this.target
     const names = classes[attribute]
     const counts = classes.map((list) => list.length)
-    const held = this.held.get(attributes[attribute]) ?? new Set()
+    const locked = this.locked.get(attributes[attribute]) ?? new Set()
     return names.map((name, index) => {
-      const what = attributes.length > 1 ? `${attributes[attribute]}: ${name}` : name
       const set = (share) => {
-        const kept = [...held].map((n) => names.indexOf(n)).filter((i) => i >= 0 && i !== index)
-        this.edit(withMarginal(this.target.shares, counts, attribute, index, share, kept))
+        const others = [...locked].map((n) => names.indexOf(n)).filter((i) => i >= 0 && i !== index)
+        this.edit(withMarginal(this.target.shares, counts, attribute, index, share, others))
       }
-      const { slider, number } = this.pair(what, `${attribute} ${index}`, () => marginal(this.target.shares, counts, attribute)[index], set)
+      const fullName = attributes.length > 1 ? `${attributes[attribute]}: ${name}` : name
+      const part = `${attribute} ${index}`
+      const { slider, number } = this.pair(fullName, part, () => marginal(this.target.shares, counts, attribute)[index], set)
       const row = make('div', 'equipoise-share', {}, make('span', 'equipoise-class-name', { title: name }, name), slider, number)
-      if (names.length > 2) row.append(this.hold(held, attributes[attribute], name, `${attribute} ${index}`))
+      if (names.length > 2) row.append(this.lock(locked, attributes[attribute], name, part))
       return row
     })
   }
 
-  hold(held, attribute, name, part) {
-    const tick = make('input', '', { type: 'checkbox', 'data-part': `hold ${part}` })
-    tick.checked = held.has(name)
-    tick.title = text('editor.hold', 'Keep the share of {name} when others are moved', { name })
+  /** Make the box that locks a class's share. */
+  lock(locked, attribute, name, part) {
+    const tick = make('input', '', { type: 'checkbox', 'data-part': `lock ${part}` })
+    tick.checked = locked.has(name)
+    tick.title = text('editor.hold', 'Keep the share of {name} when you move the others', { name })
     tick.setAttribute('aria-label', tick.title)
     tick.addEventListener('change', () => {
-      if (tick.checked) held.add(name)
-      else held.delete(name)
-      this.held.set(attribute, held)
+      if (tick.checked) locked.add(name)
+      else locked.delete(name)
+      this.locked.set(attribute, locked)
     })
     return tick
   }
 
-  /** A slider and a number field that show one share; `set` is called with what the user wants. */
-  pair(what, part, get, set) {
-    const name = text('editor.share_of', 'Share of {name} in per cent', { name: what })
-    const common = { min: '0', max: '100', 'aria-label': name }
+  /** Make a slider and a number field that show one share. `set` is called with the share that the user wants. */
+  pair(name, part, get, set) {
+    const common = { min: '0', max: '100', 'aria-label': text('editor.share_of', 'Share of {name} in per cent', { name }) }
     const slider = make('input', '', { ...common, type: 'range', step: '1', 'data-part': `slider ${part}` })
     const number = make('input', '', { ...common, type: 'number', step: 'any', 'data-part': `number ${part}` })
+    const finish = (share) => {
+      set(share)
+      recordForUndo()
+    }
     slider.addEventListener('input', () => set(slider.value / 100))
-    slider.addEventListener('change', () => this.remember())
-    number.addEventListener('change', () => number.value !== '' && Number.isFinite(+number.value) && (set(number.value / 100), this.remember()))
+    slider.addEventListener('change', recordForUndo)
+    number.addEventListener('change', () => number.value !== '' && Number.isFinite(+number.value) && finish(number.value / 100))
     number.addEventListener('keydown', (event) => {
       if (event.key !== 'ArrowUp' && event.key !== 'ArrowDown') return
       event.preventDefault()
-      set(Math.round(100 * get() + (event.key === 'ArrowUp' ? 1 : -1)) / 100)
-      this.remember()
+      finish(Math.round(100 * get() + (event.key === 'ArrowUp' ? 1 : -1)) / 100)
     })
-    this.update.push(() => {
+    this.updates.push(() => {
       const percent = 100 * get()
       if (slider !== document.activeElement || Math.abs(slider.value - percent) > 0.6) slider.value = percent
       slider.setAttribute('aria-valuetext', `${+percent.toFixed(1)}%`)
@@ -230,70 +234,84 @@ class Editor {
     return { slider, number }
   }
 
-  /** A table with a number per cell, rows and columns with their marginals; every attribute's marginals as sliders above it. */
+  /** Make the sliders of every attribute's marginals, and a table with a number per cell. */
   joint() {
+    const { attributes } = this.target
+    const sliders = attributes.flatMap((name, i) => [make('div', 'equipoise-attribute-name', {}, name), ...this.sliders(i)])
+    return [...sliders, make('div', 'equipoise-table', {}, this.table())]
+  }
+
+  /** Make the table of a joint target. The last attribute runs across, the others run down. */
+  table() {
     const { attributes, classes } = this.target
-    const found = attributes.flatMap((name, i) => [make('div', 'equipoise-attribute-name', {}, name), ...this.sliders(i)])
-    const [across, down] = [classes.at(-1), cells(classes.slice(0, -1))]
-    const table = make('table', '', { 'aria-label': attributes.join(' x ') })
-    const heading = (scope, words) => make('th', '', { scope, title: words }, words)
+    const across = classes.at(-1)
+    const down = cells(classes.slice(0, -1))
     const total = text('editor.total', 'total')
-    table.append(make('tr', '', {}, make('td'), ...across.map((name) => heading('col', name)), heading('col', total)))
-    down.forEach((cell, r) => {
-      const row = make('tr', '', {}, heading('row', cell.join('/')))
-      across.forEach((name, c) => row.append(make('td', '', {}, this.cell([...cell, name].join('/'), r * across.length + c))))
-      table.append(row)
-      row.append(this.output(() => across.reduce((all, _, c) => all + this.target.shares[r * across.length + c], 0)))
+    const share = (r, c) => this.target.shares[r * across.length + c]
+    const titles = make('tr', '', {}, make('td'), ...across.map((name) => heading('col', name)), heading('col', total))
+    const rows = down.map((cell, r) => {
+      const fields = across.map((name, c) => make('td', '', {}, this.cell([...cell, name].join('/'), r * across.length + c)))
+      return make('tr', '', {}, heading('row', cell.join('/')), ...fields, this.total(() => sum(across.map((_, c) => share(r, c)))))
     })
-    const foot = make('tr', '', {}, heading('row', total))
-    across.forEach((_, c) => foot.append(this.output(() => down.reduce((all, _, r) => all + this.target.shares[r * across.length + c], 0))))
-    foot.append(this.output(() => this.target.shares.reduce((a, b) => a + b, 0)))
-    table.append(foot)
-    return [...found, make('div', 'equipoise-table', {}, table)]
+    const columns = across.map((_, c) => this.total(() => sum(down.map((_, r) => share(r, c)))))
+    const foot = make('tr', '', {}, heading('row', total), ...columns, this.total(() => sum(this.target.shares)))
+    return make('table', '', { 'aria-label': attributes.join(' x ') }, titles, ...rows, foot)
   }
 
+  /** Make the number field of one cell. */
   cell(name, index) {
-    return this.pair(name, `cell ${index}`, () => this.target.shares[index], (share) => this.edit(withShare(this.target.shares, index, share))).number
+    const set = (share) => this.edit(withShare(this.target.shares, index, share))
+    return this.pair(name, `cell ${index}`, () => this.target.shares[index], set).number
   }
 
-  output(get) {
-    const cell = make('td', 'equipoise-total')
-    this.update.push(() => (cell.textContent = `${+(100 * get()).toFixed(1)}%`))
-    return cell
+  /** Make a field of the table that shows a sum. */
+  total(get) {
+    const field = make('td', 'equipoise-total')
+    this.updates.push(() => (field.textContent = `${+(100 * get()).toFixed(1)}%`))
+    return field
   }
 
-  show() {
-    for (const update of this.update ?? []) update()
+  /** Show the current shares in all controls. */
+  update() {
+    for (const update of this.updates ?? []) update()
   }
 
-  /** The user moved something: the node's own fields are written. */
+  /** Write shares that the user has set to the node's fields. */
   edit(shares) {
-    const weights = writeWeights(String(this.widget('weights')?.value ?? ''), cells(this.target.classes).map((c) => c.join('/')), rounded(shares, UNITS))
+    const names = cells(this.target.classes).map((cell) => cell.join('/'))
+    const weights = writeWeights(String(this.widget('weights')?.value ?? ''), names, rounded(shares, UNITS))
     this.write({ preset: 'weights', weights }, shares)
   }
 
   write(values, shares = null) {
     for (const [name, value] of Object.entries(values)) {
       const widget = this.widget(name)
-      if (!widget || widget.value === value) continue
-      widget.value = value
-      widget.callback?.(value, app.canvas, this.node)
+      if (widget && widget.value !== value) setField(this.node, widget, value)
     }
     this.node.graph?.setDirtyCanvas?.(true, true)
     if (!shares || this.target.problem) {
-      this.look()
-      return this.remember()
+      this.refresh()
+      return recordForUndo()
     }
-    // While a slider is dragged, the rows stay and the shares keep what rounding would lose.
+    // While the user drags a slider, the rows stay, and the shares keep what rounding would lose.
     this.target = { ...this.target, shares }
-    this.seen = JSON.stringify(this.state())
-    this.show()
+    this.drawnState = JSON.stringify(this.state())
+    this.update()
   }
+}
 
-  /** Tell the front end's undo that something was changed. */
-  remember() {
-    const tracker = app.extensionManager?.workflow?.activeWorkflow?.changeTracker
-    if (tracker?.captureCanvasState) tracker.captureCanvasState()
-    else tracker?.checkState?.()
-  }
+function linkedNote(names) {
+  return text('editor.linked', 'Links set these inputs: {names}. Remove the links to use the sliders.', { names: names.join(', ') })
+}
+
+function note(words) {
+  return make('div', 'equipoise-note', {}, words)
+}
+
+function problemNote(words) {
+  return make('div', 'equipoise-note equipoise-problem', { role: 'status' }, words)
+}
+
+function heading(scope, words) {
+  return make('th', '', { scope, title: words }, words)
 }

@@ -1,40 +1,41 @@
-// Texts that the front-end extension shows: English in the code, translated by locales/<language>/main.json, key "equipoise".
+// Texts of the front-end extension. English is in the code; locales/<language>/main.json translates it, under the key "equipoise".
 //
 //   import { text } from './texts.js'
 //   text('bar.seen', '{n} of {all} images', { n: 3, all: 8 })
 import { api } from '../../scripts/api.js'
 import { app } from '../../scripts/app.js'
 
-let languages = {}
+let languages = {} // language -> the content of its main.json
 
-/** Resolves when the translations are there; until then, and where there are none, texts are English. Never rejects. */
-export const textsReady = load()
-
+/** Load the translations. Texts are English until they are there. */
 async function load() {
   try {
-    const answer = await api.fetchApi('/i18n')
-    if (answer.ok) languages = await answer.json()
+    const response = await api.fetchApi('/i18n')
+    if (response.ok) languages = await response.json()
   } catch {
-    // English will do
+    // texts stay English
   }
 }
 
-/** The language that the front end is set to, such as "en" or "zh-TW". */
+load()
+
+/** Get the language of the front end, such as "en" or "zh-TW". */
 export function language() {
   return String(app.extensionManager?.setting?.get('Comfy.Locale') ?? document.documentElement.lang ?? '') || 'en'
 }
 
 /**
- * A text in the user's language. `key` without the leading "equipoise."; `english` is what is shown where there is no translation;
- * `{name}` in either is replaced by `values.name`.
+ * Translate a text into the user's language.
+ *
+ * `key` has no leading "equipoise.". `english` is shown if there is no translation. `{name}` in either stands for `values.name`.
  */
 export function text(key, english, values = {}) {
-  const wanted = language()
-  const found = translation(wanted, key) ?? translation(wanted.split('-')[0], key) ?? english
-  return found.replace(/\{(\w+)\}/g, (whole, name) => (name in values ? String(values[name]) : whole))
+  const code = language()
+  const template = translation(code, key) ?? translation(code.split('-')[0], key) ?? english
+  return template.replace(/\{(\w+)\}/g, (match, name) => (name in values ? String(values[name]) : match))
 }
 
-function translation(name, key) {
-  const found = languages[name]?.equipoise?.[key]
-  return typeof found === 'string' && found ? found : undefined
+function translation(code, key) {
+  const template = languages[code]?.equipoise?.[key]
+  return typeof template === 'string' && template ? template : undefined
 }

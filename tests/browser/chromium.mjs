@@ -1,14 +1,14 @@
-// Chromium for the scripts of this folder, with a profile of its own.
+// Start Chromium for the scripts of this folder, with a profile of its own.
 import { createRequire } from 'node:module'
 import { mkdtempSync, rmSync } from 'node:fs'
 import { tmpdir } from 'node:os'
 import { join, resolve } from 'node:path'
 
-// Without these it asks hosts of its maker's at every start.
+// Without these, Chromium contacts its maker's hosts at every start.
 const QUIETLY = ['--disable-quic', '--no-first-run', '--disable-background-networking', '--disable-component-update', '--disable-sync']
 
-// Starts CHROMIUM by the playwright-core in a folder: {page, said, close}. `size`: of the window; `scale`: pixels of the screen for one of it.
-// `said` collects the errors of the console, each with the address that it is about.
+// Start CHROMIUM with the playwright-core in a folder: { page, errors, close }. `size` is that of the window, `scale` the number of screen
+// pixels per pixel of the window. `errors` collects the errors of the console, each with its address.
 export async function launch(playwright, chromium, { size, scale = 1 }) {
   const { chromium: browser } = createRequire(join(resolve(playwright), 'here.js'))('playwright-core')
   const profile = mkdtempSync(join(tmpdir(), 'equipoise-browser-'))
@@ -21,12 +21,12 @@ export async function launch(playwright, chromium, { size, scale = 1 }) {
     args: ['--headless', '--no-sandbox', '--disable-gpu', ...QUIETLY]
   })
   const page = context.pages()[0] ?? (await context.newPage())
-  const said = []
-  page.on('console', (message) => message.type() === 'error' && said.push(`${message.text()} (${message.location().url})`))
-  page.on('pageerror', (error) => said.push(String(error.stack ?? error)))
+  const errors = []
+  page.on('console', (message) => message.type() === 'error' && errors.push(`${message.text()} (${message.location().url})`))
+  page.on('pageerror', (error) => errors.push(String(error.stack ?? error)))
   const close = async () => {
     await context.close()
     rmSync(profile, { recursive: true, force: true })
   }
-  return { page, said, close }
+  return { page, errors, close }
 }

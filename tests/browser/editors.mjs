@@ -1,14 +1,14 @@
-// Build a graph of targets, loaders, steering and an atlas in the real front end of a running ComfyUI, and use the editors as a user does.
+// Build a graph of targets, loaders, a steering node and an atlas in the front end of a running ComfyUI, and use the editors as a user does.
 //
 //   node editors.mjs PLAYWRIGHT_FOLDER CHROMIUM URL classic|vue dark|light SCALE PICTURE_PREFIX
 //
-// SCALE 2 is a browser zoomed to 200% (half the window, twice the pixels). PICTURE_PREFIX may be empty: no pictures then. Prints one JSON
-// object: what the plain fields held after each thing that was done, what was saved and queued, and errors.
+// SCALE 2 is a browser zoomed to 200% (half the window, twice the pixels). With an empty PICTURE_PREFIX no pictures are taken. Prints one JSON
+// object: the values of the plain fields after each action, what the front end saves and queues, and errors.
 import { open, settled } from './front_end.mjs'
 
 const [playwright, chromium, url, renderer, theme, scale, prefix] = process.argv.slice(2)
 const settings = { 'Comfy.ColorPalette': theme, 'Comfy.VueNodes.Enabled': renderer === 'vue' }
-const { page, heard, close } = await open(url, playwright, chromium, { size: [1600 / scale, 1100 / scale], scale: +scale, settings })
+const { page, takeErrors, close } = await open(url, playwright, chromium, { size: [1600 / scale, 1100 / scale], scale: +scale, settings })
 const did = {}
 try {
   await settled(page, url)
@@ -20,13 +20,13 @@ try {
   await page.waitForTimeout(800)
   await page.evaluate(mark)
   const fields = (name) => page.evaluate(values, name)
-  const settle = () => page.waitForTimeout(700) // longer than the editor waits before it looks again
+  const settle = () => page.waitForTimeout(700) // longer than the interval in which the editor checks for changes
   const picture = async (name) => prefix && page.screenshot({ path: `${prefix}_${name}.png`, timeout: 120_000 })
   await picture('opened')
   did.untouched = await page.evaluate(saved)
   did.fits = await page.evaluate(fits)
 
-  // by keyboard: into the first slider, five per cent up; Delete must not delete the node
+  // by keyboard: raise the first slider by five per cent; Delete must not delete the node
   const first = editor('plain').locator('input[type=range]').first()
   await first.focus()
   for (let i = 0; i < 5; i++) await page.keyboard.press('ArrowRight')
@@ -35,7 +35,7 @@ try {
   did.focusKept = await first.evaluate((e) => e === document.activeElement)
   did.named = await first.evaluate((e) => [e.getAttribute('aria-label'), e.getAttribute('aria-valuetext'), getComputedStyle(e).outlineStyle])
 
-  // by mouse: the last slider dragged to its end
+  // by mouse: drag the last slider to its end
   const last = editor('plain').locator('input[type=range]').last()
   const box = await last.boundingBox()
   const before = await page.evaluate(place, 'plain')
@@ -46,11 +46,11 @@ try {
   did.mouse = await fields('plain')
   did.nodeMoved = JSON.stringify(before) !== JSON.stringify(await page.evaluate(place, 'plain'))
 
-  // three classes, one held, another set by its number
-  await editor('three').locator('[data-part^="hold"]').first().check()
+  // three classes: lock one, set another by its number
+  await editor('three').locator('[data-part^="lock"]').first().check()
   await editor('three').locator('input[type=number]').nth(1).fill('60')
   await page.keyboard.press('Tab')
-  did.held = await fields('three')
+  did.locked = await fields('three')
 
   // a joint table: a marginal, then a cell
   await editor('joint').locator('[data-part="number 0 0"]').fill('70')
@@ -61,7 +61,7 @@ try {
   did.cell = await fields('joint')
   did.totals = await editor('joint').locator('.equipoise-total').allTextContents()
 
-  // equal shares; then the weights are typed into the plain field, and the editor follows
+  // equal shares; then type weights into the plain field, and see that the editor follows
   await editor('plain').locator('[data-part="even"]').click()
   did.even = await fields('plain')
   await page.evaluate(type, ['plain', 'preset', 'weights'])
@@ -73,7 +73,7 @@ try {
   await page.keyboard.press('Tab')
   did.typedEdited = await fields('plain')
 
-  // another attribute, chosen in the editor; another file's classes; a name that is not known
+  // choose another attribute in the editor; then type a name that the file does not have
   await editor('plain').locator('select').selectOption('skin_tone')
   await settle()
   did.attribute = await fields('plain')
@@ -89,13 +89,13 @@ try {
   await settle()
   did.more = await fields('joint')
 
-  // through a bypassed node and a reroute, and cut off
+  // through a reroute, and with the link removed
   did.rerouted = await shown(editor('rerouted'))
   await page.evaluate(cut, 'rerouted')
   await settle()
   did.cutOff = await shown(editor('rerouted'))
 
-  // features of the atlas, as its run would tell them
+  // features of the atlas, as a run of it would send them
   await page.evaluate(atlas)
   await page.waitForTimeout(500)
   await page.locator('.equipoise-features button').nth(1).click()
@@ -115,10 +115,10 @@ try {
   did.prompt = await page.evaluate(async () => (await window.app.graphToPrompt()).output)
   await picture('used')
 
-  // inside a subgraph, whose own input leads out to the loader; then the same graph opened again
+  // inside a subgraph, whose input leads out to the loader; then open the same graph again
   did.inside = await page.evaluate(intoSubgraph, 'three')
   did.reloaded = await page.evaluate(reload)
-  console.log(JSON.stringify({ ...heard(), ...did }))
+  console.log(JSON.stringify({ ...takeErrors(), ...did }))
 
   async function shown(where) {
     return {
@@ -150,7 +150,7 @@ function build(scale) {
   const bias = add('EquipoiseLoadBiasFeatures', 0, 320, 'bias')
   const reroute = add('Reroute', 120, 460, 'reroute')
   const plain = add('EquipoiseTargetDistribution', 320, 40, 'plain')
-  const three = add('EquipoiseTargetDistribution', 320, 420, 'three', { attribute: 'skin', weights: 'light=20%, medium=30%, dark=50%' })
+  add('EquipoiseTargetDistribution', 320, 420, 'three', { attribute: 'skin', weights: 'light=20%, medium=30%, dark=50%' })
   const joint = add('EquipoiseJointTarget', 760, 40, 'joint')
   const rerouted = add('EquipoiseTargetDistribution', 760, 640, 'rerouted')
   const steer = add('EquipoiseBiasFeatureSteer', 1200, 40, 'steer')
@@ -171,27 +171,26 @@ function mark() {
     node.widgets?.find((w) => w.name === 'equipoise_shares')?.element.querySelector('.equipoise-editor').setAttribute('data-test', node.title)
 }
 
-
 function values(title) {
-  const found = window.app.graph._nodes.find((n) => n.title === title)
-  return Object.fromEntries(found.widgets.filter((w) => w.serialize !== false).map((w) => [w.name, w.value]))
+  const node = window.app.graph._nodes.find((n) => n.title === title)
+  return Object.fromEntries(node.widgets.filter((w) => w.serialize !== false).map((w) => [w.name, w.value]))
 }
 
 function place(title) {
-  const found = window.app.graph._nodes.find((n) => n.title === title)
-  return [[...found.pos], [...window.app.canvas.ds.offset]]
+  const node = window.app.graph._nodes.find((n) => n.title === title)
+  return [[...node.pos], [...window.app.canvas.ds.offset]]
 }
 
 function type([title, name, value]) {
-  const found = window.app.graph._nodes.find((n) => n.title === title)
-  const widget = found.widgets.find((w) => w.name === name)
+  const node = window.app.graph._nodes.find((n) => n.title === title)
+  const widget = node.widgets.find((w) => w.name === name)
   widget.value = value
   widget.callback?.(value)
 }
 
 function cut(title) {
-  const found = window.app.graph._nodes.find((n) => n.title === title)
-  found.disconnectInput(found.inputs.findIndex((input) => input.name === 'bias_features'))
+  const node = window.app.graph._nodes.find((n) => n.title === title)
+  node.disconnectInput(node.inputs.findIndex((input) => input.name === 'bias_features'))
 }
 
 function atlas() {
@@ -209,7 +208,7 @@ function saved() {
   return Object.fromEntries(nodes.map((n) => [n.title ?? n.type, { size: [...n.size].map(Math.round), values: n.widgets_values, inputs: n.inputs?.map((i) => i.name) }]))
 }
 
-// What of an editor is cut off: its content is wider or taller than the room that it has.
+// List the editors that are cut off, because their content is wider or taller than their room.
 function fits() {
   return [...document.querySelectorAll('.equipoise-editor[data-test]')].flatMap((content) => {
     const around = content.parentElement
@@ -219,14 +218,14 @@ function fits() {
   })
 }
 
-// The text of a target's editor inside a subgraph made of it, fed from outside. Null where the front end has no subgraphs.
+// Put a target into a subgraph, with a link from outside, and return its editor's text. Null if the front end has no subgraphs.
 async function intoSubgraph(title) {
   const { app } = window
-  const found = app.graph._nodes.find((n) => n.title === title)
+  const target = app.graph._nodes.find((n) => n.title === title)
   const adp = app.graph._nodes.find((n) => n.type === 'EquipoiseLoadADP')
-  adp.connect(0, found, found.inputs.findIndex((input) => input.name === 'adp'))
+  adp.connect(0, target, target.inputs.findIndex((input) => input.name === 'adp'))
   if (!app.graph.convertToSubgraph) return null
-  const { node } = app.graph.convertToSubgraph(new Set([found]))
+  const { node } = app.graph.convertToSubgraph(new Set([target]))
   const root = app.canvas.graph
   const open = (graph) => (app.canvas.openSubgraph && graph !== root ? app.canvas.openSubgraph(graph, node) : app.canvas.setGraph(graph))
   open(node.subgraph)

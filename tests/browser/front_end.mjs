@@ -1,7 +1,7 @@
-// What the browser tests share: the real front end of a running ComfyUI in Chromium, driven with the mouse, and what it said on its console.
+// Shared by the browser tests: open the real front end of a running ComfyUI in Chromium, use it with the mouse, and collect console errors.
 import { launch } from './chromium.mjs'
 
-// What the front end itself has to say about an empty user folder, and about models that it would look up at Hugging Face.
+// Errors of the front end itself: about an empty user folder, and about models that it would look up at Hugging Face.
 const HOSTS = [
   /\/user\.css/,
   /\/api\/userdata/,
@@ -13,7 +13,8 @@ const HOSTS = [
   /ResizeObserver loop/,
   /reading 'id'\)\s+at onChange \(\S*\/assets\/index-/ // 1.27 applies a stored setting before there is a graph
 ]
-// A user who has been here before, and looks at nothing but the graph. A server keeps what was set last, so all that a script sets is here.
+// Settings of a user who has used ComfyUI before and shows only the graph. A server keeps the last settings, so this has every setting that a
+// script changes.
 export const QUIET = {
   'Comfy.TutorialCompleted': true,
   'Comfy.Minimap.Visible': false,
@@ -25,18 +26,18 @@ export const QUIET = {
   'Comfy.Locale': 'en'
 }
 
-// Stores a user's settings on the server.
+// Store a user's settings on the server.
 export async function store(url, settings) {
   await fetch(`${url}/settings`, { method: 'POST', headers: { 'Content-Type': 'application/json' }, body: JSON.stringify(settings) })
 }
 
-// Starts Chromium for a server; `settings` are stored there first, over QUIET (null: a new user). Gives {page, heard, close, fetched}:
-// `heard()` is what the console has said since it was last asked: errors that are not the host's own, and how many are the host's.
+// Start Chromium for a server: { page, takeErrors, close, fetched }. Before that, store `settings` there, added to QUIET; null is a new user.
+// `takeErrors()` returns the console's errors since the last call: those that are not the host's own, and the number of the host's.
 export async function open(url, playwright, chromium, { size = [1600, 900], scale, settings = {} } = {}) {
   if (settings) await store(url, { ...QUIET, ...settings })
-  const { page, said, close } = await launch(playwright, chromium, { size, scale })
+  const { page, errors: all, close } = await launch(playwright, chromium, { size, scale })
   page.setDefaultTimeout(180_000) // a busy machine draws slowly
-  // Of the host's own templates, hundreds with pictures that take seconds to draw, one is enough.
+  // The host has hundreds of templates, whose pictures take seconds to draw. One is enough.
   if (settings)
     await page.route(/\/templates\/index\.json/, async (route) => {
       const [category] = await (await route.fetch()).json()
@@ -44,55 +45,55 @@ export async function open(url, playwright, chromium, { size = [1600, 900], scal
     })
   const fetched = []
   page.on('response', (answer) => answer.ok() && fetched.push(new URL(answer.url()).pathname))
-  const heard = () => {
+  const takeErrors = () => {
     const [errors, hosts] = [[], []]
-    for (const text of said.splice(0)) (HOSTS.some((known) => known.test(text)) && !text.includes('/extensions/equipoise') ? hosts : errors).push(text)
+    for (const text of all.splice(0)) (HOSTS.some((known) => known.test(text)) && !text.includes('/extensions/equipoise') ? hosts : errors).push(text)
     return { errors, hosts: hosts.length }
   }
-  return { page, heard, close, fetched }
+  return { page, takeErrors, close, fetched }
 }
 
-// Runs in the page: whether there is a graph to work on. The oldest supported front end does not say so itself.
+// Runs in the page: tell whether there is a graph to work on. The oldest supported front end has no flag for it.
 function isReady() {
   const { app, LiteGraph } = window
   const ready = app?.isGraphReady ?? (app?.vueAppReady && app.graph)
   return Boolean(ready && app.extensionManager && LiteGraph?.registered_node_types.EquipoiseLoadADP)
 }
 
-// Until the front end has one.
+// Open the page and wait until it has a graph.
 export async function visit(page, url) {
   await page.goto(url, { timeout: 180_000 })
   await page.waitForFunction(isReady, null, { timeout: 180_000 })
 }
 
-// The same, until what opens by itself has opened; that is closed again.
+// Open the page, wait for the dialogs that open by themselves, and close them.
 export async function settled(page, url) {
   await visit(page, url)
   await page.waitForTimeout(3000)
   await page.keyboard.press('Escape')
 }
 
-// Which of the pack's scripts the server offers, and which of them are not among what the page has fetched.
+// List the pack's scripts that the server offers, and those of them that the page did not fetch.
 export async function scripts(fetched, url) {
   const offered = (await (await fetch(`${url}/extensions`)).json()).filter((path) => path.startsWith('/extensions/equipoise/'))
   return { offered, missing: offered.filter((path) => !fetched.some((one) => one.endsWith(path))) }
 }
 
-// Opens a template the way a user does: Templates, the pack's name, the card.
+// Open a template as a user does: Templates, the pack's name, the card.
 export async function openTemplate(page, name, pack = 'equipoise') {
   const dialog = page.locator('[aria-labelledby="global-workflow-template-selector"]')
   if (!(await dialog.isVisible())) await page.locator('.templates-tab-button').click()
   await dialog.getByText(pack, { exact: true }).click()
   const card = page.getByTestId(`template-workflow-${name}`)
   for (let left = 10; left && (await dialog.isVisible()); left--) {
-    // the list is drawn anew while its pictures arrive, and a click in that moment is lost
+    // the list is drawn again while its pictures arrive, and loses a click in that moment
     await card.click({ timeout: 20_000 }).catch(() => {})
     await dialog.waitFor({ state: 'hidden', timeout: 10_000 }).catch(() => {})
   }
   await page.waitForFunction((wanted) => document.title.includes(wanted), name)
 }
 
-// Presses Run and waits for the end: seconds, the error if there was one, and pictures that each node shows.
+// Press Run and wait for the end: { seconds, error }, with an empty error if there was none.
 export async function run(page, limit = 3_000_000) {
   const started = Date.now()
   await page.evaluate(() => {
@@ -109,7 +110,7 @@ export async function run(page, limit = 3_000_000) {
   return { seconds, error: kind === 'execution_success' ? '' : `${kind} ${detail}` }
 }
 
-// Waits until every node that the server gave pictures shows them: node id -> how many.
+// Wait until every node shows the pictures that the server sent: node id -> number of pictures.
 export async function pictures(page, limit = 60_000) {
   await page.waitForFunction(
     () => {
@@ -126,8 +127,7 @@ export async function pictures(page, limit = 60_000) {
   return page.evaluate(() => Object.fromEntries(Object.entries(window.app.nodeOutputs).flatMap(([id, o]) => (o.images?.length ? [[id, o.images.length]] : []))))
 }
 
-// Runs in the page: bring the whole graph into view; which nodes are unknown, which overlap at the sizes they are drawn at, which leave
-// the frame that they stand in, and which widgets lie on each other.
+// Runs in the page: bring the complete graph into view, and list nodes that are unknown, that overlap as drawn, or that leave their frame.
 export function fitAndCheck() {
   const { graph, canvas } = window.app
   const title = 30

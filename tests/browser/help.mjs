@@ -1,4 +1,4 @@
-// Open the help of nodes in the real front end of a running ComfyUI, as a user does: select the node, press Node Info.
+// Open the help of nodes in the front end of a running ComfyUI, as a user does: select the node, press Node Info.
 //
 //   node help.mjs PLAYWRIGHT_FOLDER CHROMIUM URL PICTURE_PREFIX NODE_ID ...
 //
@@ -8,11 +8,11 @@
 import { open, settled } from './front_end.mjs'
 
 const [playwright, chromium, url, prefix, ...nodes] = process.argv.slice(2)
-const { page, heard, close } = await open(url, playwright, chromium, { size: [1400, 900] })
+const { page, takeErrors, close } = await open(url, playwright, chromium, { size: [1400, 900] })
 try {
   await settled(page, url)
   for (const id of nodes) {
-    heard()
+    takeErrors()
     await page.evaluate((type) => {
       const { graph, canvas } = window.app
       graph.clear()
@@ -37,7 +37,7 @@ try {
       pictures: [...e.querySelectorAll('img')].map((i) => ({ src: new URL(i.src).pathname, alt: i.alt, width: i.naturalWidth, shown: i.clientWidth }))
     }))
     await page.screenshot({ path: `${prefix}${id}.png` })
-    console.log(JSON.stringify({ id, ...seen, ...heard() }))
+    console.log(JSON.stringify({ id, ...seen, ...takeErrors() }))
   }
 } finally {
   await close()

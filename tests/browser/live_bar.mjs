@@ -1,17 +1,17 @@
-// Build a graph of the guidance and steering nodes in the real front end of a running ComfyUI, queue it, and watch what they show.
+// Build a graph of the guidance and steering nodes in the front end of a running ComfyUI, queue it, and record what the nodes show.
 //
 //   node live_bar.mjs PLAYWRIGHT_FOLDER CHROMIUM URL classic|vue dark|light PICTURE_PREFIX
 //
-// Prints one JSON object: the states that each node's bar went through, what was saved and queued before and after, and errors. PICTURE_PREFIX
-// may be empty: no pictures then.
+// Prints one JSON object: the states of each node's bar, what the front end saves and queues before and after, and errors. With an empty
+// PICTURE_PREFIX no pictures are taken.
 import { open, settled } from './front_end.mjs'
 
 const [playwright, chromium, url, renderer, theme, prefix] = process.argv.slice(2)
 const settings = { 'Comfy.ColorPalette': theme, 'Comfy.VueNodes.Enabled': renderer === 'vue' }
-const { page, heard, close } = await open(url, playwright, chromium, { size: [1600, 1000], settings })
+const { page, takeErrors, close } = await open(url, playwright, chromium, { size: [1600, 1000], settings })
 try {
   await settled(page, url)
-  const ids = await page.evaluate(build, Date.now() % 1_000_000) // a seed of its own, so that nothing is cached
+  const ids = await page.evaluate(build, Date.now() % 1_000_000) // a new seed, so that nothing comes from the cache
   await page.waitForTimeout(1000)
   await page.evaluate(warmUp)
   const before = await page.evaluate(saved, ids)
@@ -32,15 +32,15 @@ try {
   }
   const states = await page.evaluate(() => ({ ...window.equipoiseStates, seen: Object.fromEntries(window.equipoiseStates.seen) }))
   const stopped = await page.evaluate(interrupt)
-  console.log(JSON.stringify({ ...heard(), states, before, after, shown, stopped }))
+  console.log(JSON.stringify({ ...takeErrors(), states, before, after, shown, stopped }))
 } finally {
   await close()
 }
 
 // The functions below run in the page.
 
-// Two samplings, one after the other: Distribution Guidance, then Bias Feature Steer on the same MODEL; and the KSampler with guidance in it.
-// Pictures come when both are done: on a busy machine a front end that loads them draws nothing else for a while.
+// Two samplings in sequence: a KSampler with Distribution Guidance and Bias Feature Steer on one MODEL, then the KSampler that has guidance in
+// it. Pictures come after both, because a front end on a busy machine draws nothing else while it loads them.
 function build(seed) {
   const { app, LiteGraph } = window
   const { graph } = app
@@ -95,7 +95,7 @@ function build(seed) {
   return { guide: guide.id, steer: steer.id, guided: guided.id, histogram: histogram.id, target: target.id }
 }
 
-// A first run of two steps: with it the front end loads what it shows of a queue, and on a busy machine draws nothing for seconds.
+// Run two steps first. The front end then loads what it needs to show a queue, and on a busy machine draws nothing for seconds.
 async function warmUp() {
   const { app } = window
   const steps = app.graph._nodes.flatMap((node) => node.widgets ?? []).filter((widget) => widget.name === 'steps')
@@ -108,7 +108,7 @@ async function warmUp() {
   await new Promise((resolve) => setTimeout(resolve, 2000))
 }
 
-// What the front end saves of our nodes, and what it queues.
+// Return what the front end saves of our nodes, and what it queues.
 async function saved(ids) {
   const { app } = window
   const graph = app.graph.serialize()
@@ -117,13 +117,13 @@ async function saved(ids) {
   return { nodes, output: prompt.output }
 }
 
-// Queue it once more, and stop it in the middle of a run: what the bars say then.
+// Queue the graph again, interrupt a run, and return the texts of the bars.
 async function interrupt() {
   const { app } = window
   const until = async (seen) => {
     for (let i = 0; i < 1200 && !seen(); i++) await new Promise((resolve) => setTimeout(resolve, 50))
   }
-  for (const node of app.graph._nodes) // long enough to be stopped on the way
+  for (const node of app.graph._nodes) // so many that the run can be interrupted
     for (const widget of node.widgets ?? []) if (widget.name === 'steps') widget.value = 400
   const bars = () => [...document.querySelectorAll('.equipoise-step')].map((e) => e.textContent)
   let ended = false
@@ -137,24 +137,24 @@ async function interrupt() {
 }
 
 function watch() {
-  const states = (window.equipoiseStates = { seen: new Map(), bars: 0, ended: false, messages: 0, least: Infinity })
+  const states = (window.equipoiseStates = { seen: new Map(), bars: 0, ended: false, messages: 0, shortestGap: Infinity })
   let number = 0
   const times = {}
   window.app.api.addEventListener('equipoise.reading', ({ detail }) => {
     states.messages++
     const now = performance.now()
-    if (detail.node in times) states.least = Math.min(states.least, now - times[detail.node])
+    if (detail.node in times) states.shortestGap = Math.min(states.shortestGap, now - times[detail.node])
     times[detail.node] = now
   })
   for (const kind of ['execution_success', 'execution_error', 'execution_interrupted'])
-    window.app.api.addEventListener(kind, ({ detail }) => { states.ended = kind; states.said = detail?.exception_message })
-  const said = (bar) => [...bar.querySelectorAll('.equipoise-shares')].map((s) => s.getAttribute('aria-label')).join('; ')
+    window.app.api.addEventListener(kind, ({ detail }) => { states.ended = kind; states.message = detail?.exception_message })
+  const summary = (bar) => [...bar.querySelectorAll('.equipoise-shares')].map((s) => s.getAttribute('aria-label')).join('; ')
   const bars = () => [...document.querySelectorAll('.equipoise-bar')]
-  const before = new Map(bars().map((bar) => [bar, said(bar)])) // of the run before
+  const before = new Map(bars().map((bar) => [bar, summary(bar)])) // of the run before
   const note = () => {
     states.bars = bars().length
     for (const bar of bars()) {
-      const i = (bar.equipoiseNumber ??= ++number), now = said(bar)
+      const i = (bar.equipoiseNumber ??= ++number), now = summary(bar)
       const list = states.seen.get(i) ?? states.seen.set(i, []).get(i)
       if (now && now !== (list.at(-1) ?? before.get(bar))) list.push(now)
     }

@@ -1,10 +1,10 @@
-// What the front end of a running ComfyUI makes of locales/: nodes, sockets and tooltips in each language, and the search by English names.
+// Compare the front end of a running ComfyUI with locales/: nodes, sockets and tooltips in each language, and the search by names.
 //
 //   node locales.mjs PLAYWRIGHT_FOLDER CHROMIUM URL LOCALES_FOLDER LANGUAGE ...
 //
-// Prints one JSON object per language: texts that the front end shows otherwise than the files say (for a language that it does not know:
-// than English), nodes that are not found by their English name or by how the one shown begins, and errors of the console that name the pack or the
-// translation; exits with 1 where there are any.
+// Prints one JSON object per language: texts that differ from the files (from English for a language that the front end does not have), nodes
+// that the search does not find by their English name or by the start of the name shown, and errors of the console that name the pack or the
+// translation. Exits with 1 if there are any.
 import { readFileSync } from 'node:fs'
 import { join } from 'node:path'
 import { open, store, visit } from './front_end.mjs'
@@ -12,17 +12,17 @@ import { open, store, visit } from './front_end.mjs'
 const [playwright, chromium, url, folder, ...languages] = process.argv.slice(2)
 const read = (language) => JSON.parse(readFileSync(join(folder, language, 'nodeDefs.json'), 'utf-8'))
 const ours = (text) => /equipoise|i18n|translat|compil/i.test(text) && !/favicon/.test(text)
-const { page, heard, close } = await open(url, playwright, chromium, { size: [1280, 800] })
+const { page, takeErrors, close } = await open(url, playwright, chromium, { size: [1280, 800] })
 let failed = false
 try {
   for (const language of languages) {
     await store(url, { 'Comfy.Locale': language })
     await visit(page, url)
     await page.waitForTimeout(1000)
-    const found = await page.evaluate(look, { language, english: read('en'), wanted: read(language) })
-    const errors = heard().errors.filter(ours)
-    failed ||= found.different.length > 0 || found.unfound.length > 0 || errors.length > 0 || !found.nodes
-    console.log(JSON.stringify({ language, ...found, errors }))
+    const report = await page.evaluate(look, { language, english: read('en'), wanted: read(language) })
+    const errors = takeErrors().errors.filter(ours)
+    failed ||= report.different.length > 0 || report.unfound.length > 0 || errors.length > 0 || !report.nodes
+    console.log(JSON.stringify({ language, ...report, errors }))
   }
 } finally {
   await close()
@@ -57,9 +57,9 @@ async function look({ language, english, wanted }) {
       const should = texts.inputs[widget.name]
       if (should) same(`${id} ${widget.name}`, widget.label ?? widget.name, should.name)
     }
-    // an output that is called as the host's type, such as MODEL, is called as the host calls it
+    // an output whose name is a type of the host, such as MODEL, keeps the host's name
     node.outputs.forEach((output, i) => output.name === output.type || same(`${id} output ${i}`, output.localized_name ?? output.name, texts.outputs[i].name))
-    // what the older front end does with a tooltip; the newer one reads it as it stands
+    // the older front end translates tooltips this way; the newer one shows them as they are
     if (shown === language)
       for (const side of ['inputs', 'outputs'])
         for (const [socket, { tooltip }] of Object.entries(texts[side]))

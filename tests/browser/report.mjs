@@ -1,9 +1,9 @@
-// Open a fairness report in Chromium as a phone and as a desktop see it, and photograph it.
+// Open a fairness report in Chromium at the widths of a phone and of a desktop, and take screenshots.
 //
 //   node report.mjs PLAYWRIGHT_FOLDER CHROMIUM REPORT.html PICTURE_PREFIX [WIDTH ...]
 //
-// Widths are 390 and 1280 where none are given. Prints one JSON object per width: what was asked of any host, errors of the console, whether
-// the page is wider than the window, text that is cut off, and pictures that did not load; exits with 1 where there is any of it.
+// The default widths are 390 and 1280. Prints one JSON object per width: requests to any host, errors of the console, by how much the page is
+// wider than the window, text that is cut off, and pictures that did not load. Exits with 1 if there is any of these.
 import { resolve } from 'node:path'
 import { pathToFileURL } from 'node:url'
 import { launch } from './chromium.mjs'
@@ -14,16 +14,16 @@ const address = pathToFileURL(resolve(file)).href
 let failed = false
 for (const width of widths) {
   const phone = width < 640
-  const { page, said: errors, close } = await launch(playwright, chromium, { size: [width, phone ? 844 : 900], scale: phone ? 2 : 1 })
+  const { page, errors, close } = await launch(playwright, chromium, { size: [width, phone ? 844 : 900], scale: phone ? 2 : 1 })
   try {
     const asked = []
     page.on('request', (request) => request.url() !== address && !request.url().startsWith('data:') && asked.push(request.url()))
     await page.goto(address)
     await page.waitForTimeout(500)
-    const found = await page.evaluate(look)
+    const layout = await page.evaluate(look)
     await page.screenshot({ path: `${prefix}_${width}.png`, fullPage: true })
-    const report = { width, asked, errors, ...found }
-    failed ||= asked.length > 0 || errors.length > 0 || found.tooWide > 0 || found.cut.length > 0 || found.broken > 0
+    const report = { width, asked, errors, ...layout }
+    failed ||= asked.length > 0 || errors.length > 0 || layout.tooWide > 0 || layout.cut.length > 0 || layout.broken > 0
     console.log(JSON.stringify(report))
   } finally {
     await close()

@@ -1,10 +1,10 @@
-// Load workflows into the real front end of a running ComfyUI and photograph them.
+// Load workflows into the front end of a running ComfyUI and take screenshots.
 //
 //   node screenshot.mjs PLAYWRIGHT_FOLDER CHROMIUM URL WIDTHxHEIGHT WORKFLOW.json=PICTURE.png ...
 //
 // PLAYWRIGHT_FOLDER is a folder in which playwright-core was installed (npm install playwright-core). With --nodes2 before the files the
-// newer, HTML-drawn nodes are used. Prints one JSON object per workflow: errors, unknown nodes, and nodes that overlap as drawn; exits
-// with 1 where there are any.
+// newer nodes in HTML are used. Prints one JSON object per workflow: errors, unknown nodes, and nodes that overlap as drawn. Exits with 1 if
+// there are any.
 import { readFileSync } from 'node:fs'
 import { fitAndCheck, open, settled } from './front_end.mjs'
 
@@ -12,21 +12,21 @@ const [playwright, chromium, url, size, ...rest] = process.argv.slice(2)
 const nodes2 = rest[0] === '--nodes2'
 const jobs = (nodes2 ? rest.slice(1) : rest).map((job) => job.split('='))
 const settings = { 'Comfy.Graph.CanvasMenu': false, 'Comfy.VueNodes.Enabled': nodes2 }
-const { page, heard, close } = await open(url, playwright, chromium, { size: size.split('x').map(Number), settings })
+const { page, takeErrors, close } = await open(url, playwright, chromium, { size: size.split('x').map(Number), settings })
 let failed = false
 try {
   await settled(page, url)
   await page.evaluate(() => window.app.extensionManager.command.execute('Workspace.ToggleFocusMode'))
   for (const [file, picture] of jobs) {
-    heard()
+    takeErrors()
     await page.evaluate((graph) => window.app.loadGraphData(graph, true, true), JSON.parse(readFileSync(file)))
     await page.waitForTimeout(2500)
-    const found = await page.evaluate(fitAndCheck)
+    const layout = await page.evaluate(fitAndCheck)
     await page.waitForTimeout(1500)
     await page.screenshot({ path: picture })
-    const { errors } = heard()
-    failed ||= found.unknown.length > 0 || found.overlapping.length > 0 || errors.length > 0
-    console.log(JSON.stringify({ file, ...found, errors }))
+    const { errors } = takeErrors()
+    failed ||= layout.unknown.length > 0 || layout.overlapping.length > 0 || errors.length > 0
+    console.log(JSON.stringify({ file, ...layout, errors }))
   }
 } finally {
   await close()

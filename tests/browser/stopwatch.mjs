@@ -1,14 +1,14 @@
-// From an empty ComfyUI to the first pair of images before and after, as a new user: clicks and seconds.
+// Measure clicks and seconds of a new user, from an empty ComfyUI to the first images before and after.
 //
 //   node stopwatch.mjs PLAYWRIGHT_FOLDER CHROMIUM URL PICTURE [TEMPLATE]
 //
-// The server must be one that nobody has used: it greets a new user with the template browser. The clock starts when the address is
-// entered and stops when both previews of the quickstart show their pictures; loading the page is in it, starting the server is not.
+// Nobody may have used the server before, because it shows the template browser to a new user. The clock starts when the address is entered and
+// stops when both previews of the quickstart show their pictures. This includes loading the page, but not starting the server.
 // Prints one JSON object.
 import { open, pictures, visit } from './front_end.mjs'
 
 const [playwright, chromium, url, picture, template = 'quickstart_unconditional'] = process.argv.slice(2)
-const { page, heard, close } = await open(url, playwright, chromium, { settings: null })
+const { page, takeErrors, close } = await open(url, playwright, chromium, { settings: null })
 try {
   let clicks = 0
   const started = Date.now(), at = {}
@@ -32,7 +32,7 @@ try {
   at.shown = since()
   await page.waitForTimeout(1000)
   await page.screenshot({ path: picture })
-  console.log(JSON.stringify({ clicks, seconds: at, pictures: shown, ...heard() }))
+  console.log(JSON.stringify({ clicks, seconds: at, pictures: shown, ...takeErrors() }))
 } finally {
   await close()
 }

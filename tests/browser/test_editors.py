@@ -44,7 +44,7 @@ def check(did: dict[str, Any]) -> None:
     assert weights(did["keyboard"]) == "yes=0.55, no=0.45" and did["focusKept"]
     assert did["named"] == ["Share of yes in per cent", "55%", "solid"]
     assert weights(did["mouse"]) == "yes=0, no=1" and not did["nodeMoved"]
-    assert weights(did["held"]) == "light=20%, medium=60%, dark=20%"
+    assert weights(did["locked"]) == "light=20%, medium=60%, dark=20%"
     assert weights(did["marginal"]) == "yes/short=0.35\nyes/long=0.35\nno/short=0.15\nno/long=0.15"
     cell = parse_target("eyeglasses x hair: " + weights(did["cell"]), CLASSES)
     assert cell.shares == pytest.approx((0.55 * 0.35 / 0.85, 0.55 * 0.35 / 0.85, 0.55 * 0.15 / 0.85, 0.45), abs=1e-3)
@@ -54,18 +54,18 @@ def check(did: dict[str, Any]) -> None:
     assert did["typed"]["shares"] == [30, 70] and "'what is this' is not a weight" in did["typed"]["notes"][0]
     assert weights(did["typedField"]) == "yes=30%, what is this" and weights(did["typedEdited"]) == "yes=40%, what is this, no=60%"
     assert did["attribute"]["attribute"] == "skin_tone" and did["attributeShown"]["names"] == CLASSES["skin_tone"]
-    assert "'hats' is not known" in did["unknown"]["notes"][0] and did["unknownField"]["weights"] == did["attribute"]["weights"]
+    assert "has no attribute 'hats'" in did["unknown"]["notes"][0] and did["unknownField"]["weights"] == did["attribute"]["weights"]
     assert did["fewer"]["attributes"] == "eyeglasses" and did["more"]["attributes"] == "eyeglasses x hair"
     more = parse_target("eyeglasses x hair: " + weights(did["more"]), CLASSES)
     assert more.shares == pytest.approx((0.2265, 0.2265, 0.2735, 0.2735), abs=1e-3)
-    assert did["rerouted"]["notes"] == ["Names from portraits.safetensors."] and did["cutOff"]["notes"] == []
+    assert did["rerouted"]["notes"] == ["The class names come from portraits.safetensors."] and did["cutOff"]["notes"] == []
 
     steer = did["steer"]
     assert (steer["attribute"], steer["class_name"], steer["only"], steer["features"]) == ("skin_tone", "dark", "7", 0)
-    assert did["toast"] and "now turns only #7 of skin_tone: dark" in did["toast"][0]
+    assert did["toast"] and "now uses only #7 for skin_tone: dark" in did["toast"][0]
     assert (did["steerTwo"]["only"], did["steerOther"]["only"]) == ("7, 3", "3"), "with Shift: added, and taken out again"
     assert (did["steerByKey"]["attribute"], did["steerByKey"]["only"]) == ("hair", "12")
-    assert did["inside"] is None or "'skin' is not known to what is connected; known: eyeglasses, hair" in did["inside"]
+    assert did["inside"] is None or "has no attribute 'skin'. Choose from: eyeglasses, hair" in did["inside"]
     assert did["reloaded"]["same"] and did["reloaded"]["editors"] >= 3
     queued = {"attribute": "hats", "preset": "weights", "weights": did["attribute"]["weights"], "adp": ["1", 0]}
     assert did["prompt"]["5"]["inputs"] == queued

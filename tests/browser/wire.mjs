@@ -3,17 +3,16 @@
 //   node wire.mjs PLAYWRIGHT_FOLDER CHROMIUM URL PICTURE START.json WISHES.json
 //
 // START.json is the graph without the node. WISHES.json: {"search": words to type, "add": node type, "at": [x, y] on the graph,
-// "widgets": {name: value}, "links": [[type of source, output name, type of sink, input name], ...]}. Prints one JSON object: what was
-// found by the words, links as they came about, seconds of the run and the pictures shown, whether the graph is the same after a reload,
-// and errors of the console.
+// "widgets": {name: value}, "links": [[type of source, output name, type of sink, input name], ...]}. Prints one JSON object: the links of the
+// graph, seconds of the run and the pictures shown, what differs after a reload, and errors of the console.
 import { readFileSync } from 'node:fs'
 import { open, pictures, run, visit } from './front_end.mjs'
 
 const [playwright, chromium, url, picture, start, wishes] = process.argv.slice(2)
 const graph = JSON.parse(readFileSync(start)), wish = JSON.parse(readFileSync(wishes))
-const { page, heard, close } = await open(url, playwright, chromium, { settings: { 'Comfy.Graph.CanvasMenu': false } })
+const { page, takeErrors, close } = await open(url, playwright, chromium, { settings: { 'Comfy.Graph.CanvasMenu': false } })
 
-// Where a point of the graph is on the screen.
+// Convert a point of the graph to a point on the screen.
 const onScreen = (point) =>
   page.evaluate(([x, y]) => {
     const { canvas, ds } = window.app.canvas, box = canvas.getBoundingClientRect()
@@ -40,14 +39,14 @@ const links = () =>
       })
     )
   })
-// All that makes the graph what it is: as saved, but for the sizes, to which previews add; and as it would be queued.
-const kept = () =>
+// Describe the graph as it is saved and queued, without sizes, because previews change them.
+const contents = () =>
   page.evaluate(async () => {
     const { nodes, links, groups } = window.app.graph.serialize()
-    const told = nodes.map(({ id, type, title, pos, widgets_values, inputs, outputs, properties, mode, flags }) =>
+    const parts = nodes.map(({ id, type, title, pos, widgets_values, inputs, outputs, properties, mode, flags }) =>
       JSON.stringify([id, type, title, [...pos].map(Math.round), widgets_values ?? [], inputs, outputs, properties, mode, flags])
     )
-    return [...told.sort(), JSON.stringify(links), JSON.stringify(groups), JSON.stringify((await window.app.graphToPrompt()).output)]
+    return [...parts.sort(), JSON.stringify(links), JSON.stringify(groups), JSON.stringify((await window.app.graphToPrompt()).output)]
   })
 
 try {
@@ -70,7 +69,7 @@ try {
   await page.waitForTimeout(500)
   if (!(await page.evaluate((type) => window.app.graph._nodes.some((n) => n.type === type), wish.add))) throw new Error(`'${wish.search}' and Enter did not add a ${wish.add}`)
   await page.mouse.move(x + 5, y + 5)
-  await page.mouse.click(x, y) // where newer front ends let the node hang on the pointer, this puts it down
+  await page.mouse.click(x, y) // in newer front ends the node follows the pointer until a click
   await page.waitForTimeout(500)
   await page.screenshot({ path: picture.replace('.png', '_placed.png') })
   await page.evaluate(
@@ -96,14 +95,14 @@ try {
   const shown = await pictures(page)
   await page.waitForTimeout(1500) // the front end keeps the graph a moment after it changed
   await page.screenshot({ path: picture })
-  const before = await kept()
-  const said = heard()
+  const before = await contents()
+  const first = takeErrors()
   await page.reload()
   await page.waitForFunction(() => window.app?.isGraphReady)
   await page.waitForFunction((count) => window.app.graph._nodes.length === count, graph.nodes.length + 1)
   await page.waitForTimeout(1000)
-  const after = await kept()
-  console.log(JSON.stringify({ wired, ...ran, pictures: shown, changed: before.flatMap((part, i) => (part === after[i] ? [] : [[part, after[i]]])), ...said, again: heard().errors }))
+  const after = await contents()
+  console.log(JSON.stringify({ wired, ...ran, pictures: shown, changed: before.flatMap((part, i) => (part === after[i] ? [] : [[part, after[i]]])), ...first, again: takeErrors().errors }))
 } finally {
   await page.screenshot({ path: picture.replace('.png', '_end.png') })
   await close()

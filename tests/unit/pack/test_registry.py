@@ -81,6 +81,7 @@ def test_the_archive_holds_what_the_pack_needs_and_no_more() -> None:
         assert {f for f in tracked(folder)} <= packed, f".comfyignore hides files of {folder}"
     left_out = ("tests/", "tools/", "factory/", "benchmarks/", ".github/", ".ci/", "assets/")
     assert not [f for f in packed if f.startswith(left_out) or f.endswith((".pyc", ".partial"))]
+    assert packed.isdisjoint(["eslint.config.mjs", "package.json", "package-lock.json"]), "the linter is for developers only"
     assert sum((ROOT / f).stat().st_size for f in packed if (ROOT / f).is_file()) < 60 * 2**20
 
 
@@ -105,7 +106,7 @@ def test_publishing_waits_for_a_changed_version_and_refuses_placeholders() -> No
     assert uses[-1].startswith("Comfy-Org/publish-node-action@v")
     assert any("placeholder" in step.get("run", "") for step in job["steps"][: len(uses) - 1])
     runs = json.dumps(tests["jobs"])
-    assert "dev.py --python python test" in runs and "ruff check" in runs and "node validate" in runs
+    assert "dev.py --python python test" in runs and "ruff check" in runs and "npm run lint" in runs and "node validate" in runs
 
 
 def nodes_of(graph: dict[str, Any]) -> set[str]:
