@@ -17,56 +17,46 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from .files import DAMAGE, check_finite, check_shapes, misfit, named_classes, read_safetensors, shown, write_safetensors
+from .files import FileFormat, check_finite, check_shapes, named_classes, write_safetensors
+from .level_table import BY_READING, LevelTable
 from .noise_level import at_level, check_knots, interpolation
 from .sites import GRID, MIDDLE
 
-FORMAT, FORMAT_VERSION = "equipoise-adp", "1"
+FORMAT = FileFormat(
+    "equipoise-adp",
+    other="is not an ADP",
+    choose="Choose a file from models/equipoise/adp that Equipoise trained",
+    mend="download it again, or train it again",
+    required=("base_model", "attributes", "channels", "kind", "moves"),
+)
 KINDS = ("mlp", "linear")
 NO_PREDICTOR = "none"
-"""The kind of a file that holds moves and reads nothing."""
+"""Kind of an ADP that holds moves and no predictor."""
 
 
 @dataclass(frozen=True)
-class Move:
-    """How images are moved to the classes of one attribute, as calibrated.
+class Move(LevelTable):
+    """A table over the channels of one site: how images are moved to the classes of one attribute.
 
-    ``site``: "middle" (the middle block's output) or "output.N" (the output of up block N). ``knots``: ascending log-SNR [T].
-    ``vectors`` [T, K, R, C, 4, 4]: unit-free directions to class k; R is 1, or K where the move depends on what the image is read as now.
-    Scaled so that the longest vector of a knot has L2 norm 1. ``relative`` (R = 1): the step to class c is v_c - sum_k p_k v_k, p being the
-    reading. ``sizes`` [T, K]: signed lengths in units of the norm of h.
-    ``assign``: "reading" (least change by the ADP's reading at the window's first call) or "seeded".
+    Values are unit-free directions, scaled so that the longest vector of a knot has L2 norm 1; sizes are in units of the norm of h.
     """
 
+    values_field = "vectors"
+
     site: str
+    """Where h is moved: "middle" (the middle block's output) or "output.N" (the output of up block N)."""
     knots: Tensor
+    """Ascending log-SNR [T]."""
     vectors: Tensor
+    """Directions to class k, [T, K, R, C, 4, 4]."""
     sizes: Tensor
-    assign: str = "reading"
+    """Signed lengths [T, K] in units of the norm of h."""
+    assign: str = BY_READING
+    """How images get their class: "reading" (least change by the ADP's reading) or "seeded"."""
     source: str = "learned"
+    """How the directions were made."""
     relative: bool = False
-
-    @property
-    def window(self) -> tuple[float, float]:
-        """Lowest and highest log-SNR at which a size differs from 0; (inf, -inf) where none does."""
-        active = (self.sizes != 0).any(dim=1).nonzero().flatten()
-        if not len(active):
-            return math.inf, -math.inf
-        # A knot's influence reaches to its neighbours, where interpolation brings it to 0.
-        low, high = int(active[0]), int(active[-1])
-        return float(self.knots[max(low - 1, 0)]), float(self.knots[min(high + 1, len(self.knots) - 1)])
-
-    def to(self, device: torch.device) -> Move:
-        """The same on a device, in float32."""
-        return Move(
-            self.site,
-            self.knots.float().to(device),
-            self.vectors.float().to(device),
-            self.sizes.float().to(device),
-            self.assign,
-            self.source,
-            self.relative,
-        )
+    """Whether the reading's mean direction is subtracted (R = 1)."""
 
 
 class AttributePredictor(nn.Module):
@@ -87,7 +77,7 @@ class AttributePredictor(nn.Module):
     ) -> None:
         super().__init__()
         if kind not in KINDS:
-            raise ValueError(f"an ADP is of kind {' or '.join(KINDS)}, not '{kind}'.")
+            raise ValueError(f"the kind of an ADP is {' or '.join(KINDS)}, not '{kind}'.")
         self.attributes = {k: tuple(v) for k, v in attributes.items()}
         self.channels, self.kind, self.hidden = channels, kind, hidden
         self.register_buffer("knots", knots.float())
@@ -103,6 +93,16 @@ class AttributePredictor(nn.Module):
             self.modulate = nn.Sequential(nn.Linear(32, 64), nn.SiLU(), nn.Linear(64, 2 * hidden))
             self.mix = nn.Linear(hidden, hidden)
             self.read = nn.Linear(hidden, outputs)
+
+    def copied(self, device: torch.device | None = None) -> AttributePredictor:
+        """Copy the predictor in float32 and without inference tensors, to a device if one is given."""
+        twin = AttributePredictor(self.attributes, self.channels, self.knots.clone(), self.kind, self.hidden)
+        twin.load_state_dict({k: v.clone() for k, v in self.state_dict().items()})
+        return twin.eval().requires_grad_(False).to(device or self.knots.device)
+
+    def on(self, device: torch.device) -> AttributePredictor:
+        """Return the predictor itself if it is on a device, else a copy there."""
+        return self if self.knots.device == device else self.copied(device)
 
     def normalise(self, pooled: Tensor, level: Tensor) -> Tensor:
         """pooled [B, C, 4, 4], log-SNR [B] -> the same shape, mean 0 and standard deviation 1 per channel at every noise level."""
@@ -207,69 +207,50 @@ class AdpFile:
         return "\n".join(lines)
 
 
-def save_adp(file: AdpFile, path: str | os.PathLike[str]) -> None:
+def save_adp(adp: AdpFile, path: str | os.PathLike[str]) -> None:
     """Write an ADP as fp16 safetensors (knots, statistics, temperatures and sizes in fp32)."""
     exact = ("knots", "mean", "std", "temperature")
-    p = file.predictor
+    p = adp.predictor
     state = {} if p is None else p.state_dict()
     tensors = {f"adp.{k}": v if k.startswith(exact) else v.half() for k, v in state.items()}
-    named = {_move_name(a): m for a, m in file.moves.items()}
-    named |= {_move_name(a, kind): m for a, by_source in file.alternatives.items() for kind, m in by_source.items()}
+    named = {_move_name(a): m for a, m in adp.moves.items()}
+    named |= {_move_name(a, kind): m for a, by_source in adp.alternatives.items() for kind, m in by_source.items()}
     for name, move in named.items():
-        tensors[f"{name}.knots"] = move.knots.float()
-        tensors[f"{name}.vectors"] = move.vectors.half()
-        tensors[f"{name}.sizes"] = move.sizes.float()
+        tensors |= move.stored(name)
     meta = {
-        "format": FORMAT,
-        "format_version": FORMAT_VERSION,
-        "base_model": file.base_model,
-        "site": file.site,
+        **FORMAT.header(),
+        "base_model": adp.base_model,
+        "site": adp.site,
         "kind": p.kind if p else NO_PREDICTOR,
         "channels": str(p.channels if p else 0),
         "hidden": str(p.hidden if p else 0),
         "normalisation": "mean and standard deviation per channel of the 4x4 pooled features, interpolated over log-SNR",
-        "attributes": json.dumps({k: list(v) for k, v in file.attributes.items()}),
-        "moves": json.dumps({a: _stated(m) for a, m in file.moves.items()}),
-        "alternatives": json.dumps({a: {kind: _stated(m) for kind, m in by.items()} for a, by in file.alternatives.items()}),
-        "info": json.dumps(file.info),
+        "attributes": json.dumps({k: list(v) for k, v in adp.attributes.items()}),
+        "moves": json.dumps({a: _stated(m) for a, m in adp.moves.items()}),
+        "alternatives": json.dumps({a: {kind: _stated(m) for kind, m in by.items()} for a, by in adp.alternatives.items()}),
+        "info": json.dumps(adp.info),
     }
-    if file.unread:
-        meta["unread"] = json.dumps([a for a in file.attributes if a not in file.read])
+    if adp.unread:
+        meta["unread"] = json.dumps([a for a in adp.attributes if a not in adp.read])
     write_safetensors(path, tensors, meta)
 
 
 def load_adp(path: str | os.PathLike[str]) -> AdpFile:
-    """Load what :func:`save_adp` wrote, in float32 on the CPU. Raises ValueError, in a sentence, where the file is of another kind."""
-    name = os.path.basename(os.fspath(path))
-    tensors, meta = read_safetensors(path)
-    if meta.get("format") != FORMAT:
-        raise ValueError(
-            f"'{name}' is not an ADP: its metadata says format={shown(meta, 'format')} and {FORMAT!r} was expected, so "
-            "choose a file from models/equipoise/adp that Equipoise trained."
-        )
-    if meta.get("format_version") != FORMAT_VERSION:
-        raise ValueError(
-            f"'{name}' has ADP format version {shown(meta, 'format_version')}; this Equipoise reads '{FORMAT_VERSION}': update Equipoise."
-        )
-    missing = [k for k in ("base_model", "attributes", "channels", "kind", "moves") if k not in meta]
-    if missing:
-        raise ValueError(
-            f"'{name}' lacks the metadata {', '.join(missing)}, without which an ADP cannot be fitted to a model: train or download "
-            f"it again."
-        )
-    try:
-        attributes = named_classes(json.loads(meta["attributes"]))
-        unread = {a: attributes[a] for a in json.loads(meta.get("unread", "[]"))}
-        predictor = _read_predictor(tensors, meta, {a: c for a, c in attributes.items() if a not in unread})
-        moves = {a: _read_move(tensors, m, a, len(attributes[a])) for a, m in json.loads(meta["moves"]).items()}
-        alternatives = {
-            a: {kind: _read_move(tensors, m, a, len(attributes[a]), kind) for kind, m in by.items()}
-            for a, by in json.loads(meta.get("alternatives", "{}")).items()
-        }
-        info = dict(json.loads(meta.get("info", "{}")))
-        return AdpFile(predictor, moves, meta["base_model"], info, alternatives, unread, meta.get("site", MIDDLE))
-    except DAMAGE as error:
-        raise misfit(name, error, "so download it again") from error
+    """Load what :func:`save_adp` wrote, in float32 on the CPU. Raises ValueError where the file is of another kind or damaged."""
+    return FORMAT.load(path, _read_adp)
+
+
+def _read_adp(tensors: Mapping[str, Tensor], meta: Mapping[str, str]) -> AdpFile:
+    attributes = named_classes(json.loads(meta["attributes"]))
+    unread = {a: attributes[a] for a in json.loads(meta.get("unread", "[]"))}
+    predictor = _read_predictor(tensors, meta, {a: c for a, c in attributes.items() if a not in unread})
+    moves = {a: _read_move(tensors, m, a, len(attributes[a])) for a, m in json.loads(meta["moves"]).items()}
+    alternatives = {
+        a: {source: _read_move(tensors, m, a, len(attributes[a]), source) for source, m in by_source.items()}
+        for a, by_source in json.loads(meta.get("alternatives", "{}")).items()
+    }
+    info = dict(json.loads(meta.get("info", "{}")))
+    return AdpFile(predictor, moves, meta["base_model"], info, alternatives, unread, meta.get("site", MIDDLE))
 
 
 def _read_predictor(
@@ -292,7 +273,7 @@ def _read_predictor(
 
 
 def _move_name(attribute: str, source: str | None = None) -> str:
-    """What the names of a move's tensors start with."""
+    """Return what the names of a move's tensors start with."""
     return f"move.{attribute}" if source is None else f"alternative.{source}.{attribute}"
 
 
@@ -301,18 +282,9 @@ def _stated(move: Move) -> dict[str, Any]:
 
 
 def _read_move(tensors: Mapping[str, Tensor], stated: Mapping[str, Any], attribute: str, classes: int, source: str | None = None) -> Move:
-    knots, vectors, sizes = (tensors[f"{_move_name(attribute, source)}.{part}"] for part in ("knots", "vectors", "sizes"))
-    check_knots(knots)
-    said = [str(stated[key]) for key in ("site", "assign", "source")]
-    move = Move(said[0], knots, vectors.float(), sizes, *said[1:], bool(stated.get("relative", False)))
-    _check_move(attribute, move, classes)
+    facts = {key: str(stated[key]) for key in ("site", "assign", "source")}
+    move = Move(**facts, relative=bool(stated.get("relative", False)), **Move.read_stored(tensors, _move_name(attribute, source)))
+    if not move.fits(classes):
+        shapes = f"vectors {list(move.vectors.shape)} and sizes {list(move.sizes.shape)}"
+        raise ValueError(f"the move of '{attribute}' has {shapes} for {classes} classes")
     return move
-
-
-def _check_move(attribute: str, move: Move, classes: int) -> None:
-    """ValueError where a move's tensors do not fit each other or the number of classes."""
-    check_finite({f"move of {attribute}": move.vectors, f"sizes of {attribute}": move.sizes})
-    shape, levels = tuple(move.vectors.shape), len(move.knots)
-    fits = len(shape) == 6 and shape[:2] == (levels, classes) and shape[2] in (1, classes) and shape[4:] == (GRID, GRID)
-    if not fits or tuple(move.sizes.shape) != (levels, classes):
-        raise ValueError(f"the move of '{attribute}' has vectors {list(shape)} and sizes {list(move.sizes.shape)} for {classes} classes")

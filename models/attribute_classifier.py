@@ -16,10 +16,16 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from .files import DAMAGE, check_finite, check_shapes, misfit, named_classes, parameters_of, read_safetensors, shown, write_safetensors
+from .files import FileFormat, check_finite, check_shapes, named_classes, parameters_of, shown, write_safetensors
 
-FORMAT, FORMAT_VERSION = "equipoise-attribute-classifier", "1"
-MOST = 8192
+FORMAT = FileFormat(
+    "equipoise-attribute-classifier",
+    other="is not an attribute classifier",
+    choose="Choose a file from models/attribute_classifiers, or a folder there with a transformers image classifier",
+    mend="copy it again or choose another file",
+    required=("architecture", "attributes", "image_size", "config"),
+)
+LARGEST_SIZE = 8192
 """Largest size that a file may state, of images and of layers."""
 
 
@@ -178,8 +184,7 @@ ARCHITECTURES: dict[str, type[AttributeClassifier]] = {c.architecture: c for c i
 def save_classifier(model: AttributeClassifier, path: str | os.PathLike[str], extra: Mapping[str, str] | None = None) -> None:
     """Write a classifier as fp16 safetensors with everything needed to build it again; ``extra`` adds metadata (accuracy, licence, ...)."""
     meta = {
-        "format": FORMAT,
-        "format_version": FORMAT_VERSION,
+        **FORMAT.header(),
         "architecture": model.architecture,
         "config": json.dumps(model.config),
         "attributes": json.dumps({k: list(v) for k, v in model.attributes.items()}),
@@ -191,30 +196,21 @@ def save_classifier(model: AttributeClassifier, path: str | os.PathLike[str], ex
 
 def load_classifier(path: str | os.PathLike[str], operations: Any = nn) -> AttributeClassifier:
     """Load what :func:`save_classifier` wrote, in float32, ready for inference. Raises ValueError where the file is of another kind."""
-    name = os.path.basename(os.fspath(path))
-    tensors, meta = read_safetensors(path)
-    if meta.get("format") != FORMAT:
-        raise ValueError(
-            f"'{name}' is not an attribute classifier: its metadata says format={shown(meta, 'format')}, expected {FORMAT!r}. "
-            "Choose a file from models/attribute_classifiers, or a folder there with a transformers image classifier."
-        )
-    if meta.get("format_version") != FORMAT_VERSION or meta.get("architecture") not in ARCHITECTURES:
-        raise ValueError(
-            f"'{name}' has format version {shown(meta, 'format_version')} and architecture {shown(meta, 'architecture')}; this version of "
-            f"Equipoise reads version {FORMAT_VERSION!r} and architectures {sorted(ARCHITECTURES)}: update Equipoise or choose "
-            f"another file."
-        )
-    try:
+
+    def build(tensors: Mapping[str, Tensor], meta: Mapping[str, str]) -> AttributeClassifier:
+        if meta["architecture"] not in ARCHITECTURES:
+            known = " and ".join(sorted(ARCHITECTURES))
+            raise ValueError(f"its architecture is {shown(meta, 'architecture')}, and this Equipoise reads {known}")
+        network = ARCHITECTURES[meta["architecture"]]
         attributes, size, config = named_classes(json.loads(meta["attributes"])), int(meta["image_size"]), dict(json.loads(meta["config"]))
         _check_sizes(size, config, len(tensors))
-        build = ARCHITECTURES[meta["architecture"]]
-        check_shapes(lambda: build(attributes, size, **config), tensors)
+        check_shapes(lambda: network(attributes, size, **config), tensors)
         check_finite(tensors)
-        model = build(attributes, size, **config, operations=operations)
+        model = network(attributes, size, **config, operations=operations)
         model.load_state_dict({k: v.float() if v.is_floating_point() else v for k, v in tensors.items()})
-    except DAMAGE as error:
-        raise misfit(name, error, "so copy it again or choose another file") from error
-    return model.eval().requires_grad_(False)
+        return model.eval().requires_grad_(False)
+
+    return FORMAT.load(path, build)
 
 
 def _check_sizes(image_size: int, config: Mapping[str, Any], tensors: int) -> None:
@@ -222,7 +218,7 @@ def _check_sizes(image_size: int, config: Mapping[str, Any], tensors: int) -> No
     sizes = {"image_size": image_size, **{k: v for k, v in config.items() if k != "widths"}}
     sizes |= {f"width {i}": v for i, v in enumerate(config.get("widths", ()), 1)}
     for name, value in sizes.items():
-        if isinstance(value, bool) or not isinstance(value, int) or not 1 <= value <= MOST:
-            raise ValueError(f"its {name[:60]} is {str(value)[:60]}, and a whole number from 1 to {MOST} is expected")
+        if isinstance(value, bool) or not isinstance(value, int) or not 1 <= value <= LARGEST_SIZE:
+            raise ValueError(f"its {name[:60]} is {str(value)[:60]}, and a whole number from 1 to {LARGEST_SIZE} is expected")
     if config.get("depth", 1) > tensors:
         raise ValueError(f"its depth is {config['depth']}, and it has {tensors} tensors")

@@ -7,22 +7,24 @@ level, and a profile says where on the map, at which noise levels and by how muc
 from __future__ import annotations
 
 import json
-import math
 import os
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
-import torch
 from torch import Tensor
 
-from .files import DAMAGE, check_finite, misfit, named_classes, read_safetensors, shown, write_safetensors
+from .files import FileFormat, check_finite, named_classes, write_safetensors
+from .level_table import ASSIGNMENTS, SEEDED, LevelTable
 from .noise_level import check_knots
-from .sites import GRID
 
-FORMAT, FORMAT_VERSION = "equipoise-bias-features", "1"
+FORMAT = FileFormat(
+    "equipoise-bias-features",
+    other="holds no bias features",
+    choose="Choose a file from models/equipoise/bias_features that Find Bias Features wrote",
+    mend="find the features again",
+)
 CLASS_DIFFERENCE, LEARNED = "class-difference", "learned"
-ASSIGN = ("seeded", "reading")
 
 
 class IsSae(Protocol):
@@ -36,38 +38,29 @@ class IsSae(Protocol):
 
 
 @dataclass(frozen=True)
-class Profile:
-    """How chosen features are turned towards the classes of one attribute; what :class:`.adp.Move` is to directions.
+class Profile(LevelTable):
+    """A table over features of an autoencoder: how they are turned towards the classes of one attribute."""
 
-    ``knots``: ascending log-SNR [T]. ``delta`` [T, K, R, F, 4, 4]: activations to add by place towards class k, in the autoencoder's
-    (normalised) units; R is 1, or K where it depends on what the image is read as now. ``relative`` (R = 1): what is added towards class c
-    is d_c - sum_k p_k d_k, p being the reading. ``sizes`` [T, K]: multipliers at strength 1, 0 outside the window. ``assign``: "seeded", or
-    "reading" (least change by a reading at the window's first call). ``source``: "class-difference" or "learned". ``doubt``: where R is K,
-    the reading's probabilities are raised to 1/doubt and normalised, since images that are being steered read as their class early.
-    """
+    values_field = "delta"
 
     knots: Tensor
+    """Ascending log-SNR [T]."""
     delta: Tensor
+    """Activations to add by place towards class k, [T, K, R, F, 4, 4], in the autoencoder's (normalised) units."""
     sizes: Tensor
-    assign: str = ASSIGN[0]
+    """Multipliers at strength 1, [T, K]; 0 outside the window."""
+    assign: str = SEEDED
+    """How images get their class: "seeded", or "reading" (least change by a reading)."""
     source: str = CLASS_DIFFERENCE
+    """How the profile was made: "class-difference" or "learned"."""
     relative: bool = False
+    """Whether the reading's mean profile is subtracted (R = 1)."""
     doubt: float = 1.0
+    """Temperature of the reading where R is K, because images that are being steered read as their class early."""
 
-    @property
-    def window(self) -> tuple[float, float]:
-        """Lowest and highest log-SNR at which a size differs from 0; (inf, -inf) where none does."""
-        active = (self.sizes != 0).any(dim=1).nonzero().flatten()
-        if not len(active):
-            return math.inf, -math.inf
-        # A knot's influence reaches to its neighbours, where interpolation brings it to 0.
-        low, high = int(active[0]), int(active[-1])
-        return float(self.knots[max(low - 1, 0)]), float(self.knots[min(high + 1, len(self.knots) - 1)])
-
-    def to(self, device: torch.device) -> Profile:
-        """The same on a device, in float32."""
-        moved = (x.float().to(device) for x in (self.knots, self.delta, self.sizes))
-        return Profile(*moved, self.assign, self.source, self.relative, self.doubt)
+    def softened(self, reading: Tensor) -> Tensor:
+        """Raise probabilities [N, K] to 1 / doubt and normalise them; unchanged, bit for bit, where doubt is 1."""
+        return reading if self.doubt == 1 else (reading.clamp(min=1e-9).log() / self.doubt).softmax(-1)
 
 
 @dataclass(frozen=True)
@@ -103,12 +96,10 @@ class AttributeFeatures:
             if met != shape:
                 raise ValueError(f"{name} of {f} features and {k} classes has shape {list(met)}, expected {list(shape)}.")
         for source, p in self.profiles.items():
-            levels, rows = len(p.knots), p.delta.shape[2] if p.delta.ndim == 6 else 0
-            whole = tuple(p.delta.shape) == (levels, k, rows, f, GRID, GRID) and rows in (1, k) and tuple(p.sizes.shape) == (levels, k)
-            if not whole or not levels or p.assign not in ASSIGN:
+            if not p.fits(k, f) or p.assign not in ASSIGNMENTS:
                 raise ValueError(
                     f"the profile '{source}' of {f} features and {k} classes has a delta of shape {list(p.delta.shape)}, sizes of shape "
-                    f"{list(p.sizes.shape)}, {levels} noise levels and assignment '{p.assign}'."
+                    f"{list(p.sizes.shape)}, {len(p.knots)} noise levels and assignment '{p.assign}'."
                 )
         if self.default and self.default not in self.profiles:
             raise ValueError(f"the default profile '{self.default}' is not among {', '.join(self.profiles) or 'none'}.")
@@ -202,13 +193,11 @@ def save_bias_features(file: BiasFeatures, path: str | os.PathLike[str]) -> None
     for name, a in file.attributes.items():
         tensors |= {f"{name}.{part}": getattr(a, part) for part in _EXACT}
         for source, p in a.profiles.items():
-            at = f"{name}.profile.{source}"
-            tensors |= {f"{at}.knots": p.knots.float(), f"{at}.delta": p.delta.half(), f"{at}.sizes": p.sizes.float()}
+            tensors |= p.stored(f"{name}.profile.{source}")
         profiles = {source: {"assign": p.assign, "relative": p.relative, "doubt": p.doubt} for source, p in a.profiles.items()}
         stated[name] = {"classes": list(a.classes), "default": a.default, "profiles": profiles}
     meta = {
-        "format": FORMAT,
-        "format_version": FORMAT_VERSION,
+        **FORMAT.header(),
         "base_model": file.base_model,
         "site": file.site,
         "sae": file.sae_digest,
@@ -224,37 +213,25 @@ def save_bias_features(file: BiasFeatures, path: str | os.PathLike[str]) -> None
 
 
 def load_bias_features(path: str | os.PathLike[str]) -> BiasFeatures:
-    """Load what :func:`save_bias_features` wrote, in float32 on the CPU. Raises ValueError, in a sentence, for a file of another kind."""
-    name = os.path.basename(os.fspath(path))
-    tensors, meta = read_safetensors(path)
-    if meta.get("format") != FORMAT:
-        raise ValueError(
-            f"'{name}' holds no bias features: its metadata says format={shown(meta, 'format')} and {FORMAT!r} was expected, so choose a "
-            "file from models/equipoise/bias_features that Find Bias Features wrote."
-        )
-    if meta.get("format_version") != FORMAT_VERSION:
-        raise ValueError(
-            f"'{name}' has bias features of format version {shown(meta, 'format_version')}; this Equipoise reads '{FORMAT_VERSION}': "
-            "update Equipoise."
-        )
-    try:
-        sizes = int(meta["channels"]), int(meta["latents"])
-        if min(sizes) < 1:
-            raise ValueError(f"it states {sizes[0]} channels and {sizes[1]} latents")
-        attributes = {a: _read_attribute(tensors, a, said) for a, said in json.loads(meta["attributes"]).items()}
-        info = dict(json.loads(meta.get("info", "{}")))
-        return BiasFeatures(attributes, meta["site"], meta["base_model"], meta["sae"], *sizes, info)
-    except DAMAGE as error:
-        raise misfit(name, error, "so find the features again") from error
+    """Load what :func:`save_bias_features` wrote, in float32 on the CPU. Raises ValueError where it is of another kind or damaged."""
+    return FORMAT.load(path, _read_bias_features)
 
 
-def _read_attribute(tensors: Mapping[str, Tensor], name: str, said: Mapping[str, Any]) -> AttributeFeatures:
+def _read_bias_features(tensors: Mapping[str, Tensor], meta: Mapping[str, str]) -> BiasFeatures:
+    sizes = int(meta["channels"]), int(meta["latents"])
+    if min(sizes) < 1:
+        raise ValueError(f"it states {sizes[0]} channels and {sizes[1]} latents")
+    attributes = {a: _read_attribute(tensors, a, stated) for a, stated in json.loads(meta["attributes"]).items()}
+    info = dict(json.loads(meta.get("info", "{}")))
+    return BiasFeatures(attributes, meta["site"], meta["base_model"], meta["sae"], *sizes, info)
+
+
+def _read_attribute(tensors: Mapping[str, Tensor], name: str, stated: Mapping[str, Any]) -> AttributeFeatures:
     profiles = {}
-    for source, p in said["profiles"].items():
-        parts = {part: tensors[f"{name}.profile.{source}.{part}"].float() for part in ("knots", "delta", "sizes")}
-        check_knots(parts["knots"])
-        check_finite(parts)
-        profiles[source] = Profile(*parts.values(), p["assign"], source, bool(p["relative"]), float(p.get("doubt", 1.0)))
+    for source, p in stated["profiles"].items():
+        parts = Profile.read_stored(tensors, f"{name}.profile.{source}")
+        doubt = float(p.get("doubt", 1.0))
+        profiles[source] = Profile(**parts, assign=p["assign"], source=source, relative=bool(p["relative"]), doubt=doubt)
     own = {part: tensors[f"{name}.{part}"] for part in _EXACT}
     check_knots(own["knots"])
     check_finite({part: own[part] for part in ("scores", "scores_by_level", "stability")})
@@ -262,5 +239,5 @@ def _read_attribute(tensors: Mapping[str, Tensor], name: str, said: Mapping[str,
     numbered = features.ndim == 1 and not features.is_floating_point()
     if not numbered or bool((features < 0).any()):
         raise ValueError(f"the features of '{name}' are not numbers of latents")
-    classes = named_classes({name: said["classes"]})[name]
-    return AttributeFeatures(classes, **own, profiles=profiles, default=str(said["default"]))
+    classes = named_classes({name: stated["classes"]})[name]
+    return AttributeFeatures(classes, **own, profiles=profiles, default=str(stated["default"]))

@@ -1,4 +1,4 @@
-"""Safetensors files with metadata: read, checked, and written whole or not at all."""
+"""Read, check and write safetensors files with metadata; a file is written completely or not at all."""
 
 from __future__ import annotations
 
@@ -6,8 +6,9 @@ import json
 import os
 import struct
 from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from pathlib import Path, PureWindowsPath
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 from safetensors import SafetensorError, safe_open
@@ -15,9 +16,58 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 LONGEST_HEADER = 100_000_000
-"""Bytes; what safetensors itself reads at most. Metadata are read of every file in a folder, and may not take all memory."""
+"""Bytes; the limit of safetensors itself. Metadata are read of every file in a folder, and must not fill the memory."""
 DAMAGE = (ArithmeticError, AttributeError, LookupError, TypeError, ValueError, RuntimeError)
-"""What reading a file that does not say what it should comes to: JSON too deep for the parser (RecursionError) is among them."""
+"""Exceptions that a damaged file may cause; RecursionError, from JSON that is nested too deeply, is a RuntimeError."""
+
+Content = TypeVar("Content")
+
+
+@dataclass(frozen=True)
+class FileFormat:
+    """One kind of our safetensors files: how its metadata start, and how its reader refuses other files."""
+
+    name: str
+    """Value of "format" in the metadata."""
+    other: str
+    """How a message says that a file is of another kind, such as "is not an ADP"."""
+    choose: str
+    """What to do about a file of another kind."""
+    mend: str
+    """What to do about a damaged file, such as "download it again"."""
+    required: tuple[str, ...] = ()
+    """Metadata without which a file is refused."""
+    version: str = "1"
+    """Value of "format_version" in the metadata."""
+
+    def header(self) -> dict[str, str]:
+        """Return the metadata that every file of this kind starts with."""
+        return {"format": self.name, "format_version": self.version}
+
+    def load(self, path: str | os.PathLike[str], build: Callable[[dict[str, Tensor], dict[str, str]], Content]) -> Content:
+        """Read a file and build its content from its tensors and metadata.
+
+        Raises ValueError, in one sentence, where the file is of another kind or version, lacks metadata, or is damaged.
+        """
+        name = os.path.basename(os.fspath(path))
+        tensors, metadata = read_safetensors(path)
+        if metadata.get("format") != self.name:
+            raise ValueError(
+                f"'{name}' {self.other}: its metadata says format={shown(metadata, 'format')}, and {self.name!r} is expected. "
+                f"{self.choose}."
+            )
+        if metadata.get("format_version") != self.version:
+            raise ValueError(
+                f"'{name}' has the format version {shown(metadata, 'format_version')}, and this Equipoise reads '{self.version}': "
+                "update Equipoise."
+            )
+        missing = [key for key in self.required if key not in metadata]
+        if missing:
+            raise ValueError(f"'{name}' lacks the metadata {', '.join(missing)}, which are needed to use it: {self.mend}.")
+        try:
+            return build(tensors, metadata)
+        except DAMAGE as error:
+            raise misfit(name, error, f"so {self.mend}") from error
 
 
 def write_safetensors(path: str | os.PathLike[str], tensors: Mapping[str, Tensor], metadata: Mapping[str, str] | None = None) -> None:

@@ -9,17 +9,19 @@ from __future__ import annotations
 import json
 import os
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from .files import DAMAGE, misfit, named_classes, read_safetensors, shown, write_safetensors
+from .files import FileFormat, named_classes, write_safetensors
 from .neuron_vit import NeuronVit
 
-FORMAT, VERSION = "equipoise-neuron-path", "1"
+FORMAT = FileFormat(
+    "equipoise-neuron-path", other="holds no neuron paths", choose="Choose a file that Save Neuron Path wrote", mend="find the path again"
+)
 _FIGURES = ("activation", "contribution", "joint", "additive", "objective")
 
 
@@ -157,8 +159,7 @@ def save_neuron_path(file: NeuronPathFile, path: str | os.PathLike[str]) -> None
     """Write neuron paths as safetensors."""
     tensors = {"path": file.path.long(), **{name: getattr(file, name).float() for name in _FIGURES}}
     meta = {
-        "format": FORMAT,
-        "format_version": VERSION,
+        **FORMAT.header(),
         "method": file.method,
         "attribute": file.attribute,
         "labels": json.dumps(file.labels),
@@ -172,19 +173,20 @@ def save_neuron_path(file: NeuronPathFile, path: str | os.PathLike[str]) -> None
 
 
 def load_neuron_path(path: str | os.PathLike[str]) -> NeuronPathFile:
-    """Load what :func:`save_neuron_path` wrote, on the CPU. Raises ValueError, in a sentence, for a file of another kind."""
-    tensors, meta = read_safetensors(path)
-    name = os.path.basename(os.fspath(path))
-    if meta.get("format") != FORMAT or meta.get("format_version") != VERSION:
-        raise ValueError(
-            f"'{name}' holds no neuron paths: its metadata says format={shown(meta, 'format')}, version {shown(meta, 'format_version')}, "
-            f"expected {FORMAT!r}, {VERSION!r}. Choose a file that Save Neuron Path wrote."
-        )
-    try:
-        labels = named_classes({meta["attribute"]: json.loads(meta["labels"])})[meta["attribute"]]
-        target = tuple(json.loads(meta["target"]))
-        figures = {"path": tensors["path"], **{name: tensors[name].float() for name in _FIGURES}}
-        kept = {"neurons": int(meta["neurons"]), "fingerprint": meta["fingerprint"], "shared": bool(json.loads(meta["shared"]))}
-        return NeuronPathFile(meta["method"], meta["attribute"], labels, target, **figures, **kept, info=dict(json.loads(meta["info"])))
-    except DAMAGE as error:
-        raise misfit(name, error, "so find the path again") from error
+    """Load what :func:`save_neuron_path` wrote, on the CPU. Raises ValueError where the file is of another kind or damaged."""
+    return FORMAT.load(path, _read_neuron_path)
+
+
+def _read_neuron_path(tensors: Mapping[str, Tensor], meta: Mapping[str, str]) -> NeuronPathFile:
+    return NeuronPathFile(
+        method=meta["method"],
+        attribute=meta["attribute"],
+        labels=named_classes({meta["attribute"]: json.loads(meta["labels"])})[meta["attribute"]],
+        target=tuple(json.loads(meta["target"])),
+        path=tensors["path"],
+        **{name: tensors[name].float() for name in _FIGURES},
+        neurons=int(meta["neurons"]),
+        fingerprint=meta["fingerprint"],
+        shared=bool(json.loads(meta["shared"])),
+        info=dict(json.loads(meta["info"])),
+    )

@@ -10,7 +10,6 @@ host is in inference mode. :mod:`.neuron_adapters` makes them.
 
 from __future__ import annotations
 
-import hashlib
 import json
 import math
 from collections.abc import Callable, Mapping, Sequence
@@ -19,6 +18,8 @@ from dataclasses import dataclass, replace
 import torch
 import torch.nn.functional as F
 from torch import Tensor
+
+from .digests import network_digest
 
 CLS, PATCHES = "cls", "patches"
 ACTIVATIONS: dict[str, Callable[[Tensor], Tensor]] = {
@@ -95,13 +96,9 @@ class NeuronVit:
         return replace(self, weights={k: v.to(device=device, dtype=dtype) for k, v in self.weights.items()})
 
     def fingerprint(self) -> str:
-        """Of the transformer without its head: a path holds for the network that it was found in."""
-        digest = hashlib.sha256(json.dumps([self.depth, self.heads, self.activation, self.rows]).encode())
-        for name in sorted(self.weights):
-            if name.split(".")[0] != "head":
-                digest.update(name.encode())
-                digest.update(self.weights[name].detach().to("cpu", torch.float32).contiguous().numpy().tobytes())
-        return digest.hexdigest()[:16]
+        """Hash the transformer without its head: a path holds for the network that it was found in."""
+        facts = json.dumps([self.depth, self.heads, self.activation, self.rows])
+        return network_digest(facts, {name: w for name, w in self.weights.items() if name.split(".")[0] != "head"})
 
     # -- parts -----------------------------------------------------------------------------------------------------------------------
 

@@ -7,9 +7,10 @@ noise level, so it serves every scheduler and step count.
 
 from __future__ import annotations
 
+import copy
 import json
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -18,17 +19,23 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from .digests import stored_digest_of
-from .files import DAMAGE, check_finite, misfit, read_safetensors, shown, write_safetensors
+from .files import FileFormat, check_finite, write_safetensors
 from .noise_level import at_level, check_knots
 from .topk import top_k
 
-FORMAT, FORMAT_VERSION = "equipoise-sae", "1"
+FORMAT = FileFormat(
+    "equipoise-sae",
+    other="is not a sparse autoencoder",
+    choose="Choose a file from models/equipoise/sae that Equipoise trained",
+    mend="download it again, or train it again",
+    required=("base_model", "site", "channels", "latents", "k", "activation"),
+)
 TOPK, BATCH_TOPK = "topk", "batch-topk"
 ACTIVATIONS = (TOPK, BATCH_TOPK)
 EXACT = ("knots", "mean", "scale", "threshold")
-"""What a file keeps in fp32; the weights are kept in fp16."""
+"""Tensors that a file holds in fp32; the weights are in fp16."""
 CHUNK = 2**24
-"""Activations of all latents that are computed at a time, at most (64 MiB in fp32)."""
+"""Upper limit of activations, of all latents, that are computed at a time (64 MiB in fp32)."""
 
 
 class SparseAutoencoder(nn.Module):
@@ -60,6 +67,21 @@ class SparseAutoencoder(nn.Module):
         self.encoder = nn.Parameter(atoms.clone())
         self.encoder_bias = nn.Parameter(torch.zeros(latents))
         self.bias = nn.Parameter(torch.zeros(channels))
+
+    # -- copies -----------------------------------------------------------------------------------------------------------------------
+
+    def copied(self) -> SparseAutoencoder:
+        """Copy the autoencoder in float32 and without inference tensors, so that gradients may pass through it."""
+        twin = SparseAutoencoder(self.channels, self.latents, self.k, self.knots.clone(), self.activation)
+        twin.load_state_dict({k: v.clone() for k, v in self.state_dict().items()})
+        return twin.eval().requires_grad_(False)
+
+    def on(self, device: torch.device) -> SparseAutoencoder:
+        """Return the autoencoder itself if it is on a device, else a copy there, in its own precision."""
+        if self.knots.device == device:
+            return self
+        with torch.inference_mode(False), torch.no_grad():
+            return copy.deepcopy(self).to(device)
 
     # -- by noise level ---------------------------------------------------------------------------------------------------------------
 
@@ -198,7 +220,7 @@ class SaeFile:
     @property
     def digest(self) -> str:
         """Short hash of the tensors as a file keeps them, by which other files say which autoencoder they were made with."""
-        return self.stored_digest or stored_digest_of(_kept(self.sae))
+        return self.stored_digest or stored_digest_of(_stored(self.sae))
 
     def text(self) -> str:
         """What the file says of itself, a line each."""
@@ -214,69 +236,50 @@ class SaeFile:
         return "\n".join(lines)
 
 
-def save_sae(file: SaeFile, path: str | os.PathLike[str]) -> None:
+def save_sae(sae: SaeFile, path: str | os.PathLike[str]) -> None:
     """Write an autoencoder as safetensors: weights in fp16, statistics in fp32."""
-    s = file.sae
-    kept = _kept(s)
+    s = sae.sae
     meta = {
-        "format": FORMAT,
-        "format_version": FORMAT_VERSION,
-        "base_model": file.base_model,
-        "site": file.site,
+        **FORMAT.header(),
+        "base_model": sae.base_model,
+        "site": sae.site,
         "channels": str(s.channels),
         "latents": str(s.latents),
         "k": str(s.k),
         "activation": s.activation,
         "normalisation": "mean per channel and one scale, interpolated over log-SNR",
-        "digest": file.digest,
-        "info": json.dumps(file.info),
-        "licence": str(file.info.get("licence", "")),
+        "digest": sae.digest,
+        "info": json.dumps(sae.info),
+        "licence": str(sae.info.get("licence", "")),
     }
-    write_safetensors(path, kept, meta)
+    write_safetensors(path, _stored(s), meta)
 
 
 def load_sae(path: str | os.PathLike[str], dtype: torch.dtype = torch.float32) -> SaeFile:
     """Load what :func:`save_sae` wrote, on the CPU; weights in ``dtype`` (float32 or bfloat16), statistics in float32.
 
-    Raises ValueError, in a sentence, where the file is of another kind or damaged.
+    Raises ValueError where the file is of another kind or damaged.
     """
-    name = os.path.basename(os.fspath(path))
-    tensors, meta = read_safetensors(path)
-    if meta.get("format") != FORMAT:
-        raise ValueError(
-            f"'{name}' is not a sparse autoencoder: its metadata says format={shown(meta, 'format')} and {FORMAT!r} was expected, so "
-            "choose a file from models/equipoise/sae that Equipoise trained."
-        )
-    if meta.get("format_version") != FORMAT_VERSION:
-        raise ValueError(
-            f"'{name}' has autoencoder format version {shown(meta, 'format_version')}; this Equipoise reads '{FORMAT_VERSION}': update "
-            "Equipoise."
-        )
-    missing = [key for key in ("base_model", "site", "channels", "latents", "k", "activation") if key not in meta]
-    if missing:
-        raise ValueError(
-            f"'{name}' lacks the metadata {', '.join(missing)}, without which an autoencoder cannot be fitted to a model: train or "
-            "download it again."
-        )
-    try:
-        channels, latents, k = (int(meta[key]) for key in ("channels", "latents", "k"))
-        if tuple(tensors["decoder"].shape) != (latents, channels):  # before any memory is taken
-            raise ValueError(f"its decoder has the shape {list(tensors['decoder'].shape)} where {[latents, channels]} is stated")
-        check_knots(tensors["knots"])
-        sae = SparseAutoencoder(channels, latents, k, tensors["knots"], meta["activation"])
-        sae.load_state_dict({key: value.float() for key, value in tensors.items()})
-        info = dict(json.loads(meta.get("info", "{}")))
-        check_finite(tensors)
-        if not bool((sae.scale > 0).all()):
-            raise ValueError("it has a scale that is not above 0")
-    except DAMAGE as error:
-        raise misfit(name, error, "so download it again") from error
-    digest = stored_digest_of(_kept(sae))
-    for weight in (sae.encoder, sae.decoder, sae.encoder_bias, sae.bias):
+    loaded = FORMAT.load(path, _read_sae)
+    for weight in (loaded.sae.encoder, loaded.sae.decoder, loaded.sae.encoder_bias, loaded.sae.bias):
         weight.data = weight.data.to(dtype)
-    return SaeFile(sae.eval().requires_grad_(False), meta["site"], meta["base_model"], info, digest)
+    return loaded
 
 
-def _kept(sae: SparseAutoencoder) -> dict[str, Tensor]:
-    """Tensors as a file keeps them."""
+def _read_sae(tensors: Mapping[str, Tensor], meta: Mapping[str, str]) -> SaeFile:
+    channels, latents, k = (int(meta[key]) for key in ("channels", "latents", "k"))
+    if tuple(tensors["decoder"].shape) != (latents, channels):  # before any memory is taken
+        raise ValueError(f"its decoder has the shape {list(tensors['decoder'].shape)} where {[latents, channels]} is stated")
+    check_knots(tensors["knots"])
+    sae = SparseAutoencoder(channels, latents, k, tensors["knots"], meta["activation"])
+    sae.load_state_dict({key: value.float() for key, value in tensors.items()})
+    info = dict(json.loads(meta.get("info", "{}")))
+    check_finite(tensors)
+    if not bool((sae.scale > 0).all()):
+        raise ValueError("it has a scale that is not above 0")
+    return SaeFile(sae.eval().requires_grad_(False), meta["site"], meta["base_model"], info, stored_digest_of(_stored(sae)))
+
+
+def _stored(sae: SparseAutoencoder) -> dict[str, Tensor]:
+    """Return the tensors as a file holds them."""
     return {key: value.float() if key in EXACT else value.half() for key, value in sae.state_dict().items()}

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import math
 import os
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -12,9 +13,11 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from .files import DAMAGE, misfit, named_classes, read_safetensors, shown, write_safetensors
+from .files import FileFormat, named_classes, write_safetensors
 
-FORMAT, VERSION = "equipoise-zero-shot-head", "1"
+FORMAT = FileFormat(
+    "equipoise-zero-shot-head", other="is not a zero-shot head", choose="Make one with Zero-Shot Attribute Head", mend="make it again"
+)
 ALIKE = 0.95
 """Cosine of two classes' embeddings above which the head hardly tells them apart."""
 
@@ -70,8 +73,7 @@ def class_embeddings(prompts: list[Tensor]) -> Tensor:
 def save_zero_shot_head(head: ZeroShotHead, path: str | os.PathLike[str]) -> None:
     """Write a head as safetensors."""
     meta = {
-        "format": FORMAT,
-        "format_version": VERSION,
+        **FORMAT.header(),
         "attribute": head.attribute,
         "labels": json.dumps(head.labels),
         "scale": repr(head.scale),
@@ -81,19 +83,13 @@ def save_zero_shot_head(head: ZeroShotHead, path: str | os.PathLike[str]) -> Non
 
 
 def load_zero_shot_head(path: str | os.PathLike[str]) -> ZeroShotHead:
-    """Load what :func:`save_zero_shot_head` wrote. Raises ValueError, in a sentence, for a file of another kind."""
-    tensors, meta = read_safetensors(path)
-    name = os.path.basename(os.fspath(path))
-    if meta.get("format") != FORMAT or meta.get("format_version") != VERSION:
-        raise ValueError(
-            f"'{name}' is not a zero-shot head: its metadata says format={shown(meta, 'format')}, version {shown(meta, 'format_version')}, "
-            f"expected {FORMAT!r}, {VERSION!r}. Make one with Zero-Shot Attribute Head."
-        )
-    try:
-        labels = named_classes({meta["attribute"]: json.loads(meta["labels"])})[meta["attribute"]]
-        scale, info = float(meta["scale"]), dict(json.loads(meta["info"]))
-        if not math.isfinite(scale):
-            raise ValueError("its scale is not finite")
-        return ZeroShotHead(meta["attribute"], labels, tensors["embeddings"].float(), scale, info)
-    except DAMAGE as error:
-        raise misfit(name, error, "so make it again") from error
+    """Load what :func:`save_zero_shot_head` wrote. Raises ValueError where the file is of another kind or damaged."""
+    return FORMAT.load(path, _read_head)
+
+
+def _read_head(tensors: Mapping[str, Tensor], meta: Mapping[str, str]) -> ZeroShotHead:
+    labels = named_classes({meta["attribute"]: json.loads(meta["labels"])})[meta["attribute"]]
+    scale, info = float(meta["scale"]), dict(json.loads(meta["info"]))
+    if not math.isfinite(scale):
+        raise ValueError("its scale is not finite")
+    return ZeroShotHead(meta["attribute"], labels, tensors["embeddings"].float(), scale, info)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 from typing import Any
 
 import torch
@@ -26,8 +25,7 @@ class SpliceRun:
 
     def edit(self, site: str, h: Tensor, options: dict[str, Any], roles: dict[Any, str] | None = None) -> Tensor:
         """h [R, C, H, W] -> its reconstruction, in h's dtype."""
-        if self._sae.knots.device != h.device:
-            self._sae = copy.deepcopy(self._sae).to(h.device)
+        self._sae = self._sae.on(h.device)
         level = torch.full((h.shape[0],), float(log_snr(float(options["sigmas"].max()))), device=h.device)
         return self._sae(h, level).to(h.dtype)
 

@@ -17,9 +17,7 @@ from ...methods.labels.labels import LabelSet
 from ...models.adp import AdpFile
 from ...models.bias_features import BiasFeatures
 from ...models.sae import SaeFile
-from ..core.fit.session import plain_predictor
 from ..core.progress import host_progress, training_device
-from .learn_profiles import plain_sae
 
 
 def find_features(
@@ -44,7 +42,7 @@ def find_features(
         lines += [f"a linear reader was trained: {said}" for said in adp.info["verdict"].values()]
     reader = reader_of(adp, sae)
     with torch.inference_mode(False):  # gradients may be taken of the reader
-        reader, plain = plain_predictor(reader), replace(sae, sae=plain_sae(sae.sae), stored_digest=sae.digest)
+        reader, plain = reader.copied(), replace(sae, sae=sae.sae.copied(), stored_digest=sae.digest)
         found = find_bias_features(features, labels, plain, reader, wanted, settings, host_progress(), training_device())
     return found, [*found.text().splitlines(), *(line for a in wanted for line in ablation_lines(found, a)), *lines]
 

@@ -20,13 +20,13 @@ from ...methods.guidance.fit_moves import FitSettings, fit_moves
 from ...methods.labels.labels import LabelSet, for_entries
 from ...models.adp import AdpFile
 from ...models.bias_features import AttributeFeatures, BiasFeatures, check_sae
-from ...models.digests import tensors_digest
-from ...models.sae import SaeFile, SparseAutoencoder
+from ...models.digests import module_mark, tensors_digest
+from ...models.sae import SaeFile
 from ...models.sites import MIDDLE
 from ..core.fit.differentiable import model_conditions
 from ..core.fit.differentiable_labels import DifferentiableLabels
 from ..core.fit.learning_images import encoded_prompts, learning_latents
-from ..core.fit.session import begin, diffusion_of, gradients, learning_path, loaded, module_mark, plain_predictor
+from ..core.fit.session import begin, diffusion_of, gradients, learning_path, loaded
 from ..core.sites import check_fit
 from ..data.recording import conditioning_facts, weights_mark
 from ..labels.classifier import HostClassifier
@@ -107,9 +107,9 @@ def learn_profiles(
     lines = [seen]
     read_at = MIDDLE if adp is None else adp.site
     with gradients(settings.batch):
-        predictor = plain_predictor(None if adp is None else adp.predictor)
+        predictor = None if adp is None or adp.predictor is None else adp.predictor.copied()
         diffusion = diffusion_of(network, labeller.logits, (*wanted, *beside))
-        net = plain_sae(sae.sae).to(network.device)
+        net = sae.sae.copied().to(network.device)
         file = bias
         if more:
             sizes = {a: len(c) for a, c in classes.items()}
@@ -166,13 +166,6 @@ def held_labels(labels: LabelSet, features: FeatureSet, classifier: HostClassifi
         except ValueError:
             log.info("'%s' is not labelled for every image, so it is not held.", a)
     return found
-
-
-def plain_sae(sae: SparseAutoencoder) -> SparseAutoencoder:
-    """A copy without inference tensors."""
-    copied = SparseAutoencoder(sae.channels, sae.latents, sae.k, sae.knots.clone(), sae.activation)
-    copied.load_state_dict({k: v.clone() for k, v in sae.state_dict().items()})
-    return copied.eval().requires_grad_(False)
 
 
 def _interruptible(done: int, total: int, figures: dict[str, float]) -> None:

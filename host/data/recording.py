@@ -6,8 +6,6 @@ As in guidance, patch and wrappers are closures over immutable settings; what a 
 
 from __future__ import annotations
 
-import contextlib
-import hashlib
 from collections.abc import Callable
 from typing import Any
 
@@ -17,6 +15,7 @@ from comfy.patcher_extension import WrappersMP
 from torch import Tensor
 
 from ...methods.data.recording import Recording, RecordingRun, RecordingSettings
+from ...models.digests import patched_weights_mark
 from ...models.sites import MIDDLE, block_site
 from ..core.patch import Handle, conditioning_roles
 from ..core.sites import base_model, site_channels
@@ -101,25 +100,8 @@ def map_size(model: Any, height: int, width: int, site: str = MIDDLE) -> tuple[i
 
 
 def weights_mark(model: Any) -> str:
-    """A hash of a few numbers of every weight, before patches, and of the patches (LoRA): which weights, and how strong."""
-    digest = hashlib.sha256()
-    for key, (weight, *patches) in sorted(model.get_key_patches("diffusion_model.").items()):
-        digest.update(key.encode())
-        _mark(digest, weight)
-        for strength, value, strength_model, *_ in patches:
-            digest.update(f"{strength} {strength_model}".encode())
-            _mark(digest, getattr(value, "weights", value))
-    return digest.hexdigest()[:16]
-
-
-def _mark(digest: Any, value: Any) -> None:
-    # In half precision, so that the same file loaded in another precision stays the same; quantised tensors may refuse, and are left out.
-    if isinstance(value, (tuple, list)):
-        for part in value:
-            _mark(digest, part)
-    elif isinstance(value, Tensor) and value.is_floating_point():
-        with contextlib.suppress(RuntimeError, NotImplementedError, TypeError):
-            digest.update(value.detach().flatten()[:8].to("cpu", torch.float16).contiguous().numpy().tobytes())
+    """Hash a few numbers of every weight, before patches, and of the patches (LoRA): which weights, and how strong."""
+    return patched_weights_mark(model.get_key_patches("diffusion_model."))
 
 
 def conditioning_facts(conditioning: Any) -> dict[str, Any]:

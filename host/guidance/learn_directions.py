@@ -14,7 +14,7 @@ from ...methods.guidance.fit_moves import FitSettings, fit_moves, fit_state
 from ...methods.guidance.run import LEARNED
 from ...methods.labels.labels import LabelSet, for_entries
 from ...models.adp import AdpFile
-from ...models.digests import tensors_digest
+from ...models.digests import module_mark, tensors_digest
 from ..core.fit.differentiable import model_conditions
 from ..core.fit.differentiable_labels import DifferentiableLabels
 from ..core.fit.learning_images import encoded_prompts, learning_latents
@@ -28,8 +28,6 @@ from ..core.fit.session import (
     gradients,
     learning_path,
     loaded,
-    module_mark,
-    plain_predictor,
 )
 from ..core.sites import check_fit
 from ..data.recording import conditioning_facts, weights_mark
@@ -97,7 +95,7 @@ def learn_directions(
     sites = dict.fromkeys(wanted, place)
     lines = [seen]
     with gradients(settings.batch):
-        predictor = plain_predictor(adp.predictor)
+        predictor = None if adp.predictor is None else adp.predictor.copied()
         state = fit_state({a: len(c) for a, c in classes.items()}, predictor, sites, settings, network.device)
         checkpoint, said = begin(state, name, facts)
         diffusion = diffusion_of(network, labeller.logits if labeller else None, judged)

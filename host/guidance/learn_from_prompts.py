@@ -24,7 +24,7 @@ from ...models.digests import tensors_digest
 from ...models.files import read_safetensors, write_safetensors
 from ..core.fit.differentiable import model_conditions
 from ..core.fit.learning_images import encoded_prompts
-from ..core.fit.session import AUTO, Learned, begin, chosen_site, diffusion_of, finish, gradients, learning_path, loaded, plain_predictor
+from ..core.fit.session import AUTO, Learned, begin, chosen_site, diffusion_of, finish, gradients, learning_path, loaded
 from ..core.sampling import SamplerSettings
 from ..core.sites import check_fit
 from ..core.versions import fitting_latent
@@ -106,7 +106,7 @@ def learn_from_prompts(
     with gradients(settings.batch):
         group = torch.tensor([g for g, _, _ in plan.batches]).repeat_interleave(plan.size)
         drawn = torch.tensor([c for _, c, _ in plan.batches]).repeat_interleave(plan.size)
-        predictor = plain_predictor(None if adp is None else adp.predictor)
+        predictor = None if adp is None or adp.predictor is None else adp.predictor.copied()
         state = prompt_state(len(classes), predictor, attribute, place, settings, network.device)
         checkpoint, said = begin(state, name, facts)
         fit_prompt_moves(

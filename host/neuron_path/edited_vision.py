@@ -8,7 +8,6 @@ CLIP Vision Encode and whatever else encodes images with it run on the edited mo
 from __future__ import annotations
 
 import copy
-import hashlib
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any
@@ -19,6 +18,7 @@ from torch import Tensor, nn
 
 from ...methods.neuron_path.neuron_edits import ALL_ROWS, ONE_ROW, NeuronEdit
 from ...models.attribute_classifier import AttributeClassifier
+from ...models.digests import values_digest
 from ...models.neuron_adapters import IN_LAYER, LAYER
 from ...models.neuron_vit import CLS, NeuronVit
 from ...models.zero_shot_head import ZeroShotHead
@@ -172,14 +172,12 @@ def second_maps(network: nn.Module) -> dict[int, nn.Module]:
 
 
 def digest_of(edits: Sequence[NeuronEdit], rows: str) -> str:
-    """Of what is edited."""
-    digest = hashlib.sha256(rows.encode())
+    """Hash what is edited."""
+    parts: list[str | torch.Tensor] = [rows]
     for e in edits:
-        digest.update(repr((e.operation, e.factor, e.share, e.seed, e.layers, tuple(e.neurons.shape))).encode())
-        digest.update(e.neurons.long().cpu().contiguous().numpy().tobytes())
-        if e.means is not None:
-            digest.update(e.means.float().cpu().contiguous().numpy().tobytes())
-    return digest.hexdigest()[:16]
+        parts += [repr((e.operation, e.factor, e.share, e.seed, e.layers, tuple(e.neurons.shape))), e.neurons.long()]
+        parts += [] if e.means is None else [e.means.float()]
+    return values_digest(parts)
 
 
 def _patched(original: Any, change: Change) -> Any:

@@ -46,8 +46,8 @@ def found_head(name: str, scale: float) -> ZeroShotHead:
     widths = {r.shape[-1] for r in rows.values()}
     if len(rows) < 2 or len(widths) != 1 or any(r.ndim != 2 or not len(r) for r in rows.values()):
         raise ValueError(
-            f"'{path.name}' is no file of text embeddings: expected a tensor of one width for each of two or more classes, or a {FORMAT} "
-            "file that Zero-Shot Attribute Head saved."
+            f"'{path.name}' is no file of text embeddings: expected a tensor of one width for each of two or more classes, or a file "
+            f"of the format {FORMAT.name} that Zero-Shot Attribute Head saved."
         )
     with torch.no_grad():
         return ZeroShotHead(path.stem, tuple(rows), class_embeddings(list(rows.values())), scale, {"file": path.name})

@@ -7,7 +7,6 @@ bisection. A profile that was read off features is first given signed sizes by b
 
 from __future__ import annotations
 
-import hashlib
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
@@ -128,7 +127,7 @@ class ProfileBench:
         standard error: more force would cost quality for what may be chance."""
 
         def share(gain: float) -> float:
-            return self.towards(with_gain(profile, k, gain), k)["share"]
+            return self.towards(profile.with_gain(k, gain), k)["share"]
 
         tried = {1.0: share(1.0)}
         if tried[1.0] >= self.enough:
@@ -151,13 +150,13 @@ class ProfileBench:
         """Sizes by class; for a profile that depends on the reading, at the doubt that serves better."""
         if profile.source != LEARNED:
             profile, _, _ = calibrate_direction(profile, self.quotas, self._say, DIFFERENCE_SIZES, DIFFERENCE_ENOUGH)
-        doubts = self.doubts if profile.delta.shape[2] > 1 else (profile.doubt,)
+        doubts = self.doubts if profile.by_reading else (profile.doubt,)
         return max((self._sized(replace(profile, doubt=d)) for d in doubts), key=lambda p: self._worth(self._at_one(p)))
 
     def _sized(self, profile: Profile) -> Profile:
         gains = [self.strength_of(profile, k) for k in range(len(self.classes))]
         for k, gain in enumerate(gains):
-            profile = with_gain(profile, k, gain)
+            profile = profile.with_gain(k, gain)
         return profile
 
     def _at_one(self, profile: Profile) -> list[dict[str, float]]:
@@ -222,19 +221,9 @@ class ProfileBench:
         return lines + ([f"  also tried: {', '.join(others)}"] if others else [])
 
 
-def with_gain(profile: Profile, k: int, gain: float) -> Profile:
-    """The profile with the sizes of class k multiplied."""
-    factor = torch.ones(profile.sizes.shape[1])
-    factor[k] = gain
-    return replace(profile, sizes=profile.sizes * factor)
-
-
 def _key(attribute: str, profile: Profile, what: str) -> str:
     doubt = "" if profile.doubt == 1 else f" doubt {profile.doubt:g}"
-    digest = hashlib.sha256(f"{attribute} {profile.source} {profile.assign} {what}{doubt}".encode())
-    for tensor in (profile.knots, profile.delta, profile.sizes):
-        digest.update(tensor.detach().float().cpu().contiguous().numpy().tobytes())
-    return digest.hexdigest()[:20]
+    return profile.digest(f"{attribute} {profile.source} {profile.assign} {what}{doubt}")
 
 
 def _unsure(read: dict[str, Tensor]) -> dict[str, float]:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 import math
 import time
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -86,7 +85,7 @@ class _Search:
         progress: Progress | None,
         device: torch.device,
     ) -> None:
-        self._encoder = sae_file.sae if device.type == "cpu" else copy.deepcopy(sae_file.sae).to(device)
+        self._encoder = sae_file.sae.on(device)
         self.features, self.file, self.sae, self.reader = features, sae_file, sae_file.sae, reader
         self.attributes, self.settings, self.progress = attributes, settings, progress
         rows = some_images({a: tables[a] for a in attributes}, len(features.entries), settings.images, settings.seed)

@@ -7,7 +7,6 @@ non-negative, and one U-Net pass does it.
 
 from __future__ import annotations
 
-import copy
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -18,7 +17,6 @@ from torch import Tensor
 
 from ...models.adp import AdpFile
 from ...models.bias_features import AttributeFeatures, BiasFeatures, Profile
-from ...models.noise_level import at_level
 from ...models.sae import SaeFile
 from ...models.sites import GRID, average
 from ..core.batch_run import AUTO, BatchRun, BatchSettings, active
@@ -118,8 +116,7 @@ class SteeringRun(BatchRun):
     def _prepare(self, device: torch.device) -> None:
         if self._device == device:
             return
-        with torch.inference_mode(False), torch.no_grad():
-            self._sae = self._source if self._source.knots.device == device else copy.deepcopy(self._source).to(device)
+        self._sae = self._source.on(device)
         super()._prepare(device)
 
     def _drop(self) -> None:
@@ -223,24 +220,8 @@ def _opposite(classes: Tensor, count: int, strength: float) -> tuple[Tensor, flo
 
 
 def profile_delta(profile: Profile, classes: Tensor, reading: Tensor | None, level: float, size: tuple[int, int]) -> Tensor:
-    """What a profile adds at strength 1: float32 [R, F, H, W] for classes int64 [R] and a reading [R, K] (None: uniform)."""
-    at = torch.full((1,), level, device=classes.device)
-    delta = at_level(profile.delta, profile.knots, at)[0]
-    sizes = at_level(profile.sizes, profile.knots, at)[0]
-    chosen = delta[classes]
-    weights = reading if reading is not None else chosen.new_full((len(classes), len(delta)), 1 / len(delta))
-    if chosen.shape[1] == 1:
-        mixed = chosen[:, 0]
-        if profile.relative:
-            mixed = mixed - torch.einsum("rk,kfij->rfij", weights, delta[:, 0])
-    else:
-        mixed = torch.einsum("rk,rkfij->rfij", doubted(weights, profile.doubt), chosen)
-    return on_map(mixed * sizes[classes][:, None, None, None], *size)
-
-
-def doubted(reading: Tensor, doubt: float) -> Tensor:
-    """Probabilities [R, K] as they are at ``doubt`` times the temperature; unchanged, bit for bit, at 1."""
-    return reading if doubt == 1 else (reading.clamp(min=1e-9).log() / doubt).softmax(-1)
+    """Return what a profile adds at strength 1: float32 [R, F, H, W] for classes int64 [R] and a reading [R, K] (None: uniform)."""
+    return on_map(profile.towards(classes, reading, level), *size)
 
 
 def on_map(values: Tensor, height: int, width: int) -> Tensor:

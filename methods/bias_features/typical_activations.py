@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -56,8 +55,7 @@ class ActivationRun:
         listened = ((self._window[:, 0] < level) & (level < self._window[:, 1])).nonzero().flatten()
         if rows is None or not rows.conditional.any() or not len(listened):
             return h
-        if self._sae.knots.device != h.device:
-            self._sae = copy.deepcopy(self._sae).to(h.device)
+        self._sae = self._sae.on(h.device)
         part = h[rows.conditional.to(h.device)]
         z = self._sae.active(part, torch.full((len(part),), level, device=h.device), self._features.to(h.device))
         here = on_map(self._places[listened][None], *h.shape[-2:]).to(h.device) > 0

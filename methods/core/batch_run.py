@@ -222,9 +222,7 @@ class BatchRun:
             if self.reads and not graph and p.knots.device == device and not p.training:
                 self._predictor = p
             elif self.reads:
-                copied = AttributePredictor(p.attributes, p.channels, p.knots.clone().to(device), p.kind, p.hidden).to(device)
-                copied.load_state_dict({k: v.clone().to(device) for k, v in p.state_dict().items()})
-                self._predictor = copied.eval().requires_grad_(False)
+                self._predictor = p.copied(device)
             self._here = {a: way.to(device) for a, way in self._ways.items()}
             self._read = {a: p.to(device) for a, p in self._read.items()}
         self._device = device

@@ -7,7 +7,6 @@ images doubtful is used by default, the others are kept. Every trial is written 
 
 from __future__ import annotations
 
-import hashlib
 import json
 import math
 from collections.abc import Callable, Mapping, Sequence
@@ -292,10 +291,7 @@ def _lines(attribute: str, file: AdpFile, record: Mapping[str, Any], best: str) 
 
 
 def _key(attribute: str, move: Move, strength: float) -> str:
-    digest = hashlib.sha256(f"{attribute} {move.source} {move.site} {move.assign} {strength:g}".encode())
-    for tensor in (move.knots, move.vectors, move.sizes):
-        digest.update(tensor.detach().float().cpu().contiguous().numpy().tobytes())
-    return digest.hexdigest()[:20]
+    return move.digest(f"{attribute} {move.source} {move.site} {move.assign} {strength:g}")
 
 
 def _unsure(p: Tensor) -> float:

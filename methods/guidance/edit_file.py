@@ -32,7 +32,7 @@ def with_alternative(
     file = file or AdpFile(None, {}, base_model)
     check_classes(file, {attribute: classes})
     order = file.attributes.get(attribute, tuple(classes))
-    move = reordered(move, [list(classes).index(c) for c in order])
+    move = move.reordered([list(classes).index(c) for c in order])
     held = {s: m for s, m in file.sources().get(attribute, {}).items() if s != move.source}
     default = file.moves.get(attribute)
     moves = {a: m for a, m in file.moves.items() if a != attribute}
@@ -51,21 +51,10 @@ def with_alternative(
 def in_order(file: AdpFile, attributes: Mapping[str, Sequence[str]]) -> AdpFile:
     """The file with the moves of these attributes in another order of their classes."""
     order = {a: [file.attributes[a].index(c) for c in classes] for a, classes in attributes.items()}
-    moves = {a: reordered(m, order[a]) if a in order else m for a, m in file.moves.items()}
-    others = {a: {s: reordered(m, order[a]) if a in order else m for s, m in by.items()} for a, by in file.alternatives.items()}
+    moves = {a: m.reordered(order[a]) if a in order else m for a, m in file.moves.items()}
+    others = {a: {s: m.reordered(order[a]) if a in order else m for s, m in by.items()} for a, by in file.alternatives.items()}
     unread = {a: tuple(attributes.get(a, c)) for a, c in file.unread.items()}
     return replace(file, moves=moves, alternatives=others, unread=unread)
-
-
-def reordered(move: Move, order: Sequence[int]) -> Move:
-    """The move with class ``order[i]`` in place i; the class that it starts from too, where it depends on that."""
-    order = list(order)
-    if order == list(range(len(order))):
-        return move
-    vectors = move.vectors[:, order]
-    if vectors.shape[2] > 1:
-        vectors = vectors[:, :, order]
-    return replace(move, vectors=vectors, sizes=move.sizes[:, order])
 
 
 def _forgotten(stages: Mapping[str, Any], source: str) -> dict[str, Any]:

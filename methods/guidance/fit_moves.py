@@ -222,7 +222,7 @@ class MoveHook:
         read_at: str = MIDDLE,
     ) -> None:
         self.sites, self.vectors, self.device, self.scale, self.read_at = sites, vectors, device, scale, read_at
-        self.predictor = predictor_on(predictor, device)
+        self.predictor = None if predictor is None else predictor.on(device)
         self.knots = move_knots()
         self._ones = {a: torch.ones(v.shape[:2], device=device) for a, v in vectors.items()}
         self._moves: dict[str, Move] = {}
@@ -263,15 +263,6 @@ class MoveHook:
         if site == self.read_at and self.predictor is not None:
             logits = self.predictor(pool(h.detach()), torch.full((h.shape[0],), self._level, device=self.device))
             self._read = {a: logits[a].softmax(-1) for a in self.sites if a in logits}
-
-
-def predictor_on(predictor: AttributePredictor | None, device: torch.device) -> AttributePredictor | None:
-    """A predictor on a device: itself where it is there, else a copy."""
-    if predictor is None or predictor.knots.device == device:
-        return predictor
-    copy = AttributePredictor(predictor.attributes, predictor.channels, predictor.knots.clone(), predictor.kind, predictor.hidden)
-    copy.load_state_dict(predictor.state_dict())
-    return copy.eval().requires_grad_(False).to(device)
 
 
 def normalised_move(site: str, knots: Tensor, vectors: Tensor, source: str = "learned") -> Move:

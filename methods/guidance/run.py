@@ -13,7 +13,6 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from ...models.adp import AdpFile, Move
-from ...models.noise_level import at_level
 from ...models.sites import GRID, average, pool
 from ..core.batch_run import BatchRun, BatchSettings, active
 from ..core.rows import Rows
@@ -140,26 +139,12 @@ def move_vector(move: Move, classes: Tensor, reading: Tensor | None, level: floa
     classes int64 [R]; reading [R, K] or None; shape of h [R, C, H, W]. The 4x4 vector is brought to H x W with its L2 norm kept.
     float32 [R, C, H, W]. Raises ValueError where C differs.
     """
-    device = classes.device
     if move.vectors.shape[3] != shape[1]:
         raise ValueError(
             f"the moves of this ADP are for {move.vectors.shape[3]} channels at '{move.site}' and met {shape[1]}: it was made for another "
             "diffusion model, so load an ADP that was trained on the connected one."
         )
-    at = torch.full((1,), level, device=device)
-    vectors = at_level(move.vectors, move.knots, at)[0]
-    sizes = at_level(move.sizes, move.knots, at)[0]
-    chosen = vectors[classes]
-    if chosen.shape[1] == 1:
-        mixed = chosen[:, 0]
-        if move.relative:
-            weights = reading if reading is not None else vectors.new_full((len(classes), len(vectors)), 1 / len(vectors))
-            mixed = mixed - torch.einsum("rk,kcij->rcij", weights, vectors[:, 0])
-    else:
-        weights = reading if reading is not None else chosen.new_full(chosen.shape[:2], 1 / chosen.shape[1])
-        mixed = torch.einsum("rk,rkcij->rcij", weights, chosen)
-    mixed = mixed * sizes[classes][:, None, None, None]
-    return resized(mixed, *shape[-2:])
+    return resized(move.towards(classes, reading, level), *shape[-2:])
 
 
 def resized(vectors: Tensor, height: int, width: int) -> Tensor:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 import logging
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -20,7 +19,7 @@ from torch import Tensor
 from ....methods.core.fit_state import Checkpoint, FitState
 from ....methods.guidance.edit_file import with_alternative
 from ....methods.guidance.fit_moves import Diffusion, FitSettings, finished_moves
-from ....models.adp import AdpFile, AttributePredictor
+from ....models.adp import AdpFile
 from ..names import storable
 from ..sites import base_model, lowest_level_site, site_channels
 from ..versions import resident
@@ -115,15 +114,6 @@ def diffusion_of(
     return Diffusion(network.velocity, wanted, clean, logits or (lambda latents: {}), a, judged, network.scale, network.device)
 
 
-def plain_predictor(predictor: AttributePredictor | None) -> AttributePredictor | None:
-    """A copy without inference tensors."""
-    if predictor is None:
-        return None
-    copy = AttributePredictor(predictor.attributes, predictor.channels, predictor.knots.clone(), predictor.kind, predictor.hidden)
-    copy.load_state_dict({k: v.clone() for k, v in predictor.state_dict().items()})
-    return copy.eval().requires_grad_(False)
-
-
 def finish(
     state: FitState,
     sites: Mapping[str, tuple[str, int]],
@@ -152,13 +142,3 @@ def finish(
         file = with_alternative(file, file.base_model, attribute, classes[attribute], move, {**record, "lines": lines[-1:]})
     log.info("learned %s: %s", ", ".join(moves), "; ".join(lines))
     return Learned(file, lines, curve)
-
-
-def module_mark(module: torch.nn.Module) -> str:
-    """A hash of a few numbers of every weight, by which another file of the same kind is known."""
-    digest = hashlib.sha256()
-    for name, value in sorted(module.state_dict().items()):
-        if value.is_floating_point():
-            digest.update(name.encode())
-            digest.update(value.detach().flatten()[:8].to("cpu", torch.float32).numpy().tobytes())
-    return digest.hexdigest()[:16]

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from equipoise.methods.bias_features.calibrate_profile import ProfileBench, with_gain
+from equipoise.methods.bias_features.calibrate_profile import ProfileBench
 from equipoise.methods.bias_features.run import SteerSettings
 from equipoise.methods.guidance.calibrate import Seen, TrialLog
 from equipoise.models.bias_features import CLASS_DIFFERENCE, LEARNED, AttributeFeatures, BiasFeatures, Profile
@@ -134,7 +134,7 @@ def test_plain_images_that_were_not_judged_for_an_attribute_are_made_again(tmp_p
 
 
 def test_a_gain_is_of_one_class() -> None:
-    made = with_gain(profile(LEARNED), 1, 2.5)
+    made = profile(LEARNED).with_gain(1, 2.5)
     assert torch.equal(made.sizes, torch.tensor([[1.0, 2.5]] * 3))
 
 

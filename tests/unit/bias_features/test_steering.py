@@ -14,7 +14,6 @@ from equipoise.methods.bias_features.run import (
     SUPPRESS,
     SteeringRun,
     SteerSettings,
-    doubted,
     everyone,
     on_map,
     parse_latents,
@@ -234,6 +233,7 @@ def test_bad_input_is_one_clear_sentence(sae: SaeFile, bias: BiasFeatures) -> No
 
 def test_doubt_brings_a_reading_towards_what_knows_nothing() -> None:
     reading = torch.tensor([[0.9, 0.1], [1.0, 0.0]])
-    assert doubted(reading, 1.0) is reading
-    less = doubted(reading, 2.0)
+    profile = Profile(torch.zeros(1), torch.zeros(1, 2, 2, 1, 4, 4), torch.ones(1, 2))
+    assert profile.softened(reading) is reading
+    less = replace(profile, doubt=2.0).softened(reading)
     assert torch.allclose(less[0], torch.tensor([0.75, 0.25]), atol=1e-6) and less[1, 0] > 0.999 and torch.isfinite(less).all()

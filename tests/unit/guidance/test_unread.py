@@ -14,7 +14,7 @@ from equipoise.methods.adp.train import train_file
 from equipoise.methods.core.targets import parse_target
 from equipoise.methods.data.feature_set import FeatureSet, FeatureSetWriter, open_feature_set
 from equipoise.methods.guidance.calibrate import reading_levels
-from equipoise.methods.guidance.edit_file import check_classes, in_order, reordered, with_alternative
+from equipoise.methods.guidance.edit_file import check_classes, in_order, with_alternative
 from equipoise.methods.guidance.run import GRADIENT, GuidanceRun, GuidanceSettings, move_vector
 from equipoise.methods.labels.labels import LabelSet
 from equipoise.models.adp import AdpFile, Move, load_adp, save_adp
@@ -201,9 +201,9 @@ def test_a_move_of_the_same_source_is_replaced_with_what_was_said_of_it(both: Ad
 
 def test_the_order_of_classes_goes_through_from_to_moves_too(adps: Any) -> None:
     move = adps.random_move(3, C, from_to=True)
-    turned = reordered(move, [2, 0, 1])
+    turned = move.reordered([2, 0, 1])
     assert torch.equal(turned.vectors[:, 0, 1], move.vectors[:, 2, 0]) and torch.equal(turned.sizes[:, 2], move.sizes[:, 1])
-    assert reordered(move, [0, 1, 2]) is move
+    assert move.reordered([0, 1, 2]) is move
     file = in_order(AdpFile(None, {"hair": move}, "", unread={"hair": HAIR}), {"hair": ("long", "short", "medium")})
     assert file.unread["hair"] == ("long", "short", "medium") and torch.equal(file.moves["hair"].vectors, turned.vectors)
 
