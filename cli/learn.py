@@ -7,9 +7,6 @@ from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-import torch
-from torch import Tensor
-
 from ..factory.make_adp import SITE as SHIPPED_SITE
 from ..factory.make_adp import diffusion_of
 from ..factory.train_diffusion import depth_to_space
@@ -21,6 +18,7 @@ from ..methods.guidance.run import LEARNED
 from ..methods.labels.labels import LabelSet, for_entries
 from ..models.adm_unet import AdmUNet
 from ..models.adp import AdpFile
+from ..models.class_order import in_class_order, matched
 from .picture_classifier import train_on_pictures
 from .pictures import can_make_again, clean_latents
 
@@ -60,7 +58,8 @@ def learn_file(
     attributes = {a: adp.attributes[a] for a in table}
     rows = sorted({i for p in table.values() for i in chosen_images(p, IMAGES // len(table))})
     entries = [features.entries[i] for i in rows]
-    probabilities = {a: _ordered(p[rows], labels.attributes[a], attributes[a]) for a, p in table.items()}
+    order = matched(attributes, labels.attributes, "the ADP", "the label set", "use the labels that the ADP was trained on")
+    probabilities = in_class_order({a: p[rows] for a, p in table.items()}, order)
     clean = clean_latents(net, features, entries, images, bar("making the images again"))
     watch = bar("teaching a classifier")
     classifier, accuracy = train_on_pictures(depth_to_space(clean), probabilities, attributes, seed=seed, progress=watch)
@@ -93,8 +92,3 @@ def site_width(net: AdmUNet) -> int:
     number = int(SITE.removeprefix("output."))
     # What the last block gives is seen by no patch.
     return net.output_blocks[number][0].out_layers[3].out_channels if number + 1 < len(net.output_blocks) else 0
-
-
-def _ordered(p: Tensor, given: tuple[str, ...], wanted: tuple[str, ...]) -> Tensor:
-    """Columns of class probabilities [N, K] in another order of the classes."""
-    return p[:, torch.tensor([given.index(c) for c in wanted])]

@@ -20,6 +20,7 @@ from ...methods.guidance.fit_moves import FitSettings, fit_moves
 from ...methods.labels.labels import LabelSet, for_entries
 from ...models.adp import AdpFile
 from ...models.bias_features import AttributeFeatures, BiasFeatures, check_sae
+from ...models.class_order import in_class_order, matched
 from ...models.digests import module_mark, tensors_digest
 from ...models.sae import SaeFile
 from ...models.sites import MIDDLE
@@ -78,20 +79,11 @@ def learn_profiles(
         check_fit(model, adp)
     wanted = tuple(attributes) or tuple(bias.attributes)
     classes = {a: bias.attribute(a).classes for a in wanted}
-    for a, order in classes.items():
-        if set(classifier.attributes.get(a, ())) != set(order):
-            raise ValueError(
-                f"the classifier '{classifier.name}' does not judge '{a}' as {', '.join(order)}: connect one that does, or name other "
-                "attributes."
-            )
+    judge, source = f"the classifier '{classifier.name}'", "the bias features"
+    matched(classes, classifier.attributes, source, judge, "connect a classifier that does, or name other attributes")
     tables = for_entries(labels, features.entries, wanted)
-    for a in wanted:
-        if set(labels.attributes[a]) != set(classes[a]):
-            raise ValueError(
-                f"the bias features know '{a}' as {', '.join(classes[a])} and the labels as {', '.join(labels.attributes[a])}: connect "
-                "the labels that they were found with."
-            )
-        tables[a] = tables[a][:, [labels.attributes[a].index(c) for c in classes[a]]]
+    order = matched(classes, labels.attributes, source, "the label set", "connect the labels that the features were found with")
+    tables = in_class_order(tables, order)
     if clip is None and positive is None:
         raise ValueError("the model needs a conditioning to denoise under: connect positive, or clip for the prompts of the set.")
 

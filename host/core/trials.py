@@ -16,6 +16,7 @@ from torch import Tensor
 
 from ...methods.core.batch_run import BatchRun
 from ...methods.guidance.calibrate import Seen
+from ...models.class_order import in_class_order, matched
 from ..data.record_samples import GivenConditions, PromptConditions
 from ..labels.classifier import HostClassifier
 from .names import storable
@@ -119,18 +120,11 @@ def classifier_judge(vae: Any, classifier: HostClassifier, classes: Mapping[str,
 
     Raises ValueError where the classifier does not know an attribute with its classes.
     """
-    for attribute, wanted in classes.items():
-        if set(classifier.attributes.get(attribute, ())) != set(wanted):
-            known = "; ".join(f"{a}: {', '.join(c)}" for a, c in classifier.attributes.items())
-            raise ValueError(
-                f"the classifier '{classifier.name}' cannot judge '{attribute}' with the classes {', '.join(wanted)}; it knows "
-                f"{known}: connect one that does, or none to let the ADP itself judge."
-            )
+    remedy = "connect one that does, or none to let the ADP itself judge"
+    order = matched(classes, classifier.attributes, "the connected file", f"the classifier '{classifier.name}'", remedy)
 
     def judge(samples: Tensor) -> dict[str, Tensor]:
         read = classifier.probabilities(vae.decode(samples))
-        for a, order in classes.items():
-            read[a] = read[a][:, [classifier.attributes[a].index(c) for c in order]]
-        return read
+        return {**read, **in_class_order(read, order)}
 
     return judge

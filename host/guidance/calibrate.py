@@ -16,6 +16,7 @@ from ...methods.guidance.calibrate import Bench, Calibrated, Seen, TrialLog, dir
 from ...methods.guidance.run import GuidanceSettings
 from ...methods.labels.labels import LabelSet
 from ...models.adp import AdpFile, Move
+from ...models.class_order import in_class_order, matched
 from ...models.digests import tensors_digest
 from ...models.noise_level import log_snr
 from ..core.sampling import SamplerSettings
@@ -43,13 +44,7 @@ def candidates_of(adp: AdpFile, features: FeatureSet | None, labels: LabelSet | 
     for attribute in attributes or adp.attributes:
         moves: list[Move] = []
         if features is not None and labels is not None and attribute in labels.attributes:
-            order = adp.attributes[attribute]
-            if set(order) != set(labels.attributes[attribute]):
-                raise ValueError(
-                    f"the ADP's classes of '{attribute}' are {', '.join(order)}, and the labels have "
-                    f"{', '.join(labels.attributes[attribute])}: connect the labels that it was trained on."
-                )
-            moves += directions_of(features, _in_order(labels, attribute, order), attribute)
+            moves += directions_of(features, _in_order(labels, attribute, adp), attribute)
         # What the file has calibrated already is not done again beside others.
         known = {s for r in adp.info.get("calibration", {}).get(attribute, {}).values() for s in r.get("hits", {})} if moves else set()
         known |= {m.source for m in moves}
@@ -167,6 +162,8 @@ def _self_judge(model: Any, adp: AdpFile, positive: Any) -> Judge:
     return judge
 
 
-def _in_order(labels: LabelSet, attribute: str, order: Sequence[str]) -> LabelSet:
-    columns = [labels.attributes[attribute].index(c) for c in order]
-    return LabelSet({attribute: tuple(order)}, labels.files, {attribute: labels.probabilities[attribute][:, columns]})
+def _in_order(labels: LabelSet, attribute: str, adp: AdpFile) -> LabelSet:
+    """Return one attribute's labels in the class order of an ADP."""
+    wanted = {attribute: tuple(adp.attributes[attribute])}
+    order = matched(wanted, labels.attributes, "the ADP", "the label set", "connect the labels that the ADP was trained on")
+    return LabelSet(wanted, labels.files, in_class_order(labels.probabilities, order))

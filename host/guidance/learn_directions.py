@@ -14,6 +14,7 @@ from ...methods.guidance.fit_moves import FitSettings, fit_moves, fit_state
 from ...methods.guidance.run import LEARNED
 from ...methods.labels.labels import LabelSet, for_entries
 from ...models.adp import AdpFile
+from ...models.class_order import in_class_order, matched
 from ...models.digests import module_mark, tensors_digest
 from ..core.fit.differentiable import model_conditions
 from ..core.fit.differentiable_labels import DifferentiableLabels
@@ -63,8 +64,8 @@ def learn_directions(
     wanted = tuple(attributes) or tuple(labels.attributes)
     tables = for_entries(labels, features.entries, wanted)
     classes = {a: adp.attributes.get(a, labels.attributes[a]) for a in wanted}
-    for a in wanted:
-        tables[a] = tables[a][:, _columns(a, labels.attributes[a], classes[a])]
+    order = matched(classes, labels.attributes, "the ADP", "the label set", "connect the labels that the ADP was trained on")
+    tables = in_class_order(tables, order)
     judged = _judged(classifier, classes)
     if clip is None and positive is None:
         raise ValueError("the model needs a conditioning to denoise under: connect positive, or clip for the prompts of the set.")
@@ -109,31 +110,11 @@ def learn_directions(
     return finish(state, sites, LEARNED, adp, model, classes, settings, lines)
 
 
-def _columns(attribute: str, labelled: Sequence[str], wanted: Sequence[str]) -> list[int]:
-    """Columns of the labels in the ADP's class order."""
-    if set(labelled) != set(wanted):
-        raise ValueError(
-            f"the ADP's classes of '{attribute}' are {', '.join(wanted)}, and the labels have {', '.join(labelled)}: connect the labels "
-            "that it was trained on."
-        )
-    return [list(labelled).index(c) for c in wanted]
-
-
 def _judged(classifier: HostClassifier | None, classes: dict[str, tuple[str, ...]]) -> tuple[str, ...]:
     """Attributes that a classifier judges. Raises ValueError where it knows none of them, or one of them with other classes."""
     if classifier is None:
         return ()
-    known = "; ".join(f"{a}: {', '.join(c)}" for a, c in classifier.attributes.items())
-    for a, c in classes.items():
-        if a in classifier.attributes and set(classifier.attributes[a]) != set(c):
-            raise ValueError(
-                f"the classifier '{classifier.name}' cannot judge '{a}' with the classes {', '.join(c)}; it knows {known}: connect one "
-                "that does, or none to learn by denoising alone."
-            )
-    found = tuple(a for a in classes if a in classifier.attributes)
-    if not found:
-        raise ValueError(
-            f"the classifier '{classifier.name}' knows {known}, and none of {', '.join(classes)}: connect one that does, or none to learn "
-            "by denoising alone."
-        )
-    return found
+    remedy = "connect one that does, or none to learn by denoising alone"
+    known = {a: c for a, c in classes.items() if a in classifier.attributes}
+    matched(known or classes, classifier.attributes, "the ADP", f"the classifier '{classifier.name}'", remedy)
+    return tuple(known)

@@ -20,6 +20,7 @@ from ...methods.guidance.fit_prompts import UNEDITED, fit_prompt_moves, prompt_s
 from ...methods.guidance.prompt_classes import PromptClasses
 from ...methods.guidance.run import LEARNED_PROMPTS
 from ...models.adp import AdpFile
+from ...models.class_order import matched
 from ...models.digests import tensors_digest
 from ...models.files import read_safetensors, write_safetensors
 from ..core.fit.differentiable import model_conditions
@@ -69,12 +70,9 @@ def learn_from_prompts(
     attribute, classes = prompts.attribute, prompts.classes
     if adp is not None:
         check_fit(model, adp)
-        known = adp.attributes.get(attribute, classes)
-        if set(known) != set(classes):
-            raise ValueError(
-                f"the ADP's classes of '{attribute}' are {', '.join(known)}, and the prompts {', '.join(classes)}: name them alike."
-            )
-        classes = known
+        if attribute in adp.attributes:
+            matched({attribute: classes}, adp.attributes, "the prompts", "the ADP", "name the classes of the prompts as in the ADP")
+            classes = adp.attributes[attribute]
     aligned = [dict(zip(prompts.classes, group, strict=True)) for group in prompts.aligned()]
     neutral = prompts.neutral()
     texts = [negative, *(neutral[g % len(neutral)] for g in range(len(aligned)))]

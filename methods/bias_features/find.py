@@ -13,6 +13,7 @@ from torch import Tensor
 
 from ...models.adp import AdpFile, AttributePredictor
 from ...models.bias_features import CLASS_DIFFERENCE, AttributeFeatures, BiasFeatures
+from ...models.class_order import in_class_order, matched
 from ...models.sae import SaeFile
 from ..adp.rows import filled, split_images
 from ..core.trainer import Progress
@@ -212,12 +213,6 @@ def some_images(tables: Mapping[str, Tensor], count: int, most: int, seed: int) 
 def _in_reader_order(features: FeatureSet, labels: LabelSet, reader: AttributePredictor, attributes: list[str]) -> dict[str, Tensor]:
     """Class probabilities of the set's images, attribute -> [N, K], classes in the reader's order."""
     tables = for_entries(labels, features.entries, attributes)
-    for attribute in attributes:
-        read, labelled = reader.attributes[attribute], labels.attributes[attribute]
-        if set(read) != set(labelled):
-            raise ValueError(
-                f"the reader knows '{attribute}' as {', '.join(read)} and the labels as {', '.join(labelled)}: use labels with the "
-                "reader's classes, or train the reader on these."
-            )
-        tables[attribute] = tables[attribute][:, [labelled.index(c) for c in read]]
-    return tables
+    read = {a: reader.attributes[a] for a in attributes}
+    remedy = "use labels with the predictor's classes, or train the predictor on these labels"
+    return in_class_order(tables, matched(read, labels.attributes, "the predictor", "the label set", remedy))

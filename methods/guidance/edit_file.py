@@ -7,17 +7,13 @@ from dataclasses import replace
 from typing import Any
 
 from ...models.adp import AdpFile, Move
+from ...models.class_order import matched
 
 
 def check_classes(file: AdpFile, attributes: Mapping[str, Sequence[str]]) -> None:
     """Raise ValueError where an attribute that the file knows has other classes there; their order does not matter."""
-    for attribute, classes in attributes.items():
-        known = file.attributes.get(attribute, classes)
-        if set(known) != set(classes):
-            raise ValueError(
-                f"this ADP knows '{attribute}' with the classes {', '.join(known)}, and {', '.join(classes)} are given: use the same "
-                "classes, or another name for the attribute."
-            )
+    known = {a: c for a, c in attributes.items() if a in file.attributes}
+    matched(known, file.attributes, "the new moves", "this ADP", "use the same classes, or another name for the attribute")
 
 
 def with_alternative(
@@ -50,7 +46,8 @@ def with_alternative(
 
 def in_order(file: AdpFile, attributes: Mapping[str, Sequence[str]]) -> AdpFile:
     """The file with the moves of these attributes in another order of their classes."""
-    order = {a: [file.attributes[a].index(c) for c in classes] for a, classes in attributes.items()}
+    remedy = "use the same classes, or another name for the attribute"
+    order = matched(attributes, file.attributes, "the new order", "this ADP", remedy)
     moves = {a: m.reordered(order[a]) if a in order else m for a, m in file.moves.items()}
     others = {a: {s: m.reordered(order[a]) if a in order else m for s, m in by.items()} for a, by in file.alternatives.items()}
     unread = {a: tuple(attributes.get(a, c)) for a, c in file.unread.items()}

@@ -13,6 +13,7 @@ from ...host.core.sampling import SamplerSettings, guided_ksample
 from ...host.guidance.apply import apply_guidance
 from ...host.ledger.ledgers import running_node
 from ...methods.guidance.run import DIRECTIONS, MODES, GuidanceSettings
+from ...models.class_order import in_class_order, matched
 from ..core.patch_inputs import ledger_input, rows_input, window_inputs
 from ..core.sampler_inputs import denoise_input, sampler_inputs
 from ..core.shared_inputs import drawn_seed
@@ -237,18 +238,11 @@ class DistributionGuidanceKSampler(io.ComfyNode):
 
 def classifier_of_latents(vae: Any, classifier: Any, adp: Any, target: Any) -> Any:
     """samples -> probabilities in the ADP's class order. Raises ValueError where the classifier does not know the target's attributes."""
-    for attribute in target.attributes:
-        if set(classifier.attributes.get(attribute, ())) != set(adp.attributes[attribute]):
-            raise ValueError(
-                f"the classifier cannot judge '{attribute}' with the classes {', '.join(adp.attributes[attribute])}; it knows "
-                f"{'; '.join(f'{a}: {chr(44).join(c)}' for a, c in classifier.attributes.items())}: connect one that does, or set "
-                f"repair to 0."
-            )
+    wanted = {a: adp.attributes[a] for a in target.attributes}
+    order = matched(wanted, classifier.attributes, "the ADP", "the classifier", "connect one that does, or set repair to 0")
 
     def classify(samples: Any) -> Any:
-        read = classifier.probabilities(vae.decode(samples))
-        order = {a: [classifier.attributes[a].index(c) for c in adp.attributes[a]] for a in target.attributes}
-        return {a: read[a][:, order[a]] for a in target.attributes}
+        return in_class_order(classifier.probabilities(vae.decode(samples)), order)
 
     return classify
 

@@ -14,6 +14,7 @@ import torch
 from torch import Tensor
 from torch.utils.checkpoint import checkpoint
 
+from ....models.class_order import in_class_order, matched
 from ...labels.classifier import HostClassifier
 from ..versions import resident
 from .differentiable import load_whole
@@ -32,7 +33,8 @@ class DifferentiableLabels:
     def __init__(self, model: Any, vae: Any, classifier: HostClassifier, attributes: Mapping[str, Sequence[str]]) -> None:
         if getattr(vae, "latent_dim", 2) != 2 or getattr(vae, "output_channels", 3) != 3:
             raise ValueError("the connected VAE does not decode to images (it is one for video or sound): connect the model's own VAE.")
-        self._order = {a: [classifier.attributes[a].index(c) for c in classes] for a, classes in attributes.items()}
+        remedy = "connect one that does, or name other attributes"
+        self._order = matched(attributes, classifier.attributes, "the fit", f"the classifier '{classifier.name}'", remedy)
         self._unscaled, self._output = model.model.process_latent_out, vae.process_output
         patcher = resident(vae.patcher)
         load_whole([patcher, classifier.patcher], 0)
@@ -56,4 +58,4 @@ class DifferentiableLabels:
         decoded = self._vae.decode(self._unscaled(latents).to(self._device, self._dtype))
         images = self._output(decoded.float().clone()).to(latents.device)  # the host's own works in place
         found = self._classifier(self._classifier.preprocess(images))
-        return {a: found[a].float()[:, order] for a, order in self._order.items()}
+        return in_class_order({a: logits.float() for a, logits in found.items()}, self._order)

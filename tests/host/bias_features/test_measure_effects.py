@@ -136,7 +136,7 @@ def test_what_does_not_belong_together_is_refused(parts: SimpleNamespace, saes: 
     for given, message in (
         ({"sae": saes.random_sae(CHANNELS, SITE, "tiny", latents=32, seed=3)}, "number the latents of the autoencoder"),
         ({"sae": saes.random_sae(32, SITE, "tiny", latents=32)}, "expects 32 channels at 'output.1'"),
-        ({"classifier": stranger}, "the classifier 's' cannot judge 'light' with the classes dark, bright"),
+        ({"classifier": stranger}, "the classifier 's' does not know 'light' with the classes dark, bright"),
         ({"attribute": "beard"}, "no bias features of 'beard'"),
         ({"name": "../x"}, "cannot be the name"),
     ):

@@ -224,7 +224,7 @@ def test_what_cannot_be_contrasted_is_told_in_one_sentence(world: Any, adps: Any
         ("needs exactly one {}", {"templates": "a photo"}),
         ("the class 'no' has no phrase", {"classes": "yes: with\nno:"}),
         ("was made for 'sdxl' and the connected MODEL is", {"adp": adps.random_adp({"hair": ("a", "b")}, width, base_model="sdxl")}),
-        ("with the classes no, some", {"adp": adps.random_adp({"eyeglasses": ("no", "some")}, width, base_model=base)}),
+        ("it knows eyeglasses: no, some", {"adp": adps.random_adp({"eyeglasses": ("no", "some")}, width, base_model=base)}),
     ]
     for match, given in cases:
         with pytest.raises(ValueError, match=match) as error:

@@ -285,7 +285,7 @@ def test_what_does_not_fit_is_one_sentence(prompt: Any, world: World, folder: Pa
         ({"name": "../x"}, "cannot be the name"),
         ({"attributes": ["hair"]}, "nothing is labelled with 'hair'"),
         ({"classifier": other}, "none of light"),
-        ({"classifier": unlike}, "cannot judge 'light'"),
+        ({"classifier": unlike}, "does not know 'light'"),
         ({"model": flow}, "predict noise, velocity or the image"),
     ]:
         with pytest.raises(ValueError, match=message) as error:

@@ -235,7 +235,7 @@ def test_what_does_not_fit_is_refused(planted: tuple[FeatureSet, LabelSet, SaeFi
     with pytest.raises(ValueError, match="holds no predictor"):
         reader_of(AdpFile(None, {}, "planted"), sae)
     other = AttributePredictor({"skin": ("pale", "medium", "dark")}, 16, LEVELS, "linear")
-    with pytest.raises(ValueError, match="as pale, medium, dark and the labels as light, medium, dark"):
+    with pytest.raises(ValueError, match="classes pale, medium, dark of the predictor; it knows .*skin: light, medium, dark"):
         find_bias_features(features, labels, sae, other, ["skin"])
     with pytest.raises(ValueError, match="no feature speaks for any class"):
         find_bias_features(features, labels, sae, AttributePredictor(CLASSES, 16, LEVELS, "linear"), ["skin"])
