@@ -10,10 +10,9 @@ from PIL import Image
 
 from ..charts.bias_features.ranking import bias_features_chart
 from ..methods.adp.train import train_file
-from ..methods.bias_features.ablation_report import ablation_lines
-from ..methods.bias_features.attribution_settings import BASELINES, AttributionSettings
+from ..methods.bias_features.ablation import ablation_lines
 from ..methods.bias_features.feature_profiles import chart_facts
-from ..methods.bias_features.find import find_bias_features, reader_of
+from ..methods.bias_features.find import BASELINES, AttributionSettings, find_bias_features, reader_of
 from ..methods.data.feature_set import FeatureSet, open_feature_set
 from ..methods.labels.labels import LabelSet, read_csv
 from ..models.adp import AdpFile, load_adp
@@ -46,7 +45,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace) -> int:
     if args.epochs < 1:
         raise ValueError("--epochs is 1 or more.")
-    settings = AttributionSettings(args.per_class, args.baseline, beside=args.beside, resamples=args.resamples, seed=args.seed)
+    settings = AttributionSettings(args.per_class, args.baseline, max_side_effect=args.beside, resamples=args.resamples, seed=args.seed)
     features, labels = open_feature_set(args.features), read_csv(args.labels)
     labels.only(args.attribute)
     sae = load_sae(args.sae)

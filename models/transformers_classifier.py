@@ -17,9 +17,10 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from ..benchmarks.neuron_path.vit_export import ATTRIBUTE_KEY
 from .attribute_classifier import AttributeClassifier
 
+ATTRIBUTE_KEY = "equipoise_attribute"
+"""Entry of config.json that names the attribute."""
 RESAMPLE = {0: "nearest-exact", 1: "bicubic", 2: "bilinear", 3: "bicubic"}
 """Pillow's numbers; Lanczos (1) has no counterpart in torch."""
 

@@ -10,16 +10,16 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from ...methods.bias_features.attribution_settings import AttributionSettings
+from ...methods.bias_features.attribution import affine_attributions
 from ...methods.bias_features.code_stream import code_rows
-from ...methods.bias_features.find import find_bias_features
-from ...methods.bias_features.integrated_gradients import AUTOGRAD, CLOSED, active_gradients, baseline_codes, code_gradients
-from ...methods.bias_features.linear_readout import CELLS
+from ...methods.bias_features.find import AttributionSettings, find_bias_features
+from ...methods.bias_features.linear_readout import CELLS, affine_logits
 from ...methods.data.feature_set import FeatureSet
 from ...methods.labels.labels import LabelSet
 from ...models.adp import AttributePredictor
 from ...models.bias_features import BiasFeatures
 from ...models.sae import SaeFile, SparseAutoencoder
+from .integrated_gradients import LEFT, MIDPOINT, integrated_gradients
 
 SAMPLES, POINTS, REPEATS = 500, 10, 5
 EXACT_SAMPLES, EXACT_POINTS = 60, 256
@@ -40,9 +40,9 @@ def measure(
     by norm and sample, to autograd at 256 points), ``completeness_error`` (largest, over all samples), each also ``by_attribute``; and
     ``ablation``: attribute -> class -> figures (:meth:`..methods.ablation.Ablation.result`).
 
-    reader: a linear one. bias: what was found on the set already (else features are found anew). Both rules attribute one class per sample
-    to every activation that is not 0, in float32 on as many threads as torch is set to: the closed form from the list of them, autograd
-    from the dense activations that it needs. ``dense_seconds``: the closed form from dense to dense.
+    reader: a linear one. bias: features of the set that were found already (else they are found anew). Both rules attribute the probability
+    of every class to every feature, summed over the places, in float32 on as many threads as torch is set to. The closed form is the one
+    that Find Bias Features calls, noise level by noise level, its affine maps included.
     """
     z, level = sample_codes(features, sae.sae, samples)
     by_attribute = {a: _compare(sae.sae, reader, a, z, level) for a in attributes}
@@ -78,44 +78,43 @@ def sample_codes(features: FeatureSet, sae: SparseAutoencoder, samples: int, see
 
 
 def _compare(sae: SparseAutoencoder, reader: AttributePredictor, attribute: str, z: Tensor, level: Tensor) -> dict[str, Any]:
-    zero = baseline_codes(z, "zero")
     with torch.no_grad():
         p = reader(sae.decode(z, level), level)[attribute].softmax(-1)
-        start = reader(sae.decode(zero, level), level)[attribute].softmax(-1)
-    target = p.argmax(1)
-
-    row, latent, cell = z.flatten(2).nonzero(as_tuple=True)
-    place, active = latent * CELLS + cell, z.flatten(2)[row, latent, cell]
-
-    def sparse() -> Tensor:
-        return active_gradients(sae, reader, attribute, row, place, active, level, target)
+        start = reader(sae.decode(torch.zeros_like(z), level), level)[attribute].softmax(-1)
 
     def closed() -> Tensor:
-        return code_gradients(sae, reader, attribute, z, level, zero, method=CLOSED, target=target)
+        return closed_form(sae, reader, attribute, z, level)
 
     def autograd() -> Tensor:
-        return code_gradients(sae, reader, attribute, z, level, zero, POINTS, AUTOGRAD, target, rule="left")
+        return integrated_gradients(sae, reader, attribute, z, level, points=POINTS, rule=LEFT).sum((-2, -1))
 
-    ours, dense, theirs = _seconds(sparse, closed, autograd)
-    found = torch.zeros_like(z).flatten(2)
-    found[row, latent, cell] = sparse()
-    found = found.view(z.shape)
-    change = (p - start).gather(1, target[:, None])[:, 0]
+    ours, theirs = _seconds(closed, autograd)
+    attributed, rough, change = closed(), autograd(), (p - start).double()
     some = slice(0, EXACT_SAMPLES)
-    exact = code_gradients(sae, reader, attribute, z[some], level[some], zero[some], EXACT_POINTS, AUTOGRAD, target[some], rule="midpoint")
-    error = (found[some] - exact).flatten(1).norm(dim=1) / exact.flatten(1).norm(dim=1).clamp(min=1e-12)
-    rough = autograd()
-    off = (rough - found).flatten(1).norm(dim=1) / found.flatten(1).norm(dim=1).clamp(min=1e-12)
+    exact = integrated_gradients(sae, reader, attribute, z[some], level[some], None, EXACT_POINTS, MIDPOINT).sum((-2, -1))
+    error = (attributed[some] - exact).flatten(1).norm(dim=1) / exact.flatten(1).norm(dim=1).clamp(min=1e-12)
+    off = (rough - attributed).flatten(1).norm(dim=1) / attributed.flatten(1).norm(dim=1).clamp(min=1e-12)
     return {
         "speedup": round(theirs / ours, 1),
         "seconds": round(ours, 4),
-        "dense_seconds": round(dense, 4),
         "autograd_seconds": round(theirs, 4),
         "error": float(error.max()),
-        "completeness": float((found.double().sum((1, 2, 3)) - change.double()).abs().max()),
+        "completeness": float((attributed.double().sum(2) - change).abs().max()),
         "autograd_10_error": round(float(off.median()), 4),
-        "autograd_10_completeness": round(float((rough.double().sum((1, 2, 3)) - change.double()).abs().max()), 4),
+        "autograd_10_completeness": round(float((rough.double().sum(2) - change).abs().max()), 4),
     }
+
+
+@torch.no_grad()
+def closed_form(sae: SparseAutoencoder, reader: AttributePredictor, attribute: str, z: Tensor, level: Tensor) -> Tensor:
+    """Attribute class probabilities to features from a baseline of zeros, as the product does: float32 [N, K, m]."""
+    classes = len(reader.attributes[attribute])
+    out = z.new_zeros(len(z), classes, sae.latents)
+    zero, signs = z.new_zeros(sae.latents, CELLS), z.new_ones(classes, sae.latents, CELLS)
+    for at in level.unique().tolist():
+        rows = level == at
+        out[rows] = affine_attributions(affine_logits(sae, reader, attribute, at), z[rows].flatten(2), zero, signs)
+    return out
 
 
 def _seconds(*rules: Callable[[], Tensor]) -> list[float]:

@@ -13,9 +13,8 @@ import torch
 from torch import Tensor, nn
 
 from ...models.attribute_classifier import TransformerBlock, VisionTransformer
+from ...models.transformers_classifier import ATTRIBUTE_KEY
 
-ATTRIBUTE_KEY = "equipoise_attribute"
-"""Entry of config.json that names the attribute."""
 TOLERANCE = 1e-4
 
 

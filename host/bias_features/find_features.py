@@ -8,10 +8,9 @@ from dataclasses import replace
 import torch
 
 from ...methods.adp.train import train_file
-from ...methods.bias_features.ablation_report import ablation_lines
-from ...methods.bias_features.attribution_settings import AttributionSettings
+from ...methods.bias_features.ablation import ablation_lines
 from ...methods.bias_features.code_stream import check_set
-from ...methods.bias_features.find import find_bias_features, reader_of
+from ...methods.bias_features.find import AttributionSettings, find_bias_features, reader_of
 from ...methods.data.feature_set import FeatureSet
 from ...methods.labels.labels import LabelSet
 from ...models.adp import AdpFile

@@ -1,4 +1,4 @@
-"""Ablation: what the readout of a class loses when its features are taken out of h, against random features of equal activation."""
+"""Ablation: how far the reading of a class falls when its features are removed from h, against random features of equal activation."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from ...models.adp import AttributePredictor
+from ...models.bias_features import BiasFeatures
 from ...models.sae import SparseAutoencoder
 from .code_stream import CodeRows
 from .linear_readout import scale_at
@@ -32,15 +33,14 @@ class Ablation:
         classes: Tensor,
         lists: Sequence[Tensor],
         mass: Tensor,
-        sets: int = RANDOM_SETS,
         seed: int = 0,
     ) -> None:
         self.sae, self.reader, self.attribute, self.classes, self.seed = sae, reader, attribute, classes, seed
         generator = torch.Generator().manual_seed(seed)
-        self.sets = [[chosen, *(random_set(mass[k], chosen, generator) for _ in range(sets))] for k, chosen in enumerate(lists)]
-        self._drops = [torch.zeros(len(classes), 1 + sets, dtype=torch.float64) for _ in lists]
+        self.sets = [[chosen, *(random_set(mass[k], chosen, generator) for _ in range(RANDOM_SETS))] for k, chosen in enumerate(lists)]
+        self._drops = [torch.zeros(len(classes), 1 + RANDOM_SETS, dtype=torch.float64) for _ in lists]
         self._rows = torch.zeros(len(classes))
-        self.removed = torch.zeros(len(lists), 1 + sets, dtype=torch.float64)
+        self.removed = torch.zeros(len(lists), 1 + RANDOM_SETS, dtype=torch.float64)
 
     @torch.no_grad()
     def add(self, rows: CodeRows) -> None:
@@ -67,7 +67,7 @@ class Ablation:
         """class -> ``top`` and ``random`` (mean fall of the class's probability, [mean, low, high], 95% by resampling images),
         ``difference`` (of the two, paired by image), ``features``, ``images``, and the ``activation`` taken out at random relative to that
         of the list's. Classes without a list or images are left out."""
-        found = {}
+        results = {}
         generator = torch.Generator().manual_seed(self.seed)
         for k, name in enumerate(names):
             images = ((self.classes == k) & (self._rows > 0)).nonzero().flatten()
@@ -76,7 +76,7 @@ class Ablation:
             drops = self._drops[k][images] / self._rows[images, None]
             top, other = drops[:, 0], drops[:, 1:].mean(1)
             drawn = torch.randint(len(images), (resamples, len(images)), generator=generator)
-            found[name] = {
+            results[name] = {
                 "top": _interval(top, drawn),
                 "random": _interval(other, drawn),
                 "difference": _interval(top - other, drawn),
@@ -84,7 +84,7 @@ class Ablation:
                 "images": len(images),
                 "activation": round(float(self.removed[k, 1:].mean() / self.removed[k, 0].clamp(min=1e-12)), 3),
             }
-        return found
+        return results
 
 
 def random_set(mass: Tensor, chosen: Tensor, generator: torch.Generator) -> Tensor:
@@ -99,3 +99,18 @@ def _interval(values: Tensor, drawn: Tensor) -> list[float]:
     means = values[drawn].mean(1)
     low, high = (float(means.quantile(q)) for q in INTERVAL)
     return [round(float(values.mean()), 4), round(low, 4), round(high, 4)]
+
+
+def ablation_lines(bias: BiasFeatures, attribute: str) -> list[str]:
+    """Describe what removing the features does to the reading of each class, a line per class."""
+    results = bias.info.get("attributes", {}).get(attribute, {}).get("ablation", {})
+    return [
+        f"{attribute} {name}: without its {r['features']} features the probability falls by {_in_words(r['top'])}, without random features "
+        f"of equal activation by {_in_words(r['random'])} ({r['images']} images)"
+        for name, r in results.items()
+    ]
+
+
+def _in_words(interval: Sequence[float]) -> str:
+    mean, low, high = interval
+    return f"{mean:.3f} ({low:.3f} to {high:.3f})"

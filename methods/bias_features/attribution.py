@@ -9,6 +9,8 @@ reader subtracts, or the other way round, carries nothing. For two classes the s
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+
 import torch
 from torch import Tensor
 
@@ -17,7 +19,7 @@ from ...models.sae import SparseAutoencoder
 from ...models.sites import GRID
 from .class_activations import ClassMeans, nearest, one_hot
 from .code_stream import CodeRows
-from .integrated_gradients import READER, code_gradients
+from .integrated_gradients import predictor_gradients
 from .linear_readout import affine_logits, is_affine
 from .softmax_path import path_weights
 
@@ -25,30 +27,41 @@ MOST_LEVELS = 64
 """Affine maps kept for as many distinct noise levels; samplers visit a few dozen."""
 
 
+@dataclass(frozen=True)
+class AttributeImages:
+    """Images of one attribute, and what the first pass found in them."""
+
+    attribute: str
+    """Name of the attribute."""
+    classes: Tensor
+    """Class of each image, int64 [N]; -1 for none."""
+    means: ClassMeans
+    """Means and standard errors of the first pass."""
+    counts: Tensor | None = None
+    """How often each bootstrap resample draws each image, float32 [B, N]; None for no bootstrap."""
+
+
 class Attribution:
     """Sums of one attribute over the rows that :meth:`add` gets.
 
-    classes: of each image int64 [N], -1 for none. means: of the first pass. baseline: "mean" (of the classes, by noise level) or "zero".
-    counts: resamples of the images float32 [B, N], how often each is drawn; none for no bootstrap. window: log-SNR from, to, that counts.
-    points: of the path, for a reader that is not linear. Memory: (T + B) K m floats, and K m for every image of a buffer.
+    images: the attribute and its images. baseline: "mean" (of the classes, by noise level) or "zero". window: log-SNR from, to, that
+    counts. points: of the path, for a predictor that is not linear. Memory: (T + B) K m floats, and K m for every image of a buffer.
     """
 
     def __init__(
         self,
         sae: SparseAutoencoder,
         reader: AttributePredictor,
-        attribute: str,
+        images: AttributeImages,
         knots: Tensor,
-        classes: Tensor,
-        means: ClassMeans,
         baseline: str,
-        counts: Tensor | None,
         window: tuple[float, float],
         points: int,
     ) -> None:
+        attribute, means, counts = images.attribute, images.means, images.counts
         k = len(reader.attributes[attribute])
         self.sae, self.reader, self.attribute, self.points = sae, reader, attribute, points
-        self.knots, self.classes, self.counts, self.window = knots, classes, counts, window
+        self.knots, self.classes, self.counts, self.window = knots, images.classes, counts, window
         raises = torch.stack([centre_gradients(sae, reader, attribute, z, level) for z, level in zip(means.centre, knots, strict=True)])
         signs = torch.stack([means.signs(c) for c in range(k)], 1)
         self._signs = signs * (signs == raises.sign())
@@ -91,18 +104,12 @@ class Attribution:
     def _signed(self, z: Tensor, level: float, t: int) -> Tensor:
         """Attributions of rows [n, m, 16] to every class, summed with their signs over the places that count: [n, K, m]."""
         baseline, signs = self._baseline[t], self._signs[t]
-        dz = z - baseline
         if not is_affine(self.reader):
             at = torch.full((len(z),), level)
-            start = baseline.unflatten(-1, (4, 4)).expand(len(z), -1, -1, -1)
-            whole = code_gradients(self.sae, self.reader, self.attribute, z.unflatten(-1, (4, 4)), at, start, self.points, READER)
-            return torch.einsum("nkfg,kfg->nkf", whole.flatten(3), signs)
-        a, b = self._affine(level)
-        start = (a.flatten(1) @ baseline.flatten() + b).expand(len(z), -1)
-        c = path_weights(start, dz.flatten(1) @ a.flatten(1).T).to(z)
-        # For every feature [n, 16] @ [16, K K]: the sum over places comes first, the classes after it.
-        by_pair = torch.bmm(dz.transpose(0, 1), (signs[:, None] * a[None]).flatten(0, 1).permute(1, 2, 0))
-        return torch.einsum("nkj,fnkj->nkf", c, by_pair.unflatten(-1, (len(b), len(b))))
+            start = baseline.unflatten(-1, (GRID, GRID)).expand(len(z), -1, -1, -1)
+            each = predictor_gradients(self.sae, self.reader, self.attribute, z.unflatten(-1, (GRID, GRID)), at, start, self.points)
+            return torch.einsum("nkfg,kfg->nkf", each.flatten(3), signs)
+        return affine_attributions(self._affine(level), z, baseline, signs)
 
     def _affine(self, level: float) -> tuple[Tensor, Tensor]:
         if level not in self._maps:
@@ -115,6 +122,22 @@ class Attribution:
         if self.counts is not None and self._images:
             self._resampled.addmm_(self.counts[:, list(self._images)], torch.stack(list(self._images.values())))
         self._images = {}
+
+
+def affine_attributions(logits: tuple[Tensor, Tensor], z: Tensor, baseline: Tensor, signs: Tensor) -> Tensor:
+    """Attribute class probabilities to features in closed form, summed with signs over the places: float32 [N, K, m].
+
+    logits: the affine map of :func:`.linear_readout.affine_logits` at the level of these activations z [N, m, 16]; baseline [m, 16]; signs
+    [K, m, 16]. Logits move on a straight line along the path, so that IG_i = dz_i * sum_j A_ji * c_kj. There A is the predictor seen
+    through the decoder, and c_kj = integral of p_k (delta_kj - p_j) depends on the K logits alone.
+    """
+    a, b = logits
+    dz = z - baseline
+    start = (a.flatten(1) @ baseline.flatten() + b).expand(len(z), -1)
+    c = path_weights(start, dz.flatten(1) @ a.flatten(1).T).to(z)
+    # For every feature [N, 16] @ [16, K K]: the sum over places comes first, the classes after it.
+    by_pair = torch.bmm(dz.transpose(0, 1), (signs[:, None] * a[None]).flatten(0, 1).permute(1, 2, 0))
+    return torch.einsum("nkj,fnkj->nkf", c, by_pair.unflatten(-1, (len(b), len(b))))
 
 
 @torch.enable_grad()

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import asdict
+from dataclasses import asdict, dataclass
 from typing import Any
 
 import torch
@@ -21,13 +21,53 @@ from ..data.feature_set import FeatureSet
 from ..guidance.direction_rows import chosen_images
 from ..labels.labels import UNSURE_BELOW, LabelSet, for_entries
 from .ablation import Ablation
-from .attribution import Attribution, resamples, sure_classes
-from .attribution_settings import AttributionSettings
+from .attribution import AttributeImages, Attribution, resamples, sure_classes
 from .class_activations import ClassMeans, ClassSums
 from .code_stream import CodeRows, CodeStream, check_set, code_rows, count_rows
 from .feature_profiles import class_difference
 from .feature_ranking import Ranking, rank, side_effects, stability
+from .integrated_gradients import POINTS
 from .linear_readout import check_reader
+
+BASELINES = ("mean", "zero")
+
+
+@dataclass(frozen=True)
+class AttributionSettings:
+    """How to find features. Raises ValueError for values that cannot be."""
+
+    tau: int = 32
+    """Most features per class."""
+    baseline: str = BASELINES[0]
+    """Where the path of integrated gradients starts: "mean" (of the classes, by noise level) or "zero"."""
+    shared: float = 0.5
+    """A feature among the best of two classes is dropped if its second score exceeds this share of the first."""
+    max_side_effect: float = math.inf
+    """Features whose effect on other attributes exceeds this multiple of that on their own are dropped."""
+    images: int = 2048
+    """Most images to read."""
+    resamples: int = 100
+    """Number of bootstrap resamples."""
+    window: tuple[float, float] = (-math.inf, math.inf)
+    """Log-SNR from, to, that counts; by default all recorded levels."""
+    points: int = POINTS
+    """Points of the path, for a predictor that is not linear."""
+    relative: bool = False
+    """Whether the profile is relative (:class:`..models.level_table.LevelTable`)."""
+    held_out: bool = True
+    """Whether to ablate on images that took no part in the ranking."""
+    seed: int = 0
+    """Seed of the choice of images and of the resamples."""
+
+    def __post_init__(self) -> None:
+        if self.tau < 1 or self.images < 2 or self.resamples < 0 or self.points < 1 or not self.max_side_effect > 0:
+            raise ValueError(
+                "features per class and points are 1 or more, images 2 or more, resamples 0 or more, the limit of side effects above 0."
+            )
+        if self.baseline not in BASELINES:
+            raise ValueError(f"a baseline is {' or '.join(BASELINES)}, not '{self.baseline}'.")
+        if not self.window[0] < self.window[1]:
+            raise ValueError(f"a window is log-SNR from, to; met {self.window[0]} to {self.window[1]}.")
 
 
 def reader_of(file: AdpFile, sae: SaeFile) -> AttributePredictor:
@@ -72,30 +112,31 @@ def find_bias_features(
         return _Search(features, sae_file, reader, list(attributes), tables, s, progress, torch.device(device)).run()
 
 
+@dataclass
 class _Search:
-    """One run: its images, classes and passes."""
+    """One search: its images, classes and passes."""
 
-    def __init__(
-        self,
-        features: FeatureSet,
-        sae_file: SaeFile,
-        reader: AttributePredictor,
-        attributes: list[str],
-        tables: dict[str, Tensor],
-        settings: AttributionSettings,
-        progress: Progress | None,
-        device: torch.device,
-    ) -> None:
-        self._encoder = sae_file.sae.on(device)
-        self.features, self.file, self.sae, self.reader = features, sae_file, sae_file.sae, reader
-        self.attributes, self.settings, self.progress = attributes, settings, progress
+    features: FeatureSet
+    sae_file: SaeFile
+    reader: AttributePredictor
+    attributes: list[str]
+    """Attributes to find features of."""
+    tables: dict[str, Tensor]
+    """Class probabilities [N, K] of these attributes and of those whose side effects are measured, in the reader's class order."""
+    settings: AttributionSettings
+    progress: Progress | None
+    device: torch.device
+
+    def __post_init__(self) -> None:
+        self.sae = self.sae_file.sae
+        self._encoder = self.sae.on(self.device)
+        features, attributes, settings, tables = self.features, self.attributes, self.settings, self.tables
         rows = some_images({a: tables[a] for a in attributes}, len(features.entries), settings.images, settings.seed)
         entries, held = [features.entries[i] for i in rows], []
         if settings.held_out and len(entries) > 1:
             entries, held = split_images(entries, settings.seed, {a: p[rows].argmax(-1) for a, p in tables.items()})
         self.entries, self.held = entries, held or entries
         place = {e.image_id: i for i, e in enumerate(features.entries)}
-        self.tables = tables
         self.classes = {a: self._classes(p, [place[e.image_id] for e in self.entries]) for a, p in tables.items()}
         self.held_classes = {a: self._classes(p, [place[e.image_id] for e in self.held]) for a, p in tables.items()}
         self.sizes = {a: p.shape[1] for a, p in tables.items()}
@@ -123,11 +164,11 @@ class _Search:
         for rows in self._counted(code_rows(self.features, self.held, self._encoder)):
             for ablation in ablations.values():
                 ablation.add(rows)
-        found, info = {}, {}
+        features, info = {}, {}
         for a in self.attributes:
             chosen = rankings[a].features
             by_level, recorded = every_level(passes[a].by_level[:, :, chosen], means[a], knots)
-            found[a] = AttributeFeatures(
+            features[a] = AttributeFeatures(
                 self.reader.attributes[a],
                 chosen,
                 scores[a][:, chosen],
@@ -139,10 +180,10 @@ class _Search:
                 {CLASS_DIFFERENCE: class_difference(means[a], knots, chosen, s.relative)},
             )
             info[a] = self._info(a, rankings[a], ablations[a])
-        said = {
-            "settings": {k: v for k, v in asdict(s).items() if k not in ("window", "beside")},
+        facts = {
+            "settings": {k: v for k, v in asdict(s).items() if k not in ("window", "max_side_effect")},
             "window": [v if math.isfinite(v) else None for v in s.window],
-            "beside": s.beside if math.isfinite(s.beside) else None,
+            "beside": s.max_side_effect if math.isfinite(s.max_side_effect) else None,
             "reader": self.reader.kind,
             "read_beside": [a for a in self.sizes if a not in self.attributes],
             "set": self.features.name,
@@ -150,21 +191,27 @@ class _Search:
             "seconds": round(time.monotonic() - started, 1),
         }
         return BiasFeatures(
-            found, self.file.site, self.file.base_model, self.file.digest, self.sae.channels, self.sae.latents, self._licensed(said)
+            features,
+            self.sae_file.site,
+            self.sae_file.base_model,
+            self.sae_file.digest,
+            self.sae.channels,
+            self.sae.latents,
+            self._licensed(facts),
         )
 
     def _allowed(self, scores: dict[str, Tensor], attribute: str) -> Tensor:
         """Scores, 0 for the features that carry too much of other attributes."""
-        beside = side_effects(scores, attribute, torch.arange(self.sae.latents))
-        return scores[attribute] * ~(beside > self.settings.beside)
+        effects = side_effects(scores, attribute, torch.arange(self.sae.latents))
+        return scores[attribute] * ~(effects > self.settings.max_side_effect)
 
     def _attribution(self, attribute: str, knots: Tensor, means: ClassMeans) -> Attribution:
         s = self.settings
         counts = None
         if s.resamples and attribute in self.attributes:
             counts = resamples(self.classes[attribute], self.sizes[attribute], s.resamples, s.seed)
-        mine = self.classes[attribute]
-        return Attribution(self.sae, self.reader, attribute, knots, mine, means, s.baseline, counts, s.window, s.points)
+        images = AttributeImages(attribute, self.classes[attribute], means, counts)
+        return Attribution(self.sae, self.reader, images, knots, s.baseline, s.window, s.points)
 
     def _ablation(self, attribute: str, ranking: Ranking, mass: Tensor) -> Ablation:
         mine = self.held_classes[attribute]
@@ -187,7 +234,7 @@ class _Search:
         }
 
     def _licensed(self, info: dict[str, Any]) -> dict[str, Any]:
-        licence = self.file.info.get("licence")
+        licence = self.sae_file.info.get("licence")
         return {**info, "licence": licence} if licence else info
 
 

@@ -10,8 +10,7 @@ from comfy_api.latest import io, ui
 from ...charts.bias_features.feature_atlas import AtlasRow, feature_atlas
 from ...host.core.progress import host_progress
 from ...host.labels.labelling import thumbnails
-from ...methods.bias_features.atlas import chosen_features, class_of, class_scores, feature_notes, note_legend
-from ...methods.bias_features.exciting_images import exciting_images
+from ...methods.bias_features.atlas import chosen_features, class_of, class_scores, exciting_images, feature_notes, note_legend
 from ...methods.data.feature_set import FeatureSet
 from ...models.bias_features import BiasFeatures as BiasFeaturesFile
 from ...models.bias_features import check_sae

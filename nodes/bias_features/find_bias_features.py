@@ -11,8 +11,8 @@ from comfy_api.latest import io, ui
 from ...charts.bias_features.ranking import bias_features_chart
 from ...host.bias_features.find_features import find_features
 from ...host.core.files import BIAS_FEATURES
-from ...methods.bias_features.attribution_settings import AttributionSettings
 from ...methods.bias_features.feature_profiles import chart_facts
+from ...methods.bias_features.find import AttributionSettings
 from ...models.bias_features import BiasFeatures as BiasFeaturesFile
 from ..core.shared_inputs import fixed_seed, names_of
 from ..core.sockets import TRAINING, Adp, BiasFeatures, Features, Labels, Sae, schema
@@ -94,7 +94,7 @@ class FindBiasFeatures(io.ComfyNode):
         seed: int,
         adp: Any = None,
     ) -> io.NodeOutput:
-        settings = AttributionSettings(tau=per_class, beside=beside or math.inf, seed=seed)
+        settings = AttributionSettings(tau=per_class, max_side_effect=beside or math.inf, seed=seed)
         found, lines = find_features(features, labels, sae, adp, names_of(attribute), settings)
         report, chart = "\n".join(lines), charts_of(found)
         return io.NodeOutput(found, report, chart, ui=shown(cls, chart, report))

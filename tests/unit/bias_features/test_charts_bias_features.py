@@ -10,7 +10,7 @@ import pytest
 import torch
 from equipoise.charts.bias_features.feature_atlas import TILE, AtlasRow, feature_atlas, heat_over
 from equipoise.charts.bias_features.ranking import bias_features_chart
-from equipoise.methods.bias_features.exciting_images import exciting_images
+from equipoise.methods.bias_features.atlas import exciting_images
 from equipoise.methods.bias_features.feature_profiles import chart_facts
 from equipoise.methods.data.feature_set import FeatureSetWriter, open_feature_set
 from equipoise.models.bias_features import CLASS_DIFFERENCE, AttributeFeatures, Profile

@@ -6,13 +6,12 @@ from pathlib import Path
 
 import pytest
 import torch
+from equipoise.benchmarks.bias_features.integrated_gradients import integrated_gradients
 from equipoise.methods.adp.train import train_file
 from equipoise.methods.bias_features.attribution import resamples, sure_classes
-from equipoise.methods.bias_features.attribution_settings import AttributionSettings
 from equipoise.methods.bias_features.class_activations import ClassMeans
 from equipoise.methods.bias_features.feature_ranking import rank, side_effects, stability
-from equipoise.methods.bias_features.find import every_level, find_bias_features, reader_of, some_images
-from equipoise.methods.bias_features.integrated_gradients import integrated_gradients
+from equipoise.methods.bias_features.find import AttributionSettings, every_level, find_bias_features, reader_of, some_images
 from equipoise.methods.bias_features.linear_readout import affine_logits, pooled_codes
 from equipoise.methods.bias_features.run import profile_delta
 from equipoise.methods.data.feature_set import FeatureSet, FeatureSetWriter, open_feature_set
@@ -152,7 +151,9 @@ def test_side_effects_tell_features_of_one_attribute_from_those_of_another(found
 def test_features_that_carry_more_of_other_attributes_can_be_left_out(planted: tuple[FeatureSet, LabelSet, SaeFile, AdpFile]) -> None:
     features, labels, sae, adp = planted
     whole, few = (
-        find_bias_features(features, labels, sae, reader_of(adp, sae), ["glasses"], AttributionSettings(tau=16, resamples=0, beside=most))
+        find_bias_features(
+            features, labels, sae, reader_of(adp, sae), ["glasses"], AttributionSettings(tau=16, resamples=0, max_side_effect=most)
+        )
         for most in (float("inf"), 1.0)
     )
     effects = whole.attribute("glasses").side_effect
@@ -180,7 +181,7 @@ def test_sums_over_a_set_are_those_of_its_images(planted: tuple[FeatureSet, Labe
     rows = [(h[level == 0.0].float(), ids[level == 0.0]) for h, level, ids in iterate_shards(features.folder, features.entries)]
     h, classes = torch.cat([r[0] for r in rows]), labels.probabilities["skin"].argmax(1)[torch.cat([r[1] for r in rows])]
     level = torch.zeros(len(h))
-    each = integrated_gradients(sae.sae, reader, "skin", h, level)[:, 2, a.features].flatten(2)
+    each = integrated_gradients(sae.sae, reader, "skin", pooled_codes(sae.sae, h, level), level)[:, 2, a.features].flatten(2)
     z = pooled_codes(sae.sae, h, level)[:, a.features].flatten(2)
     of = [classes == c for c in range(3)]
     contrast = each[of[2]].mean(0) - (each[of[0]].mean(0) + each[of[1]].mean(0)) / 2
@@ -239,7 +240,7 @@ def test_what_does_not_fit_is_refused(planted: tuple[FeatureSet, LabelSet, SaeFi
         find_bias_features(features, labels, sae, other, ["skin"])
     with pytest.raises(ValueError, match="no feature speaks for any class"):
         find_bias_features(features, labels, sae, AttributePredictor(CLASSES, 16, LEVELS, "linear"), ["skin"])
-    for wrong in ({"tau": 0}, {"beside": 0.0}, {"baseline": "black"}, {"window": (1.0, 0.0)}):
+    for wrong in ({"tau": 0}, {"max_side_effect": 0.0}, {"baseline": "black"}, {"window": (1.0, 0.0)}):
         with pytest.raises(ValueError, match="are 1 or more|a baseline is|a window is"):
             AttributionSettings(**wrong)
 

@@ -4,19 +4,15 @@ from __future__ import annotations
 
 import pytest
 import torch
-from equipoise.methods.bias_features.integrated_gradients import (
-    AUTOGRAD,
-    CLOSED,
-    READER,
-    active_gradients,
-    code_gradients,
-    integrated_gradients,
-)
-from equipoise.methods.bias_features.linear_readout import affine_logits, pooled_codes
+from equipoise.benchmarks.bias_features.integrated_gradients import MIDPOINT, integrated_gradients
+from equipoise.methods.bias_features.attribution import affine_attributions
+from equipoise.methods.bias_features.integrated_gradients import predictor_gradients
+from equipoise.methods.bias_features.linear_readout import affine_logits, check_reader, pooled_codes
 from equipoise.methods.bias_features.softmax_path import path_weights
 from equipoise.models.adp import AttributePredictor
 from equipoise.models.sae import SparseAutoencoder
 from equipoise.models.sites import pool
+from torch import Tensor
 
 ATTRIBUTES = {"hair": ("short", "long"), "skin": ("light", "medium", "dark")}
 C, LATENTS = 12, 40
@@ -65,16 +61,58 @@ def test_the_reader_through_the_decoder_is_affine_at_every_level(attribute: str)
         assert torch.allclose(a.flatten(1) @ z[i].flatten() + b, read(sae, reader, attribute, z[i : i + 1], level[i : i + 1])[0], atol=1e-4)
 
 
+def closed_form(sae: SparseAutoencoder, reader: AttributePredictor, attribute: str, z: Tensor, level: Tensor, start: Tensor) -> Tensor:
+    """The product's closed form by image: [N, K, m], summed over the places; an image counts with its own baseline."""
+    signs = torch.ones(len(ATTRIBUTES[attribute]), LATENTS, 16)
+    z, start = z.flatten(2), start.flatten(2)
+    maps = [affine_logits(sae, reader, attribute, at) for at in level.tolist()]
+    return torch.cat([affine_attributions(maps[i], z[i : i + 1], start[i], signs) for i in range(len(z))])
+
+
 @pytest.mark.parametrize("attribute", ATTRIBUTES)
-def test_the_closed_form_is_autograd_at_many_points(attribute: str) -> None:
+@pytest.mark.parametrize("shifted", [False, True])
+def test_the_closed_form_is_autograd_at_many_points(attribute: str, shifted: bool) -> None:
     sae, reader = make_sae(), make_reader()
     h, level = features()
     z = pooled_codes(sae, h, level)
-    closed = code_gradients(sae, reader, attribute, z, level, torch.zeros_like(z), method=CLOSED)
-    plain = code_gradients(sae, reader, attribute, z, level, torch.zeros_like(z), 256, AUTOGRAD, rule="midpoint")
-    assert closed.shape == (6, len(ATTRIBUTES[attribute]), LATENTS, 4, 4) and plain.abs().max() > 0.01
+    start = z.roll(1, 0) if shifted else torch.zeros_like(z)
+    closed = closed_form(sae, reader, attribute, z, level, start)
+    plain = integrated_gradients(sae, reader, attribute, z, level, start, 256, MIDPOINT).sum((3, 4))
+    assert closed.shape == (6, len(ATTRIBUTES[attribute]), LATENTS) and plain.abs().max() > 0.01
     assert (closed - plain).norm() < 1e-4 * plain.norm()
     assert ((closed - plain).flatten(1).norm(dim=1) < 1e-4 * plain.flatten(1).norm(dim=1)).all()
+
+
+def test_signs_count_place_by_place() -> None:
+    sae, reader = make_sae(), make_reader()
+    h, _ = features()
+    level = torch.full((6,), 0.4)
+    z = pooled_codes(sae, h, level)
+    signs = torch.randint(-1, 2, (3, LATENTS, 16), generator=torch.Generator().manual_seed(5)).float()
+    closed = affine_attributions(affine_logits(sae, reader, "skin", 0.4), z.flatten(2), torch.zeros(LATENTS, 16), signs)
+    plain = (integrated_gradients(sae, reader, "skin", z, level, points=64).flatten(3) * signs).sum(3)
+    assert torch.allclose(closed, plain, atol=1e-6) and plain.abs().max() > 1e-3
+
+
+def test_rows_of_one_level_are_attributed_together() -> None:
+    sae, reader = make_sae(), make_reader()
+    h, _ = features()
+    level = torch.full((6,), -1.7)
+    z = pooled_codes(sae, h, level)
+    signs = torch.ones(3, LATENTS, 16)
+    together = affine_attributions(affine_logits(sae, reader, "skin", -1.7), z.flatten(2), torch.zeros(LATENTS, 16), signs)
+    assert torch.allclose(together, closed_form(sae, reader, "skin", z, level, torch.zeros_like(z)), atol=1e-6)
+
+
+@pytest.mark.parametrize("attribute", ATTRIBUTES)
+def test_closed_attributions_add_up_to_the_change_of_the_probability(attribute: str) -> None:
+    sae, reader = make_sae(), make_reader()
+    h, level = features()
+    z = pooled_codes(sae, h, level)
+    other = z.roll(1, 0)
+    p, q = (read(sae, reader, attribute, x, level).softmax(-1) for x in (z, other))
+    assert (p - q).abs().max() > 0.02
+    assert (closed_form(sae, reader, attribute, z, level, other).sum(2) - (p - q)).abs().max() < 1e-5
 
 
 @pytest.mark.parametrize("kind", ["linear", "mlp"])
@@ -84,10 +122,10 @@ def test_attributions_add_up_to_the_change_of_the_probability(kind: str, attribu
     h, level = features()
     z = pooled_codes(sae, h, level)
     other = z.roll(1, 0)
-    found = integrated_gradients(sae, reader, attribute, h, level, other, points=64)
+    attributed = predictor_gradients(sae, reader, attribute, z, level, other, points=64)
     p, q = (read(sae, reader, attribute, x, level).softmax(-1) for x in (z, other))
     assert (p - q).abs().max() > 0.02
-    assert (found.sum((2, 3, 4)) - (p - q)).abs().max() < 1e-5
+    assert (attributed.sum((2, 3, 4)) - (p - q)).abs().max() < 1e-5
 
 
 def test_completeness_holds_where_logits_move_far() -> None:
@@ -100,61 +138,35 @@ def test_completeness_holds_where_logits_move_far() -> None:
     assert torch.allclose(path_weights(start, change)[2], torch.eye(3).double() / 3 - 1 / 9)
 
 
-def test_a_reader_that_is_not_linear_is_followed_by_its_gradients() -> None:
-    sae, reader = make_sae(), make_reader("mlp")
+@pytest.mark.parametrize("kind", ["linear", "mlp"])
+def test_the_gradients_of_a_predictor_are_those_through_the_decoder(kind: str) -> None:
+    sae, reader = make_sae(), make_reader(kind)
     h, level = features()
-    short = integrated_gradients(sae, reader, "skin", h, level, points=24)
-    plain = integrated_gradients(sae, reader, "skin", h, level, points=24, method=AUTOGRAD)
-    assert torch.allclose(short, plain, atol=1e-6) and plain.abs().max() > 1e-3
-
-
-@pytest.mark.parametrize("method", [CLOSED, READER, AUTOGRAD])
-def test_one_class_per_image_and_chosen_features(method: str) -> None:
-    sae, reader = make_sae(), make_reader()
-    h, level = features()
-    target, chosen = torch.tensor([0, 2, 1, 1, 0, 2]), torch.tensor([30, 3, 11])
-    whole = integrated_gradients(sae, reader, "skin", h, level, method=method)
-    some = integrated_gradients(sae, reader, "skin", h, level, method=method, target=target, features=chosen)
-    assert torch.allclose(some, whole[torch.arange(6), target][:, chosen], atol=1e-7)
-    some = integrated_gradients(sae, reader, "skin", h, level, method=method, features=chosen)
-    assert torch.allclose(some, whole[:, :, chosen], atol=1e-7)
-
-
-def test_many_noise_levels_are_taken_in_groups() -> None:
-    sae, reader = make_sae(), make_reader()
-    h = features()[0].repeat(12, 1, 1, 1)
-    level = torch.linspace(-6, 7, 72)
     z = pooled_codes(sae, h, level)
-    found = integrated_gradients(sae, reader, "skin", h, level)
-    one = torch.cat([integrated_gradients(sae, reader, "skin", h[i : i + 1], level[i : i + 1]) for i in range(0, 72, 9)])
-    assert torch.allclose(found[::9], one, atol=1e-6) and one.abs().max() > 1e-3
-    row, latent, cell = z.flatten(2).nonzero(as_tuple=True)
-    sparse = active_gradients(sae, reader, "skin", row, latent * 16 + cell, z.flatten(2)[row, latent, cell], level)
-    assert torch.allclose(sparse, found.flatten(3)[row, :, latent, cell], atol=1e-6) and len(sparse) < 0.2 * z.numel()
-    dense = code_gradients(sae, reader, "skin", z, level, 0 * z)
-    assert torch.allclose(dense, found, atol=1e-6)
+    short = predictor_gradients(sae, reader, "skin", z, level, torch.zeros_like(z), points=24)
+    plain = integrated_gradients(sae, reader, "skin", z, level, points=24)
+    assert torch.allclose(short, plain, atol=1e-6) and plain.abs().max() > 1e-3
 
 
 def test_larger_maps_are_read_by_cells() -> None:
     sae, reader = make_sae(), make_reader()
     h, level = features(size=8)
-    found = integrated_gradients(sae, reader, "hair", h, level)
+    z = pooled_codes(sae, h, level)
+    attributed = closed_form(sae, reader, "hair", z, level, torch.zeros_like(z))
     p = reader(pool(sae(h, level)), level)["hair"].softmax(-1)
     nothing = sae.decode(torch.zeros(6, LATENTS, 4, 4), level)
-    assert (found.sum((2, 3, 4)) - (p - reader(nothing, level)["hair"].softmax(-1))).abs().max() < 1e-5
+    assert (attributed.sum(2) - (p - reader(nothing, level)["hair"].softmax(-1))).abs().max() < 1e-5
 
 
 def test_what_cannot_be_attributed_is_refused() -> None:
-    sae, h, level = make_sae(), *features()
+    sae = make_sae()
     with pytest.raises(ValueError, match="does not read 'age'; it reads: hair, skin"):
-        integrated_gradients(sae, make_reader(), "age", h, level)
-    with pytest.raises(ValueError, match="closed form needs a linear reader"):
-        integrated_gradients(sae, make_reader("mlp"), "hair", h, level, method=CLOSED)
+        check_reader(sae, make_reader(), "age")
+    with pytest.raises(ValueError, match="kind 'mlp' is not affine"):
+        affine_logits(sae, make_reader("mlp"), "hair", 0.0)
     with pytest.raises(ValueError, match="20 channels and the autoencoder's have 12"):
-        integrated_gradients(sae, AttributePredictor(ATTRIBUTES, 20, torch.zeros(1)), "hair", h, level)
-    with pytest.raises(ValueError, match="a baseline has the shape"):
-        integrated_gradients(sae, make_reader(), "hair", h, level, torch.zeros(3))
-    with pytest.raises(ValueError, match="not 'black'"):
-        integrated_gradients(sae, make_reader(), "hair", h, level, "black")
-    with pytest.raises(ValueError, match="not 'guess'"):
-        integrated_gradients(sae, make_reader(), "hair", h, level, method="guess")
+        check_reader(sae, AttributePredictor(ATTRIBUTES, 20, torch.zeros(1)), "hair")
+    with pytest.raises(ValueError, match="by the rule gauss, midpoint, left; met 32 and 'black'"):
+        integrated_gradients(sae, make_reader(), "hair", torch.zeros(1, LATENTS, 4, 4), torch.zeros(1), rule="black")
+    with pytest.raises(ValueError, match="averages on the grid"):
+        integrated_gradients(sae, make_reader(), "hair", torch.zeros(1, LATENTS, 4, 4), torch.zeros(1), torch.zeros(3))

@@ -11,8 +11,7 @@ from dataclasses import dataclass, replace
 import pytest
 import torch
 from equipoise.methods.adp.train import train_file
-from equipoise.methods.bias_features.attribution_settings import AttributionSettings
-from equipoise.methods.bias_features.find import find_bias_features, reader_of
+from equipoise.methods.bias_features.find import AttributionSettings, find_bias_features, reader_of
 from equipoise.methods.bias_features.run import SteeringRun, SteerSettings, everyone
 from equipoise.methods.data.feature_set import FeatureSetWriter, open_feature_set
 from equipoise.methods.labels.labels import LabelSet

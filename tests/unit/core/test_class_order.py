@@ -17,5 +17,5 @@ def test_columns_follow_the_classes_that_are_wanted() -> None:
 
 @pytest.mark.parametrize("wanted", [{"hair": ("long", "curly")}, {"hair": ("long",)}, {"skin": ("light", "dark")}])
 def test_other_classes_are_refused(wanted: dict[str, tuple[str, ...]]) -> None:
-    with pytest.raises(ValueError, match="the label set does not know '.*' with the classes .* of the ADP; it knows hair: short, long: do this"):
+    with pytest.raises(ValueError, match="set does not know '.*' with the classes .* of the ADP; it knows hair: short, long: do this"):
         matched(wanted, {"hair": ("short", "long")}, "the ADP", "the label set", "do this")
