@@ -83,10 +83,6 @@ class ClassifierFairness:
         """Plain numbers, strings and lists."""
         return json.loads(json.dumps(asdict(self), allow_nan=False))
 
-    def to_json(self) -> str:
-        """One JSON object; what could not be had is null."""
-        return json.dumps(asdict(self), allow_nan=False)
-
 
 def measure_classifier(
     truth: ArrayLike | Tensor,

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
@@ -12,7 +11,7 @@ from numpy.typing import ArrayLike, NDArray
 from torch import Tensor
 
 from .fairness import UNSURE_BELOW, _one_hot, _probabilities
-from .resampling import multiplicities, plain, resampled_means
+from .resampling import floats_of, multiplicities, resampled_means
 
 Array = NDArray[np.float64]
 
@@ -49,10 +48,6 @@ class DriftReport:
     def to_dict(self) -> dict[str, Any]:
         """Plain numbers, strings and lists."""
         return {k: list(v) if isinstance(v, tuple) else v for k, v in asdict(self).items()}
-
-    def to_json(self) -> str:
-        """One JSON object."""
-        return json.dumps(self.to_dict(), allow_nan=False)
 
 
 def drift(
@@ -106,11 +101,11 @@ def attribute_drift(
         n_before=len(x),
         n_after=len(y),
         paired=paired,
-        before=plain(x.mean(0)),
-        after=plain(y.mean(0)),
-        change=plain(change),
-        change_low=None if bounds is None else plain(bounds[0]),
-        change_high=None if bounds is None else plain(bounds[1]),
+        before=floats_of(x.mean(0)),
+        after=floats_of(y.mean(0)),
+        change=floats_of(change),
+        change_low=None if bounds is None else floats_of(bounds[0]),
+        change_high=None if bounds is None else floats_of(bounds[1]),
         drift=largest,
         total_variation=float(np.abs(change).sum() / 2),
         floor=float(chance.mean()) if len(chance) else 0.0,

@@ -6,7 +6,6 @@ their place, since a set of ambiguous images can have perfect soft means.
 
 from __future__ import annotations
 
-import json
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
@@ -24,7 +23,7 @@ FLOOR_DRAWS = 20_000
 
 
 @dataclass(frozen=True)
-class FairnessReport:
+class ShareReport:
     """What :func:`measure` found for one attribute, or for the cells of a joint table.
 
     ``fd``: ||target - shares||_2 of the hard shares, in 0..sqrt(2); ``fd_soft``: the same of the soft means. ``fd_low``, ``fd_high``,
@@ -60,10 +59,6 @@ class FairnessReport:
         """Plain numbers, strings and lists."""
         return {k: list(v) if isinstance(v, tuple) else v for k, v in asdict(self).items()}
 
-    def to_json(self) -> str:
-        """One JSON object; every number is finite, what could not be had is null."""
-        return json.dumps(self.to_dict(), allow_nan=False)
-
 
 def measure(
     probabilities: ArrayLike | Tensor,
@@ -72,7 +67,7 @@ def measure(
     batch: int = 1,
     bootstrap: int = 2000,
     seed: int = 0,
-) -> FairnessReport:
+) -> ShareReport:
     """Shares of the classes among N images and their distance to a target.
 
     probabilities [N, K]: class probabilities, one row per image, in the order in which the images were made. classes: K names. target: K
@@ -95,7 +90,7 @@ def measure(
     draws, resampled = bootstrap_shares(hard, batch, bootstrap, seed)
     low, high = _share_bounds(draws)
     fd_low, fd_high = fd_interval(shares, draws, r)
-    return FairnessReport(
+    return ShareReport(
         classes=tuple(str(c) for c in classes),
         n=n,
         counts=tuple(int(c) for c in counts),
@@ -111,7 +106,7 @@ def measure(
         fd_soft=fairness_discrepancy(soft, r),
         noise_floor=noise_floor(r, n),
         deviation=deviation_ratio(shares, r),
-        entropy=entropy(shares),
+        entropy=share_entropy(shares),
         unsure=float((p.max(1) < UNSURE_BELOW).mean()),
         batch=batch,
         resampled=resampled,
@@ -136,7 +131,7 @@ def deviation_ratio(shares: ArrayLike, target: ArrayLike) -> float:
     return float(np.abs(s - r).max() / largest) if largest > 0 else 0.0
 
 
-def entropy(shares: ArrayLike) -> float:
+def share_entropy(shares: ArrayLike) -> float:
     """-sum_c s_c ln s_c, in nats; ln K where all K shares are equal."""
     s = np.asarray(shares, dtype=np.float64)
     s = s[s > 0]
@@ -243,12 +238,6 @@ def joint_classes(classes: Mapping[str, Sequence[str]]) -> tuple[str, ...]:
     for given in classes.values():
         names = [f"{left}{SEPARATOR}{c}" if left else c for left in names for c in given]
     return tuple(names)
-
-
-def joint_counts(probabilities: Mapping[str, ArrayLike | Tensor]) -> NDArray[np.int64]:
-    """Hard counts of every cell, int64 of shape [K_a, K_b, ...]."""
-    tables = [_probabilities(p) for p in probabilities.values()]
-    return _one_hot(joint_probabilities(probabilities)).sum(0).astype(np.int64).reshape([t.shape[1] for t in tables])
 
 
 def _probabilities(values: ArrayLike | Tensor) -> Array:

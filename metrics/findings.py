@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
@@ -133,10 +132,6 @@ class Findings:
             ],
             "unstated": list(self.unstated),
         }
-
-    def to_json(self) -> str:
-        """One JSON object; every number is finite, what could not be had is null."""
-        return json.dumps(self.to_dict(), allow_nan=False)
 
 
 def find(

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import json
-from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -37,10 +35,6 @@ class FrechetReport:
     def to_dict(self) -> dict[str, Any]:
         """Plain numbers and lists."""
         return {k: list(v) if isinstance(v, tuple) else v for k, v in asdict(self).items()}
-
-    def to_json(self) -> str:
-        """One JSON object."""
-        return json.dumps(self.to_dict(), allow_nan=False)
 
 
 def frechet_distance(features: ArrayLike | Tensor, reference: ArrayLike | Tensor, weights: ArrayLike | Tensor | None = None) -> float:
@@ -82,30 +76,6 @@ def frechet(
     return FrechetReport(value, floor, sizes, len(x), len(y), x.shape[1], low, high)
 
 
-def frechet_by_class(
-    features: ArrayLike | Tensor,
-    labels: ArrayLike | Tensor,
-    reference: ArrayLike | Tensor,
-    reference_labels: ArrayLike | Tensor,
-    classes: Sequence[str],
-    repeats: int = 10,
-    bootstrap: int = 0,
-    seed: int = 0,
-) -> dict[str, FrechetReport | None]:
-    """:func:`frechet` within each class, class name -> report; None where a class has fewer than two vectors on either side.
-
-    labels [N] and reference_labels [M]: class indices into ``classes``.
-    """
-    x, y = _features(features, "features"), _features(reference, "reference")
-    a, b = _labels(labels, len(x)), _labels(reference_labels, len(y))
-    reports: dict[str, FrechetReport | None] = {}
-    for index, name in enumerate(classes):
-        mine, theirs = x[a == index], y[b == index]
-        enough = len(mine) > 1 and len(theirs) > 1
-        reports[name] = frechet(mine, theirs, repeats=repeats, bootstrap=bootstrap, seed=seed) if enough else None
-    return reports
-
-
 def _features(values: ArrayLike | Tensor, name: str) -> Array:
     x = _numpy(values)
     if x.ndim != 2 or x.shape[1] < 1:
@@ -120,13 +90,6 @@ def _features(values: ArrayLike | Tensor, name: str) -> Array:
 
 def _numpy(values: ArrayLike | Tensor) -> Array:
     return np.asarray(values.detach().cpu().double().numpy() if isinstance(values, Tensor) else values, dtype=np.float64)
-
-
-def _labels(values: ArrayLike | Tensor, n: int) -> NDArray[Any]:
-    labels = np.asarray(values.detach().cpu() if isinstance(values, Tensor) else values).reshape(-1)
-    if len(labels) != n:
-        raise ValueError(f"expected one label per feature vector: {n} vectors, {len(labels)} labels.")
-    return labels
 
 
 def _same_width(x: Array, y: Array) -> None:

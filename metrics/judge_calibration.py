@@ -6,7 +6,6 @@ measures by how much. Agreement of two networks is no proof: they may err alike.
 
 from __future__ import annotations
 
-import json
 import math
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
@@ -52,10 +51,6 @@ class AgreementReport:
     def to_dict(self) -> dict[str, Any]:
         """Plain numbers, strings and lists."""
         return asdict(self)
-
-    def to_json(self) -> str:
-        """One JSON object."""
-        return json.dumps(self.to_dict(), allow_nan=False)
 
 
 def judge_agreement(

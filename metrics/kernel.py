@@ -6,7 +6,6 @@ CLIP-MMD: projected CLIP image embeddings).
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from typing import Any
@@ -49,10 +48,6 @@ class KernelReport:
     def to_dict(self) -> dict[str, Any]:
         """Plain numbers and strings."""
         return asdict(self)
-
-    def to_json(self) -> str:
-        """One JSON object."""
-        return json.dumps(self.to_dict(), allow_nan=False)
 
 
 def cubic(x: Array, y: Array) -> Array:

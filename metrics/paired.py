@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -36,10 +35,6 @@ class PairedReport:
     def to_dict(self) -> dict[str, Any]:
         """Plain numbers."""
         return asdict(self)
-
-    def to_json(self) -> str:
-        """One JSON object."""
-        return json.dumps(self.to_dict(), allow_nan=False)
 
 
 def cosines(before: ArrayLike | Tensor, after: ArrayLike | Tensor) -> Array:

@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import ArrayLike
 from torch import Tensor
 
-from .fairness import FairnessReport, joint_classes, joint_probabilities, measure
+from .fairness import ShareReport, joint_classes, joint_probabilities, measure
 
 Readings = Mapping[str, ArrayLike | Tensor]
 """Attribute -> class probabilities [N, K]."""
@@ -25,8 +25,8 @@ class Panel:
 
     attributes: tuple[str, ...]
     classes: tuple[tuple[str, ...], ...]
-    report: FairnessReport
-    baseline: FairnessReport | None = None
+    report: ShareReport
+    baseline: ShareReport | None = None
 
     @property
     def name(self) -> str:
@@ -70,7 +70,7 @@ def make_panels(
     def panel(names: tuple[str, ...], shares: Sequence[float] | None) -> Panel:
         cells = joint_classes({a: classes[a] for a in names})
 
-        def report(read: Readings) -> FairnessReport:
+        def report(read: Readings) -> ShareReport:
             return measure(joint_probabilities({a: read[a] for a in names}), cells, shares, batch, seed=seed)
 
         return Panel(names, tuple(tuple(classes[a]) for a in names), report(readings), report(baseline) if baseline else None)

@@ -79,6 +79,6 @@ def mean_interval(values: ArrayLike, batch: int = 1, draws: int = 2000, seed: in
     return float(table.mean()), low, high
 
 
-def plain(values: Sequence[float] | Array) -> tuple[float, ...]:
+def floats_of(values: Sequence[float] | Array) -> tuple[float, ...]:
     """Plain floats."""
     return tuple(float(v) for v in values)

@@ -55,10 +55,6 @@ class AdmConfig:
         """Ratio between the input's side and the middle block's."""
         return 2 ** (self.levels - 1)
 
-    @property
-    def middle_channels(self) -> int:
-        return self.width(self.levels - 1)
-
     def width(self, level: int) -> int:
         """Channels of a level."""
         return int(self.model_channels * self.channel_mult[level])

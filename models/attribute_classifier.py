@@ -16,7 +16,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from .files import FileFormat, check_finite, check_shapes, named_classes, parameters_of, shown, write_safetensors
+from .files import FileFormat, check_finite, check_shapes, named_classes, parameters_of, quoted, write_safetensors
 
 FORMAT = FileFormat(
     "equipoise-attribute-classifier",
@@ -200,7 +200,7 @@ def load_classifier(path: str | os.PathLike[str], operations: Any = nn) -> Attri
     def build(tensors: Mapping[str, Tensor], meta: Mapping[str, str]) -> AttributeClassifier:
         if meta["architecture"] not in ARCHITECTURES:
             known = " and ".join(sorted(ARCHITECTURES))
-            raise ValueError(f"its architecture is {shown(meta, 'architecture')}, and this Equipoise reads {known}")
+            raise ValueError(f"its architecture is {quoted(meta, 'architecture')}, and this Equipoise reads {known}")
         network = ARCHITECTURES[meta["architecture"]]
         attributes, size, config = named_classes(json.loads(meta["attributes"])), int(meta["image_size"]), dict(json.loads(meta["config"]))
         _check_sizes(size, config, len(tensors))

@@ -53,12 +53,12 @@ class FileFormat:
         tensors, metadata = read_safetensors(path)
         if metadata.get("format") != self.name:
             raise ValueError(
-                f"'{name}' {self.other}: its metadata says format={shown(metadata, 'format')}, and {self.name!r} is expected. "
+                f"'{name}' {self.other}: its metadata says format={quoted(metadata, 'format')}, and {self.name!r} is expected. "
                 f"{self.choose}."
             )
         if metadata.get("format_version") != self.version:
             raise ValueError(
-                f"'{name}' has the format version {shown(metadata, 'format_version')}, and this Equipoise reads '{self.version}': "
+                f"'{name}' has the format version {quoted(metadata, 'format_version')}, and this Equipoise reads '{self.version}': "
                 "update Equipoise."
             )
         missing = [key for key in self.required if key not in metadata]
@@ -203,7 +203,7 @@ def stays_below(name: Any) -> bool:
     return all(0 < len(p) <= 255 and p not in (b".", b"..") and b"\0" not in p for p in parts)
 
 
-def shown(metadata: Mapping[str, str], key: str) -> str:
+def quoted(metadata: Mapping[str, str], key: str) -> str:
     """What a file's metadata state, quoted, and short enough for a message; None where they do not."""
     text = repr(metadata.get(key))
     return text if len(text) <= 60 else f"{text[:57]}..."

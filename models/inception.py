@@ -16,7 +16,6 @@ import torch
 from torch import Tensor
 
 WEIGHTS = "inception-2015-12-05.pt"
-DIMENSIONS = 2048
 CHUNK = 16
 
 

@@ -7,17 +7,15 @@ from dataclasses import dataclass, field
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
-from PIL import Image as Picture
 from torch import Tensor
 
+from ..core.heat import fitted, heat_over, pasted
 from ..core.missing import chart
 from ..core.style import FAINT, INK, PALETTE, Image, add_axes, new_figure, pixels, points, write
 
 WIDTH, MARGIN, TITLE, HEAD, FOOT, PAD = 960, 24, 60, 26, 48, 14
 TILE, TILE_GAP, TEXT = 92, 5, 112
 NOISE_WIDTH, SCORE_WIDTH = 128, 150
-HOT = np.array([214, 0, 110], dtype=np.float32)
-"""Where a feature is active: a colour that few pictures have."""
 
 
 @dataclass(frozen=True)
@@ -56,14 +54,11 @@ def feature_atlas(
     score = noise + NOISE_WIDTH + 24
     classes = list(dict.fromkeys(c for r in rows for c in r.scores))
     longest = max((abs(v) for r in rows for v in r.scores.values()), default=0.0) or 1.0
-    for x, text in (
-        (MARGIN, "feature"),
-        (left, "most excited images"),
-        (noise, "at which noise"),
-        *([(score, "speaks for")] * bool(classes)),
-    ):
+    heads = [(MARGIN, "feature"), (left, "most excited images"), (noise, "at which noise")]
+    heads += [(score, "speaks for")] if classes else []
+    for x, text in heads:
         write(figure, x, TITLE, text, 14, FAINT)
-    tiles: list[tuple[int, int, NDArray[np.uint8]]] = []
+    tiles: list[tuple[int, int, NDArray[np.float32]]] = []
     span = _span(rows)
     for number, row in enumerate(rows):
         top = TITLE + HEAD + number * tall
@@ -81,24 +76,10 @@ def feature_atlas(
     write(figure, noise + NOISE_WIDTH / 2, bottom + 16, "log-SNR", 13, FAINT, ha="center")
     for line, text in enumerate(legend):
         write(figure, MARGIN, bottom + 16 * line, text, 13, FAINT)
-    drawn = pixels(figure)
-    # Pasted after the figure is drawn, so that pixels of small images stay squares.
-    for y, x, tile in tiles:
-        drawn[y : y + tile.shape[0], x : x + tile.shape[1]] = tile
-    return drawn
+    return pasted(pixels(figure), tiles)
 
 
-def heat_over(image: NDArray[np.float32], heat: NDArray[np.float32], most: float) -> NDArray[np.float32]:
-    """Heat [h, w] laid over an image float32 [H, W, 3] in 0..255: what is cold is paler, what is hot turns crimson."""
-    size = (image.shape[1], image.shape[0])
-    share = np.asarray(Picture.fromarray((heat / most).clip(0, 1).astype(np.float32)).resize(size, Picture.Resampling.BICUBIC))
-    share = share.clip(0, 1)[..., None]
-    grey = image.mean(axis=2, keepdims=True)
-    pale = 0.35 * image + 0.4 * grey + 0.25 * 255
-    return pale * (1 - 0.7 * share) + HOT * (0.7 * share)
-
-
-def _tiles(row: AtlasRow, fit: int, overlay: bool) -> list[NDArray[np.uint8]]:
+def _tiles(row: AtlasRow, fit: int, overlay: bool) -> list[NDArray[np.float32]]:
     images = np.asarray(row.images.detach().cpu() if isinstance(row.images, Tensor) else row.images)
     heat = np.asarray(row.heat.detach().cpu() if isinstance(row.heat, Tensor) else row.heat, dtype=np.float32)
     if images.ndim != 4 or images.shape[1] != 3 or heat.ndim != 3 or len(heat) != len(images) or not len(images):
@@ -108,20 +89,10 @@ def _tiles(row: AtlasRow, fit: int, overlay: bool) -> list[NDArray[np.uint8]]:
         )
     array = images.astype(np.float32) if images.dtype == np.uint8 else np.nan_to_num(images.astype(np.float32)).clip(0, 1) * 255
     most = float(heat.max()) or 1.0
-    found = []
-    for picture, warmth in zip(array[:fit].transpose(0, 2, 3, 1), heat[:fit], strict=True):
-        tile = _enlarged(picture)
-        found.append((heat_over(tile, warmth, most) if overlay else tile).round().clip(0, 255).astype(np.uint8))
-    return found
-
-
-def _enlarged(picture: NDArray[np.float32]) -> NDArray[np.float32]:
-    """Fitted into a tile; small images by nearest neighbour, so that what is seen is what was made."""
-    h, w = picture.shape[:2]
-    scale = TILE / max(h, w)
-    size = (max(1, round(w * scale)), max(1, round(h * scale)))
-    how = Picture.Resampling.NEAREST if scale >= 1 else Picture.Resampling.LANCZOS
-    return np.asarray(Picture.fromarray(picture.round().astype(np.uint8)).resize(size, how), dtype=np.float32)
+    pictures = [fitted(picture, TILE) for picture in array[:fit].transpose(0, 2, 3, 1)]
+    if not overlay:
+        return pictures
+    return [heat_over(picture, warmth, most) for picture, warmth in zip(pictures, heat[:fit], strict=True)]
 
 
 def _noise(figure: object, x: float, y: float, knots: NDArray[np.float32], values: NDArray[np.float32], span: tuple[float, float]) -> None:

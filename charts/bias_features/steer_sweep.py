@@ -10,9 +10,8 @@ from PIL import Image as Picture
 from PIL import ImageDraw
 from torch import Tensor
 
-from ..core.fonts import font
 from ..core.sheet import WHITE, text_width, tiles
-from ..core.style import FAINT, GRID, INK, PALETTE, Image
+from ..core.style import FAINT, GRID, INK, PALETTE, Image, font
 
 PAD, GAP, TITLE, NOTE, HEAD, BAR, TEXT = 16, 6, 34, 24, 28, 46, 22
 WIDTH, TALLEST = 960, 192

@@ -22,6 +22,13 @@ def training_curves(logs: Mapping[str, Sequence[Mapping[str, float]]], title: st
     return _lines(curves, title or f"{key} while training", "step", key, log_y=log_scale)
 
 
+def learning_curves(curve: Sequence[tuple[int, Mapping[str, float]]], title: str) -> Image:
+    """uint8 [520, 960, 3], a line per figure. curve: (step, figure -> value). Raises ValueError where there is nothing to draw."""
+    names = dict.fromkeys(name for _, figures in curve for name in figures)
+    logs = {name: [{"step": step, "loss": figures[name]} for step, figures in curve if name in figures] for name in names}
+    return training_curves(logs, title)
+
+
 def accuracy_by_log_snr(
     curves: Mapping[str, Sequence[tuple[float, float]]],
     title: str = "",

@@ -1,42 +1,28 @@
-"""What stands in for a chart where matplotlib cannot be imported: a picture that says so, and what to do."""
+"""Replace a chart by a notice if matplotlib cannot be imported."""
 
 from __future__ import annotations
 
 import functools
 import logging
-import sys
 from collections.abc import Callable
 from typing import ParamSpec
 
 import numpy as np
-from numpy.typing import NDArray
 from PIL import Image as Picture
 from PIL import ImageDraw
 
-from .fonts import font
+from .style import INK, Image, MatplotlibMissing, font
 
 log = logging.getLogger("equipoise")
 P = ParamSpec("P")
-Image = NDArray[np.uint8]
 PAD, SIZE, LINE = 24, 18, 27
-BACKGROUND, INK = "#FFF6DF", "#1A1A1A"
-
-
-class MatplotlibMissing(ImportError):
-    """``width``: pixels of the picture that was to be drawn."""
-
-    def __init__(self, width: int, cause: ImportError) -> None:
-        super().__init__(
-            f"This chart could not be drawn, for matplotlib cannot be imported ({cause}). Numbers, files and texts are complete without "
-            f"it. To get charts, run: {sys.executable} -m pip install matplotlib - and restart ComfyUI."
-        )
-        self.width = width
+BACKGROUND = "#FFF6DF"
 
 
 def chart(draw: Callable[P, Image]) -> Callable[P, Image]:
-    """For a function that draws with matplotlib: without it, a picture that says what is missing is returned, and logged as a warning.
+    """Let a function that draws with matplotlib return a notice without it, and log a warning.
 
-    It is no error: a node's numbers and files do not depend on its picture, and an hour of training is not lost for one.
+    This is not an error, because a node's numbers and files do not depend on its picture.
     """
 
     @functools.wraps(draw)
@@ -51,7 +37,7 @@ def chart(draw: Callable[P, Image]) -> Callable[P, Image]:
 
 
 def notice(text: str, width: int) -> Image:
-    """Text on a coloured ground, broken into lines: uint8 [H, width, 3]."""
+    """Write text on a coloured ground, broken into lines: uint8 [H, width, 3]."""
     letters, lines = font(SIZE), [""]
     for word in text.split(" "):
         longer = f"{lines[-1]} {word}".strip()

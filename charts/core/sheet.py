@@ -11,8 +11,7 @@ from PIL import Image as Picture
 from PIL import ImageDraw
 from torch import Tensor
 
-from .fonts import font
-from .style import FAINT, INK, PALETTE, Image
+from .style import FAINT, INK, PALETTE, Image, font
 
 GAP, FRAME, PAD = 6, 4, 16
 WHITE = (255, 255, 255)

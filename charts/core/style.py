@@ -1,13 +1,13 @@
-"""Colours, a figure without global state, and its pixels."""
+"""Colours, the font, a figure without global state, and its pixels."""
 
 from __future__ import annotations
 
+import sys
 from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
-
-from .missing import MatplotlibMissing
+from PIL import ImageFont
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -22,6 +22,27 @@ INK, FAINT, GRID = "#1A1A1A", "#5F5F5F", "#DDDDDD"
 DPI = 100
 
 
+class MatplotlibMissing(ImportError):
+    """Matplotlib cannot be imported; ``width`` is that of the picture that was to be drawn, in pixels."""
+
+    def __init__(self, width: int, cause: ImportError) -> None:
+        super().__init__(
+            f"This chart could not be drawn, for matplotlib cannot be imported ({cause}). Numbers, files and texts are complete without "
+            f"it. To get charts, run: {sys.executable} -m pip install matplotlib - and restart ComfyUI."
+        )
+        self.width = width
+
+
+def font(size: int) -> ImageFont.FreeTypeFont:
+    """DejaVu Sans at a size in pixels; Pillow's own font where matplotlib is missing."""
+    try:
+        from matplotlib import get_data_path
+    except ImportError:
+        return ImageFont.load_default(size)
+    # Matplotlib's own copy of DejaVu: it is there wherever the charts are, and knows more scripts than Pillow's default.
+    return ImageFont.truetype(f"{get_data_path()}/fonts/ttf/DejaVuSans.ttf", size)
+
+
 def points(pixels: float) -> float:
     """Font sizes and line widths are given in pixels here; matplotlib wants points."""
     return pixels * 72 / DPI
@@ -30,7 +51,7 @@ def points(pixels: float) -> float:
 def new_figure(width: int, height: int) -> Figure:
     """An empty white figure of so many pixels, drawn by Agg; pyplot and its global state stay out.
 
-    Raises MatplotlibMissing, which :func:`charts.missing.chart` turns into a picture.
+    Raises MatplotlibMissing, which :func:`.missing.chart` turns into a picture.
     """
     try:
         from matplotlib.backends.backend_agg import FigureCanvasAgg

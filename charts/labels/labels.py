@@ -9,10 +9,10 @@ from numpy.typing import ArrayLike, NDArray
 from torch import Tensor
 
 from ...metrics.fairness import UNSURE_BELOW
+from ..core.histogram import DIAMOND
 from ..core.missing import chart
 from ..core.sheet import contact_sheet, stacked
 from ..core.style import FAINT, GRID, INK, PALETTE, Image, add_axes, new_figure, pixels, points, write
-from ..report.histogram import DIAMOND
 
 WIDTH, MARGIN, HEAD, BAR, AXIS, GAP, LEGEND = 960, 24, 56, 46, 34, 18, 52
 TILE = 96
@@ -64,7 +64,7 @@ def label_chart(readings: Mapping[str, ArrayLike | Tensor], classes: Mapping[str
     return pixels(figure)
 
 
-def chosen_images(table: ArrayLike | Tensor, index: int, most: int) -> tuple[list[int], list[int]]:
+def surest_and_least_sure(table: ArrayLike | Tensor, index: int, most: int) -> tuple[list[int], list[int]]:
     """Images to show of a class: those that are labelled so most surely, surest first, and those least surely, least sure first.
 
     table: class probabilities [N, K]. Half of ``most`` each, at least one; no image is in both.
@@ -86,7 +86,7 @@ def class_sheet(
     """
     p = _table(table)
     count = int((p.argmax(1) == index).sum())
-    surest, doubtful = chosen_images(p, index, most)
+    surest, doubtful = surest_and_least_sure(p, index, most)
     if not surest:
         blank = np.full((1, 3, TILE, TILE), 0.9)
         return contact_sheet(blank, caption=f"{attribute}: {name}", note="no image is labelled so", tile=TILE)

@@ -7,9 +7,8 @@ from dataclasses import dataclass, field
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image as Picture
 
-from ..bias_features.feature_atlas import heat_over
+from ..core.heat import fitted, heat_over, pasted
 from ..core.missing import chart
 from ..core.style import FAINT, GRID, INK, PALETTE, Image, add_axes, new_figure, pixels, points, write
 
@@ -53,7 +52,7 @@ def gallery_chart(rows: Sequence[NeuronRow], title: str = "neuron gallery", over
     heads = ((MARGIN, "neuron"), (left, "most active images"), (second, "least active"), (score, "mean by label"))
     for x, text in heads:
         write(figure, x, TITLE, text, 14, FAINT)
-    tiles: list[tuple[int, int, NDArray[np.uint8]]] = []
+    tiles: list[tuple[int, int, NDArray[np.float32]]] = []
     for number, row in enumerate(rows):
         y = TITLE + HEAD + number * tall
         write(figure, MARGIN, y + TILE / 2 - 10, row.name, 18, INK, weight="bold")
@@ -64,27 +63,13 @@ def gallery_chart(rows: Sequence[NeuronRow], title: str = "neuron gallery", over
         ):
             for place in range(min(FIT, len(images))):
                 at = x + place * (TILE + TILE_GAP)
-                tile = _enlarged(images[place])
-                drawn = heat_over(tile, heat[place], most) if overlay else tile
-                tiles.append((y, at, drawn.round().clip(0, 255).astype(np.uint8)))
+                tile = fitted(np.nan_to_num(images[place]).clip(0, 1) * 255, TILE)
+                tiles.append((y, at, heat_over(tile, heat[place], most) if overlay else tile))
                 write(figure, at + TILE / 2, y + TILE + 2, f"{values[place]:+.2f}", 13, FAINT, ha="center")
         _means(figure, score, y, row.by_class)
     bottom = TITLE + HEAD + tall * len(rows) + 4
     write(figure, MARGIN, bottom, "number: activation at the CLS token; heat: where the same unit is active in the picture", 14, FAINT)
-    drawn = pixels(figure)
-    for y, x, tile in tiles:
-        drawn[y : y + tile.shape[0], x : x + tile.shape[1]] = tile
-    return drawn
-
-
-def _enlarged(image: NDArray[np.float32]) -> NDArray[np.float32]:
-    """Fitted into a tile; small images by nearest neighbour, so that what is seen is what was made."""
-    h, w = image.shape[:2]
-    scale = TILE / max(h, w)
-    size = (max(1, round(w * scale)), max(1, round(h * scale)))
-    how = Picture.Resampling.NEAREST if scale >= 1 else Picture.Resampling.LANCZOS
-    whole = (np.nan_to_num(image).clip(0, 1) * 255).round().astype(np.uint8)
-    return np.asarray(Picture.fromarray(whole).resize(size, how), dtype=np.float32)
+    return pasted(pixels(figure), tiles)
 
 
 def _means(figure: object, x: float, y: float, by_class: Mapping[str, float]) -> None:

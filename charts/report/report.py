@@ -8,11 +8,10 @@ import numpy as np
 from PIL import Image as Picture
 from PIL import ImageDraw
 
-from ..core.fonts import font
+from ..core.histogram import histogram
 from ..core.sheet import PAD, contact_sheet, side_by_side, stacked, text_width
-from ..core.style import FAINT, INK, Image
-from .histogram import histogram
-from .report_blocks import Block, Changes, Lines, Page, Section, Shares, Sheet, Table, caption
+from ..core.style import FAINT, INK, Image, font
+from .report_blocks import Block, Changes, Lines, Page, Section, Shares, Sheet, Table, sheet_caption
 from .report_drift import drift_chart
 
 WIDTH, GAP = 960, 24
@@ -59,7 +58,7 @@ def _sheet(sheet: Sheet, width: int) -> Image:
     columns = max(1, (half - 2 * PAD) // (TILE + 14))
     sides = []
     for steered in (False, True):
-        pictures, text = sheet.steered if steered else sheet.base, caption(sheet, steered)
+        pictures, text = sheet.steered if steered else sheet.base, sheet_caption(sheet, steered)
         if pictures is None:
             sides.append(_text([text], half, 17, FAINT))
         else:

@@ -80,7 +80,7 @@ class Page:
     sections: tuple[Section, ...]
 
 
-def caption(sheet: Sheet, steered: bool) -> str:
+def sheet_caption(sheet: Sheet, steered: bool) -> str:
     """ "base: 3 of 16 images", "steered: 24 of the 61 images (of 128)"."""
     name, count, total, shown = (
         ("steered", sheet.steered_count, sheet.steered_total, sheet.steered)

@@ -14,9 +14,9 @@ from numpy.typing import NDArray
 from PIL import Image as Picture
 
 from ...metrics.drift import DriftReport
-from ...metrics.fairness import FairnessReport
+from ...metrics.fairness import ShareReport
 from ...metrics.panels import Panel
-from .report_blocks import Block, Changes, Lines, Page, Section, Shares, Sheet, Table, caption
+from .report_blocks import Block, Changes, Lines, Page, Section, Shares, Sheet, Table, sheet_caption
 from .report_drift import scale_of, spoken
 from .report_page import discrepancy
 from .report_style import STYLE
@@ -116,7 +116,7 @@ LEGEND = (
 )
 
 
-def _bar(report: FairnessReport, i: int, which: str) -> str:
+def _bar(report: ShareReport, i: int, which: str) -> str:
     whisker = ""
     if report.shares_low is not None and report.shares_high is not None:
         low, high = report.shares_low[i], report.shares_high[i]
@@ -155,7 +155,7 @@ def _sheet(sheet: Sheet) -> str:
         pictures = sheet.steered if steered else sheet.base
         images = "" if pictures is None else "".join(_image(p, sheet.name, i) for i, p in enumerate(pictures))
         grid = f'<div class="grid">{images}</div>' if images else ""
-        sides.append(f'<div class="side"><p class="faint">{escape(caption(sheet, steered))}</p>{grid}</div>')
+        sides.append(f'<div class="side"><p class="faint">{escape(sheet_caption(sheet, steered))}</p>{grid}</div>')
     return f'<div class="panel"><h3>{escape(sheet.name)}</h3><div class="sides">{"".join(sides)}</div></div>'
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from ...metrics.drift import DriftReport
-from ...metrics.fairness import FairnessReport
+from ...metrics.fairness import ShareReport
 from ...metrics.findings import Findings, Quality
 from .report_blocks import Block, Changes, Lines, Page, Section, Shares, Sheet, Table
 
@@ -73,7 +73,7 @@ def headlines(findings: Findings) -> list[str]:
     if worst is not None:
         lines.append(f"Largest drift of an attribute that was not targeted: {worst.attribute}, {drifted(worst)}.")
     for name, pair in findings.similarity.items():
-        lines.append(f"Same-seed similarity, {name}: {similarity(pair.cosine, pair.low, pair.high)}")
+        lines.append(f"Same-seed similarity, {name}: {similarity_text(pair.cosine, pair.low, pair.high)}")
     return lines
 
 
@@ -99,7 +99,7 @@ def cautions(findings: Findings) -> list[str]:
     return found
 
 
-def discrepancy(r: FairnessReport) -> str:
+def discrepancy(r: ShareReport) -> str:
     """ "FD 0.021 [0.000, 0.080]"."""
     interval = f" [{r.fd_low:.3f}, {r.fd_high:.3f}]" if r.fd_low is not None and r.fd_high is not None else " (no interval)"
     return f"{'FD' if r.target_given else 'distance to equal shares (no target)'} {r.fd:.3f}{interval}"
@@ -111,13 +111,13 @@ def drifted(d: DriftReport) -> str:
     return f"'{d.classes[at]}' {100 * d.change[at]:+.1f} points (chance leaves {100 * d.floor:.1f} on average; p = {d.p_value:.2g})"
 
 
-def similarity(cosine: float, low: float | None, high: float | None) -> str:
+def similarity_text(cosine: float, low: float | None, high: float | None) -> str:
     """A cosine as it is, and as the papers print it."""
     bounds = f" [{low:.3f}, {high:.3f}]" if low is not None and high is not None else ""
     return f"cosine {cosine:.3f}{bounds}, as (cos+1)/2 {(cosine + 1) / 2:.3f}"
 
 
-def _before(r: FairnessReport | None) -> str:
+def _before(r: ShareReport | None) -> str:
     return (
         ""
         if r is None
@@ -141,7 +141,7 @@ def _quality(findings: Findings) -> list[Block]:
         blocks.append(Lines((f"In the features of {name}; kernel: {kernel}",)))
         blocks.append(Table(("images", "compared with", "n", "Frechet", "Frechet floor", "kernel", "kernel floor"), rows))
     likeness = [
-        (name, f"{p.n}", similarity(p.cosine, p.low, p.high), "-" if p.unrelated is None else f"{p.unrelated:.3f}")
+        (name, f"{p.n}", similarity_text(p.cosine, p.low, p.high), "-" if p.unrelated is None else f"{p.unrelated:.3f}")
         for name, p in findings.similarity.items()
     ]
     if likeness:

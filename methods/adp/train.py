@@ -197,10 +197,6 @@ class AdpTraining:
         waited = s.patience and self.epoch - self.best_epoch >= s.patience and self.step >= LEAST_STEPS
         return self.epoch >= s.epochs or bool(waited)
 
-    @property
-    def stopped_early(self) -> bool:
-        return self.epoch < self.settings.epochs
-
     def checkpoint(self, folder: Path, more: Mapping[str, Any]) -> None:
         """Keep a checkpoint in a folder, named by all that the result depends on."""
         facts = {

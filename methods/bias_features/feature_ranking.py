@@ -49,7 +49,7 @@ def top(scores: Tensor, count: int) -> Tensor:
     return order[scores[order] > 0]
 
 
-def stability(resampled: Tensor, features: Tensor, tau: int) -> Tensor:
+def rank_stability(resampled: Tensor, features: Tensor, tau: int) -> Tensor:
     """Share of resamples [B, K, m] in which a feature is among the ``tau`` best of a class: float32 [K, F]. NaN without resamples."""
     if not len(resampled):
         return torch.full((resampled.shape[1], len(features)), float("nan"))

@@ -25,7 +25,7 @@ from .attribution import AttributeImages, Attribution, resamples, sure_classes
 from .class_activations import ClassMeans, ClassSums
 from .code_stream import CodeRows, CodeStream, check_set, code_rows, count_rows
 from .feature_profiles import class_difference
-from .feature_ranking import Ranking, rank, side_effects, stability
+from .feature_ranking import Ranking, rank, rank_stability, side_effects
 from .integrated_gradients import POINTS
 from .linear_readout import check_reader
 
@@ -173,7 +173,7 @@ class _Search:
                 chosen,
                 scores[a][:, chosen],
                 by_level,
-                stability(passes[a].resampled, chosen, s.tau),
+                rank_stability(passes[a].resampled, chosen, s.tau),
                 side_effects(scores, a, chosen),
                 torch.full((self.sizes[a], len(chosen)), math.nan),
                 recorded,

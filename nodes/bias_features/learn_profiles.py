@@ -6,7 +6,7 @@ from typing import Any
 
 from comfy_api.latest import io
 
-from ...charts.core.learning import learning_curves
+from ...charts.core.curves import learning_curves
 from ...host.bias_features.learn_profiles import LR, learn_profiles
 from ...host.core.fit.session import PLACE
 from ...methods.guidance.fit_moves import FitSettings

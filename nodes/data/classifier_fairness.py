@@ -7,7 +7,7 @@ import json
 import torch
 from comfy_api.latest import io
 
-from ...charts.report.classifier_fairness import fairness_chart, summary
+from ...charts.data.classifier_fairness import fairness_chart, fairness_text
 from ...host.data.classifier_fairness import fairness_on_dataset, fairness_on_images
 from ...host.labels.classifier import HostClassifier
 from ...methods.data.image_folder import SPLITS, TEST, ImageFolder
@@ -93,7 +93,7 @@ class ClassifierFairnessNode(io.ComfyNode):
             found, notes = fairness_on_dataset(classifier, dataset.of_split(split), attribute, group)
         else:
             found, notes = fairness_on_images(classifier, images, labels, attribute, group)
-        report = "\n".join([summary(found, attribute, group), *(f"note: {n}" for n in notes)])
+        report = "\n".join([fairness_text(found, attribute, group), *(f"note: {n}" for n in notes)])
         chart = as_image(fairness_chart(found, attribute, group, classifier.name))
         odds = found.equalised_odds_difference.value
         figures = {"classifier": classifier.name, "attribute": attribute, "group": group, **found.to_dict()}

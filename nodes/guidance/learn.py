@@ -6,7 +6,7 @@ from typing import Any
 
 from comfy_api.latest import io
 
-from ...charts.core.learning import learning_curves
+from ...charts.core.curves import learning_curves
 from ...host.core.fit.session import AUTO, PLACE, Learned, learning_path
 from ...host.core.sampling import SamplerSettings
 from ...host.guidance.learn_directions import learn_directions

@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from comfy_api.latest import io, ui
 
-from ...charts.report.histogram import histogram
+from ...charts.core.histogram import histogram
 from ...host.labels.classifier import HostClassifier
 from ...host.ledger.ledgers import (
     PICTURES,

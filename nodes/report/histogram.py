@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from comfy_api.latest import io, ui
 
-from ...charts.report.histogram import histogram, summary
+from ...charts.core.histogram import histogram, histogram_text
 from ...host.labels.classifier import HostClassifier
 from ...host.ledger.ledgers import LedgerHandle, read_assigned
 from ...host.report.thumbs import thumbnails
@@ -125,7 +125,7 @@ class AttributeHistogram(io.ComfyNode):
         chart = torch.from_numpy(histogram(panels, soft=ledger is None)).unsqueeze(0).float() / 255
         fd = headline(panels)
         figures = {**source, "fd": fd, "panels": [p.to_dict() for p in panels]}
-        shown = {**ui.PreviewImage(chart, cls=cls).as_dict(), **ui.PreviewText(summary(panels)).as_dict()}
+        shown = {**ui.PreviewImage(chart, cls=cls).as_dict(), **ui.PreviewText(histogram_text(panels)).as_dict()}
         if thumbs:
             shown["equipoise_thumbs"] = thumbs
         return io.NodeOutput(chart, fd, json.dumps(figures, allow_nan=False), ui=shown)

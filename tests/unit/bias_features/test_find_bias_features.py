@@ -10,7 +10,7 @@ from equipoise.benchmarks.bias_features.integrated_gradients import integrated_g
 from equipoise.methods.adp.train import train_file
 from equipoise.methods.bias_features.attribution import resamples, sure_classes
 from equipoise.methods.bias_features.class_activations import ClassMeans
-from equipoise.methods.bias_features.feature_ranking import rank, side_effects, stability
+from equipoise.methods.bias_features.feature_ranking import rank, rank_stability, side_effects
 from equipoise.methods.bias_features.find import AttributionSettings, every_level, find_bias_features, reader_of, some_images
 from equipoise.methods.bias_features.linear_readout import affine_logits, pooled_codes
 from equipoise.methods.bias_features.run import profile_delta
@@ -276,7 +276,7 @@ def test_ranking_and_its_parts() -> None:
     r = rank(scores, 2, 1.0)
     assert [x.tolist() for x in r.lists] == [[0, 1], [3], [4]] and not len(r.shared)
     resampled = torch.stack([scores, scores.roll(1, 1)])
-    assert stability(resampled, torch.tensor([0, 1]), 2)[0].tolist() == [0.5, 1.0]
+    assert rank_stability(resampled, torch.tensor([0, 1]), 2)[0].tolist() == [0.5, 1.0]
     effects = side_effects({"a": scores, "b": scores / 2, "c": scores / 4}, "a", torch.tensor([0, 3]))
     assert torch.allclose(effects, torch.tensor([0.75, 0.75]))
     p = torch.tensor([[0.9, 0.1], [0.6, 0.4], [0.45, 0.55], [0.05, 0.95]])

@@ -46,7 +46,7 @@ def test_the_conditional_model_draws_the_profession_that_it_is_told() -> None:
 def test_the_predictors_fit_their_models() -> None:
     for adp_path, net_path in ((weights.ADP, weights.DIFFUSION), (weights.ADP_PROFESSIONS, weights.DIFFUSION_PROFESSIONS)):
         adp, net = weights.adp(adp_path), weights.diffusion(net_path)
-        assert adp.predictor.channels == net.config.middle_channels
+        assert adp.predictor.channels == net.config.width(net.config.levels - 1)
         assert {"eyeglasses", "hair", "skin_tone"} <= set(adp.moves)
         assert all(torch.isfinite(m.vectors).all() and m.window[0] < m.window[1] for m in adp.moves.values())
 

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 from equipoise.charts.core.style import PALETTE
-from equipoise.charts.labels.labels import chosen_images, class_sheet, label_chart, same_size
+from equipoise.charts.labels.labels import class_sheet, label_chart, same_size, surest_and_least_sure
 
 TABLE = torch.tensor([[0.95, 0.05], [0.55, 0.45], [0.1, 0.9], [0.85, 0.15], [0.7, 0.3]])
 
@@ -31,9 +31,9 @@ def test_bars_are_as_long_as_their_shares() -> None:
 
 
 def test_the_surest_and_the_least_sure() -> None:
-    assert chosen_images(TABLE, 0, 4) == ([0, 3], [1, 4])
-    assert chosen_images(TABLE, 0, 6) == ([0, 3, 4], [1])
-    assert chosen_images(TABLE, 1, 24) == ([2], [])
+    assert surest_and_least_sure(TABLE, 0, 4) == ([0, 3], [1, 4])
+    assert surest_and_least_sure(TABLE, 0, 6) == ([0, 3, 4], [1])
+    assert surest_and_least_sure(TABLE, 1, 24) == ([2], [])
 
 
 def test_a_sheet_shows_those_and_frames_the_sure_ones() -> None:

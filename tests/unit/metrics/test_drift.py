@@ -20,7 +20,7 @@ def test_a_worked_example() -> None:
     report = attribute_drift(hot([0, 0, 1, 2], 3), hot([0, 1, 1, 1], 3), "skin_tone", CLASSES["skin_tone"])
     assert report.before == (0.5, 0.25, 0.25) and report.after == (0.25, 0.75, 0.0)
     assert report.change == (-0.25, 0.5, -0.25) and report.drift == 0.5 and report.total_variation == 0.5 and report.moved == 0.5
-    assert json.loads(report.to_json())["change"] == [-0.25, 0.5, -0.25]
+    assert json.loads(json.dumps(report.to_dict(), allow_nan=False))["change"] == [-0.25, 0.5, -0.25]
 
 
 def test_the_paired_interval_is_scipys_for_the_differences() -> None:

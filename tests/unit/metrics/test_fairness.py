@@ -13,14 +13,13 @@ from equipoise.metrics.fairness import (
     assigned_hit_rate,
     bootstrap_shares,
     deviation_ratio,
-    entropy,
     fairness_discrepancy,
     fd_interval,
     joint_classes,
-    joint_counts,
     joint_probabilities,
     measure,
     noise_floor,
+    share_entropy,
 )
 
 
@@ -73,7 +72,7 @@ def test_extremes_of_fd_and_deviation() -> None:
     assert deviation_ratio([1, 0, 0], [1 / 3] * 3) == pytest.approx(1.0)
     assert deviation_ratio([0, 1], [0.8, 0.2]) == pytest.approx(1.0)
     assert deviation_ratio([1.0], [1.0]) == 0.0
-    assert entropy([0.25] * 4) == pytest.approx(math.log(4)) and entropy([1, 0]) == 0.0
+    assert share_entropy([0.25] * 4) == pytest.approx(math.log(4)) and share_entropy([1, 0]) == 0.0
 
 
 @pytest.mark.parametrize("n", [1, 2, 5, 12])
@@ -99,7 +98,6 @@ def test_joint_table_is_row_major() -> None:
     np.testing.assert_allclose(joint[1], [0.03, 0.24, 0.03, 0.07, 0.56, 0.07], atol=1e-6)
     names = joint_classes({"eyeglasses": ("yes", "no"), "skin_tone": ("light", "medium", "dark")})
     assert names[0] == "yes/light" and names[4] == "no/medium" and len(set(names)) == 6
-    assert joint_counts({"eyeglasses": a, "skin_tone": b}).tolist() == [[0, 0, 1], [0, 1, 0]]
 
 
 def test_balanced_marginals_do_not_hide_empty_cells() -> None:
@@ -162,8 +160,8 @@ def test_the_interval_is_no_wider_than_it_has_to_be() -> None:
 def test_json_holds_every_field_and_repeats() -> None:
     p = np.random.default_rng(0).dirichlet([1, 1, 1], size=50)
     report = measure(p, "abc", [0.2, 0.3, 0.5], batch=10, seed=4)
-    read = json.loads(report.to_json())
-    assert read == json.loads(measure(p, "abc", [0.2, 0.3, 0.5], batch=10, seed=4).to_json())
+    read = json.loads(json.dumps(report.to_dict(), allow_nan=False))
+    assert report == measure(p, "abc", [0.2, 0.3, 0.5], batch=10, seed=4)
     assert read["classes"] == ["a", "b", "c"] and read["fd"] == report.fd and sum(read["counts"]) == 50
     assert read["fd_low"] <= read["fd"] <= read["fd_high"] and read["noise_floor"] > 0
 

@@ -82,7 +82,7 @@ def test_one_image_and_a_class_that_is_never_there() -> None:
     report = judge_agreement([[0.9, 0.1, 0.0]], [0], CLASSES)
     assert report.agreement == 1.0 and report.low < 0.3 and report.kappa is None
     assert report.by_class == (1.0, None, None) and report.bins == ((0.9, 1.0, 1),)
-    assert json.loads(report.to_json())["by_class"] == [1.0, None, None]
+    assert json.loads(json.dumps(report.to_dict(), allow_nan=False))["by_class"] == [1.0, None, None]
 
 
 def test_full_confidence_falls_into_the_last_bin() -> None:

@@ -95,7 +95,7 @@ def test_a_difference_is_seen_and_its_interval_holds_the_value() -> None:
     report = kid(draw(128, 8, 1), draw(256, 8, 2, 0.5), bootstrap=300, permutations=199)
     assert report.low < report.value < report.high and report.value > report.floor and report.p_value == pytest.approx(1 / 200)
     assert (report.n, report.n_reference, report.dimensions) == (128, 256, 8)
-    assert json.loads(report.to_json())["kernel"] == "(x.y/D + 1)^3"
+    assert json.loads(json.dumps(report.to_dict(), allow_nan=False))["kernel"] == "(x.y/D + 1)^3"
 
 
 def test_the_interval_covers_the_truth() -> None:

@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 from equipoise.charts.core.sheet import text_width
 from equipoise.charts.report.report import draw_page, wrapped
-from equipoise.charts.report.report_blocks import Changes, Lines, Page, Section, Shares, Sheet, Table, caption
+from equipoise.charts.report.report_blocks import Changes, Lines, Page, Section, Shares, Sheet, Table, sheet_caption
 from equipoise.charts.report.report_drift import drift_chart, scale_of
 from equipoise.charts.report.report_html import POLICY, html_page
 from equipoise.charts.report.report_page import cautions, headlines, report_page
@@ -194,4 +194,4 @@ def test_the_drift_chart_is_as_wide_as_the_other_charts() -> None:
 
 def test_captions() -> None:
     s = Sheet("c", np.zeros((2, 3, 4, 4), np.uint8), 2, 9, None, 0, 8)
-    assert caption(s, False) == "base: 2 of 9 images" and caption(s, True) == "steered: none of 8 images"
+    assert sheet_caption(s, False) == "base: 2 of 9 images" and sheet_caption(s, True) == "steered: none of 8 images"

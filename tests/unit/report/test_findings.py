@@ -44,7 +44,7 @@ def test_shares_and_drift() -> None:
     assert panel.report.counts == (16, 16) and panel.baseline.counts == (4, 28) and found.fd == 0.0
     (hair,) = found.judged[0].drift
     assert hair.attribute == "hair" and hair.drift == 0.25 and hair.moved == 0.25
-    assert json.loads(found.to_json())["judged"][0]["drift"][0]["drift"] == 0.25
+    assert json.loads(json.dumps(found.to_dict(), allow_nan=False))["judged"][0]["drift"][0]["drift"] == 0.25
 
 
 def test_quality_to_the_reference_to_it_at_the_targets_shares_and_within_classes() -> None:
@@ -108,7 +108,7 @@ def test_one_image_is_counted_and_its_quality_left_unstated() -> None:
     found = find([reader(read([0]), read([1]))], [HALF], [Embedding("net", np.ones((1, 3)), np.ones((1, 3)))])
     assert found.judged[0].panels[0].report.n == 1 and found.quality == () and found.similarity["net"].cosine == pytest.approx(1.0)
     assert "need at least two images in every set, and there are 1 base, 1 steered images" in found.unstated[0]
-    json.loads(found.to_json())
+    json.loads(json.dumps(found.to_dict(), allow_nan=False))
 
 
 def test_two_judges_and_a_labeller_in_another_class_order() -> None:

@@ -142,7 +142,7 @@ def test_published_p2_parameters_load_strictly() -> None:
     assert c.attention == (False, False, False, False, True, False)  # at a side of 16, for 256
     assert c.learned_sigma and c.resblock_updown and c.scale_shift_norm and c.num_classes is None
     assert c.num_head_channels == 64 and not c.new_attention_order
-    assert (c.downscale, c.middle_channels) == (32, 512)
+    assert (c.downscale, c.width(c.levels - 1)) == (32, 512)
 
 
 def test_a_changed_published_parameter_is_refused() -> None:

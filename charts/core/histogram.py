@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
-from ...metrics.fairness import SEPARATOR, FairnessReport
+from ...metrics.fairness import SEPARATOR, ShareReport
 from ...metrics.panels import Panel
-from ..core.missing import chart
-from ..core.style import FAINT, GRID, INK, PALETTE, Image, add_axes, new_figure, pixels, points, write
+from .missing import chart
+from .style import FAINT, GRID, INK, PALETTE, Image, add_axes, new_figure, pixels, points, write
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -50,7 +50,7 @@ def histogram(panels: Sequence[Panel], names: tuple[str, str] = ("images", "base
     return pixels(figure)
 
 
-def summary(panels: Sequence[Panel]) -> str:
+def histogram_text(panels: Sequence[Panel]) -> str:
     """The same in words, a few lines per panel."""
     lines = []
     for panel in panels:
@@ -78,12 +78,12 @@ def _height(panel: Panel) -> int:
     return HEAD + len(panel.report.classes) * (PAIR if panel.baseline else BAR) + AXIS + GAP
 
 
-def _discrepancy(r: FairnessReport) -> str:
+def _discrepancy(r: ShareReport) -> str:
     interval = f" [{r.fd_low:.3f}, {r.fd_high:.3f}]" if r.fd_low is not None and r.fd_high is not None else ""
     return f"{'FD' if r.target_given else 'distance to uniform (no target given)'} {r.fd:.3f}{interval}"
 
 
-def _floor(r: FairnessReport) -> str:
+def _floor(r: ShareReport) -> str:
     return f"an independent fair sampler has {r.noise_floor:.3f} at n = {r.n}"
 
 
@@ -118,7 +118,7 @@ def _bars(figure: Figure, panel: Panel, top: int, height: int, _: tuple[str, str
     axes.grid(axis="x", color=GRID, linewidth=points(1))
 
 
-def _bar(axes: Axes, r: FairnessReport, row: int, y: float, thick: float, colour: str, soft: bool, text: str, limit: float) -> None:
+def _bar(axes: Axes, r: ShareReport, row: int, y: float, thick: float, colour: str, soft: bool, text: str, limit: float) -> None:
     axes.barh(y, r.shares[row], height=thick, color=colour, zorder=2)
     if r.shares_low and r.shares_high:
         axes.plot([r.shares_low[row], r.shares_high[row]], [y, y], color=INK, linewidth=points(2.4), zorder=6, solid_capstyle="butt")
@@ -167,7 +167,7 @@ def _rectangle(x: float, y: float, colour: object) -> object:
     return Rectangle((x + 0.01, y + 0.03), 0.98, 0.94, facecolor=colour, edgecolor="#BBBBBB", linewidth=points(1))
 
 
-def _target_colour(r: FairnessReport) -> str:
+def _target_colour(r: ShareReport) -> str:
     return PALETTE[3] if r.target_given else PALETTE[5]
 
 
