@@ -8,10 +8,9 @@ from pathlib import Path
 
 from PIL import Image
 
-from ..charts.bias_features.ranking import bias_features_chart
+from ..charts.bias_features.ranking import bias_features_chart, ranking_facts
 from ..methods.adp.train import train_file
 from ..methods.bias_features.ablation import ablation_lines
-from ..methods.bias_features.feature_profiles import chart_facts
 from ..methods.bias_features.find import BASELINES, AttributionSettings, find_bias_features, reader_of
 from ..methods.data.feature_set import FeatureSet, open_feature_set
 from ..methods.labels.labels import LabelSet, read_csv
@@ -58,7 +57,7 @@ def run(args: argparse.Namespace) -> int:
         for line in ablation_lines(file, attribute):
             print(line)
         chart = args.out.with_name(f"{args.out.stem}-{attribute}.png")
-        Image.fromarray(bias_features_chart(attribute, **chart_facts(file.attribute(attribute)))).save(chart)
+        Image.fromarray(bias_features_chart(attribute, ranking_facts(file.attribute(attribute)))).save(chart)
         print(f"wrote {chart}")
     print(f"wrote {args.out}")
     return 0

@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from ..charts.core.sheet import before_after
+from ..charts.core.sheet import contact_sheet, side_by_side
 from ..methods.core.targets import TargetDistribution, parse_target
 from ..methods.guidance.run import GuidanceRun, GuidanceSettings
 from ..metrics.fairness import assigned_hit_rate, joint_classes, joint_probabilities, measure
@@ -92,17 +92,10 @@ def describe(figures: dict, target: TargetDistribution) -> str:
 
 def sheet(judge, target: TargetDistribution, before, after, figures: dict, shown: int = 48) -> np.ndarray:
     """Contact sheet of the first images, framed by the class that the judge sees: uint8 [H, W, 3]."""
-    labels = []
-    for images in (before[:shown], after[:shown]):
-        read = judge.probabilities(images)
-        labels.append(joint_probabilities({a: read[a] for a in target.attributes}).argmax(-1).tolist())
-    return before_after(
-        before[:shown],
-        after[:shown],
-        labels[0],
-        labels[1],
-        classes=target.names,
-        captions=("plain sampling", "with distribution guidance"),
-        notes=tuple(f"FD {figures[k]:.3f}, n = {figures['n']}" for k in ("fd_before", "fd_after")),
-        columns=8,
-    )
+    sheets = []
+    for images, caption, fd in ((before, "plain sampling", "fd_before"), (after, "with distribution guidance", "fd_after")):
+        read = judge.probabilities(images[:shown])
+        cells = joint_probabilities({a: read[a] for a in target.attributes}).argmax(-1).tolist()
+        note = f"FD {figures[fd]:.3f}, n = {figures['n']}"
+        sheets.append(contact_sheet(images[:shown], cells, target.names, caption, note, columns=8))
+    return side_by_side(*sheets)

@@ -134,28 +134,40 @@ class Findings:
         }
 
 
-def find(
+@dataclass(frozen=True)
+class Comparison:
+    """How base and steered images are compared."""
+
+    attributes: Sequence[str] = ()
+    """Attributes to report; none means those of the target, or all."""
+    paired: bool = True
+    """Whether images at the same place have the same seed."""
+    batch: int = 1
+    """Number of steered images that were sampled together."""
+    seed: int = 0
+    """Seed of the resampling."""
+
+
+def findings_of(
     readers: Sequence[Reader],
     targets: Sequence[tuple[Sequence[str], Sequence[float]] | None],
     embeddings: Sequence[Embedding] = (),
     others: Sequence[Reader] = (),
     prompt: tuple[ArrayLike | Tensor, ArrayLike | Tensor, ArrayLike | Tensor] | None = None,
-    attributes: Sequence[str] = (),
-    paired: bool = True,
-    batch: int = 1,
-    seed: int = 0,
+    comparison: Comparison | None = None,
     tick: Callable[[], None] = lambda: None,
 ) -> Findings:
     """Measure all that the given readings allow.
 
     readers: the judge first, then classifiers to show beside it. targets: one per reader, in that reader's class order (see
     :func:`.panels.make_panels`), None where there is none. others: readers whose agreement with the judge is stated, such as the labeller.
-    prompt: CLIP embeddings of base images, steered images and the one text. attributes: which to report; none means those of the target, or
-    all. paired: same place means same seed. batch: steered images that were sampled together. tick: called before every
-    distance, which takes a second or several with thousands of images; it may raise to stop.
+    prompt: CLIP embeddings of base images, steered images and the one text. tick: called before every distance, which takes a second or
+    several with thousands of images; it may raise to stop.
 
     Raises ValueError where readings do not fit, or paired sets differ in number.
     """
+    comparison = comparison or Comparison()
+    paired, batch, seed = comparison.paired, comparison.batch, comparison.seed
     judge = readers[0]
     n = {BASE: _length(judge.base), STEERED: _length(judge.steered)} | ({REFERENCE: _length(judge.reference)} if judge.reference else {})
     if paired and n[BASE] != n[STEERED]:
@@ -163,7 +175,7 @@ def find(
             f"with the same seeds there are as many base images as steered ones; met {n[BASE]} and {n[STEERED]}: switch same_seeds off, or "
             "connect images of the same seeds."
         )
-    judged = tuple(_judged(r, t, attributes, paired, batch, seed) for r, t in zip(readers, targets, strict=True))
+    judged = tuple(_judged(r, t, comparison.attributes, paired, batch, seed) for r, t in zip(readers, targets, strict=True))
     unstated: list[str] = []
     quality = [q for e in embeddings for q in _quality(e, judge, judged[0].panels[0], seed, unstated, tick)]
     similarity = {e.name: paired_similarity(e.base, e.steered, batch, seed=seed) for e in embeddings} if paired else {}

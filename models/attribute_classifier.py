@@ -10,6 +10,7 @@ import json
 import os
 from abc import abstractmethod
 from collections.abc import Mapping
+from dataclasses import asdict, dataclass
 from typing import Any
 
 import torch
@@ -42,7 +43,14 @@ class AttributeClassifier(nn.Module):
     @property
     @abstractmethod
     def config(self) -> dict[str, Any]:
-        """Constructor arguments besides ``attributes`` and ``image_size``."""
+        """Sizes of the network as a file holds them, for :meth:`build`."""
+
+    @classmethod
+    def build(
+        cls, attributes: Mapping[str, tuple[str, ...]], image_size: int, config: Mapping[str, Any], operations: Any = nn
+    ) -> AttributeClassifier:
+        """Make an untrained network of these sizes."""
+        return cls(attributes, image_size, **config, operations=operations)
 
     @abstractmethod
     def features(self, pixels: Tensor) -> Tensor:
@@ -95,29 +103,39 @@ class TransformerBlock(nn.Module):
         return x + self.mlp_out(F.gelu(self.mlp_in(self.norm2(x))))
 
 
+@dataclass(frozen=True)
+class VitSizes:
+    """Sizes of a vision transformer."""
+
+    patch: int = 4
+    """Side of a patch, in pixels."""
+    dim: int = 64
+    """Channels of a token."""
+    depth: int = 6
+    """Number of blocks."""
+    num_heads: int = 4
+    """Attention heads of a block."""
+    mlp: int = 128
+    """Hidden channels of a block's perceptron."""
+
+
 class VisionTransformer(AttributeClassifier):
     """Vision transformer (Dosovitskiy et al. 2021), pre-norm, CLS token, one linear head per attribute on CLS."""
 
     architecture = "vit"
 
     def __init__(
-        self,
-        attributes: Mapping[str, tuple[str, ...]],
-        image_size: int = 32,
-        patch: int = 4,
-        dim: int = 64,
-        depth: int = 6,
-        num_heads: int = 4,
-        mlp: int = 128,
-        operations: Any = nn,
+        self, attributes: Mapping[str, tuple[str, ...]], image_size: int = 32, sizes: VitSizes | None = None, operations: Any = nn
     ) -> None:
         super().__init__(attributes, image_size)
+        sizes = sizes or VitSizes()
+        patch, dim, depth, num_heads, mlp = sizes.patch, sizes.dim, sizes.depth, sizes.num_heads, sizes.mlp
         if dim % num_heads or patch > image_size:
             raise ValueError(
                 f"{dim} channels do not divide into {num_heads} heads, or a patch of {patch} is larger than {image_size} pixels."
             )
         ops = operations
-        self._config = {"patch": patch, "dim": dim, "depth": depth, "num_heads": num_heads, "mlp": mlp}
+        self._sizes = sizes
         self.patch_embed = ops.Conv2d(3, dim, patch, stride=patch)
         self.cls_token = nn.Parameter(torch.zeros(1, 1, dim))
         self.pos_embed = nn.Parameter(torch.randn(1, (image_size // patch) ** 2 + 1, dim) * 0.02)
@@ -127,7 +145,13 @@ class VisionTransformer(AttributeClassifier):
 
     @property
     def config(self) -> dict[str, Any]:
-        return dict(self._config)
+        return asdict(self._sizes)
+
+    @classmethod
+    def build(
+        cls, attributes: Mapping[str, tuple[str, ...]], image_size: int, config: Mapping[str, Any], operations: Any = nn
+    ) -> VisionTransformer:
+        return cls(attributes, image_size, VitSizes(**config), operations)
 
     def features(self, pixels: Tensor) -> Tensor:
         x = self.patch_embed(pixels).flatten(2).transpose(1, 2)
@@ -204,9 +228,9 @@ def load_classifier(path: str | os.PathLike[str], operations: Any = nn) -> Attri
         network = ARCHITECTURES[meta["architecture"]]
         attributes, size, config = named_classes(json.loads(meta["attributes"])), int(meta["image_size"]), dict(json.loads(meta["config"]))
         _check_sizes(size, config, len(tensors))
-        check_shapes(lambda: network(attributes, size, **config), tensors)
+        check_shapes(lambda: network.build(attributes, size, config), tensors)
         check_finite(tensors)
-        model = network(attributes, size, **config, operations=operations)
+        model = network.build(attributes, size, config, operations)
         model.load_state_dict({k: v.float() if v.is_floating_point() else v for k, v in tensors.items()})
         return model.eval().requires_grad_(False)
 

@@ -23,7 +23,7 @@ from torch import Tensor
 from ...methods.neuron_path.neuron_baselines import ACTIVATION, baseline_path
 from ...methods.neuron_path.path_settings import GAUSS_4, LEFT_20, PAPER, PROBABILITY, PathSettings, integration_nodes, objective
 from ...methods.neuron_path.search import find_paths, score_paths
-from ...models.attribute_classifier import VisionTransformer
+from ...models.attribute_classifier import VisionTransformer, VitSizes
 from ...models.neuron_adapters import of_classifier
 from ...tests.equipoise_naive_path import naive_path
 
@@ -52,7 +52,7 @@ def network(shape: Shape) -> VisionTransformer:
     """A vision transformer as it is initialised before training: normal weights with a standard deviation of 0.02, biases 0."""
     torch.manual_seed(shape.seed)
     with torch.no_grad():
-        model = VisionTransformer({"kind": CLASSES}, shape.side * 16, 16, shape.width, shape.depth, shape.heads, shape.mlp)
+        model = VisionTransformer({"kind": CLASSES}, shape.side * 16, VitSizes(16, shape.width, shape.depth, shape.heads, shape.mlp))
         for name, p in model.named_parameters():
             if p.ndim > 1:
                 torch.nn.init.normal_(p, std=0.02)

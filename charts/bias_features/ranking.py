@@ -4,10 +4,14 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from dataclasses import dataclass
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
 
+from ...models.bias_features import AttributeFeatures
+from ...models.noise_level import at_level
 from ..core.missing import chart
 from ..core.style import FAINT, GRID, INK, PALETTE, Image, add_axes, new_figure, pixels, points, write
 
@@ -23,29 +27,60 @@ deficiencies can read."""
 Floats = NDArray[np.float32]
 
 
+@dataclass(frozen=True)
+class RankingFacts:
+    """What the chart shows of an attribute with K classes and F features."""
+
+    classes: tuple[str, ...]
+    features: list[int]
+    """Latent numbers, F."""
+    scores: Floats
+    """Score of each feature for each class, [K, F]."""
+    stability: Floats
+    """Share of resamples in which a feature is among the best of a class, [K, F]; NaN: not measured."""
+    knots: Floats
+    """Log-SNR [T]."""
+    by_level: Floats
+    """Scores by noise level, [T, K, F]."""
+    places: Floats
+    """Activation in the class minus that in the others, by place: [K, F, 4, 4]."""
+    side_effect: Floats
+    """Attribution to other attributes relative to that on this one, [F]; NaN: not measured."""
+    causal: Floats
+    """Change of a class's share when the feature alone is turned, [K, F]; NaN: not measured."""
+
+
+def ranking_facts(features: AttributeFeatures, source: str = "") -> RankingFacts:
+    """Read the facts of the chart off an attribute's features and one of its profiles.
+
+    The place of a feature is its profile to each class, averaged over the noise levels at which it is turned, each counting by what the
+    feature carries there.
+    """
+    profile = features.profile(source)
+    acts = (profile.sizes != 0) & (profile.delta != 0).flatten(2).any(2)
+    carries = at_level(features.scores_by_level, features.knots, profile.knots).clamp(min=0) * acts[:, :, None]
+    weights = carries / carries.sum(0).clamp(min=1e-12)
+    return RankingFacts(
+        classes=features.classes,
+        features=features.features.tolist(),
+        scores=features.scores.numpy(),
+        stability=features.stability.numpy(),
+        knots=features.knots.numpy(),
+        by_level=features.scores_by_level.numpy(),
+        places=torch.einsum("tkf,tkrfyx->kfyx", weights, profile.delta / profile.delta.shape[2]).numpy(),
+        side_effect=features.side_effect.numpy(),
+        causal=features.causal.numpy(),
+    )
+
+
 @chart
-def bias_features_chart(
-    attribute: str,
-    classes: Sequence[str],
-    features: Sequence[int],
-    scores: Floats,
-    stability: Floats,
-    knots: Floats,
-    by_level: Floats,
-    places: Floats,
-    side_effect: Floats,
-    causal: Floats,
-    per_class: int = 10,
-    window: tuple[float, float] | None = None,
-) -> Image:
-    """A ranked list per class: uint8 [H, 960, 3].
+def bias_features_chart(attribute: str, facts: RankingFacts, per_class: int = 10, window: tuple[float, float] | None = None) -> Image:
+    """Draw a ranked list per class: uint8 [H, 960, 3].
 
-    features: F latent numbers. scores, stability, causal [K, F]; knots [T] log-SNR; by_level [T, K, F]; places [K, F, 4, 4]: activation
-    in the class minus that in the others; side_effect [F]. ``stability``, ``side_effect`` and ``causal`` may be NaN: not measured.
     per_class: features shown for a class, those with the highest positive scores. window: log-SNR from, to, where they are turned.
-
     Raises ValueError where no feature speaks for any class.
     """
+    classes, scores, knots, by_level, causal = facts.classes, facts.scores, facts.knots, facts.by_level, facts.causal
     lists = [[int(f) for f in np.argsort(-scores[k], kind="stable")[:per_class] if scores[k, f] > 0] for k in range(len(classes))]
     shown = [k for k, chosen in enumerate(lists) if chosen]
     if not shown:
@@ -63,12 +98,12 @@ def bias_features_chart(
         _bars(figure, top, scores[k, lists[k]], longest, colour)
         for row, f in enumerate(lists[k]):
             middle = top + ROW * (row + 0.5)
-            write(figure, NUMBER, middle, f"#{features[f]}", 17, INK, va="center")
-            write(figure, STABLE + FIGURE, middle, _percent(stability[k, f]), 16, INK, va="center", ha="right")
-            write(figure, BESIDE + FIGURE, middle, _times(side_effect[f]), 16, INK, va="center", ha="right")
+            write(figure, NUMBER, middle, f"#{facts.features[f]}", 17, INK, va="center")
+            write(figure, STABLE + FIGURE, middle, _percent(facts.stability[k, f]), 16, INK, va="center", ha="right")
+            write(figure, BESIDE + FIGURE, middle, _times(facts.side_effect[f]), 16, INK, va="center", ha="right")
             if alone:
                 write(figure, ALONE + FIGURE, middle, _change(causal[k, f]), 16, INK, va="center", ha="right")
-            _place(figure, PLACE, middle - PLACE_SIZE / 2, places[k, f])
+            _place(figure, PLACE, middle - PLACE_SIZE / 2, facts.places[k, f])
             _noise(figure, NOISE, middle - ROW / 2 + 7, knots, by_level[:, k, f], span, colour, window)
         top += ROW * len(lists[k]) + GAP
     _legend(figure, height - FOOT - GAP + 8, span, bool(np.isfinite(causal).any()))

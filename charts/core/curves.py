@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 
 from .missing import chart
 from .style import FAINT, GRID, INK, PALETTE, Image, add_axes, new_figure, pixels, points, write
 
 WIDTH, HEIGHT = 960, 520
 LEFT, TOP, RIGHT, BOTTOM = 92, 84, 28, 70
+LOG_SNR = "log-SNR   (noise on the left, image on the right)"
+PLAIN, LOG, SHARE, FROM_ZERO = "plain", "log", "share", "from zero"
 
 
 def training_curves(logs: Mapping[str, Sequence[Mapping[str, float]]], title: str = "", key: str = "loss", log_scale: bool = True) -> Image:
@@ -19,7 +22,7 @@ def training_curves(logs: Mapping[str, Sequence[Mapping[str, float]]], title: st
     nothing to draw.
     """
     curves = {n: [(float(e["step"]), float(e[key])) for e in log if key in e and math.isfinite(e[key])] for n, log in logs.items()}
-    return _lines(curves, title or f"{key} while training", "step", key, log_y=log_scale)
+    return _lines(curves, _Frame(title or f"{key} while training", "step", key, LOG if log_scale else PLAIN))
 
 
 def learning_curves(curve: Sequence[tuple[int, Mapping[str, float]]], title: str) -> Image:
@@ -40,15 +43,7 @@ def accuracy_by_log_snr(
     curves: attribute -> (log-SNR, accuracy in 0..1). chance: accuracy of guessing, a dotted line in the attribute's colour. windows:
     log-SNR from, to, in which the attribute is guided, a bar under its curve. Raises ValueError where there is nothing to draw.
     """
-    return _lines(
-        curves,
-        title or "accuracy by noise level",
-        "log-SNR   (noise on the left, image on the right)",
-        "accuracy",
-        share=True,
-        chance=chance or {},
-        windows=windows or {},
-    )
+    return _lines(curves, _Frame(title or "accuracy by noise level", LOG_SNR, "accuracy", SHARE), chance, windows)
 
 
 def curves_by_log_snr(
@@ -58,7 +53,7 @@ def curves_by_log_snr(
 
     Raises ValueError where there is nothing to draw.
     """
-    return _lines(curves, title, "log-SNR   (noise on the left, image on the right)", y_name, chance=chance or {}, from_zero=True)
+    return _lines(curves, _Frame(title, LOG_SNR, y_name, FROM_ZERO), chance)
 
 
 def share_by_size(curves: Mapping[str, Sequence[tuple[float, float]]], title: str, enough: float) -> Image:
@@ -67,7 +62,7 @@ def share_by_size(curves: Mapping[str, Sequence[tuple[float, float]]], title: st
     curves: class -> (size, share in 0..1). Raises ValueError where there is nothing to draw.
     """
     chance = dict.fromkeys(list(curves)[:1], enough)
-    return _lines(curves, title, "size of the edit", "share of images", share=True, chance=chance)
+    return _lines(curves, _Frame(title, "size of the edit", "share of images", SHARE), chance)
 
 
 def share_by_strength(curves: Mapping[str, Sequence[tuple[float, float]]], title: str) -> Image:
@@ -75,25 +70,32 @@ def share_by_strength(curves: Mapping[str, Sequence[tuple[float, float]]], title
 
     curves: class -> (strength, share in 0..1). Raises ValueError where there is nothing to draw.
     """
-    return _lines(curves, title, "strength   (0: off, 1: as calibrated, below 0: to the other class)", "share of images", share=True)
+    strength = "strength   (0: off, 1: as calibrated, below 0: to the other class)"
+    return _lines(curves, _Frame(title, strength, "share of images", SHARE))
+
+
+@dataclass(frozen=True)
+class _Frame:
+    """What stands around curves."""
+
+    title: str
+    x_name: str
+    y_name: str
+    scale: str
+    """Scale of y: ``PLAIN``, ``LOG``, ``SHARE`` (in percent, up to 100) or ``FROM_ZERO``."""
 
 
 @chart
 def _lines(
     curves: Mapping[str, Sequence[tuple[float, float]]],
-    title: str,
-    x_name: str,
-    y_name: str,
-    log_y: bool = False,
-    share: bool = False,
+    frame: _Frame,
     chance: Mapping[str, float] | None = None,
     windows: Mapping[str, tuple[float, float]] | None = None,
-    from_zero: bool = False,
 ) -> Image:
     if not any(curves.values()):
         raise ValueError("a chart of curves needs at least one point; met none: was the training log empty?")
     figure = new_figure(WIDTH, HEIGHT)
-    write(figure, 24, 18, title, 24, weight="bold")
+    write(figure, 24, 18, frame.title, 24, weight="bold")
     axes = add_axes(figure, LEFT, TOP, WIDTH - LEFT - RIGHT, HEIGHT - TOP - BOTTOM)
     for i, (name, unsorted) in enumerate(curves.items()):
         given, colour = sorted(unsorted), PALETTE[i % len(PALETTE)]
@@ -107,19 +109,19 @@ def _lines(
             axes.axhline(chance[name], color=colour, linewidth=points(2), linestyle=":", zorder=2)
         if windows and name in windows:
             axes.axvspan(*windows[name], 0.008 + 0.022 * i, 0.020 + 0.022 * i, color=colour, zorder=2)
-    if log_y and all(y > 0 for c in curves.values() for _, y in c):
+    if frame.scale == LOG and all(y > 0 for c in curves.values() for _, y in c):
         axes.set_yscale("log")
         axes.yaxis.set_major_formatter(lambda v, _: f"{v:g}")
         axes.yaxis.set_minor_formatter(_minor)
         axes.tick_params(which="minor", length=0, labelsize=points(13), labelcolor=FAINT)
-    elif share:
+    elif frame.scale == SHARE:
         low = min([y for c in curves.values() for _, y in c] + list((chance or {}).values()))
         axes.set_ylim(max(0.0, math.floor(low * 10 - 0.5) / 10), 1.0)
         axes.yaxis.set_major_formatter(lambda v, _: f"{v:.0%}")
-    elif from_zero:
+    elif frame.scale == FROM_ZERO:
         axes.set_ylim(bottom=0)
-    axes.set_xlabel(x_name, fontsize=points(17), color=INK, labelpad=points(8))
-    axes.set_ylabel(y_name, fontsize=points(17), color=INK)
+    axes.set_xlabel(frame.x_name, fontsize=points(17), color=INK, labelpad=points(8))
+    axes.set_ylabel(frame.y_name, fontsize=points(17), color=INK)
     axes.grid(color=GRID, linewidth=points(1))
     if len(curves) > 1:
         figure.legend(loc="upper right", bbox_to_anchor=(1 - 20 / WIDTH, 1 - 44 / HEIGHT), ncols=4, frameon=False, fontsize=points(17))

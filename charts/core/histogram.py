@@ -104,9 +104,9 @@ def _bars(figure: Figure, panel: Panel, top: int, height: int, _: tuple[str, str
     highs = report.shares_high or report.shares
     limit = min(1.0, max(*highs, *report.target, *(before.shares_high or before.shares if before else (0.0,))) * 1.08 + 0.02)
     for row in rows:
-        _bar(axes, report, row, row - offset, thick, PALETTE[0], soft, f"{report.shares[row]:.1%}  ({report.counts[row]})", limit)
+        _bar(axes, report, row, row - offset, thick, PALETTE[0], soft, limit)
         if before:
-            _bar(axes, before, row, row + offset, thick, BEFORE, soft, f"{before.shares[row]:.1%}  ({before.counts[row]})", limit)
+            _bar(axes, before, row, row + offset, thick, BEFORE, soft, limit)
         at = [report.target[row]] * 2
         axes.plot(at, [row - 0.46, row + 0.46], color=_target_colour(report), linewidth=points(4), zorder=5, clip_on=False)
     axes.set_xlim(0, limit)
@@ -118,7 +118,7 @@ def _bars(figure: Figure, panel: Panel, top: int, height: int, _: tuple[str, str
     axes.grid(axis="x", color=GRID, linewidth=points(1))
 
 
-def _bar(axes: Axes, r: ShareReport, row: int, y: float, thick: float, colour: str, soft: bool, text: str, limit: float) -> None:
+def _bar(axes: Axes, r: ShareReport, row: int, y: float, thick: float, colour: str, soft: bool, limit: float) -> None:
     axes.barh(y, r.shares[row], height=thick, color=colour, zorder=2)
     if r.shares_low and r.shares_high:
         axes.plot([r.shares_low[row], r.shares_high[row]], [y, y], color=INK, linewidth=points(2.4), zorder=6, solid_capstyle="butt")
@@ -127,7 +127,7 @@ def _bar(axes: Axes, r: ShareReport, row: int, y: float, thick: float, colour: s
     if soft:
         axes.plot(r.soft_shares[row], y, zorder=7, clip_on=False, **DIAMOND)
     size, ink = (18, INK) if colour == PALETTE[0] else (16, FAINT)
-    axes.text(limit * 1.015, y, text, va="center", fontsize=points(size), color=ink)
+    axes.text(limit * 1.015, y, f"{r.shares[row]:.1%}  ({r.counts[row]})", va="center", fontsize=points(size), color=ink)
 
 
 def _table(figure: Figure, panel: Panel, top: int, height: int, names: tuple[str, str], _: bool) -> None:

@@ -79,24 +79,6 @@ def stacked(parts: Sequence[Image], gap: int = 8) -> Image:
     return _joined(parts, gap, axis=0)
 
 
-def before_after(
-    before: Tensor | ArrayLike,
-    after: Tensor | ArrayLike,
-    before_labels: Sequence[int] | Tensor | None = None,
-    after_labels: Sequence[int] | Tensor | None = None,
-    classes: Sequence[str] = (),
-    captions: tuple[str, str] = ("before", "after"),
-    notes: tuple[str, str] = ("", ""),
-    columns: int | None = None,
-    tile: int = 72,
-) -> Image:
-    """Two contact sheets of images [N, 3, H, W] beside each other. Give images of the same seed the same place."""
-    return side_by_side(
-        contact_sheet(before, before_labels, classes, captions[0], notes[0], columns, tile),
-        contact_sheet(after, after_labels, classes, captions[1], notes[1], columns, tile),
-    )
-
-
 def colour(index: int) -> str:
     """Frame colour of a class."""
     return PALETTE[index % len(PALETTE)]

@@ -2,13 +2,10 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import torch
 from torch import Tensor
 
-from ...models.bias_features import CLASS_DIFFERENCE, AttributeFeatures, Profile
-from ...models.noise_level import at_level
+from ...models.bias_features import CLASS_DIFFERENCE, Profile
 from ...models.sites import GRID
 from ..adp.rows import filled
 from .class_activations import ClassMeans
@@ -34,26 +31,3 @@ def class_difference(means: ClassMeans, knots: Tensor, features: Tensor, relativ
     delta = torch.nn.functional.pad(delta.flatten(1), (0, 0, 1, 1))
     shape = (len(around), len(classes), 1, len(features), GRID, GRID)
     return Profile(around, delta.reshape(shape), torch.ones(shape[:2]), "seeded", CLASS_DIFFERENCE, relative)
-
-
-def chart_facts(a: AttributeFeatures, source: str = "") -> dict[str, Any]:
-    """What :func:`..charts.bias_features.bias_features_chart` draws of an attribute: its arguments but the name.
-
-    The place of a feature is its profile to each class, averaged over the noise levels at which it is turned, each counting by what the
-    feature carries there.
-    """
-    profile = a.profile(source)
-    acts = (profile.sizes != 0) & (profile.delta != 0).flatten(2).any(2)
-    carries = at_level(a.scores_by_level, a.knots, profile.knots).clamp(min=0) * acts[:, :, None]
-    weights = carries / carries.sum(0).clamp(min=1e-12)
-    return {
-        "classes": a.classes,
-        "features": a.features.tolist(),
-        "scores": a.scores.numpy(),
-        "stability": a.stability.numpy(),
-        "knots": a.knots.numpy(),
-        "by_level": a.scores_by_level.numpy(),
-        "places": torch.einsum("tkf,tkrfyx->kfyx", weights, profile.delta / profile.delta.shape[2]).numpy(),
-        "side_effect": a.side_effect.numpy(),
-        "causal": a.causal.numpy(),
-    }

@@ -19,7 +19,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from ...models.attribute_classifier import AttributeClassifier, ConvNet, VisionTransformer, save_classifier
+from ...models.attribute_classifier import AttributeClassifier, ConvNet, VisionTransformer, VitSizes, save_classifier
 from ..core.trainer import Progress, TrainState
 from .augment import QUALITY, augmentation
 
@@ -138,7 +138,7 @@ def new_classifier(settings: ClassifierSettings, attributes: Mapping[str, tuple[
     size = settings.image_size
     if settings.architecture == CNN:
         return ConvNet(attributes, size, WIDTHS[: 3 + max(0, (size // 32).bit_length() - 1)])
-    return VisionTransformer(attributes, size, patch=16 if size == 224 else size // 8)
+    return VisionTransformer(attributes, size, VitSizes(patch=16 if size == 224 else size // 8))
 
 
 def drawing_weights(examples: Examples, settings: ClassifierSettings) -> Tensor:

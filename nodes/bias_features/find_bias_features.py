@@ -8,10 +8,9 @@ from typing import Any
 import torch
 from comfy_api.latest import io, ui
 
-from ...charts.bias_features.ranking import bias_features_chart
+from ...charts.bias_features.ranking import bias_features_chart, ranking_facts
 from ...host.bias_features.find_features import find_features
 from ...host.core.files import BIAS_FEATURES
-from ...methods.bias_features.feature_profiles import chart_facts
 from ...methods.bias_features.find import AttributionSettings
 from ...models.bias_features import BiasFeatures as BiasFeaturesFile
 from ..core.shared_inputs import fixed_seed, names_of
@@ -103,7 +102,7 @@ class FindBiasFeatures(io.ComfyNode):
 def charts_of(found: BiasFeaturesFile) -> torch.Tensor:
     """IMAGE with a picture per attribute; a white one where no feature speaks for any class."""
     speaking = [a for a, f in found.attributes.items() if bool((f.scores > 0).any())]
-    charts = [as_image(bias_features_chart(a, **chart_facts(found.attribute(a)))) for a in speaking]
+    charts = [as_image(bias_features_chart(a, ranking_facts(found.attribute(a)))) for a in speaking]
     return stacked_images(charts or [torch.ones(1, 240, 960, 3)])
 
 

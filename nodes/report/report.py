@@ -17,7 +17,7 @@ from ...host.labels.classifier import HostClassifier
 from ...host.report.gather import INCEPTION, Gathered, ReportInputs, gather, interruptible, origin
 from ...host.report.report_warnings import report_warnings
 from ...host.report.write import PLACE, check_place, shown_path, write_report
-from ...metrics.findings import Embedding, Findings, Reader, cells_of, find
+from ...metrics.findings import Comparison, Embedding, Findings, Reader, cells_of, findings_of
 from ..core.shared_inputs import names_of
 from ..core.sockets import EVALUATION, Classifier, Target, schema
 from ..core.ui import as_image, shown
@@ -188,16 +188,14 @@ class FairnessReport(io.ComfyNode):
 
 def measured(read: Gathered, given: ReportInputs) -> Findings:
     """What the readings say; the user can interrupt between distances."""
-    return find(
+    return findings_of(
         [Reader(**vars(r)) for r in read.judges],
         read.targets,
         [Embedding(**vars(f)) for f in read.features],
         [Reader(**vars(r)) for r in read.others],
         read.prompt,
-        given.attributes,
-        given.same_seeds,
-        given.batch,
-        tick=interruptible,
+        Comparison(given.attributes, given.same_seeds, given.batch),
+        interruptible,
     )
 
 

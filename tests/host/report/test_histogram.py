@@ -19,10 +19,10 @@ FILE = "test_tint.safetensors"
 
 def tint_classifier() -> Any:
     """A vision transformer whose patch weights are set so that "tint" reads red minus blue of the whole image; the rest is random."""
-    from equipoise.models.attribute_classifier import VisionTransformer
+    from equipoise.models.attribute_classifier import VisionTransformer, VitSizes
 
     torch.manual_seed(0)
-    net = VisionTransformer(ATTRIBUTES, image_size=8, patch=4, dim=16, depth=1, num_heads=1, mlp=16)
+    net = VisionTransformer(ATTRIBUTES, image_size=8, sizes=VitSizes(patch=4, dim=16, depth=1, num_heads=1, mlp=16))
     with torch.no_grad():
         for parameter in net.blocks.parameters():
             parameter.zero_()

@@ -21,10 +21,10 @@ NAMES = {"tint": ("red", "blue"), "light": ("dark", "bright")}
 
 def classifier_file(folder: Path, name: str, threshold: float = 0.0) -> None:
     """A convolutional network that reads "tint" off red minus blue and "light" off green, both of the whole image."""
-    from equipoise.models.attribute_classifier import VisionTransformer, save_classifier
+    from equipoise.models.attribute_classifier import VisionTransformer, VitSizes, save_classifier
 
     torch.manual_seed(0)
-    net = VisionTransformer(NAMES, image_size=8, patch=4, dim=16, depth=1, num_heads=1, mlp=16)
+    net = VisionTransformer(NAMES, image_size=8, sizes=VitSizes(patch=4, dim=16, depth=1, num_heads=1, mlp=16))
     with torch.no_grad():
         for parameter in net.parameters():
             parameter.zero_()

@@ -8,10 +8,9 @@ from pathlib import Path
 
 import pytest
 import torch
-from equipoise.charts.bias_features.ranking import bias_features_chart
+from equipoise.charts.bias_features.ranking import bias_features_chart, ranking_facts
 from equipoise.methods.bias_features.causal_scores import CausalBench
 from equipoise.methods.bias_features.extend_features import with_features
-from equipoise.methods.bias_features.feature_profiles import chart_facts
 from equipoise.methods.bias_features.run import SteeringRun, SteerSettings, everyone
 from equipoise.methods.bias_features.turn_alone import NOTHING, Turn, turned_file, turns_of
 from equipoise.methods.bias_features.typical_activations import ActivationRun, ActivationSums
@@ -256,6 +255,6 @@ def test_causal_scores_are_kept_in_the_file_and_beside_added_features(file: Bias
 def test_the_chart_shows_them_where_they_were_measured(file: BiasFeatures) -> None:
     world = World()
     made = bench(file, per_class=1).measure(world.listen, world.sample).file
-    plain = bias_features_chart("glasses", **chart_facts(file.attribute("glasses")))
-    shown = bias_features_chart("glasses", **chart_facts(made.attribute("glasses")))
+    plain = bias_features_chart("glasses", ranking_facts(file.attribute("glasses")))
+    shown = bias_features_chart("glasses", ranking_facts(made.attribute("glasses")))
     assert plain.shape == shown.shape and (plain != shown).any()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -9,10 +10,9 @@ import numpy as np
 import pytest
 import torch
 from equipoise.charts.bias_features.feature_atlas import TILE, AtlasRow, feature_atlas
-from equipoise.charts.bias_features.ranking import bias_features_chart
+from equipoise.charts.bias_features.ranking import bias_features_chart, ranking_facts
 from equipoise.charts.core.heat import heat_over
 from equipoise.methods.bias_features.atlas import exciting_images
-from equipoise.methods.bias_features.feature_profiles import chart_facts
 from equipoise.methods.data.feature_set import FeatureSetWriter, open_feature_set
 from equipoise.models.bias_features import CLASS_DIFFERENCE, AttributeFeatures, Profile
 from equipoise.models.sae import SaeFile, SparseAutoencoder
@@ -38,23 +38,23 @@ def found(k: int = 2, f: int = 6, causal: float = float("nan")) -> AttributeFeat
 
 
 def test_the_ranked_chart_grows_with_what_it_shows() -> None:
-    facts = chart_facts(found())
-    whole = bias_features_chart("hair", **facts)
-    few = bias_features_chart("hair", **facts, per_class=1, window=(-1.0, 4.0))
+    facts = ranking_facts(found())
+    whole = bias_features_chart("hair", facts)
+    few = bias_features_chart("hair", facts, per_class=1, window=(-1.0, 4.0))
     assert whole.dtype == np.uint8 and whole.shape[1:] == (960, 3) and whole.shape[0] > few.shape[0] and few.min() < 60
-    turned = bias_features_chart("hair", **chart_facts(found(causal=0.25)), per_class=1)
+    turned = bias_features_chart("hair", ranking_facts(found(causal=0.25)), per_class=1)
     assert (turned != few).any()
-    three = bias_features_chart("skin", **chart_facts(found(3)))
+    three = bias_features_chart("skin", ranking_facts(found(3)))
     assert three.shape[0] > whole.shape[0]
 
 
 def test_features_whose_stability_is_not_known_are_drawn_all_the_same() -> None:
-    facts: dict[str, Any] = chart_facts(found())
-    nan = np.full_like(facts["stability"], np.nan)
-    drawn = bias_features_chart("hair", **facts | {"stability": nan, "side_effect": nan[0]})
-    assert drawn.shape == bias_features_chart("hair", **facts).shape
+    facts = ranking_facts(found())
+    nan = np.full_like(facts.stability, np.nan)
+    drawn = bias_features_chart("hair", replace(facts, stability=nan, side_effect=nan[0]))
+    assert drawn.shape == bias_features_chart("hair", facts).shape
     with pytest.raises(ValueError, match="speaks for a class of 'hair'; met none"):
-        bias_features_chart("hair", **facts | {"scores": -np.abs(facts["scores"]) - 1})
+        bias_features_chart("hair", replace(facts, scores=-np.abs(facts.scores) - 1))
 
 
 def test_the_place_of_a_feature_is_that_where_it_carries_something() -> None:
@@ -63,7 +63,7 @@ def test_the_place_of_a_feature_is_that_where_it_carries_something() -> None:
     delta[0, :, :, :, 0, 0], delta[2, :, :, :, 3, 3] = 1.0, 1.0
     a.scores_by_level[:] = torch.tensor([0.0, 0.0, 0.2])[:, None, None]
     a.profiles[CLASS_DIFFERENCE] = Profile(KNOTS, delta, torch.ones(3, 2))
-    places = chart_facts(a)["places"]
+    places = ranking_facts(a).places
     assert places.shape == (2, 6, 4, 4) and (places[:, :, 3, 3] > 0.99).all() and (places[:, :, 0, 0] < 0.01).all()
 
 

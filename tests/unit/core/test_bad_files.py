@@ -15,7 +15,7 @@ from equipoise.benchmarks.core.random_adp import random_adp, random_move
 from equipoise.benchmarks.core.random_sae import random_bias, random_sae
 from equipoise.models.adm_unet import AdmConfig, AdmUNet, build_unet
 from equipoise.models.adp import load_adp, save_adp
-from equipoise.models.attribute_classifier import ConvNet, VisionTransformer, load_classifier, save_classifier
+from equipoise.models.attribute_classifier import ConvNet, VisionTransformer, VitSizes, load_classifier, save_classifier
 from equipoise.models.bias_features import load_bias_features, save_bias_features
 from equipoise.models.files import parameters_of, read_safetensors, write_safetensors
 from equipoise.models.neuron_path import NeuronPathFile, load_neuron_path, save_neuron_path
@@ -140,7 +140,7 @@ def read_paths(path: Path) -> None:
 
 
 def small_vit() -> VisionTransformer:
-    return VisionTransformer(ATTRIBUTES, image_size=8, patch=4, dim=8, depth=1, num_heads=2, mlp=8)
+    return VisionTransformer(ATTRIBUTES, image_size=8, sizes=VitSizes(patch=4, dim=8, depth=1, num_heads=2, mlp=8))
 
 
 def make_diffusion(path: Path) -> None:

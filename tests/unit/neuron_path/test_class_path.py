@@ -23,7 +23,7 @@ from equipoise.methods.neuron_path.class_path import (
 )
 from equipoise.methods.neuron_path.neuron_baselines import contributions
 from equipoise.methods.neuron_path.path_settings import PathSettings
-from equipoise.models.attribute_classifier import VisionTransformer
+from equipoise.models.attribute_classifier import VisionTransformer, VitSizes
 from equipoise.models.files import write_safetensors
 from equipoise.models.neuron_adapters import of_classifier
 from equipoise.models.neuron_path import NeuronPathFile, check_network, load_neuron_path, save_neuron_path
@@ -121,7 +121,7 @@ def test_stability_is_high_where_images_agree() -> None:
 
 def test_what_neurons_add_is_the_same_in_chunks() -> None:
     torch.manual_seed(0)
-    net = of_classifier(VisionTransformer({"kind": ("a", "b")}, 16, 8, 16, 3, 2, NEURONS)).to(torch.float64)
+    net = of_classifier(VisionTransformer({"kind": ("a", "b")}, 16, VitSizes(8, 16, 3, 2, NEURONS))).to(torch.float64)
     pixels, targets = torch.randn(5, 3, 16, 16, dtype=torch.float64), torch.tensor([0, 1, 0, 1, 1])
     path = torch.randint(0, NEURONS, (5, 3, 2))
     for nodes in ("gauss-4", "left-20"):
@@ -189,7 +189,7 @@ def test_a_path_made_for_another_model_is_refused() -> None:
     nets = []
     for seed in (0, 1):
         torch.manual_seed(seed)
-        nets.append(of_classifier(VisionTransformer({"kind": ("a", "b")}, 16, 8, 16, 2, 2, NEURONS)))
+        nets.append(of_classifier(VisionTransformer({"kind": ("a", "b")}, 16, VitSizes(8, 16, 2, 2, NEURONS))))
     path = file(torch.zeros(1, 2, 1, dtype=torch.long), ("yes",))
     check_network(replace(path, fingerprint=nets[0].fingerprint()), nets[0])
     with pytest.raises(ValueError, match=r"found in another model \(m with 2 layers of 50 neurons.*connect the model that it was found in"):

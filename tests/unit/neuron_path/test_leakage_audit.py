@@ -10,7 +10,7 @@ from equipoise.methods.neuron_path.image_estimates import estimate, random_like,
 from equipoise.methods.neuron_path.leakage_audit import AuditSettings, LeakageAudit, audit_leakage, gap, leak_carriers
 from equipoise.methods.neuron_path.neuron_edits import KEEP, NeuronEdit
 from equipoise.methods.neuron_path.path_settings import MARGIN, PathSettings
-from equipoise.models.attribute_classifier import AttributeClassifier, VisionTransformer
+from equipoise.models.attribute_classifier import AttributeClassifier, VisionTransformer, VitSizes
 from equipoise.models.neuron_adapters import of_classifier
 from equipoise.models.neuron_vit import NeuronVit
 from equipoise.tests.equipoise_planted_leak import LAYER, NEURON, drawings, planted
@@ -103,7 +103,7 @@ def test_readings_are_the_same_in_any_number_of_passes(monkeypatch: pytest.Monke
     from equipoise.methods.neuron_path import image_estimates
 
     torch.manual_seed(0)
-    model = VisionTransformer({"kind": tuple("abc")}, 16, 4, 24, 3, 3, 40).eval()
+    model = VisionTransformer({"kind": tuple("abc")}, 16, VitSizes(4, 24, 3, 3, 40)).eval()
     for p in model.parameters():
         torch.nn.init.normal_(p, std=0.25)
     net, images = of_classifier(model), torch.randn(7, 3, 16, 16)

@@ -10,7 +10,7 @@ from equipoise.methods.neuron_path.neuron_baselines import BASELINES, KNOWLEDGE,
 from equipoise.methods.neuron_path.neuron_edits import KEEP, MEAN, SCALE, NeuronEdit, edited_logits, mean_values, union
 from equipoise.methods.neuron_path.path_settings import PAPER, PathSettings, objective
 from equipoise.methods.neuron_path.search import find_paths, score_paths
-from equipoise.models.attribute_classifier import VisionTransformer
+from equipoise.models.attribute_classifier import VisionTransformer, VitSizes
 from equipoise.models.neuron_adapters import of_classifier
 from equipoise.models.neuron_vit import PATCHES, NeuronVit, clean_pass
 from torch import Tensor
@@ -21,7 +21,7 @@ DEPTH, WIDTH = 3, 40
 @pytest.fixture(scope="module")
 def net() -> NeuronVit:
     torch.manual_seed(0)
-    model = VisionTransformer({"kind": tuple("abc")}, 16, 4, 24, DEPTH, 3, WIDTH).eval()
+    model = VisionTransformer({"kind": tuple("abc")}, 16, VitSizes(4, 24, DEPTH, 3, WIDTH)).eval()
     for p in model.parameters():
         torch.nn.init.normal_(p, std=0.25)
     return of_classifier(model).to(torch.float64)

@@ -23,7 +23,7 @@ from equipoise.methods.neuron_path.path_settings import (
     objective,
 )
 from equipoise.methods.neuron_path.search import find_paths, score_paths
-from equipoise.models.attribute_classifier import VisionTransformer
+from equipoise.models.attribute_classifier import VisionTransformer, VitSizes
 from equipoise.models.neuron_adapters import canonical, of_classifier
 from equipoise.models.neuron_vit import CLS, NeuronVit
 from equipoise.models.transformers_classifier import TransformersClassifier
@@ -37,7 +37,7 @@ K = 5
 
 def ours(seed: int = 0, depth: int = 3) -> tuple[VisionTransformer, NeuronVit]:
     torch.manual_seed(seed)
-    model = VisionTransformer({"kind": tuple("abcde")}, 16, 4, 24, depth, 3, 40).double().eval()
+    model = VisionTransformer({"kind": tuple("abcde")}, 16, VitSizes(4, 24, depth, 3, 40)).double().eval()
     for p in model.parameters():
         torch.nn.init.normal_(p, std=0.25)
     return model, replace(of_classifier(model.float()).to(torch.float64), labels=tuple("abcde"))
@@ -193,7 +193,7 @@ def test_a_shared_path_is_the_best_by_mean() -> None:
 
 
 def test_it_runs_in_inference_mode_and_leaves_the_model_alone() -> None:
-    model = VisionTransformer({"kind": tuple("abcde")}, 16, 4, 24, 3, 3, 40).eval()
+    model = VisionTransformer({"kind": tuple("abcde")}, 16, VitSizes(4, 24, 3, 3, 40)).eval()
     before = {k: v.clone() for k, v in model.state_dict().items()}
     pixels, targets = images()
     with torch.inference_mode():

@@ -11,7 +11,7 @@ from equipoise.methods.neuron_path.path_effects import DOUBLING, REMOVAL, effect
 from equipoise.methods.neuron_path.path_settings import MARGIN, PathSettings
 from equipoise.methods.neuron_path.prune_curve import PruneSettings, prune_curve
 from equipoise.methods.neuron_path.search import find_paths, score_paths
-from equipoise.models.attribute_classifier import VisionTransformer
+from equipoise.models.attribute_classifier import VisionTransformer, VitSizes
 from equipoise.models.neuron_adapters import of_classifier
 from equipoise.models.neuron_vit import PATCHES, NeuronVit, clean_pass
 
@@ -22,7 +22,7 @@ PIXELS = torch.randn(B, 3, 16, 16, generator=torch.Generator().manual_seed(1))
 @pytest.fixture(scope="module")
 def net() -> NeuronVit:
     torch.manual_seed(0)
-    model = VisionTransformer({"kind": tuple("abc")}, 16, 4, 24, DEPTH, 3, WIDTH).eval()
+    model = VisionTransformer({"kind": tuple("abc")}, 16, VitSizes(4, 24, DEPTH, 3, WIDTH)).eval()
     for p in model.parameters():
         torch.nn.init.normal_(p, std=0.25)
     made = of_classifier(model)

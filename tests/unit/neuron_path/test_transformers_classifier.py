@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 import torch
 from equipoise.benchmarks.neuron_path.vit_export import export_vit
-from equipoise.models.attribute_classifier import VisionTransformer
+from equipoise.models.attribute_classifier import VisionTransformer, VitSizes
 
 transformers = pytest.importorskip("transformers")
 
@@ -24,7 +24,7 @@ ATTRIBUTES = {"eyeglasses": ("yes", "no"), "skin_tone": ("light", "medium", "dar
 @pytest.fixture(scope="module")
 def ours() -> VisionTransformer:
     torch.manual_seed(0)
-    net = VisionTransformer(ATTRIBUTES, image_size=16, patch=4, dim=32, depth=3, num_heads=2, mlp=48)
+    net = VisionTransformer(ATTRIBUTES, image_size=16, sizes=VitSizes(patch=4, dim=32, depth=3, num_heads=2, mlp=48))
     for parameter in net.parameters():
         torch.nn.init.normal_(parameter, std=0.2)  # so that no bias, norm or CLS token is at its neutral value
     return net.eval()

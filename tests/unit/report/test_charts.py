@@ -9,7 +9,7 @@ import pytest
 import torch
 from equipoise.charts.core.curves import accuracy_by_log_snr, training_curves
 from equipoise.charts.core.histogram import BEFORE, OVER, UNDER, histogram, histogram_text
-from equipoise.charts.core.sheet import FRAME, PAD, before_after, colour, contact_sheet, side_by_side, stacked
+from equipoise.charts.core.sheet import FRAME, PAD, colour, contact_sheet, side_by_side, stacked
 from equipoise.charts.core.style import PALETTE
 from equipoise.metrics.fairness import measure
 from equipoise.metrics.panels import Panel, make_panels
@@ -127,7 +127,8 @@ def test_frames_have_the_colour_of_the_class() -> None:
 
 def test_before_and_after_stand_beside_each_other() -> None:
     black, red = np.zeros((4, 3, 8, 8), dtype=np.uint8), np.tile(np.array([200, 10, 10], dtype=np.uint8)[None, :, None, None], (4, 1, 8, 8))
-    sheet = before_after(black, red, [0] * 4, [1] * 4, ["a", "b"], notes=("FD 0.4", "FD 0.0"))
+    classes = ["a", "b"]
+    sheet = side_by_side(contact_sheet(black, [0] * 4, classes, note="FD 0.4"), contact_sheet(red, [1] * 4, classes, note="FD 0.0"))
     half = sheet.shape[1] // 2
     assert mask(sheet[:, :half], "#000000").sum() > 500 and mask(sheet[:, half:], "#C80A0A").sum() > 500
     assert not mask(sheet[:, :half], "#C80A0A").any()

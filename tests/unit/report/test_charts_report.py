@@ -17,7 +17,7 @@ from equipoise.charts.report.report_drift import drift_chart, scale_of
 from equipoise.charts.report.report_html import POLICY, html_page
 from equipoise.charts.report.report_page import cautions, headlines, report_page
 from equipoise.metrics.drift import attribute_drift
-from equipoise.metrics.findings import Embedding, Findings, Reader, find
+from equipoise.metrics.findings import Comparison, Embedding, Findings, Reader, findings_of
 from PIL import Image
 
 CLASSES = {"glasses": ("yes", "no"), "hair": ("short", "long")}
@@ -28,13 +28,13 @@ def read(glasses: list[int], hair: list[int]) -> dict[str, np.ndarray]:
     return {"glasses": np.eye(2)[glasses], "hair": np.eye(2)[hair]}
 
 
-def found(judges: int = 1, n: int = 32, target: bool = True, **options: Any) -> Findings:
+def found(judges: int = 1, n: int = 32, target: bool = True, batch: int = 1) -> Findings:
     g = np.random.default_rng(0)
     base, steered = read([0] * (n // 8) + [1] * (n - n // 8), [0] * n), read([0, 1] * (n // 2), [0, 0, 0, 1] * (n // 4))
     readers = [Reader(f"judge {i}", CLASSES, base, steered, base) for i in range(judges)]
     goal = (("glasses",), (0.5, 0.5)) if target else None
     features = [Embedding("the judge", *(g.normal(size=(n, 4)) for _ in range(3)))]
-    return find(readers, [goal] * judges, features, **options)
+    return findings_of(readers, [goal] * judges, features, comparison=Comparison(batch=batch))
 
 
 def sheet(name: str = "yes", n: int = 3, size: int = 16) -> Sheet:
@@ -97,7 +97,8 @@ def test_cautions_name_what_weakens_the_figures() -> None:
         "All steered images are of one batch, and were resampled one by one: for quotas the interval is too wide."
     ]
     unsure = {"glasses": np.full((64, 2), 0.5) + np.array([[0.01, -0.01]]), "hair": np.eye(2)[[0] * 64]}
-    f = find([Reader("j", CLASSES, unsure, unsure), Reader("k", CLASSES, read([1] * 64, [0] * 64), read([1] * 64, [0] * 64))], [None, None])
+    second = Reader("k", CLASSES, read([1] * 64, [0] * 64), read([1] * 64, [0] * 64))
+    f = findings_of([Reader("j", CLASSES, unsure, unsure), second], [None, None])
     assert "unsure (highest probability below 80%) on 100%" in " ".join(cautions(f))
     assert "judge and k agree on 0% of the base images only (glasses)" in " ".join(cautions(f))
 
@@ -167,7 +168,7 @@ def test_the_picture_has_every_part(judges: int, width: int) -> None:
 
 
 def test_one_image_and_no_pictures_are_drawn_too() -> None:
-    one = find([Reader("j", CLASSES, read([0], [0]), read([1], [0]))], [None])
+    one = findings_of([Reader("j", CLASSES, read([0], [0]), read([1], [0]))], [None])
     drawn = draw_page(report_page(one, [Sheet("yes", None, 0, 1, None, 0, 1)]))
     assert drawn.shape[1] == 960 and "(no interval)" in html_page(report_page(one, []))
 

@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from equipoise.metrics.findings import AT_TARGET, Embedding, Reader, cells_of, find
+from equipoise.metrics.findings import AT_TARGET, Comparison, Embedding, Reader, cells_of, findings_of
 from equipoise.metrics.frechet import frechet_distance
 from equipoise.metrics.kernel import squared_mmd
 
@@ -33,13 +33,13 @@ JUDGE = reader(read(BEFORE), read(AFTER, [0] * 24 + [1] * 8), read(REAL))
 
 
 def test_without_anything_but_a_judge() -> None:
-    found = find([reader(read(BEFORE), read(AFTER))], [None])
+    found = findings_of([reader(read(BEFORE), read(AFTER))], [None])
     assert [p.name for p in found.judged[0].panels] == ["glasses", "hair"] and found.quality == () and found.similarity == {}
     assert [d.attribute for d in found.judged[0].drift] == ["glasses", "hair"] and found.n == {"base": 32, "steered": 32}
 
 
 def test_shares_and_drift() -> None:
-    found = find([JUDGE], [HALF], batch=8)
+    found = findings_of([JUDGE], [HALF], comparison=Comparison(batch=8))
     (panel,) = found.judged[0].panels
     assert panel.report.counts == (16, 16) and panel.baseline.counts == (4, 28) and found.fd == 0.0
     (hair,) = found.judged[0].drift
@@ -49,7 +49,7 @@ def test_shares_and_drift() -> None:
 
 def test_quality_to_the_reference_to_it_at_the_targets_shares_and_within_classes() -> None:
     e = Embedding("net", features(BEFORE, 0), features(AFTER, 1), features(REAL, 2))
-    found = find([JUDGE], [HALF], [e])
+    found = findings_of([JUDGE], [HALF], [e])
     rows = {(q.what, q.to): q for q in found.quality}
     assert list(rows) == [
         ("base", "reference"),
@@ -80,11 +80,11 @@ def test_it_can_be_stopped_between_distances() -> None:
         raise Stop
 
     with pytest.raises(Stop):
-        find([JUDGE], [HALF], [Embedding("net", features(BEFORE, 0), features(AFTER, 1), features(REAL, 2))], tick=stop)
+        findings_of([JUDGE], [HALF], [Embedding("net", features(BEFORE, 0), features(AFTER, 1), features(REAL, 2))], tick=stop)
 
 
 def test_without_a_reference_steered_images_are_compared_with_base_ones() -> None:
-    found = find([reader(read(BEFORE), read(AFTER))], [HALF], [Embedding("net", features(BEFORE, 0), features(AFTER, 1), clip=True)])
+    found = findings_of([reader(read(BEFORE), read(AFTER))], [HALF], [Embedding("net", features(BEFORE, 0), features(AFTER, 1), clip=True)])
     (row,) = found.quality
     assert (row.what, row.to) == ("steered", "base") and row.kernel.scale == 1000
     assert any("no reference images" in u for u in found.unstated) and list(found.similarity) == ["net"]
@@ -92,20 +92,20 @@ def test_without_a_reference_steered_images_are_compared_with_base_ones() -> Non
 
 def test_a_reference_that_lacks_what_is_asked_for_is_said_to() -> None:
     judge = reader(read(BEFORE), read(AFTER), read([1] * 50))
-    found = find([judge], [HALF], [Embedding("net", features(BEFORE, 0), features(AFTER, 1), features([1] * 50, 2))])
+    found = findings_of([judge], [HALF], [Embedding("net", features(BEFORE, 0), features(AFTER, 1), features([1] * 50, 2))])
     assert "the reference at the target's shares: it has no image of yes" in found.unstated
     assert not [q for q in found.quality if q.to == AT_TARGET]
 
 
 def test_classes_that_are_not_asked_for_weigh_nothing() -> None:
-    found = find([JUDGE], [(("glasses",), (1.0, 0.0))], [Embedding("n", features(BEFORE, 0), features(AFTER, 1), features(REAL, 2))])
+    found = findings_of([JUDGE], [(("glasses",), (1.0, 0.0))], [Embedding("n", features(BEFORE, 0), features(AFTER, 1), features(REAL, 2))])
     row = next(q for q in found.quality if q.to == AT_TARGET and q.what == "steered")
     yes = features(REAL, 2)[:20]
     assert row.frechet.value == pytest.approx(frechet_distance(features(AFTER, 1), yes))
 
 
 def test_one_image_is_counted_and_its_quality_left_unstated() -> None:
-    found = find([reader(read([0]), read([1]))], [HALF], [Embedding("net", np.ones((1, 3)), np.ones((1, 3)))])
+    found = findings_of([reader(read([0]), read([1]))], [HALF], [Embedding("net", np.ones((1, 3)), np.ones((1, 3)))])
     assert found.judged[0].panels[0].report.n == 1 and found.quality == () and found.similarity["net"].cosine == pytest.approx(1.0)
     assert "need at least two images in every set, and there are 1 base, 1 steered images" in found.unstated[0]
     json.loads(json.dumps(found.to_dict(), allow_nan=False))
@@ -115,7 +115,7 @@ def test_two_judges_and_a_labeller_in_another_class_order() -> None:
     turned = {a: t[:, ::-1] for a, t in read(AFTER).items()}
     labeller = Reader("labeller", {a: c[::-1] for a, c in CLASSES.items()}, {a: t[:, ::-1] for a, t in read(BEFORE).items()}, turned)
     second = reader(read(BEFORE), read([0] * 20 + [1] * 12), name="second")
-    found = find([reader(read(BEFORE), read(AFTER)), second], [HALF, HALF], others=[labeller])
+    found = findings_of([reader(read(BEFORE), read(AFTER)), second], [HALF, HALF], others=[labeller])
     assert [j.name for j in found.judged] == ["judge", "second"] and found.fd == 0.0
     assert found.agreement["labeller", "steered", "glasses"].agreement == 1.0
     expected = np.mean(np.asarray(AFTER) == np.asarray([0] * 20 + [1] * 12))
@@ -124,25 +124,26 @@ def test_two_judges_and_a_labeller_in_another_class_order() -> None:
 
 def test_a_reader_with_other_classes_has_no_agreement_stated() -> None:
     other = Reader("other", {"glasses": ("yes", "no", "sun"), "age": ("young", "old")}, {}, {})
-    assert find([reader(read(BEFORE), read(AFTER))], [None], others=[other]).agreement == {}
+    assert findings_of([reader(read(BEFORE), read(AFTER))], [None], others=[other]).agreement == {}
 
 
 def test_the_prompt() -> None:
     g = np.random.default_rng(0)
     text, before = g.normal(size=(1, 8)), g.normal(size=(32, 8))
-    found = find([reader(read(BEFORE), read(AFTER))], [None], prompt=(before, before + text, text))
+    found = findings_of([reader(read(BEFORE), read(AFTER))], [None], prompt=(before, before + text, text))
     assert found.prompted.change[0] > 0 and found.prompted.change[1] > 0
-    apart = find([reader(read(BEFORE), read(AFTER))], [None], prompt=(before, before + text, text), paired=False)
+    unpaired, prompt = Comparison(paired=False), (before, before + text, text)
+    apart = findings_of([reader(read(BEFORE), read(AFTER))], [None], prompt=prompt, comparison=unpaired)
     assert apart.prompted.change is None and apart.similarity == {} and apart.judged[0].drift[0].moved is None
 
 
 def test_other_numbers_of_images_need_other_seeds() -> None:
     with pytest.raises(ValueError, match="met 32 and 2: switch same_seeds off"):
-        find([reader(read(BEFORE), read([0, 1]))], [None])
-    assert find([reader(read(BEFORE), read([0, 1]))], [None], paired=False).n == {"base": 32, "steered": 2}
+        findings_of([reader(read(BEFORE), read([0, 1]))], [None])
+    assert findings_of([reader(read(BEFORE), read([0, 1]))], [None], comparison=Comparison(paired=False)).n == {"base": 32, "steered": 2}
 
 
 def test_images_are_put_into_the_cells_they_are_counted_in() -> None:
-    found = find([JUDGE], [(("glasses", "hair"), (0.25,) * 4)])
+    found = findings_of([JUDGE], [(("glasses", "hair"), (0.25,) * 4)])
     table = found.judged[0].panels[0]
     assert np.bincount(cells_of(JUDGE.steered, table), minlength=4).tolist() == list(table.report.counts)
