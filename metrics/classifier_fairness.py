@@ -282,19 +282,19 @@ def _by_class(counts: Counts, classes: list[str]) -> dict[str, dict[str, float |
 
 
 def _notes(names: list[str], counts: Counts, classes: list[str]) -> list[str]:
-    found = []
+    notes = []
     if len(names) < 2:
-        found.append(f"all images are of one group, {names[0]}: differences need two")
+        notes.append(f"all images are of one group, {names[0]}: differences need two")
     for c, label in enumerate(classes):
         if not counts[:, c].sum():
-            found.append(f"no image shows {label}")
+            notes.append(f"no image shows {label}")
             continue
         for name, n in zip(names, counts[:, c].sum(1).tolist(), strict=True):
             if not n:
-                found.append(f"{name} has no images of {label}, and takes no part in that rate")
+                notes.append(f"{name} has no images of {label}, and takes no part in that rate")
             elif n < FEW:
-                found.append(f"{name} has only {n} of {label}")
-    return found
+                notes.append(f"{name} has only {n} of {label}")
+    return notes
 
 
 def _indices(values: ArrayLike | Tensor, what: str, most: int) -> NDArray[np.int64]:

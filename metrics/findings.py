@@ -285,7 +285,7 @@ def _prompted(base: Any, steered: Any, text: Any, paired: bool, batch: int, seed
 
 def _agreement(judge: Reader, other: Reader) -> dict[tuple[str, str, str], AgreementReport]:
     """Attributes that both know with the same classes; classes are matched by name."""
-    found = {}
+    reports = {}
     for attribute, classes in judge.classes.items():
         theirs = tuple(other.classes.get(attribute, ()))
         if set(theirs) != set(classes):
@@ -293,5 +293,5 @@ def _agreement(judge: Reader, other: Reader) -> dict[tuple[str, str, str], Agree
         order = [theirs.index(c) for c in classes]
         for images, mine, read in ((BASE, judge.base, other.base), (STEERED, judge.steered, other.steered)):
             labels = _array(read[attribute])[:, order]
-            found[other.name, images, attribute] = judge_agreement(mine[attribute], labels, tuple(classes))
-    return found
+            reports[other.name, images, attribute] = judge_agreement(mine[attribute], labels, tuple(classes))
+    return reports

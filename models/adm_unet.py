@@ -314,8 +314,8 @@ class AdmUNet(nn.Module):
 
 def _indices(state_dict: Mapping[str, Tensor], prefix: str) -> int:
     """Number of numbered children below a prefix."""
-    found = {int(m.group(1)) for k in state_dict if (m := re.match(rf"{prefix}\.(\d+)\.", k))}
-    return max(found) + 1 if found else 0
+    numbers = {int(m.group(1)) for k in state_dict if (m := re.match(rf"{prefix}\.(\d+)\.", k))}
+    return max(numbers) + 1 if numbers else 0
 
 
 def _positive(metadata: Mapping[str, str], key: str) -> int | None:

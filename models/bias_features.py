@@ -172,13 +172,13 @@ class BiasFeatures:
         return "\n".join(lines)
 
 
-def check_sae(file: BiasFeatures, sae: IsSae) -> None:
+def check_sae(bias: BiasFeatures, sae: IsSae) -> None:
     """Raise ValueError where bias features were found in another autoencoder than this one: their numbers would mean other features."""
-    if file.sae_digest == sae.digest:
+    if bias.sae_digest == sae.digest:
         return
-    where = f" at {sae.site}" if sae.site != file.site else ""
+    where = f" at {sae.site}" if sae.site != bias.site else ""
     raise ValueError(
-        f"these bias features number the latents of the autoencoder {file.sae_digest} at {file.site}, and the one connected is "
+        f"these bias features number the latents of the autoencoder {bias.sae_digest} at {bias.site}, and the one connected is "
         f"{sae.digest}{where}: load the autoencoder that they were found in, or find bias features in this one."
     )
 
@@ -186,11 +186,11 @@ def check_sae(file: BiasFeatures, sae: IsSae) -> None:
 _EXACT = ("features", "scores", "scores_by_level", "stability", "side_effect", "causal", "knots")
 
 
-def save_bias_features(file: BiasFeatures, path: str | os.PathLike[str]) -> None:
+def save_bias_features(bias: BiasFeatures, path: str | os.PathLike[str]) -> None:
     """Write bias features as safetensors: profiles in fp16, all else as it is."""
     tensors: dict[str, Tensor] = {}
     stated: dict[str, Any] = {}
-    for name, a in file.attributes.items():
+    for name, a in bias.attributes.items():
         tensors |= {f"{name}.{part}": getattr(a, part) for part in _EXACT}
         for source, p in a.profiles.items():
             tensors |= p.stored(f"{name}.profile.{source}")
@@ -198,17 +198,17 @@ def save_bias_features(file: BiasFeatures, path: str | os.PathLike[str]) -> None
         stated[name] = {"classes": list(a.classes), "default": a.default, "profiles": profiles}
     meta = {
         **FORMAT.header(),
-        "base_model": file.base_model,
-        "site": file.site,
-        "sae": file.sae_digest,
-        "channels": str(file.channels),
-        "latents": str(file.latents),
+        "base_model": bias.base_model,
+        "site": bias.site,
+        "sae": bias.sae_digest,
+        "channels": str(bias.channels),
+        "latents": str(bias.latents),
         "normalisation": "activations in the autoencoder's units (h minus its mean, divided by its scale, interpolated over log-SNR)",
         "attributes": json.dumps(stated),
-        "info": json.dumps(file.info),
+        "info": json.dumps(bias.info),
     }
-    if "licence" in file.info:
-        meta["licence"] = str(file.info["licence"])
+    if "licence" in bias.info:
+        meta["licence"] = str(bias.info["licence"])
     write_safetensors(path, tensors, meta)
 
 

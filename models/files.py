@@ -47,7 +47,7 @@ class FileFormat:
     def load(self, path: str | os.PathLike[str], build: Callable[[dict[str, Tensor], dict[str, str]], Content]) -> Content:
         """Read a file and build its content from its tensors and metadata.
 
-        Raises ValueError, in one sentence, where the file is of another kind or version, lacks metadata, or is damaged.
+        Raises ValueError where the file is of another kind or version, lacks metadata, or is damaged.
         """
         name = os.path.basename(os.fspath(path))
         tensors, metadata = read_safetensors(path)
@@ -153,8 +153,8 @@ def parameters_of(module: torch.nn.Module, dtype: torch.dtype | None = None) -> 
 
 def misfit(name: str, error: Exception, advice: str) -> ValueError:
     """What a reader raises where a file contradicts itself: one sentence on one line. ``error``: one of DAMAGE; ``advice``: what to do."""
-    said = str(error).strip().splitlines() or [type(error).__name__]
-    what = said[min(1, len(said) - 1)].strip()  # torch lists mismatches below a heading; the first one tells enough
+    lines = str(error).strip().splitlines() or [type(error).__name__]
+    what = lines[min(1, len(lines) - 1)].strip()  # torch lists mismatches below a heading; the first one tells enough
     what = f"{what} is missing" if isinstance(error, KeyError) else what
     what = "".join(c if c.isprintable() else "?" for c in what).rstrip(". ")
     what = what if len(what) <= 300 else f"{what[:300]}..."

@@ -20,7 +20,7 @@ CHUNK = 16
 
 
 def missing(folder: str | os.PathLike[str]) -> str:
-    """Why there are no Inception features, in a sentence that says what to do; "" where there are."""
+    """Why there are no Inception features that says what to do; "" where there are."""
     if importlib.util.find_spec("cleanfid") is None:
         return "Inception features need the package clean-fid (pip install clean-fid), which is not installed."
     if not (Path(folder) / WEIGHTS).is_file():

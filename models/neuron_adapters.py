@@ -101,7 +101,7 @@ def of_clip_vision(
 ) -> NeuronVit:
     """A CLIP vision model (the host's, or of ``transformers``) with a zero-shot head. ``config``: as in its config.json.
 
-    Raises ValueError, in a sentence, for one without a CLS token and a projection (SigLIP, DINO), and for a head of another width.
+    Raises ValueError for one without a CLS token and a projection (SigLIP, DINO), and for a head of another width.
     """
     state = dict(network.state_dict())
     kind = str(config.get("model_type", "clip_vision_model"))
@@ -139,9 +139,11 @@ def of_clip_vision(
 
 
 def canonical(state: Mapping[str, Tensor], dtype: torch.dtype = torch.float32) -> dict[str, Tensor]:
-    """Weights under our names, on the CPU. Raises ValueError, naming the first, for weights that the transformer of this package
-    has no place for, and for missing ones."""
-    found: dict[str, Tensor] = {}
+    """Give a network's weights our names, on the CPU.
+
+    Raises ValueError for weights that the transformer of this package has no place for, and for missing ones, naming the first.
+    """
+    weights: dict[str, Tensor] = {}
     for name, tensor in state.items():
         ours = _canonical_name(name)
         if ours is None:
@@ -150,11 +152,11 @@ def canonical(state: Mapping[str, Tensor], dtype: torch.dtype = torch.float32) -
             )
         if ours:
             shape = {"cls": (-1,), "position": tuple(tensor.shape[-2:])}.get(ours, tuple(tensor.shape))
-            found[ours] = _own(tensor.reshape(shape), dtype)
-    missing = [n for n in NEEDED if n not in found]
+            weights[ours] = _own(tensor.reshape(shape), dtype)
+    missing = [n for n in NEEDED if n not in weights]
     if missing:
         raise ValueError(f"this network lacks '{missing[0]}', which a vision transformer with a CLS token has: choose a ViT or CLIP.")
-    return found
+    return weights
 
 
 def _canonical_name(name: str) -> str | None:

@@ -36,7 +36,7 @@ class NeuronPathFile:
     ``fingerprint``: of the network (:meth:`.neuron_vit.NeuronVit.fingerprint`). ``shared``: paths are those of classes, and rows of one
     class are the same. ``info``: settings, and the model's name.
 
-    Raises ValueError, in a sentence, where shapes do not fit each other.
+    Raises ValueError where shapes do not fit each other.
     """
 
     method: str
@@ -103,7 +103,7 @@ class NeuronPathFile:
     def for_images(self, labels: Sequence[str]) -> Tensor:
         """A path for each of B images of these classes, int64 [B, L, K]: its own, or, where paths are shared, that of its class.
 
-        Raises ValueError, in a sentence, for another number of images, and for a class without a path.
+        Raises ValueError for another number of images, and for a class without a path.
         """
         if not self.shared:
             if len(labels) != self.images:
@@ -143,31 +143,31 @@ class NeuronPathFile:
         return "\n".join([*lines, f"{scores}{float(self.additive.mean()):.4g} of the {said}"])
 
 
-def check_network(file: NeuronPathFile, net: NeuronVit) -> None:
-    """Raise ValueError, in a sentence, where paths were found in another network than this one: their numbers would mean other neurons."""
+def check_network(paths: NeuronPathFile, net: NeuronVit) -> None:
+    """Raise ValueError where paths were found in another network than this one: their numbers would mean other neurons."""
     met = net.fingerprint()
-    if file.fingerprint == met:
+    if paths.fingerprint == met:
         return
-    theirs = f"{file.info.get('model') or 'a model'} with {file.depth} layers of {file.neurons} neurons, {file.fingerprint}"
+    theirs = f"{paths.info.get('model') or 'a model'} with {paths.depth} layers of {paths.neurons} neurons, {paths.fingerprint}"
     raise ValueError(
         f"this neuron path was found in another model ({theirs}) than the one connected ({net.depth} layers of {net.neurons} neurons, "
         f"{met}): connect the model that it was found in, or find a path in this one."
     )
 
 
-def save_neuron_path(file: NeuronPathFile, path: str | os.PathLike[str]) -> None:
+def save_neuron_path(paths: NeuronPathFile, path: str | os.PathLike[str]) -> None:
     """Write neuron paths as safetensors."""
-    tensors = {"path": file.path.long(), **{name: getattr(file, name).float() for name in _FIGURES}}
+    tensors = {"path": paths.path.long(), **{name: getattr(paths, name).float() for name in _FIGURES}}
     meta = {
         **FORMAT.header(),
-        "method": file.method,
-        "attribute": file.attribute,
-        "labels": json.dumps(file.labels),
-        "target": json.dumps(file.target),
-        "neurons": str(file.neurons),
-        "fingerprint": file.fingerprint,
-        "shared": json.dumps(file.shared),
-        "info": json.dumps(file.info),
+        "method": paths.method,
+        "attribute": paths.attribute,
+        "labels": json.dumps(paths.labels),
+        "target": json.dumps(paths.target),
+        "neurons": str(paths.neurons),
+        "fingerprint": paths.fingerprint,
+        "shared": json.dumps(paths.shared),
+        "info": json.dumps(paths.info),
     }
     write_safetensors(path, tensors, meta)
 

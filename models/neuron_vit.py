@@ -222,7 +222,7 @@ def clean_pass(net: NeuronVit, x: Tensor) -> tuple[list[Tensor], Tensor]:
 
 
 def check_labels(net: NeuronVit, wanted: Sequence[str]) -> list[int]:
-    """Positions of classes in the head. Raises ValueError, in a sentence, for one that it does not have."""
+    """Positions of classes in the head. Raises ValueError for one that it does not have."""
     for label in wanted:
         if label not in net.labels:
             raise ValueError(f"the head '{net.name}' has no class '{label}': it has {', '.join(net.labels)}.")

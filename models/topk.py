@@ -36,9 +36,9 @@ def _places(x: Tensor, k: int) -> Tensor:
     if x.dtype == torch.float32 and k < m and torch.get_num_threads() <= FEW_THREADS:
         rows = x.detach().numpy()
         least = np.partition(rows, m - k, axis=1)[:, m - k, None]
-        found = np.flatnonzero(rows >= least)
-        if len(found) == n * k:  # else values are equal, or not numbers
-            return torch.from_numpy(found % m).view(n, k)
+        positions = np.flatnonzero(rows >= least)
+        if len(positions) == n * k:  # else values are equal, or not numbers
+            return torch.from_numpy(positions % m).view(n, k)
     return x.topk(k, dim=1, sorted=False)[1]
 
 

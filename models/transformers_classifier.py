@@ -146,7 +146,7 @@ def load_transformers_classifier(folder: str | os.PathLike[str]) -> Transformers
 
     The attribute is named by ``equipoise_attribute`` in config.json, else by the folder; the classes are those of ``id2label``.
 
-    Raises ValueError, in one sentence, for a folder that is not a whole ``transformers`` image classifier with one softmax, that needs code
+    Raises ValueError for a folder that is not a whole ``transformers`` image classifier with one softmax, that needs code
     of its own, or whose weights are not safetensors.
     """
     folder = Path(folder)

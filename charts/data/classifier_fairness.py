@@ -17,21 +17,21 @@ MOST_GROUPS = 24
 
 
 @chart
-def fairness_chart(found: ClassifierFairness, attribute: str, group: str, classifier: str = "") -> Image:
+def fairness_chart(fairness: ClassifierFairness, attribute: str, group: str, classifier: str = "") -> Image:
     """Chart of one attribute over the groups of another: uint8 [H, 960, 3]. Left: accuracy; right: true positive (dots) and false positive
     rates (crosses) of the class whose rates differ most. Groups beyond 24 are left out, the best ones first."""
-    groups = sorted(found.groups, key=lambda g: g.accuracy.value or 0.0)[:MOST_GROUPS]
-    groups = [g for g in found.groups if g in groups]
+    groups = sorted(fairness.groups, key=lambda g: g.accuracy.value or 0.0)[:MOST_GROUPS]
+    groups = [g for g in fairness.groups if g in groups]
     height = HEAD + ROW * len(groups) + FOOT
     figure = new_figure(WIDTH, height)
     write(figure, MARGIN, 16, f"{attribute} by {group}" + (f": {classifier}" if classifier else ""), 24, weight="bold")
-    write(figure, MARGIN, 54, f"equalised odds difference {difference_text(found.equalised_odds_difference)}", 18)
-    write(figure, MARGIN, 80, f"demographic parity difference {difference_text(found.demographic_parity_difference)}", 18)
-    by_chance = found.equalised_odds_difference.chance
+    write(figure, MARGIN, 54, f"equalised odds difference {difference_text(fairness.equalised_odds_difference)}", 18)
+    write(figure, MARGIN, 80, f"demographic parity difference {difference_text(fairness.demographic_parity_difference)}", 18)
+    by_chance = fairness.equalised_odds_difference.chance
     if by_chance is not None:
-        line = f"A classifier that treats all groups alike has {by_chance:.3f} and {found.demographic_parity_difference.chance:.3f} here"
-        write(figure, MARGIN, 108, f"{line} (n = {found.n})", 15, FAINT)
-    shown = widest_class(found)
+        line = f"A classifier that treats all groups alike has {by_chance:.3f} and {fairness.demographic_parity_difference.chance:.3f} here"
+        write(figure, MARGIN, 108, f"{line} (n = {fairness.n})", 15, FAINT)
+    shown = widest_class(fairness)
     write(figure, MARGIN + 220, 146, "accuracy", 17, weight="bold")
     write(figure, MARGIN + 580, 146, f"of '{shown}': true and false positives", 17, weight="bold")
     names = [f"{_short(g.name)} ({g.accuracy.n})" for g in groups]
@@ -42,39 +42,39 @@ def fairness_chart(found: ClassifierFairness, attribute: str, group: str, classi
     _rates(right, both, (PALETTE[2], PALETTE[3]), ("o", "X"))
     left.set_yticks(range(len(groups)), names, fontsize=points(17), color=INK, parse_math=False)
     right.set_yticks(range(len(groups)), [""] * len(groups))
-    if found.accuracy.value is not None:
-        left.axvline(found.accuracy.value, color=FAINT, linestyle=":", linewidth=points(2))
-    worst = f"Worst group: {found.worst_group}, {percent(found.worst_group_accuracy)}"
+    if fairness.accuracy.value is not None:
+        left.axvline(fairness.accuracy.value, color=FAINT, linestyle=":", linewidth=points(2))
+    worst = f"Worst group: {fairness.worst_group}, {percent(fairness.worst_group_accuracy)}"
     write(figure, MARGIN, height - 66, "Lines: 95% (Wilson). Green dots: true positives; orange crosses: false positives.", 15, FAINT)
-    write(figure, MARGIN, height - 42, f"Dotted: accuracy over all images, {found.accuracy.value:.1%}. {worst}.", 15, FAINT)
+    write(figure, MARGIN, height - 42, f"Dotted: accuracy over all images, {fairness.accuracy.value:.1%}. {worst}.", 15, FAINT)
     return pixels(figure)
 
 
-def fairness_text(found: ClassifierFairness, attribute: str, group: str) -> str:
+def fairness_text(fairness: ClassifierFairness, attribute: str, group: str) -> str:
     """Describe the figures in words, with a row for every group."""
-    odds, parity = found.equalised_odds_difference, found.demographic_parity_difference
+    odds, parity = fairness.equalised_odds_difference, fairness.demographic_parity_difference
     lines = [
-        f"{attribute} by {group}, {found.n} images: accuracy {percent(found.accuracy)}, worst group {found.worst_group} "
-        f"{percent(found.worst_group_accuracy)}",
+        f"{attribute} by {group}, {fairness.n} images: accuracy {percent(fairness.accuracy)}, worst group {fairness.worst_group} "
+        f"{percent(fairness.worst_group_accuracy)}",
         f"equalised odds difference {difference_text(odds)}, by chance {_plain(odds.chance)}",
         f"demographic parity difference {difference_text(parity)}, by chance {_plain(parity.chance)}",
     ]
-    for g in found.groups:
+    for g in fairness.groups:
         lines.append(f"{g.name}: {g.accuracy.n} images, accuracy {percent(g.accuracy)}")
         for c, r in g.by_class.items():
             rates = ", ".join(f"{k.replace('_', ' ')} {percent(r[k])}" for k in ("selected", "true_positive", "false_positive"))
             lines.append(f"  {c}: {rates}")
-    return "\n".join([*lines, *(f"note: {n}" for n in found.notes)])
+    return "\n".join([*lines, *(f"note: {n}" for n in fairness.notes)])
 
 
-def widest_class(found: ClassifierFairness) -> str:
+def widest_class(fairness: ClassifierFairness) -> str:
     """The class in which the groups' rates differ most (of two classes the first: they differ alike)."""
 
     def gap(name: str) -> float:
-        figures = found.by_class[name]
+        figures = fairness.by_class[name]
         return round(max(figures["true_positive_difference"] or 0.0, figures["false_positive_difference"] or 0.0), 12)
 
-    return max(found.classes, key=gap)
+    return max(fairness.classes, key=gap)
 
 
 def difference_text(d: Difference) -> str:

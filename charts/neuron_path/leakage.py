@@ -65,8 +65,8 @@ def leakage_chart(
         for spine in axes.spines.values():
             spine.set_visible(False)
     write(figure, left - 14, TITLE + 68 + side + 12, "path of", 13, FAINT, ha="right")
-    told = "columns: labels of. On the diagonal: what an attribute's own path is worth to it."
-    write(figure, left, TITLE + 68 + side + 12, told, 13, FAINT)
+    legend = "columns: labels of. On the diagonal: what an attribute's own path is worth to it."
+    write(figure, left, TITLE + 68 + side + 12, legend, 13, FAINT)
     for i, line in enumerate(shown):
         write(figure, MARGIN, TITLE + 68 + side + 46 + LINE * i, line, 15, WARN if warnings else INK)
     return pixels(figure)

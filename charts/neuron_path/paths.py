@@ -88,13 +88,13 @@ def _panel(figure: object, top: float, panel: PathPanel, neurons: int, largest: 
 
 def _dots(axes: object, panel: PathPanel, neurons: int, largest: float) -> None:
     """Dots of one neuron are drawn once, at the mean of what it adds where it is on a path."""
-    found: dict[tuple[int, int], list[float]] = {}
+    by_neuron: dict[tuple[int, int], list[float]] = {}
     for layer in range(panel.path.shape[1]):
         for j, value in zip(panel.path[:, layer].ravel(), panel.contribution[:, layer].ravel(), strict=True):
-            found.setdefault((layer, int(j)), []).append(float(value))
+            by_neuron.setdefault((layer, int(j)), []).append(float(value))
     chosen = {(layer, int(j)) for layer, row in enumerate(panel.bold) for j in row}
     for bold in (False, True):
-        some = [(at, values) for at, values in found.items() if (at in chosen) == bold]
+        some = [(at, values) for at, values in by_neuron.items() if (at in chosen) == bold]
         if not some:
             continue
         means = np.nan_to_num([np.mean(values) for _, values in some])
@@ -109,7 +109,7 @@ def _dots(axes: object, panel: PathPanel, neurons: int, largest: float) -> None:
             linewidths=points(1.6 if bold else 0.6),
             zorder=4 if bold else 3,
         )
-    for layer, j in chosen - set(found):  # of a class path, and on that of no image
+    for layer, j in chosen - set(by_neuron):  # of a class path, and on that of no image
         axes.plot(layer, j / neurons, "o", markersize=points(11), color="white", markeredgecolor=INK, markeredgewidth=points(1.6), zorder=4)
 
 

@@ -73,8 +73,8 @@ def prune_chart(
     for i, share in enumerate(shares):
         write(figure, 330 + 84 * i, y + 26, f"{share:.0%}", 16, PALETTE[i % len(PALETTE)], weight="bold")
     write(figure, 24, y + 48, "dotted: as many random neurons kept; dashed: the whole model; bars: 95% over images", 14, FAINT)
-    told = (
+    advice = (
         f"recommended: keep {recommended} (pink)" if recommended is not None else "every number loses more than a point, all others zeroed"
     )
-    write(figure, 24, y + 70, f"{told}. Zeroing saves neither time nor memory.", 14, INK)
+    write(figure, 24, y + 70, f"{advice}. Zeroing saves neither time nor memory.", 14, INK)
     return pixels(figure)

@@ -80,23 +80,23 @@ def headlines(findings: Findings) -> list[str]:
 def cautions(findings: Findings) -> list[str]:
     """What a reader should know before believing the figures, as far as the figures themselves tell."""
     judged, batch = findings.judged[0], findings.batch
-    found = []
+    lines = []
     report = judged.panels[0].report
     if report.n < 64:
-        found.append(f"{report.n} images are few: chance alone leaves an FD of {report.noise_floor:.3f}.")
+        lines.append(f"{report.n} images are few: chance alone leaves an FD of {report.noise_floor:.3f}.")
     if batch > 1 and report.resampled == "images":
-        found.append("All steered images are of one batch, and were resampled one by one: for quotas the interval is too wide.")
+        lines.append("All steered images are of one batch, and were resampled one by one: for quotas the interval is too wide.")
     if report.resampled == "batches" and report.n < 10 * batch:
-        found.append(f"{-(-report.n // batch)} batches of {batch} are few to resample: the intervals are too narrow.")
+        lines.append(f"{-(-report.n // batch)} batches of {batch} are few to resample: the intervals are too narrow.")
     unsure = max(report.unsure, judged.panels[0].baseline.unsure if judged.panels[0].baseline else 0.0)
     if unsure > 0.1:
-        found.append(
+        lines.append(
             f"The judge is unsure (highest probability below 80%) on {unsure:.0%} of the images of a set: its counts are soft there."
         )
     for (other, images, attribute), agreement in findings.agreement.items():
         if attribute in judged.panels[0].attributes and agreement.agreement < 0.9:
-            found.append(f"The judge and {other} agree on {agreement.agreement:.0%} of the {images} images only ({attribute}).")
-    return found
+            lines.append(f"The judge and {other} agree on {agreement.agreement:.0%} of the {images} images only ({attribute}).")
+    return lines
 
 
 def discrepancy(r: ShareReport) -> str:

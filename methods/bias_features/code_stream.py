@@ -36,22 +36,22 @@ class CodeRows:
     last: bool
 
 
-def check_set(features: FeatureSet, file: SaeFile) -> None:
+def check_set(features: FeatureSet, sae: SaeFile) -> None:
     """Raise ValueError where an autoencoder was not trained at the site, or on the model, that a set was recorded at."""
     site, model = features.meta.get("site"), features.meta.get("base_model")
-    if site and site != file.site:
+    if site and site != sae.site:
         raise ValueError(
-            f"'{features.name}' was recorded at '{site}' and the autoencoder belongs to '{file.site}': record a set there, or load the "
+            f"'{features.name}' was recorded at '{site}' and the autoencoder belongs to '{sae.site}': record a set there, or load the "
             "autoencoder of this site."
         )
-    if model and file.base_model and model != file.base_model:
+    if model and sae.base_model and model != sae.base_model:
         raise ValueError(
-            f"'{features.name}' was recorded on '{model}' and the autoencoder was trained on '{file.base_model}': use those of one model."
+            f"'{features.name}' was recorded on '{model}' and the autoencoder was trained on '{sae.base_model}': use those of one model."
         )
     width = features.meta.get("channels")
-    if width and int(width) != file.sae.channels:
+    if width and int(width) != sae.sae.channels:
         raise ValueError(
-            f"'{features.name}' holds features of {width} channels and the autoencoder takes {file.sae.channels}: use a set recorded where "
+            f"'{features.name}' holds features of {width} channels and the autoencoder takes {sae.sae.channels}: use a set recorded where "
             "it was trained."
         )
 

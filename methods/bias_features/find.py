@@ -70,15 +70,15 @@ class AttributionSettings:
             raise ValueError(f"a window is log-SNR from, to; met {self.window[0]} to {self.window[1]}.")
 
 
-def reader_of(file: AdpFile, sae: SaeFile) -> AttributePredictor:
+def reader_of(adp: AdpFile, sae: SaeFile) -> AttributePredictor:
     """The predictor of an ADP, for the site of an autoencoder. Raises ValueError where it has none, or reads elsewhere."""
-    if file.predictor is None:
+    if adp.predictor is None:
         raise ValueError("this ADP holds no predictor, so it reads nothing that features could be found by: train one at the site.")
-    if file.site != sae.site:
+    if adp.site != sae.site:
         raise ValueError(
-            f"this ADP reads features at '{file.site}' and the autoencoder's are at '{sae.site}': train an ADP on a set recorded there."
+            f"this ADP reads features at '{adp.site}' and the autoencoder's are at '{sae.site}': train an ADP on a set recorded there."
         )
-    return file.predictor
+    return adp.predictor
 
 
 def find_bias_features(
@@ -96,7 +96,7 @@ def find_bias_features(
     features are encoded, which is most of the work; autoencoder and reader are on the CPU, and stay there.
 
     ``info`` says, by attribute, the ``images`` and ``features`` of every class, the ``shared`` features that were left out, and what
-    ablation showed (:meth:`.ablation.Ablation.result`). Raises ValueError, in a sentence, where set, labels, autoencoder and reader do
+    ablation showed (:meth:`.ablation.Ablation.result`). Raises ValueError where set, labels, autoencoder and reader do
     not fit each other.
     """
     s = settings or AttributionSettings()
@@ -251,10 +251,10 @@ def some_images(tables: Mapping[str, Tensor], count: int, most: int, seed: int) 
     are; the rest at random."""
     if count <= most:
         return list(range(count))
-    found = {i for p in tables.values() for i in chosen_images(p, max(1, most // (2 * len(tables))))}
+    chosen = {i for p in tables.values() for i in chosen_images(p, max(1, most // (2 * len(tables))))}
     order = torch.randperm(count, generator=torch.Generator().manual_seed(seed)).tolist()
-    rest = [i for i in order if i not in found]
-    return sorted([*found, *rest[: max(0, most - len(found))]])
+    rest = [i for i in order if i not in chosen]
+    return sorted([*chosen, *rest[: max(0, most - len(chosen))]])
 
 
 def _in_reader_order(features: FeatureSet, labels: LabelSet, reader: AttributePredictor, attributes: list[str]) -> dict[str, Tensor]:

@@ -284,18 +284,18 @@ def iterate_spatial(folder: Path, entries: Sequence[Entry]) -> Iterator[tuple[Te
 
 def refuse_other_settings(name: str, stored: Mapping[str, Any], wanted: Mapping[str, Any]) -> None:
     """Raise ValueError, naming the first differences, where a set was recorded with other settings than those wanted now."""
-    found = []
+    differences = []
     for key, value in wanted.items():
         word = key.replace("_", " ")
         if key not in stored:
-            found.append(f"no word on its {word}")
+            differences.append(f"no word on its {word}")
         elif not _same(stored[key], value):
-            found.append(_told(word, stored[key], value))
-    if found:
-        more = f" and {len(found) - 3} more differences" if len(found) > 3 else ""
+            differences.append(_told(word, stored[key], value))
+    if differences:
+        more = f" and {len(differences) - 3} more differences" if len(differences) > 3 else ""
         raise ValueError(
-            f"the feature set '{name}' was recorded with {', '.join(found[:3])}{more}: put the settings back to go on with it, or give the "
-            "new set another name."
+            f"the feature set '{name}' was recorded with {', '.join(differences[:3])}{more}: restore these "
+            "settings to resume it, or give the new set another name."
         )
 
 

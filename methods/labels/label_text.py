@@ -26,21 +26,21 @@ _RESERVED = ":=,;|/"
 
 
 def parse_classes(text: str) -> ClassSpec:
-    """Read text of that form. Raises ValueError, in one sentence, for a line that does not follow it, a name given twice, or a single
+    """Read text of that form. Raises ValueError for a line that does not follow it, a name given twice, or a single
     class."""
-    found: ClassSpec = {}
+    spec: ClassSpec = {}
     for line in (part for row in text.splitlines() for part in _split(row, ";")):
         attribute, colon, rest = line.partition(":")
         attribute = attribute.strip()
         if not colon or not attribute:
             raise ValueError(f"'{line}' names no attribute and classes: write ATTRIBUTE: CLASS, CLASS, for instance eyeglasses: yes, no.")
         check_name(attribute, "attribute")
-        if attribute in found:
+        if attribute in spec:
             raise ValueError(f"the attribute '{attribute}' is given twice: put all its classes on one line.")
-        found[attribute] = _classes(attribute, rest)
-    if not found:
+        spec[attribute] = _classes(attribute, rest)
+    if not spec:
         raise ValueError("no attribute is given: write ATTRIBUTE: CLASS, CLASS, for instance eyeglasses: yes, no.")
-    return found
+    return spec
 
 
 def _classes(attribute: str, text: str) -> dict[str, tuple[str, ...]]:

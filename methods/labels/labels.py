@@ -84,13 +84,13 @@ class LabelSet:
 
     def lines(self) -> str:
         """What is labelled, in words, a line per attribute."""
-        found = []
+        texts = []
         for attribute, classes in self.attributes.items():
             n = max(1, len(self.files))
             shares = ", ".join(f"{c} {k / n:.1%} ({k})" for c, k in zip(classes, self.counts(attribute), strict=True))
             source = f" ({self.sources[attribute]})" if attribute in self.sources else ""
-            found.append(f"{attribute}{source}: {shares}; unsure {int(self.unsure(attribute).sum()) / n:.1%}")
-        return "\n".join(found)
+            texts.append(f"{attribute}{source}: {shares}; unsure {int(self.unsure(attribute).sum()) / n:.1%}")
+        return "\n".join(texts)
 
     def only(self, attributes: Sequence[str]) -> LabelSet:
         """The same with these attributes alone. Raises ValueError for one that is not there."""
@@ -120,10 +120,10 @@ def for_entries(
     chosen = labels.only(attributes or tuple(labels.attributes))
     rows = _rows(labels.files, [e.file for e in entries], ignore_others)
     with torch.inference_mode(False):
-        found = {a: p[rows.clone()] for a, p in chosen.probabilities.items()}
+        tables = {a: p[rows.clone()] for a, p in chosen.probabilities.items()}
     if every_class:
-        check_every_class({a: chosen.attributes[a] for a in found}, found)
-    return found
+        check_every_class({a: chosen.attributes[a] for a in tables}, tables)
+    return tables
 
 
 def _rows(labelled: Sequence[str], wanted: Sequence[str], ignore_others: bool) -> Tensor:
@@ -159,14 +159,14 @@ def _plain(name: str) -> str:
 
 
 def _unique_last_parts(names: Sequence[str]) -> dict[str, int]:
-    found: dict[str, int] = {}
+    row_of: dict[str, int] = {}
     twice = set()
     for i, name in enumerate(names):
         part = PurePosixPath(_plain(name)).name
-        if part in found:
+        if part in row_of:
             twice.add(part)
-        found[part] = i
-    return {part: i for part, i in found.items() if part not in twice}
+        row_of[part] = i
+    return {part: i for part, i in row_of.items() if part not in twice}
 
 
 def check_every_class(attributes: Mapping[str, Sequence[str]], probabilities: Mapping[str, Tensor]) -> None:
@@ -238,7 +238,7 @@ def read_csv(path: str | os.PathLike[str], classes: Mapping[str, Sequence[str]] 
     """Read a label file (comma, semicolon or tab between cells; UTF-8).
 
     classes: attribute -> class names, which fixes their order and refuses all others; else they stand in order of first appearance.
-    attributes: which to read; none means those of ``classes``, or all. Raises ValueError, in one sentence, where the file does not have an
+    attributes: which to read; none means those of ``classes``, or all. Raises ValueError where the file does not have an
     attribute, a class is unknown, a probability is no number, a cell is empty or an image comes twice.
     """
     path = Path(path)
@@ -274,12 +274,12 @@ def read_csv(path: str | os.PathLike[str], classes: Mapping[str, Sequence[str]] 
             raise ValueError(f"'{path.name}' has no column '{attribute}'; it has {', '.join(there) or 'none'}.")
     if not chosen:
         raise ValueError(f"'{path.name}' has file names and no attribute: add a column per attribute.")
-    found = {a: _columns(path.name, rows, header, a, known.get(a)) for a in dict.fromkeys(chosen)}
+    columns = {a: _columns(path.name, rows, header, a, known.get(a)) for a in dict.fromkeys(chosen)}
     return LabelSet(
-        {a: c for a, (c, _) in found.items()},
+        {a: c for a, (c, _) in columns.items()},
         tuple(r[FILE].strip() for r in rows),
-        {a: p for a, (_, p) in found.items()},
-        dict.fromkeys(found, path.name),
+        {a: p for a, (_, p) in columns.items()},
+        dict.fromkeys(columns, path.name),
     )
 
 

@@ -82,11 +82,11 @@ def read_skin_tone(images: Tensor, mask: Tensor | None = None) -> ToneReading:
 def _bounds(mask: Tensor) -> tuple[slice, slice]:
     """Rows and columns outside of which a mask [..., H, W] is empty; the first pixel where it is empty."""
     any_of = mask.reshape(-1, *mask.shape[-2:]).any(0)
-    found = []
+    slices = []
     for axis in (1, 0):
         inside = any_of.any(axis).nonzero()[:, 0]
-        found.append(slice(int(inside[0]), int(inside[-1]) + 1) if len(inside) else slice(0, 1))
-    return found[0], found[1]
+        slices.append(slice(int(inside[0]), int(inside[-1]) + 1) if len(inside) else slice(0, 1))
+    return slices[0], slices[1]
 
 
 def tone_probabilities(reading: ToneReading, softness: float = 0.5) -> Tensor:
