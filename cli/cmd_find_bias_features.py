@@ -9,7 +9,7 @@ from pathlib import Path
 from PIL import Image
 
 from ..charts.bias_features.ranking import bias_features_chart
-from ..methods.adp.train import train_file
+from ..methods.adp.train import train_adp
 from ..methods.bias_features.ablation_report import ablation_lines
 from ..methods.bias_features.attribution_settings import BASELINES, AttributionSettings
 from ..methods.bias_features.feature_profiles import chart_facts
@@ -67,7 +67,7 @@ def run(args: argparse.Namespace) -> int:
 
 def _trained(args: argparse.Namespace, features: FeatureSet, labels: LabelSet) -> AdpFile:
     """A linear reader of everything that the labels know, so that side effects can be told."""
-    adp = train_file(features, labels, "linear", args.epochs, args.seed, progress=progress_bar("training a linear reader"))
+    adp = train_adp(features, labels, "linear", args.epochs, args.seed, progress=progress_bar("training a linear reader"))
     for said in adp.info["verdict"].values():
         print(said, flush=True)
     return adp

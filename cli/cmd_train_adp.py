@@ -8,7 +8,7 @@ from pathlib import Path
 from PIL import Image
 
 from ..charts.adp.figures import adp_curves
-from ..methods.adp.train import train_file
+from ..methods.adp.train import train_adp
 from ..methods.data.feature_set import FeatureSet, open_feature_set
 from ..methods.labels.labels import LabelSet, read_csv
 from ..models.adm_unet import AdmUNet
@@ -67,7 +67,7 @@ def run(args: argparse.Namespace) -> int:
     net = None if model is None else weights.diffusion(model)
     steps = 0 if net is None else _learning_steps(args, net, features)
     kind = args.kind or (old.predictor.kind if old and old.predictor else KINDS[0])
-    file = train_file(features, labels, kind, args.epochs, args.seed, old, args.base_model, progress_bar("training the ADP"))
+    file = train_adp(features, labels, kind, args.epochs, args.seed, old, args.base_model, progress_bar("training the ADP"))
     for said in file.info["verdict"].values():
         print(said, flush=True)
     if net is not None:

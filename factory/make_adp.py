@@ -13,7 +13,7 @@ from torch import Tensor
 
 from ..cli.sampling import recorded_as, sample
 from ..cli.schedule import alphas_cumprod, velocity
-from ..methods.adp.train import train_adp
+from ..methods.adp.train import train_predictor
 from ..methods.core.targets import make_target
 from ..methods.core.trainer import Progress
 from ..methods.data.feature_set import INDEX, FeatureSetWriter, read_index
@@ -91,7 +91,7 @@ def make_adp(conditional: bool, folder: Path, out: Path, steps: int, progress: P
     fitted = folder / "fitted.safetensors"
     if not fitted.is_file():
         assert (folder / "features" / INDEX).is_file() and len(read_index(folder / "features")) == SAMPLES
-        predictor, accuracy = train_adp(folder / "features", labels, ATTRIBUTES, progress=progress)
+        predictor, accuracy = train_predictor(folder / "features", labels, ATTRIBUTES, progress=progress)
         y = data["y"] if conditional else None
         moves = fit_moves(
             diffusion_of(net, labeller),

@@ -24,7 +24,7 @@ from ..host.small_models.adm_info import conditioning
 from ..host.small_models.adm_model import empty_latent, info_of, load_adm
 from ..host.small_models.pixel_vae import PixelVae
 from ..host.small_models.text_model import load_text_model
-from ..methods.adp.train import train_file
+from ..methods.adp.train import train_adp
 from ..methods.bias_features.calibrate_profile import DOUBTS
 from ..methods.bias_features.extend_features import only_profile
 from ..methods.bias_features.find import find_bias_features
@@ -134,7 +134,7 @@ class SteeringMaker:
     def _found(self, sae: SaeFile, features: FeatureSet, labels: LabelSet) -> BiasFeatures:
         path = self.folder / "found.safetensors"
         if not path.is_file():
-            reader = train_file(features, labels, kind="linear")
+            reader = train_adp(features, labels, kind="linear")
             save_bias_features(find_bias_features(features, labels, sae, reader.predictor, STEERED), path)
         found = load_bias_features(path)
         self.say(found.text())

@@ -23,7 +23,7 @@ from ..host.labels.labelling import classifier_source, label_images
 from ..host.small_models.adm_model import empty_latent
 from ..host.small_models.pixel_vae import PixelVae
 from ..host.small_models.text_model import load_text_model
-from ..methods.adp.train import train_file
+from ..methods.adp.train import train_adp
 from ..methods.data.feature_set import FeatureSet
 from ..methods.data.recording import RecordingSettings
 from ..methods.guidance.fit_moves import FitSettings
@@ -81,7 +81,7 @@ class Maker:
         self.say(outcome.report)
         features = outcome.features
         labels, _ = label_images(features, classifier_source(self.labeller, tuple(ATTRIBUTES)), Region())
-        adp = train_file(features, labels)
+        adp = train_adp(features, labels)
         self.say("\n".join(adp.info["verdict"].values()))
         adp = self._learned(adp, features, labels)
         for attribute in MOVED:

@@ -79,7 +79,7 @@ def composed(
         "accuracy_mid": f"balanced, held-out images, kind 'mlp', {ATTRIBUTE}; 'kinds' has all attributes and both kinds",
         "worst_cross_scheduler_fd": "over the ADPs made here; the row of the shipped file stands beside them",
         "cross_scheduler": "DDIM 50 eta 1 is euler_ancestral on ddim_uniform, the same step on this schedule; img2img is euler, 20 steps",
-        "train_seconds_per_2000x50": "by the clock, train_file alone; learning and calibration stand under 'made_with'",
+        "train_seconds_per_2000x50": "by the clock, train_adp alone; learning and calibration stand under 'made_with'",
     }
     if not table:
         notes["worst_cross_scheduler_fd"] = "null: COMFYUI_PATH holds no ComfyUI"

@@ -11,7 +11,7 @@ from ...charts.core.curves import accuracy_by_log_snr
 from ...charts.core.sheet import stacked
 from ...factory.portraits import ATTRIBUTES
 from ...methods.adp.figures import along, share_above
-from ...methods.adp.train import train_file
+from ...methods.adp.train import train_adp
 from ...methods.data.feature_set import open_feature_set
 from ...methods.labels.labels import read_csv
 from ...models.adp import KINDS
@@ -34,7 +34,7 @@ def accuracy_of_kinds(folder: Path, recorded: Path, labels: Path) -> dict[str, A
 
 
 def _train(recorded: Path, labels: Path, kind: str) -> dict[str, Any]:
-    file = train_file(open_feature_set(recorded), read_csv(labels), kind)
+    file = train_adp(open_feature_set(recorded), read_csv(labels), kind)
     return {"attributes": {a: figures_of(file.info, a) for a in file.attributes}}
 
 

@@ -10,7 +10,7 @@ from typing import Any
 
 import torch
 
-from ...methods.adp.train import train_file
+from ...methods.adp.train import train_adp
 from ...methods.data.feature_set import FeatureSetWriter, open_feature_set
 from ...methods.labels.labels import LabelSet
 from ..core.stages import kept
@@ -40,13 +40,13 @@ def random_set(folder: Path, images: int, channels: int, per_shard: int = 100) -
 
 
 def training_time(images: int, channels: int, epochs: int, kind: str = "mlp") -> dict[str, Any]:
-    """Seconds by the clock and of processor time that :func:`.train_file` takes, by the command line's settings."""
+    """Seconds by the clock and of processor time that :func:`.train_adp` takes, by the command line's settings."""
     place = Path(tempfile.mkdtemp(prefix="equipoise-timing-"))
     try:
         labels = random_set(place / "set", images, channels)
         features = open_feature_set(place / "set")
         clock, processor = time.monotonic(), time.process_time()
-        file = train_file(features, labels, kind, epochs)
+        file = train_adp(features, labels, kind, epochs)
         took = time.monotonic() - clock, time.process_time() - processor
     finally:
         shutil.rmtree(place, ignore_errors=True)

@@ -18,11 +18,11 @@ from torch import Tensor
 
 from ...cli.sampling import LATENT
 from ...factory.make_adp import SITE, diffusion_of
-from ...methods.adp.train import train_file
+from ...methods.adp.train import train_adp
 from ...methods.core.targets import parse_target
 from ...methods.data.feature_set import FeatureSetWriter, open_feature_set
 from ...methods.data.recording import Recording, RecordingSettings
-from ...methods.guidance.fit_moves import FitSettings, fit_moves
+from ...methods.guidance.fit_moves import FitImages, FitSettings, SitePredictor, fit_moves
 from ...methods.guidance.run import LEARNED, GuidanceSettings
 from ...methods.labels.labels import LabelSet
 from ...metrics.fairness import assigned_hit_rate, measure
@@ -177,15 +177,14 @@ def make_adp(world: World, way: Way, sizes: Sizes) -> dict[str, Any]:
         classes = world.labeller.attributes[ATTRIBUTE]
         labels = LabelSet({ATTRIBUTE: classes}, tuple(e.file for e in features.entries), {ATTRIBUTE: data["p"]})
         started = time.monotonic()
-        file = train_file(features, labels)
+        file = train_adp(features, labels)
         times["train"] = time.monotonic() - started
         started = time.monotonic()
         net = weights.diffusion()
         found = fit_moves(
             diffusion_of(net, weights.classifier()),
-            data["clean"],
-            {ATTRIBUTE: data["p"]},
-            file.predictor,
+            FitImages(data["clean"], {ATTRIBUTE: data["p"]}),
+            SitePredictor(file.predictor),
             {ATTRIBUTE: SITE},
             FitSettings(steps=sizes.steps, batch=32),
         )

@@ -18,7 +18,7 @@ import torch
 from torch import Tensor
 
 from ...cli.publish import host_version
-from ...methods.adp.train import train_file
+from ...methods.adp.train import train_adp
 from ...methods.data.feature_set import FeatureSet, open_feature_set
 from ...methods.labels.labels import LabelSet, read_csv
 from ...methods.sae.training import SaeSettings
@@ -137,7 +137,7 @@ def splicing(sae: SaeFile, images: int) -> dict[str, Any]:
 
 def attributed(features: FeatureSet, labels: LabelSet, sae: SaeFile, samples: int) -> dict[str, Any]:
     """Attribution of a linear reader that is trained on the set here."""
-    reader = train_file(features, labels, kind="linear").predictor
+    reader = train_adp(features, labels, kind="linear").predictor
     assert reader is not None
     return measure(features, labels, sae, reader, STEERED, samples)
 

@@ -19,7 +19,7 @@ from torch import Tensor
 from ...cli.console import progress_bar
 from ...factory.portraits import ATTRIBUTES, draw
 from ...factory.train_classifiers import degrade, held_out, uniform_labels
-from ...methods.core.trainer import Progress, TrainState
+from ...methods.core.trainer import AveragedSettings, AveragedTraining, Progress
 from ...methods.neuron_path.image_estimates import Estimate, estimate, readings
 from ...methods.neuron_path.leakage_audit import Carriers, LeakageAudit, audit_leakage, leak_carriers
 from ...methods.neuron_path.neuron_edits import NeuronEdit
@@ -55,15 +55,16 @@ def planted(folder: Path, steps: int, progress: Progress | None = None) -> Attri
     pool, truth = torch.cat(images), {a: torch.cat([x[a] for x in labels]) for a in ATTRIBUTES}
     torch.manual_seed(TRAIN_SEED)
     net = VisionTransformer(ATTRIBUTES)
-    state = TrainState(net, lr=1e-3, total=steps, seed=TRAIN_SEED, warmup=150, weight_decay=0.02, ema=0.995)
+    settings = AveragedSettings(lr=1e-3, total=steps, seed=TRAIN_SEED, warmup=150, weight_decay=0.02, average=0.995)
+    training = AveragedTraining(net, settings, folder)
 
     def loss(generator: torch.Generator) -> Tensor:
         index = torch.randint(0, len(pool), (BATCH,), generator=generator)
         logits = net(net.preprocess(degrade(pool[index].float() / 255, generator)))
         return sum(F.cross_entropy(logits[a], truth[a][index], label_smoothing=0.01) for a in ATTRIBUTES)
 
-    state.run(loss, folder, progress)
-    return state.ema.eval()
+    training.train(loss, progress)
+    return training.ema.eval()
 
 
 def independent(n: int, seed: int) -> tuple[Tensor, dict[str, Tensor]]:

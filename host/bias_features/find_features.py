@@ -7,7 +7,7 @@ from dataclasses import replace
 
 import torch
 
-from ...methods.adp.train import train_file
+from ...methods.adp.train import train_adp
 from ...methods.bias_features.ablation_report import ablation_lines
 from ...methods.bias_features.attribution_settings import AttributionSettings
 from ...methods.bias_features.code_stream import check_set
@@ -40,7 +40,7 @@ def find_features(
     check_set(features, sae)
     labels, lines = _without_empty(labels, wanted)
     if adp is None:
-        adp = train_file(features, labels, "linear", seed=settings.seed, progress=host_progress(), device=training_device())
+        adp = train_adp(features, labels, "linear", seed=settings.seed, progress=host_progress(), device=training_device())
         lines += [f"a linear reader was trained: {said}" for said in adp.info["verdict"].values()]
     reader = reader_of(adp, sae)
     with torch.inference_mode(False):  # gradients may be taken of the reader

@@ -12,11 +12,11 @@ import comfy.model_management
 import torch
 from torch import Tensor
 
-from ...methods.bias_features.decoder_effects import decoder_effects
+from ...methods.bias_features.decoder_effects import EffectSettings, decoder_effects
 from ...methods.bias_features.extend_features import with_features, with_profile
-from ...methods.bias_features.fit_profiles import ProfileHook, empty_profiles, finished_profiles, profile_state
+from ...methods.bias_features.fit_profiles import ProfileHook, empty_profiles, finished_profiles, new_profile_fit
 from ...methods.data.feature_set import FeatureSet
-from ...methods.guidance.fit_moves import FitSettings, fit_moves
+from ...methods.guidance.fit_moves import FitImages, FitSettings, SitePredictor, fit_moves
 from ...methods.labels.labels import LabelSet, for_entries
 from ...models.adp import AdpFile
 from ...models.bias_features import AttributeFeatures, BiasFeatures, check_sae
@@ -108,19 +108,21 @@ def learn_profiles(
     read_at = MIDDLE if adp is None else adp.site
     with gradients(settings.batch):
         predictor = plain_predictor(None if adp is None else adp.predictor)
+        reads = SitePredictor(predictor, read_at)
+        images = FitImages(latents, tables, which, beside)
         diffusion = diffusion_of(network, labeller.logits, (*wanted, *beside))
         net = plain_sae(sae.sae).to(network.device)
         file = bias
         if more:
             sizes = {a: len(c) for a, c in classes.items()}
-            given = {"read_at": read_at, "conditioning": which, "label_range": settings.label_range, "progress": _interruptible}
-            effects = decoder_effects(diffusion, net, sae.site, latents, sizes, predictor, **given)
+            measuring = EffectSettings(settings.label_range)
+            effects = decoder_effects(diffusion, net, sae.site, images, sizes, reads, measuring, _interruptible)
             for a in wanted:
                 found = with_features(file.attribute(a), effects[a].topk(min(more, len(effects[a]))).indices)
                 lines.append(f"{a}: {len(found.features) - len(file.attribute(a).features)} features added for their effect")
                 file = _replaced(file, a, found)
         start = empty_profiles({a: file.attribute(a) for a in wanted})
-        state = profile_state(start, predictor, settings, network.device)
+        fit = new_profile_fit(start, reads, settings, network.device)
         facts = {
             "what": "feature profiles",
             "settings": asdict(settings),
@@ -135,14 +137,14 @@ def learn_profiles(
             "classifier": classifier.fingerprint(),
             "conditions": [conditioning_facts(c) for c in conditionings],
         }
-        checkpoint, said = begin(state, name, facts)
-        lines += [said] if said else []
+        message = begin(fit, name, facts)
+        lines += [message] if message else []
         chosen = {a: file.attribute(a).features for a in wanted}
-        hook = ProfileHook(net, sae.site, chosen, state.vectors, predictor, network.device, read_at)
-        fit_moves(diffusion, latents, tables, predictor, hook.sites, settings, which, None, checkpoint, state, read_at, hook, beside)
-        profiles = finished_profiles(state)
-    curve = state.curve()
-    for column in state.columns:
+        hook = ProfileHook(net, sae.site, chosen, fit.vectors, reads, network.device)
+        fit_moves(diffusion, images, reads, hook.sites, settings, fit=fit, hook=hook)
+        profiles = finished_profiles(fit)
+    curve = fit.curve()
+    for column in fit.columns:
         values = [v[column] for _, v in curve if column in v]
         if values:
             lines.append(f"{column}: {values[0]:.4g} in the first steps, {values[-1]:.4g} in the last")

@@ -10,7 +10,7 @@ from typing import Any
 import torch
 
 from ...methods.data.feature_set import FeatureSet
-from ...methods.guidance.fit_moves import FitSettings, fit_moves, fit_state
+from ...methods.guidance.fit_moves import FitImages, FitSettings, SitePredictor, fit_moves, new_fit
 from ...methods.guidance.run import LEARNED
 from ...methods.labels.labels import LabelSet, for_entries
 from ...models.adp import AdpFile
@@ -97,18 +97,18 @@ def learn_directions(
     sites = dict.fromkeys(wanted, place)
     lines = [seen]
     with gradients(settings.batch):
-        predictor = plain_predictor(adp.predictor)
-        state = fit_state({a: len(c) for a, c in classes.items()}, predictor, sites, settings, network.device)
-        checkpoint, said = begin(state, name, facts)
+        reads = SitePredictor(plain_predictor(adp.predictor), adp.site)
+        fit = new_fit({a: len(c) for a, c in classes.items()}, reads, sites, settings, network.device)
+        message = begin(fit, name, facts)
         diffusion = diffusion_of(network, labeller.logits if labeller else None, judged)
-        fit_moves(diffusion, latents, tables, predictor, sites, settings, which, None, checkpoint, state, adp.site)
-    lines += [said] if said else []
+        fit_moves(diffusion, FitImages(latents, tables, which), reads, sites, settings, fit=fit)
+    lines += [message] if message else []
     lines.append(f"judged by '{classifier.name}': {', '.join(judged)}" if judged else "no classifier: fitted by denoising alone")
     unjudged = [a for a in wanted if judged and a not in judged]
     if unjudged:
         lines.append(f"the classifier does not know {', '.join(unjudged)}: fitted by denoising alone")
     lines.append(f"{settings.steps} steps of {settings.batch} images; {time.monotonic() - started:.0f} s")
-    return finish(state, sites, LEARNED, adp, model, classes, settings, lines)
+    return finish(fit, sites, LEARNED, adp, model, classes, settings, lines)
 
 
 def _columns(attribute: str, labelled: Sequence[str], wanted: Sequence[str]) -> list[int]:

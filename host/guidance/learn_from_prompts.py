@@ -14,9 +14,8 @@ import comfy.utils
 import torch
 from torch import Tensor
 
-from ...methods.core.fit_state import SIGNATURE
-from ...methods.guidance.fit_moves import FitSettings
-from ...methods.guidance.fit_prompts import UNEDITED, fit_prompt_moves, prompt_state
+from ...methods.guidance.fit_moves import FitSettings, SitePredictor
+from ...methods.guidance.fit_prompts import UNEDITED, PromptImages, fit_prompt_moves, new_prompt_fit
 from ...methods.guidance.prompt_classes import PromptClasses
 from ...methods.guidance.run import LEARNED_PROMPTS
 from ...models.adp import AdpFile
@@ -106,30 +105,18 @@ def learn_from_prompts(
     with gradients(settings.batch):
         group = torch.tensor([g for g, _, _ in plan.batches]).repeat_interleave(plan.size)
         drawn = torch.tensor([c for _, c, _ in plan.batches]).repeat_interleave(plan.size)
-        predictor = plain_predictor(None if adp is None else adp.predictor)
-        state = prompt_state(len(classes), predictor, attribute, place, settings, network.device)
-        checkpoint, said = begin(state, name, facts)
-        fit_prompt_moves(
-            diffusion_of(network),
-            clean,
-            drawn,
-            which[1 : 1 + groups][group],
-            of_class[group],
-            predictor,
-            attribute,
-            place,
-            settings,
-            checkpoint=checkpoint,
-            state=state,
-            **({} if adp is None else {"read_at": adp.site}),
-        )
+        reads = SitePredictor() if adp is None else SitePredictor(plain_predictor(adp.predictor), adp.site)
+        fit = new_prompt_fit(len(classes), reads, attribute, place, settings, network.device)
+        message = begin(fit, name, facts)
+        latents = PromptImages(clean, drawn, which[1 : 1 + groups][group], of_class[group])
+        fit_prompt_moves(diffusion_of(network), latents, reads, attribute, place, settings, fit=fit)
     lines = [f"{len(clean)} latents sampled under {len(aligned) * len(classes)} prompts of {len(classes)} classes"]
-    lines += [said] if said else []
-    most = float(state.fixed[UNEDITED].max().sqrt())
+    lines += [message] if message else []
+    most = float(fit.measured[UNEDITED].max().sqrt())
     weak = ": hardly anything, so the model may not know them, and there is little to learn" if most < WEAK else ""
     lines.append(f"the words change the prediction by up to {most:.2%} of its scale{weak}")
     lines.append(f"{settings.steps} steps of {settings.batch} latents; {time.monotonic() - started:.0f} s")
-    return finish(state, {attribute: place}, LEARNED_PROMPTS, adp, model, {attribute: classes}, settings, lines)
+    return finish(fit, {attribute: place}, LEARNED_PROMPTS, adp, model, {attribute: classes}, settings, lines)
 
 
 def _plan(groups: int, classes: int, images: int, batch: int, seed: int) -> _Plan:
@@ -159,7 +146,7 @@ def _samples(
     if kept.is_file():
         try:
             tensors, meta = read_safetensors(kept)
-            parts = list(tensors["latents"].split(plan.size)) if meta.get(SIGNATURE) == signature else []
+            parts = list(tensors["latents"].split(plan.size)) if meta.get("key") == signature else []
         except (KeyError, ValueError):
             parts = []
     bar = comfy.utils.ProgressBar(len(plan.batches) * s.steps)
@@ -187,6 +174,6 @@ def _samples(
             seed=seed,
         )
         parts.append(model.model.process_latent_in(samples).float().cpu())
-        write_safetensors(kept, {"latents": torch.cat(parts)}, {SIGNATURE: signature})
+        write_safetensors(kept, {"latents": torch.cat(parts)}, {"key": signature})
     with torch.inference_mode(False):
         return torch.cat(parts)

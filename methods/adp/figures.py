@@ -184,7 +184,7 @@ def verdict(attribute: str, classes: Sequence[str], found: Figures, way: Sequenc
     return text + (f". Only {', '.join(few)} among the held-out images, which is too few to be sure" if few else "")
 
 
-def describe(file: AdpFile) -> str:
+def describe_adp(file: AdpFile) -> str:
     """All that an ADP file says of itself, in lines: what it reads and how well, how it was trained, and its calibration."""
     info = file.info
     lines = [file.text()]

@@ -23,7 +23,7 @@ from ..data.feature_set import Entry, FeatureSet
 from .report import evaluate
 from .statistics import fit_normalisation, geometric_median
 from .tokens import TokenSource, TokenStream, divided, token_source
-from .training import SaeSettings, SaeTraining, total, world
+from .training import SaeSettings, SaeTraining, summed, world
 
 FOLDER = "training"
 CENTRE_TOKENS = 16_384
@@ -54,13 +54,12 @@ def train_sae(
     train, held = sides(source, settings.seed)
     with torch.inference_mode(False):
         sae = SparseAutoencoder(source.channels, settings.latents, settings.k, default_knots(), settings.activation)
-        fit_normalisation(sae, source.rows(train), total)
+        fit_normalisation(sae, source.rows(train), summed)
         stream = TokenStream(source, train, settings.batch // world()[1], settings.seed)
         start_centre(sae, stream)
-        training = SaeTraining(sae.to(device), settings, features.digest)
-        if checkpoint:
-            training.resume(checkpoint)
-        training.run(stream, progress, checkpoint)
+        training = SaeTraining(sae.to(device), settings, features.digest, checkpoint)
+        training.resume()
+        training.train(stream, progress)
         return finished(training, source, held, base_model)
 
 
@@ -90,7 +89,7 @@ def finished(training: SaeTraining, source: TokenSource, held: list[Entry], base
     sae = training.sae.requires_grad_(False)
     for weight in training.parameters:
         weight.copy_(weight.half().float())
-    report = evaluate(sae, source.rows(held), total)
+    report = evaluate(sae, source.rows(held), summed)
     features = source.features
     named = str(features.meta.get("base_model") or "") or base_model
     info = {**report.info(), "trained": _trained(training, source)}
@@ -132,9 +131,9 @@ def start_centre(sae: SparseAutoencoder, stream: TokenStream) -> None:
     (as the decoder's transpose of norm 1 it overshoots, its atoms not being orthogonal); over all processes."""
     tokens, level = _first(stream.batches(), CENTRE_TOKENS // world()[1])
     x = (tokens.float() - at_level(sae.mean, sae.knots, level)) / at_level(sae.scale, sae.knots, level)[:, None]
-    sae.bias.copy_(total(geometric_median(x)) / world()[1])
+    sae.bias.copy_(summed(geometric_median(x)) / world()[1])
     made, wanted = sae.reconstruct_tokens(x) - sae.bias, x - sae.bias
-    products = total(torch.stack([(made * wanted).sum(), made.pow(2).sum()]))
+    products = summed(torch.stack([(made * wanted).sum(), made.pow(2).sum()]))
     sae.encoder *= (products[0] / products[1].clamp(min=1e-12)).clamp(0.05, 1.0)
 
 

@@ -9,8 +9,8 @@ from comfy_api.latest import io, ui
 from ...charts.adp.figures import adp_curves
 from ...host.core import files as model_files
 from ...host.core.progress import host_progress, training_device
-from ...methods.adp.figures import describe
-from ...methods.adp.train import train_file
+from ...methods.adp.figures import describe_adp
+from ...methods.adp.train import train_adp
 from ...methods.data.feature_set import FeatureSet
 from ...methods.labels.labels import LabelSet
 from ...models.adp import KINDS, AdpFile
@@ -96,7 +96,7 @@ class TrainADP(io.ComfyNode):
     def execute(
         cls, features: FeatureSet, labels: LabelSet, kind: str, epochs: int, seed: int, adp: AdpFile | None = None
     ) -> io.NodeOutput:
-        made = train_file(features, labels, kind, epochs, seed, extend=adp, progress=host_progress(), device=training_device())
+        made = train_adp(features, labels, kind, epochs, seed, extend=adp, progress=host_progress(), device=training_device())
         curves, said = curves_of(made), summary(made)
         return io.NodeOutput(made, curves, said, ui=shown(cls, curves, said))
 
@@ -168,7 +168,7 @@ class ADPInfo(io.ComfyNode):
 
     @classmethod
     def execute(cls, adp: AdpFile) -> io.NodeOutput:
-        text, chart = describe(adp), curves_of(adp)
+        text, chart = describe_adp(adp), curves_of(adp)
         if not adp.info.get("accuracy_by_log_snr"):
             text += f"\n\n{NO_FIGURES}."
         return io.NodeOutput(text, chart, ui=shown(cls, chart, text))

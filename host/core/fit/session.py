@@ -17,7 +17,8 @@ import folder_paths
 import torch
 from torch import Tensor
 
-from ....methods.core.fit_state import Checkpoint, FitState
+from ....methods.core.checkpoint import RESUMED, STALE
+from ....methods.core.trainer import VectorFit
 from ....methods.guidance.edit_file import with_alternative
 from ....methods.guidance.fit_moves import Diffusion, FitSettings, finished_moves
 from ....models.adp import AdpFile, AttributePredictor
@@ -62,22 +63,25 @@ def chosen_site(model: Any, site: str) -> tuple[str, int]:
     return site, widths[site]
 
 
-def begin(state: FitState, name: str, facts: Mapping[str, Any]) -> tuple[Checkpoint, str]:
-    """Go on with the fit ``name`` where its settings are these, and say so. The checkpoint moves the node's bar and lets the host
-    interrupt after every step."""
-    path, signature = learning_path(name), json.dumps(facts, sort_keys=True)
-    found = state.resume(path, signature)
-    said = {
-        "resumed": f"went on from step {state.step} of {state.steps}" if state.step < state.steps else "was learned before, and not again",
-        "stale": "begun anew, as an earlier run of this name had other settings",
-    }.get(found, "")
-    bar = comfy.utils.ProgressBar(state.steps)
+def begin(fit: VectorFit, name: str, facts: Mapping[str, Any]) -> str:
+    """Resume the fit ``name`` if it had these settings; return what to tell the user, or "".
 
-    def every_step(step: int, steps: int) -> None:
+    The fit then moves the node's bar, and the host can interrupt it after every step.
+    """
+    fit.path, fit.key = learning_path(name), json.dumps(facts, sort_keys=True)
+    resumed = fit.resume()
+    bar = comfy.utils.ProgressBar(fit.total)
+
+    def after_step(step: int, total: int) -> None:
         comfy.model_management.throw_exception_if_processing_interrupted()
-        bar.update_absolute(step, steps)
+        bar.update_absolute(step, total)
 
-    return Checkpoint(path, signature, every_step=every_step), said
+    fit.after_step = after_step
+    if resumed == STALE:
+        return "begun anew, as an earlier run of this name had other settings"
+    if resumed != RESUMED:
+        return ""
+    return "was learned before, and not again" if fit.done else f"went on from step {fit.step} of {fit.total}"
 
 
 @contextmanager
@@ -125,7 +129,7 @@ def plain_predictor(predictor: AttributePredictor | None) -> AttributePredictor 
 
 
 def finish(
-    state: FitState,
+    fit: VectorFit,
     sites: Mapping[str, tuple[str, int]],
     source: str,
     adp: AdpFile | None,
@@ -136,10 +140,10 @@ def finish(
 ) -> Learned:
     """Moves of a fit that has ended, in a file, with the report's last lines."""
     with torch.inference_mode(False):
-        moves = finished_moves(state, sites, source)
-    curve = state.curve()
+        moves = finished_moves(fit, sites, source)
+    curve = fit.curve()
     first, last = curve[0][1], curve[-1][1]
-    for column in state.columns:
+    for column in fit.columns:
         values = [v[column] for _, v in curve if column in v]
         if values:
             lines.append(f"{column}: {first.get(column, values[0]):.4g} in the first steps, {last.get(column, values[-1]):.4g} in the last")

@@ -235,7 +235,7 @@ def test_profiles_are_learned_calibrated_and_steered_by(made: SimpleNamespace, p
     from equipoise.host.core.trials import HostTrials
     from equipoise.nodes.bias_features.steering import BiasFeatureSteer
 
-    monkeypatch.setattr(host_learn, "decoder_effects", functools.partial(host_learn.decoder_effects, batches=2, batch=4))
+    monkeypatch.setattr(host_learn, "EffectSettings", functools.partial(host_learn.EffectSettings, batches=2, batch=4))
     learned, report, chart = learn(made)
     before, features = made.found.attribute("light"), learned.attribute("light")
     assert set(features.profiles) == {"class-difference", "learned"} and len(features.features) >= len(before.features)

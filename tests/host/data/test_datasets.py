@@ -269,7 +269,7 @@ def test_folders_that_cannot_be_written_are_told(place: Path, monkeypatch: pytes
     def refused(*_: Any, **__: Any) -> None:
         raise PermissionError(13, "Permission denied")
 
-    monkeypatch.setattr("equipoise.methods.core.trainer.write_safetensors", refused)
+    monkeypatch.setattr("equipoise.methods.core.checkpoint.write_safetensors", refused)
     with pytest.raises(ValueError, match="cannot be written to output/equipoise/learning .*Permission denied.*change the rights"):
         train(dataset, steps=2)
 

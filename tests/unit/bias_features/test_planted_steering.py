@@ -10,7 +10,7 @@ from dataclasses import dataclass, replace
 
 import pytest
 import torch
-from equipoise.methods.adp.train import train_file
+from equipoise.methods.adp.train import train_adp
 from equipoise.methods.bias_features.attribution_settings import AttributionSettings
 from equipoise.methods.bias_features.find import find_bias_features, reader_of
 from equipoise.methods.bias_features.run import SteeringRun, SteerSettings, everyone
@@ -73,7 +73,7 @@ def chain(tmp_path_factory: pytest.TempPathFactory) -> Chain:
     labels = LabelSet(CLASSES, names, {"glasses": torch.eye(2)[there[:, LEFT].long()], "hat": torch.eye(2)[there[:, HAT].long()]})
     features = open_feature_set(folder)
     sae = train_sae(features, SaeSettings(latents=48, k=4, steps=700, batch=512))
-    reader = reader_of(train_file(features, labels, "linear", 10), sae)
+    reader = reader_of(train_adp(features, labels, "linear", 10), sae)
     return Chain(sae, find_bias_features(features, labels, sae, reader, ["glasses"], AttributionSettings(tau=4, resamples=20)))
 
 

@@ -9,8 +9,8 @@ from typing import Any
 
 import pytest
 import torch
-from equipoise.methods.adp.figures import describe
-from equipoise.methods.adp.train import train_file
+from equipoise.methods.adp.figures import describe_adp
+from equipoise.methods.adp.train import train_adp
 from equipoise.methods.core.targets import parse_target
 from equipoise.methods.data.feature_set import FeatureSet, FeatureSetWriter, open_feature_set
 from equipoise.methods.guidance.calibrate import reading_levels
@@ -81,7 +81,7 @@ def test_a_file_without_a_predictor_comes_back_as_it_was(bare: AdpFile, move: Mo
     assert back.base_model == "tiny" and not back.moves and back.site_channels == {"output.1": C}
     held = back.alternatives["hair"][CONTRAST]
     assert held.relative and torch.equal(held.vectors, move.vectors.half().float()) and torch.equal(held.sizes, move.sizes)
-    said = describe(back)
+    said = describe_adp(back)
     assert "ADP for tiny (no predictor" in said and "hair: short, medium, long (not read, not calibrated)" in said
     assert "'prompt-contrast': read off 8 images" in said and "assigned by seed" in said
 
@@ -229,23 +229,23 @@ def labels(features: FeatureSet, attribute: str, classes: tuple[str, ...]) -> La
 
 def test_directions_get_their_predictor_and_stay(recorded: FeatureSet, bare: AdpFile, move: Move) -> None:
     turned = ("long", "short", "medium")
-    made = train_file(recorded, labels(recorded, "hair", turned), epochs=1, extend=bare)
+    made = train_adp(recorded, labels(recorded, "hair", turned), epochs=1, extend=bare)
     assert made.read == {"hair": turned} and made.unread == {} and made.base_model == "tiny"
     assert torch.equal(made.alternatives["hair"][CONTRAST].vectors, move.vectors[:, [2, 0, 1]])
     assert made.info["directions"]["hair"][CONTRAST]["lines"] and "verdict" in made.info
-    other = train_file(recorded, labels(recorded, "eyeglasses", ("no", "yes")), epochs=1, extend=bare)
+    other = train_adp(recorded, labels(recorded, "eyeglasses", ("no", "yes")), epochs=1, extend=bare)
     assert list(other.attributes) == ["eyeglasses", "hair"] and other.unread == {"hair": HAIR}
     assert other.alternatives["hair"][CONTRAST] is move
-    third = train_file(recorded, labels(recorded, "hair", HAIR), epochs=1, extend=other)
+    third = train_adp(recorded, labels(recorded, "hair", HAIR), epochs=1, extend=other)
     assert list(third.read) == ["eyeglasses", "hair"] and third.alternatives["hair"][CONTRAST] is move
-    again = train_file(recorded, labels(recorded, "eyeglasses", ("no", "yes")), epochs=1, extend=other)
+    again = train_adp(recorded, labels(recorded, "eyeglasses", ("no", "yes")), epochs=1, extend=other)
     assert again.alternatives["hair"][CONTRAST] is move, "also where all that was read is replaced"
 
 
 def test_directions_for_other_classes_or_another_model_are_refused(recorded: FeatureSet, bare: AdpFile) -> None:
     with pytest.raises(ValueError, match="knows 'hair' with the classes short, medium, long, and short, long are given") as error:
-        train_file(recorded, labels(recorded, "hair", ("short", "long")), epochs=1, extend=bare)
+        train_adp(recorded, labels(recorded, "hair", ("short", "long")), epochs=1, extend=bare)
     sentence(error)
     with pytest.raises(ValueError, match="was made for 'sdxl'") as error:
-        train_file(recorded, labels(recorded, "hair", HAIR), epochs=1, extend=replace(bare, base_model="sdxl"))
+        train_adp(recorded, labels(recorded, "hair", HAIR), epochs=1, extend=replace(bare, base_model="sdxl"))
     sentence(error)

@@ -9,9 +9,10 @@ from typing import Any
 import pytest
 import torch
 from equipoise.cli.schedule import alphas_cumprod
-from equipoise.methods.core.fit_state import OVERFLOWS, Checkpoint, FitState
-from equipoise.methods.guidance.fit_moves import Diffusion, FitSettings, fit_moves, fit_state
-from equipoise.methods.guidance.fit_prompts import UNEDITED, fit_prompt_moves, prompt_state
+from equipoise.methods.core.checkpoint import NOTHING, RESUMED, STALE
+from equipoise.methods.core.trainer import OVERFLOWS, VectorFit
+from equipoise.methods.guidance.fit_moves import Diffusion, FitImages, FitSettings, SitePredictor, fit_moves, new_fit
+from equipoise.methods.guidance.fit_prompts import UNEDITED, PromptImages, fit_prompt_moves, new_prompt_fit
 from equipoise.models.adp import AttributePredictor, Move
 from torch import Tensor
 
@@ -54,11 +55,14 @@ def reader() -> AttributePredictor:
 
 def fit(model: Diffusion | None = None, predictor: AttributePredictor | None = None, **more: Any) -> Move:
     clean, labels = data()
-    return fit_moves(model or toy(), clean, labels, predictor, {"side": SITE}, more.pop("settings", S), **more)["side"]
+    settings = more.pop("settings", S)
+    return fit_moves(model or toy(), FitImages(clean, labels), SitePredictor(predictor), {"side": SITE}, settings, **more)["side"]
 
 
-def new_state(predictor: AttributePredictor | None = None) -> FitState:
-    return fit_state({"side": 2}, predictor, {"side": SITE}, S, CPU)
+def new_state(path: Path | None = None, key: str = "", predictor: AttributePredictor | None = None) -> VectorFit:
+    state = new_fit({"side": 2}, SitePredictor(predictor), {"side": SITE}, S, CPU)
+    state.path, state.key = path, key
+    return state
 
 
 class Stopped(Exception):
@@ -82,24 +86,26 @@ def test_a_fit_that_was_cut_off_ends_as_if_it_had_not_been(tmp_path: Path, withi
 
     path = tmp_path / "fit.safetensors"
     with pytest.raises(Stopped):
-        fit(toy(output=output), reader(), checkpoint=Checkpoint(path, "as set", every_step=stop))
-    state = new_state(reader())
-    assert state.resume(path, "as set") == "resumed" and state.step == 7 and len(state.history) == 7
-    move = fit(predictor=reader(), checkpoint=Checkpoint(path, "as set"), state=state)
+        state = new_state(path, "as set", reader())
+        state.after_step = stop
+        fit(toy(output=output), reader(), fit=state)
+    state = new_state(path, "as set", reader())
+    assert state.resume() == RESUMED and state.step == 7 and len(state.history) == 7
+    move = fit(predictor=reader(), fit=state)
     assert torch.equal(move.vectors, whole.vectors) and torch.equal(move.sizes, whole.sizes)
-    done = new_state(reader())
-    assert done.resume(path, "as set") == "resumed" and done.step == S.steps
+    done = new_state(path, "as set", reader())
+    assert done.resume() == RESUMED and done.step == S.steps and done.done
     assert [s for s, _ in done.curve(4)] == [3, 6, 9, 12] and all("denoising" in f for _, f in done.curve(4))
 
 
 def test_other_settings_and_broken_files_are_begun_anew(tmp_path: Path) -> None:
     path = tmp_path / "fit.safetensors"
-    assert new_state().resume(path, "a") == ""
-    fit(checkpoint=Checkpoint(path, "a"))
-    for state in (new_state(),):
-        assert state.resume(path, "b") == "stale" and state.step == 0 and not any(v.any() for v in state.vectors.values())
+    assert new_state(path, "a").resume() == NOTHING
+    fit(fit=new_state(path, "a"))
+    state = new_state(path, "b")
+    assert state.resume() == STALE and state.step == 0 and not any(v.any() for v in state.vectors.values())
     path.write_bytes(path.read_bytes()[:200])
-    assert new_state().resume(path, "a") == "stale"
+    assert new_state(path, "a").resume() == STALE
 
 
 def test_without_a_reading_there_is_one_vector_per_class() -> None:
@@ -145,11 +151,12 @@ def test_words_that_hardly_tell_are_learned_in_small_steps() -> None:
 
     clean, _ = data()
     settings = FitSettings(steps=60, batch=8)
-    state = prompt_state(2, None, "side", SITE, settings, CPU)
+    state = new_prompt_fit(2, SitePredictor(), "side", SITE, settings, CPU)
     explicit = torch.tensor([[1, 2]]).expand(64, 2)
     drawn, neutral = torch.arange(64) % 2, torch.zeros(64, dtype=torch.long)
-    fit_prompt_moves(toy(output=output), clean, drawn, neutral, explicit, None, "side", SITE, settings, state=state)
-    assert state.fixed["scale"].max() < 0.1
+    images = PromptImages(clean, drawn, neutral, explicit)
+    fit_prompt_moves(toy(output=output), images, SitePredictor(), "side", SITE, settings, fit=state)
+    assert state.measured["scale"].max() < 0.1
     curve = [f["unexplained"] for _, f in state.curve(6)]
     assert max(curve) < 1.5 and curve[-1] < 0.7, curve
 
@@ -170,15 +177,13 @@ def test_the_neutral_prompt_learns_what_the_explicit_ones_do(tmp_path: Path) -> 
     explicit = torch.tensor([[2, 3], [4, 5]])[template]
     settings = FitSettings(steps=200, batch=16, lr=0.05)
 
-    def run(checkpoint: Checkpoint | None = None, state: FitState | None = None) -> Move:
-        drawn = (torch.arange(64) // 2) % 2
-        return fit_prompt_moves(
-            model, clean, drawn, template, explicit, None, "side", SITE, settings, checkpoint=checkpoint, state=state
-        )  # fmt: skip
+    def run(state: VectorFit) -> Move:
+        images = PromptImages(clean, (torch.arange(64) // 2) % 2, template, explicit)
+        return fit_prompt_moves(model, images, SitePredictor(), "side", SITE, settings, fit=state)
 
-    state = prompt_state(2, None, "side", SITE, settings, CPU)
-    move = run(state=state)
-    torch.testing.assert_close(state.fixed[UNEDITED], torch.full((11,), 0.25))
+    state = new_prompt_fit(2, SitePredictor(), "side", SITE, settings, CPU)
+    move = run(state)
+    torch.testing.assert_close(state.measured[UNEDITED], torch.full((11,), 0.25))
     curve = [f["unexplained"] for _, f in state.curve(10)]
     assert curve[0] > 0.4 > 0.1 > curve[-1]
     assert move.source == "learned-prompts" and move.assign == "seeded"
@@ -187,9 +192,10 @@ def test_the_neutral_prompt_learns_what_the_explicit_ones_do(tmp_path: Path) -> 
         if step == 60:
             raise Stopped
 
-    path = tmp_path / "prompts.safetensors"
+    first, again = (new_prompt_fit(2, SitePredictor(), "side", SITE, settings, CPU) for _ in range(2))
+    first.path = again.path = tmp_path / "prompts.safetensors"
+    first.after_step = stop
     with pytest.raises(Stopped):
-        run(Checkpoint(path, "x", every_step=stop))
-    again = prompt_state(2, None, "side", SITE, settings, CPU)
-    assert again.resume(path, "x") == "resumed" and UNEDITED in again.fixed
-    assert torch.equal(run(Checkpoint(path, "x"), again).vectors, move.vectors)
+        run(first)
+    assert again.resume() == RESUMED and UNEDITED in again.measured
+    assert torch.equal(run(again).vectors, move.vectors)
