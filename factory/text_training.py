@@ -1,7 +1,7 @@
 """The small text-to-image model in training: its network of the host's classes, its start, its tokens and its file.
 
-``dev.py train-portraits text`` imports this module once it has booted the host, the one case in which embedded/ reaches into host/: only
-the host's own classes give the parameter names and the arithmetic that the loader will meet, and only host/ may import them.
+``dev.py train-portraits text`` imports this module after it has booted the host: only the host's own classes give the parameter names and
+the arithmetic that the loader will meet.
 """
 
 from __future__ import annotations
@@ -160,7 +160,7 @@ def warm_start(net: TextNet, path: Path) -> int:
 
 
 def _restart(net: TextNet, path: Path, source: Mapping[str, Tensor]) -> int:
-    """All weights of what :func:`export` wrote. Raises ValueError where the network is another."""
+    """All weights of what :func:`export_text_model` wrote. Raises ValueError where the network is another."""
     text = {k.removeprefix("clip."): v.float() for k, v in source.items() if k.startswith("clip.") and k != "clip.token_ids"}
     text["embeddings.token_embedding.weight"] = text.pop("token_rows")
     parts = {**{f"text.{k}": v for k, v in text.items()}, **{k: v.float() for k, v in source.items() if k.startswith("unet.")}}
@@ -171,7 +171,7 @@ def _restart(net: TextNet, path: Path, source: Mapping[str, Tensor]) -> int:
     return len(parts)
 
 
-def export(net: TextNet, token_ids: list[int], path: Path, trained: Mapping[str, Any], base_model: str = BASE_MODEL) -> None:
+def export_text_model(net: TextNet, token_ids: list[int], path: Path, trained: Mapping[str, Any], base_model: str = BASE_MODEL) -> None:
     """Write the fp16 file that "Load Quickstart Text Model" reads; ``trained`` records how it was made."""
     table = "embeddings.token_embedding.weight"
     text = parameters_of(net.text, torch.float16)

@@ -11,6 +11,7 @@ shown by what they say; the two that need CLIP's weights by a rendering of a gra
 from __future__ import annotations
 
 import argparse
+import importlib
 import json
 import shutil
 import subprocess
@@ -631,7 +632,8 @@ def main() -> int:
     names = args.names or [*GROUPS, "rendered"]
     FOLDER.mkdir(exist_ok=True)
     thumbnails.load(ROOT / "dev.py", "equipoise_dev").register()
-    servers, workflows = (thumbnails.load(ROOT / "tests" / "host" / f"{n}.py", n) for n in ("equipoise_server", "equipoise_workflow"))
+    servers = importlib.import_module("equipoise.benchmarks.core.graph_server")
+    workflows = thumbnails.load(ROOT / "tests" / "host" / "equipoise_workflow.py", "equipoise_workflow")
     servers.ODD_NAME = "equipoise"
     with tempfile.TemporaryDirectory() as folder:
         base = args.folder or Path(folder)

@@ -9,6 +9,7 @@ Run it with the project's environment. The renderings need Chromium, Node and a 
 from __future__ import annotations
 
 import argparse
+import importlib
 import importlib.util
 import json
 import shutil
@@ -301,8 +302,8 @@ def main() -> int:
     args = parser.parse_args()
     names = args.names or [*MADE, *RENDERED]
     load(ROOT / "dev.py", "equipoise_dev").register()
-    tests = ROOT / "tests" / "host"
-    server_module, workflow_module = (load(tests / f"{n}.py", n) for n in ("equipoise_server", "equipoise_workflow"))
+    server_module = importlib.import_module("equipoise.benchmarks.core.graph_server")
+    workflow_module = load(ROOT / "tests" / "host" / "equipoise_workflow.py", "equipoise_workflow")
     server_module.ODD_NAME = "equipoise"  # the front end shows the pack's folder on its nodes
     with tempfile.TemporaryDirectory() as folder:
         base = Path(folder)

@@ -16,8 +16,10 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from ...cli.learn import shipped_diffusion
 from ...cli.sampling import LATENT
-from ...factory.make_adp import SITE, diffusion_of
+from ...factory.host_process import boot_host
+from ...factory.make_adp import SITE
 from ...methods.adp.train import train_adp
 from ...methods.core.targets import parse_target
 from ...methods.data.feature_set import FeatureSetWriter, open_feature_set
@@ -29,7 +31,6 @@ from ...metrics.fairness import assigned_hit_rate, measure
 from ...models.adp import AdpFile, load_adp, save_adp
 from ...models.files import read_safetensors, write_safetensors
 from ...shipped import weights
-from ..core.host_process import boot_host
 from ..core.stages import kept
 
 ATTRIBUTE, TARGET = "eyeglasses", "eyeglasses: yes=0.5, no=0.5"
@@ -182,7 +183,7 @@ def make_adp(world: World, way: Way, sizes: Sizes) -> dict[str, Any]:
         started = time.monotonic()
         net = weights.diffusion()
         found = fit_moves(
-            diffusion_of(net, weights.classifier()),
+            shipped_diffusion(net, weights.classifier()),
             FitImages(data["clean"], {ATTRIBUTE: data["p"]}),
             SitePredictor(file.predictor),
             {ATTRIBUTE: SITE},

@@ -18,6 +18,7 @@ import torch
 from torch import Tensor
 
 from ...cli.publish import host_version
+from ...factory.host_process import boot_host
 from ...methods.adp.train import train_adp
 from ...methods.data.feature_set import FeatureSet, open_feature_set
 from ...methods.labels.labels import LabelSet, read_csv
@@ -25,7 +26,6 @@ from ...methods.sae.training import SaeSettings
 from ...models.sae import SaeFile, load_sae
 from ...shipped import weights
 from ..adp.clothing import sampled
-from ..core.host_process import boot_host
 from ..core.stages import kept
 from .sae_attribution import SAMPLES, measure
 from .sae_peer import DEFAULTS, compare, versions

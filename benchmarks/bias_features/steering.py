@@ -22,6 +22,7 @@ from PIL import Image
 from torch import Tensor
 
 from ...charts.core.curves import share_by_strength
+from ...factory.host_process import boot_host
 from ...factory.portraits import ATTRIBUTES
 from ...methods.bias_features.run import SCALE, SteerSettings, everyone
 from ...methods.core.targets import parse_target
@@ -32,7 +33,6 @@ from ...models.digests import tensors_digest
 from ...models.files import read_safetensors, write_safetensors
 from ...models.sae import load_sae
 from ...shipped import weights
-from ..core.host_process import boot_host
 from ..core.stages import kept
 from ..guidance.targets import quality
 

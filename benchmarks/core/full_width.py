@@ -10,12 +10,12 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from ...factory.host_process import boot_host
 from ...methods.bias_features.run import SteerSettings
 from ...methods.core.targets import parse_target
 from ...methods.guidance.run import GuidanceSettings
 from ..guidance.universal import apply_universal
 from .children import current_peak_megabytes, reset_peak
-from .host_process import boot_host
 from .random_adp import random_adp
 from .random_checkpoints import conditioning, random_weights
 from .random_sae import random_bias, random_sae

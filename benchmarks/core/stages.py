@@ -9,7 +9,7 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
-from ...cli.publish import git, plain
+from ...cli.publish import as_json, git
 from ...models.files import write_text
 
 
@@ -18,7 +18,7 @@ def kept(folder: Path, name: str, facts: Mapping[str, Any], make: Callable[[], M
 
     ``seconds`` and the ``commit`` at which they were made are added. What cannot be read is made again.
     """
-    path, wanted = folder / f"{name}.json", json.loads(json.dumps(plain(facts)))
+    path, wanted = folder / f"{name}.json", json.loads(json.dumps(as_json(facts)))
     try:
         stored = json.loads(path.read_text(encoding="utf-8"))
         if stored["facts"] == wanted:
@@ -26,7 +26,7 @@ def kept(folder: Path, name: str, facts: Mapping[str, Any], make: Callable[[], M
     except (OSError, ValueError, TypeError, KeyError):
         pass
     started = time.monotonic()
-    figures = {**plain(make()), "seconds": round(time.monotonic() - started, 1), "commit": git("rev-parse", "HEAD")}
+    figures = {**as_json(make()), "seconds": round(time.monotonic() - started, 1), "commit": git("rev-parse", "HEAD")}
     print(f"{name}: {figures['seconds']:.0f} s", file=sys.stderr, flush=True)
     write_text(path, json.dumps({"facts": wanted, "figures": figures}, indent=1, allow_nan=False) + "\n")
     return figures

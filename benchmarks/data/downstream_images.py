@@ -12,6 +12,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from ...factory.host_process import boot_host
 from ...methods.bias_features.run import SteerSettings
 from ...methods.core.targets import parse_target
 from ...methods.guidance.run import GuidanceSettings
@@ -19,7 +20,6 @@ from ...models.bias_features import load_bias_features
 from ...models.files import read_safetensors, write_safetensors
 from ...models.sae import load_sae
 from ...shipped import weights
-from ..core.host_process import boot_host
 
 FIRST_SEED, SEEDS_APART = 890_000_000, 100_000
 """Seeds of the runs: 100,000 apart for the repetitions, counted on by batch; the same ones for plain, guided and steered images. Nothing

@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from ...factory.captions import PHRASES
+from ...factory.host_process import boot_host
 from ...factory.portraits import ATTRIBUTES
 from ...methods.core.targets import TargetDistribution, parse_target
 from ...methods.guidance.directions import MEAN
@@ -19,7 +20,6 @@ from ...methods.guidance.run import QUOTA as BY_QUOTA
 from ...models.files import write_safetensors
 from ...shipped import weights
 from ..core.children import peak_megabytes
-from ..core.host_process import boot_host
 from .guidance_cells import BASE, LATENT, MIXING, OURS, SAMPLE, SOFT, TARGETS, TEXT, UNCONDITIONAL, UNIVERSAL, Cell
 from .per_image import SampleGuidance, drawn_cells
 from .universal import apply_universal

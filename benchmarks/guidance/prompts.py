@@ -15,12 +15,12 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from ...factory.host_process import boot_host
 from ...factory.portraits import ATTRIBUTES
 from ...methods.core.targets import parse_target
 from ...methods.guidance.run import CALIBRATED, GuidanceSettings
 from ...metrics.fairness import assigned_hit_rate, joint_probabilities, measure
 from ...shipped import weights
-from ..core.host_process import boot_host
 from .targets import agreement
 
 SEEDS = (862_000_000, 862_001_000)

@@ -17,13 +17,13 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from ...factory.host_process import boot_host
 from ...factory.portraits import ATTRIBUTES, portraits
 from ...methods.core.targets import parse_target
 from ...methods.guidance.run import QUOTA, GuidanceSettings
 from ...metrics.fairness import assigned_hit_rate, joint_probabilities, measure, noise_floor
 from ...metrics.frechet import frechet_distance
 from ...shipped import weights
-from ..core.host_process import boot_host
 
 SEEDS = tuple(810_000_000 + 1_000 * i for i in range(4))
 """First seeds of the four groups; nothing that was trained, calibrated or tuned used them."""

@@ -21,7 +21,7 @@ from ...methods.neuron_path.neuron_baselines import GRADIENT
 from ...methods.neuron_path.path_settings import CLEAN_LAYER, GAUSS_4, PROBABILITY
 from ...models.files import write_safetensors
 from ...models.zero_shot_head import ZeroShotHead, save_zero_shot_head
-from ...tests.host.equipoise_server import Server, checkout
+from ..core.graph_server import Server, checkout
 
 WIDTH, DEPTH, MLP, PROJECTED, PATCH, SIZE = 1024, 24, 4096, 768, 14, 224
 MEMORY_MB = 512

@@ -25,7 +25,7 @@ from ...methods.neuron_path.path_settings import GAUSS_4, LEFT_20, PAPER, PROBAB
 from ...methods.neuron_path.search import find_paths, score_paths
 from ...models.attribute_classifier import VisionTransformer
 from ...models.neuron_adapters import of_classifier
-from ...tests.equipoise_naive_path import naive_path
+from .naive_path import naive_path
 
 CLASSES = tuple(f"class {i}" for i in range(10))
 MEMORY_MB = 128

@@ -18,8 +18,9 @@ from torch import Tensor
 
 from ...cli.console import progress_bar
 from ...factory.portraits import ATTRIBUTES, draw
-from ...factory.train_classifiers import degrade, held_out, uniform_labels
+from ...factory.train_classifiers import held_out, uniform_labels
 from ...methods.core.trainer import AveragedSettings, AveragedTraining, Progress
+from ...methods.data.augment import degrade
 from ...methods.neuron_path.image_estimates import Estimate, estimate, readings
 from ...methods.neuron_path.leakage_audit import Carriers, LeakageAudit, audit_leakage, leak_carriers
 from ...methods.neuron_path.neuron_edits import NeuronEdit

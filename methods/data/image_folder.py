@@ -112,7 +112,7 @@ def open_image_folder(root: str | os.PathLike[str]) -> ImageFolder:
         raise ValueError(f"there is no data set '{root.name}': save one first, or choose another.")
     facts = read_facts(root)
     files = [f for name in (METADATA, METADATA_CSV) for f in sorted(root.rglob(name)) if not _hidden(f.relative_to(root))]
-    tables = [(f, read_rows(f)) for f in files]
+    tables = [(f, read_metadata_rows(f)) for f in files]
     rows = [row for f, table in tables for row in _labelled(root, f, table)] if files else _by_folder(root)
     there = [r for r in rows if (root / r.file).is_file()]
     notes = [f"{len(rows) - len(there)} rows name pictures that are not there, and were left out"] if len(there) < len(rows) else []
@@ -140,7 +140,7 @@ def read_facts(root: Path) -> dict[str, Any] | None:
     raise ValueError(f"'{FACTS}' in the data set '{root.name}' is damaged, or of another version of Equipoise: move that folder away.")
 
 
-def read_rows(path: Path) -> list[dict[str, Any]]:
+def read_metadata_rows(path: Path) -> list[dict[str, Any]]:
     """Rows of a metadata.jsonl or metadata.csv. A last line that was cut off is left out. Raises ValueError where a row is no row."""
     try:
         text = path.read_text(encoding="utf-8-sig")

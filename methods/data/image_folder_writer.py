@@ -20,7 +20,19 @@ from typing import Any
 
 from ...models.files import write_text
 from ..core.targets import TargetDistribution
-from .image_folder import DIGEST, FACTS, FILE_NAME, FORMAT, FORMAT_VERSION, METADATA, OWN_COLUMNS, SPLITS, read_facts, read_rows, said
+from .image_folder import (
+    DIGEST,
+    FACTS,
+    FILE_NAME,
+    FORMAT,
+    FORMAT_VERSION,
+    METADATA,
+    OWN_COLUMNS,
+    SPLITS,
+    read_facts,
+    read_metadata_rows,
+    said,
+)
 
 CSV = "labels.csv"
 PENDING = ".pending"
@@ -184,7 +196,7 @@ class ImageFolderWriter:
             path = self.root / split / METADATA
             if path.is_file():
                 cut_half_line(path)
-            found[split] = read_rows(path) if path.is_file() else []
+            found[split] = read_metadata_rows(path) if path.is_file() else []
             lacking = next((n for n, r in enumerate(found[split], 1) if any(not isinstance(r.get(a), str) for a in self.attributes)), 0)
             if lacking:
                 raise ValueError(f"row {lacking} of '{split}/{METADATA}' has not all labels ({', '.join(self.attributes)}): correct it.")

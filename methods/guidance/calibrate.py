@@ -26,7 +26,7 @@ from ..core.targets import make_target
 from ..data.feature_set import FeatureSet
 from ..labels.labels import UNSURE_BELOW, LabelSet, for_entries
 from .calibration import BANDS, Say, Trial, TrialResult, calibrate, calibrate_direction, composition, composition_drift
-from .direction_rows import chosen_images, direction_levels, rows_at
+from .direction_rows import direction_levels, images_for_directions, rows_at
 from .directions import KINDS, direction_move
 from .run import FITTED, GuidanceSettings
 
@@ -214,7 +214,7 @@ def reachable(share: float, images: int) -> float:
 def directions_of(features: FeatureSet, labels: LabelSet, attribute: str) -> list[Move]:
     """The three directions that can be read off a set for an attribute, at its site, uncalibrated."""
     p = for_entries(labels, features.entries, [attribute])[attribute]
-    chosen = chosen_images(p)
+    chosen = images_for_directions(p)
     levels = direction_levels(features)
     rows = rows_at(features.folder, [features.entries[i] for i in chosen], levels)
     hard = p[chosen].argmax(-1)

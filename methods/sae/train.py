@@ -25,7 +25,8 @@ from .statistics import fit_normalisation, geometric_median
 from .tokens import TokenSource, TokenStream, divided, token_source
 from .training import SaeSettings, SaeTraining, summed, world
 
-FOLDER = "training"
+CHECKPOINTS_FOLDER = "training"
+"""Checkpoints lie in this folder of a feature set."""
 CENTRE_TOKENS = 16_384
 """Tokens whose geometric median the pre-bias starts from."""
 
@@ -81,7 +82,7 @@ def checkpoint_path(features: FeatureSet, settings: SaeSettings) -> Path:
     """Where the checkpoint of a training is kept: in the set's folder, under a name made of the settings and of what the set holds, so
     that after more was recorded a training starts anew."""
     facts = json.dumps([asdict(settings), features.digest], sort_keys=True)
-    return features.folder / FOLDER / f"sae-{settings.activation}-{hashlib.sha256(facts.encode()).hexdigest()[:12]}.safetensors"
+    return features.folder / CHECKPOINTS_FOLDER / f"sae-{settings.activation}-{hashlib.sha256(facts.encode()).hexdigest()[:12]}.safetensors"
 
 
 def finished(training: SaeTraining, source: TokenSource, held: list[Entry], base_model: str = "") -> SaeFile:

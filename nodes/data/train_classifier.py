@@ -5,7 +5,7 @@ from __future__ import annotations
 from comfy_api.latest import io
 
 from ...charts.core.curves import training_curves
-from ...host.data.train_classifier import train_and_save
+from ...host.data.train_classifier import train_and_save_classifier
 from ...methods.data.augment import AUGMENTATIONS, QUALITY
 from ...methods.data.classifier_training import ARCHITECTURES, CNN, SIZES, ClassifierSettings
 from ...methods.data.image_folder import ImageFolder
@@ -137,8 +137,8 @@ class TrainAttributeClassifier(io.ComfyNode):
             seed=seed,
         )
         folders = [dataset] if more is None else [dataset, more]
-        outcome = train_and_save(folders, names_of(attribute), settings, name, overwrite)
-        report, chart = "\n".join(outcome.lines), as_image(training_curves({"loss": outcome.made.log}))
+        outcome = train_and_save_classifier(folders, names_of(attribute), settings, name, overwrite)
+        report, chart = "\n".join(outcome.lines), as_image(training_curves({"loss": outcome.trained.log}))
         return io.NodeOutput(outcome.classifier, report, chart, ui=shown(cls, chart, report))
 
 

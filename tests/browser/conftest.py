@@ -48,8 +48,9 @@ def script(chromium: tuple[str, str]) -> Script:
 
 @pytest.fixture(scope="session")
 def server_files(load_module: Callable[[Path, str], Any], repository: Path) -> Any:
-    """tests/host/equipoise_server.py, with a folder name whose web files are served."""
-    module = load_module(repository / "tests" / "host" / "equipoise_server.py", "equipoise_server_of_browser_tests")
+    """A copy of benchmarks/core/graph_server.py, with a folder name whose web files are served."""
+    path = repository / "benchmarks" / "core" / "graph_server.py"
+    module = load_module(path, "equipoise.benchmarks.core.graph_server_of_browser_tests")
     module.ODD_NAME = FOLDER
     return module
 

@@ -19,7 +19,7 @@ import torch
 for folder in (Path(__file__).parent, Path(__file__).resolve().parents[2] / "tools"):
     sys.path.append(str(folder))  # for helper files whose names no host uses
 
-from equipoise_server import Server, checkout  # noqa: E402
+from equipoise.benchmarks.core.graph_server import Server, checkout  # noqa: E402
 from equipoise_tiny import write_tiny_models  # noqa: E402
 
 VERSIONS = {"current": ("COMFYUI_PATH", "~/ComfyUI"), "floor": ("COMFYUI_FLOOR_PATH", "~/ComfyUI-0.3.64")}

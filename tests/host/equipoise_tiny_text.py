@@ -39,8 +39,8 @@ def tiny_net(seed: int = 7) -> tuple[Any, Any]:
 
 def write_tiny_text(path: Path, seed: int = 7) -> Path:
     """Write that net as a file for Load Quickstart Text Model."""
-    from equipoise.factory.text_training import export
+    from equipoise.factory.text_training import export_text_model
 
     net, tokens = tiny_net(seed)
-    export(net, tokens.ids, path, {"note": "random"})
+    export_text_model(net, tokens.ids, path, {"note": "random"})
     return path

@@ -6,7 +6,7 @@ import json
 from typing import Any
 
 import pytest
-from equipoise_server import checkout
+from equipoise.benchmarks.core.graph_server import checkout
 
 
 @pytest.mark.parametrize(("variable", "default"), [("COMFYUI_PATH", "~/ComfyUI"), ("COMFYUI_FLOOR_PATH", "~/ComfyUI-0.3.64")])

@@ -11,8 +11,8 @@ from typing import Any
 
 import pytest
 import torch
+from equipoise.benchmarks.core.graph_server import Server
 from equipoise_mutations import bad_input
-from equipoise_server import Server
 from hypothesis import given
 from hypothesis import strategies as st
 

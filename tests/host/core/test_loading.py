@@ -10,7 +10,7 @@ import sys
 from typing import Any
 
 import pytest
-from equipoise_server import ODD_NAME, REPOSITORY, Server
+from equipoise.benchmarks.core.graph_server import ODD_NAME, REPOSITORY, Server
 
 CATEGORIES = {f"equipoise/{menu}" for menu in ("loaders", "guidance", "steering", "evaluation", "latent", "training", "neurons", "data")}
 NODES = {

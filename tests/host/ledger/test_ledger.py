@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from equipoise_server import Server
+from equipoise.benchmarks.core.graph_server import Server
 from equipoise_world import Broken, World, breaking, sentence
 from PIL import Image
 

@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 import torch
-from equipoise_server import REPOSITORY
+from equipoise.benchmarks.core.graph_server import REPOSITORY
 from equipoise_tiny import MODELS, NAMES, formula_weights, tiny
 
 SHARED = REPOSITORY.parent / "shared" / "data" / "adm"

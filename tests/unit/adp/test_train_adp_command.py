@@ -15,6 +15,7 @@ from equipoise.cli.main import main
 from equipoise.methods.core.targets import make_target
 from equipoise.methods.data.feature_set import FeatureSetWriter
 from equipoise.methods.guidance.calibrate import Calibrated
+from equipoise.methods.guidance.fit_moves import FitSettings
 from equipoise.methods.guidance.run import GuidanceSettings
 from equipoise.models.adm_unet import AdmConfig, AdmUNet
 from equipoise.models.adp import AdpFile, AttributePredictor, Move, load_adp
@@ -51,7 +52,7 @@ def train(folder: Path, attribute: str, out: str, *words: str) -> int:
 def test_an_attribute_is_trained_and_another_added(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert train(folder, "hair", "first.safetensors", "--kind", "linear") == 0
     said = capsys.readouterr().out
-    assert "reads `hair` all the way, " in said and "wrote" in said and "name the one that it was recorded on" in said
+    assert "reads `hair` all the way, " in said and "wrote" in said and "Name the model that it was recorded on" in said
     picture = np.asarray(Image.open(folder / "first.png"))
     assert picture.shape == (1048, 960, 3) and picture.min() < 50
     assert train(folder, "coat", "both.safetensors", "--add-to", str(folder / "first.safetensors")) == 0
@@ -110,13 +111,13 @@ def test_calibration_reaches_the_file(folder: Path, capsys: pytest.CaptureFixtur
         move = Move("middle", torch.tensor([0.0]), torch.zeros(1, 2, 1, 3, 4, 4), torch.ones(1, 2))
         return [Calibrated(AdpFile(adp.predictor, {"hair": move}, adp.base_model, adp.info), ["hair: moved"], {}, {})]
 
-    monkeypatch.setattr(calibrate, "calibrate_file", stand_in)
+    monkeypatch.setattr(calibrate, "calibrate_moves", stand_in)
     monkeypatch.setattr(weights, "diffusion", lambda path: SimpleNamespace(num_classes=4))
     words = ["--calibrate", str(folder / "model.safetensors"), "--trial-images", "32"]
     assert train(folder, "hair", "moved.safetensors", *words) == 0
     said = capsys.readouterr().out
     assert made == [(32, folder / "moved.trials.json")] and "hair: moved" in said
-    assert "directions read off the features are tried: a class-conditional model's images" in said
+    assert "directions that are read from the features instead: a feature set does not keep the classes" in said
     assert list(load_adp(folder / "moved.safetensors").moves) == ["hair"]
     assert train(folder, "hair", "x.safetensors", *words, "--learn", "5") == 1
     assert "class-conditional" in capsys.readouterr().err
@@ -129,9 +130,9 @@ def test_learned_moves_are_calibrated(folder: Path, monkeypatch: pytest.MonkeyPa
     move = Move("middle", torch.tensor([0.0]), torch.zeros(1, 2, 2, 3, 4, 4), torch.ones(1, 2))
     steps: list[int] = []
 
-    def learned(net: object, adp: AdpFile, features: object, labels: object, n: int, *more: object) -> learn.Learned:
-        steps.append(n)
-        return learn.Learned(replace(adp, alternatives={"hair": {"learned": move}}), ["learned"])
+    def learned(net: object, adp: AdpFile, features: object, labels: object, settings: FitSettings, *more: object) -> learn.LearnedMoves:
+        steps.append(settings.steps)
+        return learn.LearnedMoves(replace(adp, alternatives={"hair": {"learned": move}}), ["learned"])
 
     def calibrated(net: object, adp: AdpFile, *more: object) -> list[Calibrated]:
         assert [m.source for m in calibrate.fitted_moves(adp, "hair")] == ["learned"] and not calibrate.fitted_moves(adp, "coat")
@@ -139,8 +140,8 @@ def test_learned_moves_are_calibrated(folder: Path, monkeypatch: pytest.MonkeyPa
 
     monkeypatch.setattr(weights, "diffusion", lambda path: SimpleNamespace(num_classes=None))
     monkeypatch.setattr(learn, "cannot_learn", lambda *a: None)
-    monkeypatch.setattr(learn, "learn_file", learned)
-    monkeypatch.setattr(calibrate, "calibrate_file", calibrated)
+    monkeypatch.setattr(learn, "learn_moves", learned)
+    monkeypatch.setattr(calibrate, "calibrate_moves", calibrated)
     assert train(folder, "hair", "learned.safetensors", "--calibrate", "model.safetensors") == 0
     assert train(folder, "hair", "learned.safetensors", "--calibrate", "model.safetensors", "--learn", "7") == 0
     assert steps == [LEARN_STEPS, 7] and load_adp(folder / "learned.safetensors").moves["hair"].source == "learned"

@@ -59,7 +59,7 @@ def one_benchmark(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> dict[str, 
     (tmp_path / "tiny_thing.py").write_text('"""A benchmark."""\n\ndef run(quick):\n    return {}\n', encoding="utf-8")
     (tmp_path / "_private.py").write_text("\ndef run(quick):\n    return {}\n", encoding="utf-8")
     (tmp_path / "helper.py").write_text("def tool():\n    run = 1\n", encoding="utf-8")
-    monkeypatch.setattr(bench, "FOLDER", tmp_path)
+    monkeypatch.setattr(bench, "BENCHMARKS_FOLDER", tmp_path)
     module, calls = ModuleType("tiny_thing"), {}
 
     def run(quick: bool) -> dict[str, object]:

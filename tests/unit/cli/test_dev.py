@@ -216,7 +216,7 @@ def test_worker_processes_have_the_package(fresh_python: Callable[..., str], rep
     """A spawned worker starts from the main module's file: for commands run through dev.py that is dev.py."""
     code = f"sys.modules['__main__'].__file__ = {str(repository / 'dev.py')!r}\nsys.path.insert(0, {str(repository)!r})\n"
     code += "import equipoise.cli.publish as r\nfrom multiprocessing import get_context\n"
-    code += "with get_context('spawn').Pool(1) as pool:\n    print(pool.apply(r.plain, ((1, float('inf')),)))\n"
+    code += "with get_context('spawn').Pool(1) as pool:\n    print(pool.apply(r.as_json, ((1, float('inf')),)))\n"
     assert fresh_python(code, timeout=60) == "[1, None]\n"
 
 

@@ -5,12 +5,12 @@ from __future__ import annotations
 import pytest
 import torch
 from equipoise.cli import schedule
-from equipoise.cli.sampling import noise_for, sample
-from equipoise.factory.train_diffusion import depth_to_space, space_to_depth
+from equipoise.cli.sampling import RecordedSite, noise_for, sample
 from equipoise.methods.core.targets import make_target
 from equipoise.methods.guidance.run import GuidanceRun, GuidanceSettings
 from equipoise.models.adm_unet import AdmConfig, AdmUNet
 from equipoise.models.adp import AdpFile, AttributePredictor, Move
+from equipoise.models.pixel_latents import depth_to_space, space_to_depth
 
 TARGET = make_target({"side": {"left": 0.5, "right": 0.5}})
 
@@ -82,6 +82,6 @@ def test_strength_zero_is_plain_sampling_bit_for_bit(net: AdmUNet, adp: AdpFile)
 
 def test_recording_changes_nothing_and_holds_every_call(net: AdmUNet) -> None:
     plain = sample(net, [1, 2, 3], batch=2, steps=3)
-    recorded = sample(net, [1, 2, 3], batch=2, steps=3, record=True)
+    recorded = sample(net, [1, 2, 3], batch=2, steps=3, record=RecordedSite())
     assert torch.equal(plain.latents, recorded.latents)
     assert recorded.features.shape == (3, 3, 64, 4, 4) and recorded.level.shape == (3,)

@@ -10,11 +10,12 @@ import pytest
 import torch
 from equipoise.cli import learn, pictures
 from equipoise.cli.cmd_train_adp import shipped_model
-from equipoise.cli.learn import cannot_learn, learn_file
+from equipoise.cli.learn import cannot_learn, learn_moves
 from equipoise.cli.picture_classifier import balanced_accuracy, train_on_pictures
 from equipoise.cli.pictures import clean_latents
-from equipoise.cli.sampling import recorded_as, sample
+from equipoise.cli.sampling import RecordedSite, recorded_as, sample
 from equipoise.methods.data.feature_set import FeatureSet, FeatureSetWriter, open_feature_set
+from equipoise.methods.guidance.fit_moves import FitSettings
 from equipoise.methods.labels.labels import LabelSet
 from equipoise.models.adm_unet import AdmConfig, AdmUNet
 from equipoise.models.adp import AdpFile, AttributePredictor
@@ -37,7 +38,7 @@ def recorded(tmp_path_factory: pytest.TempPathFactory) -> SimpleNamespace:
     """Twenty samples of a random network, recorded as 'equipoise sample --record' does, with their pictures elsewhere."""
     place, net = tmp_path_factory.mktemp("learn"), network(0)
     seeds = list(range(500, 520))
-    made = sample(net, seeds, batch=10, steps=3, record=True)
+    made = sample(net, seeds, batch=10, steps=3, record=RecordedSite())
     names = [f"{s}.png" for s in seeds]
     writer = FeatureSetWriter(place / "set", recorded_as(net, "tiny", 3))
     writer.add(made.features, made.level, names, seeds, [""] * 20)
@@ -99,11 +100,12 @@ def test_learned_moves_stand_beside_the_others_uncalibrated(recorded: SimpleName
         names.append(name)
         return lambda done, total, figures: None
 
-    made = learn_file(recorded.net, AdpFile(predictor, {}, "tiny"), recorded.features, recorded.labels, 3, bar=bar)
-    move = made.file.alternatives["coat"]["learned"]
-    assert not made.file.moves and move.site == "output.1" and move.vectors.shape[1:4] == (2, 2, 32)
+    adp, settings = AdpFile(predictor, {}, "tiny"), FitSettings(steps=3, batch=learn.BATCH)
+    made = learn_moves(recorded.net, adp, recorded.features, recorded.labels, settings, progress_of=bar)
+    move = made.adp.alternatives["coat"]["learned"]
+    assert not made.adp.moves and move.site == "output.1" and move.vectors.shape[1:4] == (2, 2, 32)
     assert move.vectors.abs().max() > 0 and names == ["making the images again", "teaching a classifier", "learning moves"]
-    assert "20, on which a small classifier was trained" in made.lines[0] and "3 steps" in made.lines[1]
+    assert "trained a small classifier on 20 pictures" in made.lines[0] and "3 steps" in made.lines[1]
 
 
 def test_the_shipped_model_is_known_by_its_name(recorded: SimpleNamespace) -> None:

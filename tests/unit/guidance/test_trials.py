@@ -21,7 +21,7 @@ from equipoise.methods.guidance.calibrate import (
     trials_needed,
     with_moves,
 )
-from equipoise.methods.guidance.direction_rows import chosen_images, direction_levels, rows_at
+from equipoise.methods.guidance.direction_rows import direction_levels, images_for_directions, rows_at
 from equipoise.methods.guidance.directions import KINDS
 from equipoise.methods.guidance.run import GuidanceSettings
 from equipoise.methods.labels.labels import LabelSet
@@ -221,11 +221,11 @@ def test_images_for_directions_are_chosen_evenly_and_sure_ones_first() -> None:
     p = torch.zeros(100, 2)
     p[:, 0], p[90:, 1], p[90:, 0] = 0.99, 0.99, 0.01
     p[:50, 0], p[:50, 1] = 0.7, 0.3
-    chosen = chosen_images(p, 20)
+    chosen = images_for_directions(p, 20)
     assert len(chosen) == 20 and sum(i >= 90 for i in chosen) == 10 and all(i >= 50 for i in chosen) and chosen == sorted(chosen)
     doubtful = p.clone()
     doubtful[90:] = torch.tensor([0.4, 0.6])
-    assert sum(i >= 90 for i in chosen_images(doubtful, 200)) == 10, "a class that has only doubtful images keeps them"
+    assert sum(i >= 90 for i in images_for_directions(doubtful, 200)) == 10, "a class that has only doubtful images keeps them"
 
 
 def test_rows_at_needs_rows(tmp_path: Path) -> None:

@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 import torch
+from equipoise.benchmarks.neuron_path.naive_path import naive_path
 from equipoise.methods.neuron_path.path_settings import (
     CLEAN_LAYER,
     GAUSS_4,
@@ -27,7 +28,6 @@ from equipoise.models.attribute_classifier import VisionTransformer
 from equipoise.models.neuron_adapters import canonical, of_classifier
 from equipoise.models.neuron_vit import CLS, NeuronVit
 from equipoise.models.transformers_classifier import TransformersClassifier
-from equipoise.tests.equipoise_naive_path import naive_path
 from safetensors.torch import load_file
 from torch import Tensor
 

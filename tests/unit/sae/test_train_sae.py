@@ -265,7 +265,7 @@ def test_the_command_trains_and_says_what_is_wrong(features: FeatureSet, tmp_pat
     assert main([*words, "--latents", "2"]) == 1
     assert "cannot keep 3 of them" in capsys.readouterr().err
     assert main([*words, "--device", "nothing"]) == 1
-    assert "no device that PyTorch knows" in capsys.readouterr().err
+    assert "not a device that PyTorch knows" in capsys.readouterr().err
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="gloo over torchrun is tried on Linux and macOS")

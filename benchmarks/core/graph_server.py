@@ -1,4 +1,4 @@
-"""A ComfyUI server of one's own: started with the pack linked in, asked over HTTP, stopped at the end."""
+"""Run a ComfyUI server that runs graphs: started with the pack linked in, asked over HTTP, stopped at the end."""
 
 from __future__ import annotations
 
@@ -14,8 +14,9 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from equipoise.benchmarks.core.server_process import ServerProcess
 from PIL import Image
+
+from .server_process import ServerProcess
 
 REPOSITORY = Path(__file__).resolve().parents[2]
 ODD_NAME = "equi poise-v0.1 (copy)"
@@ -28,13 +29,17 @@ def checkout(variable: str, default: str) -> Path:
 
 
 @dataclass(frozen=True)
-class Outcome:
-    """What became of a queued prompt. ``outputs``: node id -> what the history holds; ``error``: the exception's message, "" where none."""
+class PromptOutcome:
+    """Hold the result of a queued prompt."""
 
     prompt_id: str
+    """Id of the prompt."""
     outputs: dict[str, Any]
+    """Node id -> its outputs in the history."""
     error: str
+    """Message of the exception, or ""."""
     cached: list[str]
+    """Ids of the nodes that were not run again."""
 
 
 class Server(ServerProcess):
@@ -56,13 +61,13 @@ class Server(ServerProcess):
         super().start(limit)
         self.startup = self.text()
 
-    def queue(self, graph: dict[str, Any], limit: float = 180.0) -> Outcome:
+    def queue(self, graph: dict[str, Any], limit: float = 180.0) -> PromptOutcome:
         """Queue a graph in API form and wait for its end. AssertionError where the server refuses it, TimeoutError past ``limit``."""
         answer = self.post("/prompt", {"prompt": graph})
         assert "prompt_id" in answer and not answer.get("node_errors"), f"the server refused the graph: {json.dumps(answer)[:2000]}"
         return self.wait(answer["prompt_id"], limit)
 
-    def wait(self, prompt_id: str, limit: float = 180.0) -> Outcome:
+    def wait(self, prompt_id: str, limit: float = 180.0) -> PromptOutcome:
         """Wait for the end of a queued prompt. TimeoutError past ``limit`` seconds, and the prompt is interrupted."""
         until = time.monotonic() + limit
         while time.monotonic() < until:
@@ -74,16 +79,16 @@ class Server(ServerProcess):
         raise TimeoutError(f"the prompt did not end within {limit} s; the log ends:\n{self.text()[-2000:]}")
 
     @staticmethod
-    def _outcome(prompt_id: str, entry: dict[str, Any]) -> Outcome:
+    def _outcome(prompt_id: str, entry: dict[str, Any]) -> PromptOutcome:
         error, cached = "", []
         for kind, message in entry["status"]["messages"]:
             if kind == "execution_error":
                 error = message["exception_message"].strip()
             elif kind == "execution_cached":
                 cached = message["nodes"]
-        return Outcome(prompt_id, entry["outputs"], error, cached)
+        return PromptOutcome(prompt_id, entry["outputs"], error, cached)
 
-    def images(self, outcome: Outcome, node_id: str) -> np.ndarray:
+    def images(self, outcome: PromptOutcome, node_id: str) -> np.ndarray:
         """The pictures that a node saved or showed, uint8 [N, H, W, 3]."""
         pictures = []
         for image in outcome.outputs[node_id]["images"]:

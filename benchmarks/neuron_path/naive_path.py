@@ -1,4 +1,4 @@
-"""The locating of neuron paths as the published code does it, plainly: the oracle of the tests and the rival of the benchmark.
+"""Find neuron paths as the published code does: the reference of the tests and of the benchmark.
 
 For every layer a clean pass, a full pass over all points of the integral, and one gradient call for each layer of the path. One image at a
 time. Works on any network by hooks on the second linear map of each layer's perceptron, whose input the neurons are.

@@ -1,4 +1,4 @@
-"""The host inside this process, for benchmarks: booted on the CPU from COMFYUI_PATH, in a temporary base directory."""
+"""Boot the host inside this process, on the CPU, from COMFYUI_PATH."""
 
 from __future__ import annotations
 
@@ -10,17 +10,17 @@ from typing import Any
 
 
 def boot_host(base: Path | None = None) -> Any:
-    """The host's ``nodes`` module. ``base``: its base directory, for output and models (default: a temporary one).
+    """Boot the host; return its ``nodes`` module. ``base``: its base directory, for output and models (default: a temporary one).
 
-    Raises ValueError where COMFYUI_PATH (default ~/ComfyUI) holds no ComfyUI.
+    Raises ValueError if COMFYUI_PATH (default ~/ComfyUI) holds no ComfyUI.
     """
     path = Path(os.environ.get("COMFYUI_PATH", "~/ComfyUI")).expanduser()
     if not (path / "main.py").is_file():
-        raise ValueError(f"this benchmark runs through ComfyUI, and there is none at '{path}': set COMFYUI_PATH to a checkout.")
+        raise ValueError(f"this command runs through ComfyUI, and there is none at '{path}': set COMFYUI_PATH to a checkout.")
     if "comfy" not in sys.modules:
         sys.path.insert(0, str(path))
-        place = base.resolve() if base else tempfile.mkdtemp(prefix="equipoise-bench-")
-        arguments, sys.argv = sys.argv, ["main.py", "--cpu", "--base-directory", str(place), "--preview-method", "none"]
+        folder = base.resolve() if base else tempfile.mkdtemp(prefix="equipoise-bench-")
+        arguments, sys.argv = sys.argv, ["main.py", "--cpu", "--base-directory", str(folder), "--preview-method", "none"]
         try:
             import comfy.options
 
