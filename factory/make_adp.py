@@ -97,11 +97,11 @@ def make_adp(conditional: bool, folder: Path, out: Path, steps: int, progress: P
     file = replace(draft, moves={}, info=info)
     for stage in (calibrate_learned, compare_directions):
         for attribute in MOVED:
-            kept = folder / f"{stage.__name__}-{attribute}.safetensors"
-            if not kept.is_file():
+            finished = folder / f"{stage.__name__}-{attribute}.safetensors"
+            if not finished.is_file():
                 made, record = stage(bench, attribute, lambda text, a=attribute: print(f"{a}: {text}", flush=True))
-                save_adp(AdpFile(draft.predictor, {}, base, record, {attribute: made}), kept)
-            part = load_adp(kept)
+                save_adp(AdpFile(draft.predictor, {}, base, record, {attribute: made}), finished)
+            part = load_adp(finished)
             file = _merged(file, attribute, part.alternatives[attribute], {stage.__name__: part.info})
         save_adp(file, out)
         write_text(folder / "log.json", json.dumps(file.info, indent=1))
@@ -113,12 +113,12 @@ def _merged(file: AdpFile, attribute: str, moves: dict[str, Move], record: dict[
     calibration = {**file.info.get("calibration", {})}
     calibration[attribute] = {**calibration.get(attribute, {}), **record}
     hits = {source: float(h) for r in calibration[attribute].values() for source, h in r["hits"].items()}
-    held = {source: m for source, m in {**file.sources().get(attribute, {}), **moves}.items() if source in hits}
-    best = max(held, key=hits.get)
+    sources = {source: m for source, m in {**file.sources().get(attribute, {}), **moves}.items() if source in hits}
+    best = max(sources, key=hits.get)
     return replace(
         file,
-        moves={**file.moves, attribute: held.pop(best)},
-        alternatives={**file.alternatives, attribute: held},
+        moves={**file.moves, attribute: sources.pop(best)},
+        alternatives={**file.alternatives, attribute: sources},
         info={**file.info, "calibration": calibration},
     )
 

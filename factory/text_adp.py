@@ -105,21 +105,21 @@ class Maker:
     def _from_prompts(self, adp: AdpFile, attribute: str) -> AdpFile:
         """What pairs of prompts give, without labels."""
         prompts, sampler = prompt_classes(attribute), self.sampler(PROMPT_SEED)
-        given: dict[str, Any] = {"latent": self.latent, "sampler": sampler, "images": PROMPT_IMAGES}
+        options: dict[str, Any] = {"latent": self.latent, "sampler": sampler, "images": PROMPT_IMAGES}
         settings = FitSettings(steps=self.steps // 2)
         fitted = learn_from_prompts(
-            self.model, self.clip, prompts, settings, "portraits-text-prompts", adp=adp, negative=NEGATIVE, **given
+            self.model, self.clip, prompts, settings, "portraits-text-prompts", adp=adp, negative=NEGATIVE, **options
         )
         self.say("\n".join(fitted.lines))
-        found = contrast_directions(self.model, self.clip, prompts, adp=fitted.file, site=AUTO, **given)
-        self.say("\n".join(found.lines))
-        return found.file
+        contrasted = contrast_directions(self.model, self.clip, prompts, adp=fitted.file, site=AUTO, **options)
+        self.say("\n".join(contrasted.lines))
+        return contrasted.file
 
     def _calibrated(self, adp: AdpFile, moves: dict[str, list[Move]], attribute: str, features: str) -> AdpFile:
         positive, negative, _ = self.prompts.at(0)
-        given: dict[str, Any] = {"vae": self.vae, "classifier": self.labeller, "features": features, "prompts": self.prompts}
+        options: dict[str, Any] = {"vae": self.vae, "classifier": self.labeller, "features": features, "prompts": self.prompts}
         trials, name = (self.latent, self.sampler(TRIAL_SEED, TRIAL_CFG), TRIAL_IMAGES), f"portraits-text-{attribute}"
-        results = calibrate_adp(self.model, adp, moves, positive, negative, *trials, name, **given)
+        results = calibrate_adp(self.model, adp, moves, positive, negative, *trials, name, **options)
         self.say("\n".join(results[-1].lines))
         return results[-1].file
 

@@ -124,9 +124,9 @@ class TextNet(nn.Module):
 
 
 def _res_blocks(state: Mapping[str, Any]) -> list[str]:
-    """Prefixes of the residual blocks in network order."""
-    found = {m.group(0) for k in state if (m := re.match(r"(input_blocks|middle_block|output_blocks)\.[\d.]+(?=\.in_layers)", k))}
-    return sorted(found, key=lambda p: [int(x) if x.isdigit() else x for x in p.split(".")])
+    """List the prefixes of the residual blocks in network order."""
+    matches = (re.match(r"(input_blocks|middle_block|output_blocks)\.[\d.]+(?=\.in_layers)", key) for key in state)
+    return sorted({m.group(0) for m in matches if m}, key=lambda p: [int(x) if x.isdigit() else x for x in p.split(".")])
 
 
 def warm_start(net: TextNet, path: Path) -> int:
@@ -140,8 +140,8 @@ def warm_start(net: TextNet, path: Path) -> int:
     if metadata.get("format") == TEXT_FORMAT:
         return _restart(net, path, source)
     if metadata.get("norm_groups") != str(net.groups):
-        found = metadata.get("norm_groups", "32")
-        raise ValueError(f"'{path.name}' was trained with {found} norm groups and this network has {net.groups}: start from another file.")
+        groups = metadata.get("norm_groups", "32")
+        raise ValueError(f"'{path.name}' was trained with {groups} norm groups and this network has {net.groups}: start from another file.")
     target = net.unet.state_dict()
     ours, theirs = _res_blocks(target), _res_blocks(source)
     if len(ours) != len(theirs):

@@ -17,7 +17,7 @@ from ...methods.data.feature_set import IMAGES, POOLED, SPATIAL, FeatureSet, Fea
 from ...methods.data.recording import Recording, RecordingSettings
 from ...models.sites import MIDDLE
 from ..core.sites import site_channels
-from .feature_sets import PLACE, check_disk, set_folder, size, stack_pictures
+from .feature_sets import FEATURES_PATH, check_disk, set_folder, size, stack_pictures
 from .recording import check_site, map_size, model_facts
 
 log = logging.getLogger("equipoise")
@@ -94,7 +94,7 @@ class Recorder:
         """The set as it is now, and a report. Without ``images`` the ``latest`` pictures are read from disk."""
         features = open_feature_set(self.folder)
         total = len(features.entries)
-        lines = [f"'{self.folder.name}' holds {total} images in {PLACE}; {self._added or 'none'} recorded now", *self._lines]
+        lines = [f"'{self.folder.name}' holds {total} images in {FEATURES_PATH}; {self._added or 'none'} recorded now", *self._lines]
         if self._last is not None:
             found, shard, picture = self._last
             low, high = float(found.level.min()), float(found.level.max())

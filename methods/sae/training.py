@@ -121,7 +121,7 @@ class SaeTraining(Resumable):
         x = (tokens.to(device).float() - at_level(sae.mean, sae.knots, level)) / scale[:, None]
         dead = (self.since > s.dead_after).nonzero().flatten() if s.aux else None
         step = add_gradients(sae, x, dead, s.aux, s.k_aux)
-        loss, fired, seen, lowest = self._shared(step.loss, step.fired, len(x), step.least)
+        loss, fired, seen, lowest = self._shared(step.loss, step.fired, len(x), step.smallest)
         # The part along an atom would only change its length, which is 1.
         atoms = sae.decoder
         atoms.grad -= (atoms.grad * atoms).sum(1, keepdim=True) * atoms

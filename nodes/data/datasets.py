@@ -9,7 +9,7 @@ import torch
 from comfy_api.latest import io, ui
 
 from ...host.data.datasets import (
-    PLACE,
+    DATASETS_PATH,
     SaveSettings,
     dataset_fingerprint,
     dataset_folder,
@@ -45,8 +45,8 @@ class SaveBalancedDataset(io.ComfyNode):
                 io.String.Input(
                     "name",
                     default="my_dataset",
-                    tooltip=f"Name of the data set, a folder in {PLACE}. If it exists with the same attributes, the images are added to "
-                    "it.",
+                    tooltip=f"Name of the data set, a folder in {DATASETS_PATH}. If it exists with the same attributes, the images are "
+                    "added to it.",
                 ),
                 io.String.Input(
                     "split",
@@ -147,7 +147,7 @@ class SaveBalancedDataset(io.ComfyNode):
         found, saved, notes = save_images(images, name, attributes, probabilities, source, settings)
         if found is None:
             raise ValueError(f"nothing could be saved yet: {'; '.join([saved.text(), *notes])}. Make more images, or lower 'sure'.")
-        report = "\n".join([saved.text(), *notes, found.text(), f"in {PLACE}/{found.name}"])
+        report = "\n".join([saved.text(), *notes, found.text(), f"in {DATASETS_PATH}/{found.name}"])
         return io.NodeOutput(found, report, str(found.root), ui=ui.PreviewText(report))
 
 
@@ -168,7 +168,8 @@ class LoadDataset(io.ComfyNode):
                 io.Combo.Input(
                     "dataset_name",
                     options=dataset_names(),
-                    tooltip=f"A data set in {PLACE}, or input/NAME for a folder in ComfyUI's input folder. Press R to refresh the list.",
+                    tooltip=f"A data set in {DATASETS_PATH}, or input/NAME for a folder in ComfyUI's input folder. Press R to refresh the "
+                    "list.",
                 ),
                 io.String.Input(
                     "attribute", default="", tooltip="Attributes to load, separated by commas. Empty: all attributes of the data set."

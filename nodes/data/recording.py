@@ -8,7 +8,7 @@ from comfy_api.latest import io, ui
 
 from ...host.core.sampling import SamplerSettings
 from ...host.core.versions import advanced
-from ...host.data.feature_sets import PLACE, set_fingerprint, set_folder, set_names
+from ...host.data.feature_sets import FEATURES_PATH, set_fingerprint, set_folder, set_names
 from ...host.data.record_images import Pictures, record_images
 from ...host.data.record_samples import GivenConditions, PromptConditions, record_samples
 from ...host.data.recording import check_site
@@ -25,7 +25,7 @@ def _name_input(default: str) -> Any:
     return io.String.Input(
         "set_name",
         default=default,
-        tooltip=f"Name of the feature set, a folder in {PLACE}. If a set with this name and the same settings exists, the "
+        tooltip=f"Name of the feature set, a folder in {FEATURES_PATH}. If a set with this name and the same settings exists, the "
         "node continues it.",
     )
 
@@ -291,10 +291,12 @@ class LoadFeatures(io.ComfyNode):
             display_name="Load Features",
             category=TRAINING,
             description=(
-                f"Opens a feature set from {PLACE} and checks that all its parts exist. Use it before Label Features and Train ADP."
+                f"Opens a feature set from {FEATURES_PATH} and checks that all its parts exist. Use it before Label Features and Train ADP."
             ),
             search_aliases=["feature set", "h-space", "dataset", "train adp"],
-            inputs=[io.Combo.Input("set_name", options=set_names(), tooltip=f"A feature set in {PLACE}. Press R to refresh the list.")],
+            inputs=[
+                io.Combo.Input("set_name", options=set_names(), tooltip=f"A feature set in {FEATURES_PATH}. Press R to refresh the list.")
+            ],
             outputs=[
                 Features.Output("features", display_name="features", tooltip="The feature set, for Label Features and Train ADP."),
                 io.String.Output("text", display_name="text", tooltip="How many images the set holds, and how they were recorded."),

@@ -95,7 +95,7 @@ def test_a_set_is_saved_balanced_added_to_and_loaded(place: Path) -> None:
     found, report, path = save(offered, target=target("tint: uniform"), split="train=0.5, test=0.5", class_folder="tint")
     assert found.counts("tint") == {"red": 2, "blue": 2} and "4 left out" in report and Path(path) == place / "set"
     again, report, _ = save(offered, target=target("tint: uniform"), split="train=0.5, test=0.5", class_folder="tint")
-    assert "saved none; 4 were there already" in report and len(again.rows) == 4
+    assert "saved none; 4 were in the data set already" in report and len(again.rows) == 4
     more, _, _ = save(
         pictures({("blue", "bright"): 3}, 1), target=target("tint: blue=0.6, red=0.4"), split="train", size=10, class_folder="tint"
     )
@@ -138,7 +138,7 @@ def test_labels_of_ones_own_and_unsure_images(place: Path) -> None:
     assert found.counts("mood") == {"calm": 2, "wild": 2} and found.rows[0].source == "me"
     with pytest.raises(ValueError, match="there are 4 labels for 2 images"):
         save(images[:2], "other", labels=labels)
-    with pytest.raises(ValueError, match="nothing could be saved yet: saved none; 4 left out, as their labels are less sure than 0.9"):
+    with pytest.raises(ValueError, match="nothing could be saved yet: saved none; 4 left out, because their labels are less sure than 0.9"):
         save(images, "sure", sure=0.9)
     kept, report, _ = save(images, "sure", sure=0.9, attribute="tint")
     assert len(kept.rows) == 4 and "less sure" not in report
@@ -157,7 +157,7 @@ def test_what_cannot_be_saved_is_told_in_a_sentence(place: Path) -> None:
         ({"target": target_of_another()}, "'beard'"),
         ({"class_folder": "age"}, "cannot name the folders"),
         ({"name": "../up"}, "cannot be the name of a data set"),
-        ({"split": "dev"}, "is no split"),
+        ({"split": "dev"}, "is not a split"),
     ]
     for change, says in cases:
         given = {"images": even(1), "name": "bad"} | change
@@ -166,7 +166,7 @@ def test_what_cannot_be_saved_is_told_in_a_sentence(place: Path) -> None:
         assert "\n" not in str(caught.value)
     assert not (place / "bad" / "train").exists()
     assert SaveBalancedDataset.validate_inputs("set", "train") is True
-    assert "no split" in SaveBalancedDataset.validate_inputs("set", "all")
+    assert "not a split" in SaveBalancedDataset.validate_inputs("set", "all")
 
 
 def target_of_another() -> Any:

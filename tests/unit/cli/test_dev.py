@@ -196,7 +196,7 @@ def test_no_host_is_one_sentence(repository: Path, tmp_path: Path) -> None:
 def test_commands_of_the_package_pass_through(repository: Path) -> None:
     result = call(repository, "--python", sys.executable, "convert", "a.safetensors", "b.safetensors")
     assert result.returncode == 1
-    assert result.stderr == "equipoise convert: 'a.safetensors' is a safetensors file already.\n"
+    assert result.stderr == "equipoise convert: 'a.safetensors' is already a safetensors file.\n"
     assert call(repository, "convert", "--python", sys.executable).returncode == 2  # the child's own exit code (argparse)
 
 

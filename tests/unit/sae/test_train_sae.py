@@ -81,7 +81,7 @@ def test_gradients_are_those_of_autograd(activation: str) -> None:
     torch.testing.assert_close(sae.bias.grad, torch.autograd.grad(main_loss, sae.bias)[0], atol=1e-6, rtol=1e-4)
     torch.testing.assert_close(step.loss, main_loss.detach())
     torch.testing.assert_close(step.auxiliary, auxiliary.detach())
-    assert torch.equal(step.fired, (z > 0).any(0)) and float(step.kept) == pytest.approx(float((z > 0).sum() / 50))
+    assert torch.equal(step.fired, (z > 0).any(0)) and float(step.active) == pytest.approx(float((z > 0).sum() / 50))
 
 
 def test_active_latents_are_put_in_order() -> None:
