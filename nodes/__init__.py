@@ -1,4 +1,7 @@
-"""The pack's nodes. Importing this package imports none of them: :func:`all_nodes` does."""
+"""ComfyUI nodes: schemas and a few lines each, one file per node, named after its menu name.
+
+Begin at ``all_nodes``, which ComfyUI calls. The work is done in ``host`` and ``methods``.
+"""
 
 from __future__ import annotations
 
