@@ -1,5 +1,5 @@
 // Attribute Histogram: below the chart, a small picture of each image with the class that it was assigned and the classifier's reading.
-// Pictures and classes come with the node's output (host/thumbs.py).
+// Pictures and classes come with the node's output (host/report/thumbs.py).
 import { api } from '../../scripts/api.js'
 import { app } from '../../scripts/app.js'
 import { addExtra, make, useStyles } from './extra_widget.js'

@@ -1,5 +1,5 @@
 // The live bar of the guidance and steering nodes: while a batch is sampled, it shows the current reading, how many images each class was
-// assigned, and the target. The server sends the figures at most ten times a second (host/live.py).
+// assigned, and the target. The server sends the figures at most ten times a second (host/core/live.py).
 import { api } from '../../scripts/api.js'
 import { app } from '../../scripts/app.js'
 import { addExtra, make, useStyles } from './extra_widget.js'
