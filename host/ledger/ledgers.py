@@ -167,8 +167,9 @@ def record_attributes(
     """Save images [N, H, W, C] in 0..1 and count the classes that the classifier reads in them.
 
     Every file is written by rename, then its row. ``assigned``: output of that name of Distribution Guidance KSampler. ``graph``: the
-    queued prompt in API form. ``extra``: more metadata for the pictures. Interruptible; what was saved by then stays. Raises ValueError where
-    images, target, classifier and ``assigned`` do not belong together, or nothing can be written.
+    queued prompt in API form. ``extra``: more metadata for the pictures. Interruptible; what was saved by then stays.
+
+    Raises ValueError where images, target, classifier and ``assigned`` do not belong together, or nothing can be written.
     """
     broken = [i for i, image in enumerate(images) if not torch.isfinite(image).all()]
     if broken:

@@ -168,7 +168,7 @@ def test_a_mask_says_where(sae: SaeFile, bias: BiasFeatures) -> None:
     mask[:, :, :32] = 1
     out = steered(sae, bias, h, mask=mask)
     assert torch.equal(out[..., 4:], h[..., 4:]) and not torch.equal(out[..., :4], h[..., :4])
-    with pytest.raises(ValueError, match="the mask has 2 images and the batch more"):
+    with pytest.raises(ValueError, match="the mask has 2 images and the batch has more"):
         steered(sae, bias, h, mask=torch.ones(2, 8, 8))
 
 
@@ -222,8 +222,8 @@ def test_bad_input_is_one_clear_sentence(sae: SaeFile, bias: BiasFeatures) -> No
         assert "\n" not in text and text.endswith(".") and len(text) < 300
 
     refuses("no bias features of 'hat'", target=make_target({"hat": {"a": 1.0, "b": 0.0}}))
-    refuses("mode profile, scale, add, suppress, not 'boost'", mode="boost")
-    refuses("#4, #20 is not among the bias features of hair in this file: take numbers that Feature Atlas", only=(3, 4, 20))
+    refuses("'boost' is not a mode of steering: choose one of profile, scale, add, suppress", mode="boost")
+    refuses("#4, #20 is not among the bias features of hair in this file. Use numbers that Feature Atlas", only=(3, 4, 20))
     for text in ("7, best", "1.5", "-3", "#", "²", "9" * 5000):
         with pytest.raises(ValueError, match="In 'only', write numbers such as '7, 123'") as error:
             parse_latents(text)

@@ -134,7 +134,7 @@ def test_nothing_outside_a_call_is_recorded_and_a_call_that_failed_is_dropped() 
 def test_rows_that_cannot_be_told_apart_are_told_of() -> None:
     with pytest.raises(ValueError, match="rows of 1 U-Net calls do not fit the batch"):
         record([[(h(1)[:1], options(1.0, [0], ["p"]))]])
-    with pytest.raises(ValueError, match="no U-Net call with rows of the positive"):
+    with pytest.raises(ValueError, match="no U-Net call had rows of the positive"):
         record([[]])
 
 

@@ -125,7 +125,7 @@ def test_a_move_from_what_is_read_mixes_its_vectors(adps: Any) -> None:
 
 
 def test_a_move_for_another_width_is_refused_in_words(adps: Any) -> None:
-    with pytest.raises(ValueError, match="for 6 channels at 'middle' and met 8.*another diffusion model"):
+    with pytest.raises(ValueError, match="have 6 channels at 'middle', and this model has 8 there.*another diffusion model"):
         move_vector(adps.random_move(2, C), torch.tensor([0]), None, 0.0, torch.Size((1, 8, 4, 4)))
 
 

@@ -162,7 +162,7 @@ def test_one_attribute_that_is_not_read_makes_the_whole_target_seeded(both: AdpF
 @pytest.mark.parametrize("more", [{"mode": "kl"}, {"mode": "chi-square"}, {"direction": GRADIENT}])
 def test_what_goes_by_a_reading_is_refused(bare: AdpFile, both: AdpFile, more: dict[str, str]) -> None:
     for file in (bare, both):
-        with pytest.raises(ValueError, match=f"does not read 'hair', which .*'{next(iter(more.values()))}'.*prompt-contrast") as error:
+        with pytest.raises(ValueError, match=f"does not read 'hair', and .*'{next(iter(more.values()))}'.*prompt-contrast") as error:
             GuidanceRun(file, settings(file, **more))
         sentence(error)
 
