@@ -12,7 +12,8 @@ from torch import Tensor
 from ..methods.core.trainer import Progress
 from ..methods.data.feature_set import FeatureSet
 from ..methods.guidance.calibrate import Bench, Calibrated, Seen, TrialLog, directions_of, reading_levels, trials_needed
-from ..methods.guidance.run import FITTED, GuidanceRun, GuidanceSettings
+from ..methods.guidance.moves import FITTED
+from ..methods.guidance.run import GuidanceRun, GuidanceSettings
 from ..methods.labels.labels import LabelSet
 from ..models.adm_unet import AdmUNet
 from ..models.adp import AdpFile, Move

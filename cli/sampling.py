@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from ..factory.train_diffusion import depth_to_space
+from ..methods.core.run import Call
 from ..methods.data.feature_set import POOLED, SPATIAL
 from ..methods.guidance.run import GuidanceRun
 from ..models.adm_unet import AdmUNet
@@ -107,7 +108,7 @@ def sample(
                 if maps:
                     whole.append(h.half())  # noqa: B023
             if run is not None and here in run.sites:  # noqa: B023
-                h = run.edit(here, h, options)  # noqa: B023
+                h = run.edit(here, h, Call.read(options))  # noqa: B023
             return h, skip
 
         def unet(x: Tensor, t: Tensor, options: dict[str, Any]) -> Tensor:

@@ -23,7 +23,8 @@ from ...methods.core.targets import parse_target
 from ...methods.data.feature_set import FeatureSetWriter, open_feature_set
 from ...methods.data.recording import Recording, RecordingSettings
 from ...methods.guidance.fit_moves import FitSettings, fit_moves
-from ...methods.guidance.run import LEARNED, GuidanceSettings
+from ...methods.guidance.moves import LEARNED
+from ...methods.guidance.run import GuidanceSettings
 from ...methods.labels.labels import LabelSet
 from ...metrics.fairness import assigned_hit_rate, measure
 from ...models.adp import AdpFile, load_adp, save_adp
@@ -238,15 +239,15 @@ def calibrated(world: World, way: Way, file: AdpFile, images: int) -> AdpFile:
 
 def cell(world: World, file: AdpFile, way: Way, n: int) -> dict[str, Any]:
     """Guided samples in batches of 16, a seed per batch, judged."""
-    from ...host.core.sampling import guided_ksample
+    from ...host.guidance.sampling import GuidedSampling, guided_ksample
 
     target = parse_target(TARGET, file.attributes)
     read, cells = [], []
     for batch in range(n // BATCH):
         seed = GUIDED_SEED + batch
-        settings = GuidanceSettings(target, seed=seed)
+        settings = GuidedSampling(GuidanceSettings(target, seed=seed), world.sampler(way, seed))
         latent = world.start(way, GUIDANCE, batch, n)
-        out, outcome = guided_ksample(world.model, file, settings, world.sampler(way, seed), world.cond, world.cond, latent)
+        out, outcome = guided_ksample(world.model, file, settings, world.cond, world.cond, latent)
         read.append(world.judge.probabilities(world.images(out["samples"]))[ATTRIBUTE])
         cells += outcome.cells or [-1] * BATCH
     p = torch.cat(read)

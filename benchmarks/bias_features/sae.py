@@ -111,11 +111,11 @@ def splicing(sae: SaeFile, images: int) -> dict[str, Any]:
     """Share of images that the judge gives the same class with h replaced in every call, by attribute; the same seeds and noise."""
     boot_host()
     torch.set_num_threads(1)
-    from ...host.bias_features.apply import apply_splice
     from ...host.core.sampling import SamplerSettings, ksample
     from ...host.small_models.adm_info import conditioning
     from ...host.small_models.adm_model import empty_latent, info_of, load_adm
     from ...host.small_models.pixel_vae import PixelVae
+    from .splice import apply_splice
 
     judge, vae, model = weights.classifier(weights.JUDGE), PixelVae(2), load_adm(weights.DIFFUSION)
     cond = conditioning(info_of(model), None)

@@ -14,8 +14,9 @@ from ...factory.captions import PHRASES
 from ...factory.portraits import ATTRIBUTES
 from ...methods.core.targets import TargetDistribution, parse_target
 from ...methods.guidance.directions import MEAN
-from ...methods.guidance.run import CALIBRATED, GRADIENT, GuidanceRun, GuidanceSettings
+from ...methods.guidance.moves import CALIBRATED, GRADIENT
 from ...methods.guidance.run import QUOTA as BY_QUOTA
+from ...methods.guidance.run import GuidanceRun, GuidanceSettings
 from ...models.files import write_safetensors
 from ...shipped import weights
 from ..core.children import peak_megabytes
@@ -112,6 +113,7 @@ class Sampler:
 
     def _model(self, cell: Cell, seed: int, keep: list[Tensor]) -> Any:
         """The MODEL of one batch. ``keep`` gets the cells that its images are assigned."""
+        from ...host.core.batch_observers import batch_observers
         from ...host.core.patch import patch_model
         from ...host.guidance.apply import apply_guidance
 
@@ -135,7 +137,7 @@ class Sampler:
         fixed = None if cell.by_quota else drawn_cells(target, cell.batch, seed, False)
         settings = GuidanceSettings(target, cell.strength, seed, cells=fixed, mode=BY_QUOTA, direction=direction)
         if cell.kind == SAMPLE:
-            return patch_model(model, lambda: SampleGuidance(adp, settings), ended)[0]
+            return patch_model(model, lambda: SampleGuidance(adp, settings), batch_observers(None, ended))[0]
         return apply_guidance(model, adp, settings, ended)
 
     def _conditions(self, cell: Cell, seed: int, batch: int, keep: list[Tensor]) -> tuple[Any, Any]:

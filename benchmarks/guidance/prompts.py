@@ -17,7 +17,8 @@ from torch import Tensor
 
 from ...factory.portraits import ATTRIBUTES
 from ...methods.core.targets import parse_target
-from ...methods.guidance.run import CALIBRATED, GuidanceSettings
+from ...methods.guidance.moves import CALIBRATED
+from ...methods.guidance.run import GuidanceSettings
 from ...metrics.fairness import assigned_hit_rate, joint_probabilities, measure
 from ...shipped import weights
 from ..core.host_process import boot_host

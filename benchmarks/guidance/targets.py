@@ -96,7 +96,8 @@ class Bench:
 
     def images(self, row: Row, seeds: range) -> tuple[Tensor, Tensor | None]:
         """Images [N, 3, 32, 32] of a row (one sampler run per batch, a seed per run) and the cells that they were assigned."""
-        from ...host.core.sampling import SamplerSettings, guided_ksample, ksample
+        from ...host.core.sampling import SamplerSettings, ksample
+        from ...host.guidance.sampling import GuidedSampling, guided_ksample
         from ...host.small_models.adm_model import empty_latent
 
         conditional = row.profession is not None
@@ -110,9 +111,10 @@ class Bench:
                 out = ksample(model, sampler, cond, cond, latent)
             else:
                 target = parse_target(row.target, adp.attributes)
-                settings = GuidanceSettings(target, mode=row.mode, strength=row.strength, seed=seed)
+                guidance = GuidanceSettings(target, mode=row.mode, strength=row.strength, seed=seed)
+                settings = GuidedSampling(guidance, sampler, row.repair)
                 classify = self.classify if row.repair else None
-                out, outcome = guided_ksample(model, adp, settings, sampler, cond, cond, latent, classify, row.repair)
+                out, outcome = guided_ksample(model, adp, settings, cond, cond, latent, classify)
                 cells += outcome.cells or []
             images.append(self.vae.decode(out["samples"]).movedim(-1, 1))
         return torch.cat(images), torch.tensor(cells) if cells else None

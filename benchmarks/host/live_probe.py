@@ -1,6 +1,6 @@
 """Runs inside a server, as a custom node pack of its own beside this one: how long sampling takes, and how much of it the live bar.
 
-It stands in for three functions, which it calls: the host's sampling, this pack's ``Live.tell``, which composes a message and hands it
+It stands in for three functions, which it calls: the host's sampling, this pack's ``Live.stepped``, which composes a message and hands it
 over, and the host's ``send_json``, which writes it to the socket. ``GET /equipoise_live_probe`` gives what was measured since it was asked
 last.
 """
@@ -53,8 +53,8 @@ def watch_sampling() -> None:
 def watch_live() -> None:
     """Time this pack's part; it is loaded by now, under the name that the host gave it."""
     for name, module in list(sys.modules.items()):
-        if name.endswith(".host.live") and not hasattr(module.Live.tell, "watched"):
-            tell = module.Live.tell
+        if name.endswith(".host.core.live") and not hasattr(module.Live.stepped, "watched"):
+            tell = module.Live.stepped
 
             def watched(self: Any, *args: Any, tell: Any = tell, **kwargs: Any) -> None:
                 started = clocks()
@@ -62,7 +62,7 @@ def watch_live() -> None:
                 note("tell", started)
 
             watched.watched = True
-            module.Live.tell = watched
+            module.Live.stepped = watched
 
 
 def watch_sending() -> None:

@@ -15,6 +15,7 @@ from ...methods.guidance.calibrate import Seen, TrialLog
 from ...models.bias_features import BiasFeatures
 from ...models.sae import SaeFile
 from ..core.managed_networks import managed_sae
+from ..core.observer import WhenEnded
 from ..core.patch import patch_model
 from ..core.sampling import SamplerSettings
 from ..core.trials import log_path
@@ -67,7 +68,7 @@ def measure_effects(
 
     def listen(turns: Sequence[Turn]) -> tuple[Seen, list[float | None]]:
         sums, (used, networks) = ActivationSums.of(turns), managed_sae(sae)
-        seen = host.run(lambda keep: patch_model(model, lambda: ActivationRun(used, turns, sums), keep, networks)[0])
+        seen = host.run(lambda keep: patch_model(model, lambda: ActivationRun(used, turns, sums), [WhenEnded(keep)], networks)[0])
         return seen, sums.typical()
 
     def sample(file: BiasFeatures, steer: SteerSettings) -> Seen:

@@ -6,8 +6,6 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
-import comfy.sample
-import comfy.utils
 import torch
 from torch import Tensor
 
@@ -15,7 +13,7 @@ from ...methods.bias_features.run import SteerSettings
 from ...models.adp import AdpFile
 from ...models.bias_features import BiasFeatures
 from ...models.sae import SaeFile
-from ..core.sampling import SamplerSettings
+from ..core.sampling import SamplerSettings, draw
 from ..core.versions import fitting_latent
 from ..data.recorder import Watcher
 from ..labels.classifier import HostClassifier
@@ -68,23 +66,7 @@ def steer_sweep(
     watcher, pictures = Watcher(model, len(strengths)), []
     for steered in models:
         watcher.next_batch()
-        noise = comfy.sample.prepare_noise(start, sampler.seed, latent.get("batch_index"))
-        samples = comfy.sample.sample(
-            steered,
-            noise,
-            sampler.steps,
-            sampler.cfg,
-            sampler.sampler_name,
-            sampler.scheduler,
-            positive,
-            negative,
-            start,
-            denoise=sampler.denoise,
-            noise_mask=latent.get("noise_mask"),
-            callback=watcher.step,
-            disable_pbar=not comfy.utils.PROGRESS_BAR_ENABLED,
-            seed=sampler.seed,
-        )
+        samples = draw(steered, sampler, positive, negative, {**latent, "samples": start}, watcher.step)
         pictures.append(vae.decode(samples)[..., :3].float().cpu())
     images = torch.stack(pictures)
     return Sweep(tuple(strengths), images, None if classifier is None else _shares(images, classifier, attribute, class_name))

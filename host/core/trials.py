@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import comfy.model_management
-import comfy.sample
 import comfy.utils
 import folder_paths
 import latent_preview
@@ -19,7 +19,7 @@ from ...methods.guidance.calibrate import Seen
 from ..data.record_samples import GivenConditions, PromptConditions
 from ..labels.classifier import HostClassifier
 from .names import storable
-from .sampling import SamplerSettings
+from .sampling import SamplerSettings, draw
 from .versions import fitting_latent
 
 PLACE = "output/equipoise/calibration"
@@ -86,7 +86,6 @@ class HostTrials:
         s = self.sampler
         seed = (s.seed + batch) & 0xFFFFFFFFFFFFFFFF
         positive, negative, _ = self.conditions.at(batch)
-        noise = comfy.sample.prepare_noise(self.start, seed, self.latent.get("batch_index"))
         begun = self._done
 
         def step(number: int, x0: Tensor, x: Tensor, total: int) -> None:
@@ -94,22 +93,7 @@ class HostTrials:
             preview = self._previewer.decode_latent_to_preview_image("JPEG", x0) if self._previewer else None
             self._bar.update_absolute(min(begun + number + 1, self._total), self._total, preview)
 
-        samples = comfy.sample.sample(
-            model,
-            noise,
-            s.steps,
-            s.cfg,
-            s.sampler_name,
-            s.scheduler,
-            positive,
-            negative,
-            self.start,
-            denoise=s.denoise,
-            noise_mask=self.latent.get("noise_mask"),
-            callback=step,
-            disable_pbar=not comfy.utils.PROGRESS_BAR_ENABLED,
-            seed=seed,
-        )
+        samples = draw(model, replace(s, seed=seed), positive, negative, {**self.latent, "samples": self.start}, step)
         self._done = begun + s.steps
         return samples
 

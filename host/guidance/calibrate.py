@@ -17,9 +17,8 @@ from ...methods.guidance.run import GuidanceSettings
 from ...methods.labels.labels import LabelSet
 from ...models.adp import AdpFile, Move
 from ...models.digests import tensors_digest
-from ...models.noise_level import log_snr
 from ..core.sampling import SamplerSettings
-from ..core.sites import check_fit
+from ..core.sites import check_fit, level_range
 from ..core.trials import HostTrials, Judge, classifier_judge, log_path
 from ..core.versions import fitting_latent
 from ..data.record_images import OncePerLevel, level_sigmas
@@ -140,9 +139,7 @@ def _self_judge(model: Any, adp: AdpFile, positive: Any) -> Judge:
 
     The pass is not edited: what it reads is what the network makes of the image, not what guidance did to h.
     """
-    sampling = model.get_model_object("model_sampling")
-    low, high = float(log_snr(float(sampling.sigma_max))), float(log_snr(float(sampling.sigma_min)))
-    at = reading_levels(adp, low, high)
+    at = reading_levels(adp, *level_range(model))
     levels = sorted(set(at.values()))
     kept: list[Recording] = []
     patched = apply_recording(model, RecordingSettings(site=adp.site), kept.append)

@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 import logging
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from typing import Any
 
-import comfy.sample
 import comfy.samplers
 import comfy.utils
 import torch
@@ -17,12 +16,11 @@ from ...methods.guidance.contrast import ContrastSums, detail_of, plan
 from ...methods.guidance.edit_file import check_classes, with_alternative
 from ...methods.guidance.prompt_classes import PromptClasses
 from ...models.adp import AdpFile
-from ...models.noise_level import log_snr
 from ...models.sites import MIDDLE
 from ..core.fit.learning_images import encoded_prompts
 from ..core.fit.session import chosen_site
-from ..core.sampling import SamplerSettings
-from ..core.sites import base_model, check_fit
+from ..core.sampling import SamplerSettings, draw
+from ..core.sites import base_model, check_fit, level_of, level_range
 from ..core.versions import fitting_latent
 from ..data.record_images import OncePerLevel, level_sigmas
 from ..data.recorder import Watcher
@@ -115,29 +113,15 @@ class _Look:
     def __init__(self, model: Any, site: str, sigmas: Tensor, watcher: Watcher) -> None:
         self._model, self._sigmas, self._watcher = model, sigmas, watcher
         self._kept: list[Recording] = []
-        spatial = tuple(float(log_snr(float(s))) for s in sigmas)
+        sampling = model.get_model_object("model_sampling")
+        spatial = tuple(level_of(sampling, s) for s in sigmas)
         self._pooled = apply_recording(model, RecordingSettings(site=site, exact=True), self._kept.append)
         self._whole = apply_recording(model, RecordingSettings(spatial_levels=spatial, site=site, exact=True), self._kept.append)
 
     def sample(self, positive: Any, negative: Any, start: Tensor, latent: dict[str, Any], s: SamplerSettings, seed: int) -> Tensor:
         """Clean latents [N, C, H, W] by the host's sampler."""
         self._watcher.next_batch()
-        return comfy.sample.sample(
-            self._model,
-            comfy.sample.prepare_noise(start, seed, latent.get("batch_index")),
-            s.steps,
-            s.cfg,
-            s.sampler_name,
-            s.scheduler,
-            positive,
-            negative,
-            start,
-            denoise=s.denoise,
-            noise_mask=latent.get("noise_mask"),
-            callback=self._watcher.step,
-            disable_pbar=not comfy.utils.PROGRESS_BAR_ENABLED,
-            seed=seed,
-        )
+        return draw(self._model, replace(s, seed=seed), positive, negative, {**latent, "samples": start}, self._watcher.step)
 
     def at(self, positive: Any, clean: Tensor, noise: Tensor, whole: bool = False) -> Recording:
         """What the site holds for clean latents with noise [levels, N, C, H, W], one pass per level; ``whole``: unpooled too."""
@@ -153,9 +137,7 @@ class _Look:
 
 def _levels(model: Any, count: int) -> list[float]:
     """Evenly spaced log-SNR from the model's noisiest level to its cleanest."""
-    sampling = model.get_model_object("model_sampling")
-    low, high = (float(log_snr(float(s))) for s in (sampling.sigma_max, sampling.sigma_min))
-    return torch.linspace(low, high, count).tolist()
+    return torch.linspace(*level_range(model), count).tolist()
 
 
 def _noise(seed: int, shape: tuple[int, ...]) -> Tensor:

@@ -11,7 +11,7 @@ import torch
 
 from ...methods.data.feature_set import FeatureSet
 from ...methods.guidance.fit_moves import FitSettings, fit_moves, fit_state
-from ...methods.guidance.run import LEARNED
+from ...methods.guidance.moves import LEARNED
 from ...methods.labels.labels import LabelSet, for_entries
 from ...models.adp import AdpFile
 from ...models.digests import tensors_digest

@@ -4,12 +4,11 @@ from __future__ import annotations
 
 import json
 import time
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import comfy.model_management
-import comfy.sample
 import comfy.utils
 import torch
 from torch import Tensor
@@ -17,15 +16,15 @@ from torch import Tensor
 from ...methods.core.fit_state import SIGNATURE
 from ...methods.guidance.fit_moves import FitSettings
 from ...methods.guidance.fit_prompts import UNEDITED, fit_prompt_moves, prompt_state
+from ...methods.guidance.moves import LEARNED_PROMPTS
 from ...methods.guidance.prompt_classes import PromptClasses
-from ...methods.guidance.run import LEARNED_PROMPTS
 from ...models.adp import AdpFile
 from ...models.digests import tensors_digest
 from ...models.files import read_safetensors, write_safetensors
 from ..core.fit.differentiable import model_conditions
 from ..core.fit.learning_images import encoded_prompts
 from ..core.fit.session import AUTO, Learned, begin, chosen_site, diffusion_of, finish, gradients, learning_path, loaded, plain_predictor
-from ..core.sampling import SamplerSettings
+from ..core.sampling import SamplerSettings, draw
 from ..core.sites import check_fit
 from ..core.versions import fitting_latent
 from ..data.recording import conditioning_facts, tensor_facts, weights_mark
@@ -170,22 +169,9 @@ def _samples(
             comfy.model_management.throw_exception_if_processing_interrupted()
             bar.update_absolute(begun + done + 1)
 
-        here = start[: plan.size]
-        samples = comfy.sample.sample(
-            model,
-            comfy.sample.prepare_noise(here, seed),
-            s.steps,
-            s.cfg,
-            s.sampler_name,
-            s.scheduler,
-            conditionings[int(of_class[group, chosen])],
-            conditionings[negative],
-            here,
-            denoise=s.denoise,
-            callback=step,
-            disable_pbar=not comfy.utils.PROGRESS_BAR_ENABLED,
-            seed=seed,
-        )
+        positive = conditionings[int(of_class[group, chosen])]
+        part = {"samples": start[: plan.size]}
+        samples = draw(model, replace(s, seed=seed), positive, conditionings[negative], part, step)
         parts.append(model.model.process_latent_in(samples).float().cpu())
         write_safetensors(kept, {"latents": torch.cat(parts)}, {SIGNATURE: signature})
     with torch.inference_mode(False):

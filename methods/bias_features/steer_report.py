@@ -8,7 +8,7 @@ from ...models.adp import AdpFile
 from ...models.bias_features import AttributeFeatures, BiasFeatures
 from ..core.batch_run import READING, SEEDED
 from ..core.targets import TargetDistribution
-from .run import PROFILE, SUPPRESS, SteerSettings, SteerWay, steer_way
+from .run import PROFILE, SUPPRESS, FeatureEdit, SteerSettings, feature_edit
 
 NAMED = 6
 """Latents that are named, per attribute."""
@@ -27,7 +27,7 @@ def steering_report(bias: BiasFeatures, settings: SteerSettings, adp: AdpFile | 
     wished = [cell for cell, share in zip(target.names, target.shares, strict=True) if share > 0]
     goal = f"all images to {' x '.join(target.attributes)}: {wished[0]}" if len(wished) == 1 else f"target {target}"
     lines = [f"{goal}, strength {settings.strength:g}{_opposite(settings, known)}"]
-    ways = {a: steer_way(bias.site, bias.attribute(a), settings) for a in target.attributes}
+    ways = {a: feature_edit(bias.site, bias.attribute(a), settings) for a in target.attributes}
     lines += [_turned(a, bias.attribute(a), way, settings, _classes_used(settings, target, a)) for a, way in ways.items()]
     readable = () if adp is None or adp.predictor is None else adp.predictor.attributes
     unread = [a for a in target.attributes if a not in readable]
@@ -58,7 +58,7 @@ def _classes_used(settings: SteerSettings, target: TargetDistribution, attribute
     return [1 - k for k in used] if settings.strength < 0 and len(target.marginal(attribute)) == 2 else used
 
 
-def _turned(attribute: str, found: AttributeFeatures, way: SteerWay, settings: SteerSettings, classes: list[int]) -> str:
+def _turned(attribute: str, found: AttributeFeatures, way: FeatureEdit, settings: SteerSettings, classes: list[int]) -> str:
     used = way.turned[classes].any(0).nonzero().flatten().tolist()
     if not used:
         named = " or ".join(found.classes[k] for k in classes)
@@ -76,7 +76,7 @@ def _turned(attribute: str, found: AttributeFeatures, way: SteerWay, settings: S
     return f"{attribute} at {way.site}: {count} ({latents}), {how}"
 
 
-def _assignment(settings: SteerSettings, ways: dict[str, SteerWay], unread: list[str], wished: int) -> list[str]:
+def _assignment(settings: SteerSettings, ways: dict[str, FeatureEdit], unread: list[str], wished: int) -> list[str]:
     if wished < 2:
         return []
     if unread:

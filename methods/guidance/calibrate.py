@@ -28,7 +28,8 @@ from ..labels.labels import UNSURE_BELOW, LabelSet, for_entries
 from .calibration import BANDS, Say, Trial, TrialResult, calibrate, calibrate_direction, composition, composition_drift
 from .direction_rows import chosen_images, direction_levels, rows_at
 from .directions import KINDS, direction_move
-from .run import FITTED, GuidanceSettings
+from .moves import FITTED
+from .run import GuidanceSettings
 
 STAGE = "compare_directions"
 RISE = 0.03

@@ -25,8 +25,8 @@ from ...models.noise_level import at_level, log_snr
 from ...models.sites import GRID, MIDDLE, block_site, pool
 from ..core.fit_state import Checkpoint, FitState, run_fit
 from ..core.trainer import Progress
+from .moves import move_vector
 from .raking import raked
-from .run import move_vector
 
 SCALE = "scale"
 """Name of the unit of vectors by level, [T], among what a fit has measured; absent: 1."""

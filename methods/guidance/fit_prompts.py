@@ -15,7 +15,7 @@ from ...models.sites import GRID, MIDDLE
 from ..core.fit_state import Checkpoint, FitState, run_fit
 from ..core.trainer import Progress
 from .fit_moves import SCALE, Diffusion, FitSettings, MoveHook, draw_level, finished_moves, fit_state, move_knots
-from .run import LEARNED_PROMPTS
+from .moves import LEARNED_PROMPTS
 
 UNEDITED = "unedited"
 FLOOR = 1e-2

@@ -9,7 +9,7 @@ from comfy_api.latest import io, ui
 from ...host.core.sampling import SamplerSettings
 from ...host.core.versions import advanced
 from ...host.data.feature_sets import PLACE, set_fingerprint, set_folder, set_names
-from ...host.data.record_images import Pictures, record_images
+from ...host.data.record_images import ImageRecordingSettings, Pictures, record_images
 from ...host.data.record_samples import GivenConditions, PromptConditions, record_samples
 from ...host.data.recording import check_site
 from ...methods.data.feature_set import open_feature_set
@@ -279,7 +279,8 @@ class RecordFeaturesFromImages(io.ComfyNode):
     ) -> io.NodeOutput:
         pictures = Pictures.choose(folder, images, size)
         spatial, site = parse_levels(spatial_levels), site.strip() or MIDDLE
-        outcome = record_images(model, vae, positive, pictures, set_name, parse_levels(levels), first_seed, batch_size, spatial, site)
+        settings = ImageRecordingSettings(parse_levels(levels), first_seed, batch_size, spatial, site)
+        outcome = record_images(model, vae, positive, pictures, set_name, settings)
         return _answer(cls, outcome)
 
 

@@ -9,10 +9,12 @@ from comfy_api.latest import io
 
 from ...host.core.passes.pass_cache import run_key
 from ...host.core.patch import window_sigmas
-from ...host.core.sampling import SamplerSettings, guided_ksample
+from ...host.core.sampling import SamplerSettings
 from ...host.guidance.apply import apply_guidance
+from ...host.guidance.sampling import GuidedSampling, guided_ksample
 from ...host.ledger.ledgers import running_node
-from ...methods.guidance.run import DIRECTIONS, MODES, GuidanceSettings
+from ...methods.guidance.moves import DIRECTIONS
+from ...methods.guidance.run import MODES, GuidanceSettings
 from ..core.patch_inputs import ledger_input, rows_input, window_inputs
 from ..core.sampler_inputs import denoise_input, sampler_inputs
 from ..core.shared_inputs import drawn_seed
@@ -224,10 +226,8 @@ class DistributionGuidanceKSampler(io.ComfyNode):
         classify = None if vae is None or classifier is None else classifier_of_latents(vae, classifier, adp, target)
         hidden = cls.hidden
         key = run_key(getattr(hidden, "prompt", None), getattr(hidden, "unique_id", None), latent_image, positive, negative)
-        over_all = {"images_per_pass": images_per_pass, "key": key, "ledger": ledger}
-        latent, outcome = guided_ksample(
-            model, adp, settings, sampler, positive, negative, latent_image, classify, repair, **over_all
-        )
+        chosen = GuidedSampling(settings, sampler, repair, images_per_pass, key, ledger)
+        latent, outcome = guided_ksample(model, adp, chosen, positive, negative, latent_image, classify)
         cells = None if outcome.cells is None else [outcome.names[c] for c in outcome.cells]
         told = {"attributes": list(target.attributes), "assigned": cells, "missed": outcome.missed}
         if (run := running_node()) is not None:

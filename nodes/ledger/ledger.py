@@ -11,15 +11,15 @@ from comfy_api.latest import io, ui
 from ...charts.report.histogram import histogram
 from ...host.labels.classifier import HostClassifier
 from ...host.ledger.ledgers import (
-    PICTURES,
-    PLACE,
+    LEDGERS_FOLDER,
+    PICTURES_FOLDER,
     LedgerHandle,
     existing_ledger,
     export_ledger,
     ledger_names,
     ledger_path,
     ledgers_fingerprint,
-    record_images,
+    record_attributes,
 )
 from ...methods.ledger.ledger import Held
 from ...methods.ledger.ledger_report import held_text, record_text
@@ -55,7 +55,9 @@ class BalanceLedger(io.ComfyNode):
             search_aliases=["fair", "balance", "queue", "batch 1", "running balance", "count", "history"],
             inputs=[
                 io.String.Input(
-                    "name", default="portraits", tooltip=f"Name of the ledger, a file in {PLACE}. If the ledger exists, it continues."
+                    "name",
+                    default="portraits",
+                    tooltip=f"Name of the ledger, a file in {LEDGERS_FOLDER}. If the ledger exists, it continues.",
                 ),
                 io.String.Input(
                     "group",
@@ -133,9 +135,9 @@ class RecordAttributes(io.ComfyNode):
     ) -> io.NodeOutput:
         hidden = getattr(cls, "hidden", None)
         graph, extra = getattr(hidden, "prompt", None), getattr(hidden, "extra_pnginfo", None)
-        recorded = record_images(images, ledger, target, classifier, assigned or "", graph, extra)
+        recorded = record_attributes(images, ledger, target, classifier, assigned or "", graph, extra)
         lines = record_text(recorded.seen, recorded.assigned, target.reordered(classifier.attributes).attributes)
-        text = f"{lines}\n{held_text(ledger.name, ledger.open().held(), recorded.found)}"
+        text = f"{lines}\n{held_text(ledger.name, ledger.open().held(), recorded.restored)}"
         subfolder = f"equipoise/ledgers/{ledger.name}"
         saved = [{"filename": name, "subfolder": subfolder, "type": "output"} for name in recorded.files]
         return io.NodeOutput(ledger, text, ui={"images": saved, **ui.PreviewText(text).as_dict()})
@@ -213,7 +215,9 @@ class ResetLedger(io.ComfyNode):
             search_aliases=["clear", "forget", "balance", "start over"],
             is_output_node=True,
             inputs=[
-                io.Combo.Input("ledger_name", options=ledger_names(), tooltip=f"A ledger in {PLACE}. Press R to refresh the list."),
+                io.Combo.Input(
+                    "ledger_name", options=ledger_names(), tooltip=f"A ledger in {LEDGERS_FOLDER}. Press R to refresh the list."
+                ),
                 io.Int.Input(
                     "images",
                     default=0,
@@ -236,7 +240,7 @@ class ResetLedger(io.ComfyNode):
         ledger, _ = handle.opened()
         text = f"the ledger '{handle.name}' was left as it is: it counts {ledger.images()} images, and {images} were named."
         if images and ledger.reset(images):
-            text = f"the ledger '{handle.name}' has forgotten {images} images; their pictures are still in {PICTURES}/{handle.name}."
+            text = f"the ledger '{handle.name}' has forgotten {images} images; their pictures are still in {PICTURES_FOLDER}/{handle.name}."
         return io.NodeOutput(text, ui=ui.PreviewText(text))
 
 
@@ -259,7 +263,9 @@ class ExportLedger(io.ComfyNode):
                 )
             ],
             outputs=[
-                io.String.Output("path", display_name="path", tooltip=f"Path of the file, {PICTURES}/NAME.csv. An older file is replaced.")
+                io.String.Output(
+                    "path", display_name="path", tooltip=f"Path of the file, {PICTURES_FOLDER}/NAME.csv. An older file is replaced."
+                )
             ],
         )
 
@@ -270,7 +276,7 @@ class ExportLedger(io.ComfyNode):
     @classmethod
     def execute(cls, ledger: LedgerHandle) -> io.NodeOutput:
         path, count = export_ledger(ledger)
-        return io.NodeOutput(str(path), ui=ui.PreviewText(f"{count} images in {PICTURES}/{path.name}"))
+        return io.NodeOutput(str(path), ui=ui.PreviewText(f"{count} images in {PICTURES_FOLDER}/{path.name}"))
 
 
 NODES = [BalanceLedger, RecordAttributes, LedgerReport, ResetLedger, ExportLedger]

@@ -33,21 +33,22 @@ class Call:
 class Spy:
     """Records every call of a run's edit, and a weak reference to every run that the host's side makes.
 
-    ``what``: "guidance" (GuidanceRun) or "steering" (SteeringRun), the modules in methods and host.
+    ``what``: "guidance" (GuidanceRun) or "steering" (SteeringRun).
     """
 
     def __init__(self, patch: pytest.MonkeyPatch, what: str = "guidance") -> None:
         kind = f"{what.title()}Run"
-        host_module = importlib.import_module(f"equipoise.host.{what}")
-        made_there = getattr(importlib.import_module(f"equipoise.methods.{what}"), kind)
+        room = {"guidance": "guidance", "steering": "bias_features"}[what]
+        host_module = importlib.import_module(f"equipoise.host.{room}.apply")
+        made_there = getattr(importlib.import_module(f"equipoise.methods.{room}.run"), kind)
         self.calls: list[Call] = []
         self.runs: list[weakref.ref[Any]] = []
         edit = made_there.edit
 
-        def seen(run: Any, site: str, h: Tensor, options: dict[str, Any], roles: Any = None) -> Tensor:
-            out = edit(run, site, h, options, roles)
+        def seen(run: Any, site: str, h: Tensor, call: Any) -> Tensor:
+            out = edit(run, site, h, call)
             changed = tuple((out != h).flatten(1).any(1).tolist())
-            self.calls.append(Call(site, tuple(options["cond_or_uncond"]), tuple(h.shape), changed, float(options["sigmas"].max())))
+            self.calls.append(Call(site, tuple(call.options["cond_or_uncond"]), tuple(h.shape), changed, call.sigma))
             return out
 
         def made(*args: Any, **kwargs: Any) -> Any:

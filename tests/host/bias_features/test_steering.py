@@ -146,7 +146,7 @@ def test_an_error_inside_sampling_leaves_nothing_behind(world: World, sae: Any, 
         world.sample(broken)
     # The traceback still holds the run; its tensors are gone all the same.
     held = [run() for run in spy.runs if run() is not None]
-    assert held and all(run._sae is None and not run._here and not run._read for run in held)
+    assert held and all(run._sae is None and not run._on_device and not run._read for run in held)
     del held, error
     gc.collect()
     assert spy.alive == 0
@@ -365,7 +365,7 @@ def test_bad_input_is_one_sentence_before_anything_is_sampled(world: World, saes
     assert "no bias features of 'beard'" in refused(attribute="beard")
     text = refused(class_name="maybe")
     assert "no class 'maybe'" in text and "no, yes" in text
-    assert "'only' takes numbers of features" in refused(only="the best")
+    assert "is not the number of a feature" in refused(only="the best")
     assert "#99999 is not among the bias features of eyeglasses" in refused(only="99999")
     hat = replace(target(), attributes=("hat",))
     assert "no bias features of 'hat'" in refused(target=hat)

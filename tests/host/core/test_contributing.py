@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from equipoise.methods.core.run import Call
 from equipoise_server import REPOSITORY
 
 PAGE = (REPOSITORY / "CONTRIBUTING.md").read_text(encoding="utf-8")
@@ -62,12 +63,12 @@ def test_the_edit_moves_half_of_the_images_and_none_at_strength_0(example: Examp
     target = parse_target("hair: short=0.5, long=0.5", reads)
     h = torch.randn(8, 6, 8, 8, generator=torch.Generator().manual_seed(1))
     options = {"sigmas": torch.ones(4), "cond_or_uncond": [1, 0]}
-    out = made(adp, BatchSettings(target), torch.ones(6)).edit(adp.site, h, options)
+    out = made(adp, BatchSettings(target), torch.ones(6)).edit(adp.site, h, Call.read(options))
     moved = (out != h).flatten(1).any(1)
     assert not moved[:4].any() and int(moved[4:].sum()) == 2
     size = (out - h).flatten(1).norm(dim=1)[moved] / h.flatten(1).norm(dim=1)[moved]
     assert size.tolist() == pytest.approx([0.05, 0.05], rel=1e-4)
-    assert made(adp, BatchSettings(target, strength=0.0), torch.ones(6)).edit(adp.site, h, options) is h
+    assert made(adp, BatchSettings(target, strength=0.0), torch.ones(6)).edit(adp.site, h, Call.read(options)) is h
 
 
 def test_the_metric_has_an_interval_that_narrows(example: Example) -> None:

@@ -284,7 +284,7 @@ def test_thousands_of_prompts_are_encoded_a_few_at_a_time(classes: World, monkey
         ({"clip": None, "prompts": "a cook"}, "connect a CLIP and write prompts"),
         ({"prompts": "a cook"}, "no CLIP to encode them"),
         ({"clip": True, "prompts": "cook", "positive": True}, "empty the prompts, or disconnect positive"),
-        ({"spatial_levels": "high"}, "'high' is no noise level"),
+        ({"spatial_levels": "high"}, "'high' is not a noise level"),
     ],
 )
 def test_what_to_draw_has_to_be_clear(classes: World, folder: Path, given: dict[str, Any], message: str) -> None:

@@ -199,7 +199,7 @@ def test_the_sampler_node_says_that_nothing_was_done(world: Any) -> None:
         1.0, 0.0, 1.0, "cond", "calibrated", "auto", 0,
     ).result  # fmt: skip
     assert torch.equal(latent["samples"], draw(world, world.explicit))
-    assert report == "guidance did nothing: all that is drawn here is exempt from it (Exempt From Guidance)."
+    assert report == "guidance did nothing: every positive is exempt from it (Exempt From Guidance)."
     assert '"assigned": null' in assigned
 
 

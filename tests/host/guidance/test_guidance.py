@@ -118,13 +118,15 @@ def test_a_sampler_beside_a_guided_one_is_not_touched(world: World, adp: Any, sp
 
 
 def test_inputs_are_not_written_to(classes: World, adp: Any) -> None:
-    from equipoise.host.core.sampling import SamplerSettings, guided_ksample
+    from equipoise.host.core.sampling import SamplerSettings
+    from equipoise.host.guidance.sampling import GuidedSampling, guided_ksample
     from equipoise.methods.guidance.run import GuidanceSettings
 
     latent = classes.empty(N)
     kept, conds = {k: v.clone() for k, v in latent.items()}, repr((classes.positive, classes.negative))
     sampler = SamplerSettings(5, 3, 3.0, "euler", "normal")
-    guided_ksample(classes.model, adp, GuidanceSettings(target()), sampler, classes.positive, classes.negative, latent)
+    settings = GuidedSampling(GuidanceSettings(target()), sampler)
+    guided_ksample(classes.model, adp, settings, classes.positive, classes.negative, latent)
     assert latent.keys() == kept.keys() and all(torch.equal(latent[k], v) for k, v in kept.items())
     assert repr((classes.positive, classes.negative)) == conds
 
@@ -144,7 +146,7 @@ def test_an_error_inside_sampling_leaves_nothing_behind(world: World, adp: Any, 
         world.sample(broken)
     # The traceback still holds the run; its tensors are gone all the same.
     held = [run() for run in spy.runs if run() is not None]
-    assert held and all(run._predictor is None and not run._read and not run._here for run in held)
+    assert held and all(run._predictor is None and not run._read and not run._on_device for run in held)
     del held, error
     gc.collect()
     assert spy.alive == 0
@@ -371,7 +373,7 @@ def test_repair_makes_again_only_what_missed(world: World, adp: Any) -> None:
     labels = Labels([flipped(right, [0, 2], "hair"), flipped(right, [2], "eyeglasses"), right])
     image, report, after = run_node(world, adp, repair=5, vae=VAE, classifier=labels)
     assert after == assigned | {"missed": 0}
-    assert "repair round 1: 2 images made again" in report and "repair round 2: 1 images made again" in report
+    assert "repair round 1: 2 images sampled again" in report and "repair round 2: 1 images sampled again" in report
     assert "round 3" not in report and "otherwise than assigned: 0" in report
     assert len(labels.seen) == 3 and torch.equal(labels.seen[0], first) and torch.equal(labels.seen[2], image)
     assert torch.equal(image[[1, 3]], first[[1, 3]]), "images that hit are kept bit for bit"
@@ -408,7 +410,7 @@ def test_without_repair_misses_are_counted(world: World, adp: Any) -> None:
     _, _, assigned = run_node(world, adp)
     labels = Labels([flipped(classes_of(assigned["assigned"]), [0, 1, 3], "hair")])
     image, report, after = run_node(world, adp, vae=VAE, classifier=labels)
-    assert after["missed"] == 3 and "otherwise than assigned: 3" in report and "made again" not in report
+    assert after["missed"] == 3 and "missed their class, by the classifier: 3" in report and "sampled again" not in report
     assert torch.equal(image, run_node(world, adp)[0])
 
 
@@ -416,7 +418,7 @@ def test_repair_ends_with_its_rounds(world: World, adp: Any) -> None:
     _, _, assigned = run_node(world, adp)
     wrong = flipped(classes_of(assigned["assigned"]), [0], "hair")
     _, report, after = run_node(world, adp, repair=2, vae=VAE, classifier=Labels([wrong] * 3))
-    assert report.count("made again") == 2 and after["missed"] == 1
+    assert report.count("sampled again") == 2 and after["missed"] == 1
 
 
 @pytest.mark.parametrize("n", [1, 2, 3])
@@ -434,7 +436,7 @@ def test_a_batch_smaller_than_the_number_of_classes_works_and_says_so(world: Wor
 def test_guidance_that_could_not_act_says_so(world: World, adps: Any, adp: Any) -> None:
     narrow = adps.random_adp(ATTRIBUTES, CHANNELS, base_model="tiny", window=True)
     image, report, assigned = run_node(world, narrow, end_percent=0.01)
-    assert "guidance did nothing: no sampling step fell into the noise levels" in report and assigned["assigned"] is None
+    assert "guidance did nothing: no sampling step was at a noise level" in report and assigned["assigned"] is None
     assert torch.equal(image, world.sample())
     assert "did nothing" not in run_node(world, narrow)[1]
     off = run_node(world, adp, strength=0.0)[1]

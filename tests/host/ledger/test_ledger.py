@@ -94,10 +94,10 @@ def graph(node: str = "7") -> dict[str, Any]:
 
 
 def record(handle: Any, images: torch.Tensor, run: str, *seen: str, asked: str = HALF, assigned: str = "", node: str = "7") -> Any:
-    from equipoise.host.ledger.ledgers import record_images
+    from equipoise.host.ledger.ledgers import record_attributes
 
     with at(run, "9"):
-        return record_images(images, handle, target(asked), Seer(*seen), assigned, graph(node), {"workflow": {}})
+        return record_attributes(images, handle, target(asked), Seer(*seen), assigned, graph(node), {"workflow": {}})
 
 
 def pictures(n: int, seed: int = 0) -> torch.Tensor:
@@ -179,7 +179,8 @@ def test_where_nothing_is_guided_nothing_is_counted(world: World, adp: Any, hand
 
 
 def test_repair_keeps_the_rows_of_the_first_round(world: World, adp: Any, handle: Any) -> None:
-    from equipoise.host.core.sampling import SamplerSettings, guided_ksample
+    from equipoise.host.core.sampling import SamplerSettings
+    from equipoise.host.guidance.sampling import GuidedSampling, guided_ksample
     from equipoise.methods.guidance.run import GuidanceSettings
 
     def classify(samples: torch.Tensor) -> dict[str, torch.Tensor]:
@@ -187,8 +188,8 @@ def test_repair_keeps_the_rows_of_the_first_round(world: World, adp: Any, handle
 
     sampler = SamplerSettings(3, 3, 1.0, "euler", "normal")
     with at("a", "7"):
-        drawn = (GuidanceSettings(target()), sampler, world.positive, world.negative, world.empty(4))
-        _, outcome = guided_ksample(world.model, adp, *drawn, classify, 2, ledger=handle)
+        settings = GuidedSampling(GuidanceSettings(target()), sampler, repair=2, ledger=handle)
+        _, outcome = guided_ksample(world.model, adp, settings, world.positive, world.negative, world.empty(4), classify)
     assert outcome.rounds == [2, 2] and "quotas by the ledger" in outcome.text()
     assert counts(handle) == {"no": 2, "yes": 2}
 
@@ -237,10 +238,10 @@ def test_the_samplers_own_word_is_taken(world: World, adp: Any, handle: Any) -> 
     [
         ("hello", "does not belong to these images"),
         ("[]", "does not belong to these images"),
-        ('{"attributes": ["hair"], "assigned": ["long"]}', "it speaks of hair, and the target of eyeglasses"),
-        ('{"attributes": ["eyeglasses"], "assigned": ["yes"]}', "it speaks of 1 images, and 2 are connected"),
-        ('{"attributes": ["eyeglasses"], "assigned": ["yes", "maybe"]}', "holds no 'maybe'"),
-        ('{"attributes": ["eyeglasses"]}', "holds no 'assigned'"),
+        ('{"attributes": ["hair"], "assigned": ["long"]}', "it is about hair, and the target is about eyeglasses"),
+        ('{"attributes": ["eyeglasses"], "assigned": ["yes"]}', "it is about 1 images, and 2 are connected"),
+        ('{"attributes": ["eyeglasses"], "assigned": ["yes", "maybe"]}', "has no 'maybe'"),
+        ('{"attributes": ["eyeglasses"]}', "has no 'assigned'"),
     ],
 )
 def test_what_belongs_to_other_images_is_refused(handle: Any, told: str, part: str) -> None:
@@ -313,12 +314,12 @@ def test_images_that_are_no_numbers_and_targets_that_cannot_be_seen_are_refused(
     with pytest.raises(ValueError, match="1 of 2 images hold values that are no numbers") as error:
         record(handle, broken, "a", "no", "no")
     sentence(error)
-    from equipoise.host.ledger.ledgers import record_images
+    from equipoise.host.ledger.ledgers import record_attributes
     from equipoise.methods.core.targets import make_target
 
     beard = make_target({"beard": {"yes": 0.5, "no": 0.5}})
     with pytest.raises(ValueError, match="'seer' cannot record this target.*'beard'"):
-        record_images(pictures(1), handle, beard, Seer("no"))
+        record_attributes(pictures(1), handle, beard, Seer("no"))
     assert not handle.open().images()
 
 

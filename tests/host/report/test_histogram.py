@@ -233,8 +233,8 @@ def test_no_more_pictures_than_a_node_has_room_for(classifiers: Any) -> None:
     ("asked", "text", "says"),
     [
         (None, "{}", "connect the target too"),
-        ("tint: uniform", '{"attributes": ["tint"], "assigned": ["red"]}', "speaks of 1 images, and 4 are connected"),
-        ("tint: uniform", '{"attributes": ["light"], "assigned": []}', "speaks of light, and the target of tint"),
+        ("tint: uniform", '{"attributes": ["tint"], "assigned": ["red"]}', "is about 1 images, and 4 are connected"),
+        ("tint: uniform", '{"attributes": ["light"], "assigned": []}', "is about light, and the target is about tint"),
         ("tint: uniform", "no json", "connect the output of the sampler that drew them"),
     ],
 )

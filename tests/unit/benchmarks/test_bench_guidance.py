@@ -42,8 +42,10 @@ from equipoise.benchmarks.guidance.guidance_samples import facts, in_order, prom
 from equipoise.benchmarks.guidance.per_image import SampleGuidance, drawn_cells, independent_cells
 from equipoise.benchmarks.guidance.universal import guided_denoised
 from equipoise.factory.portraits import ATTRIBUTES
+from equipoise.methods.core.run import Call
 from equipoise.methods.core.targets import parse_target
-from equipoise.methods.guidance.run import GRADIENT, GuidanceSettings
+from equipoise.methods.guidance.moves import GRADIENT
+from equipoise.methods.guidance.run import GuidanceSettings
 from equipoise.models.files import write_safetensors
 from equipoise.models.noise_level import log_snr
 from equipoise.models.sites import pool
@@ -131,7 +133,7 @@ def test_sample_guidance_goes_up_the_softened_probability_of_the_assigned_class(
     run = SampleGuidance(adp, settings)
     h = torch.randn(4, 8, 4, 4, generator=torch.Generator().manual_seed(0))
     sigma = torch.tensor([2.0])
-    out = run.edit("middle", h, {"sigmas": sigma.expand(2), "cond_or_uncond": [1, 0]})
+    out = run.edit("middle", h, Call.read({"sigmas": sigma.expand(2), "cond_or_uncond": [1, 0]}))
     assert torch.equal(out[:2], h[:2]), "rows of the negative stay"
 
     def score(x: Tensor) -> Tensor:

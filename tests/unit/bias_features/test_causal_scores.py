@@ -15,6 +15,7 @@ from equipoise.methods.bias_features.feature_profiles import chart_facts
 from equipoise.methods.bias_features.run import SteeringRun, SteerSettings, everyone
 from equipoise.methods.bias_features.turn_alone import NOTHING, Turn, turned_file, turns_of
 from equipoise.methods.bias_features.typical_activations import ActivationRun, ActivationSums
+from equipoise.methods.core.run import Call
 from equipoise.methods.guidance.calibrate import Seen, TrialLog
 from equipoise.models.bias_features import (
     CLASS_DIFFERENCE,
@@ -143,7 +144,7 @@ def test_one_feature_alone_is_turned_at_its_places_alone(sae: SaeFile, file: Bia
     def out(added: float, sigma: float = 1.0) -> Tensor:
         settings = SteerSettings(everyone({"glasses": GLASSES}, "glasses", "yes"))
         run = SteeringRun(sae, turned_file(file, turn, added), settings)
-        return run.edit(SITE, h, {"sigmas": torch.full((5,), sigma), "cond_or_uncond": [0]})
+        return run.edit(SITE, h, Call.read({"sigmas": torch.full((5,), sigma), "cond_or_uncond": [0]}))
 
     for added, wanted in ((3.5, z[:, CAUSE] + 3.5), (NOTHING, torch.zeros(5, 8, 8))):
         dz = torch.zeros_like(z)
@@ -162,7 +163,7 @@ def test_what_is_typical_is_measured_where_a_feature_is_turned_and_nothing_chang
     for seed, sigma, marks in ((0, 1.0, [1, 0]), (1, 2.0, [0]), (2, 100.0, [0]), (3, 1.0, [1])):
         h = 2 * torch.randn(3 * len(marks), C, 8, 8, generator=torch.Generator().manual_seed(seed))
         run = ActivationRun(sae, turns, sums)
-        assert run.edit(SITE, h, {"sigmas": torch.full((3,), sigma), "cond_or_uncond": marks}) is h
+        assert run.edit(SITE, h, Call.read({"sigmas": torch.full((3,), sigma), "cond_or_uncond": marks})) is h
         run.release()
         if sigma < 100 and 0 in marks:  # within the profile's noise levels, and the positive's rows
             part = h[3 * marks.index(0) :][:3]
