@@ -9,7 +9,7 @@ from typing import Any
 
 from ...methods.bias_features.calibrate_profile import DOUBTS, CalibratedProfiles, ProfileBench
 from ...methods.bias_features.run import SteerSettings
-from ...methods.guidance.calibrate import Seen, TrialLog
+from ...methods.core.trials import TrialLog, TrialReadings
 from ...models.adp import AdpFile
 from ...models.bias_features import BiasFeatures
 from ...models.digests import tensors_digest
@@ -59,7 +59,7 @@ def calibrate_steering(
     if record.stale:
         log.info("calibration '%s': its earlier trials were made with other settings and are not used.", name)
 
-    def sample(file: BiasFeatures | None, steer: SteerSettings | None) -> Seen:
+    def sample(file: BiasFeatures | None, steer: SteerSettings | None) -> TrialReadings:
         if file is None or steer is None:
             return host.run(None)
         chosen = replace(steer, seed=sampler.seed)

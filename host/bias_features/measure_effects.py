@@ -11,7 +11,7 @@ from ...methods.bias_features.causal_scores import PER_CLASS, CausalBench, Causa
 from ...methods.bias_features.run import SteerSettings
 from ...methods.bias_features.turn_alone import AMOUNT, Turn
 from ...methods.bias_features.typical_activations import ActivationRun, ActivationSums
-from ...methods.guidance.calibrate import Seen, TrialLog
+from ...methods.core.trials import TrialLog, TrialReadings
 from ...models.bias_features import BiasFeatures
 from ...models.sae import SaeFile
 from ..core.managed_networks import managed_sae
@@ -65,12 +65,12 @@ def measure_effects(
     bench = CausalBench(bias, wanted, record, per_class, amount, lambda text: log.info("turned alone: %s", text))
     host = parts.host(bench.pending, wanted)
 
-    def listen(turns: Sequence[Turn]) -> tuple[Seen, list[float | None]]:
+    def listen(turns: Sequence[Turn]) -> tuple[TrialReadings, list[float | None]]:
         sums, (used, networks) = ActivationSums.of(turns), managed_sae(sae)
         seen = host.run(lambda keep: patch_model(model, lambda: ActivationRun(used, turns, sums), keep, networks)[0])
         return seen, sums.typical()
 
-    def sample(file: BiasFeatures, steer: SteerSettings) -> Seen:
+    def sample(file: BiasFeatures, steer: SteerSettings) -> TrialReadings:
         chosen = replace(steer, seed=sampler.seed)
         return host.run(lambda keep: apply_steering(model, sae, file, chosen, on_finish=keep))
 

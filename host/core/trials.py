@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 
 from ...methods.core.batch_run import BatchRun
-from ...methods.guidance.calibrate import Seen
+from ...methods.core.trials import TrialReadings
 from ..data.record_samples import GivenConditions, PromptConditions
 from ..labels.classifier import HostClassifier
 from .names import storable
@@ -67,7 +67,7 @@ class HostTrials:
         """Trials that were not needed count as done."""
         self._bar.update_absolute(self._total, self._total)
 
-    def run(self, patched: Callable[[Callable[[BatchRun], None]], Any] | None) -> Seen:
+    def run(self, patched: Callable[[Callable[[BatchRun], None]], Any] | None) -> TrialReadings:
         """A trial with MODEL as ``patched(keep)`` gives it, ``keep`` being told of every run that ended (None: as it is)."""
         runs: list[BatchRun] = []
         parts: list[dict[str, Tensor]] = []
@@ -77,10 +77,10 @@ class HostTrials:
             parts.append(self.judge(self._batch(model, batch)))
         read = {a: torch.cat([p[a] for p in parts]) for a in parts[0]}
         if patched is None:
-            return Seen(read)
+            return TrialReadings(read)
         n = self.start.shape[0]
         cells = [torch.full((n,), -1) if run.cells is None else run.cells for run in runs]
-        return Seen(read, torch.cat(cells))
+        return TrialReadings(read, torch.cat(cells))
 
     def _batch(self, model: Any, batch: int) -> Tensor:
         s = self.sampler

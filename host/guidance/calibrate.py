@@ -10,9 +10,10 @@ import comfy.samplers
 import torch
 from torch import Tensor
 
+from ...methods.core.trials import TrialLog, TrialReadings
 from ...methods.data.feature_set import FeatureSet
 from ...methods.data.recording import Recording, RecordingSettings
-from ...methods.guidance.calibrate import Bench, Calibrated, Seen, TrialLog, directions_of, reading_levels, trials_needed
+from ...methods.guidance.calibrate import CalibratedMoves, MoveBench, directions_of, reading_levels, trials_needed
 from ...methods.guidance.run import GuidanceSettings
 from ...methods.labels.labels import LabelSet
 from ...models.adp import AdpFile, Move
@@ -77,7 +78,7 @@ def calibrate_adp(
     classifier: HostClassifier | None = None,
     features: str = "",
     prompts: PromptConditions | None = None,
-) -> list[Calibrated]:
+) -> list[CalibratedMoves]:
     """Calibrate attribute after attribute; the last result's file has them all. Trials that ``name`` has done already are not repeated.
 
     ``images``: per trial, rounded up to whole batches of the latent. ``prompts``: drawn in turn, batch by batch, in place of ``positive``
@@ -121,14 +122,14 @@ def calibrate_adp(
     record = TrialLog(log_path(name), settings)
     if record.stale:
         log.info("calibration '%s': its earlier trials were made with other settings and are not used.", name)
-    results: list[Calibrated] = []
+    results: list[CalibratedMoves] = []
     file = adp
 
-    def sample(tried: AdpFile | None, chosen: GuidanceSettings | None) -> Seen:
+    def sample(tried: AdpFile | None, chosen: GuidanceSettings | None) -> TrialReadings:
         return host.run(None if tried is None else lambda keep: apply_guidance(model, tried, chosen, keep))
 
     for attribute, candidates in moves.items():
-        bench = Bench(file, sample, host.images, sampler.seed, record, lambda text, a=attribute: log.info("%s: %s", a, text))
+        bench = MoveBench(file, sample, host.images, sampler.seed, record, lambda text, a=attribute: log.info("%s: %s", a, text))
         results.append(bench.calibrate(attribute, candidates))
         file = results[-1].file
     host.finish()

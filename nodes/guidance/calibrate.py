@@ -11,7 +11,7 @@ from ...charts.adp.figures import TrialRow, trials_chart
 from ...host.core.sampling import SamplerSettings
 from ...host.core.trials import PLACE, log_path
 from ...host.guidance.calibrate import calibrate_adp, candidates_of
-from ...methods.guidance.calibrate import Calibrated
+from ...methods.guidance.calibrate import CalibratedMoves
 from ..core.sampler_inputs import sampler_inputs
 from ..core.shared_inputs import fixed_seed, names_of, trial_conditions, trial_latent
 from ..core.sockets import TRAINING, Adp, Classifier, Features, Labels, schema
@@ -128,7 +128,7 @@ class CalibrateADP(io.ComfyNode):
         return io.NodeOutput(results[-1].file, report, charts, ui=shown(cls, charts, report))
 
 
-def chart_of(result: Calibrated) -> torch.Tensor:
+def chart_of(result: CalibratedMoves) -> torch.Tensor:
     """IMAGE of one attribute's trials."""
     ((attribute, tried),) = result.trials.items()
     rows = [

@@ -245,7 +245,7 @@ def test_profiles_are_learned_calibrated_and_steered_by(made: SimpleNamespace, p
 
     calibrated, report, chart = calibrate(made, bias_features=learned)
     default = calibrated.attribute("light").default
-    assert default in features.profiles and f"'{default}' at strength 1 makes of 4 images: dark" in report
+    assert default in features.profiles and f"with '{default}' at strength 1, of 4 images sent to each class these show it: dark" in report
     assert calibrated.info["calibration"]["light"]["judge"] == "brightness" and chart.shape == (1, 520, 960, 3)
     with monkeypatch.context() as m:
         m.setattr(HostTrials, "_batch", lambda *a: pytest.fail("a trial was made again"))
