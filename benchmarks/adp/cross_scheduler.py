@@ -85,7 +85,7 @@ class World:
         torch.set_num_threads(1)
         (folder / "host").mkdir(parents=True, exist_ok=True)
         boot_host(folder / "host")
-        from ...host.core.folders import register_model_folders
+        from ...host.core.files import register_model_folders
         from ...host.labels.classifier import load_host_classifier
         from ...host.small_models.adm_info import conditioning
         from ...host.small_models.adm_model import info_of, load_adm

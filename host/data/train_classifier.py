@@ -9,13 +9,22 @@ from pathlib import Path
 import folder_paths
 import torch
 
-from ...methods.data.classifier_training import UNKNOWN, ClassifierSettings, Examples, Trained, train_classifier, training_name
+from ...methods.data.classifier_training import (
+    UNKNOWN,
+    ClassifierSettings,
+    Examples,
+    Trained,
+    save_trained,
+    train_classifier,
+    training_name,
+)
 from ...methods.data.image_folder import TEST, VALIDATION, ImageFolder, Row, joined_folders
-from ..core.files import CLASSIFIER
+from ..core.files import FileKind
 from ..core.progress import host_progress, training_device
 from ..labels.classifier import HostClassifier, load_host_classifier
 from .datasets import load_examples
 
+CLASSIFIER = FileKind("attribute_classifiers", "a classifier", save_trained)
 HELD_OUT = 0.15
 
 

@@ -31,7 +31,7 @@ from ...methods.core.targets import TargetDistribution
 from ...methods.ledger.ledger import Ledger, Reservation, RunKey, SeenImage
 from ...methods.ledger.ledger_images import TEXT, Picture, reconcile, save_picture
 from ...models.files import write_text
-from ..core.names import storable
+from ..core.files import check_file_name, storable
 from ..labels.classifier import HostClassifier
 
 log = logging.getLogger("equipoise")
@@ -72,11 +72,7 @@ def ledgers_root() -> Path:
 
 def ledger_path(name: str) -> Path:
     """File of a ledger. Raises ValueError for a name that is a path, or that not every system can store."""
-    if not storable(name):
-        raise ValueError(
-            f"'{name[:60]}' cannot be the name of a ledger: use letters, digits, spaces, dashes and single dots, without separators; "
-            f"ledgers are kept in {PLACE}."
-        )
+    check_file_name(name, "a ledger", PLACE)
     return ledgers_root() / f"{name}{ENDING}"
 
 

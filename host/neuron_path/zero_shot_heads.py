@@ -11,7 +11,7 @@ import torch
 from ...methods.labels.label_text import ClassSpec
 from ...models.files import read_metadata, read_safetensors
 from ...models.zero_shot_head import FORMAT, ZeroShotHead, class_embeddings, load_zero_shot_head
-from ..core import folders
+from ..core import files as model_files
 from ..labels.clip_zero_shot import text_directions
 
 KEY = "equipoise_zero_shot_heads"
@@ -38,7 +38,7 @@ def found_head(name: str, scale: float) -> ZeroShotHead:
 
     Raises FileNotFoundError, or ValueError in a sentence for a file of another kind.
     """
-    path = folders.resolve(KEY, name)
+    path = model_files.resolve(KEY, name)
     if "format" in read_metadata(path):
         return load_zero_shot_head(path)
     tensors, _ = read_safetensors(path)

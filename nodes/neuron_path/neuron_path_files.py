@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from comfy_api.latest import io, ui
 
-from ...host.core import folders
+from ...host.core import files as model_files
 from ...host.core.files import NEURON_PATH
 from ...models.neuron_path import NeuronPathFile, load_neuron_path
 from ..core.sockets import NEURONS, NeuronPaths, schema
@@ -57,7 +57,7 @@ class LoadNeuronPath(io.ComfyNode):
             ),
             search_aliases=["neuron", "path", "import", "read", "safetensors"],
             inputs=[
-                io.Combo.Input("neuron_path_name", options=folders.choices(KEY), tooltip=f"A safetensors file from {FOLDER}."),
+                io.Combo.Input("neuron_path_name", options=model_files.choices(KEY), tooltip=f"A safetensors file from {FOLDER}."),
             ],
             outputs=[
                 NeuronPaths.Output(
@@ -73,11 +73,11 @@ class LoadNeuronPath(io.ComfyNode):
 
     @classmethod
     def fingerprint_inputs(cls, neuron_path_name: str) -> str:
-        return folders.fingerprint(KEY, neuron_path_name)
+        return model_files.fingerprint(KEY, neuron_path_name)
 
     @classmethod
     def execute(cls, neuron_path_name: str) -> io.NodeOutput:
-        found = load_neuron_path(folders.resolve(KEY, neuron_path_name))
+        found = load_neuron_path(model_files.resolve(KEY, neuron_path_name))
         return io.NodeOutput(found, found.text())
 
 

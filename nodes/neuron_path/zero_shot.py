@@ -6,7 +6,7 @@ from typing import Any
 
 from comfy_api.latest import io, ui
 
-from ...host.core import folders
+from ...host.core import files as model_files
 from ...host.core.files import ZERO_SHOT_HEAD
 from ...host.labels.clip_projection import files_behind
 from ...host.neuron_path.zero_shot_heads import KEY, found_head, made_head
@@ -72,9 +72,9 @@ class ZeroShotAttributeHead(io.ComfyNode):
                 ),
                 io.Combo.Input(
                     "head_name",
-                    options=[NONE, *folders.choices(KEY)],
+                    options=[NONE, *model_files.choices(KEY)],
                     default=NONE,
-                    tooltip=f"A file from {folders.folder_hint(KEY)}, instead of clip, classes and templates: a head saved here, or "
+                    tooltip=f"A file from {model_files.folder_hint(KEY)}, instead of clip, classes and templates: a head saved here, or "
                     "text embeddings with a tensor for each class.",
                 ),
                 io.String.Input(
@@ -113,7 +113,7 @@ class ZeroShotAttributeHead(io.ComfyNode):
 
     @classmethod
     def fingerprint_inputs(cls, head_name: str = NONE, **_: Any) -> str:
-        return NONE if head_name == NONE else folders.fingerprint(KEY, head_name)
+        return NONE if head_name == NONE else model_files.fingerprint(KEY, head_name)
 
     @classmethod
     def execute(

@@ -42,6 +42,7 @@ def test_no_name_leads_out_of_its_folder(prompt: Any) -> None:
     from equipoise.host.core import trials as host_trials
     from equipoise.host.core.fit import session as learning
     from equipoise.host.data import datasets, feature_sets
+    from equipoise.host.data.train_classifier import CLASSIFIER
     from equipoise.host.report import write as reports
 
     root = Path(folder_paths.base_path).resolve()
@@ -50,7 +51,7 @@ def test_no_name_leads_out_of_its_folder(prompt: Any) -> None:
         (feature_sets.set_folder, feature_sets.features_root()),
         (host_trials.log_path, Path(folder_paths.get_output_directory(), "equipoise", "calibration")),
         (learning.learning_path, Path(folder_paths.get_output_directory(), "equipoise", "learning")),
-        *((kind.path, kind.path("a").parent) for kind in (model_files.ADP, model_files.SAE, model_files.CLASSIFIER)),
+        *((kind.path, kind.path("a").parent) for kind in (model_files.ADP, model_files.SAE, CLASSIFIER)),
         (lambda name: reports.reports_root() / reports._stem(name), reports.reports_root()),
     ]
     seen = {"kept": 0, "refused": 0}
