@@ -35,7 +35,7 @@ class Sweep:
 def strengths_between(lowest: float, highest: float, points: int) -> tuple[float, ...]:
     """Space strengths evenly, both ends included, rounded so that 0 is 0. Raises ValueError if they do not ascend."""
     if not lowest < highest or points < 2:
-        raise ValueError(f"a sweep goes from a lower to a higher strength in 2 points or more, not from {lowest:g} to {highest:g} in {points}.")
+        raise ValueError(f"a sweep goes up in strength, in 2 points or more, not from {lowest:g} to {highest:g} in {points}: change them.")
     step = (highest - lowest) / (points - 1)
     return tuple(round(lowest + i * step, 4) + 0.0 for i in range(points))
 
@@ -89,8 +89,8 @@ def check_judge(classifier: HostClassifier, attribute: str, class_name: str) -> 
     """Raise ValueError if a classifier does not know a class."""
     if class_name not in classifier.attributes.get(attribute, ()):
         raise ValueError(
-            f"the classifier '{classifier.name}' does not know the class '{class_name}' of '{attribute}'; it knows {known_attributes(classifier)}: connect one "
-            "that does, or none."
+            f"the classifier '{classifier.name}' does not know the class '{class_name}' of '{attribute}'; it knows "
+            f"{known_attributes(classifier)}: connect one that does, or none."
         )
 
 

@@ -130,8 +130,8 @@ def _path(features: FeatureSet, entry: Entry) -> Path:
     path = features.image_path(entry)
     if not path.is_file():
         raise ValueError(
-            f"the picture '{entry.file}' of the feature set '{features.name}' is missing, and the fit needs it: copy it back, or record the "
-            "set again."
+            f"the picture '{entry.file}' of the feature set '{features.name}' is missing, and the fit needs it: copy it back, or record "
+            "the set again."
         )
     return path
 

@@ -112,14 +112,14 @@ def _check_trials(adp: AdpFile, moves: Mapping[str, Sequence[Move]], trials: Tri
     """Raise ValueError if a trial has too few images, or nothing can judge it."""
     most = max(len(adp.attributes[a]) for a in moves)
     if trials.images < 2 * most:
-        raise ValueError(f"a trial of {trials.images} images cannot show {most} classes: use at least {2 * most} images, better 48 or more.")
+        raise ValueError(f"a trial of {trials.images} images cannot show {most} classes: use at least {2 * most} images, better 48.")
     if trials.classifier is not None and trials.vae is None:
         raise ValueError("a classifier reads decoded images: connect a VAE, or disconnect the classifier to let the ADP itself judge.")
     unread = [a for a in moves if a not in adp.read]
     if trials.classifier is None and unread:
         raise ValueError(
-            f"this ADP does not read '{unread[0]}', so it cannot judge trials of it: connect a classifier and a VAE, or skip the calibration "
-            f"and set direction '{moves[unread[0]][0].source}' and the strength in Distribution Guidance yourself."
+            f"this ADP does not read '{unread[0]}', so it cannot judge trials of it: connect a classifier and a VAE, or skip the "
+            f"calibration and set direction '{moves[unread[0]][0].source}' and the strength in Distribution Guidance yourself."
         )
 
 

@@ -71,8 +71,8 @@ class CalibrateBiasFeatures(io.ComfyNode):
                 io.String.Input(
                     "name",
                     default="my_steering",
-                    tooltip=f"Name under which finished trials are saved in {TRIALS_FOLDER}. If the node is interrupted, queue the same graph "
-                    "again and it continues. With other settings it starts again.",
+                    tooltip=f"Name under which finished trials are saved in {TRIALS_FOLDER}. If the node is interrupted, queue the same "
+                    "graph again and it continues. With other settings it starts again.",
                 ),
                 Adp.Input(
                     "adp",

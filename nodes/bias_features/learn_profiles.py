@@ -74,8 +74,8 @@ class LearnFeatureProfiles(io.ComfyNode):
                 io.String.Input(
                     "name",
                     default="my_profiles",
-                    tooltip=f"Name under which the progress is saved in {LEARNING_FOLDER}. If the run is interrupted, queue the same graph again "
-                    "and it resumes.",
+                    tooltip=f"Name under which the progress is saved in {LEARNING_FOLDER}. If the run is interrupted, queue the same graph "
+                    "again and it resumes.",
                 ),
                 Adp.Input(
                     "adp",

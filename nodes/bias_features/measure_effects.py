@@ -78,8 +78,8 @@ class MeasureFeatureEffects(io.ComfyNode):
                 io.String.Input(
                     "name",
                     default="my_steering",
-                    tooltip=f"Name under which the trials are saved in {TRIALS_FOLDER}. Finished trials are not repeated while the settings "
-                    "stay the same.",
+                    tooltip=f"Name under which the trials are saved in {TRIALS_FOLDER}. Finished trials are not repeated while the "
+                    "settings stay the same.",
                 ),
             ],
             outputs=[

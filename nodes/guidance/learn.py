@@ -46,8 +46,8 @@ def fit_inputs(steps: int, batch: int, name: str) -> list[Any]:
         io.String.Input(
             "name",
             default=name,
-            tooltip=f"Name under which the fit is saved in {LEARNING_FOLDER}. If the node is interrupted, queue the same graph again and it "
-            "continues. With other settings it starts again.",
+            tooltip=f"Name under which the fit is saved in {LEARNING_FOLDER}. If the node is interrupted, queue the same graph again and "
+            "it continues. With other settings it starts again.",
         ),
     ]
 

@@ -196,14 +196,14 @@ def test_bias_features_are_found_and_saved(made: SimpleNamespace, prompt: Any) -
     found, report, chart = made.found_out
     (features,) = found.attributes.values()
     assert features.classes == LIGHT["light"] and 0 < len(features.features) <= 16 and found.sae_digest == made.sae.digest
-    assert "without its" in report and "a linear reader was trained" in report and chart.shape[0] == 1 and chart.shape[2] == 960
+    assert "without its" in report and "a linear predictor was trained" in report and chart.shape[0] == 1 and chart.shape[2] == 960
     reader = TrainADP.execute(made.features, made.labels, "mlp", 1, 0).result[0]
     assert "a linear reader" not in find(made, adp=reader, attribute="light", per_class=2, beside=5.0)[1]
 
     rows = torch.tensor([[1.0, 0.0]]).repeat(IMAGES, 1)
     beside = replace(made.labels, attributes={**LIGHT, "hat": ("no", "yes")}, probabilities={**made.labels.probabilities, "hat": rows})
     same, report, _ = find(made, labels=beside, attribute="light")
-    assert "'hat' beside is not told: no image shows yes" in report and set(same.attributes) == {"light"}
+    assert "'hat' was not measured: no image shows yes" in report and set(same.attributes) == {"light"}
     assert torch.equal(same.attributes["light"].features, features.features)
     with pytest.raises(ValueError, match="the class 'yes' of 'hat' has no example among 24 images") as error:
         find(made, labels=beside)

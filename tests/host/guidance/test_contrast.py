@@ -220,7 +220,7 @@ def test_what_cannot_be_contrasted_is_told_in_one_sentence(world: Any, adps: Any
     width, base = site_channels(world.model)["middle"], base_model(world.model)
     cases: list[tuple[str, dict[str, Any]]] = [
         ("has no site 'output.9'", {"site": "output.9"}),
-        ("at least 2 are needed, and 1 was given", {"noise_levels": 1}),
+        ("at least 2 levels are needed, not 1", {"noise_levels": 1}),
         ("needs exactly one {}", {"templates": "a photo"}),
         ("the class 'no' has no phrase", {"classes": "yes: with\nno:"}),
         ("was made for 'sdxl' and the connected MODEL is", {"adp": adps.random_adp({"hair": ("a", "b")}, width, base_model="sdxl")}),
