@@ -16,12 +16,7 @@ from typing import Any
 import folder_paths
 from torch import Tensor
 
-from ...models.adp import save_adp
-from ...models.bias_features import save_bias_features
 from ...models.files import read_metadata, read_safetensors
-from ...models.neuron_path import save_neuron_path
-from ...models.sae import save_sae
-from ...models.zero_shot_head import save_zero_shot_head
 
 SUFFIX = ".safetensors"
 MODEL_FOLDERS: dict[str, tuple[str, str]] = {
@@ -120,7 +115,7 @@ def fingerprint(key: str, name: str) -> str:
 
 @dataclass(frozen=True)
 class FileKind:
-    """A kind of file that nodes write."""
+    """A kind of file that nodes write. Each system defines its own."""
 
     key: str
     """The host's key of its folder."""
@@ -169,13 +164,6 @@ class FileKind:
         """Return what a node shows after it wrote a file."""
         note = "\nIt takes the place of the file of that name that ships with the pack." if self.hides_shipped(path) else ""
         return f"{path}{note}"
-
-
-ADP = FileKind("equipoise_adp", "an ADP", save_adp)
-SAE = FileKind("equipoise_sae", "an autoencoder", save_sae)
-BIAS_FEATURES = FileKind("equipoise_bias_features", "bias features", save_bias_features)
-NEURON_PATH = FileKind("equipoise_neuron_paths", "neuron paths", save_neuron_path)
-ZERO_SHOT_HEAD = FileKind("equipoise_zero_shot_heads", "a zero-shot head", save_zero_shot_head)
 
 
 def _same(one: Path, other: Path) -> bool:

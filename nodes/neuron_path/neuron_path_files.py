@@ -5,11 +5,12 @@ from __future__ import annotations
 from comfy_api.latest import io, ui
 
 from ...host.core import files as model_files
-from ...host.core.files import NEURON_PATH
-from ...models.neuron_path import NeuronPathFile, load_neuron_path
+from ...host.core.files import FileKind
+from ...models.neuron_path import NeuronPathFile, load_neuron_path, save_neuron_path
 from ..core.sockets import NEURONS, NeuronPaths, schema
 
-KEY, FOLDER = NEURON_PATH.key, NEURON_PATH.folder
+NEURON_PATH_FILES = FileKind("equipoise_neuron_paths", "neuron paths", save_neuron_path)
+KEY, FOLDER = NEURON_PATH_FILES.key, NEURON_PATH_FILES.folder
 
 
 class SaveNeuronPath(io.ComfyNode):
@@ -40,8 +41,8 @@ class SaveNeuronPath(io.ComfyNode):
 
     @classmethod
     def execute(cls, neuron_path: NeuronPathFile, name: str, overwrite: bool) -> io.NodeOutput:
-        path = NEURON_PATH.write(neuron_path, name, overwrite)
-        return io.NodeOutput(str(path), ui=ui.PreviewText(NEURON_PATH.saved(path)))
+        path = NEURON_PATH_FILES.write(neuron_path, name, overwrite)
+        return io.NodeOutput(str(path), ui=ui.PreviewText(NEURON_PATH_FILES.saved(path)))
 
 
 class LoadNeuronPath(io.ComfyNode):

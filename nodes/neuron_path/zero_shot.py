@@ -7,9 +7,8 @@ from typing import Any
 from comfy_api.latest import io, ui
 
 from ...host.core import files as model_files
-from ...host.core.files import ZERO_SHOT_HEAD
 from ...host.labels.clip_projection import files_behind
-from ...host.neuron_path.zero_shot_heads import KEY, found_head, made_head
+from ...host.neuron_path.zero_shot_heads import KEY, ZERO_SHOT_FILES, found_head, made_head
 from ...methods.labels.label_text import parse_classes
 from ...methods.labels.zero_shot import LOGIT_SCALE, phrasings, read_templates
 from ..core.sockets import NEURONS, ZeroShot, schema
@@ -139,7 +138,7 @@ class ZeroShotAttributeHead(io.ComfyNode):
             head, told = made_head(clip, parse_classes(classes), read_templates(templates), scale, files, clip_vision)
         report = f"{head.text()}\n{told}"
         if save_as.strip():
-            report += f"\nsaved: {ZERO_SHOT_HEAD.saved(ZERO_SHOT_HEAD.write(head, save_as, overwrite))}"
+            report += f"\nsaved: {ZERO_SHOT_FILES.saved(ZERO_SHOT_FILES.write(head, save_as, overwrite))}"
         return io.NodeOutput(head, report, ui=ui.PreviewText(report))
 
 

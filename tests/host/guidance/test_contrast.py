@@ -191,7 +191,8 @@ def test_calibration_wants_a_classifier_and_works_with_one(world: Any) -> None:
         name="brightness", attributes={"eyeglasses": ("no", "yes")}, probabilities=probabilities, fingerprint=lambda: "1"
     )
     file, report, _ = calibrate(classifier=classifier, vae=world.vae).result
-    assert file.predictor is None and file.moves["eyeglasses"].source == "prompt-contrast" and "eyeglasses: 'prompt-contrast'" in report
+    assert file.predictor is None and file.moves["eyeglasses"].source == "prompt-contrast"
+    assert "eyeglasses: with 'prompt-contrast'" in report
 
 
 def test_directions_join_an_adp_that_reads_other_attributes(world: Any, adps: Any) -> None:
