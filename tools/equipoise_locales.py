@@ -213,7 +213,7 @@ def _schemas() -> list[Any]:
         import comfy.options
 
         comfy.options.enable_args_parsing()
-        from equipoise.host.core.folders import register_model_folders
+        from equipoise.host.core.files import register_model_folders
         from equipoise.nodes import all_nodes
 
         register_model_folders()

@@ -86,7 +86,7 @@ class World:
         torch.set_num_threads(1)
         (folder / "host").mkdir(parents=True, exist_ok=True)
         boot_host(folder / "host")
-        from ...host.core.folders import register_model_folders
+        from ...host.core.files import register_model_folders
         from ...host.labels.classifier import load_host_classifier
         from ...host.small_models.adm_info import conditioning
         from ...host.small_models.adm_model import info_of, load_adm
@@ -214,23 +214,14 @@ def make_adp(world: World, way: Way, sizes: Sizes) -> dict[str, Any]:
 
 def calibrated(world: World, way: Way, file: AdpFile, images: int) -> AdpFile:
     """Calibrate the learned moves with the same sampler, judged by the labeller."""
+    from ...host.core.trials import SamplingInputs, TrialInputs
     from ...host.guidance.calibrate import calibrate_adp
 
     batch = images if way.denoise < 1 else BATCH  # img2img from as many different images as there are
     latent = {"samples": torch.zeros(batch, *LATENT) if way.denoise == 1.0 else world.plain(START_SEED + TRIALS * 100_000, images)}
-    results = calibrate_adp(
-        world.model,
-        file,
-        {ATTRIBUTE: [file.alternatives[ATTRIBUTE][LEARNED]]},
-        world.cond,
-        world.cond,
-        latent,
-        world.sampler(way, TRIAL_SEED),
-        images,
-        slug(way),
-        vae=world.vae,
-        classifier=world.labeller,
-    )
+    sampling = SamplingInputs(world.model, world.cond, world.cond, latent, world.sampler(way, TRIAL_SEED))
+    trials = TrialInputs(sampling, images, slug(way), world.vae, world.labeller)
+    results = calibrate_adp(file, {ATTRIBUTE: [file.alternatives[ATTRIBUTE][LEARNED]]}, trials)
     return results[-1].file
 
 

@@ -166,8 +166,8 @@ class Sampler:
     def _labels(self) -> Any:
         """The labeller as a differentiable function of latents; it took no part in judging."""
         if self._score is None:
-            from ...host.core.fit.differentiable_labels import DifferentiableLabels
             from ...host.labels.classifier import HostClassifier
+            from ...host.labels.differentiable_labels import DifferentiableLabels
 
             labeller = HostClassifier(weights.classifier(), weights.LABELLER.name)
             self._score = DifferentiableLabels(self.beds[UNCONDITIONAL].model, self.vae, labeller, self.judge.attributes)

@@ -39,7 +39,7 @@ from ...methods.data.image_folder import (
 from ...methods.data.image_folder_writer import ImageFolderWriter, Item, Saved, parse_splits
 from ...methods.labels.labels import UNSURE_BELOW, LabelSet
 from ...models.files import stays_below, write_text
-from ..core.names import storable
+from ..core.files import check_file_name, storable
 from ..labels.classifier import HostClassifier
 from .feature_sets import read_picture
 
@@ -73,11 +73,7 @@ def datasets_root() -> Path:
 def dataset_folder(name: str) -> Path:
     """Folder of a set that is written. Raises ValueError for a name that is a path, or that not every system can store."""
     name = name.strip()
-    if not storable(name):
-        raise ValueError(
-            f"'{name[:60]}' cannot be the name of a data set: use letters, digits, spaces, dashes and single dots, without separators; "
-            f"sets are kept in {PLACE}."
-        )
+    check_file_name(name, "a data set", PLACE)
     return datasets_root() / name
 
 

@@ -31,7 +31,7 @@ from ...methods.core.targets import TargetDistribution
 from ...methods.ledger.ledger import Ledger, RunKey, SeenImage
 from ...methods.ledger.ledger_images import TEXT, Picture, reconcile, save_picture
 from ...models.files import write_text
-from ..core.names import storable
+from ..core.files import check_file_name, storable
 from ..labels.classifier import HostClassifier
 
 log = logging.getLogger("equipoise")
@@ -76,11 +76,7 @@ def ledgers_root() -> Path:
 
 def ledger_path(name: str) -> Path:
     """Return the file of a ledger. Raises ValueError for a name that is a path, or that not every system can store."""
-    if not storable(name):
-        raise ValueError(
-            f"'{name[:60]}' cannot be the name of a ledger: use letters, digits, spaces, dashes and single dots, without separators; "
-            f"ledgers are kept in {LEDGERS_FOLDER}."
-        )
+    check_file_name(name, "a ledger", LEDGERS_FOLDER)
     return ledgers_root() / f"{name}{LEDGER_SUFFIX}"
 
 

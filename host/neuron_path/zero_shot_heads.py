@@ -10,11 +10,12 @@ import torch
 
 from ...methods.labels.label_text import ClassSpec
 from ...models.files import read_metadata, read_safetensors
-from ...models.zero_shot_head import FORMAT, ZeroShotHead, class_embeddings, load_zero_shot_head
-from ..core import folders
+from ...models.zero_shot_head import FORMAT, ZeroShotHead, class_embeddings, load_zero_shot_head, save_zero_shot_head
+from ..core import files as model_files
 from ..labels.clip_zero_shot import text_directions
 
 KEY = "equipoise_zero_shot_heads"
+ZERO_SHOT_FILES = model_files.FileKind(KEY, "a zero-shot head", save_zero_shot_head)
 
 
 def made_head(
@@ -38,7 +39,7 @@ def found_head(name: str, scale: float) -> ZeroShotHead:
 
     Raises FileNotFoundError, or ValueError in a sentence for a file of another kind.
     """
-    path = folders.resolve(KEY, name)
+    path = model_files.resolve(KEY, name)
     if "format" in read_metadata(path):
         return load_zero_shot_head(path)
     tensors, _ = read_safetensors(path)

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import folder_paths
 
-from ..core.names import storable
+from ..core.files import check_file_name
 
 PLACE = "output/equipoise/reports"
 
@@ -72,11 +72,7 @@ def _named(partial: Path, root: Path, stem: str) -> Path:
 
 def _stem(name: str) -> str:
     stem = name.strip()
-    if not storable(stem):
-        raise ValueError(
-            f"'{name}' cannot be the name of a report: use letters, digits, spaces, dashes and single dots, without separators; reports "
-            f"are kept in {PLACE}."
-        )
+    check_file_name(stem, "a report", PLACE)
     return stem
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from comfy_api.latest import io
 
-from ...host.core import folders
+from ...host.core import files as model_files
 from ...models.adp import load_adp
 from ..core.sockets import LOADERS, Adp, schema
 
@@ -15,7 +15,7 @@ DEFAULT_FILE = "portraits.safetensors"
 class LoadADP(io.ComfyNode):
     @classmethod
     def define_schema(cls) -> io.Schema:
-        files = folders.choices(FOLDER)
+        files = model_files.choices(FOLDER)
         return schema(
             node_id="EquipoiseLoadADP",
             display_name="Load ADP",
@@ -31,7 +31,7 @@ class LoadADP(io.ComfyNode):
                     "adp_name",
                     options=files,
                     default=DEFAULT_FILE if DEFAULT_FILE in files else None,
-                    tooltip=f"A safetensors file from {folders.folder_hint(FOLDER)}, or one that ships with the pack. If both have the "
+                    tooltip=f"A safetensors file from {model_files.folder_hint(FOLDER)}, or one that ships with the pack. If both have the "
                     "same name, your file is used.",
                 )
             ],
@@ -47,11 +47,11 @@ class LoadADP(io.ComfyNode):
 
     @classmethod
     def fingerprint_inputs(cls, adp_name: str) -> str:
-        return folders.fingerprint(FOLDER, adp_name)
+        return model_files.fingerprint(FOLDER, adp_name)
 
     @classmethod
     def execute(cls, adp_name: str) -> io.NodeOutput:
-        adp = load_adp(folders.resolve(FOLDER, adp_name))
+        adp = load_adp(model_files.resolve(FOLDER, adp_name))
         return io.NodeOutput(adp, adp.text())
 
 

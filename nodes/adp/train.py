@@ -7,16 +7,18 @@ import torch
 from comfy_api.latest import io, ui
 
 from ...charts.adp.figures import adp_curves
-from ...host.core import files as model_files
+from ...host.core.files import FileKind
 from ...host.core.progress import host_progress, training_device
 from ...methods.adp.figures import describe
 from ...methods.adp.train import train_file
 from ...methods.data.feature_set import FeatureSet
 from ...methods.labels.labels import LabelSet
-from ...models.adp import KINDS, AdpFile
+from ...models.adp import KINDS, AdpFile, save_adp
 from ..core.shared_inputs import fixed_seed
 from ..core.sockets import TRAINING, Adp, Features, Labels, schema
 from ..core.ui import as_image, shown
+
+ADP_FILES = FileKind("equipoise_adp", "an ADP", save_adp)
 
 ADP_FOLDER = "models/equipoise/adp"
 NO_FIGURES = "this ADP file keeps no accuracy by noise level"
@@ -140,8 +142,8 @@ class SaveADP(io.ComfyNode):
 
     @classmethod
     def execute(cls, adp: AdpFile, name: str, overwrite: bool) -> io.NodeOutput:
-        path = model_files.ADP.write(adp, name, overwrite)
-        return io.NodeOutput(str(path), ui=ui.PreviewText(model_files.ADP.saved(path)))
+        path = ADP_FILES.write(adp, name, overwrite)
+        return io.NodeOutput(str(path), ui=ui.PreviewText(ADP_FILES.saved(path)))
 
 
 class ADPInfo(io.ComfyNode):

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from comfy_api.latest import io
 
-from ...host.core import folders
+from ...host.core import files as model_files
 from ...models.bias_features import load_bias_features
 from ..core.sockets import LOADERS, BiasFeatures, schema
 
@@ -15,7 +15,7 @@ DEFAULT_FILE = "portraits.safetensors"
 class LoadBiasFeatures(io.ComfyNode):
     @classmethod
     def define_schema(cls) -> io.Schema:
-        files = folders.choices(FOLDER)
+        files = model_files.choices(FOLDER)
         return schema(
             node_id="EquipoiseLoadBiasFeatures",
             display_name="Load Bias Features",
@@ -31,7 +31,7 @@ class LoadBiasFeatures(io.ComfyNode):
                     "bias_features_name",
                     options=files,
                     default=DEFAULT_FILE if DEFAULT_FILE in files else None,
-                    tooltip=f"A safetensors file from {folders.folder_hint(FOLDER)}, or one that ships with the pack. If both have the "
+                    tooltip=f"A safetensors file from {model_files.folder_hint(FOLDER)}, or one that ships with the pack. If both have the "
                     "same name, your file is used. The file belongs to one autoencoder.",
                 )
             ],
@@ -52,11 +52,11 @@ class LoadBiasFeatures(io.ComfyNode):
 
     @classmethod
     def fingerprint_inputs(cls, bias_features_name: str) -> str:
-        return folders.fingerprint(FOLDER, bias_features_name)
+        return model_files.fingerprint(FOLDER, bias_features_name)
 
     @classmethod
     def execute(cls, bias_features_name: str) -> io.NodeOutput:
-        found = load_bias_features(folders.resolve(FOLDER, bias_features_name))
+        found = load_bias_features(model_files.resolve(FOLDER, bias_features_name))
         return io.NodeOutput(found, found.text())
 
 

@@ -9,8 +9,9 @@ from comfy_api.latest import io
 
 from ...charts.core.curves import share_by_size
 from ...host.bias_features.calibrate_steering import calibrate_steering
+from ...host.bias_features.trials import SteerFiles, SteerTrials
 from ...host.core.sampling import SamplerSettings
-from ...host.core.trials import PLACE, log_path
+from ...host.core.trials import TRIALS_FOLDER, SamplingInputs, TrialInputs, log_path
 from ...methods.bias_features.calibrate_profile import CalibratedProfiles
 from ..core.sampler_inputs import sampler_inputs
 from ..core.shared_inputs import fixed_seed, names_of, trial_conditions, trial_latent
@@ -70,8 +71,8 @@ class CalibrateBiasFeatures(io.ComfyNode):
                 io.String.Input(
                     "name",
                     default="my_steering",
-                    tooltip=f"Name under which finished trials are saved in {PLACE}. If the node is interrupted, queue the same graph "
-                    "again and it continues. With other settings it starts again.",
+                    tooltip=f"Name under which finished trials are saved in {TRIALS_FOLDER}. If the node is interrupted, queue the same "
+                    "graph again and it continues. With other settings it starts again.",
                 ),
                 Adp.Input(
                     "adp",
@@ -122,35 +123,24 @@ class CalibrateBiasFeatures(io.ComfyNode):
         adp: Any = None,
     ) -> io.NodeOutput:
         log_path(name)
-        results = calibrate_steering(
-            model,
-            sae,
-            bias_features,
-            positive,
-            negative,
-            latent_image,
-            SamplerSettings(seed, steps, cfg, sampler_name, scheduler),
-            images,
-            name,
-            vae,
-            classifier,
-            adp=adp,
-            attributes=names_of(attribute),
-            enough=enough,
-        )
+        sampler = SamplerSettings(seed, steps, cfg, sampler_name, scheduler)
+        sampling = SamplingInputs(model, positive, negative, latent_image, sampler)
+        trials = SteerTrials(SteerFiles(sae, bias_features, adp), TrialInputs(sampling, images, name, vae, classifier))
+        results = calibrate_steering(trials, names_of(attribute), enough)
         report = "\n".join(line for r in results for line in r.lines)
-        chart = stacked_images([chart_of(a, r) for a, r in zip(names_of(attribute) or bias_features.attributes, results, strict=True)])
+        attributes = names_of(attribute) or bias_features.attributes
+        chart = stacked_images([profile_trials_chart(a, r) for a, r in zip(attributes, results, strict=True)])
         return io.NodeOutput(results[-1].file, report, chart, ui=shown(cls, chart, report))
 
 
-def chart_of(attribute: str, result: CalibratedProfiles) -> torch.Tensor:
-    """IMAGE of the trials of one attribute, with the profile that is used; a white one where an older log does not tell the sizes."""
+def profile_trials_chart(attribute: str, result: CalibratedProfiles) -> torch.Tensor:
+    """Draw the trials of one attribute with its default profile; white if an older log has no sizes."""
     curves: dict[str, list[tuple[float, float]]] = {}
     for trial in result.trials:
         curves.setdefault(trial["class"], []).append((trial["size"], trial["share"]))
     if not curves:
         return torch.ones(1, 520, 960, 3)
-    return as_image(share_by_size(curves, f"{attribute}: images read as the class they are sent to", result.record["enough"]))
+    return as_image(share_by_size(curves, f"{attribute}: images that show the class they are sent to", result.record["enough"]))
 
 
 NODES = [CalibrateBiasFeatures]

@@ -10,16 +10,18 @@ from comfy_api.latest import io, ui
 
 from ...charts.bias_features.ranking import bias_features_chart
 from ...host.bias_features.find_features import find_features
-from ...host.core.files import BIAS_FEATURES
+from ...host.core.files import FileKind
 from ...methods.bias_features.attribution_settings import AttributionSettings
 from ...methods.bias_features.feature_profiles import chart_facts
 from ...models.bias_features import BiasFeatures as BiasFeaturesFile
+from ...models.bias_features import save_bias_features
 from ..core.shared_inputs import fixed_seed, names_of
 from ..core.sockets import TRAINING, Adp, BiasFeatures, Features, Labels, Sae, schema
 from ..core.ui import as_image, shown
 from ..guidance.calibrate import stacked_images
 
-FOLDER = "models/equipoise/bias_features"
+BIAS_FEATURE_FILES = FileKind("equipoise_bias_features", "bias features", save_bias_features)
+FOLDER = BIAS_FEATURE_FILES.folder
 DEFAULT = AttributionSettings()
 
 
@@ -138,8 +140,8 @@ class SaveBiasFeatures(io.ComfyNode):
 
     @classmethod
     def execute(cls, bias_features: BiasFeaturesFile, name: str, overwrite: bool) -> io.NodeOutput:
-        path = BIAS_FEATURES.write(bias_features, name, overwrite)
-        return io.NodeOutput(str(path), ui=ui.PreviewText(BIAS_FEATURES.saved(path)))
+        path = BIAS_FEATURE_FILES.write(bias_features, name, overwrite)
+        return io.NodeOutput(str(path), ui=ui.PreviewText(BIAS_FEATURE_FILES.saved(path)))
 
 
 NODES = [FindBiasFeatures, SaveBiasFeatures]

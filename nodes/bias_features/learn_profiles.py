@@ -8,7 +8,9 @@ from comfy_api.latest import io
 
 from ...charts.core.learning import learning_curves
 from ...host.bias_features.learn_profiles import LR, learn_profiles
-from ...host.core.fit.session import PLACE
+from ...host.bias_features.trials import SteerFiles
+from ...host.core.fit.session import LEARNING_FOLDER
+from ...host.data.learning_pictures import LearningInputs
 from ...methods.guidance.fit_moves import FitSettings
 from ..core.shared_inputs import fit_batch, fixed_seed, names_of, picture_conditions
 from ..core.sockets import TRAINING, Adp, BiasFeatures, Classifier, Features, Labels, Sae, schema
@@ -72,8 +74,8 @@ class LearnFeatureProfiles(io.ComfyNode):
                 io.String.Input(
                     "name",
                     default="my_profiles",
-                    tooltip=f"Name under which the progress is saved in {PLACE}. If the run is interrupted, queue the same graph again "
-                    "and it resumes.",
+                    tooltip=f"Name under which the progress is saved in {LEARNING_FOLDER}. If the run is interrupted, queue the same graph "
+                    "again and it resumes.",
                 ),
                 Adp.Input(
                     "adp",
@@ -119,24 +121,11 @@ class LearnFeatureProfiles(io.ComfyNode):
         positive: Any = None,
         clip: Any = None,
     ) -> io.NodeOutput:
-        made = learn_profiles(
-            model,
-            sae,
-            bias_features,
-            features,
-            labels,
-            vae,
-            classifier,
-            FitSettings(steps=fit_steps, batch=batch, lr=LR, seed=seed),
-            name,
-            adp=adp,
-            attributes=names_of(attribute),
-            more=more,
-            positive=positive,
-            clip=clip,
-        )
-        report, chart = "\n".join(made.lines), as_image(learning_curves(made.curve, "losses while profiles are learned"))
-        return io.NodeOutput(made.file, report, chart, ui=shown(cls, chart, report))
+        inputs = LearningInputs(model, features, labels, vae, classifier, positive, clip)
+        settings = FitSettings(steps=fit_steps, batch=batch, lr=LR, seed=seed)
+        learned = learn_profiles(inputs, SteerFiles(sae, bias_features, adp), settings, name, names_of(attribute), more)
+        report, chart = "\n".join(learned.lines), as_image(learning_curves(learned.curve, "losses while profiles are learned"))
+        return io.NodeOutput(learned.file, report, chart, ui=shown(cls, chart, report))
 
 
 NODES = [LearnFeatureProfiles]

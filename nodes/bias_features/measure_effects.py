@@ -7,8 +7,9 @@ from typing import Any
 from comfy_api.latest import io
 
 from ...host.bias_features.measure_effects import measure_effects
+from ...host.bias_features.trials import SteerFiles, SteerTrials
 from ...host.core.sampling import SamplerSettings
-from ...host.core.trials import PLACE
+from ...host.core.trials import TRIALS_FOLDER, SamplingInputs, TrialInputs
 from ...methods.bias_features.causal_scores import PER_CLASS
 from ...methods.bias_features.turn_alone import AMOUNT
 from ..core.sampler_inputs import sampler_inputs
@@ -77,8 +78,8 @@ class MeasureFeatureEffects(io.ComfyNode):
                 io.String.Input(
                     "name",
                     default="my_steering",
-                    tooltip=f"Name under which the trials are saved in {PLACE}. Finished trials are not repeated while the settings "
-                    "stay the same.",
+                    tooltip=f"Name under which the trials are saved in {TRIALS_FOLDER}. Finished trials are not repeated while the "
+                    "settings stay the same.",
                 ),
             ],
             outputs=[
@@ -119,22 +120,10 @@ class MeasureFeatureEffects(io.ComfyNode):
         attribute: str,
         name: str,
     ) -> io.NodeOutput:
-        measured = measure_effects(
-            model,
-            sae,
-            bias_features,
-            positive,
-            negative,
-            latent_image,
-            SamplerSettings(seed, steps, cfg, sampler_name, scheduler),
-            images,
-            name,
-            vae,
-            classifier,
-            attributes=names_of(attribute),
-            per_class=per_class,
-            amount=amount,
-        )
+        sampler = SamplerSettings(seed, steps, cfg, sampler_name, scheduler)
+        sampling = SamplingInputs(model, positive, negative, latent_image, sampler)
+        trials = SteerTrials(SteerFiles(sae, bias_features), TrialInputs(sampling, images, name, vae, classifier))
+        measured = measure_effects(trials, names_of(attribute), per_class, amount)
         report, chart = "\n".join(measured.lines), charts_of(measured.file)
         return io.NodeOutput(measured.file, report, chart, ui=shown(cls, chart, report))
 

@@ -9,8 +9,10 @@ from comfy_api.latest import io, ui
 
 from ...charts.bias_features.steer_sweep import steer_strip
 from ...host.bias_features.steer_sweep import Sweep, steer_sweep, strengths_between
+from ...host.bias_features.trials import SteerFiles
 from ...host.core.patch import window_sigmas
 from ...host.core.sampling import SamplerSettings
+from ...host.core.trials import SamplingInputs
 from ...methods.bias_features.run import SteerSettings, parse_latents
 from ...methods.bias_features.steer_report import steering_report
 from ..core.sampler_inputs import denoise_input, sampler_inputs
@@ -126,24 +128,11 @@ class SteerSweep(io.ComfyNode):
             mask=as_masks(mask),
         )
         sampler = SamplerSettings(seed, steps, cfg, sampler_name, scheduler, denoise)
-        swept = steer_sweep(
-            model,
-            sae,
-            bias_features,
-            settings,
-            strengths,
-            sampler,
-            positive,
-            negative,
-            latent_image,
-            vae,
-            adp,
-            rule == ASYRP,
-            classifier,
-        )
+        sampling = SamplingInputs(model, positive, negative, latent_image, sampler)
+        swept = steer_sweep(SteerFiles(sae, bias_features, adp), sampling, settings, strengths, vae, rule == ASYRP, classifier)
         name = f"{attribute.strip()}: {class_name.strip()}"
-        report = "\n".join([steering_report(bias_features, settings, adp, rule == ASYRP), *told(swept, name)])
-        strip = strip_of(swept, name, "" if classifier is None else f"share that '{classifier.name}' reads as the class, below")
+        report = "\n".join([steering_report(bias_features, settings, adp, rule == ASYRP), *sweep_lines(swept, name)])
+        strip = strip_of(swept, name, "" if classifier is None else f"below: share of images that show the class, by '{classifier.name}'")
         return io.NodeOutput(
             strip,
             swept.images.flatten(0, 1),
@@ -153,18 +142,18 @@ class SteerSweep(io.ComfyNode):
 
 
 def strip_of(swept: Sweep, title: str, note: str) -> torch.Tensor:
-    """IMAGE [1, H, W, 3]: the labelled strip."""
+    """Draw the labelled strip, IMAGE [1, H, W, 3]."""
     drawn = steer_strip(swept.images.movedim(-1, 2), swept.strengths, f"{title}, by strength", note, swept.shares)
     return torch.from_numpy(drawn).unsqueeze(0).float() / 255
 
 
-def told(swept: Sweep, name: str) -> list[str]:
-    """A line on every point."""
+def sweep_lines(swept: Sweep, name: str) -> list[str]:
+    """Report every strength."""
     count = swept.images.shape[1]
     if swept.shares is None:
-        return [f"sampled at strength {', '.join(f'{s:g}' for s in swept.strengths)}; {count} images each, with the same noise"]
+        return [f"sampled at strength {', '.join(f'{s:g}' for s in swept.strengths)}; {count} images each, from the same noise"]
     return [
-        f"strength {s:+g}: {share:.1%} of {count} images read as {name}" for s, share in zip(swept.strengths, swept.shares, strict=True)
+        f"strength {s:+g}: {share:.1%} of {count} images show {name}" for s, share in zip(swept.strengths, swept.shares, strict=True)
     ]
 
 

@@ -9,9 +9,9 @@ from comfy_api.latest import io
 
 from ...charts.adp.figures import TrialRow, trials_chart
 from ...host.core.sampling import SamplerSettings
-from ...host.core.trials import PLACE, log_path
+from ...host.core.trials import TRIALS_FOLDER, SamplingInputs, TrialInputs, log_path
 from ...host.guidance.calibrate import calibrate_adp, candidates_of
-from ...methods.guidance.calibrate import Calibrated
+from ...methods.guidance.calibrate import CalibratedMoves
 from ..core.sampler_inputs import sampler_inputs
 from ..core.shared_inputs import fixed_seed, names_of, trial_conditions, trial_latent
 from ..core.sockets import TRAINING, Adp, Classifier, Features, Labels, schema
@@ -54,8 +54,8 @@ class CalibrateADP(io.ComfyNode):
                 io.String.Input(
                     "name",
                     default="my_calibration",
-                    tooltip=f"Name under which finished trials are saved in {PLACE}. If the node is interrupted, queue the same graph "
-                    "again and it continues. With other settings it starts again.",
+                    tooltip=f"Name under which finished trials are saved in {TRIALS_FOLDER}. If the node is interrupted, queue the same "
+                    "graph again and it continues. With other settings it starts again.",
                 ),
                 Features.Input(
                     "features",
@@ -105,31 +105,20 @@ class CalibrateADP(io.ComfyNode):
     ) -> io.NodeOutput:
         if (features is None) != (labels is None):
             raise ValueError("features and labels belong together: connect both, or neither to calibrate what the ADP file holds.")
-        log_path(name)  # a bad name is told before directions are read
+        log_path(name)  # refuse a bad name before directions are computed
         wanted = names_of(attribute)
         moves = candidates_of(adp, features, labels, wanted)
         sampler = SamplerSettings(seed, steps, cfg, sampler_name, scheduler)
-        results = calibrate_adp(
-            model,
-            adp,
-            moves,
-            positive,
-            negative,
-            latent_image,
-            sampler,
-            images,
-            name,
-            vae,
-            classifier,
-            "" if features is None else features.name,
-        )
+        sampling = SamplingInputs(model, positive, negative, latent_image, sampler)
+        trials = TrialInputs(sampling, images, name, vae, classifier)
+        results = calibrate_adp(adp, moves, trials, "" if features is None else features.name)
         report = "\n".join(line for r in results for line in r.lines)
-        charts = stacked_images([chart_of(r) for r in results])
+        charts = stacked_images([move_trials_chart(r) for r in results])
         return io.NodeOutput(results[-1].file, report, charts, ui=shown(cls, charts, report))
 
 
-def chart_of(result: Calibrated) -> torch.Tensor:
-    """IMAGE of one attribute's trials."""
+def move_trials_chart(result: CalibratedMoves) -> torch.Tensor:
+    """Draw the trials of one attribute."""
     ((attribute, tried),) = result.trials.items()
     rows = [
         TrialRow(
@@ -147,7 +136,7 @@ def chart_of(result: Calibrated) -> torch.Tensor:
 
 
 def stacked_images(images: list[torch.Tensor]) -> torch.Tensor:
-    """IMAGEs of one width as one batch, padded with white below."""
+    """Batch IMAGEs of one width, padded with white below."""
     height = max(i.shape[1] for i in images)
     return torch.cat([torch.nn.functional.pad(i, (0, 0, 0, 0, 0, height - i.shape[1]), value=1.0) for i in images])
 

@@ -8,6 +8,7 @@ from comfy_api.latest import io, ui
 
 from ...host.core.sampling import SamplerSettings
 from ...host.guidance.contrast import IMAGES, LEVELS, contrast_directions
+from ...host.guidance.prompt_sampling import PromptSampling
 from ...methods.guidance.prompt_classes import parse_prompt_classes
 from ...models.sites import MIDDLE
 from ..core.prompt_inputs import prompt_class_inputs
@@ -115,20 +116,12 @@ class ContrastDirections(io.ComfyNode):
         negative: str,
         adp: Any = None,
     ) -> io.NodeOutput:
-        made = contrast_directions(
-            model,
-            clip,
-            parse_prompt_classes(attribute, templates, classes),
-            latent_image,
-            SamplerSettings(seed, steps, cfg, sampler_name, scheduler),
-            images,
-            noise_levels,
-            site,
-            adp,
-            negative,
-        )
-        report = "\n".join(made.lines)
-        return io.NodeOutput(made.file, report, ui=ui.PreviewText(report))
+        prompts = parse_prompt_classes(attribute, templates, classes)
+        sampler = SamplerSettings(seed, steps, cfg, sampler_name, scheduler)
+        sampling = PromptSampling(model, clip, latent_image, sampler, images, negative)
+        contrast = contrast_directions(sampling, prompts, noise_levels, site, adp)
+        report = "\n".join(contrast.lines)
+        return io.NodeOutput(contrast.file, report, ui=ui.PreviewText(report))
 
 
 NODES = [ContrastDirections]

@@ -7,10 +7,13 @@ from typing import Any
 from comfy_api.latest import io
 
 from ...charts.core.learning import learning_curves
-from ...host.core.fit.session import AUTO, PLACE, Learned, learning_path
+from ...host.core.fit.session import AUTO, LEARNING_FOLDER, learning_path
 from ...host.core.sampling import SamplerSettings
+from ...host.data.learning_pictures import LearningInputs
 from ...host.guidance.learn_directions import learn_directions
 from ...host.guidance.learn_from_prompts import IMAGES, learn_from_prompts
+from ...host.guidance.learned_moves import LearnedMoves
+from ...host.guidance.prompt_sampling import PromptSampling
 from ...methods.guidance.fit_moves import FitSettings
 from ...methods.guidance.prompt_classes import parse_prompt_classes
 from ..core.prompt_inputs import prompt_class_inputs
@@ -23,7 +26,7 @@ ALIASES = ["directions", "h-space", "textual inversion", "attribute distribution
 
 
 def fit_inputs(steps: int, batch: int, name: str) -> list[Any]:
-    """What both ways of learning are told of the fit."""
+    """Return the inputs of a fit, the same for both nodes."""
     return [
         io.String.Input(
             "site",
@@ -43,14 +46,14 @@ def fit_inputs(steps: int, batch: int, name: str) -> list[Any]:
         io.String.Input(
             "name",
             default=name,
-            tooltip=f"Name under which the fit is saved in {PLACE}. If the node is interrupted, queue the same graph again and it "
-            "continues. With other settings it starts again.",
+            tooltip=f"Name under which the fit is saved in {LEARNING_FOLDER}. If the node is interrupted, queue the same graph again and "
+            "it continues. With other settings it starts again.",
         ),
     ]
 
 
 def outputs() -> list[Any]:
-    """What both give."""
+    """Return the outputs of both nodes."""
     return [
         Adp.Output(
             "learned",
@@ -62,10 +65,10 @@ def outputs() -> list[Any]:
     ]
 
 
-def output(cls: type[Any], made: Learned, title: str) -> io.NodeOutput:
-    """The outputs, shown on the node too."""
-    report, chart = "\n".join(made.lines), as_image(learning_curves(made.curve, title))
-    return io.NodeOutput(made.file, report, chart, ui=shown(cls, chart, report))
+def output(cls: type[Any], learned: LearnedMoves, title: str) -> io.NodeOutput:
+    """Return a node's outputs, and show report and chart on the node."""
+    report, chart = "\n".join(learned.lines), as_image(learning_curves(learned.curve, title))
+    return io.NodeOutput(learned.file, report, chart, ui=shown(cls, chart, report))
 
 
 class LearnDirections(io.ComfyNode):
@@ -126,21 +129,10 @@ class LearnDirections(io.ComfyNode):
         positive: Any = None,
         clip: Any = None,
     ) -> io.NodeOutput:
-        made = learn_directions(
-            model,
-            adp,
-            features,
-            labels,
-            vae,
-            classifier,
-            FitSettings(steps=fit_steps, batch=batch, seed=seed),
-            name,
-            attributes=names_of(attributes),
-            site=site,
-            positive=positive,
-            clip=clip,
-        )
-        return output(cls, made, "losses while directions are learned")
+        inputs = LearningInputs(model, features, labels, vae, classifier, positive, clip)
+        settings = FitSettings(steps=fit_steps, batch=batch, seed=seed)
+        learned = learn_directions(inputs, adp, settings, name, names_of(attributes), site)
+        return output(cls, learned, "losses while directions are learned")
 
 
 class LearnDirectionsFromPrompts(io.ComfyNode):
@@ -209,21 +201,13 @@ class LearnDirectionsFromPrompts(io.ComfyNode):
         negative: str,
         adp: Any = None,
     ) -> io.NodeOutput:
-        learning_path(name)
-        made = learn_from_prompts(
-            model,
-            clip,
-            parse_prompt_classes(attribute, templates, classes),
-            FitSettings(steps=fit_steps, batch=batch, seed=seed),
-            name,
-            latent=latent_image,
-            sampler=SamplerSettings(seed, steps, cfg, sampler_name, scheduler),
-            images=images,
-            negative=negative,
-            adp=adp,
-            site=site,
-        )
-        return output(cls, made, "what the edit leaves unexplained")
+        learning_path(name)  # refuse a bad name first
+        prompts = parse_prompt_classes(attribute, templates, classes)
+        sampler = SamplerSettings(seed, steps, cfg, sampler_name, scheduler)
+        sampling = PromptSampling(model, clip, latent_image, sampler, images, negative)
+        settings = FitSettings(steps=fit_steps, batch=batch, seed=seed)
+        learned = learn_from_prompts(sampling, prompts, settings, name, adp, site)
+        return output(cls, learned, "what the edit does not explain yet")
 
 
 NODES = [LearnDirections, LearnDirectionsFromPrompts]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from comfy_api.latest import io
 
-from ...host.core import folders
+from ...host.core import files as model_files
 from ...host.labels.classifier import KEY, classifier_choices, classifier_fingerprint, load_host_classifier
 from ..core.sockets import LOADERS, Classifier, schema
 
@@ -30,7 +30,7 @@ class LoadAttributeClassifier(io.ComfyNode):
                     "classifier_name",
                     options=found,
                     default=DEFAULT_FILE if DEFAULT_FILE in found else None,
-                    tooltip=f"A safetensors file or a folder from {folders.folder_hint(KEY)}, or one that ships with the pack. To "
+                    tooltip=f"A safetensors file or a folder from {model_files.folder_hint(KEY)}, or one that ships with the pack. To "
                     "measure results, choose a classifier that was not used to train the ADP. The one that labelled the training data "
                     "gives results that are too good.",
                 )

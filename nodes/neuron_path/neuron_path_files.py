@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from comfy_api.latest import io, ui
 
-from ...host.core import folders
-from ...host.core.files import NEURON_PATH
-from ...models.neuron_path import NeuronPathFile, load_neuron_path
+from ...host.core import files as model_files
+from ...host.core.files import FileKind
+from ...models.neuron_path import NeuronPathFile, load_neuron_path, save_neuron_path
 from ..core.sockets import NEURONS, NeuronPaths, schema
 
-KEY, FOLDER = NEURON_PATH.key, NEURON_PATH.folder
+NEURON_PATH_FILES = FileKind("equipoise_neuron_paths", "neuron paths", save_neuron_path)
+KEY, FOLDER = NEURON_PATH_FILES.key, NEURON_PATH_FILES.folder
 
 
 class SaveNeuronPath(io.ComfyNode):
@@ -40,8 +41,8 @@ class SaveNeuronPath(io.ComfyNode):
 
     @classmethod
     def execute(cls, neuron_path: NeuronPathFile, name: str, overwrite: bool) -> io.NodeOutput:
-        path = NEURON_PATH.write(neuron_path, name, overwrite)
-        return io.NodeOutput(str(path), ui=ui.PreviewText(NEURON_PATH.saved(path)))
+        path = NEURON_PATH_FILES.write(neuron_path, name, overwrite)
+        return io.NodeOutput(str(path), ui=ui.PreviewText(NEURON_PATH_FILES.saved(path)))
 
 
 class LoadNeuronPath(io.ComfyNode):
@@ -57,7 +58,7 @@ class LoadNeuronPath(io.ComfyNode):
             ),
             search_aliases=["neuron", "path", "import", "read", "safetensors"],
             inputs=[
-                io.Combo.Input("neuron_path_name", options=folders.choices(KEY), tooltip=f"A safetensors file from {FOLDER}."),
+                io.Combo.Input("neuron_path_name", options=model_files.choices(KEY), tooltip=f"A safetensors file from {FOLDER}."),
             ],
             outputs=[
                 NeuronPaths.Output(
@@ -73,11 +74,11 @@ class LoadNeuronPath(io.ComfyNode):
 
     @classmethod
     def fingerprint_inputs(cls, neuron_path_name: str) -> str:
-        return folders.fingerprint(KEY, neuron_path_name)
+        return model_files.fingerprint(KEY, neuron_path_name)
 
     @classmethod
     def execute(cls, neuron_path_name: str) -> io.NodeOutput:
-        found = load_neuron_path(folders.resolve(KEY, neuron_path_name))
+        found = load_neuron_path(model_files.resolve(KEY, neuron_path_name))
         return io.NodeOutput(found, found.text())
 
 

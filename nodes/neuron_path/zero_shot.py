@@ -6,10 +6,9 @@ from typing import Any
 
 from comfy_api.latest import io, ui
 
-from ...host.core import folders
-from ...host.core.files import ZERO_SHOT_HEAD
+from ...host.core import files as model_files
 from ...host.labels.clip_projection import files_behind
-from ...host.neuron_path.zero_shot_heads import KEY, found_head, made_head
+from ...host.neuron_path.zero_shot_heads import KEY, ZERO_SHOT_FILES, found_head, made_head
 from ...methods.labels.label_text import parse_classes
 from ...methods.labels.zero_shot import LOGIT_SCALE, phrasings, read_templates
 from ..core.sockets import NEURONS, ZeroShot, schema
@@ -72,9 +71,9 @@ class ZeroShotAttributeHead(io.ComfyNode):
                 ),
                 io.Combo.Input(
                     "head_name",
-                    options=[NONE, *folders.choices(KEY)],
+                    options=[NONE, *model_files.choices(KEY)],
                     default=NONE,
-                    tooltip=f"A file from {folders.folder_hint(KEY)}, instead of clip, classes and templates: a head saved here, or "
+                    tooltip=f"A file from {model_files.folder_hint(KEY)}, instead of clip, classes and templates: a head saved here, or "
                     "text embeddings with a tensor for each class.",
                 ),
                 io.String.Input(
@@ -113,7 +112,7 @@ class ZeroShotAttributeHead(io.ComfyNode):
 
     @classmethod
     def fingerprint_inputs(cls, head_name: str = NONE, **_: Any) -> str:
-        return NONE if head_name == NONE else folders.fingerprint(KEY, head_name)
+        return NONE if head_name == NONE else model_files.fingerprint(KEY, head_name)
 
     @classmethod
     def execute(
@@ -139,7 +138,7 @@ class ZeroShotAttributeHead(io.ComfyNode):
             head, told = made_head(clip, parse_classes(classes), read_templates(templates), scale, files, clip_vision)
         report = f"{head.text()}\n{told}"
         if save_as.strip():
-            report += f"\nsaved: {ZERO_SHOT_HEAD.saved(ZERO_SHOT_HEAD.write(head, save_as, overwrite))}"
+            report += f"\nsaved: {ZERO_SHOT_FILES.saved(ZERO_SHOT_FILES.write(head, save_as, overwrite))}"
         return io.NodeOutput(head, report, ui=ui.PreviewText(report))
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from comfy_api.latest import io
 
-from ...host.core import folders
+from ...host.core import files as model_files
 from ...models.sae import load_sae
 from ..core.sockets import LOADERS, Sae, schema
 
@@ -15,7 +15,7 @@ DEFAULT_FILE = "portraits.safetensors"
 class LoadSAE(io.ComfyNode):
     @classmethod
     def define_schema(cls) -> io.Schema:
-        files = folders.choices(FOLDER)
+        files = model_files.choices(FOLDER)
         return schema(
             node_id="EquipoiseLoadSAE",
             display_name="Load SAE",
@@ -31,7 +31,7 @@ class LoadSAE(io.ComfyNode):
                     "sae_name",
                     options=files,
                     default=DEFAULT_FILE if DEFAULT_FILE in files else None,
-                    tooltip=f"A safetensors file from {folders.folder_hint(FOLDER)}, or one that ships with the pack. If both have the "
+                    tooltip=f"A safetensors file from {model_files.folder_hint(FOLDER)}, or one that ships with the pack. If both have the "
                     "same name, your file is used.",
                 )
             ],
@@ -48,11 +48,11 @@ class LoadSAE(io.ComfyNode):
 
     @classmethod
     def fingerprint_inputs(cls, sae_name: str) -> str:
-        return folders.fingerprint(FOLDER, sae_name)
+        return model_files.fingerprint(FOLDER, sae_name)
 
     @classmethod
     def execute(cls, sae_name: str) -> io.NodeOutput:
-        sae = load_sae(folders.resolve(FOLDER, sae_name))
+        sae = load_sae(model_files.resolve(FOLDER, sae_name))
         return io.NodeOutput(sae, sae.text())
 
 

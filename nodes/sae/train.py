@@ -5,8 +5,7 @@ from __future__ import annotations
 from comfy_api.latest import io
 
 from ...charts.sae.report import sae_curves
-from ...host.core.files import SAE
-from ...host.sae.train import train_and_save
+from ...host.sae.train import SAE_FILES, train_and_save
 from ...methods.data.feature_set import FeatureSet
 from ...methods.sae.training import SaeSettings
 from ...models.sae import ACTIVATIONS, SaeFile
@@ -98,7 +97,7 @@ class TrainSAE(io.ComfyNode):
     ) -> io.NodeOutput:
         settings = SaeSettings(latents=latents, k=k, activation=activation, steps=steps, batch=batch, seed=seed)
         made, path = train_and_save(features, settings, name, overwrite)
-        report = f"{made.text()}\n{spent(made)}\nsaved: {SAE.saved(path)}"
+        report = f"{made.text()}\n{spent(made)}\nsaved: {SAE_FILES.saved(path)}"
         chart = as_image(sae_curves(made.info["fvu_by_log_snr"], made.info["trained"]["loss"]))
         return io.NodeOutput(made, report, chart, ui=shown(cls, chart, report))
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from comfy_api.latest import io
 
-from ...host.core import folders
+from ...host.core import files as model_files
 from ...host.small_models.adm_info import is_text_model
 from ...host.small_models.adm_model import info_of
 from ...host.small_models.pixel_vae import PixelVae
@@ -18,7 +18,7 @@ DEFAULT_FILE = "portraits_text.safetensors"
 class LoadQuickstartTextModel(io.ComfyNode):
     @classmethod
     def define_schema(cls) -> io.Schema:
-        files = folders.choices_where(FOLDER, is_text_model)
+        files = model_files.choices_where(FOLDER, is_text_model)
         return schema(
             node_id="EquipoiseLoadQuickstartTextModel",
             display_name="Load Quickstart Text Model",
@@ -33,7 +33,7 @@ class LoadQuickstartTextModel(io.ComfyNode):
                     "model_name",
                     options=files,
                     default=DEFAULT_FILE if DEFAULT_FILE in files else None,
-                    tooltip=f"A text model file from {folders.folder_hint(FOLDER)}, or the one that ships with the pack.",
+                    tooltip=f"A text model file from {model_files.folder_hint(FOLDER)}, or the one that ships with the pack.",
                 ),
             ],
             outputs=[
@@ -52,11 +52,11 @@ class LoadQuickstartTextModel(io.ComfyNode):
 
     @classmethod
     def fingerprint_inputs(cls, model_name: str) -> str:
-        return folders.fingerprint(FOLDER, model_name)
+        return model_files.fingerprint(FOLDER, model_name)
 
     @classmethod
     def execute(cls, model_name: str) -> io.NodeOutput:
-        model, clip = load_text_model(folders.resolve(FOLDER, model_name))
+        model, clip = load_text_model(model_files.resolve(FOLDER, model_name))
         return io.NodeOutput(model, clip, PixelVae(info_of(model).ratio))
 
 

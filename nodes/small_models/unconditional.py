@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from comfy_api.latest import io
 
-from ...host.core import folders
+from ...host.core import files as model_files
 from ...host.small_models.adm_info import conditioning, is_text_model
 from ...host.small_models.adm_model import empty_latent, info_of, load_adm
 from ...host.small_models.pixel_vae import PixelVae
@@ -17,7 +17,7 @@ DEFAULT_FILE = "portraits.safetensors"
 class LoadUnconditionalDiffusion(io.ComfyNode):
     @classmethod
     def define_schema(cls) -> io.Schema:
-        files = folders.choices_where(FOLDER, lambda metadata: not is_text_model(metadata))
+        files = model_files.choices_where(FOLDER, lambda metadata: not is_text_model(metadata))
         return schema(
             node_id="EquipoiseLoadUnconditionalDiffusion",
             display_name="Load Unconditional Diffusion",
@@ -33,7 +33,7 @@ class LoadUnconditionalDiffusion(io.ComfyNode):
                     "model_name",
                     options=files,
                     default=DEFAULT_FILE if DEFAULT_FILE in files else None,
-                    tooltip=f"A safetensors file from {folders.folder_hint(FOLDER)}, or one that ships with the pack.",
+                    tooltip=f"A safetensors file from {model_files.folder_hint(FOLDER)}, or one that ships with the pack.",
                 ),
             ],
             outputs=[
@@ -55,11 +55,11 @@ class LoadUnconditionalDiffusion(io.ComfyNode):
 
     @classmethod
     def fingerprint_inputs(cls, model_name: str) -> str:
-        return folders.fingerprint(FOLDER, model_name)
+        return model_files.fingerprint(FOLDER, model_name)
 
     @classmethod
     def execute(cls, model_name: str) -> io.NodeOutput:
-        model = load_adm(folders.resolve(FOLDER, model_name))
+        model = load_adm(model_files.resolve(FOLDER, model_name))
         info = info_of(model)
         return io.NodeOutput(model, PixelVae(info.ratio), conditioning(info, info.null_label))
 

@@ -91,7 +91,7 @@ def host(pytestconfig: pytest.Config, tmp_path_factory: pytest.TempPathFactory, 
         import comfy.cli_args  # noqa: F401  reads sys.argv
     finally:
         sys.argv = arguments
-    from equipoise.host.core.folders import register_model_folders
+    from equipoise.host.core.files import register_model_folders
 
     import nodes as host_nodes
 

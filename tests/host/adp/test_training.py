@@ -200,11 +200,12 @@ def test_calibrate_adp_tries_three_directions_and_keeps_them_all(world: World, m
     record = adp.info["calibration"]["light"]["compare_directions"]
     assert set(record["hits"]) == {"mean-difference", "linear-discriminant", "sum"} and record["images"] == 8
     assert record["judge"] == ("brightness" if judge == "classifier" else "the ADP, on finished images")
-    assert "quality" in record["quality"]["text"] and "light: '" in report and "quality" in report
+    assert "quality" in record["quality"]["text"] and "light: with '" in report and "quality" in report
     assert chart.shape[0] == 1 and chart.shape[2] == 960
     assert 0 <= adp.info["accuracy_mid"]["light"] <= 1
     assert repr(world.model.model_options) == before and not made.adp.moves
-    from equipoise.methods.guidance.calibrate import STRENGTHS, TRIALS_EACH
+    from equipoise.methods.core.trials import STRENGTHS
+    from equipoise.methods.guidance.calibrate import TRIALS_EACH
 
     log = json.loads((folders / "calibration" / "trials.json").read_text(encoding="utf-8"))
     # Plain images; a direction's trials, which end early where nothing is left to gain; higher strengths of the best.

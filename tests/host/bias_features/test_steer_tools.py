@@ -58,7 +58,7 @@ def files(prompt: Any, sae: Any, bias: Any) -> Iterator[tuple[Path, Path]]:
 
 
 def test_files_are_listed_loaded_and_steer_as_what_was_saved(files: tuple[Path, Path], world: World, sae: Any, bias: Any) -> None:
-    from equipoise.host.core.folders import choices
+    from equipoise.host.core.files import choices
     from equipoise.nodes.bias_features.bias_features import LoadBiasFeatures
     from equipoise.nodes.sae.load import LoadSAE
 

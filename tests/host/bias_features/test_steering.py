@@ -379,11 +379,11 @@ def test_the_report_says_what_is_turned(world: World, sae: Any, bias: Any, adp: 
     _, report = node(world.model, sae, bias, target=target(), features=2)
     assert "target eyeglasses: no=0.5, yes=0.5, strength 1" in report and "4 features (#" in report
     assert "profile 'learned', calibrated, over log-SNR -12.0 to 12.0" in report
-    assert "at random from the seed: nothing reads eyeglasses" in report
-    assert "by least change" in node(world.model, sae, bias, target=target(), adp=adp, assign="reading")[1]
+    assert "at random from the seed, because nothing reads eyeglasses" in report
+    assert "so that the least changes" in node(world.model, sae, bias, target=target(), adp=adp, assign="reading")[1]
     one = int(bias.attributes["eyeglasses"].features[2])
     assert f"1 feature (#{one})" in node(world.model, sae, bias, target=target(), only=f"#{one}", features=2)[1]
     by_reading = saes.random_profile(2, 12, 1.0, source="learned", rows=2)
     found = replace(bias.attributes["eyeglasses"], profiles={"learned": by_reading})
     _, report = node(world.model, sae, replace(bias, attributes={"eyeglasses": found}), rule="asyrp")
-    assert "averaged over the classes; connect an ADP" in report and "two U-Net passes" in report
+    assert "averaged over the classes: connect an ADP" in report and "two calls per step" in report

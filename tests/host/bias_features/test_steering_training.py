@@ -196,14 +196,14 @@ def test_bias_features_are_found_and_saved(made: SimpleNamespace, prompt: Any) -
     found, report, chart = made.found_out
     (features,) = found.attributes.values()
     assert features.classes == LIGHT["light"] and 0 < len(features.features) <= 16 and found.sae_digest == made.sae.digest
-    assert "without its" in report and "a linear reader was trained" in report and chart.shape[0] == 1 and chart.shape[2] == 960
+    assert "without its" in report and "a linear predictor was trained" in report and chart.shape[0] == 1 and chart.shape[2] == 960
     reader = TrainADP.execute(made.features, made.labels, "mlp", 1, 0).result[0]
     assert "a linear reader" not in find(made, adp=reader, attribute="light", per_class=2, beside=5.0)[1]
 
     rows = torch.tensor([[1.0, 0.0]]).repeat(IMAGES, 1)
     beside = replace(made.labels, attributes={**LIGHT, "hat": ("no", "yes")}, probabilities={**made.labels.probabilities, "hat": rows})
     same, report, _ = find(made, labels=beside, attribute="light")
-    assert "'hat' beside is not told: no image shows yes" in report and set(same.attributes) == {"light"}
+    assert "'hat' was not measured: no image shows yes" in report and set(same.attributes) == {"light"}
     assert torch.equal(same.attributes["light"].features, features.features)
     with pytest.raises(ValueError, match="the class 'yes' of 'hat' has no example among 24 images") as error:
         find(made, labels=beside)
@@ -245,7 +245,7 @@ def test_profiles_are_learned_calibrated_and_steered_by(made: SimpleNamespace, p
 
     calibrated, report, chart = calibrate(made, bias_features=learned)
     default = calibrated.attribute("light").default
-    assert default in features.profiles and f"'{default}' at strength 1 makes of 4 images: dark" in report
+    assert default in features.profiles and f"with '{default}' at strength 1, of 4 images sent to each class these show it: dark" in report
     assert calibrated.info["calibration"]["light"]["judge"] == "brightness" and chart.shape == (1, 520, 960, 3)
     with monkeypatch.context() as m:
         m.setattr(HostTrials, "_batch", lambda *a: pytest.fail("a trial was made again"))

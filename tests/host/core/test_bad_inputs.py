@@ -38,11 +38,13 @@ def refusal(call: Callable[[], Any]) -> str:
 
 def test_no_name_leads_out_of_its_folder(prompt: Any) -> None:
     import folder_paths
-    from equipoise.host.core import files as model_files
     from equipoise.host.core import trials as host_trials
     from equipoise.host.core.fit import session as learning
     from equipoise.host.data import datasets, feature_sets
+    from equipoise.host.data.train_classifier import CLASSIFIER_FILES
     from equipoise.host.report import write as reports
+    from equipoise.host.sae.train import SAE_FILES
+    from equipoise.nodes.adp.train import ADP_FILES
 
     root = Path(folder_paths.base_path).resolve()
     places = [
@@ -50,7 +52,7 @@ def test_no_name_leads_out_of_its_folder(prompt: Any) -> None:
         (feature_sets.set_folder, feature_sets.features_root()),
         (host_trials.log_path, Path(folder_paths.get_output_directory(), "equipoise", "calibration")),
         (learning.learning_path, Path(folder_paths.get_output_directory(), "equipoise", "learning")),
-        *((kind.path, kind.path("a").parent) for kind in (model_files.ADP, model_files.SAE, model_files.CLASSIFIER)),
+        *((kind.path, kind.path("a").parent) for kind in (ADP_FILES, SAE_FILES, CLASSIFIER_FILES)),
         (lambda name: reports.reports_root() / reports._stem(name), reports.reports_root()),
     ]
     seen = {"kept": 0, "refused": 0}

@@ -191,7 +191,8 @@ def test_calibration_wants_a_classifier_and_works_with_one(world: Any) -> None:
         name="brightness", attributes={"eyeglasses": ("no", "yes")}, probabilities=probabilities, fingerprint=lambda: "1"
     )
     file, report, _ = calibrate(classifier=classifier, vae=world.vae).result
-    assert file.predictor is None and file.moves["eyeglasses"].source == "prompt-contrast" and "eyeglasses: 'prompt-contrast'" in report
+    assert file.predictor is None and file.moves["eyeglasses"].source == "prompt-contrast"
+    assert "eyeglasses: with 'prompt-contrast'" in report
 
 
 def test_directions_join_an_adp_that_reads_other_attributes(world: Any, adps: Any) -> None:
@@ -220,7 +221,7 @@ def test_what_cannot_be_contrasted_is_told_in_one_sentence(world: Any, adps: Any
     width, base = site_channels(world.model)["middle"], base_model(world.model)
     cases: list[tuple[str, dict[str, Any]]] = [
         ("has no site 'output.9'", {"site": "output.9"}),
-        ("at least 2 are needed, and 1 was given", {"noise_levels": 1}),
+        ("at least 2 levels are needed, not 1", {"noise_levels": 1}),
         ("needs exactly one {}", {"templates": "a photo"}),
         ("the class 'no' has no phrase", {"classes": "yes: with\nno:"}),
         ("was made for 'sdxl' and the connected MODEL is", {"adp": adps.random_adp({"hair": ("a", "b")}, width, base_model="sdxl")}),

@@ -14,7 +14,7 @@ from equipoise.cli.cmd_train_adp import LEARN_STEPS
 from equipoise.cli.main import main
 from equipoise.methods.core.targets import make_target
 from equipoise.methods.data.feature_set import FeatureSetWriter
-from equipoise.methods.guidance.calibrate import Calibrated
+from equipoise.methods.guidance.calibrate import CalibratedMoves
 from equipoise.methods.guidance.run import GuidanceSettings
 from equipoise.models.adm_unet import AdmConfig, AdmUNet
 from equipoise.models.adp import AdpFile, AttributePredictor, Move, load_adp
@@ -108,7 +108,7 @@ def test_calibration_reaches_the_file(folder: Path, capsys: pytest.CaptureFixtur
     def stand_in(net: object, adp: AdpFile, features: object, labels: object, images: int, log: Path, *more: object) -> list[object]:
         made.append((images, log))
         move = Move("middle", torch.tensor([0.0]), torch.zeros(1, 2, 1, 3, 4, 4), torch.ones(1, 2))
-        return [Calibrated(AdpFile(adp.predictor, {"hair": move}, adp.base_model, adp.info), ["hair: moved"], {}, {})]
+        return [CalibratedMoves(AdpFile(adp.predictor, {"hair": move}, adp.base_model, adp.info), ["hair: moved"], {}, {})]
 
     monkeypatch.setattr(calibrate, "calibrate_file", stand_in)
     monkeypatch.setattr(weights, "diffusion", lambda path: SimpleNamespace(num_classes=4))
@@ -133,9 +133,9 @@ def test_learned_moves_are_calibrated(folder: Path, monkeypatch: pytest.MonkeyPa
         steps.append(n)
         return learn.Learned(replace(adp, alternatives={"hair": {"learned": move}}), ["learned"])
 
-    def calibrated(net: object, adp: AdpFile, *more: object) -> list[Calibrated]:
+    def calibrated(net: object, adp: AdpFile, *more: object) -> list[CalibratedMoves]:
         assert [m.source for m in calibrate.fitted_moves(adp, "hair")] == ["learned"] and not calibrate.fitted_moves(adp, "coat")
-        return [Calibrated(replace(adp, moves={"hair": move}, alternatives={}), [], {}, {})]
+        return [CalibratedMoves(replace(adp, moves={"hair": move}, alternatives={}), [], {}, {})]
 
     monkeypatch.setattr(weights, "diffusion", lambda path: SimpleNamespace(num_classes=None))
     monkeypatch.setattr(learn, "cannot_learn", lambda *a: None)

@@ -158,7 +158,7 @@ def test_single_features_by_their_numbers(sae: SaeFile, bias: BiasFeatures) -> N
     assert torch.equal(steered(sae, bias, h, only=(3, 7, 11, 19)), steered(sae, bias, h))
     assert parse_latents(" #7, 123;7 19") == (7, 123, 19) and parse_latents("") == ()
     nothing = steering_report(bias, SteerSettings(short, mode=ADD, only=(7,)))
-    assert "nothing is turned, since no chosen feature speaks for short" in nothing
+    assert "no feature is changed, because none of the chosen ones speaks for short" in nothing
     assert "hair at output.1: 1 feature (#11)" in steering_report(bias, SteerSettings(short, only=(11,)))
 
 

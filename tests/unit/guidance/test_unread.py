@@ -182,7 +182,7 @@ def test_moves_take_the_files_own_order_of_classes(adps: Any, both: AdpFile) -> 
     held = more.alternatives["eyeglasses"][CONTRAST]
     assert torch.equal(held.vectors, move.vectors[:, [1, 0]]) and torch.equal(held.sizes, move.sizes[:, [1, 0]])
     assert more.moves["eyeglasses"] is both.moves["eyeglasses"] and more.read == READ and "hair" in more.alternatives
-    with pytest.raises(ValueError, match="knows 'eyeglasses' with the classes no, yes, and no, some are given") as error:
+    with pytest.raises(ValueError, match="has 'eyeglasses' with the classes no, yes, not no, some") as error:
         check_classes(both, {"eyeglasses": ("no", "some")})
     sentence(error)
 
@@ -245,7 +245,7 @@ def test_directions_get_their_predictor_and_stay(recorded: FeatureSet, bare: Adp
 
 
 def test_directions_for_other_classes_or_another_model_are_refused(recorded: FeatureSet, bare: AdpFile) -> None:
-    with pytest.raises(ValueError, match="knows 'hair' with the classes short, medium, long, and short, long are given") as error:
+    with pytest.raises(ValueError, match="has 'hair' with the classes short, medium, long, not short, long") as error:
         train_file(recorded, labels(recorded, "hair", ("short", "long")), epochs=1, extend=bare)
     sentence(error)
     with pytest.raises(ValueError, match="was made for 'sdxl'") as error:

@@ -1,4 +1,4 @@
-"""A VAE and a classifier of the host as one differentiable function, from latents to the logits of attributes.
+"""Make a VAE and a classifier of the host one differentiable function, from latents to the logits of attributes.
 
 Both are copied outside inference mode; the host's own stay as they were.
 """
@@ -14,20 +14,16 @@ import torch
 from torch import Tensor
 from torch.utils.checkpoint import checkpoint
 
-from ...labels.classifier import HostClassifier
-from ..versions import resident
-from .differentiable import load_whole
+from ..core.fit.differentiable import load_whole
+from ..core.versions import resident
+from .classifier import HostClassifier
 
 ROWS = 1
-"""Images decoded at a time by a learned VAE, whose activations are not kept but made again for the gradient: at 512 x 512 an image takes
-gigabytes."""
+"""Images that a learned VAE decodes at once. Its activations are computed again for the gradient: at 512 x 512 an image takes gigabytes."""
 
 
 class DifferentiableLabels:
-    """``logits(latents)``: attribute -> [B, K], in the class order of ``attributes``, for latents [B, C, H, W] in the model's scale.
-
-    Raises ValueError where the VAE does not make images.
-    """
+    """Reads the logits of attributes from latents, differentiably. Raises ValueError if the VAE does not decode to images."""
 
     def __init__(self, model: Any, vae: Any, classifier: HostClassifier, attributes: Mapping[str, Sequence[str]]) -> None:
         if getattr(vae, "latent_dim", 2) != 2 or getattr(vae, "output_channels", 3) != 3:
@@ -47,6 +43,7 @@ class DifferentiableLabels:
         self._plain = isinstance(patcher.model, comfy.pixel_space_convert.PixelspaceConversionVAE)
 
     def logits(self, latents: Tensor) -> dict[str, Tensor]:
+        """Return attribute -> [B, K], in the class order of ``attributes``, for latents [B, C, H, W] in the model's scale."""
         if self._plain:
             return self._read(latents)
         parts = [checkpoint(self._read, chunk, use_reentrant=False) for chunk in latents.split(ROWS)]
@@ -55,5 +52,5 @@ class DifferentiableLabels:
     def _read(self, latents: Tensor) -> dict[str, Tensor]:
         decoded = self._vae.decode(self._unscaled(latents).to(self._device, self._dtype))
         images = self._output(decoded.float().clone()).to(latents.device)  # the host's own works in place
-        found = self._classifier(self._classifier.preprocess(images))
-        return {a: found[a].float()[:, order] for a, order in self._order.items()}
+        logits = self._classifier(self._classifier.preprocess(images))
+        return {a: logits[a].float()[:, order] for a, order in self._order.items()}

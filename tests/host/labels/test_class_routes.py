@@ -23,7 +23,7 @@ def attributes(found: Any) -> dict[str, tuple[str, ...]]:
 
 @pytest.mark.parametrize("kind", WEIGHTS)
 def test_every_shipped_file_states_what_its_loader_reads(host: Any, repository: Path, kind: str) -> None:
-    from equipoise.host.core.routes import attributes_of
+    from equipoise.host.labels.class_routes import attributes_of
 
     files = sorted((repository / "shipped" / "weights" / WEIGHTS[kind]).glob("*.safetensors"))
     assert files
@@ -33,7 +33,7 @@ def test_every_shipped_file_states_what_its_loader_reads(host: Any, repository: 
 
 
 def test_a_folder_of_transformers_states_its_labels(host: Any) -> None:
-    from equipoise.host.core.routes import attributes_of
+    from equipoise.host.labels.class_routes import attributes_of
 
     folder = host.base / "models" / "attribute_classifiers" / "hats"
     folder.mkdir(parents=True)
@@ -53,7 +53,7 @@ def test_a_folder_of_transformers_states_its_labels(host: Any) -> None:
 
 @pytest.mark.parametrize("name", ["", "..", "../attribute_classifiers/portraits_judge.safetensors", "/etc/passwd", "nothing.safetensors"])
 def test_no_name_leads_out_of_the_folders(host: Any, name: str) -> None:
-    from equipoise.host.core.routes import attributes_of
+    from equipoise.host.labels.class_routes import attributes_of
 
     for kind in WEIGHTS:
         with pytest.raises(ValueError, match="is not in models/"):
@@ -64,7 +64,7 @@ def test_no_name_leads_out_of_the_folders(host: Any, name: str) -> None:
 
 def test_a_file_that_states_none_or_nonsense_is_told_in_a_sentence(host: Any) -> None:
     import torch
-    from equipoise.host.core.routes import attributes_of
+    from equipoise.host.labels.class_routes import attributes_of
     from equipoise.models.files import write_safetensors
 
     path = host.base / "models" / "equipoise" / "adp" / "odd.safetensors"
