@@ -16,7 +16,7 @@ from ...methods.bias_features.steer_report import steering_report
 from ..core.sampler_inputs import denoise_input, sampler_inputs
 from ..core.shared_inputs import drawn_seed
 from ..core.sockets import STEERING, Adp, Classifier, schema
-from .steering import ASYRP, all_to, as_masks, edit_inputs, files_inputs, only_input
+from .steer_inputs import ASYRP, all_to, as_masks, edit_inputs, files_inputs, only_input
 
 
 class SteerSweep(io.ComfyNode):

@@ -18,7 +18,7 @@ from ..core.shared_inputs import fixed_seed
 from ..core.sockets import NEURONS, NeuronPaths, schema
 from ..core.ui import as_image, shown
 from .neuron_inputs import vision_inputs
-from .neuron_path import drawn, path_lines
+from .path_outputs import path_lines, paths_picture
 
 
 class ClassPath(io.ComfyNode):
@@ -98,7 +98,7 @@ class ClassPath(io.ComfyNode):
             pixels = pixels_of(net, images)
         made = class_path(neuron_path, rule, net, pixels)
         bold = {c: made.path[i] for i, c in enumerate(made.target)}
-        report, picture = class_report(neuron_path, made, rule, draws, seed), drawn(neuron_path, bold, made)
+        report, picture = class_report(neuron_path, made, rule, draws, seed), paths_picture(neuron_path, bold, made)
         if len(bold) > 1:
             note = "cosine of the shares of images that choose each neuron: 0 = no neuron in common"
             picture = stacked([picture, class_similarity_chart(list(bold), similarity(neuron_path).numpy(), note)])

@@ -78,14 +78,15 @@ def test_no_name_leads_out_of_its_folder(prompt: Any) -> None:
 
 def test_targets_are_read_or_refused_in_a_sentence(prompt: Any) -> None:
     from equipoise.methods.core.targets import PRESETS
-    from equipoise.nodes.guidance.target import JointTarget, TargetDistribution
+    from equipoise.nodes.guidance.joint_target import JointTarget
+    from equipoise.nodes.guidance.target_distribution import TargetDistributionNode
 
     words = st.sampled_from(("yes", "no", "eyeglasses", "hair", "=", ",", "\n", "/", " x ", ":", "\0", "a" * 500, "\u00e9")) | NUMBERS
     texts = st.lists(words, max_size=8).map("".join)
     seen = {"read": 0, "refused": 0}
 
     @bad_input(200)
-    @given(st.sampled_from((TargetDistribution, JointTarget)), texts | st.just("eyeglasses"), st.sampled_from(PRESETS), texts)
+    @given(st.sampled_from((TargetDistributionNode, JointTarget)), texts | st.just("eyeglasses"), st.sampled_from(PRESETS), texts)
     def one(node: Any, attribute: str, preset: str, weights: str) -> None:
         said = refusal(lambda: node.execute(attribute, preset, weights))
         seen["refused" if said else "read"] += 1
@@ -100,7 +101,7 @@ def test_targets_are_read_or_refused_in_a_sentence(prompt: Any) -> None:
 def test_images_of_any_shape_are_read_or_refused(prompt: Any, repository: Path) -> None:
     from equipoise.host.data.datasets import datasets_root
     from equipoise.host.labels.classifier import load_host_classifier
-    from equipoise.nodes.data.datasets import SaveBalancedDataset
+    from equipoise.nodes.data.save_balanced_dataset import SaveBalancedDataset
     from equipoise.shipped.weights import LABELLER
 
     classifier = load_host_classifier(LABELLER.name)

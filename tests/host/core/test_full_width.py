@@ -221,7 +221,7 @@ def test_a_positive_with_an_area(checkpoint: Checkpoint, adp: Any, spy: Spy) -> 
 
 def test_a_random_autoencoder_steers(checkpoint: Checkpoint, saes: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     """At the middle block of SD 1.5, and at an up block of SDXL."""
-    from equipoise.nodes.bias_features.steering import BiasFeatureSteer
+    from equipoise.nodes.bias_features.bias_feature_steer import BiasFeatureSteer
 
     spy = Spy(monkeypatch, "steering")
     site, width = SITE[checkpoint.name] if checkpoint.name == "sdxl" else (MIDDLE, 1280)

@@ -51,7 +51,7 @@ def spy(monkeypatch: pytest.MonkeyPatch, prompt: Any) -> Spy:
 
 
 def exempt(conditioning: Any) -> Any:
-    from equipoise.nodes.guidance.exempt import ExemptFromGuidance
+    from equipoise.nodes.guidance.exempt_from_guidance import ExemptFromGuidance
 
     return ExemptFromGuidance.execute(conditioning).result[0]
 
@@ -192,7 +192,7 @@ def test_an_exempt_negative_is_not_edited_either(world: Any, spy: Spy) -> None:
 
 
 def test_the_sampler_node_says_that_nothing_was_done(world: Any) -> None:
-    from equipoise.nodes.guidance.guidance import DistributionGuidanceKSampler
+    from equipoise.nodes.guidance.distribution_guidance_ksampler import DistributionGuidanceKSampler
 
     latent, report, assigned = DistributionGuidanceKSampler.execute(
         world.model, 5, 3, 3.0, "euler", "normal", exempt(world.explicit), world.negative, world.latent, 1.0, world.adp, target(), "quota",

@@ -59,7 +59,7 @@ def reports(prompt: Any) -> Iterator[Any]:
 
 
 def load(name: str = "report_judge") -> Any:
-    from equipoise.nodes.labels.classifier import LoadAttributeClassifier
+    from equipoise.nodes.labels.load_attribute_classifier import LoadAttributeClassifier
 
     return LoadAttributeClassifier.execute(f"{name}.safetensors").result[0]
 
@@ -72,10 +72,10 @@ def target(text: str = "tint: red=0.5, blue=0.5", known: Any = NAMES) -> Any:
 
 def run(*arguments: Any, graph: Any = None, node: str | None = None, **options: Any) -> tuple[torch.Tensor, dict[str, Any], str, Path]:
     """page, figures, text on the node, file."""
-    from equipoise.nodes.report.report import FairnessReport
+    from equipoise.nodes.report.fairness_report import FairnessReportNode
 
     hidden = type("Hidden", (), {"prompt": graph, "unique_id": node, "extra_pnginfo": None})()
-    output = type("Prepared", (FairnessReport,), {"hidden": hidden}).execute(*arguments, **options)
+    output = type("Prepared", (FairnessReportNode,), {"hidden": hidden}).execute(*arguments, **options)
     page, fd, text, file = output.result
     figures = json.loads(text)
     assert fd == figures["fd"]

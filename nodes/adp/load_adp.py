@@ -1,0 +1,58 @@
+"""Load ADP."""
+
+from __future__ import annotations
+
+from comfy_api.latest import io
+
+from ...host.core import folders
+from ...models.adp import load_adp
+from ..core.sockets import LOADERS, Adp, schema
+
+ADP_KEY = "equipoise_adp"
+DEFAULT_FILE = "portraits.safetensors"
+
+
+class LoadADP(io.ComfyNode):
+    @classmethod
+    def define_schema(cls) -> io.Schema:
+        files = folders.choices(ADP_KEY)
+        return schema(
+            node_id="EquipoiseLoadADP",
+            display_name="Load ADP",
+            category=LOADERS,
+            description=(
+                "Loads an ADP (attribute distribution predictor; Balancing Act, CVPR 2024): a small network that reads "
+                "from the U-Net what an image will show, while the image is sampled. The file also holds the calibrated moves "
+                "towards each class. It belongs to one diffusion model."
+            ),
+            search_aliases=["attribute distribution predictor", "fairness", "debias"],
+            inputs=[
+                io.Combo.Input(
+                    "adp_name",
+                    options=files,
+                    default=DEFAULT_FILE if DEFAULT_FILE in files else None,
+                    tooltip=f"A safetensors file from {folders.folder_hint(ADP_KEY)}, or one that ships with the pack. If both have the "
+                    "same name, your file is used.",
+                )
+            ],
+            outputs=[
+                Adp.Output("adp", display_name="ADP", tooltip="For the guidance nodes. The target nodes take the class names from it."),
+                io.String.Output(
+                    "text",
+                    display_name="text",
+                    tooltip="What the file says about itself: its model, attributes, classes and accuracy. Show it with Preview Any.",
+                ),
+            ],
+        )
+
+    @classmethod
+    def fingerprint_inputs(cls, adp_name: str) -> str:
+        return folders.fingerprint(ADP_KEY, adp_name)
+
+    @classmethod
+    def execute(cls, adp_name: str) -> io.NodeOutput:
+        adp = load_adp(folders.resolve(ADP_KEY, adp_name))
+        return io.NodeOutput(adp, adp.text())
+
+
+NODES = [LoadADP]

@@ -1,0 +1,46 @@
+"""Save ADP."""
+
+from __future__ import annotations
+
+from comfy_api.latest import io, ui
+
+from ...host.core import files as model_files
+from ...models.adp import AdpFile
+from ..core.sockets import TRAINING, Adp, schema
+
+ADP_FOLDER = "models/equipoise/adp"
+
+
+class SaveADP(io.ComfyNode):
+    @classmethod
+    def define_schema(cls) -> io.Schema:
+        return schema(
+            node_id="EquipoiseSaveADP",
+            display_name="Save ADP",
+            category=TRAINING,
+            description=f"Saves an ADP with its moves to {ADP_FOLDER}. Load ADP lists the file. An incomplete file is never left behind.",
+            search_aliases=["export", "write", "store", "predictor", "safetensors"],
+            is_output_node=True,
+            inputs=[
+                Adp.Input("adp", tooltip="The ADP to save, from Train ADP or Calibrate ADP."),
+                io.String.Input(
+                    "name",
+                    default="my_adp",
+                    tooltip=f"Name of the file in {ADP_FOLDER}, with or without .safetensors. Folders are refused.",
+                ),
+                io.Boolean.Input(
+                    "overwrite",
+                    default=False,
+                    tooltip="On: replace another file with this name. Off: leave that file as it is and report an error.",
+                ),
+            ],
+            outputs=[io.String.Output("path", display_name="path", tooltip="The file that was written.")],
+        )
+
+    @classmethod
+    def execute(cls, adp: AdpFile, name: str, overwrite: bool) -> io.NodeOutput:
+        path = model_files.ADP.write(adp, name, overwrite)
+        return io.NodeOutput(str(path), ui=ui.PreviewText(model_files.ADP.saved(path)))
+
+
+NODES = [SaveADP]

@@ -1,0 +1,56 @@
+"""Inputs and outputs of the nodes that record feature sets."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from comfy_api.latest import io, ui
+
+from ...host.core.versions import advanced
+from ...host.data.feature_sets import PLACE
+from ...models.sites import MIDDLE
+from ..core.sockets import Features
+
+
+def set_name_input(default: str) -> Any:
+    return io.String.Input(
+        "set_name",
+        default=default,
+        tooltip=f"Name of the feature set, a folder in {PLACE}. If a set with this name and the same settings exists, the "
+        "node continues it.",
+    )
+
+
+def spatial_input() -> Any:
+    return io.String.Input(
+        "spatial_levels",
+        default="",
+        tooltip="Noise levels for training an autoencoder. Near each of them, one call is also kept without pooling. Give "
+        "log-SNR values such as -2, 0, 2, or sigmas such as sigma=2.5. Empty: none. An SDXL image at 1024 takes 2.6 MB per "
+        "level.",
+    )
+
+
+def site_input() -> Any:
+    return advanced(
+        io.String.Input(
+            "site",
+            default=MIDDLE,
+            optional=True,
+            tooltip="Place in the U-Net to record: 'middle', which an ADP reads, or the output of an up block, 'output.N', for "
+            "an autoencoder there. Maps of up blocks are larger, so set spatial_levels too.",
+        )
+    )
+
+
+def recording_outputs() -> list[Any]:
+    return [
+        Features.Output("features", display_name="features", tooltip="The feature set, for Label Features and Train ADP."),
+        io.String.Output("report", display_name="report", tooltip="What was recorded, the disk space, and warnings."),
+        io.Image.Output("pictures", display_name="IMAGE", tooltip="The latest batch of pictures."),
+    ]
+
+
+def recording_output(cls: type[Any], outcome: Any) -> io.NodeOutput:
+    shown = {**ui.PreviewImage(outcome.images, cls=cls).as_dict(), **ui.PreviewText(outcome.report).as_dict()}
+    return io.NodeOutput(outcome.features, outcome.report, outcome.images, ui=shown)

@@ -1,0 +1,147 @@
+"""Distribution Guidance KSampler: the patch and the host's KSampler in one node."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+from comfy_api.latest import io
+
+from ...host.core.passes.pass_cache import run_key
+from ...host.core.sampling import SamplerSettings, guided_ksample
+from ...host.ledger.ledgers import running_node
+from ..core.patch_inputs import ledger_input
+from ..core.sampler_inputs import denoise_input, sampler_inputs
+from ..core.shared_inputs import drawn_seed
+from ..core.sockets import GUIDANCE, Classifier, schema
+from .edit_inputs import guidance_inputs, guidance_settings
+
+
+class DistributionGuidanceKSampler(io.ComfyNode):
+    @classmethod
+    def define_schema(cls) -> io.Schema:
+        return schema(
+            node_id="EquipoiseDistributionGuidanceKSampler",
+            display_name="Distribution Guidance KSampler",
+            category=GUIDANCE,
+            description=(
+                "KSampler with Distribution Guidance in one node. With a VAE and a classifier it also counts the images that "
+                "missed their class. With 'repair' it samples those images again."
+            ),
+            search_aliases=["fair", "debias", "balance", "ksampler", "balancing act"],
+            inputs=[
+                io.Model.Input("model", tooltip="SD1.5, SDXL, or a model from Load Unconditional Diffusion. The node changes a copy."),
+                drawn_seed(
+                    "Seed of the noise, and seed for rounding. When the batch does not divide evenly, it decides which class "
+                    "gets the extra image."
+                ),
+                *sampler_inputs(),
+                io.Conditioning.Input("positive", tooltip="What to draw."),
+                io.Conditioning.Input("negative", tooltip="What to avoid. For an unconditional model, connect the same as positive."),
+                io.Latent.Input("latent_image", tooltip="Latent to start from. Its batch is the batch that follows the target."),
+                denoise_input(),
+                *guidance_inputs(),
+                io.Int.Input(
+                    "repair",
+                    default=0,
+                    min=0,
+                    max=10,
+                    tooltip="Number of rounds in which images that the classifier does not read as assigned are sampled again with a "
+                    "new seed. 0 is off. It needs vae and classifier.",
+                ),
+                io.Int.Input(
+                    "images_per_pass",
+                    default=0,
+                    min=0,
+                    max=4096,
+                    optional=True,
+                    tooltip="Number of images per sampling pass. Lower it if you run out of memory. 0 samples the whole batch at once. "
+                    "Shares always apply to the whole batch. If you cancel a run, queue it again and it continues after its last pass.",
+                ),
+                io.Vae.Input(
+                    "vae", optional=True, tooltip="Decodes the images for the classifier, for repair and for the count of misses."
+                ),
+                Classifier.Input(
+                    "classifier",
+                    optional=True,
+                    tooltip="Reads the images, for repair and for the count of misses. Use the one that labelled the ADP's data.",
+                ),
+                ledger_input(),
+            ],
+            outputs=[
+                io.Latent.Output("latent", display_name="LATENT", tooltip="The samples, for VAE Decode."),
+                io.String.Output("report", display_name="report", tooltip="Quotas, readings, images sampled again, and what was rounded."),
+                io.String.Output(
+                    "assigned",
+                    display_name="assigned",
+                    tooltip="JSON with the class that every image was assigned, in the order of the batch. For Record Attributes.",
+                ),
+            ],
+            hidden=[io.Hidden.prompt, io.Hidden.unique_id],
+        )
+
+    @classmethod
+    def execute(
+        cls,
+        model: Any,
+        seed: int,
+        steps: int,
+        cfg: float,
+        sampler_name: str,
+        scheduler: str,
+        positive: Any,
+        negative: Any,
+        latent_image: Any,
+        denoise: float,
+        adp: Any,
+        target: Any,
+        mode: str,
+        strength: float,
+        start_percent: float,
+        end_percent: float,
+        rows: str,
+        direction: str,
+        assign: str,
+        repair: int,
+        vae: Any = None,
+        classifier: Any = None,
+        images_per_pass: int = 0,
+        ledger: Any = None,
+    ) -> io.NodeOutput:
+        if repair and (vae is None or classifier is None):
+            raise ValueError(
+                "repair needs to see the images: connect a VAE and a classifier (Load Attribute Classifier), or set repair to 0."
+            )
+        settings = guidance_settings(model, seed, target, mode, strength, start_percent, end_percent, rows, direction, assign)
+        sampler = SamplerSettings(seed, steps, cfg, sampler_name, scheduler, denoise)
+        classify = None if vae is None or classifier is None else classifier_of_latents(vae, classifier, adp, target)
+        hidden = cls.hidden
+        key = run_key(getattr(hidden, "prompt", None), getattr(hidden, "unique_id", None), latent_image, positive, negative)
+        over_all = {"images_per_pass": images_per_pass, "key": key, "ledger": ledger}
+        latent, outcome = guided_ksample(model, adp, settings, sampler, positive, negative, latent_image, classify, repair, **over_all)
+        cells = None if outcome.cells is None else [outcome.names[c] for c in outcome.cells]
+        told = {"attributes": list(target.attributes), "assigned": cells, "missed": outcome.missed}
+        if (run := running_node()) is not None:
+            told["run"] = {"prompt": run.run, "node": run.node}
+        return io.NodeOutput(latent, outcome.text(), json.dumps(told))
+
+
+def classifier_of_latents(vae: Any, classifier: Any, adp: Any, target: Any) -> Any:
+    """samples -> probabilities in the ADP's class order. Raises ValueError where the classifier does not know the target's attributes."""
+    for attribute in target.attributes:
+        if set(classifier.attributes.get(attribute, ())) != set(adp.attributes[attribute]):
+            raise ValueError(
+                f"the classifier cannot judge '{attribute}' with the classes {', '.join(adp.attributes[attribute])}; it knows "
+                f"{'; '.join(f'{a}: {chr(44).join(c)}' for a, c in classifier.attributes.items())}: connect one that does, or set "
+                f"repair to 0."
+            )
+
+    def classify(samples: Any) -> Any:
+        read = classifier.probabilities(vae.decode(samples))
+        order = {a: [classifier.attributes[a].index(c) for c in adp.attributes[a]] for a in target.attributes}
+        return {a: read[a][:, order[a]] for a in target.attributes}
+
+    return classify
+
+
+NODES = [DistributionGuidanceKSampler]

@@ -1,0 +1,104 @@
+"""Learn Directions From Prompts."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from comfy_api.latest import io
+
+from ...host.core.fit.session import learning_path
+from ...host.core.sampling import SamplerSettings
+from ...host.guidance.learn_from_prompts import IMAGES, learn_from_prompts
+from ...methods.guidance.fit_moves import FitSettings
+from ...methods.guidance.prompt_classes import parse_prompt_classes
+from ..core.prompt_inputs import prompt_class_inputs
+from ..core.sampler_inputs import sampler_inputs
+from ..core.shared_inputs import trial_latent
+from ..core.sockets import TRAINING, Adp, schema
+from .learning_inputs import ALIASES, fit_inputs, learned_output, learned_outputs
+
+
+class LearnDirectionsFromPrompts(io.ComfyNode):
+    @classmethod
+    def define_schema(cls) -> io.Schema:
+        return schema(
+            node_id="EquipoiseLearnDirectionsFromPrompts",
+            display_name="Learn Directions From Prompts",
+            category=TRAINING,
+            description=(
+                "Learns, from words alone, vectors that move an image to each class. A prompt that leaves the class open then "
+                "draws what a prompt with the class would draw. For text models. It needs no classifier, no labels and no pictures. "
+                "Next: Calibrate ADP."
+            ),
+            search_aliases=[*ALIASES, "prompt pairs", "concept"],
+            inputs=[
+                io.Model.Input("model", tooltip="A text-to-image model, without guidance. The node works on a copy."),
+                io.Clip.Input("clip", tooltip="The model's text encoder."),
+                *prompt_class_inputs(),
+                trial_latent(),
+                io.Int.Input(
+                    "images",
+                    default=IMAGES,
+                    min=2,
+                    max=4096,
+                    tooltip="Latents to sample first, with the prompts of all classes in equal parts. They are not decoded.",
+                ),
+                *sampler_inputs(cfg=7.5),
+                *fit_inputs(300, 32, "my_prompt_directions"),
+                io.String.Input(
+                    "negative",
+                    default="",
+                    multiline=True,
+                    dynamic_prompts=False,
+                    tooltip="Negative prompt of the sampled latents.",
+                ),
+                Adp.Input(
+                    "adp",
+                    optional=True,
+                    tooltip="An ADP of this model. The node adds the directions to it. If it reads the attribute, the vectors depend on "
+                    "the reading.",
+                ),
+            ],
+            outputs=learned_outputs(),
+        )
+
+    @classmethod
+    def execute(
+        cls,
+        model: Any,
+        clip: Any,
+        attribute: str,
+        templates: str,
+        classes: str,
+        latent_image: Any,
+        images: int,
+        steps: int,
+        cfg: float,
+        sampler_name: str,
+        scheduler: str,
+        site: str,
+        fit_steps: int,
+        batch: int,
+        seed: int,
+        name: str,
+        negative: str,
+        adp: Any = None,
+    ) -> io.NodeOutput:
+        learning_path(name)
+        made = learn_from_prompts(
+            model,
+            clip,
+            parse_prompt_classes(attribute, templates, classes),
+            FitSettings(steps=fit_steps, batch=batch, seed=seed),
+            name,
+            latent=latent_image,
+            sampler=SamplerSettings(seed, steps, cfg, sampler_name, scheduler),
+            images=images,
+            negative=negative,
+            adp=adp,
+            site=site,
+        )
+        return learned_output(cls, made, "what the edit leaves unexplained")
+
+
+NODES = [LearnDirectionsFromPrompts]

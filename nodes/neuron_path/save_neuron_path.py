@@ -1,0 +1,46 @@
+"""Save Neuron Path."""
+
+from __future__ import annotations
+
+from comfy_api.latest import io, ui
+
+from ...host.core.files import NEURON_PATH
+from ...models.neuron_path import NeuronPathFile
+from ..core.sockets import NEURONS, NeuronPaths, schema
+
+KEY, FOLDER = NEURON_PATH.key, NEURON_PATH.folder
+
+
+class SaveNeuronPath(io.ComfyNode):
+    @classmethod
+    def define_schema(cls) -> io.Schema:
+        return schema(
+            node_id="EquipoiseSaveNeuronPath",
+            display_name="Save Neuron Path",
+            category=NEURONS,
+            description=f"Saves neuron paths to {FOLDER}. Load Neuron Path lists the file. An incomplete file is never left behind.",
+            search_aliases=["export", "write", "store", "neuron", "safetensors"],
+            is_output_node=True,
+            inputs=[
+                NeuronPaths.Input("neuron_path", tooltip="The neuron paths to save, from Find Neuron Path, Baseline Paths or Class Path."),
+                io.String.Input(
+                    "name",
+                    default="my_neuron_path",
+                    tooltip=f"Name of the file in {FOLDER}, with or without .safetensors. Folders are refused.",
+                ),
+                io.Boolean.Input(
+                    "overwrite",
+                    default=False,
+                    tooltip="On: replace another file with this name. Off: leave that file as it is and report an error.",
+                ),
+            ],
+            outputs=[io.String.Output("path", display_name="path", tooltip="The file that was written.")],
+        )
+
+    @classmethod
+    def execute(cls, neuron_path: NeuronPathFile, name: str, overwrite: bool) -> io.NodeOutput:
+        path = NEURON_PATH.write(neuron_path, name, overwrite)
+        return io.NodeOutput(str(path), ui=ui.PreviewText(NEURON_PATH.saved(path)))
+
+
+NODES = [SaveNeuronPath]
