@@ -50,7 +50,7 @@ def fairness_chart(found: ClassifierFairness, attribute: str, group: str, classi
     return pixels(figure)
 
 
-def summary(found: ClassifierFairness, attribute: str, group: str) -> str:
+def fairness_summary(found: ClassifierFairness, attribute: str, group: str) -> str:
     """The same in words, with a row for every group."""
     lines = [
         f"{attribute} by {group}, {found.n} images: accuracy {percent(found.accuracy)}, worst group {found.worst_group} "

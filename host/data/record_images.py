@@ -108,25 +108,35 @@ class OncePerLevel(comfy.samplers.Sampler):
         return latent_image
 
 
-def record_images(
-    model: Any,
-    vae: Any,
-    positive: Any,
-    pictures: Pictures,
-    name: str,
-    levels: Sequence[float],
-    seed: int,
-    batch_size: int,
-    spatial_levels: tuple[float, ...] = (),
-    site: str = MIDDLE,
-) -> Outcome:
-    """Record every picture that the set ``name`` does not hold yet, at every log-SNR of ``levels``, with fresh noise for each.
+@dataclass(frozen=True)
+class ImageRecording:
+    """Settings of a recording from pictures."""
 
-    Image i has seed ``seed`` + i. Raises ValueError where the set was recorded otherwise, a level or the site is none of the model's,
-    or the disk is too small; the host's exception where the user interrupts. What is recorded by then stays.
+    levels: Sequence[float]
+    """Noise levels, as log-SNR, at which every picture is recorded."""
+
+    first_seed: int = 0
+    """Seed of the noise of the first picture; each further picture adds 1."""
+
+    batch: int = 4
+    """Pictures per call of the denoiser, at most."""
+
+    spatial: tuple[float, ...] = ()
+    """Noise levels near which h is also kept without pooling."""
+
+    site: str = MIDDLE
+    """Site in the denoiser that is recorded."""
+
+
+def record_images(model: Any, vae: Any, positive: Any, pictures: Pictures, name: str, settings: ImageRecording) -> Outcome:
+    """Record every picture that a set does not hold yet, at every level of the settings.
+
+    Each picture gets noise of its own. Raises ValueError where the set was recorded with other settings, the model lacks a level or the
+    site, or the disk is too small; the host's exception where the user interrupts. Pictures recorded before that stay.
     """
+    levels, seed, batch_size = settings.levels, settings.first_seed, settings.batch
     sigmas = level_sigmas(model, levels)
-    recording = RecordingSettings(spatial_levels=spatial_levels, site=site)
+    recording = RecordingSettings(spatial_levels=settings.spatial, site=settings.site)
     meta = {"source": "images", **pictures.facts, "seed": seed, "levels": sorted(levels), "conditioning": conditioning_facts(positive)}
     recorder = Recorder(model, name, recording, meta)
     done = {e.file for e in recorder.writer.entries}

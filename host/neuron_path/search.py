@@ -84,7 +84,7 @@ def class_path(file: NeuronPathFile, rule: str, net: NeuronVit | None = None, pi
     return replace(class_paths(file, chosen), method=s.search if rule == MEAN_SCORE else file.method, **measured)
 
 
-def images_at_once(net: NeuronVit, settings: PathSettings) -> int:
+def images_per_search(net: NeuronVit, settings: PathSettings) -> int:
     """Images whose layers' states and tangents fit into the memory that a search is given, at least one; all, where they share a path."""
     if settings.shared:
         return 2**31
@@ -125,7 +125,7 @@ def _file(
 
 def _over(net: NeuronVit, pixels: Tensor, targets: Tensor, s: PathSettings, search: Search) -> tuple[FoundPaths, Tensor]:
     """Paths of all images, and what each neuron adds [B, L, K], some images at a time."""
-    report, size, total = host_progress(), images_at_once(net, s), max(1, len(pixels))
+    report, size, total = host_progress(), images_per_search(net, s), max(1, len(pixels))
     parts, added = [], []
     for start in range(0, total, size):
         x, t = pixels[start : start + size], targets[start : start + size]

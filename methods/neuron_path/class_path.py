@@ -66,7 +66,7 @@ def agreement(path: Tensor) -> Tensor:
     return torch.stack([layer.unique(return_counts=True)[1].max() / len(path) for layer in path.transpose(0, 1)]).float()
 
 
-def entropy(path: Tensor) -> Tensor:
+def layer_entropy(path: Tensor) -> Tensor:
     """Entropy of the neurons that images choose in each layer, in bits: float32 [L]; 0 where all agree (at K = 1)."""
     found = []
     for layer in path.transpose(0, 1):
@@ -113,7 +113,7 @@ def likeness(path: Tensor, target: Sequence[str], neurons: int, draws: int = DRA
     return Likeness(within, between, (1 + reached) / (1 + draws), "of two classes")
 
 
-def stability(path: Tensor, chosen: Tensor, draws: int = DRAWS, seed: int = 0) -> Tensor:
+def path_stability(path: Tensor, chosen: Tensor, draws: int = DRAWS, seed: int = 0) -> Tensor:
     """Share of resamples of the images in which a neuron of a class path [L, K] is among the layer's K most frequent: float32 [L, K]."""
     generator = torch.Generator().manual_seed(seed)
     found = torch.zeros(chosen.shape)
@@ -123,7 +123,7 @@ def stability(path: Tensor, chosen: Tensor, draws: int = DRAWS, seed: int = 0) -
     return found / draws
 
 
-def similarity(file: NeuronPathFile) -> Tensor:
+def path_similarity(file: NeuronPathFile) -> Tensor:
     """Cosine of the frequency tensors of every two classes, float32 [C, C], in the order of ``file.classes``."""
     flat = torch.stack([frequency(file.of_class(c).path, file.neurons).flatten() for c in file.classes])
     flat = F.normalize(flat, dim=1)

@@ -6,6 +6,7 @@ from comfy_api.latest import io
 
 from ...host.core import folders
 from ...models.adp import load_adp
+from ..core.inputs import model_file_input
 from ..core.sockets import LOADERS, Adp, schema
 
 ADP_KEY = "equipoise_adp"
@@ -26,15 +27,7 @@ class LoadADP(io.ComfyNode):
                 "towards each class. It belongs to one diffusion model."
             ),
             search_aliases=["attribute distribution predictor", "fairness", "debias"],
-            inputs=[
-                io.Combo.Input(
-                    "adp_name",
-                    options=files,
-                    default=DEFAULT_FILE if DEFAULT_FILE in files else None,
-                    tooltip=f"A safetensors file from {folders.folder_hint(ADP_KEY)}, or one that ships with the pack. If both have the "
-                    "same name, your file is used.",
-                )
-            ],
+            inputs=[model_file_input("adp_name", files, DEFAULT_FILE, folders.folder_hint(ADP_KEY))],
             outputs=[
                 Adp.Output("adp", display_name="ADP", tooltip="For the guidance nodes. The target nodes take the class names from it."),
                 io.String.Output(

@@ -6,6 +6,7 @@ from comfy_api.latest import io, ui
 
 from ...host.core import files as model_files
 from ...models.adp import AdpFile
+from ..core.inputs import file_name_input, overwrite_input
 from ..core.sockets import TRAINING, Adp, schema
 
 ADP_FOLDER = "models/equipoise/adp"
@@ -23,16 +24,8 @@ class SaveADP(io.ComfyNode):
             is_output_node=True,
             inputs=[
                 Adp.Input("adp", tooltip="The ADP to save, from Train ADP or Calibrate ADP."),
-                io.String.Input(
-                    "name",
-                    default="my_adp",
-                    tooltip=f"Name of the file in {ADP_FOLDER}, with or without .safetensors. Folders are refused.",
-                ),
-                io.Boolean.Input(
-                    "overwrite",
-                    default=False,
-                    tooltip="On: replace another file with this name. Off: leave that file as it is and report an error.",
-                ),
+                file_name_input("my_adp", ADP_FOLDER),
+                overwrite_input(),
             ],
             outputs=[io.String.Output("path", display_name="path", tooltip="The file that was written.")],
         )

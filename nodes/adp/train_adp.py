@@ -9,7 +9,7 @@ from ...methods.adp.train import train_file
 from ...methods.data.feature_set import FeatureSet
 from ...methods.labels.labels import LabelSet
 from ...models.adp import KINDS, AdpFile
-from ..core.shared_inputs import fixed_seed
+from ..core.inputs import fixed_seed
 from ..core.sockets import TRAINING, Adp, Features, Labels, schema
 from ..core.ui import shown
 from .curves import curves_of

@@ -11,8 +11,7 @@ from ...host.core.patch import window_sigmas
 from ...methods.bias_features.run import SteerSettings, parse_latents
 from ...methods.bias_features.steer_report import steering_report
 from ...methods.core.batch_run import ASSIGN
-from ..core.patch_inputs import ledger_input
-from ..core.shared_inputs import drawn_seed
+from ..core.inputs import ledger_input, sampler_seed
 from ..core.sockets import STEERING, Adp, Target, schema
 from .steer_inputs import ASYRP, all_to, as_masks, edit_inputs, files_inputs, only_input
 
@@ -51,7 +50,7 @@ class BiasFeatureSteer(io.ComfyNode):
                     "ADP's first reading. 'seeded' assigns at random from the seed. 'auto' does what the bias features say. Without an "
                     "ADP, classes always come from the seed.",
                 ),
-                drawn_seed(
+                sampler_seed(
                     "With a target: seed for rounding and for random classes. When the batch does not divide evenly, it decides "
                     "which class gets the extra image. Use the same seed as the sampler."
                 ),

@@ -12,11 +12,9 @@ from ...host.bias_features.calibrate_steering import calibrate_steering
 from ...host.core.sampling import SamplerSettings
 from ...host.core.trials import PLACE, log_path
 from ...methods.bias_features.calibrate_profile import CalibratedProfiles
-from ..core.sampler_inputs import sampler_inputs
-from ..core.shared_inputs import fixed_seed, names_of, trial_conditions, trial_latent
+from ..core.inputs import SAMPLER, TRIAL, fixed_seed, names_of
 from ..core.sockets import TRAINING, Adp, BiasFeatures, Classifier, Sae, schema
-from ..core.ui import as_image, shown
-from ..guidance.calibrate_adp import stacked_images
+from ..core.ui import as_batch, as_image, shown
 
 
 class CalibrateBiasFeatures(io.ComfyNode):
@@ -41,8 +39,7 @@ class CalibrateBiasFeatures(io.ComfyNode):
                     "bias_features",
                     tooltip="Bias features with the profiles to calibrate, from Find Bias Features or Learn Feature Profiles.",
                 ),
-                *trial_conditions(),
-                trial_latent(),
+                *TRIAL.inputs(),
                 io.Vae.Input("vae", tooltip="Decodes the images of the trials for the classifier."),
                 Classifier.Input("classifier", tooltip="Reads the images of the trials. It must know the attribute with all its classes."),
                 io.Int.Input(
@@ -53,7 +50,7 @@ class CalibrateBiasFeatures(io.ComfyNode):
                     tooltip="Images per trial, rounded up to whole batches. There are about five to twelve trials per class and profile.",
                 ),
                 fixed_seed("Seed of the first batch of every trial. Each further batch adds 1. All trials start from the same noise."),
-                *sampler_inputs(cfg=7.5),
+                *SAMPLER.inputs(cfg=7.5),
                 io.Float.Input(
                     "enough",
                     default=0.97,
@@ -139,7 +136,7 @@ class CalibrateBiasFeatures(io.ComfyNode):
             enough=enough,
         )
         report = "\n".join(line for r in results for line in r.lines)
-        chart = stacked_images([share_chart(a, r) for a, r in zip(names_of(attribute) or bias_features.attributes, results, strict=True)])
+        chart = as_batch([share_chart(a, r) for a, r in zip(names_of(attribute) or bias_features.attributes, results, strict=True)])
         return io.NodeOutput(results[-1].file, report, chart, ui=shown(cls, chart, report))
 
 

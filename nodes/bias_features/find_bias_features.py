@@ -9,7 +9,7 @@ from comfy_api.latest import io
 
 from ...host.bias_features.find_features import find_features
 from ...methods.bias_features.attribution_settings import AttributionSettings
-from ..core.shared_inputs import fixed_seed, names_of
+from ..core.inputs import fixed_seed, names_of
 from ..core.sockets import TRAINING, Adp, BiasFeatures, Features, Labels, Sae, schema
 from ..core.ui import shown
 from .ranking_chart import ranking_image

@@ -10,7 +10,7 @@ from ...charts.core.learning import learning_curves
 from ...host.bias_features.learn_profiles import LR, learn_profiles
 from ...host.core.fit.session import PLACE
 from ...methods.guidance.fit_moves import FitSettings
-from ..core.shared_inputs import fit_batch, fixed_seed, names_of, picture_conditions
+from ..core.inputs import PICTURES, fit_batch, fixed_seed, names_of
 from ..core.sockets import TRAINING, Adp, BiasFeatures, Classifier, Features, Labels, Sae, schema
 from ..core.ui import as_image, shown
 
@@ -81,7 +81,7 @@ class LearnFeatureProfiles(io.ComfyNode):
                     tooltip="If this ADP reads an attribute, the profile also depends on the class that the ADP reads in the image at "
                     "that moment. Steering then needs the same ADP.",
                 ),
-                *picture_conditions(),
+                *PICTURES.inputs(),
             ],
             outputs=[
                 BiasFeatures.Output(

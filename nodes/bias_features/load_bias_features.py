@@ -6,6 +6,7 @@ from comfy_api.latest import io
 
 from ...host.core import folders
 from ...models.bias_features import load_bias_features
+from ..core.inputs import model_file_input
 from ..core.sockets import LOADERS, BiasFeatures, schema
 
 BIAS_FEATURES_KEY = "equipoise_bias_features"
@@ -27,12 +28,12 @@ class LoadBiasFeatures(io.ComfyNode):
             ),
             search_aliases=["difflens", "sparse autoencoder", "attribution", "steer", "debias", "interpretability"],
             inputs=[
-                io.Combo.Input(
+                model_file_input(
                     "bias_features_name",
-                    options=files,
-                    default=DEFAULT_FILE if DEFAULT_FILE in files else None,
-                    tooltip=f"A safetensors file from {folders.folder_hint(BIAS_FEATURES_KEY)}, or one that ships with the pack. If both have the "
-                    "same name, your file is used. The file belongs to one autoencoder.",
+                    files,
+                    DEFAULT_FILE,
+                    folders.folder_hint(BIAS_FEATURES_KEY),
+                    " The file belongs to one autoencoder.",
                 )
             ],
             outputs=[

@@ -11,8 +11,7 @@ from ...host.core.sampling import SamplerSettings
 from ...host.core.trials import PLACE
 from ...methods.bias_features.causal_scores import PER_CLASS
 from ...methods.bias_features.turn_alone import AMOUNT
-from ..core.sampler_inputs import sampler_inputs
-from ..core.shared_inputs import fixed_seed, names_of, trial_conditions, trial_latent
+from ..core.inputs import SAMPLER, TRIAL, fixed_seed, names_of
 from ..core.sockets import STEERING, BiasFeatures, Classifier, Sae, schema
 from ..core.ui import shown
 from .ranking_chart import ranking_image
@@ -40,8 +39,7 @@ class MeasureFeatureEffects(io.ComfyNode):
                     "bias_features",
                     tooltip="Bias features of this autoencoder, from Find Bias Features, Learn Feature Profiles or Load Bias Features.",
                 ),
-                *trial_conditions(),
-                trial_latent(),
+                *TRIAL.inputs(),
                 io.Vae.Input("vae", tooltip="Decodes the images of the trials for the classifier."),
                 Classifier.Input("classifier", tooltip="Reads the images of the trials. It must know the attribute with all its classes."),
                 io.Int.Input(
@@ -53,7 +51,7 @@ class MeasureFeatureEffects(io.ComfyNode):
                     "has plain images.",
                 ),
                 fixed_seed("Seed of the first batch of every trial. Each further batch adds 1."),
-                *sampler_inputs(cfg=7.5),
+                *SAMPLER.inputs(cfg=7.5),
                 io.Int.Input(
                     "per_class",
                     default=PER_CLASS,

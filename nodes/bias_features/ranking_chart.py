@@ -7,12 +7,11 @@ import torch
 from ...charts.bias_features.ranking import bias_features_chart
 from ...methods.bias_features.feature_profiles import chart_facts
 from ...models.bias_features import BiasFeatures as BiasFeaturesFile
-from ..core.ui import as_image
-from ..guidance.calibrate_adp import stacked_images
+from ..core.ui import as_batch, as_image
 
 
 def ranking_image(found: BiasFeaturesFile) -> torch.Tensor:
     """IMAGE with a picture per attribute; a white one where no feature speaks for any class."""
     speaking = [a for a, f in found.attributes.items() if bool((f.scores > 0).any())]
     charts = [as_image(bias_features_chart(a, **chart_facts(found.attribute(a)))) for a in speaking]
-    return stacked_images(charts or [torch.ones(1, 240, 960, 3)])
+    return as_batch(charts or [torch.ones(1, 240, 960, 3)])

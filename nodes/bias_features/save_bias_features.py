@@ -6,6 +6,7 @@ from comfy_api.latest import io, ui
 
 from ...host.core.files import BIAS_FEATURES
 from ...models.bias_features import BiasFeatures as BiasFeaturesFile
+from ..core.inputs import file_name_input, overwrite_input
 from ..core.sockets import TRAINING, BiasFeatures, schema
 
 BIAS_FEATURES_FOLDER = "models/equipoise/bias_features"
@@ -18,7 +19,10 @@ class SaveBiasFeatures(io.ComfyNode):
             node_id="EquipoiseSaveBiasFeatures",
             display_name="Save Bias Features",
             category=TRAINING,
-            description=f"Saves bias features to {BIAS_FEATURES_FOLDER}. Load Bias Features lists the file. An incomplete file is never left behind.",
+            description=(
+                f"Saves bias features to {BIAS_FEATURES_FOLDER}. "
+                "Load Bias Features lists the file. An incomplete file is never left behind."
+            ),
             search_aliases=["export", "write", "store", "difflens", "safetensors"],
             is_output_node=True,
             inputs=[
@@ -26,16 +30,8 @@ class SaveBiasFeatures(io.ComfyNode):
                     "bias_features",
                     tooltip="The bias features to save, from Find Bias Features, Learn Feature Profiles or Calibrate Bias Features.",
                 ),
-                io.String.Input(
-                    "name",
-                    default="my_bias_features",
-                    tooltip=f"Name of the file in {BIAS_FEATURES_FOLDER}, with or without .safetensors. Folders are refused.",
-                ),
-                io.Boolean.Input(
-                    "overwrite",
-                    default=False,
-                    tooltip="On: replace another file with this name. Off: leave that file as it is and report an error.",
-                ),
+                file_name_input("my_bias_features", BIAS_FEATURES_FOLDER),
+                overwrite_input(),
             ],
             outputs=[io.String.Output("path", display_name="path", tooltip="The file that was written.")],
         )

@@ -9,7 +9,7 @@ from comfy_api.latest import io
 
 from ...methods.bias_features.run import CALIBRATED, STEER_MODES, everyone
 from ...models.bias_features import CLASS_DIFFERENCE, LEARNED
-from ..core.patch_inputs import rows_input, window_inputs
+from ..core.inputs import WINDOW, rows_input
 from ..core.sockets import BiasFeatures, Sae
 
 PROFILES = (CALIBRATED, LEARNED, CLASS_DIFFERENCE)
@@ -68,7 +68,7 @@ def edit_inputs() -> list[Any]:
             tooltip="The factor for 'scale', or the value to add for 'add', in units of the autoencoder. The other modes do not use it.",
         ),
         rows_input(),
-        *window_inputs("steering", " The profile's own window of noise levels applies within it."),
+        *WINDOW.inputs("steering", " The profile's own window of noise levels applies within it."),
         io.Combo.Input(
             "rule",
             options=list(RULES),

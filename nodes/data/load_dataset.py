@@ -13,7 +13,7 @@ from ...host.data.datasets import (
     find_dataset,
 )
 from ...methods.data.image_folder import open_image_folder
-from ..core.shared_inputs import names_of
+from ..core.inputs import names_of
 from ..core.sockets import DATA, Dataset, schema
 
 
@@ -52,8 +52,8 @@ class LoadDataset(io.ComfyNode):
 
     @classmethod
     def execute(cls, dataset_name: str, attribute: str = "") -> io.NodeOutput:
-        found = open_image_folder(find_dataset(dataset_name)).only(names_of(attribute))
-        return io.NodeOutput(found, found.text(), ui=ui.PreviewText(found.text()))
+        dataset = open_image_folder(find_dataset(dataset_name)).only(names_of(attribute))
+        return io.NodeOutput(dataset, dataset.text(), ui=ui.PreviewText(dataset.text()))
 
 
 NODES = [LoadDataset]

@@ -6,15 +6,13 @@ from typing import Any
 
 from comfy_api.latest import io
 
-from ...host.core.sampling import SamplerSettings
 from ...host.data.feature_sets import set_folder
 from ...host.data.record_samples import GivenConditions, PromptConditions, record_samples
 from ...host.data.recording import check_site
 from ...methods.data.recording import RecordingSettings, parse_levels
-from ...models.sites import MIDDLE
-from ..core.sampler_inputs import denoise_input, sampler_inputs
+from ..core.inputs import LARGEST_SEED, SAMPLER, Widgets
 from ..core.sockets import TRAINING, schema
-from .recording_inputs import recording_output, recording_outputs, set_name_input, site_input, spatial_input
+from .recording_inputs import recording_output, recording_outputs, set_name_input, site_input, site_of, spatial_input
 
 
 class RecordFeatures(io.ComfyNode):
@@ -66,12 +64,12 @@ class RecordFeatures(io.ComfyNode):
                     "first_seed",
                     default=0,
                     min=0,
-                    max=0xFFFFFFFFFFFFFFFF,
+                    max=LARGEST_SEED,
                     control_after_generate=False,
                     tooltip="Seed of the first batch. Each further batch adds 1.",
                 ),
-                *sampler_inputs(steps=50, cfg=7.5),
-                denoise_input(),
+                *SAMPLER.inputs(steps=50, cfg=7.5),
+                SAMPLER.denoise(),
                 io.Int.Input(
                     "every",
                     default=1,
@@ -102,40 +100,21 @@ class RecordFeatures(io.ComfyNode):
 
     @classmethod
     def execute(
-        cls,
-        model: Any,
-        vae: Any,
-        latent_image: Any,
-        set_name: str,
-        images: int,
-        prompts: str,
-        negative_prompt: str,
-        first_seed: int,
-        steps: int,
-        cfg: float,
-        sampler_name: str,
-        scheduler: str,
-        denoise: float,
-        every: int,
-        unconditional_rows: bool,
-        spatial_levels: str,
-        clip: Any = None,
-        positive: Any = None,
-        negative: Any = None,
-        site: str = MIDDLE,
+        cls, model: io.Model.Type, vae: io.Vae.Type, latent_image: io.Latent.Type, set_name: str, images: int, **widgets: Any
     ) -> io.NodeOutput:
-        set_folder(set_name)  # a bad name or site is told before a text encoder is loaded
-        recording = RecordingSettings(every, unconditional_rows, parse_levels(spatial_levels), site.strip() or MIDDLE)
+        set_folder(set_name)  # report a bad name or site before a text encoder is loaded
+        recording = RecordingSettings(
+            widgets["every"], widgets["unconditional_rows"], parse_levels(widgets["spatial_levels"]), site_of(widgets)
+        )
         check_site(model, recording.site)
-        conditions = conditions_from(model, clip, prompts, negative_prompt, positive, negative)
-        sampler = SamplerSettings(first_seed, steps, cfg, sampler_name, scheduler, denoise)
+        conditions = conditions_from(model, widgets)
+        sampler = SAMPLER.take(widgets, seed="first_seed")
         return recording_output(cls, record_samples(model, vae, conditions, latent_image, set_name, images, sampler, recording))
 
 
-def conditions_from(
-    model: Any, clip: Any, prompts: str, negative_prompt: str, positive: Any, negative: Any
-) -> PromptConditions | GivenConditions:
-    """Raises ValueError where it is not clear what to draw."""
+def conditions_from(model: io.Model.Type, widgets: Widgets) -> PromptConditions | GivenConditions:
+    """Return the prompts, or the conditioning that is connected. Raises ValueError for both or neither."""
+    clip, prompts, positive = widgets.get("clip"), widgets["prompts"], widgets.get("positive")
     if positive is None and clip is None:
         raise ValueError(
             "there is nothing to draw: connect a CLIP and write prompts, or connect a CONDITIONING to positive (for models without text)."
@@ -145,8 +124,8 @@ def conditions_from(
     if positive is not None and prompts.strip():
         raise ValueError("there are prompts, and a CONDITIONING at positive too: empty the prompts, or disconnect positive.")
     if positive is None:
-        return PromptConditions(clip, prompts, negative_prompt)
-    return GivenConditions(model, positive, negative)
+        return PromptConditions(clip, prompts, widgets["negative_prompt"])
+    return GivenConditions(model, positive, widgets.get("negative"))
 
 
 NODES = [RecordFeatures]

@@ -6,11 +6,11 @@ from typing import Any
 
 from comfy_api.latest import io
 
-from ...host.data.record_images import Pictures, record_images
+from ...host.data.record_images import ImageRecording, Pictures, record_images
 from ...methods.data.recording import parse_levels
-from ...models.sites import MIDDLE
+from ..core.inputs import LARGEST_SEED
 from ..core.sockets import TRAINING, schema
-from .recording_inputs import recording_output, recording_outputs, set_name_input, site_input, spatial_input
+from .recording_inputs import recording_output, recording_outputs, set_name_input, site_input, site_of, spatial_input
 
 LEVELS = "-5, -4, -3, -2, -1, 0, 1, 2, 3, 4, 5"
 
@@ -66,7 +66,7 @@ class RecordFeaturesFromImages(io.ComfyNode):
                     "first_seed",
                     default=0,
                     min=0,
-                    max=0xFFFFFFFFFFFFFFFF,
+                    max=LARGEST_SEED,
                     control_after_generate=False,
                     tooltip="Seed of the noise of the first picture. Each further picture adds 1.",
                 ),
@@ -81,24 +81,17 @@ class RecordFeaturesFromImages(io.ComfyNode):
 
     @classmethod
     def execute(
-        cls,
-        model: Any,
-        vae: Any,
-        positive: Any,
-        set_name: str,
-        folder: str,
-        levels: str,
-        size: int,
-        batch_size: int,
-        first_seed: int,
-        spatial_levels: str,
-        images: Any = None,
-        site: str = MIDDLE,
+        cls, model: io.Model.Type, vae: io.Vae.Type, positive: io.Conditioning.Type, set_name: str, **widgets: Any
     ) -> io.NodeOutput:
-        pictures = Pictures.choose(folder, images, size)
-        spatial, site = parse_levels(spatial_levels), site.strip() or MIDDLE
-        outcome = record_images(model, vae, positive, pictures, set_name, parse_levels(levels), first_seed, batch_size, spatial, site)
-        return recording_output(cls, outcome)
+        pictures = Pictures.choose(widgets["folder"], widgets.get("images"), widgets["size"])
+        settings = ImageRecording(
+            levels=parse_levels(widgets["levels"]),
+            first_seed=widgets["first_seed"],
+            batch=widgets["batch_size"],
+            spatial=parse_levels(widgets["spatial_levels"]),
+            site=site_of(widgets),
+        )
+        return recording_output(cls, record_images(model, vae, positive, pictures, set_name, settings))
 
 
 NODES = [RecordFeaturesFromImages]

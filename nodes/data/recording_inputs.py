@@ -4,15 +4,19 @@ from __future__ import annotations
 
 from typing import Any
 
-from comfy_api.latest import io, ui
+from comfy_api.latest import io
 
 from ...host.core.versions import advanced
 from ...host.data.feature_sets import PLACE
+from ...host.data.recorder import Outcome
 from ...models.sites import MIDDLE
+from ..core.inputs import Widgets
 from ..core.sockets import Features
+from ..core.ui import shown
 
 
 def set_name_input(default: str) -> Any:
+    """Return the name of the feature set."""
     return io.String.Input(
         "set_name",
         default=default,
@@ -22,6 +26,7 @@ def set_name_input(default: str) -> Any:
 
 
 def spatial_input() -> Any:
+    """Return the noise levels at which maps are kept without pooling."""
     return io.String.Input(
         "spatial_levels",
         default="",
@@ -32,6 +37,7 @@ def spatial_input() -> Any:
 
 
 def site_input() -> Any:
+    """Return the site to record."""
     return advanced(
         io.String.Input(
             "site",
@@ -43,7 +49,13 @@ def site_input() -> Any:
     )
 
 
+def site_of(widgets: Widgets) -> str:
+    """Return the site to record; the middle block if none is named."""
+    return widgets.get("site", MIDDLE).strip() or MIDDLE
+
+
 def recording_outputs() -> list[Any]:
+    """List the feature set, the report and the latest pictures."""
     return [
         Features.Output("features", display_name="features", tooltip="The feature set, for Label Features and Train ADP."),
         io.String.Output("report", display_name="report", tooltip="What was recorded, the disk space, and warnings."),
@@ -51,6 +63,6 @@ def recording_outputs() -> list[Any]:
     ]
 
 
-def recording_output(cls: type[Any], outcome: Any) -> io.NodeOutput:
-    shown = {**ui.PreviewImage(outcome.images, cls=cls).as_dict(), **ui.PreviewText(outcome.report).as_dict()}
-    return io.NodeOutput(outcome.features, outcome.report, outcome.images, ui=shown)
+def recording_output(cls: type[Any], outcome: Outcome) -> io.NodeOutput:
+    """Return the outputs of a recording, shown on the node too."""
+    return io.NodeOutput(outcome.features, outcome.report, outcome.images, ui=shown(cls, outcome.images, outcome.report))

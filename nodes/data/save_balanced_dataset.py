@@ -14,11 +14,10 @@ from ...host.data.datasets import (
     read_labels,
     save_images,
 )
-from ...host.labels.classifier import HostClassifier
+from ...methods.core.targets import TargetDistribution
 from ...methods.data.image_folder import GENERATED, ORIGINS
 from ...methods.data.image_folder_writer import parse_splits
-from ...methods.labels.labels import LabelSet
-from ..core.shared_inputs import names_of
+from ..core.inputs import names_of
 from ..core.sockets import DATA, Classifier, Dataset, Labels, Target, schema
 
 
@@ -121,30 +120,26 @@ class SaveBalancedDataset(io.ComfyNode):
 
     @classmethod
     def execute(
-        cls,
-        images: torch.Tensor,
-        name: str,
-        split: str,
-        attribute: str,
-        size: int,
-        class_folder: str,
-        sure: float,
-        origin: str,
-        classifier: HostClassifier | None = None,
-        labels: LabelSet | None = None,
-        target: Any = None,
+        cls, images: torch.Tensor, name: str, attribute: str, target: TargetDistribution | None = None, **widgets: Any
     ) -> io.NodeOutput:
         wanted = names_of(attribute)
-        if wanted and target is not None:  # what the target goes by has to be labelled
+        if wanted and target is not None:  # the target's attributes need labels
             wanted = list(dict.fromkeys([*wanted, *target.attributes]))
-        attributes, probabilities, source = read_labels(images, classifier, labels, wanted)
-        graph = getattr(getattr(cls, "hidden", None), "prompt", None)
-        settings = SaveSettings(split, target, size, class_folder.strip(), sure, origin, graph)
-        found, saved, notes = save_images(images, name, attributes, probabilities, source, settings)
-        if found is None:
+        attributes, probabilities, source = read_labels(images, widgets.get("classifier"), widgets.get("labels"), wanted)
+        settings = SaveSettings(
+            widgets["split"],
+            target,
+            widgets["size"],
+            widgets["class_folder"].strip(),
+            widgets["sure"],
+            widgets["origin"],
+            getattr(getattr(cls, "hidden", None), "prompt", None),
+        )
+        dataset, saved, notes = save_images(images, name, attributes, probabilities, source, settings)
+        if dataset is None:
             raise ValueError(f"nothing could be saved yet: {'; '.join([saved.text(), *notes])}. Make more images, or lower 'sure'.")
-        report = "\n".join([saved.text(), *notes, found.text(), f"in {PLACE}/{found.name}"])
-        return io.NodeOutput(found, report, str(found.root), ui=ui.PreviewText(report))
+        report = "\n".join([saved.text(), *notes, dataset.text(), f"in {PLACE}/{dataset.name}"])
+        return io.NodeOutput(dataset, report, str(dataset.root), ui=ui.PreviewText(report))
 
 
 NODES = [SaveBalancedDataset]

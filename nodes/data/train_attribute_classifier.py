@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 from comfy_api.latest import io
 
 from ...charts.core.curves import training_curves
@@ -9,7 +11,7 @@ from ...host.data.train_classifier import train_and_save
 from ...methods.data.augment import AUGMENTATIONS, QUALITY
 from ...methods.data.classifier_training import ARCHITECTURES, CNN, SIZES, ClassifierSettings
 from ...methods.data.image_folder import ImageFolder
-from ..core.shared_inputs import fixed_seed, names_of
+from ..core.inputs import file_name_input, fixed_seed, names_of, overwrite_input
 from ..core.sockets import DATA, Classifier, Dataset, schema
 from ..core.ui import as_image, shown
 
@@ -36,11 +38,7 @@ class TrainAttributeClassifier(io.ComfyNode):
                     "dataset",
                     tooltip="Labelled images, from Save Balanced Dataset or Load Dataset. Images of the split 'test' are not used.",
                 ),
-                io.String.Input(
-                    "name",
-                    default="my_classifier",
-                    tooltip=f"Name of the file in {CLASSIFIERS_FOLDER}, with or without .safetensors. Folders are refused.",
-                ),
+                file_name_input("my_classifier", CLASSIFIERS_FOLDER),
                 io.String.Input(
                     "attribute",
                     default="",
@@ -85,11 +83,7 @@ class TrainAttributeClassifier(io.ComfyNode):
                     "repeated. Empty: as often as they occur.",
                 ),
                 fixed_seed("Seed of the training. It decides the first weights, the order of the images, and which of them are held out."),
-                io.Boolean.Input(
-                    "overwrite",
-                    default=False,
-                    tooltip="On: replace another file with this name. Off: leave that file as it is and report an error.",
-                ),
+                overwrite_input(),
                 Dataset.Input(
                     "more", optional=True, tooltip="A second data set to train on, for example generated images in addition to real ones."
                 ),
@@ -111,33 +105,14 @@ class TrainAttributeClassifier(io.ComfyNode):
 
     @classmethod
     def execute(
-        cls,
-        dataset: ImageFolder,
-        name: str,
-        attribute: str,
-        architecture: str,
-        image_size: str,
-        steps: int,
-        batch: int,
-        augment: str,
-        generated_weight: float,
-        balance: str,
-        seed: int,
-        overwrite: bool,
-        more: ImageFolder | None = None,
+        cls, dataset: ImageFolder, name: str, attribute: str, overwrite: bool, more: ImageFolder | None = None, **widgets: Any
     ) -> io.NodeOutput:
+        names = ("architecture", "steps", "batch", "augment", "generated_weight", "seed")
         settings = ClassifierSettings(
-            architecture=architecture,
-            image_size=int(image_size),
-            steps=steps,
-            batch=batch,
-            augment=augment,
-            generated_weight=generated_weight,
-            balance=tuple(names_of(balance)),
-            seed=seed,
+            **{n: widgets[n] for n in names}, image_size=int(widgets["image_size"]), balance=tuple(names_of(widgets["balance"]))
         )
-        folders = [dataset] if more is None else [dataset, more]
-        outcome = train_and_save(folders, names_of(attribute), settings, name, overwrite)
+        datasets = [dataset] if more is None else [dataset, more]
+        outcome = train_and_save(datasets, names_of(attribute), settings, name, overwrite)
         report, chart = "\n".join(outcome.lines), as_image(training_curves({"loss": outcome.made.log}))
         return io.NodeOutput(outcome.classifier, report, chart, ui=shown(cls, chart, report))
 

@@ -12,10 +12,9 @@ from ...host.core.sampling import SamplerSettings
 from ...host.core.trials import PLACE, log_path
 from ...host.guidance.calibrate import calibrate_adp, candidates_of
 from ...methods.guidance.calibrate import Calibrated
-from ..core.sampler_inputs import sampler_inputs
-from ..core.shared_inputs import fixed_seed, names_of, trial_conditions, trial_latent
+from ..core.inputs import SAMPLER, TRIAL, fixed_seed, names_of
 from ..core.sockets import TRAINING, Adp, Classifier, Features, Labels, schema
-from ..core.ui import as_image, shown
+from ..core.ui import as_batch, as_image, shown
 
 
 class CalibrateADP(io.ComfyNode):
@@ -34,8 +33,7 @@ class CalibrateADP(io.ComfyNode):
             inputs=[
                 io.Model.Input("model", tooltip="The model that the ADP was trained for, without guidance. The node changes a copy."),
                 Adp.Input("adp", tooltip="From Train ADP or Load ADP."),
-                *trial_conditions(),
-                trial_latent(),
+                *TRIAL.inputs(),
                 io.Int.Input(
                     "images",
                     default=48,
@@ -45,7 +43,7 @@ class CalibrateADP(io.ComfyNode):
                     "share is exact to about 7 points. 192 are better if you have the time.",
                 ),
                 fixed_seed("Seed of the first batch of every trial. Each further batch adds 1. All trials start from the same noise."),
-                *sampler_inputs(cfg=7.5),
+                *SAMPLER.inputs(cfg=7.5),
                 io.String.Input(
                     "attribute",
                     default="",
@@ -124,7 +122,7 @@ class CalibrateADP(io.ComfyNode):
             "" if features is None else features.name,
         )
         report = "\n".join(line for r in results for line in r.lines)
-        charts = stacked_images([trials_image(r) for r in results])
+        charts = as_batch([trials_image(r) for r in results])
         return io.NodeOutput(results[-1].file, report, charts, ui=shown(cls, charts, report))
 
 
@@ -144,12 +142,6 @@ def trials_image(result: Calibrated) -> torch.Tensor:
         for t in tried
     ]
     return as_image(trials_chart(rows, f"{attribute}: sizes at high / middle / low noise", result.plain_unsure[attribute]))
-
-
-def stacked_images(images: list[torch.Tensor]) -> torch.Tensor:
-    """IMAGEs of one width as one batch, padded with white below."""
-    height = max(i.shape[1] for i in images)
-    return torch.cat([torch.nn.functional.pad(i, (0, 0, 0, 0, 0, height - i.shape[1]), value=1.0) for i in images])
 
 
 NODES = [CalibrateADP]

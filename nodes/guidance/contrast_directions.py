@@ -10,10 +10,9 @@ from ...host.core.sampling import SamplerSettings
 from ...host.guidance.contrast import IMAGES, LEVELS, contrast_directions
 from ...methods.guidance.prompt_classes import parse_prompt_classes
 from ...models.sites import MIDDLE
-from ..core.prompt_inputs import prompt_class_inputs
-from ..core.sampler_inputs import sampler_inputs
-from ..core.shared_inputs import fixed_seed, trial_latent
+from ..core.inputs import SAMPLER, TRIAL, fixed_seed
 from ..core.sockets import TRAINING, Adp, schema
+from .prompt_inputs import PROMPT_CLASSES
 
 
 class ContrastDirections(io.ComfyNode):
@@ -34,8 +33,8 @@ class ContrastDirections(io.ComfyNode):
                     "model", tooltip="A text-to-image model, such as SD1.5 or SDXL, without guidance. The node works on a copy."
                 ),
                 io.Clip.Input("clip", tooltip="The model's text encoder."),
-                *prompt_class_inputs(),
-                trial_latent(),
+                *PROMPT_CLASSES.inputs(),
+                TRIAL.latent(),
                 io.Int.Input(
                     "images",
                     default=IMAGES,
@@ -51,7 +50,7 @@ class ContrastDirections(io.ComfyNode):
                     tooltip="Number of noise levels with a direction. They are evenly spaced in log-SNR over the model's schedule.",
                 ),
                 fixed_seed("Seed of the first batch. Each further batch adds 1."),
-                *sampler_inputs(cfg=4.0),
+                *SAMPLER.inputs(cfg=4.0),
                 io.String.Input(
                     "site",
                     default=MIDDLE,

@@ -7,10 +7,11 @@ from typing import Any
 from comfy_api.latest import io
 
 from ...host.guidance.apply import apply_guidance
-from ..core.patch_inputs import ledger_input
-from ..core.shared_inputs import drawn_seed
+from ...host.ledger.ledgers import LedgerHandle
+from ...models.adp import AdpFile
+from ..core.inputs import ledger_input, sampler_seed
 from ..core.sockets import GUIDANCE, schema
-from .edit_inputs import guidance_inputs, guidance_settings
+from .edit_inputs import GUIDANCE_EDIT
 
 
 class DistributionGuidance(io.ComfyNode):
@@ -28,8 +29,8 @@ class DistributionGuidance(io.ComfyNode):
             search_aliases=["fair", "debias", "balance", "diversity", "balancing act"],
             inputs=[
                 io.Model.Input("model", tooltip="SD1.5, SDXL, or a model from Load Unconditional Diffusion. The node changes a copy."),
-                *guidance_inputs(),
-                drawn_seed(
+                *GUIDANCE_EDIT.inputs(),
+                sampler_seed(
                     "Seed for rounding. When the batch does not divide evenly, it decides which class gets the extra image. Use "
                     "the same seed as the sampler."
                 ),
@@ -39,23 +40,8 @@ class DistributionGuidance(io.ComfyNode):
         )
 
     @classmethod
-    def execute(
-        cls,
-        model: Any,
-        adp: Any,
-        target: Any,
-        mode: str,
-        strength: float,
-        start_percent: float,
-        end_percent: float,
-        rows: str,
-        direction: str,
-        assign: str,
-        seed: int,
-        ledger: Any = None,
-    ) -> io.NodeOutput:
-        settings = guidance_settings(model, seed, target, mode, strength, start_percent, end_percent, rows, direction, assign)
-        return io.NodeOutput(apply_guidance(model, adp, settings, ledger=ledger))
+    def execute(cls, model: io.Model.Type, adp: AdpFile, ledger: LedgerHandle | None = None, **widgets: Any) -> io.NodeOutput:
+        return io.NodeOutput(apply_guidance(model, adp, GUIDANCE_EDIT.take(widgets, model), ledger=ledger))
 
 
 NODES = [DistributionGuidance]

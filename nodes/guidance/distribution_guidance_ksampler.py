@@ -3,18 +3,21 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
 from typing import Any
 
+import torch
 from comfy_api.latest import io
 
 from ...host.core.passes.pass_cache import run_key
-from ...host.core.sampling import SamplerSettings, guided_ksample
+from ...host.core.sampling import Outcome, guided_ksample
+from ...host.labels.classifier import HostClassifier
 from ...host.ledger.ledgers import running_node
-from ..core.patch_inputs import ledger_input
-from ..core.sampler_inputs import denoise_input, sampler_inputs
-from ..core.shared_inputs import drawn_seed
+from ...methods.core.targets import TargetDistribution
+from ...models.adp import AdpFile
+from ..core.inputs import SAMPLER, ledger_input, sampler_seed
 from ..core.sockets import GUIDANCE, Classifier, schema
-from .edit_inputs import guidance_inputs, guidance_settings
+from .edit_inputs import GUIDANCE_EDIT
 
 
 class DistributionGuidanceKSampler(io.ComfyNode):
@@ -31,16 +34,16 @@ class DistributionGuidanceKSampler(io.ComfyNode):
             search_aliases=["fair", "debias", "balance", "ksampler", "balancing act"],
             inputs=[
                 io.Model.Input("model", tooltip="SD1.5, SDXL, or a model from Load Unconditional Diffusion. The node changes a copy."),
-                drawn_seed(
+                sampler_seed(
                     "Seed of the noise, and seed for rounding. When the batch does not divide evenly, it decides which class "
                     "gets the extra image."
                 ),
-                *sampler_inputs(),
+                *SAMPLER.inputs(),
                 io.Conditioning.Input("positive", tooltip="What to draw."),
                 io.Conditioning.Input("negative", tooltip="What to avoid. For an unconditional model, connect the same as positive."),
                 io.Latent.Input("latent_image", tooltip="Latent to start from. Its batch is the batch that follows the target."),
-                denoise_input(),
-                *guidance_inputs(),
+                SAMPLER.denoise(),
+                *GUIDANCE_EDIT.inputs(),
                 io.Int.Input(
                     "repair",
                     default=0,
@@ -82,52 +85,50 @@ class DistributionGuidanceKSampler(io.ComfyNode):
 
     @classmethod
     def execute(
-        cls,
-        model: Any,
-        seed: int,
-        steps: int,
-        cfg: float,
-        sampler_name: str,
-        scheduler: str,
-        positive: Any,
-        negative: Any,
-        latent_image: Any,
-        denoise: float,
-        adp: Any,
-        target: Any,
-        mode: str,
-        strength: float,
-        start_percent: float,
-        end_percent: float,
-        rows: str,
-        direction: str,
-        assign: str,
-        repair: int,
-        vae: Any = None,
-        classifier: Any = None,
-        images_per_pass: int = 0,
-        ledger: Any = None,
+        cls, model: io.Model.Type, adp: AdpFile, target: TargetDistribution, latent_image: io.Latent.Type, repair: int, **widgets: Any
     ) -> io.NodeOutput:
+        vae, classifier = widgets.get("vae"), widgets.get("classifier")
         if repair and (vae is None or classifier is None):
             raise ValueError(
                 "repair needs to see the images: connect a VAE and a classifier (Load Attribute Classifier), or set repair to 0."
             )
-        settings = guidance_settings(model, seed, target, mode, strength, start_percent, end_percent, rows, direction, assign)
-        sampler = SamplerSettings(seed, steps, cfg, sampler_name, scheduler, denoise)
+        settings = GUIDANCE_EDIT.take({**widgets, "target": target}, model)
         classify = None if vae is None or classifier is None else classifier_of_latents(vae, classifier, adp, target)
-        hidden = cls.hidden
-        key = run_key(getattr(hidden, "prompt", None), getattr(hidden, "unique_id", None), latent_image, positive, negative)
-        over_all = {"images_per_pass": images_per_pass, "key": key, "ledger": ledger}
-        latent, outcome = guided_ksample(model, adp, settings, sampler, positive, negative, latent_image, classify, repair, **over_all)
-        cells = None if outcome.cells is None else [outcome.names[c] for c in outcome.cells]
-        told = {"attributes": list(target.attributes), "assigned": cells, "missed": outcome.missed}
-        if (run := running_node()) is not None:
-            told["run"] = {"prompt": run.run, "node": run.node}
-        return io.NodeOutput(latent, outcome.text(), json.dumps(told))
+        positive, negative, hidden = widgets["positive"], widgets["negative"], cls.hidden
+        latent, outcome = guided_ksample(
+            model,
+            adp,
+            settings,
+            SAMPLER.take(widgets),
+            positive,
+            negative,
+            latent_image,
+            classify,
+            repair,
+            images_per_pass=widgets.get("images_per_pass", 0),
+            key=run_key(getattr(hidden, "prompt", None), getattr(hidden, "unique_id", None), latent_image, positive, negative),
+            ledger=widgets.get("ledger"),
+        )
+        return io.NodeOutput(latent, outcome.text(), assigned_json(target, outcome))
 
 
-def classifier_of_latents(vae: Any, classifier: Any, adp: Any, target: Any) -> Any:
-    """samples -> probabilities in the ADP's class order. Raises ValueError where the classifier does not know the target's attributes."""
+def assigned_json(target: TargetDistribution, outcome: Outcome) -> str:
+    """Write the class that each image was assigned as JSON, for Record Attributes."""
+    cells = None if outcome.cells is None else [outcome.names[c] for c in outcome.cells]
+    record = {"attributes": list(target.attributes), "assigned": cells, "missed": outcome.missed}
+    run = running_node()
+    if run is not None:
+        record["run"] = {"prompt": run.run, "node": run.node}
+    return json.dumps(record)
+
+
+def classifier_of_latents(
+    vae: io.Vae.Type, classifier: HostClassifier, adp: AdpFile, target: TargetDistribution
+) -> Callable[[torch.Tensor], dict[str, torch.Tensor]]:
+    """Return a function from latent samples to class probabilities in the ADP's class order.
+
+    Raises ValueError where the classifier does not know the target's attributes.
+    """
     for attribute in target.attributes:
         if set(classifier.attributes.get(attribute, ())) != set(adp.attributes[attribute]):
             raise ValueError(
@@ -136,7 +137,7 @@ def classifier_of_latents(vae: Any, classifier: Any, adp: Any, target: Any) -> A
                 f"repair to 0."
             )
 
-    def classify(samples: Any) -> Any:
+    def classify(samples: torch.Tensor) -> dict[str, torch.Tensor]:
         read = classifier.probabilities(vae.decode(samples))
         order = {a: [classifier.attributes[a].index(c) for c in adp.attributes[a]] for a in target.attributes}
         return {a: read[a][:, order[a]] for a in target.attributes}

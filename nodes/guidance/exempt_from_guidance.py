@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 from comfy_api.latest import io
 
 from ...host.core.patch import EXEMPT_KEY
@@ -35,7 +33,7 @@ class ExemptFromGuidance(io.ComfyNode):
         )
 
     @classmethod
-    def execute(cls, conditioning: Any) -> io.NodeOutput:
+    def execute(cls, conditioning: io.Conditioning.Type) -> io.NodeOutput:
         return io.NodeOutput([[entry[0], {**entry[1], EXEMPT_KEY: True}, *entry[2:]] for entry in conditioning])
 
 

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 from comfy_api.latest import io
 
-from ...methods.core.targets import PRESETS, product, target_from_form
-from ..core.sockets import GUIDANCE, Adp, BiasFeatures, Classifier, Target, schema
-from .target_inputs import ADP_TIP, CLASSIFIER_TIP, FEATURES_TIP, PRESET_TIP, known_classes
+from ...host.labels.classifier import HostClassifier
+from ...methods.core.targets import TargetDistribution, product, target_from_form
+from ...models.adp import AdpFile
+from ...models.bias_features import BiasFeatures as BiasFeaturesFile
+from ..core.sockets import GUIDANCE, Target, schema
+from .target_inputs import adp_input, bias_features_input, classifier_input, known_classes, preset_input, target_output, target_outputs
 
 
 class JointTarget(io.ComfyNode):
@@ -26,7 +27,7 @@ class JointTarget(io.ComfyNode):
             search_aliases=["intersectional", "joint distribution", "balance"],
             inputs=[
                 io.String.Input("attributes", default="eyeglasses x hair", tooltip="Names of the attributes with ' x ' between them."),
-                io.Combo.Input("preset", options=list(PRESETS), default="weights", tooltip=PRESET_TIP),
+                preset_input(),
                 io.String.Input(
                     "weights",
                     default="yes/short=0.25\nyes/long=0.25\nno/short=0.25\nno/long=0.25",
@@ -34,24 +35,17 @@ class JointTarget(io.ComfyNode):
                     tooltip="CLASS/CLASS=WEIGHT, separated by commas or lines, with the classes in the order of the attributes. Weights "
                     "are divided by their sum. Cells that you leave out share the rest up to 1.",
                 ),
-                Adp.Input("adp", optional=True, tooltip=ADP_TIP),
-                Classifier.Input("classifier", optional=True, tooltip=CLASSIFIER_TIP),
+                adp_input(),
+                classifier_input(),
                 Target.Input(
                     "first",
                     optional=True,
                     tooltip="First of two targets to join as independent. The weights are then not read. It needs 'second'.",
                 ),
                 Target.Input("second", optional=True, tooltip="Second of the two targets to join, over other attributes."),
-                BiasFeatures.Input("bias_features", optional=True, tooltip=FEATURES_TIP),
+                bias_features_input(),
             ],
-            outputs=[
-                Target.Output(
-                    "target",
-                    display_name="target",
-                    tooltip="The target, for the guidance nodes, Bias Feature Steer and Attribute Histogram.",
-                ),
-                io.String.Output("text", display_name="text", tooltip="The target as text, and how the weights were changed."),
-            ],
+            outputs=target_outputs(),
         )
 
     @classmethod
@@ -60,11 +54,11 @@ class JointTarget(io.ComfyNode):
         attributes: str,
         preset: str,
         weights: str,
-        adp: Any = None,
-        classifier: Any = None,
-        first: Any = None,
-        second: Any = None,
-        bias_features: Any = None,
+        adp: AdpFile | None = None,
+        classifier: HostClassifier | None = None,
+        first: TargetDistribution | None = None,
+        second: TargetDistribution | None = None,
+        bias_features: BiasFeaturesFile | None = None,
     ) -> io.NodeOutput:
         if (first is None) != (second is None):
             raise ValueError("Joint Target joins two targets: connect both 'first' and 'second', or neither and write the table.")
@@ -72,7 +66,7 @@ class JointTarget(io.ComfyNode):
             target = product(first, second)
         else:
             target = target_from_form(attributes, preset, weights, known_classes(adp, classifier, bias_features))
-        return io.NodeOutput(target, "\n".join([str(target), *target.notes]))
+        return target_output(target)
 
 
 NODES = [JointTarget]

@@ -8,7 +8,7 @@ from comfy_api.latest import io
 
 from ...host.guidance.learn_directions import learn_directions
 from ...methods.guidance.fit_moves import FitSettings
-from ..core.shared_inputs import names_of, picture_conditions
+from ..core.inputs import PICTURES, names_of
 from ..core.sockets import TRAINING, Adp, Classifier, Features, Labels, schema
 from .learning_inputs import ALIASES, fit_inputs, learned_output, learned_outputs
 
@@ -48,7 +48,7 @@ class LearnDirections(io.ComfyNode):
                     tooltip="Reads predicted images during the fit, which makes the directions more reliable. Without one, they are "
                     "learned by denoising the pictures of each class.",
                 ),
-                *picture_conditions(),
+                *PICTURES.inputs(),
             ],
             outputs=learned_outputs(),
         )

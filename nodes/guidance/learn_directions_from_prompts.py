@@ -11,11 +11,10 @@ from ...host.core.sampling import SamplerSettings
 from ...host.guidance.learn_from_prompts import IMAGES, learn_from_prompts
 from ...methods.guidance.fit_moves import FitSettings
 from ...methods.guidance.prompt_classes import parse_prompt_classes
-from ..core.prompt_inputs import prompt_class_inputs
-from ..core.sampler_inputs import sampler_inputs
-from ..core.shared_inputs import trial_latent
+from ..core.inputs import SAMPLER, TRIAL
 from ..core.sockets import TRAINING, Adp, schema
 from .learning_inputs import ALIASES, fit_inputs, learned_output, learned_outputs
+from .prompt_inputs import PROMPT_CLASSES
 
 
 class LearnDirectionsFromPrompts(io.ComfyNode):
@@ -34,8 +33,8 @@ class LearnDirectionsFromPrompts(io.ComfyNode):
             inputs=[
                 io.Model.Input("model", tooltip="A text-to-image model, without guidance. The node works on a copy."),
                 io.Clip.Input("clip", tooltip="The model's text encoder."),
-                *prompt_class_inputs(),
-                trial_latent(),
+                *PROMPT_CLASSES.inputs(),
+                TRIAL.latent(),
                 io.Int.Input(
                     "images",
                     default=IMAGES,
@@ -43,7 +42,7 @@ class LearnDirectionsFromPrompts(io.ComfyNode):
                     max=4096,
                     tooltip="Latents to sample first, with the prompts of all classes in equal parts. They are not decoded.",
                 ),
-                *sampler_inputs(cfg=7.5),
+                *SAMPLER.inputs(cfg=7.5),
                 *fit_inputs(300, 32, "my_prompt_directions"),
                 io.String.Input(
                     "negative",

@@ -8,7 +8,7 @@ from comfy_api.latest import io
 
 from ...charts.core.learning import learning_curves
 from ...host.core.fit.session import AUTO, PLACE, Learned
-from ..core.shared_inputs import fit_batch, fixed_seed
+from ..core.inputs import fit_batch, fixed_seed
 from ..core.sockets import Adp
 from ..core.ui import as_image, shown
 

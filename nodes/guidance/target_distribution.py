@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 from comfy_api.latest import io
 
-from ...methods.core.targets import PRESETS, target_from_form
-from ..core.sockets import GUIDANCE, Adp, BiasFeatures, Classifier, Target, schema
-from .target_inputs import ADP_TIP, CLASSIFIER_TIP, FEATURES_TIP, PRESET_TIP, known_classes
+from ...host.labels.classifier import HostClassifier
+from ...methods.core.targets import target_from_form
+from ...models.adp import AdpFile
+from ...models.bias_features import BiasFeatures as BiasFeaturesFile
+from ..core.sockets import GUIDANCE, schema
+from .target_inputs import adp_input, bias_features_input, classifier_input, known_classes, preset_input, target_output, target_outputs
 
 
 class TargetDistributionNode(io.ComfyNode):
@@ -27,7 +28,7 @@ class TargetDistributionNode(io.ComfyNode):
                     default="eyeglasses",
                     tooltip="Name of the attribute, as in the ADP. The output text of Load ADP lists the names.",
                 ),
-                io.Combo.Input("preset", options=list(PRESETS), default="weights", tooltip=PRESET_TIP),
+                preset_input(),
                 io.String.Input(
                     "weights",
                     default="yes=0.5, no=0.5",
@@ -35,26 +36,25 @@ class TargetDistributionNode(io.ComfyNode):
                     tooltip="One CLASS=WEIGHT per class, separated by commas or lines. Weights are divided by their sum. You can also "
                     "write percentages. Classes that you leave out share the rest up to 1.",
                 ),
-                Adp.Input("adp", optional=True, tooltip=ADP_TIP),
-                Classifier.Input("classifier", optional=True, tooltip=CLASSIFIER_TIP),
-                BiasFeatures.Input("bias_features", optional=True, tooltip=FEATURES_TIP),
+                adp_input(),
+                classifier_input(),
+                bias_features_input(),
             ],
-            outputs=[
-                Target.Output(
-                    "target",
-                    display_name="target",
-                    tooltip="The target, for the guidance nodes, Bias Feature Steer and Attribute Histogram.",
-                ),
-                io.String.Output("text", display_name="text", tooltip="The target as text, and how the weights were changed."),
-            ],
+            outputs=target_outputs(),
         )
 
     @classmethod
     def execute(
-        cls, attribute: str, preset: str, weights: str, adp: Any = None, classifier: Any = None, bias_features: Any = None
+        cls,
+        attribute: str,
+        preset: str,
+        weights: str,
+        adp: AdpFile | None = None,
+        classifier: HostClassifier | None = None,
+        bias_features: BiasFeaturesFile | None = None,
     ) -> io.NodeOutput:
         target = target_from_form(attribute, preset, weights, known_classes(adp, classifier, bias_features))
-        return io.NodeOutput(target, "\n".join([str(target), *target.notes]))
+        return target_output(target)
 
 
 NODES = [TargetDistributionNode]

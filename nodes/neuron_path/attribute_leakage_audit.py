@@ -10,17 +10,16 @@ from comfy_api.latest import io
 from ...charts.neuron_path.leakage import leakage_chart
 from ...host.core.blocked import blocked
 from ...host.core.progress import host_progress
-from ...host.labels.classifier import HostClassifier
-from ...host.neuron_path.models import model_name, pixels_of
+from ...host.neuron_path.models import pixels_of
 from ...host.neuron_path.neuron_audit import audited_nets
 from ...methods.neuron_path.leakage_audit import AuditSettings, Carriers, LeakageAudit, audit_leakage, leak_carriers
 from ...methods.neuron_path.neuron_text import pairs
-from ...methods.neuron_path.path_settings import MARGIN, OBJECTIVES, PathSettings
+from ...methods.neuron_path.path_settings import MARGIN, OBJECTIVES
 from ...models.neuron_vit import NeuronVit
-from ..core.shared_inputs import fixed_seed, names_of
+from ..core.inputs import fixed_seed, names_of
 from ..core.sockets import NEURONS, NeuronPaths, ZeroShot, schema
 from ..core.ui import as_image, shown
-from .neuron_inputs import MOST_NEURONS, memory_input, vision_inputs
+from .neuron_inputs import MOST_NEURONS, PATH, VISION
 from .neuron_path_effect import MORE_HEADS
 
 
@@ -43,7 +42,7 @@ class AttributeLeakageAudit(io.ComfyNode):
                     tooltip="At least 8 images, better 100 or more. The attributes must be independent in them, because the audit "
                     "cannot tell a correlation in the images from a leak. Joint Target makes such images.",
                 ),
-                *vision_inputs(),
+                *VISION.inputs(),
                 io.String.Input(
                     "attributes",
                     default="",
@@ -80,11 +79,8 @@ class AttributeLeakageAudit(io.ComfyNode):
                 ),
                 io.String.Input("target", default="", tooltip="Attribute whose labels the carriers change."),
                 fixed_seed("Seed of the random paths, of the halves of the images and of the intervals."),
-                memory_input(),
-                *(
-                    ZeroShot.Input(f"zero_shot_head_{i + 2}", optional=True, tooltip="Another attribute of the CLIP vision model.")
-                    for i in range(MORE_HEADS)
-                ),
+                PATH.memory(),
+                *(ZeroShot.Input(name, optional=True, tooltip="Another attribute of the CLIP vision model.") for name in more_head_ids()),
             ],
             outputs=[
                 io.Image.Output(
@@ -107,51 +103,42 @@ class AttributeLeakageAudit(io.ComfyNode):
         )
 
     @classmethod
-    def execute(
-        cls,
-        images: torch.Tensor,
-        attributes: str,
-        top_k: int,
-        objective: str,
-        least: float,
-        control_draws: int,
-        source: str,
-        target: str,
-        seed: int,
-        memory_mb: int,
-        classifier: HostClassifier | None = None,
-        clip_vision: Any = None,
-        zero_shot_head: Any = None,
-        **more: Any,
-    ) -> io.NodeOutput:
-        heads = [zero_shot_head, *(more[k] for k in sorted(more))]
-        nets = audited_nets(classifier, clip_vision, heads, names_of(attributes))
-        wanted = pair_of(source, target, tuple(nets))
+    def execute(cls, images: torch.Tensor, attributes: str, source: str, target: str, seed: int, **widgets: Any) -> io.NodeOutput:
+        heads = [widgets.get(name) for name in ("zero_shot_head", *more_head_ids())]
+        nets = audited_nets(widgets.get("classifier"), widgets.get("clip_vision"), heads, names_of(attributes))
+        named = pair_of(source, target, tuple(nets))
         net = next(iter(nets.values()))
-        pixels = pixels_of(net, images)
-        path = PathSettings(objective=objective, top_k=top_k, memory_mb=memory_mb)
-        found = audit_leakage(nets, pixels, AuditSettings(path, control_draws, least, seed), host_progress())
-        a, b = wanted or largest_leak(found)
-        carriers, reason = None, ""
+        model, pixels = VISION.name(widgets, net), pixels_of(net, images)
+        settings = AuditSettings(PATH.take(widgets), widgets["control_draws"], widgets["least"], seed)
+        audit = audit_leakage(nets, pixels, settings, host_progress())
+        a, b = named or largest_leak(audit)
         try:
-            carriers = leak_carriers(nets[b], pixels, found.read[a], a, b, seed=seed, progress=host_progress())
+            carriers = leak_carriers(nets[b], pixels, audit.read[a], a, b, seed=seed, progress=host_progress())
         except ValueError as error:
-            if wanted:
+            if named:
                 raise
-            reason = str(error)  # the audit itself is worth having
-        caption = f"{found.images} images, {model_name(net, classifier)}, {top_k} neurons of each layer"
-        flagged = [(found.attributes.index(x.source), found.attributes.index(x.target)) for x in found.flagged]
-        control = torch.tensor([[found.leak(x, y).control_flips for y in found.attributes] for x in found.attributes])
-        tables = (found.table(what).numpy() for what in ("cosine", "flips"))
-        warnings = found.warnings()
-        chart = as_image(leakage_chart(found.attributes, *tables, control.numpy(), flagged, warnings, caption))
+            carriers, reason = None, str(error)  # the audit is useful without carriers
+        caption = f"{audit.images} images, {model}, {widgets['top_k']} neurons of each layer"
         if carriers is None:
-            told, given = [f"no carriers: {reason}"], (blocked(reason), blocked(reason))
+            lines, carrier_outputs = [f"no carriers: {reason}"], (blocked(reason), blocked(reason))
         else:
-            told = carrier_lines(carriers, nets, found.leak(a, b).flagged)
-            given = (carriers.file(nets[b], model_name(net, classifier)), pairs(carriers.neurons))
-        report = "\n".join([caption, *audit_lines(found), *told])
-        return io.NodeOutput(chart, report, *given, len(warnings), ui=shown(cls, chart, report))
+            lines = carrier_lines(carriers, nets, audit.leak(a, b).flagged)
+            carrier_outputs = (carriers.file(nets[b], model), pairs(carriers.neurons))
+        chart, report = audit_image(audit, caption), "\n".join([caption, *audit_lines(audit), *lines])
+        return io.NodeOutput(chart, report, *carrier_outputs, len(audit.warnings()), ui=shown(cls, chart, report))
+
+
+def more_head_ids() -> list[str]:
+    """Return the ids of the sockets for further zero-shot heads."""
+    return [f"zero_shot_head_{i + 2}" for i in range(MORE_HEADS)]
+
+
+def audit_image(audit: LeakageAudit, caption: str) -> torch.Tensor:
+    """Draw the overlap of the paths and the labels that change, for every pair, as an IMAGE."""
+    flagged = [(audit.attributes.index(x.source), audit.attributes.index(x.target)) for x in audit.flagged]
+    control = torch.tensor([[audit.leak(x, y).control_flips for y in audit.attributes] for x in audit.attributes])
+    tables = (audit.table(what).numpy() for what in ("cosine", "flips"))
+    return as_image(leakage_chart(audit.attributes, *tables, control.numpy(), flagged, audit.warnings(), caption))
 
 
 def pair_of(source: str, target: str, names: tuple[str, ...]) -> tuple[str, str] | None:

@@ -8,17 +8,15 @@ import torch
 from comfy_api.latest import io, ui
 
 from ...host.core.blocked import blocked
-from ...host.labels.classifier import HostClassifier
 from ...host.neuron_path.edited_vision import ROWS, described, edited_classifier, edited_clip_vision, unedited_net
 from ...host.neuron_path.models import pixels_of
 from ...host.neuron_path.neuron_audit import class_neurons
 from ...methods.neuron_path.neuron_edits import MEAN, OPERATIONS, ZERO, NeuronEdit, mean_values, union
 from ...methods.neuron_path.neuron_text import named_neurons
-from ...models.neuron_path import NeuronPathFile
-from ..core.shared_inputs import fixed_seed
+from ..core.inputs import fixed_seed
 from ..core.sockets import NEURONS, Classifier, NeuronPaths, schema
+from .neuron_inputs import LAYERS
 
-LAST_LAYER = -1
 NOT_CONNECTED = "Edit Vision Neurons gives a {} only where one is connected to it: connect one, or use the other output."
 
 
@@ -74,10 +72,7 @@ class EditVisionNeurons(io.ComfyNode):
                     tooltip="Tokens at which the neurons are edited. 'neurons': only where paths run, which is the CLS token, or the "
                     "patches in mean-pooled models. 'all tokens': everywhere, which changes far more.",
                 ),
-                io.Int.Input("first_layer", default=0, min=0, max=1000, tooltip="First layer to edit, counted from 0."),
-                io.Int.Input(
-                    "last_layer", default=LAST_LAYER, min=LAST_LAYER, max=1000, tooltip="Last layer to edit. -1 is the model's last layer."
-                ),
+                *LAYERS.inputs("edit"),
                 fixed_seed("For keep-only. If share is below 1, it decides which neurons are silenced."),
                 Classifier.Input(
                     "classifier",
@@ -109,36 +104,19 @@ class EditVisionNeurons(io.ComfyNode):
         )
 
     @classmethod
-    def execute(
-        cls,
-        neurons: str,
-        class_name: str,
-        operation: str,
-        factor: float,
-        share: float,
-        rows: str,
-        first_layer: int,
-        last_layer: int,
-        seed: int,
-        classifier: HostClassifier | None = None,
-        clip_vision: Any = None,
-        neuron_path: NeuronPathFile | None = None,
-        images: torch.Tensor | None = None,
-    ) -> io.NodeOutput:
+    def execute(cls, neurons: str, class_name: str, operation: str, rows: str, **widgets: Any) -> io.NodeOutput:
+        classifier, clip_vision, neuron_path = (widgets.get(name) for name in ("classifier", "clip_vision", "neuron_path"))
         net = unedited_net(classifier, clip_vision, "" if neuron_path is None or classifier is None else neuron_path.attribute)
         chosen = []
         if neuron_path is not None:
             chosen.append(union(class_neurons(neuron_path, net, class_name).path))
         if neurons.strip() or neuron_path is None:
             chosen.append(named_neurons(neurons, net.depth, net.neurons))
-        last = net.depth - 1 if last_layer == LAST_LAYER else last_layer
-        if not first_layer <= last < net.depth:
-            raise ValueError(
-                f"this model has the layers 0 to {net.depth - 1}, and {first_layer} to {last} were asked for: choose among them."
-            )
+        first, last = LAYERS.take(widgets, net)
+        layers = None if (first, last) == (0, net.depth - 1) else (first, last)
+        images = widgets.get("images")
         means = mean_values(net, pixels_of(net, images)) if operation == MEAN and images is not None else None
-        layers = None if (first_layer, last) == (0, net.depth - 1) else (first_layer, last)
-        edit = NeuronEdit(torch.cat(chosen, 1), operation, factor, means, share, seed, layers)
+        edit = NeuronEdit(torch.cat(chosen, 1), operation, widgets["factor"], means, widgets["share"], widgets["seed"], layers)
         report = described(edit, net, rows)
         return io.NodeOutput(
             edited_classifier(classifier, edit, rows, net) if classifier is not None else blocked(NOT_CONNECTED.format("classifier")),

@@ -10,16 +10,15 @@ from comfy_api.latest import io
 
 from ...charts.neuron_path.path_effects import EffectRow, path_effects_chart
 from ...host.core.progress import host_progress
-from ...host.labels.classifier import HostClassifier
-from ...host.neuron_path.models import logits_of, model_name, pixels_of, vision_of
-from ...methods.neuron_path.path_effects import DOUBLING, OPERATIONS, REMOVAL, PathEffect, effect_table, path_effects
+from ...host.neuron_path.models import logits_of, pixels_of
+from ...methods.neuron_path.path_effects import DOUBLING, OPERATIONS, REMOVAL, EffectSettings, PathEffect, effect_table, path_effects
 from ...methods.neuron_path.path_settings import PathSettings
 from ...models.neuron_path import NeuronPathFile, check_network
 from ...models.neuron_vit import NeuronVit
-from ..core.shared_inputs import fixed_seed
+from ..core.inputs import fixed_seed
 from ..core.sockets import NEURONS, NeuronPaths, schema
 from ..core.ui import as_image, shown
-from .neuron_inputs import vision_inputs
+from .neuron_inputs import VISION
 
 MORE_PATHS, MORE_HEADS = 5, 3
 OPERATION_TITLES = {REMOVAL: "path removed", DOUBLING: "path doubled"}
@@ -43,7 +42,7 @@ class NeuronPathEffect(io.ComfyNode):
                     tooltip="The images that the paths were found in, in the same order. For class paths, any images of these classes.",
                 ),
                 NeuronPaths.Input("neuron_path", tooltip="Neuron paths to measure, from Find Neuron Path, Baseline Paths or Class Path."),
-                *vision_inputs(),
+                *VISION.inputs(),
                 io.Int.Input(
                     "control_draws",
                     default=5,
@@ -54,11 +53,11 @@ class NeuronPathEffect(io.ComfyNode):
                 fixed_seed("Seed of the random paths and of the intervals."),
                 *(
                     NeuronPaths.Input(
-                        f"neuron_path_{i + 2}",
+                        name,
                         optional=True,
                         tooltip="More paths to compare. They must have the same attribute, classes and images.",
                     )
-                    for i in range(MORE_PATHS)
+                    for name in more_path_ids()
                 ),
             ],
             outputs=[
@@ -81,28 +80,24 @@ class NeuronPathEffect(io.ComfyNode):
         )
 
     @classmethod
-    def execute(
-        cls,
-        images: torch.Tensor,
-        neuron_path: NeuronPathFile,
-        control_draws: int,
-        seed: int,
-        classifier: HostClassifier | None = None,
-        clip_vision: Any = None,
-        zero_shot_head: Any = None,
-        **more: NeuronPathFile | None,
-    ) -> io.NodeOutput:
-        files = [neuron_path, *(more[k] for k in sorted(more) if more[k] is not None)]
-        net = vision_of(classifier, clip_vision, zero_shot_head, neuron_path.attribute)
+    def execute(cls, images: torch.Tensor, neuron_path: NeuronPathFile, control_draws: int, seed: int, **widgets: Any) -> io.NodeOutput:
+        others = (widgets.get(name) for name in more_path_ids())
+        files = [neuron_path, *(file for file in others if file is not None)]
+        net = VISION.take(widgets, neuron_path.attribute)
         pixels = pixels_of(net, images)
         targets, paths = same_images(net, pixels, files)
-        settings = PathSettings(objective=str(neuron_path.info.get("objective", PathSettings().objective)))
-        found = path_effects(net, pixels, targets, paths, None, settings, control_draws, seed, host_progress())
-        first = found[0].figures(seed)
-        caption = f"{len(pixels)} images, {model_name(net, classifier)}; accuracy: share of images that read as their path's class"
-        chart = as_image(effects_picture(f"what neuron paths of {neuron_path.attribute} do", found, caption, seed))
-        report = f"{caption}\n{effect_table(found, seed)}"
+        scores = PathSettings(objective=str(neuron_path.info.get("objective", PathSettings().objective)))
+        effects = path_effects(net, pixels, targets, paths, EffectSettings(scores, control_draws, seed), progress=host_progress())
+        first = effects[0].figures(seed)
+        caption = f"{len(pixels)} images, {VISION.name(widgets, net)}; accuracy: share of images that read as their path's class"
+        chart = as_image(effects_picture(f"what neuron paths of {neuron_path.attribute} do", effects, caption, seed))
+        report = f"{caption}\n{effect_table(effects, seed)}"
         return io.NodeOutput(chart, report, first["change"].mean, first["flipped"].mean, ui=shown(cls, chart, report))
+
+
+def more_path_ids() -> list[str]:
+    """Return the ids of the sockets for further paths."""
+    return [f"neuron_path_{i + 2}" for i in range(MORE_PATHS)]
 
 
 def same_images(net: NeuronVit, pixels: torch.Tensor, files: Sequence[NeuronPathFile]) -> tuple[torch.Tensor, dict[str, torch.Tensor]]:

@@ -9,19 +9,16 @@ from comfy_api.latest import io
 
 from ...charts.neuron_path.prune_curve import PrunedPoint, prune_chart
 from ...host.core.progress import host_progress
-from ...host.labels.classifier import HostClassifier
-from ...host.neuron_path.models import model_name, pixels_of, targets_of, vision_of
+from ...host.neuron_path.models import pixels_of, targets_of
 from ...methods.neuron_path.image_estimates import Estimate
-from ...methods.neuron_path.path_settings import MARGIN, OBJECTIVES, SEARCHES, PathSettings
+from ...methods.neuron_path.path_settings import MARGIN, OBJECTIVES
 from ...methods.neuron_path.prune_curve import PruneCurve, PruneSettings, prune_curve
 from ...models.neuron_path import NeuronPathFile
 from ...models.neuron_vit import NeuronVit
-from ..core.shared_inputs import fixed_seed, names_of
+from ..core.inputs import fixed_seed, names_of
 from ..core.sockets import NEURONS, NeuronPaths, schema
 from ..core.ui import as_image, shown
-from .neuron_inputs import DEFAULT, attribute_input, memory_input, vision_inputs
-
-LAST_LAYER = -1
+from .neuron_inputs import LAYERS, PATH, VISION, attribute_input
 
 
 class PruneClassifierCurve(io.ComfyNode):
@@ -38,7 +35,7 @@ class PruneClassifierCurve(io.ComfyNode):
             search_aliases=["pruning", "sparsity", "keep only", "ablation", "neuron", "top-k", "compression"],
             inputs=[
                 io.Image.Input("images", tooltip="Images of all classes: at least 8, better 100 or more. Every second image is held out."),
-                *vision_inputs(),
+                *VISION.inputs(),
                 attribute_input(),
                 io.String.Input(
                     "truth",
@@ -53,26 +50,14 @@ class PruneClassifierCurve(io.ComfyNode):
                     default="0.1, 0.3, 0.5, 1",
                     tooltip="Probability that each other neuron is silenced. The node tries each value.",
                 ),
-                io.Combo.Input(
-                    "search",
-                    options=list(SEARCHES),
-                    default=DEFAULT.search,
-                    tooltip="How paths are found. The help page of Find Neuron Path explains the choices.",
-                ),
+                PATH.search("How paths are found. The help page of Find Neuron Path explains the choices."),
                 io.Combo.Input(
                     "objective",
                     options=list(OBJECTIVES),
                     default=MARGIN,
                     tooltip="Score that paths explain. The help page of Find Neuron Path explains the choices.",
                 ),
-                io.Int.Input("first_layer", default=0, min=0, max=1000, tooltip="First layer to prune. The first layer of the model is 0."),
-                io.Int.Input(
-                    "last_layer",
-                    default=LAST_LAYER,
-                    min=LAST_LAYER,
-                    max=1000,
-                    tooltip="Last layer to prune. -1 is the last layer of the model.",
-                ),
+                *LAYERS.inputs("prune"),
                 io.Int.Input(
                     "control_draws",
                     default=3,
@@ -81,7 +66,7 @@ class PruneClassifierCurve(io.ComfyNode):
                     tooltip="Number of random selections to compare with. They have as many neurons in the same layers.",
                 ),
                 fixed_seed("Seed of the control, and of the silenced neurons if the probability is below 1."),
-                memory_input(),
+                PATH.memory(),
             ],
             outputs=[
                 io.Image.Output(
@@ -104,47 +89,25 @@ class PruneClassifierCurve(io.ComfyNode):
         )
 
     @classmethod
-    def execute(
-        cls,
-        images: torch.Tensor,
-        attribute: str,
-        truth: str,
-        kept: str,
-        pruned: str,
-        search: str,
-        objective: str,
-        first_layer: int,
-        last_layer: int,
-        control_draws: int,
-        seed: int,
-        memory_mb: int,
-        classifier: HostClassifier | None = None,
-        clip_vision: Any = None,
-        zero_shot_head: Any = None,
-    ) -> io.NodeOutput:
-        net = vision_of(classifier, clip_vision, zero_shot_head, attribute)
+    def execute(cls, images: torch.Tensor, attribute: str, truth: str, kept: str, pruned: str, **widgets: Any) -> io.NodeOutput:
+        net = VISION.take(widgets, attribute)
         pixels = pixels_of(net, images)
-        last = net.depth - 1 if last_layer == LAST_LAYER else last_layer
-        if not first_layer <= last < net.depth:
-            raise ValueError(
-                f"this model has the layers 0 to {net.depth - 1}, and {first_layer} to {last} were asked for: choose among them."
-            )
         settings = PruneSettings(
-            tuple(int(k) for k in numbers(kept, "kept")),
-            tuple(numbers(pruned, "pruned")),
-            PathSettings(search, objective=objective, memory_mb=memory_mb),
-            (first_layer, last),
-            control_draws,
-            seed,
+            layers=LAYERS.take(widgets, net),
+            kept=tuple(int(k) for k in numbers(kept, "kept")),
+            shares=tuple(numbers(pruned, "pruned")),
+            path=PATH.take(widgets),
+            control_draws=widgets["control_draws"],
+            seed=widgets["seed"],
         )
         true = targets_of(net, pixels, truth) if truth.strip() else None
-        found = prune_curve(net, pixels, true, settings, host_progress())
-        name = model_name(net, classifier)
-        caption = f"{name}: {found.fitted} images chose neurons, {found.images} others are read"
-        chart = as_image(prune_picture(f"how few neurons {net.name} needs", found, caption))
-        report = "\n".join([name, *found.lines(net)])
-        file = recommended_path(found, net, settings, name)
-        return io.NodeOutput(chart, report, file, found.recommended or 0, ui=shown(cls, chart, report))
+        curve = prune_curve(net, pixels, true, settings, host_progress())
+        name = VISION.name(widgets, net)
+        caption = f"{name}: {curve.fitted} images chose neurons, {curve.images} others are read"
+        chart = as_image(prune_picture(f"how few neurons {net.name} needs", curve, caption))
+        report = "\n".join([name, *curve.lines(net)])
+        file = recommended_path(curve, net, settings, name)
+        return io.NodeOutput(chart, report, file, curve.recommended or 0, ui=shown(cls, chart, report))
 
 
 def numbers(text: str, what: str) -> list[float]:

@@ -6,6 +6,7 @@ from comfy_api.latest import io, ui
 
 from ...host.core.files import NEURON_PATH
 from ...models.neuron_path import NeuronPathFile
+from ..core.inputs import file_name_input, overwrite_input
 from ..core.sockets import NEURONS, NeuronPaths, schema
 
 KEY, FOLDER = NEURON_PATH.key, NEURON_PATH.folder
@@ -23,16 +24,8 @@ class SaveNeuronPath(io.ComfyNode):
             is_output_node=True,
             inputs=[
                 NeuronPaths.Input("neuron_path", tooltip="The neuron paths to save, from Find Neuron Path, Baseline Paths or Class Path."),
-                io.String.Input(
-                    "name",
-                    default="my_neuron_path",
-                    tooltip=f"Name of the file in {FOLDER}, with or without .safetensors. Folders are refused.",
-                ),
-                io.Boolean.Input(
-                    "overwrite",
-                    default=False,
-                    tooltip="On: replace another file with this name. Off: leave that file as it is and report an error.",
-                ),
+                file_name_input("my_neuron_path", FOLDER),
+                overwrite_input(),
             ],
             outputs=[io.String.Output("path", display_name="path", tooltip="The file that was written.")],
         )

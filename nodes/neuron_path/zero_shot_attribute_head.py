@@ -12,6 +12,7 @@ from ...host.labels.clip_projection import files_behind
 from ...host.neuron_path.zero_shot_heads import KEY, found_head, made_head
 from ...methods.labels.label_text import parse_classes
 from ...methods.labels.zero_shot import LOGIT_SCALE, phrasings, read_templates
+from ..core.inputs import overwrite_input
 from ..core.sockets import NEURONS, ZeroShot, schema
 from ..labels.source_inputs import CLIP_CLASSES, CLIP_TEMPLATES
 
@@ -80,11 +81,7 @@ class ZeroShotAttributeHead(io.ComfyNode):
                 io.String.Input(
                     "save_as", default="", tooltip="Name under which the head is saved in that folder. Empty: the head is not saved."
                 ),
-                io.Boolean.Input(
-                    "overwrite",
-                    default=False,
-                    tooltip="On: replace another file with this name. Off: leave that file as it is and report an error.",
-                ),
+                overwrite_input(),
             ],
             outputs=[
                 ZeroShot.Output(

@@ -14,7 +14,7 @@ from ...host.ledger.ledgers import LedgerHandle, read_assigned
 from ...host.report.thumbs import thumbnails
 from ...methods.core.targets import TargetDistribution
 from ...metrics.panels import Panel, count_panels, headline, make_panels
-from ..core.shared_inputs import names_of
+from ..core.inputs import names_of
 from ..core.sockets import EVALUATION, Classifier, Ledger, Target, schema
 
 

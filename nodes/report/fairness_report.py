@@ -18,7 +18,7 @@ from ...host.report.gather import INCEPTION, Gathered, ReportInputs, gather, int
 from ...host.report.report_warnings import report_warnings
 from ...host.report.write import PLACE, check_place, shown_path, write_report
 from ...metrics.findings import Embedding, Findings, Reader, cells_of, find
-from ..core.shared_inputs import names_of
+from ..core.inputs import names_of
 from ..core.sockets import EVALUATION, Classifier, Target, schema
 from ..core.ui import as_image, shown
 

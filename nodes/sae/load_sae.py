@@ -6,6 +6,7 @@ from comfy_api.latest import io
 
 from ...host.core import folders
 from ...models.sae import load_sae
+from ..core.inputs import model_file_input
 from ..core.sockets import LOADERS, Sae, schema
 
 SAE_KEY = "equipoise_sae"
@@ -26,15 +27,7 @@ class LoadSAE(io.ComfyNode):
                 "it."
             ),
             search_aliases=["sparse autoencoder", "k-sparse", "h-space", "difflens", "dictionary", "interpretability"],
-            inputs=[
-                io.Combo.Input(
-                    "sae_name",
-                    options=files,
-                    default=DEFAULT_FILE if DEFAULT_FILE in files else None,
-                    tooltip=f"A safetensors file from {folders.folder_hint(SAE_KEY)}, or one that ships with the pack. If both have the "
-                    "same name, your file is used.",
-                )
-            ],
+            inputs=[model_file_input("sae_name", files, DEFAULT_FILE, folders.folder_hint(SAE_KEY))],
             outputs=[
                 Sae.Output("sae", display_name="SAE", tooltip="For Bias Feature Steer, Steer Sweep and Feature Atlas."),
                 io.String.Output(

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 from comfy_api.latest import io
 
 from ...charts.sae.report import sae_curves
@@ -10,7 +12,7 @@ from ...host.sae.train import train_and_save
 from ...methods.data.feature_set import FeatureSet
 from ...methods.sae.training import SaeSettings
 from ...models.sae import ACTIVATIONS, SaeFile
-from ..core.shared_inputs import fixed_seed
+from ..core.inputs import file_name_input, fixed_seed, overwrite_input
 from ..core.sockets import TRAINING, Features, Sae, schema
 from ..core.ui import as_image, shown
 
@@ -38,11 +40,7 @@ class TrainSAE(io.ComfyNode):
                     tooltip="A feature set recorded with spatial_levels, from Record Features, Record Features From Images or Load "
                     "Features. The autoencoder belongs to the site of the set.",
                 ),
-                io.String.Input(
-                    "name",
-                    default="my_sae",
-                    tooltip=f"Name of the file in {SAE_FOLDER}, with or without .safetensors. Folders are refused.",
-                ),
+                file_name_input("my_sae", SAE_FOLDER),
                 io.Int.Input(
                     "latents",
                     default=DEFAULT.latents,
@@ -74,11 +72,7 @@ class TrainSAE(io.ComfyNode):
                     tooltip="Number of positions per step. They come from many images and noise levels.",
                 ),
                 fixed_seed("Seed of the training. It decides which images are held out, and the order of the positions."),
-                io.Boolean.Input(
-                    "overwrite",
-                    default=False,
-                    tooltip="On: replace another file with this name. Off: leave that file as it is and report an error.",
-                ),
+                overwrite_input(),
             ],
             outputs=[
                 Sae.Output("trained", display_name="SAE", tooltip="The autoencoder, for Find Bias Features. It is also saved."),
@@ -93,10 +87,8 @@ class TrainSAE(io.ComfyNode):
         )
 
     @classmethod
-    def execute(
-        cls, features: FeatureSet, name: str, latents: int, k: int, activation: str, steps: int, batch: int, seed: int, overwrite: bool
-    ) -> io.NodeOutput:
-        settings = SaeSettings(latents=latents, k=k, activation=activation, steps=steps, batch=batch, seed=seed)
+    def execute(cls, features: FeatureSet, name: str, overwrite: bool, **widgets: Any) -> io.NodeOutput:
+        settings = SaeSettings(**{n: widgets[n] for n in ("latents", "k", "activation", "steps", "batch", "seed")})
         made, path = train_and_save(features, settings, name, overwrite)
         report = f"{made.text()}\n{training_cost(made)}\nsaved: {SAE.saved(path)}"
         chart = as_image(sae_curves(made.info["fvu_by_log_snr"], made.info["trained"]["loss"]))
@@ -104,7 +96,7 @@ class TrainSAE(io.ComfyNode):
 
 
 def training_cost(sae: SaeFile) -> str:
-    """What a training took."""
+    """Describe the length and speed of a training."""
     t = sae.info["trained"]
     return (
         f"{t['steps']} steps of {t['batch']} positions from {t['images']} images ('{t['features']}', {t['kind']}); {t['seconds']:g} s, "

@@ -238,8 +238,8 @@ def test_what_cannot_be_contrasted_is_told_in_one_sentence(world: Any, adps: Any
 
 
 def test_the_node_checks_its_text_before_the_queue(host: Any) -> None:
-    from equipoise.nodes.core.prompt_inputs import CLASSES, TEMPLATES
     from equipoise.nodes.guidance.contrast_directions import ContrastDirections
+    from equipoise.nodes.guidance.prompt_inputs import CLASSES, TEMPLATES
 
     assert ContrastDirections.validate_inputs("eyeglasses", TEMPLATES, CLASSES) is True
     assert "at least two are needed" in ContrastDirections.validate_inputs("eyeglasses", TEMPLATES, "yes: with")

@@ -201,7 +201,7 @@ def test_batches_give_the_paths_of_single_images(labeller: Any, images: Tensor, 
     from equipoise.host.neuron_path import search as neuron_paths
 
     whole, *_ = find(images, classifier=labeller, attribute="hair", top_k=2)
-    monkeypatch.setattr(neuron_paths, "images_at_once", lambda net, settings: 2)
+    monkeypatch.setattr(neuron_paths, "images_per_search", lambda net, settings: 2)
     parts, *_ = find(images, classifier=labeller, attribute="hair", top_k=2)
     assert torch.equal(whole.path, parts.path) and torch.allclose(whole.joint, parts.joint, rtol=1e-4)
     random, *_ = baseline(images, classifier=labeller, attribute="hair")
