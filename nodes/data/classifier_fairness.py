@@ -7,7 +7,7 @@ import json
 import torch
 from comfy_api.latest import io
 
-from ...charts.report.classifier_fairness import fairness_chart, fairness_summary
+from ...charts.data.classifier_fairness import fairness_chart, fairness_summary
 from ...host.data.classifier_fairness import fairness_on_dataset, fairness_on_images
 from ...host.labels.classifier import HostClassifier
 from ...methods.data.image_folder import SPLITS, TEST, ImageFolder

@@ -18,6 +18,7 @@ from ...methods.core.targets import TargetDistribution
 from ...methods.data.image_folder import GENERATED, ORIGINS
 from ...methods.data.image_folder_writer import parse_splits
 from ..core.inputs import names_of
+from ..core.queued import queued_graph
 from ..core.sockets import DATA, Classifier, Dataset, Labels, Target, schema
 
 
@@ -133,7 +134,7 @@ class SaveBalancedDataset(io.ComfyNode):
             widgets["class_folder"].strip(),
             widgets["sure"],
             widgets["origin"],
-            getattr(getattr(cls, "hidden", None), "prompt", None),
+            queued_graph(cls),
         )
         dataset, saved, notes = save_images(images, name, attributes, probabilities, source, settings)
         if dataset is None:

@@ -16,6 +16,7 @@ from ...host.ledger.ledgers import running_node
 from ...methods.core.targets import TargetDistribution
 from ...models.adp import AdpFile
 from ..core.inputs import SAMPLER, ledger_input, sampler_seed
+from ..core.queued import queued_graph, queued_id
 from ..core.sockets import GUIDANCE, Classifier, schema
 from .edit_inputs import GUIDANCE_EDIT
 
@@ -94,7 +95,7 @@ class DistributionGuidanceKSampler(io.ComfyNode):
             )
         settings = GUIDANCE_EDIT.take({**widgets, "target": target}, model)
         classify = None if vae is None or classifier is None else classifier_of_latents(vae, classifier, adp, target)
-        positive, negative, hidden = widgets["positive"], widgets["negative"], cls.hidden
+        positive, negative = widgets["positive"], widgets["negative"]
         latent, outcome = guided_ksample(
             model,
             adp,
@@ -106,7 +107,7 @@ class DistributionGuidanceKSampler(io.ComfyNode):
             classify,
             repair,
             images_per_pass=widgets.get("images_per_pass", 0),
-            key=run_key(getattr(hidden, "prompt", None), getattr(hidden, "unique_id", None), latent_image, positive, negative),
+            key=run_key(queued_graph(cls), queued_id(cls), latent_image, positive, negative),
             ledger=widgets.get("ledger"),
         )
         return io.NodeOutput(latent, outcome.text(), assigned_json(target, outcome))

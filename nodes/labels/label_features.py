@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
-import re
-
 import torch
-from comfy_api.latest import io, ui
+from comfy_api.latest import io
 
 from ...charts.labels.labels import class_sheet, label_chart, same_size
 from ...host.labels.labelling import save_labels, thumbnails
 from ...methods.data.feature_set import FeatureSet
 from ...methods.labels.labels import LabelSet, for_entries
+from ..core.inputs import names_of
 from ..core.sockets import TRAINING, Features, Labels, schema
+from ..core.ui import as_image, shown
 
 
 class LabelFeatures(io.ComfyNode):
@@ -55,24 +55,23 @@ class LabelFeatures(io.ComfyNode):
 
     @classmethod
     def execute(cls, features: FeatureSet, labels: LabelSet, attribute: str = "", images_per_class: int = 24) -> io.NodeOutput:
-        chosen = labels.only([a.strip() for a in re.split(r"[,;\n]", attribute) if a.strip()] or list(labels.attributes))
-        tables = for_entries(chosen, features.entries, every_class=False)
-        kept = LabelSet(dict(chosen.attributes), tuple(e.file for e in features.entries), tables, dict(chosen.sources))
-        path = save_labels(features, kept)
-        chart = torch.from_numpy(label_chart(kept.probabilities, kept.attributes)).unsqueeze(0).float() / 255
+        wanted = labels.only(names_of(attribute) or list(labels.attributes))
+        tables = for_entries(wanted, features.entries, every_class=False)
+        chosen = LabelSet(dict(wanted.attributes), tuple(e.file for e in features.entries), tables, dict(wanted.sources))
+        path = save_labels(features, chosen)
+        chart = as_image(label_chart(chosen.probabilities, chosen.attributes))
         sheets = [
-            class_sheet(a, name, kept.probabilities[a], i, images_per_class, lambda chosen: thumbnails(features, chosen))
-            for a, classes in kept.attributes.items()
+            class_sheet(a, name, chosen.probabilities[a], i, images_per_class, lambda indices: thumbnails(features, indices))
+            for a, classes in chosen.attributes.items()
             for i, name in enumerate(classes)
         ]
-        lines = [kept.lines()]
-        for a, classes in kept.attributes.items():
-            empty = [c for c, n in zip(classes, kept.counts(a), strict=True) if not n]
+        lines = [chosen.lines()]
+        for a, classes in chosen.attributes.items():
+            empty = [c for c, n in zip(classes, chosen.counts(a), strict=True) if not n]
             lines += [f"{a}: no image shows {', '.join(empty)}, which training needs: record more, or merge classes"] if empty else []
         lines.append(f"written to {features.folder.name}/{path.name}")
         report = "\n".join(lines)
-        shown = {**ui.PreviewImage(chart, cls=cls).as_dict(), **ui.PreviewText(report).as_dict()}
-        return io.NodeOutput(kept, chart, torch.from_numpy(same_size(sheets)).float() / 255, report, ui=shown)
+        return io.NodeOutput(chosen, chart, torch.from_numpy(same_size(sheets)).float() / 255, report, ui=shown(cls, chart, report))
 
 
 NODES = [LabelFeatures]

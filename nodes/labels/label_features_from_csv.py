@@ -79,8 +79,8 @@ class LabelFeaturesFromCSV(io.ComfyNode):
         path = label_file(file_name)
         table = read_csv_as(path, parse_classes(classes)) if classes.strip() else read_csv(path)
         rows = for_entries(table, features.entries, every_class=False, ignore_others=ignore_other_images)
-        found = LabelSet(dict(table.attributes), tuple(e.file for e in features.entries), rows, dict(table.sources))
-        return label_output(labels, found)
+        new_labels = LabelSet(dict(table.attributes), tuple(e.file for e in features.entries), rows, dict(table.sources))
+        return label_output(labels, new_labels)
 
 
 NODES = [LabelFeaturesFromCSV]

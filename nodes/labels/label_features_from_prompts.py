@@ -66,13 +66,13 @@ class LabelFeaturesFromPrompts(io.ComfyNode):
     ) -> io.NodeOutput:
         spec = parse_classes(classes)
         prompts = [e.prompt for e in features.entries]
-        found = LabelSet(
+        new_labels = LabelSet(
             {a: tuple(named) for a, named in spec.items()},
             tuple(e.file for e in features.entries),
             {a: labels_from_prompts(prompts, named, a, unmatched == UNSURE) for a, named in spec.items()},
             dict.fromkeys(spec, "prompts"),
         )
-        return label_output(labels, found)
+        return label_output(labels, new_labels)
 
 
 NODES = [LabelFeaturesFromPrompts]

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import re
-
 import torch
 from comfy_api.latest import io
 
@@ -12,6 +10,7 @@ from ...host.labels.labelling import classifier_source
 from ...methods.data.feature_set import FeatureSet
 from ...methods.labels.labels import LabelSet
 from ...methods.labels.regions import parse_box
+from ..core.inputs import names_of
 from ..core.sockets import TRAINING, Classifier, schema
 from .source_inputs import (
     PERCEIVED,
@@ -68,9 +67,9 @@ class LabelFeaturesWithClassifier(io.ComfyNode):
         mask: torch.Tensor | None = None,
         labels: LabelSet | None = None,
     ) -> io.NodeOutput:
-        source = classifier_source(classifier, [a.strip() for a in re.split(r"[,;\n]", attributes) if a.strip()])
-        found, _ = labels_in_region(features, source, crop, mask)
-        return label_output(labels, found)
+        source = classifier_source(classifier, names_of(attributes))
+        new_labels, _ = labels_in_region(features, source, crop, mask)
+        return label_output(labels, new_labels)
 
 
 NODES = [LabelFeaturesWithClassifier]

@@ -2,18 +2,17 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import torch
 from comfy_api.latest import io
 
-from ...host.labels.clip_projection import files_behind
+from ...host.labels.clip_projection import clip_files
 from ...host.labels.clip_zero_shot import COSINE, clip_source
 from ...methods.data.feature_set import FeatureSet
 from ...methods.labels.label_text import parse_classes
 from ...methods.labels.labels import LabelSet
 from ...methods.labels.regions import parse_box
 from ...methods.labels.zero_shot import phrasings, read_templates
+from ..core.queued import queued_graph, queued_id
 from ..core.sockets import TRAINING, schema
 from .source_inputs import (
     CLASSES_TIP,
@@ -87,24 +86,22 @@ class LabelFeaturesWithCLIP(io.ComfyNode):
     def execute(
         cls,
         features: FeatureSet,
-        clip_vision: Any,
-        clip: Any,
+        clip_vision: io.ClipVision.Type,
+        clip: io.Clip.Type,
         classes: str = CLIP_CLASSES,
         templates: str = CLIP_TEMPLATES,
         crop: str = "",
         mask: torch.Tensor | None = None,
         labels: LabelSet | None = None,
     ) -> io.NodeOutput:
-        hidden = cls.hidden
-        files = {
-            what: files_behind(getattr(hidden, "prompt", None), getattr(hidden, "unique_id", None), name)
-            for what, name in (("vision", "clip_vision"), ("clip", "clip"))
-        }
-        source, told = clip_source(clip_vision, clip, parse_classes(classes), read_templates(templates), files)
-        found, other = labels_in_region(features, source, crop, mask)
+        files = clip_files(queued_graph(cls), queued_id(cls))
+        source, encoder = clip_source(clip_vision, clip, parse_classes(classes), read_templates(templates), files)
+        new_labels, other = labels_in_region(features, source, crop, mask)
         cosine = float(other[COSINE].median())
         near = "about 0.15 to 0.35 where phrases, text and image encoder fit; near 0 the encoders do not belong together"
-        return label_output(labels, found, f"CLIP: {told}; the best phrase's cosine is {cosine:.2f} for the median picture ({near})")
+        return label_output(
+            labels, new_labels, f"CLIP: {encoder}; the best phrase's cosine is {cosine:.2f} for the median picture ({near})"
+        )
 
 
 NODES = [LabelFeaturesWithCLIP]

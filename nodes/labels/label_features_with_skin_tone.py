@@ -69,15 +69,15 @@ class LabelFeaturesWithSkinTone(io.ComfyNode):
         labels: LabelSet | None = None,
     ) -> io.NodeOutput:
         (name,) = parse_classes(f"{attribute.strip()}: a, b")
-        found, other = labels_in_region(features, skin_tone_source(name, softness), crop, mask)
+        new_labels, other = labels_in_region(features, skin_tone_source(name, softness), crop, mask)
         angle, read = other["ita"][:, 0], other["ita"][:, 1] > 0.5
         if not read.any():
-            return label_output(labels, found, "no picture could be read: too little under the mask has a colour that skin can have")
+            return label_output(labels, new_labels, "no picture could be read: too little under the mask has a colour that skin can have")
         seen, unread = angle[read], int((~read).sum())
         note = f"ITA from {seen.min():.0f} to {seen.max():.0f} degrees, median {seen.median():.0f}"
         if unread:
             note += f"; {unread} pictures were not read (too little skin colour under the mask) and have equal probabilities"
-        return label_output(labels, found, note)
+        return label_output(labels, new_labels, note)
 
 
 NODES = [LabelFeaturesWithSkinTone]

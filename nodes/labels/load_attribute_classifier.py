@@ -14,7 +14,7 @@ DEFAULT_FILE = "portraits_judge.safetensors"
 class LoadAttributeClassifier(io.ComfyNode):
     @classmethod
     def define_schema(cls) -> io.Schema:
-        found = classifier_choices()
+        choices = classifier_choices()
         return schema(
             node_id="EquipoiseLoadAttributeClassifier",
             display_name="Load Attribute Classifier",
@@ -28,8 +28,8 @@ class LoadAttributeClassifier(io.ComfyNode):
             inputs=[
                 io.Combo.Input(
                     "classifier_name",
-                    options=found,
-                    default=DEFAULT_FILE if DEFAULT_FILE in found else None,
+                    options=choices,
+                    default=DEFAULT_FILE if DEFAULT_FILE in choices else None,
                     tooltip=f"A safetensors file or a folder from {folders.folder_hint(KEY)}, or one that ships with the pack. To "
                     "measure results, choose a classifier that was not used to train the ADP. The one that labelled the training data "
                     "gives results that are too good.",

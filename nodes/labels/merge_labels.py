@@ -53,8 +53,8 @@ class MergeLabels(io.ComfyNode):
 
     @classmethod
     def execute(cls, labels: LabelSet, groups: str = GROUPS) -> io.NodeOutput:
-        found = merged(labels, parse_classes(groups))
-        return io.NodeOutput(found, found.lines(), ui=ui.PreviewText(found.lines()))
+        new_labels = merged(labels, parse_classes(groups))
+        return io.NodeOutput(new_labels, new_labels.lines(), ui=ui.PreviewText(new_labels.lines()))
 
 
 NODES = [MergeLabels]

@@ -21,10 +21,12 @@ CLIP_TEMPLATES = "a photo of a person with {}\na portrait of a person with {}\na
 
 
 def features_input() -> Any:
+    """Return the socket for the feature set."""
     return Features.Input("features", tooltip="The feature set whose pictures are labelled, from Record Features or Load Features.")
 
 
 def region_inputs() -> list[Any]:
+    """List crop and mask: the part of every picture that is read."""
     return [
         io.String.Input(
             "crop",
@@ -41,23 +43,29 @@ def region_inputs() -> list[Any]:
 
 
 def labels_input() -> Any:
+    """Return the socket for labels of other attributes."""
     return Labels.Input("labels", optional=True, tooltip="Labels of other attributes of the same set. The new labels are added to them.")
 
 
 def label_outputs() -> list[Any]:
+    """List the labels and the report."""
     return [
         Labels.Output("labelled", display_name="labels", tooltip="Class probabilities of every picture, for Label Features and Train ADP."),
         io.String.Output("report", display_name="report", tooltip="How often each class occurs, and the share of unsure pictures."),
     ]
 
 
-def label_output(earlier: LabelSet | None, found: LabelSet, *more: str) -> io.NodeOutput:
-    report = "\n".join([found.lines(), *filter(None, more)])
-    return io.NodeOutput(joined(earlier, found), report, ui=ui.PreviewText(report))
+def label_output(earlier: LabelSet | None, labels: LabelSet, *more: str) -> io.NodeOutput:
+    """Return the labels, added to earlier ones, and a report of the new ones with further lines."""
+    report = "\n".join([labels.lines(), *filter(None, more)])
+    return io.NodeOutput(joined(earlier, labels), report, ui=ui.PreviewText(report))
 
 
 def first_problem(*readers: Callable[[], Any]) -> bool | str:
-    """What the host wants of validate_inputs: True, or the first error's sentence. So a typing error shows before anything is sampled."""
+    """Return True, or the first reader's error, as the host expects of ``validate_inputs``.
+
+    A typing error then shows before anything is sampled.
+    """
     try:
         for read in readers:
             read()
@@ -66,11 +74,9 @@ def first_problem(*readers: Callable[[], Any]) -> bool | str:
     return True
 
 
-def _region(crop: str, mask: torch.Tensor | None) -> Region:
-    return Region(parse_box(crop), None if mask is None else mask if mask.ndim == 3 else mask[None])
-
-
 def labels_in_region(
     features: FeatureSet, source: ImageSource, crop: str, mask: torch.Tensor | None
 ) -> tuple[LabelSet, dict[str, torch.Tensor]]:
-    return label_images(features, source, _region(crop, mask))
+    """Label the pictures of a set by what a source reads within a region of them."""
+    stack = mask if mask is None or mask.ndim == 3 else mask[None]
+    return label_images(features, source, Region(parse_box(crop), stack))

@@ -14,7 +14,7 @@ from ..core.sockets import GUIDANCE, Ledger, schema
 
 
 def _name_problem(name: str) -> bool | str:
-    """Whether a ledger can have a name; the reason where not."""
+    """Return True for a possible name of a ledger, otherwise the problem."""
     try:
         ledger_path(name.strip())
     except ValueError as error:
@@ -63,8 +63,8 @@ class BalanceLedger(io.ComfyNode):
     @classmethod
     def execute(cls, name: str, group: str = "") -> io.NodeOutput:
         handle = LedgerHandle(name.strip(), group.strip())
-        ledger, found = handle.opened()
-        return io.NodeOutput(handle, held_text(handle.name, ledger.held(), found))
+        ledger, notes = handle.opened()
+        return io.NodeOutput(handle, held_text(handle.name, ledger.held(), notes))
 
 
 NODES = [BalanceLedger]

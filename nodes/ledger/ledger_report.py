@@ -5,21 +5,23 @@ from __future__ import annotations
 import json
 from typing import Any
 
-import torch
-from comfy_api.latest import io, ui
+from comfy_api.latest import io
 
-from ...charts.report.histogram import histogram
+from ...charts.core.histogram import histogram
 from ...host.ledger.ledgers import (
     LedgerHandle,
     ledgers_fingerprint,
 )
+from ...methods.core.targets import TargetDistribution
 from ...methods.ledger.ledger import Held
 from ...methods.ledger.ledger_report import held_text
 from ...metrics.panels import Panel, count_panels, headline
 from ..core.sockets import EVALUATION, Ledger, Target, schema
+from ..core.ui import as_image, shown
 
 
 def _panels(held: Held) -> list[Panel]:
+    """Compare the counts of one target with its shares."""
     return count_panels(held.target.attributes, held.target.classes, held.target.shares, held.counts)
 
 
@@ -64,20 +66,18 @@ class LedgerReport(io.ComfyNode):
         return ledgers_fingerprint()
 
     @classmethod
-    def execute(cls, ledger: LedgerHandle, target: Any = None) -> io.NodeOutput:
-        opened, found = ledger.opened()
-        only = None if target is None else opened.held_for(target)
-        held = ([only] if only else []) if target is not None else opened.held()[::-1]
-        held = [h for h in held if sum(h.counts)]
-        text = held_text(ledger.name, held, found)
-        if not held:
+    def execute(cls, ledger: LedgerHandle, target: TargetDistribution | None = None) -> io.NodeOutput:
+        opened, notes = ledger.opened()
+        counts = opened.held()[::-1] if target is None else [opened.held_for(target)]
+        counted = [h for h in counts if h is not None and sum(h.counts)]
+        text = held_text(ledger.name, counted, notes)
+        if not counted:
             raise ValueError(f"the ledger '{ledger.name}' has counted no image{' for this target' if target is not None else ''} yet.")
-        panels = [panel for h in held[:4] for panel in _panels(h)]
-        chart = torch.from_numpy(histogram(panels, soft=False)).unsqueeze(0).float() / 255
-        figures = {"ledger": ledger.name, "group": held[0].group, "panels": [p.to_dict() for p in panels]}
-        fd = headline(_panels(held[0]))
-        shown = {**ui.PreviewImage(chart, cls=cls).as_dict(), **ui.PreviewText(text).as_dict()}
-        return io.NodeOutput(chart, fd, text, json.dumps(figures, allow_nan=False), ui=shown)
+        panels = [panel for h in counted[:4] for panel in _panels(h)]
+        chart = as_image(histogram(panels, soft=False))
+        figures = {"ledger": ledger.name, "group": counted[0].group, "panels": [p.to_dict() for p in panels]}
+        fd = headline(_panels(counted[0]))
+        return io.NodeOutput(chart, fd, text, json.dumps(figures, allow_nan=False), ui=shown(cls, chart, text))
 
 
 NODES = [LedgerReport]

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import torch
 from comfy_api.latest import io, ui
 
@@ -12,7 +10,9 @@ from ...host.ledger.ledgers import (
     LedgerHandle,
     record_images,
 )
+from ...methods.core.targets import TargetDistribution
 from ...methods.ledger.ledger_report import held_text, record_text
+from ..core.queued import queued_graph
 from ..core.sockets import EVALUATION, Classifier, Ledger, Target, schema
 
 
@@ -60,11 +60,10 @@ class RecordAttributes(io.ComfyNode):
 
     @classmethod
     def execute(
-        cls, images: torch.Tensor, ledger: LedgerHandle, target: Any, classifier: HostClassifier, assigned: str | None = None
+        cls, images: torch.Tensor, ledger: LedgerHandle, target: TargetDistribution, classifier: HostClassifier, assigned: str | None = None
     ) -> io.NodeOutput:
-        hidden = getattr(cls, "hidden", None)
-        graph, extra = getattr(hidden, "prompt", None), getattr(hidden, "extra_pnginfo", None)
-        recorded = record_images(images, ledger, target, classifier, assigned or "", graph, extra)
+        extra = getattr(getattr(cls, "hidden", None), "extra_pnginfo", None)
+        recorded = record_images(images, ledger, target, classifier, assigned or "", queued_graph(cls), extra)
         lines = record_text(recorded.seen, recorded.assigned, target.reordered(classifier.attributes).attributes)
         text = f"{lines}\n{held_text(ledger.name, ledger.open().held(), recorded.found)}"
         subfolder = f"equipoise/ledgers/{ledger.name}"

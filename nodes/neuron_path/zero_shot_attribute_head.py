@@ -8,11 +8,12 @@ from comfy_api.latest import io, ui
 
 from ...host.core import folders
 from ...host.core.files import ZERO_SHOT_HEAD
-from ...host.labels.clip_projection import files_behind
-from ...host.neuron_path.zero_shot_heads import KEY, found_head, made_head
+from ...host.labels.clip_projection import clip_files
+from ...host.neuron_path.zero_shot_heads import KEY, load_head, make_head
 from ...methods.labels.label_text import parse_classes
 from ...methods.labels.zero_shot import LOGIT_SCALE, phrasings, read_templates
 from ..core.inputs import overwrite_input
+from ..core.queued import queued_graph, queued_id
 from ..core.sockets import NEURONS, ZeroShot, schema
 from ..labels.source_inputs import CLIP_CLASSES, CLIP_TEMPLATES
 
@@ -115,8 +116,8 @@ class ZeroShotAttributeHead(io.ComfyNode):
     @classmethod
     def execute(
         cls,
-        clip: Any = None,
-        clip_vision: Any = None,
+        clip: io.Clip.Type | None = None,
+        clip_vision: io.ClipVision.Type | None = None,
         classes: str = CLIP_CLASSES,
         templates: str = CLIP_TEMPLATES,
         scale: float = LOGIT_SCALE,
@@ -128,13 +129,11 @@ class ZeroShotAttributeHead(io.ComfyNode):
             met = "neither is given" if clip is None else "both are given"
             raise ValueError(f"a zero-shot head is made of a CLIP and classes, or loaded from a file, and {met}: choose one of the two.")
         if clip is None:
-            head, told = found_head(head_name, scale), f"loaded from '{head_name}'"
+            head, source = load_head(head_name, scale), f"loaded from '{head_name}'"
         else:
-            hidden = cls.hidden
-            prompt, node = getattr(hidden, "prompt", None), getattr(hidden, "unique_id", None)
-            files = {what: files_behind(prompt, node, name) for what, name in (("vision", "clip_vision"), ("clip", "clip"))}
-            head, told = made_head(clip, parse_classes(classes), read_templates(templates), scale, files, clip_vision)
-        report = f"{head.text()}\n{told}"
+            files = clip_files(queued_graph(cls), queued_id(cls))
+            head, source = make_head(clip, parse_classes(classes), read_templates(templates), scale, files, clip_vision)
+        report = f"{head.text()}\n{source}"
         if save_as.strip():
             report += f"\nsaved: {ZERO_SHOT_HEAD.saved(ZERO_SHOT_HEAD.write(head, save_as, overwrite))}"
         return io.NodeOutput(head, report, ui=ui.PreviewText(report))

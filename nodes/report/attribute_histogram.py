@@ -1,21 +1,21 @@
-"""Attribute Histogram."""
+"""Attribute Histogram: compares the classes of images with the target."""
 
 from __future__ import annotations
 
 import json
-from typing import Any
 
 import torch
-from comfy_api.latest import io, ui
+from comfy_api.latest import io
 
-from ...charts.report.histogram import histogram, summary
+from ...charts.core.histogram import histogram, panels_summary
 from ...host.labels.classifier import HostClassifier
 from ...host.ledger.ledgers import LedgerHandle, read_assigned
-from ...host.report.thumbs import thumbnails
+from ...host.report.thumbs import image_thumbs
 from ...methods.core.targets import TargetDistribution
 from ...metrics.panels import Panel, count_panels, headline, make_panels
 from ..core.inputs import names_of
 from ..core.sockets import EVALUATION, Classifier, Ledger, Target, schema
+from ..core.ui import as_image, shown
 
 
 class AttributeHistogram(io.ComfyNode):
@@ -100,7 +100,7 @@ class AttributeHistogram(io.ComfyNode):
         cls,
         images: torch.Tensor | None = None,
         classifier: HostClassifier | None = None,
-        target: Any = None,
+        target: TargetDistribution | None = None,
         baseline: torch.Tensor | None = None,
         attribute: str = "",
         batch_size: int = 1,
@@ -115,24 +115,31 @@ class AttributeHistogram(io.ComfyNode):
                 "a histogram counts images by a classifier, or what a ledger holds: connect both images and classifier, or a ledger."
             )
         else:
-            aimed = None if target is None else _aimed(target, classifier)
-            given = _assigned(assigned or "", aimed, len(images))
+            ordered = None if target is None else _ordered(target, classifier)
+            classes = _assigned(assigned or "", ordered, len(images))
             read = classifier.probabilities(images)
-            panels = _of_images(read, classifier, aimed, baseline, wanted, batch_size)
+            panels = make_panels(
+                read,
+                classifier.attributes,
+                target=None if ordered is None else (ordered.attributes, ordered.shares),
+                attributes=wanted,
+                baseline=None if baseline is None else classifier.probabilities(baseline),
+                batch=batch_size,
+            )
             source = {"classifier": classifier.name}
-            names = wanted or (list(classifier.attributes) if aimed is None else list(aimed.attributes))
-            thumbs = thumbnails(images, {a: read[a] for a in names}, classifier.attributes, given)
-        chart = torch.from_numpy(histogram(panels, soft=ledger is None)).unsqueeze(0).float() / 255
+            names = wanted or (list(classifier.attributes) if ordered is None else list(ordered.attributes))
+            thumbs = image_thumbs(images, {a: read[a] for a in names}, classifier.attributes, classes)
+        chart = as_image(histogram(panels, soft=ledger is None))
         fd = headline(panels)
         figures = {**source, "fd": fd, "panels": [p.to_dict() for p in panels]}
-        shown = {**ui.PreviewImage(chart, cls=cls).as_dict(), **ui.PreviewText(summary(panels)).as_dict()}
+        on_node = shown(cls, chart, panels_summary(panels))
         if thumbs:
-            shown["equipoise_thumbs"] = thumbs
-        return io.NodeOutput(chart, fd, json.dumps(figures, allow_nan=False), ui=shown)
+            on_node["equipoise_thumbs"] = thumbs
+        return io.NodeOutput(chart, fd, json.dumps(figures, allow_nan=False), ui=on_node)
 
 
-def _aimed(target: TargetDistribution, classifier: HostClassifier) -> TargetDistribution:
-    """The target over the classifier's classes."""
+def _ordered(target: TargetDistribution, classifier: HostClassifier) -> TargetDistribution:
+    """Reorder a target's classes as the classifier has them."""
     try:
         return target.reordered(classifier.attributes)
     except ValueError as error:
@@ -140,7 +147,7 @@ def _aimed(target: TargetDistribution, classifier: HostClassifier) -> TargetDist
 
 
 def _assigned(text: str, target: TargetDistribution | None, images: int) -> dict[str, list[str]] | None:
-    """The class that every image was assigned, per attribute; None where nothing is said of it."""
+    """Return the class assigned to every image, per attribute; None without a text."""
     if not text.strip():
         return None
     if target is None:
@@ -149,35 +156,18 @@ def _assigned(text: str, target: TargetDistribution | None, images: int) -> dict
     return None if cells is None else {a: [cell[i] for cell in cells] for i, a in enumerate(target.attributes)}
 
 
-def _of_images(
-    read: dict[str, torch.Tensor],
-    classifier: HostClassifier,
-    target: TargetDistribution | None,
-    baseline: torch.Tensor | None,
-    wanted: list[str],
-    batch: int,
-) -> list[Panel]:
-    return make_panels(
-        read,
-        classifier.attributes,
-        target=None if target is None else (target.attributes, target.shares),
-        attributes=wanted,
-        baseline=None if baseline is None else classifier.probabilities(baseline),
-        batch=batch,
-    )
-
-
-def _of_ledger(ledger: LedgerHandle, target: Any, wanted: list[str]) -> list[Panel]:
+def _of_ledger(ledger: LedgerHandle, target: TargetDistribution | None, wanted: list[str]) -> list[Panel]:
+    """Compare a ledger's counts with the target."""
     if target is None:
         raise ValueError("a ledger counts images by their target: connect the target too, or use Ledger Report, which shows all.")
-    held = ledger.opened()[0].held_for(target)
-    if held is None or not sum(held.counts):
+    counted = ledger.opened()[0].held_for(target)
+    if counted is None or not sum(counted.counts):
         raise ValueError(f"the ledger '{ledger.name}' has counted no image for this target yet.")
-    panels = count_panels(held.target.attributes, held.target.classes, held.target.shares, held.counts)
-    kept = [p for p in panels if not wanted or set(p.attributes) <= set(wanted)]
-    if not kept:
-        raise ValueError(f"the target does not name '{wanted[0]}'; it names: {', '.join(held.target.attributes)}.")
-    return kept
+    panels = count_panels(counted.target.attributes, counted.target.classes, counted.target.shares, counted.counts)
+    selected = [p for p in panels if not wanted or set(p.attributes) <= set(wanted)]
+    if not selected:
+        raise ValueError(f"the target does not name '{wanted[0]}'; it names: {', '.join(counted.target.attributes)}.")
+    return selected
 
 
 NODES = [AttributeHistogram]

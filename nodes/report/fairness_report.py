@@ -1,4 +1,4 @@
-"""Fairness Report."""
+"""Fairness Report: compares base and steered images on one page."""
 
 from __future__ import annotations
 
@@ -19,6 +19,7 @@ from ...host.report.report_warnings import report_warnings
 from ...host.report.write import PLACE, check_place, shown_path, write_report
 from ...metrics.findings import Embedding, Findings, Reader, cells_of, find
 from ..core.inputs import names_of
+from ..core.queued import queued_graph, queued_id
 from ..core.sockets import EVALUATION, Classifier, Target, schema
 from ..core.ui import as_image, shown
 
@@ -134,83 +135,67 @@ class FairnessReportNode(io.ComfyNode):
 
     @classmethod
     def execute(
-        cls,
-        base: torch.Tensor,
-        steered: torch.Tensor,
-        classifier: HostClassifier,
-        target: Any = None,
-        classifier_2: HostClassifier | None = None,
-        labeller: HostClassifier | None = None,
-        reference: torch.Tensor | None = None,
-        clip_vision: Any = None,
-        clip: Any = None,
-        attribute: str = "",
-        same_seeds: bool = True,
-        batch_size: int = 1,
-        prompt: str = "",
-        inception: bool = False,
-        images_per_class: int = 24,
-        hash_files: bool = True,
-        name: str = DEFAULT_NAME,
+        cls, base: torch.Tensor, steered: torch.Tensor, classifier: HostClassifier, name: str = DEFAULT_NAME, **widgets: Any
     ) -> io.NodeOutput:
         check_place(name)
-        given = ReportInputs(
+        inputs = ReportInputs(
             base=base,
             steered=steered,
             judge=classifier,
-            target=target,
-            second=classifier_2,
-            labeller=labeller,
-            reference=reference,
-            vision=clip_vision,
-            clip=clip,
-            prompt=prompt,
-            inception=inception,
-            attributes=tuple(names_of(attribute)),
-            same_seeds=same_seeds,
-            batch=batch_size,
+            target=widgets.get("target"),
+            second=widgets.get("classifier_2"),
+            labeller=widgets.get("labeller"),
+            reference=widgets.get("reference"),
+            vision=widgets.get("clip_vision"),
+            clip=widgets.get("clip"),
+            prompt=widgets.get("prompt", ""),
+            inception=widgets.get("inception", False),
+            attributes=tuple(names_of(widgets.get("attribute", ""))),
+            same_seeds=widgets.get("same_seeds", True),
+            batch=widgets.get("batch_size", 1),
         )
-        graph, node = getattr(cls.hidden, "prompt", None), getattr(cls.hidden, "unique_id", None)
-        read = gather(given, graph, node)
-        found = measured(read, given)
-        panel, judge = found.judged[0].panels[0], read.judges[0]
-        sheets = class_sheets(panel, base, steered, cells_of(judge.base, panel), cells_of(judge.steered, panel), images_per_class)
-        warnings = [*read.untold, *report_warnings(given, graph, node)]
-        came = origin(given, graph, node, hash_files)
-        page = report_page(found, sheets, title(name.strip()), subtitle(found), warnings, **came)
+        graph, node = queued_graph(cls), queued_id(cls)
+        read = gather(inputs, graph, node)
+        findings = measure(read, inputs)
+        panel, judge = findings.judged[0].panels[0], read.judges[0]
+        cells = cells_of(judge.base, panel), cells_of(judge.steered, panel)
+        sheets = class_sheets(panel, base, steered, *cells, widgets.get("images_per_class", 24))
+        warnings = [*read.missing, *report_warnings(inputs, graph, node)]
+        provenance = origin(inputs, graph, node, widgets.get("hash_files", True))
+        page = report_page(findings, sheets, title(name.strip()), subtitle(findings), warnings, **provenance)
         path = write_report(name, html_page(page))
-        drawn = as_image(draw_page(page))
-        told = [*warnings, *cautions(found)]
-        figures = {**found.to_dict(), **came, "warnings": told, "file": shown_path(path)}
-        text = "\n".join([*headlines(found), *(f"Note: {w}" for w in told), f"saved: {shown_path(path)}"])
-        return io.NodeOutput(drawn, found.fd, json.dumps(figures, allow_nan=False), str(path), ui=shown(cls, drawn, text))
+        image = as_image(draw_page(page))
+        notes = [*warnings, *cautions(findings)]
+        figures = {**findings.to_dict(), **provenance, "warnings": notes, "file": shown_path(path)}
+        text = "\n".join([*headlines(findings), *(f"Note: {note}" for note in notes), f"saved: {shown_path(path)}"])
+        return io.NodeOutput(image, findings.fd, json.dumps(figures, allow_nan=False), str(path), ui=shown(cls, image, text))
 
 
-def measured(read: Gathered, given: ReportInputs) -> Findings:
-    """What the readings say; the user can interrupt between distances."""
+def measure(read: Gathered, inputs: ReportInputs) -> Findings:
+    """Compute the figures from all readings. The user can interrupt between distances."""
     return find(
         [Reader(**vars(r)) for r in read.judges],
         read.targets,
         [Embedding(**vars(f)) for f in read.features],
         [Reader(**vars(r)) for r in read.others],
         read.prompt,
-        given.attributes,
-        given.same_seeds,
-        given.batch,
+        inputs.attributes,
+        inputs.same_seeds,
+        inputs.batch,
         tick=interruptible,
     )
 
 
 def title(name: str) -> str:
-    """Heading of the page."""
+    """Return the heading of the page."""
     return HEADING if name == DEFAULT_NAME else f"{HEADING}: {name}"
 
 
-def subtitle(found: Findings) -> str:
-    """How many images of which kind, and when."""
-    counts = ", ".join(f"{n} {which}" for which, n in found.n.items())
-    seeds = "same seeds" if found.paired else "seeds not paired"
-    batches = f", batches of {found.batch}" if found.batch > 1 else ""
+def subtitle(findings: Findings) -> str:
+    """Describe the number of images, their seeds and the time."""
+    counts = ", ".join(f"{n} {which}" for which, n in findings.n.items())
+    seeds = "same seeds" if findings.paired else "seeds not paired"
+    batches = f", batches of {findings.batch}" if findings.batch > 1 else ""
     return f"{counts} images, {seeds}{batches}. {datetime.now(timezone.utc):%Y-%m-%d %H:%M} UTC."
 
 

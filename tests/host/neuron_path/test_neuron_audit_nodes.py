@@ -218,7 +218,7 @@ def test_means_keep_only_and_layers(labeller: Any, images: Tensor) -> None:
 def test_an_edited_clip_vision_model_and_its_original_in_turn(vision: Any, head: Any, images: Tensor) -> None:
     from dataclasses import replace
 
-    from equipoise.host.neuron_path.edited_vision import edit_mark
+    from equipoise.host.labels.clip_zero_shot import edit_mark
     from equipoise.host.neuron_path.models import pixels_of, vision_of
     from equipoise.methods.neuron_path.neuron_edits import edited_logits
 

@@ -25,8 +25,8 @@ def fairness_chart(found: ClassifierFairness, attribute: str, group: str, classi
     height = HEAD + ROW * len(groups) + FOOT
     figure = new_figure(WIDTH, height)
     write(figure, MARGIN, 16, f"{attribute} by {group}" + (f": {classifier}" if classifier else ""), 24, weight="bold")
-    write(figure, MARGIN, 54, f"equalised odds difference {told(found.equalised_odds_difference)}", 18)
-    write(figure, MARGIN, 80, f"demographic parity difference {told(found.demographic_parity_difference)}", 18)
+    write(figure, MARGIN, 54, f"equalised odds difference {difference_text(found.equalised_odds_difference)}", 18)
+    write(figure, MARGIN, 80, f"demographic parity difference {difference_text(found.demographic_parity_difference)}", 18)
     by_chance = found.equalised_odds_difference.chance
     if by_chance is not None:
         line = f"A classifier that treats all groups alike has {by_chance:.3f} and {found.demographic_parity_difference.chance:.3f} here"
@@ -55,8 +55,9 @@ def fairness_summary(found: ClassifierFairness, attribute: str, group: str) -> s
     lines = [
         f"{attribute} by {group}, {found.n} images: accuracy {percent(found.accuracy)}, worst group {found.worst_group} "
         f"{percent(found.worst_group_accuracy)}",
-        f"equalised odds difference {told(found.equalised_odds_difference)}, by chance {_plain(found.equalised_odds_difference.chance)}",
-        f"demographic parity difference {told(found.demographic_parity_difference)}, by chance "
+        f"equalised odds difference {difference_text(found.equalised_odds_difference)}, by chance "
+        f"{_plain(found.equalised_odds_difference.chance)}",
+        f"demographic parity difference {difference_text(found.demographic_parity_difference)}, by chance "
         f"{_plain(found.demographic_parity_difference.chance)}",
     ]
     for g in found.groups:
@@ -77,7 +78,7 @@ def widest_class(found: ClassifierFairness) -> str:
     return max(found.classes, key=gap)
 
 
-def told(d: Difference) -> str:
+def difference_text(d: Difference) -> str:
     """A difference with its interval."""
     if d.value is None:
         return "not to be had"

@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING
 
 from ...metrics.fairness import SEPARATOR, FairnessReport
 from ...metrics.panels import Panel
-from ..core.missing import chart
-from ..core.style import FAINT, GRID, INK, PALETTE, Image, add_axes, new_figure, pixels, points, write
+from .missing import chart
+from .style import FAINT, GRID, INK, PALETTE, Image, add_axes, new_figure, pixels, points, write
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -50,7 +50,7 @@ def histogram(panels: Sequence[Panel], names: tuple[str, str] = ("images", "base
     return pixels(figure)
 
 
-def summary(panels: Sequence[Panel]) -> str:
+def panels_summary(panels: Sequence[Panel]) -> str:
     """The same in words, a few lines per panel."""
     lines = []
     for panel in panels:
