@@ -8,6 +8,7 @@ from comfy_api.latest import io, ui
 
 from ...host.bias_features.apply import apply_steering
 from ...host.core.patch import window_sigmas
+from ...host.core.versions import advanced
 from ...methods.bias_features.run import SteerSettings, parse_latents
 from ...methods.bias_features.steer_report import steering_report
 from ...methods.core.batch_run import ASSIGN
@@ -42,13 +43,15 @@ class BiasFeatureSteer(io.ComfyNode):
                     "other class if there are two, otherwise away from the class.",
                 ),
                 *edit_inputs(),
-                io.Combo.Input(
-                    "assign",
-                    options=list(ASSIGN),
-                    default=ASSIGN[0],
-                    tooltip="With a target: how images get their classes. 'reading' changes the images as little as possible, by an "
-                    "ADP's first reading. 'seeded' assigns at random from the seed. 'auto' does what the bias features say. Without an "
-                    "ADP, classes always come from the seed.",
+                advanced(
+                    io.Combo.Input(
+                        "assign",
+                        options=list(ASSIGN),
+                        default=ASSIGN[0],
+                        tooltip="With a target: how images get their classes. 'reading' changes the images as little as possible, by an "
+                        "ADP's first reading. 'seeded' assigns at random from the seed. 'auto' does what the bias features say. Without an "
+                        "ADP, classes always come from the seed.",
+                    )
                 ),
                 sampler_seed(
                     "With a target: seed for rounding and for random classes. When the batch does not divide evenly, it decides "

@@ -7,6 +7,7 @@ from typing import Any
 import torch
 from comfy_api.latest import io
 
+from ...host.core.versions import advanced
 from ...methods.bias_features.run import CALIBRATED, STEER_MODES, everyone
 from ...models.bias_features import CLASS_DIFFERENCE, LEARNED
 from ..core.inputs import WINDOW, rows_input
@@ -69,12 +70,14 @@ def edit_inputs() -> list[Any]:
         ),
         rows_input(),
         *WINDOW.inputs("steering", " The profile's own window of noise levels applies within it."),
-        io.Combo.Input(
-            "rule",
-            options=list(RULES),
-            default=RULES[0],
-            tooltip="'one pass' uses the edited prediction as it is. 'asyrp' is the paper's rule, for comparison: the clean image of "
-            "the edited U-Net call and the noise of a second, plain one. It takes twice the time.",
+        advanced(
+            io.Combo.Input(
+                "rule",
+                options=list(RULES),
+                default=RULES[0],
+                tooltip="'one pass' uses the edited prediction as it is. 'asyrp' is the paper's rule, for comparison: the clean image of "
+                "the edited U-Net call and the noise of a second, plain one. It takes twice the time.",
+            )
         ),
     ]
 

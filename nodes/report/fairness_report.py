@@ -17,6 +17,7 @@ from ...host.labels.classifier import HostClassifier
 from ...host.report.gather import INCEPTION, Gathered, ReportInputs, gather, interruptible, origin
 from ...host.report.report_warnings import report_warnings
 from ...host.report.write import PLACE, check_place, shown_path, write_report
+from ...methods.core.targets import TargetDistribution
 from ...metrics.findings import Embedding, Findings, Reader, cells_of, find
 from ..core.inputs import names_of
 from ..core.queued import queued_graph, queued_id
@@ -135,14 +136,20 @@ class FairnessReportNode(io.ComfyNode):
 
     @classmethod
     def execute(
-        cls, base: torch.Tensor, steered: torch.Tensor, classifier: HostClassifier, name: str = DEFAULT_NAME, **widgets: Any
+        cls,
+        base: torch.Tensor,
+        steered: torch.Tensor,
+        classifier: HostClassifier,
+        target: TargetDistribution | None = None,
+        name: str = DEFAULT_NAME,
+        **widgets: Any,
     ) -> io.NodeOutput:
         check_place(name)
         inputs = ReportInputs(
             base=base,
             steered=steered,
             judge=classifier,
-            target=widgets.get("target"),
+            target=target,
             second=widgets.get("classifier_2"),
             labeller=widgets.get("labeller"),
             reference=widgets.get("reference"),
