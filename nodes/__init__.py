@@ -76,12 +76,12 @@ def all_nodes() -> list[type[Any]]:
 
     Schemas are made here once, so that one that this host refuses is reported with the node's name (RuntimeError).
     """
-    found: list[type[Any]] = []
+    nodes: list[type[Any]] = []
     for name in MODULES:
-        found += importlib.import_module(f".{name}", __package__).NODES
-    for node in found:
+        nodes += importlib.import_module(f".{name}", __package__).NODES
+    for node in nodes:
         try:
             node.GET_SCHEMA()
         except Exception as error:
             raise RuntimeError(f"this version of ComfyUI refuses the schema of {node.__name__}: {error}") from error
-    return found
+    return nodes

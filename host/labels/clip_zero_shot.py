@@ -38,7 +38,7 @@ def clip_source(
     classes: attribute -> class -> phrases (:mod:`..methods.label_text`). templates: see :func:`..methods.zero_shot.read_templates`. files:
     "vision" and "clip" -> the weight files they came from, as far as known. Readings also hold ``cosine`` [N, 1], the largest one.
 
-    Raises ValueError, in one sentence, for an image encoder that is not CLIP's, one that does not go with the text encoder, and where
+    Raises ValueError for an image encoder that is not CLIP's, one that does not go with the text encoder, and where
     either projection is missing: then it says which file has it.
     """
     directions, told = text_directions(clip, classes, templates, files, vision)

@@ -159,12 +159,12 @@ def hooked(network: nn.Module, change: Change) -> Iterator[None]:
 
 def second_maps(network: nn.Module) -> dict[int, nn.Module]:
     """Layer -> the linear map that reads its neurons."""
-    found = {}
+    modules = {}
     for name, module in network.named_modules():
         match = LAYER.search(name)
         if match and match[2] in IN_LAYER["fc2"]:
-            found[int(match[1])] = module
-    return found
+            modules[int(match[1])] = module
+    return modules
 
 
 def digest_of(edits: Sequence[NeuronEdit], rows: str) -> str:

@@ -39,8 +39,8 @@ class Likeness:
 
 def frequency(path: Tensor, neurons: int) -> Tensor:
     """Share of the paths [B, L, K] that hold a neuron: float32 [L, D]."""
-    held = torch.zeros(path.shape[0], path.shape[1], neurons)
-    return held.scatter(2, path, 1.0).mean(0)
+    chosen = torch.zeros(path.shape[0], path.shape[1], neurons)
+    return chosen.scatter(2, path, 1.0).mean(0)
 
 
 def mode_path(path: Tensor) -> Tensor:
@@ -68,11 +68,11 @@ def agreement(path: Tensor) -> Tensor:
 
 def layer_entropy(path: Tensor) -> Tensor:
     """Entropy of the neurons that images choose in each layer, in bits: float32 [L]; 0 where all agree (at K = 1)."""
-    found = []
+    bits = []
     for layer in path.transpose(0, 1):
         p = layer.unique(return_counts=True)[1] / layer.numel()
-        found.append(-(p * p.log2()).sum())
-    return torch.stack(found).float().clamp(min=0)
+        bits.append(-(p * p.log2()).sum())
+    return torch.stack(bits).float().clamp(min=0)
 
 
 def jaccard(path: Tensor) -> Tensor:
@@ -116,11 +116,11 @@ def likeness(path: Tensor, target: Sequence[str], neurons: int, draws: int = DRA
 def path_stability(path: Tensor, chosen: Tensor, draws: int = DRAWS, seed: int = 0) -> Tensor:
     """Share of resamples of the images in which a neuron of a class path [L, K] is among the layer's K most frequent: float32 [L, K]."""
     generator = torch.Generator().manual_seed(seed)
-    found = torch.zeros(chosen.shape)
+    hits = torch.zeros(chosen.shape)
     for _ in range(draws):
         drawn = path[torch.randint(0, len(path), (len(path),), generator=generator)]
-        found += (chosen[:, :, None] == mode_path(drawn)[:, None, :]).any(-1)
-    return found / draws
+        hits += (chosen[:, :, None] == mode_path(drawn)[:, None, :]).any(-1)
+    return hits / draws
 
 
 def path_similarity(file: NeuronPathFile) -> Tensor:

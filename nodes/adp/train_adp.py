@@ -80,18 +80,18 @@ class TrainADP(io.ComfyNode):
         cls, features: FeatureSet, labels: LabelSet, kind: str, epochs: int, seed: int, adp: AdpFile | None = None
     ) -> io.NodeOutput:
         made = train_file(features, labels, kind, epochs, seed, extend=adp, progress=host_progress(), device=training_device())
-        curves, said = curves_of(made), training_summary(made)
-        return io.NodeOutput(made, curves, said, ui=shown(cls, curves, said))
+        curves, verdict = curves_of(made), training_summary(made)
+        return io.NodeOutput(made, curves, verdict, ui=shown(cls, curves, verdict))
 
 
 def training_summary(adp: AdpFile) -> str:
     """Verdicts, a line per attribute, and what they rest on."""
     lines = []
-    for attribute, said in adp.info.get("verdict", {}).items():
+    for attribute, verdict in adp.info.get("verdict", {}).items():
         t = adp.info.get("trained", {}).get(attribute, {})
         early = ", the best of them kept" if t.get("best_epoch", 0) < t.get("epochs", 0) else ""
         counts = f"{t['images']} images, {t['held_out']} of them held out; {t['epochs']} epochs{early}, {t['seconds']:g} s" if t else ""
-        lines.append(f"{said} ({counts})" if counts else said)
+        lines.append(f"{verdict} ({counts})" if counts else verdict)
     return "\n".join(lines)
 
 

@@ -154,16 +154,16 @@ def pair_of(source: str, target: str, names: tuple[str, ...]) -> tuple[str, str]
     return a, b
 
 
-def largest_leak(found: LeakageAudit) -> tuple[str, str]:
+def largest_leak(audit: LeakageAudit) -> tuple[str, str]:
     """The pair in which removing one's path changes most of the other's labels, beyond random paths."""
-    worst = max((x for x in found.leaks if x.source != x.target), key=lambda x: (x.excess_flips.mean, x.excess_moved.mean))
+    worst = max((x for x in audit.leaks if x.source != x.target), key=lambda x: (x.excess_flips.mean, x.excess_moved.mean))
     return worst.source, worst.target
 
 
-def audit_lines(found: LeakageAudit) -> list[str]:
+def audit_lines(audit: LeakageAudit) -> list[str]:
     """Warnings and a line for each pair."""
-    warnings = found.warnings() or ["no leak: no attribute's labels lean on another's path more than on random ones"]
-    return [*warnings, f"differences hold with {found.level:.1%} each, 95% together", *(x.text() for x in found.leaks)]
+    warnings = audit.warnings() or ["no leak: no attribute's labels lean on another's path more than on random ones"]
+    return [*warnings, f"differences hold with {audit.level:.1%} each, 95% together", *(x.text() for x in audit.leaks)]
 
 
 def carrier_lines(c: Carriers, nets: dict[str, NeuronVit], warned: bool) -> list[str]:

@@ -70,7 +70,7 @@ class ClassPath(io.ComfyNode):
                 io.String.Output(
                     "report",
                     display_name="report",
-                    tooltip="The paths, their path_stability, the agreement by layer, and the tests against chance.",
+                    tooltip="The paths, their stability, the agreement by layer, and the tests against chance.",
                 ),
             ],
         )
@@ -97,21 +97,21 @@ class ClassPath(io.ComfyNode):
         return io.NodeOutput(made, chart, report, ui=shown(cls, chart, report))
 
 
-def class_report(found: NeuronPathFile, made: NeuronPathFile, rule: str, draws: int, seed: int) -> str:
-    """Paths of classes with their path_stability, agreement and layer_entropy by layer, and what chance would give."""
+def class_report(paths: NeuronPathFile, made: NeuronPathFile, rule: str, draws: int, seed: int) -> str:
+    """Paths of classes with their stability, agreement and entropy by layer, and what chance would give."""
     lines = [f"class paths by {rule}", *path_lines(made, {c: made.path[i] for i, c in enumerate(made.target)})]
     for i, label in enumerate(made.target):
-        own = found.of_class(label).path
+        own = paths.of_class(label).path
         lines.append(f"{label}, {len(own)} image(s)")
         lines.append(f"  agreement by layer: {' '.join(f'{x:.0%}' for x in agreement(own))}")
-        lines.append(f"  layer_entropy by layer, bits: {' '.join(f'{x:.2f}' for x in layer_entropy(own))}")
+        lines.append(f"  entropy by layer, bits: {' '.join(f'{x:.2f}' for x in layer_entropy(own))}")
         if len(own) > 1:
-            kept = path_stability(own, made.path[i], draws, seed).mean(1)
-            lines.append(f"  path_stability by layer over {draws} resamples: {' '.join(f'{x:.0%}' for x in kept)}")
-    alike = likeness(found.path, found.target, found.neurons, draws, seed)
+            stability = path_stability(own, made.path[i], draws, seed).mean(1)
+            lines.append(f"  stability by layer over {draws} resamples: {' '.join(f'{x:.0%}' for x in stability)}")
+    alike = likeness(paths.path, paths.target, paths.neurons, draws, seed)
     lines.append(alike.text() if alike else "one image of each class: nothing can be said of how alike images are")
     if len(made.target) > 1:
-        table = path_similarity(found)
+        table = path_similarity(paths)
         for i, a in enumerate(made.target):
             pairs = (f"{b} {table[i, j]:.2f}" for j, b in enumerate(made.target) if j != i)
             lines.append(f"similarity of {a} to: {', '.join(pairs)}")

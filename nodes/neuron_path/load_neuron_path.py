@@ -43,8 +43,8 @@ class LoadNeuronPath(io.ComfyNode):
 
     @classmethod
     def execute(cls, neuron_path_name: str) -> io.NodeOutput:
-        found = load_neuron_path(folders.resolve(KEY, neuron_path_name))
-        return io.NodeOutput(found, found.text())
+        paths = load_neuron_path(folders.resolve(KEY, neuron_path_name))
+        return io.NodeOutput(paths, paths.text())
 
 
 NODES = [LoadNeuronPath]

@@ -127,12 +127,12 @@ def same_images(net: NeuronVit, pixels: torch.Tensor, files: Sequence[NeuronPath
     return torch.tensor([net.labels.index(c) for c in classes]), paths
 
 
-def effects_picture(title: str, found: Sequence[PathEffect], caption: str, seed: int) -> Any:
+def effects_picture(title: str, effects: Sequence[PathEffect], caption: str, seed: int) -> Any:
     """Box plots, a panel per operation."""
     panels = []
     for operation in OPERATIONS:
         rows = []
-        for e in (e for e in found if e.operation == operation):
+        for e in (e for e in effects if e.operation == operation):
             a = e.figures(seed)["accuracy"]
             rows.append(EffectRow(e.method, e.change.numpy(), (a.mean, a.low, a.high)))
         panels.append((OPERATION_TITLES[operation], rows))

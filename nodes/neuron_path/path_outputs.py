@@ -44,40 +44,40 @@ def path_outputs(what: str) -> list[Any]:
     ]
 
 
-def path_output(cls: type[Any], found: NeuronPathFile) -> io.NodeOutput:
+def path_output(cls: type[Any], paths: NeuronPathFile) -> io.NodeOutput:
     """What Find Neuron Path and Baseline Paths give back."""
-    bold = {c: mode_path(found.of_class(c).path) for c in found.classes}
-    chart, report = as_image(paths_picture(found, bold, found)), "\n".join(path_lines(found, bold))
-    return io.NodeOutput(found, chart, report, float(found.joint.mean()), ui=shown(cls, chart, report))
+    chosen = {c: mode_path(paths.of_class(c).path) for c in paths.classes}
+    chart, report = as_image(paths_picture(paths, chosen, paths)), "\n".join(path_lines(paths, chosen))
+    return io.NodeOutput(paths, chart, report, float(paths.joint.mean()), ui=shown(cls, chart, report))
 
 
-def paths_picture(found: NeuronPathFile, bold: dict[str, torch.Tensor], scored: NeuronPathFile) -> np.ndarray:
+def paths_picture(paths: NeuronPathFile, chosen: dict[str, torch.Tensor], scored: NeuronPathFile) -> np.ndarray:
     """The picture of paths: a panel for each class, those with most images first. ``scored``: whose scores are told of the class."""
     panels = []
-    for label in sorted(found.classes, key=lambda c: -found.target.count(c)):
-        own, of = found.of_class(label), scored.of_class(label)
+    for label in sorted(paths.classes, key=lambda c: -paths.target.count(c)):
+        own, of = paths.of_class(label), scored.of_class(label)
         joint, additive = float(of.joint.mean()), float(of.additive.mean())
         note = f"joint score {joint:.3g}; {removal_text(of)}" if joint == joint and additive == additive else ""
-        parts = own.path.numpy(), own.contribution.numpy(), bold[label].numpy(), agreement(own.path).numpy()
+        parts = own.path.numpy(), own.contribution.numpy(), chosen[label].numpy(), agreement(own.path).numpy()
         panels.append(PathPanel(label, *parts, note=note))
-    caption = f"{found.method} in {found.info.get('model') or 'a model'}, by the {found.info.get('objective', 'objective')}"
-    return neuron_path_chart(f"neuron paths of {found.attribute}", found.neurons, panels, caption)
+    caption = f"{paths.method} in {paths.info.get('model') or 'a model'}, by the {paths.info.get('objective', 'objective')}"
+    return neuron_path_chart(f"neuron paths of {paths.attribute}", paths.neurons, panels, caption)
 
 
-def removal_text(found: NeuronPathFile) -> str:
+def removal_text(paths: NeuronPathFile) -> str:
     """The additive part in words."""
-    name = found.info.get("objective", "objective")
-    return f"removing the path, all else held, takes {float(found.additive.mean()):.3g} of the {name} {float(found.objective.mean()):.3g}"
+    name = paths.info.get("objective", "objective")
+    return f"removing the path, all else held, takes {float(paths.additive.mean()):.3g} of the {name} {float(paths.objective.mean()):.3g}"
 
 
-def path_lines(found: NeuronPathFile, bold: dict[str, torch.Tensor]) -> list[str]:
+def path_lines(paths: NeuronPathFile, chosen: dict[str, torch.Tensor]) -> list[str]:
     """What a file says of itself, each class's path, and a warning where its images are too sure."""
-    lines = [found.text()]
-    lines += [f"{label}: {as_pairs(path)}" for label, path in bold.items()]
-    sure = int((found.objective > SURE).sum()) if found.info.get("objective") == PROBABILITY else 0
-    if sure > found.images / 2:
+    lines = [paths.text()]
+    lines += [f"{label}: {as_pairs(path)}" for label, path in chosen.items()]
+    sure = int((paths.objective > SURE).sum()) if paths.info.get("objective") == PROBABILITY else 0
+    if sure > paths.images / 2:
         lines.append(
-            f"WARNING: the model is sure of {sure} of {found.images} image(s) (probability above {SURE:g}), of which this objective tells "
+            f"WARNING: the model is sure of {sure} of {paths.images} image(s) (probability above {SURE:g}), of which this objective tells "
             "little: choose margin or log-probability"
         )
     return lines

@@ -111,14 +111,14 @@ class PruneClassifierCurve(io.ComfyNode):
 
 
 def numbers(text: str, what: str) -> list[float]:
-    """Numbers between commas. Raises ValueError, in a sentence, for what is none."""
+    """Numbers between commas. Raises ValueError for what is none."""
     try:
         return [float(x) for x in names_of(text)]
     except ValueError as error:
         raise ValueError(f"'{what}' takes numbers with commas between them, and met '{text[:60]}'.") from error
 
 
-def prune_picture(title: str, found: PruneCurve, caption: str) -> Any:
+def prune_picture(title: str, curve: PruneCurve, caption: str) -> Any:
     """The picture of a curve."""
 
     def bounds(e: Estimate) -> tuple[float, float, float]:
@@ -126,16 +126,16 @@ def prune_picture(title: str, found: PruneCurve, caption: str) -> Any:
 
     points = [
         PrunedPoint(p.kept, p.share, *(bounds(e) for e in (p.accuracy, p.probability, p.control_accuracy, p.control_probability)))
-        for p in found.points
+        for p in curve.points
     ]
-    return prune_chart(title, points, (found.accuracy.mean, found.probability.mean), found.recommended, caption, found.known)
+    return prune_chart(title, points, (curve.accuracy.mean, curve.probability.mean), curve.recommended, caption, curve.known)
 
 
-def recommended_path(found: PruneCurve, net: NeuronVit, s: PruneSettings, model: str) -> NeuronPathFile:
+def recommended_path(curve: PruneCurve, net: NeuronVit, s: PruneSettings, model: str) -> NeuronPathFile:
     """The paths of the recommended number (of the largest where none is), a row for each class."""
-    path = found.paths[:, :, : found.recommended or max(s.kept)]
+    path = curve.paths[:, :, : curve.recommended or max(s.kept)]
     nothing, zeros = torch.full((len(path),), torch.nan), torch.zeros(path.shape)
-    target = tuple(net.labels[c] for c in found.classes)
+    target = tuple(net.labels[c] for c in curve.classes)
     info = {"model": model, "objective": s.path.objective, "rows": net.rows}
     scores = (zeros, zeros, nothing, nothing, nothing)
     return NeuronPathFile("pruning", net.name, net.labels, target, path, *scores, net.neurons, net.fingerprint(), True, info)
