@@ -7,14 +7,15 @@ from typing import Any
 from comfy_api.latest import io, ui
 
 from ...host.bias_features.apply import apply_steering
-from ...host.core.patch import window_sigmas
 from ...host.core.versions import advanced
-from ...methods.bias_features.run import SteerSettings, parse_latents
 from ...methods.bias_features.steer_report import steering_report
 from ...methods.core.batch_run import ASSIGN
+from ...methods.core.targets import TargetDistribution
+from ...models.bias_features import BiasFeatures as BiasFeaturesFile
+from ...models.sae import SaeFile
 from ..core.inputs import ledger_input, sampler_seed
 from ..core.sockets import STEERING, Adp, Target, schema
-from .steer_inputs import ASYRP, all_to, as_masks, edit_inputs, files_inputs, only_input
+from .steer_inputs import ASYRP, all_to, edit_inputs, files_inputs, only_input, steer_settings
 
 
 class BiasFeatureSteer(io.ComfyNode):
@@ -90,46 +91,19 @@ class BiasFeatureSteer(io.ComfyNode):
     @classmethod
     def execute(
         cls,
-        model: Any,
-        sae: Any,
-        bias_features: Any,
+        model: io.Model.Type,
+        sae: SaeFile,
+        bias_features: BiasFeaturesFile,
         attribute: str,
         class_name: str,
-        strength: float,
-        mode: str,
-        profile: str,
-        features: int,
-        amount: float,
-        rows: str,
-        start_percent: float,
-        end_percent: float,
-        rule: str,
-        assign: str,
-        seed: int,
-        target: Any = None,
-        adp: Any = None,
-        mask: Any = None,
-        ledger: Any = None,
-        only: str = "",
+        target: TargetDistribution | None = None,
+        **widgets: Any,
     ) -> io.NodeOutput:
-        sigma_start, sigma_end = window_sigmas(model, start_percent, end_percent)
-        settings = SteerSettings(
-            target=target if target is not None else all_to(bias_features, attribute, class_name),
-            strength=strength,
-            seed=seed,
-            rows=rows,
-            sigma_start=sigma_start,
-            sigma_end=sigma_end,
-            assign=assign,
-            mode=mode,
-            source=profile,
-            features=features,
-            only=parse_latents(only),
-            amount=amount,
-            mask=as_masks(mask),
-        )
-        steered = apply_steering(model, sae, bias_features, settings, adp, rule == ASYRP, ledger=None if target is None else ledger)
-        report = steering_report(bias_features, settings, adp, rule == ASYRP)
+        adp, ledger, asyrp = widgets.get("adp"), widgets.get("ledger"), widgets["rule"] == ASYRP
+        goal = target if target is not None else all_to(bias_features, attribute, class_name)
+        settings = steer_settings(widgets, model, goal, strength=widgets["strength"], assign=widgets["assign"])
+        steered = apply_steering(model, sae, bias_features, settings, adp, asyrp, ledger=None if target is None else ledger)
+        report = steering_report(bias_features, settings, adp, asyrp)
         return io.NodeOutput(steered, report, ui=ui.PreviewText(report))
 
 

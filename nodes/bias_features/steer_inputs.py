@@ -8,9 +8,11 @@ import torch
 from comfy_api.latest import io
 
 from ...host.core.versions import advanced
-from ...methods.bias_features.run import CALIBRATED, STEER_MODES, everyone
+from ...methods.bias_features.run import CALIBRATED, STEER_MODES, SteerSettings, everyone, parse_latents
+from ...methods.core.targets import TargetDistribution
 from ...models.bias_features import CLASS_DIFFERENCE, LEARNED
-from ..core.inputs import WINDOW, rows_input
+from ...models.bias_features import BiasFeatures as BiasFeaturesFile
+from ..core.inputs import WINDOW, Widgets, rows_input
 from ..core.sockets import BiasFeatures, Sae
 
 PROFILES = (CALIBRATED, LEARNED, CLASS_DIFFERENCE)
@@ -19,7 +21,7 @@ RULES = (ONE_PASS, ASYRP)
 
 
 def files_inputs() -> list[Any]:
-    """The two files, and where every image is to go."""
+    """List the autoencoder, the bias features, and the class for every image."""
     return [
         Sae.Input("sae", tooltip="The sparse autoencoder of this model, from Load SAE."),
         BiasFeatures.Input("bias_features", tooltip="Bias features of this autoencoder, from Load Bias Features."),
@@ -34,7 +36,7 @@ def files_inputs() -> list[Any]:
 
 
 def edit_inputs() -> list[Any]:
-    """How features are turned."""
+    """List how features are changed."""
     return [
         io.Combo.Input(
             "mode",
@@ -83,7 +85,7 @@ def edit_inputs() -> list[Any]:
 
 
 def only_input() -> Any:
-    """Single features, in place of the best ones. The last input of a node, since it came later."""
+    """Return the numbers of single features. It stays the last input of a node, because it was added later."""
     return io.String.Input(
         "only",
         optional=True,
@@ -93,14 +95,31 @@ def only_input() -> Any:
     )
 
 
-def all_to(bias_features: Any, attribute: str, class_name: str) -> Any:
-    """The target that sends every image to one class. ValueError, naming what there is, for an attribute or class not in the file."""
+def steer_settings(widgets: Widgets, model: io.Model.Type, target: TargetDistribution, **more: Any) -> SteerSettings:
+    """Return the settings of a steer towards a target. ``more`` holds those that only one node has, such as strength."""
+    return SteerSettings(
+        target=target,
+        seed=widgets["seed"],
+        rows=widgets["rows"],
+        mode=widgets["mode"],
+        source=widgets["profile"],
+        features=widgets["features"],
+        only=parse_latents(widgets.get("only", "")),
+        amount=widgets["amount"],
+        mask=as_masks(widgets.get("mask")),
+        **WINDOW.take(widgets, model),
+        **more,
+    )
+
+
+def all_to(bias_features: BiasFeaturesFile, attribute: str, class_name: str) -> TargetDistribution:
+    """Return the target that steers every image to one class. Raises ValueError for unknown names."""
     attribute, class_name = attribute.strip(), class_name.strip()
-    found = bias_features.attribute(attribute)
-    found.class_index(class_name)
-    return everyone({attribute: found.classes}, attribute, class_name)
+    features = bias_features.attribute(attribute)
+    features.class_index(class_name)
+    return everyone({attribute: features.classes}, attribute, class_name)
 
 
 def as_masks(mask: torch.Tensor | None) -> torch.Tensor | None:
-    """MASK as [N, H, W]; some nodes give [H, W] or [N, 1, H, W]."""
+    """Return a MASK as [N, H, W]; some nodes give [H, W] or [N, 1, H, W]."""
     return None if mask is None else mask.reshape(-1, *mask.shape[-2:])

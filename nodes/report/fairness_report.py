@@ -163,7 +163,7 @@ class FairnessReportNode(io.ComfyNode):
         )
         graph, node = queued_graph(cls), queued_id(cls)
         read = gather(inputs, graph, node)
-        findings = measure(read, inputs)
+        findings = measure_readings(read, inputs)
         panel, judge = findings.judged[0].panels[0], read.judges[0]
         cells = cells_of(judge.base, panel), cells_of(judge.steered, panel)
         sheets = class_sheets(panel, base, steered, *cells, widgets.get("images_per_class", 24))
@@ -178,7 +178,7 @@ class FairnessReportNode(io.ComfyNode):
         return io.NodeOutput(image, findings.fd, json.dumps(figures, allow_nan=False), str(path), ui=shown(cls, image, text))
 
 
-def measure(read: Gathered, inputs: ReportInputs) -> Findings:
+def measure_readings(read: Gathered, inputs: ReportInputs) -> Findings:
     """Compute the figures from all readings. The user can interrupt between distances."""
     return find(
         [Reader(**vars(r)) for r in read.judges],

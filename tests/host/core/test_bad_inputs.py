@@ -12,6 +12,7 @@ from typing import Any
 import pytest
 import torch
 from equipoise_mutations import bad_input
+from equipoise_nodes import execute
 from equipoise_server import Server
 from hypothesis import given
 from hypothesis import strategies as st
@@ -114,7 +115,7 @@ def test_images_of_any_shape_are_read_or_refused(prompt: Any, repository: Path) 
         images = torch.full(shape, value)
         read = refusal(lambda: classifier.probabilities(images))
         assert read or (len(shape) == 4 and min(shape) > 0)
-        saved = refusal(lambda: SaveBalancedDataset.execute(images, name, split, "", 0, "", 0.0, "generated", classifier))
+        saved = refusal(lambda: execute(SaveBalancedDataset, images, name, split, "", 0, "", 0.0, "generated", classifier))
         assert saved, "no split is named as these are"
 
     one()

@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 import torch
+from equipoise_nodes import execute
 from equipoise_tiny import tiny
 from equipoise_tiny_text import write_tiny_text
 
@@ -150,7 +151,8 @@ def test_a_file_of_directions_goes_through_save_load_and_guidance(world: Any) ->
         return world.host.nodes.CLIPTextEncode().encode(world.clip, words)[0]
 
     def draw(strength: float, mode: str = "quota", direction: str = "prompt-contrast", repair: int = 0) -> Any:
-        return DistributionGuidanceKSampler.execute(
+        return execute(
+            DistributionGuidanceKSampler,
             world.model, 3, 3, 4.0, "euler", "normal", encode("a photo of a doctor"), encode(""), world.empty(4), 1.0, file, target, mode,
             strength, 0.0, 1.0, "cond", direction, "reading", repair,
         ).result  # fmt: skip

@@ -12,6 +12,7 @@ from typing import Any
 
 import pytest
 import torch
+from equipoise_nodes import execute
 from equipoise_spy import Spy
 from equipoise_world import Broken, N, World, breaking, far, placed, sentence
 from torch import Tensor
@@ -81,8 +82,8 @@ def test_off_is_plain_sampling_bit_for_bit(world: World, adp: Any, start: float,
     from equipoise.nodes.guidance.distribution_guidance import DistributionGuidance
 
     before = placed(world.model)
-    model = DistributionGuidance.execute(
-        world.model, adp, target(), mode, strength, start, end, "cond", "calibrated", "auto", 3
+    model = execute(
+        DistributionGuidance, world.model, adp, target(), mode, strength, start, end, "cond", "calibrated", "auto", 3
     ).result[0]
     assert model is not world.model and placed(model) == before == placed(world.model)
     assert torch.equal(world.sample(model), world.sample())
@@ -344,7 +345,7 @@ def test_the_sampler_node_is_the_patch_and_ksampler_bit_for_bit(world: World, ad
     from equipoise.nodes.guidance.distribution_guidance import DistributionGuidance
 
     for mode, direction in (("quota", "calibrated"), ("quota", "adp-gradient"), ("kl", "calibrated")):
-        patched = DistributionGuidance.execute(world.model, adp, target(), mode, 0.7, 0.0, 0.9, "cond", direction, "auto", 5).result[0]
+        patched = execute(DistributionGuidance, world.model, adp, target(), mode, 0.7, 0.0, 0.9, "cond", direction, "auto", 5).result[0]
         image, report, assigned = run_node(world, adp, mode=mode, strength=0.7, end_percent=0.9, direction=direction)
         assert torch.equal(image, world.sample(patched))
         if mode == "quota":
@@ -451,7 +452,7 @@ def test_an_adp_of_another_model_is_refused(world: World, adps: Any) -> None:
 
     def refused(adp: Any) -> str:
         with pytest.raises(ValueError) as error:
-            DistributionGuidance.execute(world.model, adp, target(), "quota", 1.0, 0.0, 1.0, "cond", "calibrated", "auto", 0)
+            execute(DistributionGuidance, world.model, adp, target(), "quota", 1.0, 0.0, 1.0, "cond", "calibrated", "auto", 0)
         with pytest.raises(ValueError) as again:
             run_node(world, adp)
         assert str(again.value) == str(error.value)
@@ -547,9 +548,9 @@ def test_bad_targets_are_refused(adp: Any, attribute: str, weights: str, parts: 
     from equipoise.nodes.guidance.joint_target import JointTarget
     from equipoise.nodes.guidance.target_distribution import TargetDistributionNode
 
-    for execute in (TargetDistributionNode.execute, JointTarget.execute):
+    for make_target in (TargetDistributionNode.execute, JointTarget.execute):
         with pytest.raises(ValueError) as error:
-            execute(attribute, "weights", weights, adp)
+            make_target(attribute, "weights", weights, adp)
         text = sentence(error)
         assert all(part in text for part in parts), text
 
@@ -591,7 +592,7 @@ def test_a_target_made_without_the_adp_is_checked_against_it_before_sampling(wor
             run_node(world, adp, target=unknown)
         sentence(error)
         with pytest.raises(ValueError, match=part):
-            DistributionGuidance.execute(world.model, adp, unknown, "quota", 0.0, 0.0, 1.0, "cond", "calibrated", "auto", 0)
+            execute(DistributionGuidance, world.model, adp, unknown, "quota", 0.0, 0.0, 1.0, "cond", "calibrated", "auto", 0)
     assert not spy.calls
 
 
