@@ -89,7 +89,7 @@ class Bench:
         from ...host.core.sampling import SamplerSettings, ksample
         from ...host.guidance.apply import apply_guidance
         from ...host.small_models.adm_model import empty_latent
-        from ...nodes.guidance.exempt import ExemptFromGuidance
+        from ...nodes.guidance.exempt_from_guidance import ExemptFromGuidance
 
         prompt = f"a photo of a {row.profession} {row.explicit}".strip()
         positive, negative = self.encode(prompt), self.encode(NEGATIVE)

@@ -104,7 +104,7 @@ def classifier_fingerprint(name: str) -> str:
 
 
 def load_host_classifier(name: str) -> HostClassifier:
-    """Load by the name that :func:`classifier_choices` gives. Raises FileNotFoundError or ValueError in one sentence."""
+    """Load by the name that :func:`classifier_choices` gives. Raises FileNotFoundError or ValueError."""
     path = resolve_classifier(name)
     model = load_transformers_classifier(path) if path.is_dir() else load_classifier(path, operations=comfy.ops.manual_cast)
     return HostClassifier(model, name)

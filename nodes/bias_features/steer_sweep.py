@@ -15,10 +15,9 @@ from ...host.core.sampling import SamplerSettings
 from ...host.core.trials import SamplingInputs
 from ...methods.bias_features.run import SteerSettings, parse_latents
 from ...methods.bias_features.steer_report import steering_report
-from ..core.sampler_inputs import denoise_input, sampler_inputs
-from ..core.shared_inputs import drawn_seed
+from ..core.inputs import SAMPLER, sampler_seed
 from ..core.sockets import STEERING, Adp, Classifier, schema
-from .steering import ASYRP, all_to, as_masks, edit_inputs, files_inputs, only_input
+from .steer_inputs import ASYRP, all_to, as_masks, edit_inputs, files_inputs, only_input
 
 
 class SteerSweep(io.ComfyNode):
@@ -53,12 +52,12 @@ class SteerSweep(io.ComfyNode):
                     tooltip="Number of strengths, in equal steps. The batch is sampled once per strength.",
                 ),
                 *edit_inputs(),
-                drawn_seed("Seed of the noise. It is the same at every strength."),
-                *sampler_inputs(),
+                sampler_seed("Seed of the noise. It is the same at every strength."),
+                *SAMPLER.inputs(),
                 io.Conditioning.Input("positive", tooltip="What to draw."),
                 io.Conditioning.Input("negative", tooltip="What to avoid. For an unconditional model, connect the same as positive."),
                 io.Latent.Input("latent_image", tooltip="Latent to start from. Each of its images becomes a row of the strip."),
-                denoise_input(),
+                SAMPLER.denoise(),
                 io.Vae.Input("vae", tooltip="Decodes the samples."),
                 Adp.Input("adp", optional=True, tooltip="Reads the images, for profiles that depend on the current reading of an image."),
                 Classifier.Input(

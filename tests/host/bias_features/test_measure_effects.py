@@ -56,7 +56,7 @@ def parts(prompt: Any, saes: Any) -> Iterator[SimpleNamespace]:
 
 
 def measure(parts: SimpleNamespace, **given: Any) -> tuple[Any, str, Tensor]:
-    from equipoise.nodes.bias_features.measure_effects import MeasureFeatureEffects
+    from equipoise.nodes.bias_features.measure_feature_effects import MeasureFeatureEffects
 
     w = parts.world
     settings: dict[str, Any] = {

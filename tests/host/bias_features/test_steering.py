@@ -69,7 +69,7 @@ def target(text: str = "eyeglasses: uniform") -> Any:
 
 def node(model: Any, sae: Any, bias: Any, **given: Any) -> Any:
     """MODEL and report of the node; all images to 'yes' unless told otherwise."""
-    from equipoise.nodes.bias_features.steering import BiasFeatureSteer
+    from equipoise.nodes.bias_features.bias_feature_steer import BiasFeatureSteer
 
     settings: dict[str, Any] = {
         "attribute": "eyeglasses", "class_name": "yes", "strength": 1.0, "mode": "profile", "profile": "calibrated", "features": 0,

@@ -46,7 +46,7 @@ def brightness(name: str = "light") -> Any:
 
 
 def record(world: World, vae: Any, name: str = "steering training", **given: Any) -> Any:
-    from equipoise.nodes.data.recording import RecordFeatures
+    from equipoise.nodes.data.record_features import RecordFeatures
 
     settings: dict[str, Any] = {"spatial_levels": "-4, 0, 4", "site": SITE} | given
     return RecordFeatures.execute(
@@ -56,7 +56,7 @@ def record(world: World, vae: Any, name: str = "steering training", **given: Any
 
 
 def train(features: Any, name: str, **given: Any) -> Any:
-    from equipoise.nodes.sae.train import TrainSAE
+    from equipoise.nodes.sae.train_sae import TrainSAE
 
     settings = {"latents": 96, "k": 8, "activation": "topk", "steps": 40, "batch": 128, "seed": 0, "overwrite": False} | given
     return TrainSAE.execute(features=features, name=name, **settings).result
@@ -70,7 +70,7 @@ def find(made: Any, **given: Any) -> Any:
 
 
 def learn(made: Any, **given: Any) -> Any:
-    from equipoise.nodes.bias_features.learn_profiles import LearnFeatureProfiles
+    from equipoise.nodes.bias_features.learn_feature_profiles import LearnFeatureProfiles
 
     settings: dict[str, Any] = {
         "model": made.world.model, "sae": made.sae, "bias_features": made.found, "features": made.features, "labels": made.labels,
@@ -81,7 +81,7 @@ def learn(made: Any, **given: Any) -> Any:
 
 
 def calibrate(made: Any, **given: Any) -> Any:
-    from equipoise.nodes.bias_features.calibrate_steering import CalibrateBiasFeatures
+    from equipoise.nodes.bias_features.calibrate_bias_features import CalibrateBiasFeatures
 
     w = made.world
     settings: dict[str, Any] = {
@@ -132,7 +132,7 @@ def interrupt_at(monkeypatch: pytest.MonkeyPatch, at: int, of: int) -> None:
 
 
 def test_a_set_is_recorded_at_an_up_block(made: SimpleNamespace, prompt: Any) -> None:
-    from equipoise.nodes.data.recording import RecordFeaturesFromImages
+    from equipoise.nodes.data.record_features_from_images import RecordFeaturesFromImages
 
     assert made.features.meta["site"] == SITE and made.features.meta["channels"] == CHANNELS
     assert f"at '{SITE}'" in made.report and "unpooled maps" in made.report
@@ -149,7 +149,7 @@ def test_a_set_is_recorded_at_an_up_block(made: SimpleNamespace, prompt: Any) ->
 
 
 def test_train_sae_saves_what_it_made(made: SimpleNamespace, prompt: Any) -> None:
-    from equipoise.nodes.sae.load import LoadSAE
+    from equipoise.nodes.sae.load_sae import LoadSAE
 
     sae, report, chart = made.trained
     assert (sae.site, sae.base_model, sae.sae.latents, sae.sae.k) == (SITE, "tiny", 96, 8)
@@ -189,9 +189,9 @@ def test_an_interrupted_training_ends_as_if_it_had_not_been(made: SimpleNamespac
 
 
 def test_bias_features_are_found_and_saved(made: SimpleNamespace, prompt: Any) -> None:
-    from equipoise.nodes.adp.train import TrainADP
-    from equipoise.nodes.bias_features.bias_features import LoadBiasFeatures
-    from equipoise.nodes.bias_features.find_bias_features import SaveBiasFeatures
+    from equipoise.nodes.adp.train_adp import TrainADP
+    from equipoise.nodes.bias_features.load_bias_features import LoadBiasFeatures
+    from equipoise.nodes.bias_features.save_bias_features import SaveBiasFeatures
 
     found, report, chart = made.found_out
     (features,) = found.attributes.values()
@@ -233,7 +233,7 @@ def test_bias_features_are_found_and_saved(made: SimpleNamespace, prompt: Any) -
 def test_profiles_are_learned_calibrated_and_steered_by(made: SimpleNamespace, prompt: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     from equipoise.host.bias_features import learn_profiles as host_learn
     from equipoise.host.core.trials import HostTrials
-    from equipoise.nodes.bias_features.steering import BiasFeatureSteer
+    from equipoise.nodes.bias_features.bias_feature_steer import BiasFeatureSteer
 
     monkeypatch.setattr(host_learn, "decoder_effects", functools.partial(host_learn.decoder_effects, batches=2, batch=4))
     learned, report, chart = learn(made)

@@ -100,7 +100,7 @@ def test_a_node_file_that_fails_to_import_is_reported_with_its_traceback(
 def test_a_schema_that_the_host_refuses_is_reported_with_the_nodes_name(host: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     from comfy_api.latest import io
     from equipoise import nodes
-    from equipoise.nodes.small_models import unconditional
+    from equipoise.nodes.small_models import class_label
 
     class Twice(io.ComfyNode):
         @classmethod
@@ -111,7 +111,7 @@ def test_a_schema_that_the_host_refuses_is_reported_with_the_nodes_name(host: An
         def execute(cls, a: int) -> io.NodeOutput:
             return io.NodeOutput()
 
-    monkeypatch.setattr(unconditional, "NODES", [Twice])
+    monkeypatch.setattr(class_label, "NODES", [Twice])
     with pytest.raises(RuntimeError, match="refuses the schema of Twice"):
         nodes.all_nodes()
 

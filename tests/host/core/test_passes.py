@@ -351,7 +351,7 @@ def test_a_run_is_known_by_all_that_stands_before_it(host: Any, prompt: Any) -> 
 
 
 def test_the_node_tells_its_run_from_others(classes: World, adp: Any, monkeypatch: pytest.MonkeyPatch) -> None:
-    from equipoise.nodes.guidance import guidance
+    from equipoise.nodes.guidance import distribution_guidance_ksampler
 
     keys: list[Any] = []
     outcome = SimpleNamespace(cells=None, names=[], missed=None, text=lambda: "")
@@ -360,8 +360,8 @@ def test_the_node_tells_its_run_from_others(classes: World, adp: Any, monkeypatc
         keys.append((settings.images_per_pass, settings.key))
         return {}, outcome
 
-    monkeypatch.setattr(guidance, "guided_ksample", note)
-    node = guidance.DistributionGuidanceKSampler
+    monkeypatch.setattr(distribution_guidance_ksampler, "guided_ksample", note)
+    node = distribution_guidance_ksampler.DistributionGuidanceKSampler
     graph = {"4": {"class_type": "EquipoiseDistributionGuidanceKSampler", "inputs": {"seed": 3}}}
     settings: dict[str, Any] = {
         "seed": 5, "steps": 3, "cfg": 3.0, "sampler_name": "euler", "scheduler": "normal", "denoise": 1.0, "mode": "quota",

@@ -57,7 +57,7 @@ class World:
 
     def node(self, name: str = "set", images: int = 4, batch: int = 2, **given: Any) -> Any:
         """Record Features: (feature set, report, images). A CONDITIONING unless a clip is given."""
-        from equipoise.nodes.data.recording import RecordFeatures
+        from equipoise.nodes.data.record_features import RecordFeatures
 
         settings: dict[str, Any] = {
             "prompts": "", "negative_prompt": "", "first_seed": 5, "steps": STEPS, "cfg": 3.0, "sampler_name": "euler",
@@ -69,7 +69,7 @@ class World:
         return RecordFeatures.execute(set_name=name, images=images, **settings).result
 
     def from_images(self, name: str = "set", **given: Any) -> Any:
-        from equipoise.nodes.data.recording import RecordFeaturesFromImages
+        from equipoise.nodes.data.record_features_from_images import RecordFeaturesFromImages
 
         settings: dict[str, Any] = {
             "folder": "", "levels": "-4, 0, 4", "size": 0, "batch_size": 2, "first_seed": 5, "spatial_levels": "",
@@ -484,7 +484,7 @@ def test_memory_stays_flat(classes: World) -> None:
     "name", ["", " ", ".", "..", "a/b", "a\\b", "../other", "/absolute", "C:x", "a..b", ".hidden", "ends.", "a\nb", "x" * 101, "a|b", "a:b"]
 )
 def test_names_that_lead_elsewhere_are_refused(classes: World, name: str, folder: Path) -> None:
-    from equipoise.nodes.data.recording import LoadFeatures
+    from equipoise.nodes.data.load_features import LoadFeatures
 
     black = torch.zeros(1, 16, 16, 3)
     for use in (lambda: classes.node(name), lambda: LoadFeatures.execute(name), lambda: classes.from_images(name, images=black)):
@@ -494,7 +494,7 @@ def test_names_that_lead_elsewhere_are_refused(classes: World, name: str, folder
 
 
 def test_load_features(classes: World, folder: Path) -> None:
-    from equipoise.nodes.data.recording import LoadFeatures
+    from equipoise.nodes.data.load_features import LoadFeatures
 
     made, _, _ = classes.node("Köche, 2. Satz (neu)")
     assert LoadFeatures.define_schema().inputs[0].options == ["Köche, 2. Satz (neu)"]

@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 import torch
+from equipoise_nodes import execute
 from equipoise_tiny import tiny
 from equipoise_tiny_text import write_tiny_text
 
@@ -30,15 +31,15 @@ def text_file(host: Any) -> Iterator[Path]:
 
 @pytest.fixture
 def world(prompt: Any, text_file: Path) -> Any:
-    from equipoise.nodes.small_models.text_model import LoadQuickstartTextModel
-    from equipoise.nodes.small_models.unconditional import EmptyPixelLatent
+    from equipoise.nodes.small_models.empty_pixel_latent import EmptyPixelLatent
+    from equipoise.nodes.small_models.load_quickstart_text_model import LoadQuickstartTextModel
 
     model, clip, vae = LoadQuickstartTextModel.execute(text_file.name).result
     return SimpleNamespace(host=prompt, model=model, clip=clip, vae=vae, empty=lambda n: EmptyPixelLatent.execute(model, 0, 0, n).result[0])
 
 
 def contrast(world: Any, model: Any = None, **given: Any) -> Any:
-    from equipoise.nodes.guidance.contrast import ContrastDirections
+    from equipoise.nodes.guidance.contrast_directions import ContrastDirections
 
     settings = {
         "attribute": "eyeglasses", "templates": TEMPLATES, "classes": CLASSES, "latent_image": world.empty(3), "images": 6,
@@ -130,9 +131,10 @@ def test_the_same_seed_gives_the_same_directions_and_inputs_stay_as_they_were(wo
 
 def test_a_file_of_directions_goes_through_save_load_and_guidance(world: Any) -> None:
     from equipoise.methods.core.targets import parse_target
-    from equipoise.nodes.adp.load import LoadADP
-    from equipoise.nodes.adp.train import ADPInfo, SaveADP
-    from equipoise.nodes.guidance.guidance import DistributionGuidanceKSampler
+    from equipoise.nodes.adp.adp_info import ADPInfo
+    from equipoise.nodes.adp.load_adp import LoadADP
+    from equipoise.nodes.adp.save_adp import SaveADP
+    from equipoise.nodes.guidance.distribution_guidance_ksampler import DistributionGuidanceKSampler
 
     made = contrast(world, site="auto").result[0]
     assert made.alternatives["eyeglasses"]["prompt-contrast"].site == "output.1"
@@ -149,7 +151,8 @@ def test_a_file_of_directions_goes_through_save_load_and_guidance(world: Any) ->
         return world.host.nodes.CLIPTextEncode().encode(world.clip, words)[0]
 
     def draw(strength: float, mode: str = "quota", direction: str = "prompt-contrast", repair: int = 0) -> Any:
-        return DistributionGuidanceKSampler.execute(
+        return execute(
+            DistributionGuidanceKSampler,
             world.model, 3, 3, 4.0, "euler", "normal", encode("a photo of a doctor"), encode(""), world.empty(4), 1.0, file, target, mode,
             strength, 0.0, 1.0, "cond", direction, "reading", repair,
         ).result  # fmt: skip
@@ -166,7 +169,7 @@ def test_a_file_of_directions_goes_through_save_load_and_guidance(world: Any) ->
 
 
 def test_calibration_wants_a_classifier_and_works_with_one(world: Any) -> None:
-    from equipoise.nodes.guidance.calibrate import CalibrateADP
+    from equipoise.nodes.guidance.calibrate_adp import CalibrateADP
 
     made = contrast(world).result[0]
 
@@ -238,8 +241,8 @@ def test_what_cannot_be_contrasted_is_told_in_one_sentence(world: Any, adps: Any
 
 
 def test_the_node_checks_its_text_before_the_queue(host: Any) -> None:
-    from equipoise.nodes.core.prompt_inputs import CLASSES, TEMPLATES
-    from equipoise.nodes.guidance.contrast import ContrastDirections
+    from equipoise.nodes.guidance.contrast_directions import ContrastDirections
+    from equipoise.nodes.guidance.prompt_inputs import CLASSES, TEMPLATES
 
     assert ContrastDirections.validate_inputs("eyeglasses", TEMPLATES, CLASSES) is True
     assert "at least two are needed" in ContrastDirections.validate_inputs("eyeglasses", TEMPLATES, "yes: with")

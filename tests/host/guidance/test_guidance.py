@@ -12,6 +12,7 @@ from typing import Any
 
 import pytest
 import torch
+from equipoise_nodes import execute
 from equipoise_spy import Spy
 from equipoise_world import Broken, N, World, breaking, far, placed, sentence
 from torch import Tensor
@@ -78,11 +79,11 @@ def test_guidance_reaches_the_image_and_its_quotas(world: World, adp: Any, spy: 
 @pytest.mark.parametrize(("start", "end", "strength"), [(0.0, 1.0, 0.0), (0.5, 0.5, 1.0), (0.7, 0.2, 1.0), (1.0, 1.0, 1.0)])
 @pytest.mark.parametrize("mode", ["quota", "kl"])
 def test_off_is_plain_sampling_bit_for_bit(world: World, adp: Any, start: float, end: float, strength: float, mode: str) -> None:
-    from equipoise.nodes.guidance.guidance import DistributionGuidance
+    from equipoise.nodes.guidance.distribution_guidance import DistributionGuidance
 
     before = placed(world.model)
-    model = DistributionGuidance.execute(
-        world.model, adp, target(), mode, strength, start, end, "cond", "calibrated", "auto", 3
+    model = execute(
+        DistributionGuidance, world.model, adp, target(), mode, strength, start, end, "cond", "calibrated", "auto", 3
     ).result[0]
     assert model is not world.model and placed(model) == before == placed(world.model)
     assert torch.equal(world.sample(model), world.sample())
@@ -329,7 +330,7 @@ VAE = SimpleNamespace(decode=lambda samples: samples)
 
 def run_node(world: World, adp: Any, n: int = N, **given: Any) -> tuple[Tensor, str, dict[str, Any]]:
     """Samples, report and assigned of Distribution Guidance KSampler; the joint uniform target unless one is given."""
-    from equipoise.nodes.guidance.guidance import DistributionGuidanceKSampler
+    from equipoise.nodes.guidance.distribution_guidance_ksampler import DistributionGuidanceKSampler
 
     settings: dict[str, Any] = {
         "seed": 5, "steps": 3, "cfg": 3.0, "sampler_name": "euler", "scheduler": "normal", "denoise": 1.0, "mode": "quota",
@@ -343,10 +344,10 @@ def run_node(world: World, adp: Any, n: int = N, **given: Any) -> tuple[Tensor, 
 
 
 def test_the_sampler_node_is_the_patch_and_ksampler_bit_for_bit(world: World, adp: Any) -> None:
-    from equipoise.nodes.guidance.guidance import DistributionGuidance
+    from equipoise.nodes.guidance.distribution_guidance import DistributionGuidance
 
     for mode, direction in (("quota", "calibrated"), ("quota", "adp-gradient"), ("kl", "calibrated")):
-        patched = DistributionGuidance.execute(world.model, adp, target(), mode, 0.7, 0.0, 0.9, "cond", direction, "auto", 5).result[0]
+        patched = execute(DistributionGuidance, world.model, adp, target(), mode, 0.7, 0.0, 0.9, "cond", direction, "auto", 5).result[0]
         image, report, assigned = run_node(world, adp, mode=mode, strength=0.7, end_percent=0.9, direction=direction)
         assert torch.equal(image, world.sample(patched))
         if mode == "quota":
@@ -449,11 +450,11 @@ def test_guidance_that_could_not_act_says_so(world: World, adps: Any, adp: Any) 
 
 
 def test_an_adp_of_another_model_is_refused(world: World, adps: Any) -> None:
-    from equipoise.nodes.guidance.guidance import DistributionGuidance
+    from equipoise.nodes.guidance.distribution_guidance import DistributionGuidance
 
     def refused(adp: Any) -> str:
         with pytest.raises(ValueError) as error:
-            DistributionGuidance.execute(world.model, adp, target(), "quota", 1.0, 0.0, 1.0, "cond", "calibrated", "auto", 0)
+            execute(DistributionGuidance, world.model, adp, target(), "quota", 1.0, 0.0, 1.0, "cond", "calibrated", "auto", 0)
         with pytest.raises(ValueError) as again:
             run_node(world, adp)
         assert str(again.value) == str(error.value)
@@ -502,7 +503,7 @@ def adp_file(host: Any, adp: Any) -> Any:
 
 
 def test_load_adp(world: World, adp: Any, adp_file: Any) -> None:
-    from equipoise.nodes.adp.load import LoadADP
+    from equipoise.nodes.adp.load_adp import LoadADP
 
     name = adp_file()
     loaded, text = LoadADP.execute(name).result
@@ -527,7 +528,7 @@ def test_load_adp(world: World, adp: Any, adp_file: Any) -> None:
     ids=["not an ADP", "missing metadata", "wrong width", "truncated", "truncated header", "empty"],
 )
 def test_a_bad_adp_file_is_refused(adp_file: Any, change: Any, keep: float, parts: tuple[str, ...]) -> None:
-    from equipoise.nodes.adp.load import LoadADP
+    from equipoise.nodes.adp.load_adp import LoadADP
 
     name = adp_file(change, keep)
     with pytest.raises(ValueError) as error:
@@ -546,19 +547,20 @@ def test_a_bad_adp_file_is_refused(adp_file: Any, change: Any, keep: float, part
     ],
 )
 def test_bad_targets_are_refused(adp: Any, attribute: str, weights: str, parts: tuple[str, ...]) -> None:
-    from equipoise.nodes.guidance.target import JointTarget, TargetDistribution
+    from equipoise.nodes.guidance.joint_target import JointTarget
+    from equipoise.nodes.guidance.target_distribution import TargetDistributionNode
 
-    for execute in (TargetDistribution.execute, JointTarget.execute):
+    for make_target in (TargetDistributionNode.execute, JointTarget.execute):
         with pytest.raises(ValueError) as error:
-            execute(attribute, "weights", weights, adp)
+            make_target(attribute, "weights", weights, adp)
         text = sentence(error)
         assert all(part in text for part in parts), text
 
 
 def test_weights_are_normalised_and_it_is_said(world: World, adp: Any) -> None:
-    from equipoise.nodes.guidance.target import TargetDistribution
+    from equipoise.nodes.guidance.target_distribution import TargetDistributionNode
 
-    chosen, text = TargetDistribution.execute("eyeglasses", "weights", "yes=3\nno=1", adp).result
+    chosen, text = TargetDistributionNode.execute("eyeglasses", "weights", "yes=3\nno=1", adp).result
     assert chosen.shares == (0.25, 0.75) and chosen.attributes == ("eyeglasses",)
     assert text == "eyeglasses: no=0.25, yes=0.75\nthe weights sum to 4 and were divided by it"
     _, report, assigned = run_node(world, adp, target=chosen)
@@ -566,10 +568,11 @@ def test_weights_are_normalised_and_it_is_said(world: World, adp: Any) -> None:
 
 
 def test_a_joint_target_of_two(adp: Any) -> None:
-    from equipoise.nodes.guidance.target import JointTarget, TargetDistribution
+    from equipoise.nodes.guidance.joint_target import JointTarget
+    from equipoise.nodes.guidance.target_distribution import TargetDistributionNode
 
-    one = TargetDistribution.execute("eyeglasses", "weights", "yes=0.3, no=0.7", adp).result[0]
-    two = TargetDistribution.execute("hair", "uniform", "", adp).result[0]
+    one = TargetDistributionNode.execute("eyeglasses", "weights", "yes=0.3, no=0.7", adp).result[0]
+    two = TargetDistributionNode.execute("hair", "uniform", "", adp).result[0]
     joint, text = JointTarget.execute("ignored", "weights", "", adp, None, one, two).result
     assert joint.attributes == ("eyeglasses", "hair") and joint.shares == pytest.approx((0.35, 0.35, 0.15, 0.15))
     assert text.startswith("eyeglasses x hair: no/short=0.35")
@@ -582,16 +585,16 @@ def test_a_joint_target_of_two(adp: Any) -> None:
 
 
 def test_a_target_made_without_the_adp_is_checked_against_it_before_sampling(world: World, adp: Any, spy: Spy) -> None:
-    from equipoise.nodes.guidance.guidance import DistributionGuidance
-    from equipoise.nodes.guidance.target import TargetDistribution
+    from equipoise.nodes.guidance.distribution_guidance import DistributionGuidance
+    from equipoise.nodes.guidance.target_distribution import TargetDistributionNode
 
     for attribute, weights, part in (("beard", "yes=1, no=1", "'beard'"), ("eyeglasses", "sun=1, no=1", "'sun'")):
-        unknown = TargetDistribution.execute(attribute, "weights", weights).result[0]
+        unknown = TargetDistributionNode.execute(attribute, "weights", weights).result[0]
         with pytest.raises(ValueError, match=part) as error:
             run_node(world, adp, target=unknown)
         sentence(error)
         with pytest.raises(ValueError, match=part):
-            DistributionGuidance.execute(world.model, adp, unknown, "quota", 0.0, 0.0, 1.0, "cond", "calibrated", "auto", 0)
+            execute(DistributionGuidance, world.model, adp, unknown, "quota", 0.0, 0.0, 1.0, "cond", "calibrated", "auto", 0)
     assert not spy.calls
 
 

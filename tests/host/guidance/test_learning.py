@@ -336,14 +336,14 @@ def text_file(host: Any) -> Iterator[Path]:
 
 @pytest.fixture
 def text(prompt: Any, text_file: Path) -> tuple[Any, Any, Any]:
-    from equipoise.nodes.small_models.text_model import LoadQuickstartTextModel
+    from equipoise.nodes.small_models.load_quickstart_text_model import LoadQuickstartTextModel
 
     return LoadQuickstartTextModel.execute(text_file.name).result
 
 
 def from_prompts(text: tuple[Any, Any, Any], name: str = "said", fit_steps: int = 6, **given: Any) -> Any:
     from equipoise.host.small_models.adm_model import empty_latent
-    from equipoise.nodes.guidance.learn import LearnDirectionsFromPrompts
+    from equipoise.nodes.guidance.learn_directions_from_prompts import LearnDirectionsFromPrompts
 
     use = {
         "model": text[0], "clip": text[1], "attribute": "glasses", "templates": "a photo of a doctor {}\na photo of a chef {}",
@@ -424,7 +424,7 @@ def test_pictures_are_denoised_under_the_prompts_that_made_them(text: Any, promp
 
 
 def test_learn_directions_through_its_node(world: World) -> None:
-    from equipoise.nodes.guidance.learn import LearnDirections
+    from equipoise.nodes.guidance.learn_directions import LearnDirections
 
     given = (world.model, world.adp, world.features, world.labels, world.vae)
     out = LearnDirections.execute(*given, " light ", "middle", 3, 4, 0, "node", positive=world.positive)

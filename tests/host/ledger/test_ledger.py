@@ -351,7 +351,7 @@ def test_a_process_is_known_and_one_that_ended_too(prompt: Any) -> None:
 @pytest.mark.parametrize("name", ["../up", "a/b", "", "nul", "x" * 200, "a\x00b", "/etc/passwd", "C:\\x"])
 def test_a_ledger_is_never_outside_its_folder(prompt: Any, name: str) -> None:
     from equipoise.host.ledger.ledgers import ledger_path
-    from equipoise.nodes.ledger.ledger import BalanceLedger
+    from equipoise.nodes.ledger.balance_ledger import BalanceLedger
 
     with pytest.raises(ValueError, match="cannot be the name of a ledger"):
         ledger_path(name)
@@ -364,19 +364,23 @@ def prepared(node: Any, prompt: Any = None) -> Any:
 
 
 def test_the_nodes_show_export_draw_and_reset(handle: Any) -> None:
-    from equipoise.nodes.ledger import ledger as nodes
-    from equipoise.nodes.report.histogram import AttributeHistogram
+    from equipoise.nodes.ledger.balance_ledger import BalanceLedger
+    from equipoise.nodes.ledger.export_ledger import ExportLedger
+    from equipoise.nodes.ledger.ledger_report import LedgerReport
+    from equipoise.nodes.ledger.record_attributes import RecordAttributes
+    from equipoise.nodes.ledger.reset_ledger import ResetLedger
+    from equipoise.nodes.report.attribute_histogram import AttributeHistogram
 
-    made, text = nodes.BalanceLedger.execute(f" {handle.name} ").result
+    made, text = BalanceLedger.execute(f" {handle.name} ").result
     assert made == handle and text == f"ledger '{handle.name}': 0 images"
     with pytest.raises(ValueError, match="has counted no image yet"):
-        nodes.LedgerReport.execute(made)
+        LedgerReport.execute(made)
     for i in range(3):
         with at(f"run {i}", "9"):
-            out = prepared(nodes.RecordAttributes, graph()).execute(pictures(2, i), made, target(), Seer("yes", "no" if i else "yes"))
+            out = prepared(RecordAttributes, graph()).execute(pictures(2, i), made, target(), Seer("yes", "no" if i else "yes"))
     assert out.result[0] is made and "2 images recorded by eyeglasses, with no class assigned" in out.result[1]
     assert [i["subfolder"] for i in out.ui["images"]] == [f"equipoise/ledgers/{handle.name}"] * 2
-    chart, fd, text, figures = prepared(nodes.LedgerReport).execute(made).result
+    chart, fd, text, figures = prepared(LedgerReport).execute(made).result
     assert chart.shape[2] == 960 and fd == pytest.approx(2**0.5 * (4 / 6 - 0.5)) and "no 2, yes 4" in text
     assert json.loads(figures)["panels"][0]["report"]["counts"] == [2, 4]
     drawn = prepared(AttributeHistogram).execute(target=target(), ledger=made)
@@ -385,16 +389,16 @@ def test_the_nodes_show_export_draw_and_reset(handle: Any) -> None:
         AttributeHistogram.execute(ledger=made)
     with pytest.raises(ValueError, match="connect both images and classifier, or a ledger"):
         AttributeHistogram.execute()
-    path = Path(nodes.ExportLedger.execute(made).result[0])
+    path = Path(ExportLedger.execute(made).result[0])
     lines = path.read_text(encoding="utf-8").splitlines()
     assert len(lines) == 7 and lines[0].startswith("time,attributes,target,group,assigned,seen") and "eyeglasses" in lines[1]
-    assert "was left as it is: it counts 6 images, and 5 were named" in nodes.ResetLedger.execute(handle.name, 5).result[0]
-    before = nodes.ResetLedger.fingerprint_inputs(handle.name, 6)
-    assert "has forgotten 6 images" in nodes.ResetLedger.execute(handle.name, 6).result[0]
-    assert nodes.ResetLedger.fingerprint_inputs(handle.name, 6) != before
-    assert "it counts 0 images" in nodes.ResetLedger.execute(handle.name, 6).result[0]
+    assert "was left as it is: it counts 6 images, and 5 were named" in ResetLedger.execute(handle.name, 5).result[0]
+    before = ResetLedger.fingerprint_inputs(handle.name, 6)
+    assert "has forgotten 6 images" in ResetLedger.execute(handle.name, 6).result[0]
+    assert ResetLedger.fingerprint_inputs(handle.name, 6) != before
+    assert "it counts 0 images" in ResetLedger.execute(handle.name, 6).result[0]
     with pytest.raises(ValueError, match="there is no ledger 'nothing'; there are: .*test"):
-        nodes.ResetLedger.execute("nothing", 1)
+        ResetLedger.execute("nothing", 1)
 
 
 def node(kind: str, **inputs: Any) -> dict[str, Any]:

@@ -67,7 +67,7 @@ def classifiers(prompt: Any) -> Iterator[Any]:
 
 
 def load(name: str = FILE) -> Any:
-    from equipoise.nodes.labels.classifier import LoadAttributeClassifier
+    from equipoise.nodes.labels.load_attribute_classifier import LoadAttributeClassifier
 
     return LoadAttributeClassifier.execute(name).result[0]
 
@@ -79,7 +79,7 @@ def target(text: str, known: Any = ATTRIBUTES) -> Any:
 
 
 def run(*arguments: Any, **options: Any) -> tuple[torch.Tensor, float, dict[str, Any], dict[str, Any]]:
-    from equipoise.nodes.report.histogram import AttributeHistogram
+    from equipoise.nodes.report.attribute_histogram import AttributeHistogram
 
     # The host gives a copy of the class with the prompt's hidden values; a preview asks for them.
     node = type("Prepared", (AttributeHistogram,), {"hidden": type("Hidden", (), {"prompt": None, "extra_pnginfo": None})()})
@@ -96,7 +96,7 @@ def test_files_and_folders_are_offered_by_name(classifiers: Any) -> None:
 
 
 def test_the_loader_says_what_it_reads_and_notices_a_new_file(classifiers: Any) -> None:
-    from equipoise.nodes.labels.classifier import LoadAttributeClassifier
+    from equipoise.nodes.labels.load_attribute_classifier import LoadAttributeClassifier
 
     assert LoadAttributeClassifier.execute(FILE).result[1] == "tint: red, blue\nlight: dark, medium, bright"
     for name, file in ((FILE, FILE), ("test_vit", "test_vit/config.json")):

@@ -21,19 +21,19 @@ SHIPPED = REPOSITORY / "shipped" / "weights" / "diffusion"
 @pytest.fixture
 def load(prompt: Any) -> Callable[[str], tuple[Any, Any, Any]]:
     """Load one of the tiny models through the node: name -> (model, vae, unconditional)."""
-    from equipoise.nodes.small_models.unconditional import LoadUnconditionalDiffusion
+    from equipoise.nodes.small_models.load_unconditional_diffusion import LoadUnconditionalDiffusion
 
     return lambda name: LoadUnconditionalDiffusion.execute(f"tiny_{name}.safetensors").result
 
 
 def empty(model: Any, batch: int = 2, width: int = 0, height: int = 0) -> dict[str, Any]:
-    from equipoise.nodes.small_models.unconditional import EmptyPixelLatent
+    from equipoise.nodes.small_models.empty_pixel_latent import EmptyPixelLatent
 
     return EmptyPixelLatent.execute(model, width, height, batch).result[0]
 
 
 def label(model: Any, text: str) -> tuple[Any, Any]:
-    from equipoise.nodes.small_models.unconditional import ClassLabel
+    from equipoise.nodes.small_models.class_label import ClassLabel
 
     return ClassLabel.execute(model, text).result
 
@@ -449,7 +449,7 @@ def test_the_published_p2_model_runs_at_256(prompt: Any) -> None:
 def test_the_shipped_models_draw(prompt: Any, file: str) -> None:
     if not (SHIPPED / file).is_file():
         pytest.skip(f"shipped/weights/diffusion/{file} is not there")
-    from equipoise.nodes.small_models.unconditional import LoadUnconditionalDiffusion
+    from equipoise.nodes.small_models.load_unconditional_diffusion import LoadUnconditionalDiffusion
 
     model, vae, unconditional = LoadUnconditionalDiffusion.execute(file).result
     positive, negative = (unconditional, unconditional) if model.model.equipoise_info.num_classes is None else label(model, "0")

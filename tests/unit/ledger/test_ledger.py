@@ -83,9 +83,9 @@ def test_ledger_quotas_are_whole_and_near_for_any_counts() -> None:
 
 
 def test_runs_without_a_ledger_ask_the_quotas_of_before() -> None:
-    from equipoise.methods.core.batch_run import own_quotas
+    from equipoise.methods.core.batch_run import QuotaSource
 
-    assert own_quotas(HALF, 7, 5) == quotas(HALF.shares, 7, 5)
+    assert QuotaSource().quotas(HALF, 7, 5) == quotas(HALF.shares, 7, 5)
 
 
 # -- targets ---------------------------------------------------------------------------------------------------------------------------

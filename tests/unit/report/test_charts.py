@@ -8,9 +8,9 @@ import numpy as np
 import pytest
 import torch
 from equipoise.charts.core.curves import accuracy_by_log_snr, training_curves
+from equipoise.charts.core.histogram import BEFORE, OVER, UNDER, histogram, panels_summary
 from equipoise.charts.core.sheet import FRAME, PAD, before_after, colour, contact_sheet, side_by_side, stacked
 from equipoise.charts.core.style import PALETTE
-from equipoise.charts.report.histogram import BEFORE, OVER, UNDER, histogram, summary
 from equipoise.metrics.fairness import measure
 from equipoise.metrics.panels import Panel, make_panels
 
@@ -91,11 +91,11 @@ def test_many_cells_long_names_and_mathematical_signs_are_drawn() -> None:
     read = {a: np.full((5, len(c)), 1 / len(c)) for a, c in long.items()}
     panels = make_panels(read, long, (tuple(long), [1 / 36] * 36), baseline=read)
     image = histogram(panels, title="title")
-    assert image.shape[0] > 36 * 60 and "class number 11 with a long name" in summary(panels)
+    assert image.shape[0] > 36 * 60 and "class number 11 with a long name" in panels_summary(panels)
 
 
 def test_summary_names_the_floor_and_the_missing_target() -> None:
-    text = summary([panel([30, 70], None, baseline=[10, 90])])
+    text = panels_summary([panel([30, 70], None, baseline=[10, 90])])
     assert "a 30.0% (30)" in text and "no target given" in text and "independent fair sampler" in text and "baseline" in text
 
 
@@ -177,7 +177,7 @@ def test_curves_need_points(chart: object) -> None:
 
 def test_charts_load_matplotlib_late_and_leave_pyplot_out(fresh_python: Callable[..., str]) -> None:
     fresh_python(
-        "import equipoise.charts.core.curves, equipoise.charts.report.histogram, equipoise.charts.core.sheet\n"
+        "import equipoise.charts.core.curves, equipoise.charts.core.histogram, equipoise.charts.core.sheet\n"
         "assert not any(name.startswith('matplotlib') for name in sys.modules)\n"
         "equipoise.charts.core.curves.training_curves({'a': [{'step': 1, 'loss': 1.0}]})\n"
         "assert 'matplotlib' in sys.modules and 'matplotlib.pyplot' not in sys.modules\n"

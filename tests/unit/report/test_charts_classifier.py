@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from equipoise.benchmarks.data.training_sets import training_sets
 from equipoise.charts.core.style import PALETTE
-from equipoise.charts.report.classifier_fairness import fairness_chart, summary, widest_class
+from equipoise.charts.data.classifier_fairness import fairness_chart, fairness_summary, widest_class
 from equipoise.metrics.classifier_fairness import ClassifierFairness, measure_classifier
 
 
@@ -58,14 +58,14 @@ def test_the_class_that_differs_most_is_shown() -> None:
 
 
 def test_words_name_every_group_and_warn() -> None:
-    text = summary(measured({"a": 0.5, "b": 1.0}, n=12), "glasses", "hair")
+    text = fairness_summary(measured({"a": 0.5, "b": 1.0}, n=12), "glasses", "hair")
     assert "a: 12 images, accuracy 50.0%" in text and "worst group a" in text
     assert "equalised odds difference 0." in text and "by chance 0." in text and "note: a has only 6 of yes" in text
 
 
 def test_one_group_is_drawn_without_differences() -> None:
     found = measured({"a": 0.5})
-    assert "not to be had" in summary(found, "x", "y") and fairness_chart(found, "x", "y").shape[1] == 960
+    assert "not to be had" in fairness_summary(found, "x", "y") and fairness_chart(found, "x", "y").shape[1] == 960
 
 
 def test_training_sets_stand_at_their_means_with_their_intervals() -> None:

@@ -27,7 +27,7 @@ import numpy as np
 for name in CHARTS:
     importlib.import_module(name)
 from equipoise.charts.core.curves import training_curves
-from equipoise.charts.report.histogram import histogram
+from equipoise.charts.core.histogram import histogram
 from equipoise.charts.core.missing import BACKGROUND
 from equipoise.charts.core.sheet import contact_sheet, stacked
 from equipoise.metrics.panels import make_panels
