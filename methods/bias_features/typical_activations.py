@@ -46,7 +46,7 @@ class ActivationRun:
         self.sites, self.sums = {sae.site}, sums
         self._sae: Any = sae.sae
         self._features, self._column = torch.tensor([t.latent for t in turns]).unique(return_inverse=True)
-        self._places = torch.stack([t.places.float() for t in turns])
+        self._places = torch.stack([t.positions.float() for t in turns])
         self._window = torch.tensor([t.window for t in turns])
 
     def edit(self, site: str, h: Tensor, options: dict[str, Any], roles: dict[Any, str] | None = None) -> Tensor:

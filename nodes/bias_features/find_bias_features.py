@@ -103,7 +103,10 @@ class FindBiasFeatures(io.ComfyNode):
 
 
 def charts_of(found: BiasFeaturesFile) -> torch.Tensor:
-    """IMAGE with a picture per attribute; a white one where no feature speaks for any class."""
+    """IMAGE with a picture per attribute.
+
+    A white one where no feature speaks for any class.
+    """
     speaking = [a for a, f in found.attributes.items() if bool((f.scores > 0).any())]
     charts = [as_image(bias_features_chart(a, **chart_facts(found.attribute(a)))) for a in speaking]
     return stacked_images(charts or [torch.ones(1, 240, 960, 3)])

@@ -85,7 +85,10 @@ def edit_inputs() -> list[Any]:
 
 
 def only_input() -> Any:
-    """Single features, in place of the best ones. The last input of a node, since it came later."""
+    """Single features, in place of the best ones.
+
+    The last input of a node, since it came later.
+    """
     return io.String.Input(
         "only",
         optional=True,
@@ -96,7 +99,10 @@ def only_input() -> Any:
 
 
 def all_to(bias_features: Any, attribute: str, class_name: str) -> Any:
-    """The target that sends every image to one class. ValueError, naming what there is, for an attribute or class not in the file."""
+    """The target that sends every image to one class.
+
+    ValueError, naming what there is, for an attribute or class not in the file.
+    """
     attribute, class_name = attribute.strip(), class_name.strip()
     found = bias_features.attribute(attribute)
     found.class_index(class_name)
