@@ -15,7 +15,7 @@ NAMED = 6
 
 
 def steering_report(bias: BiasFeatures, settings: SteerSettings, adp: AdpFile | None = None, asyrp: bool = False) -> str:
-    """Describe which images go to which class, and how features are changed.
+    """Describe which images go to which class, which features are changed, and at which noise levels.
 
     Raises ValueError, as :class:`.run.SteeringRun` does, for an attribute or a profile that the file does not have.
     """
@@ -27,16 +27,16 @@ def steering_report(bias: BiasFeatures, settings: SteerSettings, adp: AdpFile | 
     wanted = [cell for cell, share in zip(target.names, target.shares, strict=True) if share > 0]
     goal = f"all images to {' x '.join(target.attributes)}: {wanted[0]}" if len(wanted) == 1 else f"target {target}"
     lines = [f"{goal}, strength {settings.strength:g}{_opposite(settings, known)}"]
-    edits = {a: steer_way(bias.site, bias.attribute(a), settings) for a in target.attributes}
-    lines += [_turned(a, bias.attribute(a), edit, settings, _classes_used(settings, target, a)) for a, edit in edits.items()]
+    ways = {a: steer_way(bias.site, bias.attribute(a), settings) for a in target.attributes}
+    lines += [_turned(a, bias.attribute(a), way, settings, _classes_used(settings, target, a)) for a, way in ways.items()]
     readable = () if adp is None or adp.predictor is None else adp.predictor.attributes
     unread = [a for a in target.attributes if a not in readable]
-    lines += _assignment(settings, edits, unread, len(wanted))
+    lines += _assignment(settings, ways, unread, len(wanted))
     lines += [
         f"the profile of '{a}' depends on the current reading of an image, and nothing reads it, so the profile is averaged over the "
         "classes: connect an ADP that reads this attribute"
         for a in unread
-        if edits[a].profile is not None and (edits[a].profile.relative or edits[a].profile.delta.shape[2] > 1)
+        if ways[a].profile is not None and (ways[a].profile.relative or ways[a].profile.delta.shape[2] > 1)
     ]
     if asyrp:
         lines.append("rule 'asyrp': the clean image of the steered U-Net call, the noise of a second, plain call; two calls per step")
@@ -62,28 +62,28 @@ def _classes_used(settings: SteerSettings, target: TargetDistribution, attribute
     return [1 - k for k in used] if settings.strength < 0 and len(target.marginal(attribute)) == 2 else used
 
 
-def _turned(attribute: str, features: AttributeFeatures, edit: SteerWay, settings: SteerSettings, classes: list[int]) -> str:
-    used = edit.turned[classes].any(0).nonzero().flatten().tolist()
+def _turned(attribute: str, features: AttributeFeatures, way: SteerWay, settings: SteerSettings, classes: list[int]) -> str:
+    used = way.turned[classes].any(0).nonzero().flatten().tolist()
     if not used:
         named = " or ".join(features.classes[k] for k in classes)
-        return f"{attribute} at {edit.site}: no feature is changed, because none of the chosen ones speaks for {named}"
+        return f"{attribute} at {way.site}: no feature is changed, because none of the chosen ones speaks for {named}"
     latents = ", ".join(f"#{int(features.features[i])}" for i in used[:NAMED]) + (", ..." if len(used) > NAMED else "")
-    if edit.profile is None:
+    if way.profile is None:
         amount = "" if settings.mode == SUPPRESS else f" by {settings.amount:g}"
         how = f"{settings.mode}{amount} at all positions"
     else:
-        low, high = edit.window
-        calibrated = ", calibrated" if edit.profile.source == features.default else ", not calibrated"
+        low, high = way.window
+        calibrated = ", calibrated" if way.profile.source == features.default else ", not calibrated"
         span = f"log-SNR {low:.1f} to {high:.1f}" if math.isfinite(low) and low < high else "no noise level"
-        how = f"{PROFILE} '{edit.profile.source}'{calibrated}, over {span}"
+        how = f"{PROFILE} '{way.profile.source}'{calibrated}, over {span}"
     count = "1 feature" if len(used) == 1 else f"{len(used)} features"
-    return f"{attribute} at {edit.site}: {count} ({latents}), {how}"
+    return f"{attribute} at {way.site}: {count} ({latents}), {how}"
 
 
-def _assignment(settings: SteerSettings, edits: dict[str, SteerWay], unread: list[str], cells: int) -> list[str]:
+def _assignment(settings: SteerSettings, ways: dict[str, SteerWay], unread: list[str], cells: int) -> list[str]:
     if cells < 2:
         return []
     if unread:
         return [f"images get their classes at random from the seed, because nothing reads {', '.join(unread)} (an ADP would)"]
-    seeded = settings.assign == SEEDED or (settings.assign != READING and any(w.assign == SEEDED for w in edits.values()))
+    seeded = settings.assign == SEEDED or (settings.assign != READING and any(w.assign == SEEDED for w in ways.values()))
     return ["images get their classes " + ("at random from the seed" if seeded else "by the ADP's reading, so that the least changes")]
