@@ -21,7 +21,9 @@ log = logging.getLogger("equipoise")
 def calibrate_steering(
     trials: SteerTrials, attributes: Sequence[str] = (), wanted_share: float = WANTED_SHARE, doubts: Sequence[float] = DOUBTS
 ) -> list[CalibratedProfiles]:
-    """Calibrate attribute after attribute (without any, all of the file); the last result's file has them all.
+    """Calibrate attribute after attribute (without any, all of the file).
+
+    The last result's file has them all.
 
     ``wanted_share``: share of the images sent to a class that must show it. ``doubts``: doubts of readings to compare. Trials in the log
     are not repeated. Raises ValueError if the inputs do not fit each other; the host's exception if the user interrupts.

@@ -30,7 +30,9 @@ def find_features(
     attributes: Sequence[str],
     settings: AttributionSettings,
 ) -> tuple[BiasFeatures, list[str]]:
-    """Find the bias features of these attributes (without any, of all that are labelled); return them and a report.
+    """Find the bias features of these attributes (without any, of all that are labelled).
+
+    Return them and a report.
 
     ``adp``: reads at the autoencoder's site; without one, a linear predictor of all labelled attributes is trained on the set first. Raises
     ValueError if the inputs do not fit each other; the host's exception if the user interrupts.
@@ -50,7 +52,9 @@ def find_features(
 
 
 def _without_empty(labels: LabelSet, wanted: Sequence[str]) -> tuple[LabelSet, list[str]]:
-    """Leave out attributes with a class that no image shows, unless they are wanted; return the labels and a line on each.
+    """Leave out attributes with a class that no image shows, unless they are wanted.
+
+    Return the labels and a line on each.
 
     Such an attribute would otherwise stop the search for the others.
     """

@@ -97,9 +97,7 @@ def learn_profiles(
         file = files.bias
         if extra_features:
             file = _with_effective(files, networks, pictures, classes, settings, extra_features)
-            for a in wanted:
-                added = len(file.attribute(a).features) - len(files.bias.attribute(a).features)
-                session.lines.append(f"{a}: {added} features added for their effect")
+            session.lines += _added_lines(files.bias, file, wanted)
         start = empty_profiles({a: file.attribute(a) for a in wanted})
         state = profile_state(start, predictor, settings, network.device)
         facts = {
@@ -126,8 +124,16 @@ def learn_profiles(
     return LearnedProfiles(file, session.lines, state.curve())
 
 
+def _added_lines(before: BiasFeatures, after: BiasFeatures, attributes: Sequence[str]) -> list[str]:
+    added = {a: len(after.attribute(a).features) - len(before.attribute(a).features) for a in attributes}
+    return [f"{a}: {count} features added for their effect" for a, count in added.items()]
+
+
 def _labels(inputs: LearningInputs, classes: Mapping[str, tuple[str, ...]]) -> dict[str, Tensor]:
-    """Return the labels of the set in the class order of the bias features. Raises ValueError if classes differ."""
+    """Return the labels of the set in the class order of the bias features.
+
+    Raises ValueError if classes differ.
+    """
     classifier, labels = inputs.classifier, inputs.labels
     for a, order in classes.items():
         if set(classifier.attributes.get(a, ())) != set(order):
@@ -175,7 +181,7 @@ def _with_effective(
 
 
 def other_labels(inputs: LearningInputs, wanted: Sequence[str]) -> dict[str, Tensor]:
-    """Return the labels [N, K] of attributes that are not learned, but that the fit can keep as they are.
+    """Return the labels [N, K] of attributes that the fit can preserve.
 
     The classifier must read them with the same classes, and every image must have a label.
     """

@@ -23,7 +23,10 @@ log = logging.getLogger("equipoise")
 
 
 def effects_log(name: str) -> str:
-    """Return the name of a measurement's log, which differs from that of a calibration. Raises ValueError for a bad name."""
+    """Return the name of a measurement's log, which differs from that of a calibration.
+
+    Raises ValueError for a bad name.
+    """
     log_path(name)
     return f"{name.strip()} effects"
 
@@ -31,7 +34,9 @@ def effects_log(name: str) -> str:
 def measure_effects(
     trials: SteerTrials, attributes: Sequence[str] = (), per_class: int = PER_CLASS, amount: float = AMOUNT
 ) -> CausalScores:
-    """Measure the best features of every class of these attributes; without any, of all in the file.
+    """Measure the best features of every class of these attributes.
+
+    Without attributes, all of the file are measured.
 
     ``per_class``: features of every class. ``amount``: typical activations that are added (:mod:`...methods.bias_features.turn_alone`).
     Every feature needs two trials; plain images are sampled once. Trials in the log are not repeated. Raises ValueError if the inputs do

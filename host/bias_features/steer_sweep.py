@@ -32,9 +32,15 @@ class Sweep:
 
 
 def strengths_between(lowest: float, highest: float, points: int) -> tuple[float, ...]:
-    """Space strengths evenly, both ends included, rounded so that 0 is 0. Raises ValueError if they do not ascend."""
+    """Space strengths evenly, both ends included, rounded so that 0 is 0.
+
+    Raises ValueError if they do not ascend.
+    """
     if not lowest < highest or points < 2:
-        raise ValueError(f"a sweep goes up in strength, in 2 points or more, not from {lowest:g} to {highest:g} in {points}: change them.")
+        raise ValueError(
+            f"a sweep goes from a lower to a higher strength in 2 points or more, not from {lowest:g} to {highest:g} in {points}: change "
+            "lowest, highest or points."
+        )
     step = (highest - lowest) / (points - 1)
     return tuple(round(lowest + i * step, 4) + 0.0 for i in range(points))
 
@@ -48,7 +54,9 @@ def steer_sweep(
     asyrp: bool = False,
     classifier: HostClassifier | None = None,
 ) -> Sweep:
-    """Sample the latents once per strength, all from the noise of the sampler's seed; ``settings.strength`` is not used.
+    """Sample the latents once per strength, all from the noise of the sampler's seed.
+
+    ``settings.strength`` is not used.
 
     Raises ValueError, before anything is sampled, if the files do not fit the model, or the classifier does not know the attribute; the
     host's exception if the user interrupts.

@@ -45,7 +45,10 @@ class SteerTrials:
         self.files.check(self.inputs.sampling.model)
 
     def host(self, attributes: Sequence[str]) -> HostTrials:
-        """Make the sampler of the trials. The classifier judges these attributes, and those of the file that it knows."""
+        """Make the sampler of the trials.
+
+        The classifier judges these attributes, and those of the file that it knows.
+        """
         bias, classifier = self.files.bias, self.inputs.classifier
         classes = {a: bias.attribute(a).classes for a in attributes}
         others = {a: f.classes for a, f in bias.attributes.items() if set(classifier.attributes.get(a, ())) == set(f.classes)}

@@ -38,12 +38,15 @@ _RESERVED = re.compile(r"(con|prn|aux|nul|com\d|lpt\d)(\..*)?", re.IGNORECASE)
 
 
 def storable(name: str) -> bool:
-    """Tell whether a name is one part of a path that every system can store (Windows reserves some names)."""
+    """Tell whether a name is one part of a path that every system can store."""
     return bool(_NAME.fullmatch(name)) and ".." not in name and not name.endswith((".", " ")) and not _RESERVED.fullmatch(name)
 
 
 def check_file_name(name: str, what: str, folder: str) -> None:
-    """Raise ValueError for a name that cannot be stored. ``what``: what it names ("a ledger"); ``folder``: where it is stored."""
+    """Raise ValueError for a name that cannot be stored.
+
+    ``what``: what it names, such as "a ledger". ``folder``: where that is stored.
+    """
     if not storable(name):
         raise ValueError(
             f"'{name[:60]}' cannot be the name of {what} (stored in {folder}): use letters, digits, spaces, dashes and single dots, and no "
@@ -78,7 +81,10 @@ def choices(key: str) -> list[str]:
 
 
 def choices_where(key: str, accepts: Callable[[Mapping[str, str]], bool]) -> list[str]:
-    """List the files of one kind whose metadata is accepted; a file that cannot be read has no metadata."""
+    """List the files of one kind whose metadata is accepted.
+
+    A file that cannot be read has no metadata.
+    """
     accepted = []
     for name in choices(key):
         try:
@@ -91,7 +97,10 @@ def choices_where(key: str, accepts: Callable[[Mapping[str, str]], bool]) -> lis
 
 
 def resolve(key: str, name: str) -> Path:
-    """Return the path of a file of one kind. Raises FileNotFoundError, which says where to put it and what is there."""
+    """Return the path of a file of one kind.
+
+    Raises FileNotFoundError, which says where to put it and what is there.
+    """
     path = folder_paths.get_full_path(key, name)
     if path is None:
         known = ", ".join(choices(key)) or "nothing"
@@ -102,7 +111,7 @@ def resolve(key: str, name: str) -> Path:
 
 
 def fingerprint(key: str, name: str) -> str:
-    """Return a text that changes when a file does: its path, modification time (ns) and size."""
+    """Return a file's path, modification time (ns) and size, to notice changes."""
     path = folder_paths.get_full_path(key, name)
     if path is None:
         return f"{key}/{name}: missing"
@@ -130,13 +139,19 @@ class FileKind:
         return folder_hint(self.key)
 
     def path(self, name: str) -> Path:
-        """Return the path for a name, with or without its ending. Raises ValueError for a name that cannot be stored."""
+        """Return the path for a name, with or without its ending.
+
+        Raises ValueError for a name that cannot be stored.
+        """
         stem = name.strip().removesuffix(SUFFIX)
         check_file_name(stem, self.what, self.folder)
         return Path(folder_paths.models_dir) / MODEL_FOLDERS[self.key][0] / f"{stem}{SUFFIX}"
 
     def write(self, file: Any, name: str, overwrite: bool) -> Path:
-        """Save under a temporary name, then rename. Raises ValueError for another file of that name, unless ``overwrite``."""
+        """Save under a temporary name, then rename.
+
+        Raises ValueError for another file of that name, unless ``overwrite``.
+        """
         path = self.path(name)
         if not path.exists() or overwrite:
             self.save(file, path)
@@ -157,7 +172,7 @@ class FileKind:
         )
 
     def hides_shipped(self, path: Path) -> bool:
-        """Tell whether a shipped file has the same name, which is now hidden by the user's."""
+        """Tell whether the file hides a shipped file of the same name."""
         return any(Path(p, path.name).is_file() for p in folder_paths.get_folder_paths(self.key) if Path(p) != path.parent)
 
     def saved(self, path: Path) -> str:
@@ -167,7 +182,10 @@ class FileKind:
 
 
 def _same(one: Path, other: Path) -> bool:
-    """Compare two files. The order of their metadata, and the time that it took to make them, do not count."""
+    """Compare two files.
+
+    The order of their metadata, and the time that it took to make them, do not count.
+    """
     try:
         (tensors, metadata), (other_tensors, other_metadata) = read_safetensors(one), read_safetensors(other)
         alike = _facts(metadata) == _facts(other_metadata)

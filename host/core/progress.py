@@ -10,7 +10,10 @@ from ...methods.core.trainer import Progress
 
 
 def host_progress() -> Progress:
-    """Return a function that moves the node's bar after each step. It raises the host's exception if the user interrupts."""
+    """Return a function that moves the node's bar after each step.
+
+    It raises the host's exception if the user interrupts.
+    """
     bar = comfy.utils.ProgressBar(1)
 
     def report(step: int, total: int, figures: dict[str, float]) -> None:

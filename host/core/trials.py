@@ -96,7 +96,10 @@ class TrialInputs:
 
 
 def log_path(name: str) -> Path:
-    """Return the file that holds the trials of a calibration. Raises ValueError for a name that cannot be stored."""
+    """Return the file that holds the trials of a calibration.
+
+    Raises ValueError for a name that cannot be stored.
+    """
     name = name.strip()
     check_file_name(name, "a calibration", TRIALS_FOLDER)
     return Path(folder_paths.get_output_directory()) / "equipoise" / "calibration" / f"{name}.json"

@@ -83,7 +83,7 @@ class LearningPictures:
 
 
 def learning_pictures(inputs: LearningInputs) -> LearningPictures:
-    """Encode the pictures of the most common size, and the prompts that they were made with.
+    """Encode the pictures of the most common size, and their prompts.
 
     Raises ValueError if a picture is missing or cannot be read; the host's exception if the user interrupts.
     """
@@ -95,7 +95,7 @@ def learning_pictures(inputs: LearningInputs) -> LearningPictures:
 
 
 def _latents(inputs: LearningInputs) -> tuple[Tensor, list[int], str]:
-    """Return the latents, the index of each in the set, and a line on what was left out."""
+    """Return the latents, the index of each, and a line for the report."""
     model, vae, features = inputs.model, inputs.vae, inputs.features
     paths = [_path(features, e) for e in features.entries]
     chosen = even(range(len(paths)), IMAGES)

@@ -31,7 +31,7 @@ log = logging.getLogger("equipoise")
 
 
 def candidates_of(adp: AdpFile, features: FeatureSet | None, labels: LabelSet | None, attributes: Sequence[str]) -> dict[str, list[Move]]:
-    """Collect the moves to try: directions of labelled features, and moves of other origin in the file.
+    """Collect the moves to try, from labelled features and from the file.
 
     ``attributes``: which to calibrate; without any, all that have a move to try. Raises ValueError if there is none.
     """
@@ -67,7 +67,9 @@ def _moves_to_try(adp: AdpFile, features: FeatureSet | None, labels: LabelSet | 
 
 
 def calibrate_adp(adp: AdpFile, moves: Mapping[str, Sequence[Move]], trials: TrialInputs, features: str = "") -> list[CalibratedMoves]:
-    """Calibrate attribute after attribute; the last result's file has them all. Trials in the log are not repeated.
+    """Calibrate attribute after attribute; the last result's file has them all.
+
+    Trials in the log are not repeated.
 
     ``features``: name of the set that the directions come from. Without a classifier, the ADP itself reads finished images, under
     ``positive`` even if the trials use other prompts in turn. Raises ValueError if the ADP does not fit the model, the classifier does not
@@ -123,7 +125,9 @@ def _check_trials(adp: AdpFile, moves: Mapping[str, Sequence[Move]], trials: Tri
 
 
 def _self_judge(model: Any, adp: AdpFile, positive: Any) -> Judge:
-    """Return a judge that reads finished images by one plain call, at the noise level where the ADP reads best.
+    """Return a judge that reads finished images by one plain call.
+
+    It reads them at the noise level where the ADP reads best.
 
     The call is not edited: it shows what the network makes of the image, not what guidance did to h.
     """

@@ -43,7 +43,9 @@ class Contrast:
 def contrast_directions(
     sampling: PromptSampling, prompts: PromptClasses, levels: int = LEVELS, site: str = MIDDLE, adp: AdpFile | None = None
 ) -> Contrast:
-    """Find directions of one attribute, for ``adp`` or for a new file without a predictor; they are not calibrated.
+    """Find directions of one attribute, for ``adp`` or for a new file without a predictor.
+
+    They are not calibrated.
 
     Latents are sampled under the prompts of the classes, batch after batch. Each is noised to ``levels`` levels, evenly spaced in log-SNR
     over the model's schedule, and passed once per level and class. Raises ValueError if the model has no such site, the ADP belongs to
@@ -120,7 +122,7 @@ class _Look:
         return draw(model, replace(s, seed=seed), positive, negative, {**latent, "samples": start}, self._watcher.step)
 
     def at(self, positive: Any, clean: Tensor, noise: Tensor, unpooled: bool = False) -> Recording:
-        """Record the site for clean latents with noise [levels, N, C, H, W], one call per level."""
+        """Record the site for latents with noise [levels, N, C, H, W], by level."""
         self._watcher.next_batch()
         self._kept.clear()
         guider = comfy.samplers.CFGGuider(self._unpooled if unpooled else self._pooled)
@@ -137,7 +139,7 @@ def _levels(model: Any, count: int) -> list[float]:
 
 
 def _noise(seed: int, shape: tuple[int, ...]) -> Tensor:
-    """Draw noise from another seed than the sampler's, because the latents were made of that noise."""
+    """Draw noise from another seed than the sampler's."""
     return torch.randn(shape, generator=torch.Generator().manual_seed((seed + 0x9E3779B97F4A7C15) % 2**63))
 
 

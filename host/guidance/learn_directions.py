@@ -84,7 +84,10 @@ def _columns(attribute: str, labelled: Sequence[str], wanted: Sequence[str]) -> 
 
 
 def _judged(classifier: HostClassifier | None, classes: dict[str, tuple[str, ...]]) -> tuple[str, ...]:
-    """Return the attributes that a classifier judges. Raises ValueError if it knows none, or one with other classes."""
+    """Return the attributes that a classifier judges.
+
+    Raises ValueError if it knows none, or one with other classes.
+    """
     if classifier is None:
         return ()
     known = known_attributes(classifier)

@@ -63,7 +63,10 @@ class _ClassSampler:
     """Images of a batch."""
 
     def latents(self, path: Path, facts: Mapping[str, Any]) -> Tensor:
-        """Sample latents [N, C, H, W] on the CPU, in the model's own scale; batches that are saved beside ``path`` are not repeated."""
+        """Sample latents [N, C, H, W] on the CPU, in the model's own scale.
+
+        Batches that are saved beside ``path`` are not repeated.
+        """
         saved, signature = path.with_name(f"{path.stem}.latents.safetensors"), json.dumps(facts, sort_keys=True)
         parts = self._saved(saved, signature)
         s, model = self.sampling.sampler, self.sampling.model
@@ -103,7 +106,7 @@ def learn_from_prompts(
     adp: AdpFile | None = None,
     site: str = AUTO,
 ) -> LearnedMoves:
-    """Sample latents under the prompts of every class, and fit the move of one attribute to them.
+    """Fit the move of one attribute to latents sampled under class prompts.
 
     With an ADP that reads the attribute, the move depends on the reading; otherwise there is one vector per class, assigned seeded. A fit
     that was interrupted resumes if the same settings come under the same ``name``. Raises ValueError if the inputs do not fit each other or
@@ -113,14 +116,11 @@ def learn_from_prompts(
     model = sampling.model
     chosen = chosen_site(model, site)
     attribute, classes = prompts.attribute, _class_order(model, prompts, adp)
-    groups = [dict(zip(prompts.classes, group, strict=True)) for group in prompts.aligned()]
-    neutral = prompts.neutral()
-    texts = [sampling.negative, *(neutral[g % len(neutral)] for g in range(len(groups)))]
-    texts += [group[c] for group in groups for c in classes]
+    texts, groups = _texts(sampling, prompts, classes)
     conditionings, which = encoded_prompts(sampling.clip, texts)
     start = fitting_latent(model, sampling.latent)
-    class_prompts = which[1 + len(groups) :].reshape(len(groups), len(classes))
-    batches, size = _plan(len(groups), len(classes), sampling, start.shape[0])
+    neutral, class_prompts = which[1 : 1 + groups], which[1 + groups :].reshape(groups, len(classes))
+    batches, size = _plan(groups, len(classes), sampling, start.shape[0])
     facts = {
         "model": weights_mark(model),
         "conditions": [conditioning_facts(c) for c in conditionings],
@@ -140,7 +140,7 @@ def learn_from_prompts(
         "classes": classes,
         "predictor": None if adp is None or adp.predictor is None else tensors_digest(adp.predictor.state_dict()),
     }
-    session.lines.append(f"{len(clean)} latents sampled under {len(groups) * len(classes)} prompts of {len(classes)} classes")
+    session.lines.append(f"{len(clean)} latents sampled under {groups * len(classes)} prompts of {len(classes)} classes")
     with session.gradients():
         group = torch.tensor([b.group for b in batches]).repeat_interleave(size)
         class_of = torch.tensor([b.class_index for b in batches]).repeat_interleave(size)
@@ -151,7 +151,7 @@ def learn_from_prompts(
             host_diffusion(network),
             clean,
             class_of,
-            which[1 : 1 + len(groups)][group],
+            neutral[group],
             class_prompts[group],
             predictor,
             attribute,
@@ -161,16 +161,22 @@ def learn_from_prompts(
             state=state,
             **({} if adp is None else {"read_at": adp.site}),
         )
-    most = float(state.fixed[UNEDITED].max().sqrt())
-    weak = "; this is very little, so the model may not know these words" if most < WEAK else ""
-    session.lines.append(f"the words change the prediction by up to {most:.2%} of its scale{weak}")
+    session.lines.append(_effect_line(float(state.fixed[UNEDITED].max().sqrt())))
     session.report_duration("latents")
     file = adp or AdpFile(None, {}, base_model(model) or "")
     return learned_moves(session, state, {attribute: chosen}, LEARNED_PROMPTS, file, {attribute: classes}, settings)
 
 
+def _effect_line(most: float) -> str:
+    weak = "; this is very little, so the model may not know these words" if most < WEAK else ""
+    return f"the words change the prediction by up to {most:.2%} of its scale{weak}"
+
+
 def _class_order(model: Any, prompts: PromptClasses, adp: AdpFile | None) -> Sequence[str]:
-    """Return the classes in the ADP's order. Raises ValueError if the ADP belongs to another model or has other classes."""
+    """Return the classes in the ADP's order.
+
+    Raises ValueError if the ADP belongs to another model or has other classes.
+    """
     if adp is None:
         return prompts.classes
     check_fit(model, adp)
@@ -183,8 +189,18 @@ def _class_order(model: Any, prompts: PromptClasses, adp: AdpFile | None) -> Seq
     return known
 
 
+def _texts(sampling: PromptSampling, prompts: PromptClasses, classes: Sequence[str]) -> tuple[list[str], int]:
+    """List the negative prompt, a neutral prompt per group, and each group's class prompts; count the groups."""
+    groups = [dict(zip(prompts.classes, group, strict=True)) for group in prompts.aligned()]
+    neutral = prompts.neutral()
+    texts = [sampling.negative, *(neutral[g % len(neutral)] for g in range(len(groups)))]
+    return texts + [group[c] for group in groups for c in classes], len(groups)
+
+
 def _plan(groups: int, classes: int, sampling: PromptSampling, most: int) -> tuple[list[_Batch], int]:
-    """Give every prompt an equal part of the images, in batches of one prompt each; return the batches and their size.
+    """Give every prompt an equal part of the images, in batches of one prompt each.
+
+    Return the batches and their size.
 
     No batch holds more than ``most`` images.
     """

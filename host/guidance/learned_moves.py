@@ -35,7 +35,7 @@ class LearnedMoves:
 def host_diffusion(
     network: Differentiable, logits: Callable[[Tensor], dict[str, Tensor]] | None = None, judged: tuple[str, ...] = ()
 ) -> Diffusion:
-    """Present a host MODEL as a fit needs it: a v-prediction over the model's own noise levels."""
+    """Present a host MODEL to a fit, as a v-prediction over its noise levels."""
     a = network.alphas_cumprod
 
     def wanted(clean: Tensor, noise: Tensor, t: int) -> Tensor:
@@ -56,7 +56,7 @@ def learned_moves(
     classes: Mapping[str, tuple[str, ...]],
     settings: FitSettings,
 ) -> LearnedMoves:
-    """Put the moves of a fit that has ended into a file, and complete the report."""
+    """Put the moves of a finished fit into a file, and complete the report."""
     with torch.inference_mode(False):
         moves = finished_moves(state, sites, source)
     session.report_losses(state)

@@ -19,7 +19,7 @@ KINDS = {"adp": "equipoise_adp", "classifier": KEY, "bias_features": "equipoise_
 
 
 def attributes_of(kind: str, name: str) -> dict[str, tuple[str, ...]]:
-    """Return the classes of every attribute that a file states, as its loader would give them.
+    """Return the classes of every attribute that a file states.
 
     ``kind``: a key of KINDS. ``name``: as the loader's combo shows it; every other name is refused, so no path leads out of the folders.
     Raises ValueError for another kind or name, and for a file that states no attributes.
@@ -44,7 +44,10 @@ def attributes_of(kind: str, name: str) -> dict[str, tuple[str, ...]]:
 
 
 def register_routes() -> None:
-    """Add the route to the host's server. A second call, or a call without a server, changes nothing."""
+    """Add the route to the host's server.
+
+    A second call, or a call without a server, changes nothing.
+    """
     module = sys.modules.get("server")  # present if the host serves; an import would load it in scripts that only want nodes
     server: Any = getattr(getattr(module, "PromptServer", None), "instance", None)
     if server is None or _is_registered(server.routes):

@@ -23,7 +23,10 @@ ROWS = 1
 
 
 class DifferentiableLabels:
-    """Reads the logits of attributes from latents, differentiably. Raises ValueError if the VAE does not decode to images."""
+    """Reads the logits of attributes from latents, differentiably.
+
+    Raises ValueError if the VAE does not decode to images.
+    """
 
     def __init__(self, model: Any, vae: Any, classifier: HostClassifier, attributes: Mapping[str, Sequence[str]]) -> None:
         if getattr(vae, "latent_dim", 2) != 2 or getattr(vae, "output_channels", 3) != 3:
@@ -43,7 +46,7 @@ class DifferentiableLabels:
         self._plain = isinstance(patcher.model, comfy.pixel_space_convert.PixelspaceConversionVAE)
 
     def logits(self, latents: Tensor) -> dict[str, Tensor]:
-        """Return attribute -> [B, K], in the class order of ``attributes``, for latents [B, C, H, W] in the model's scale."""
+        """Read latents [B, C, H, W] in the model's scale: attribute -> [B, K]."""
         if self._plain:
             return self._read(latents)
         parts = [checkpoint(self._read, chunk, use_reentrant=False) for chunk in latents.split(ROWS)]

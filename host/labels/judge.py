@@ -11,7 +11,9 @@ from ..core.trials import ImageClassifier, Judge
 
 
 def classifier_judge(vae: Any, classifier: ImageClassifier, classes: Mapping[str, Sequence[str]]) -> Judge:
-    """Return a judge that decodes latents and classifies the images, with the classes of each attribute in this order.
+    """Return a judge that decodes latents and classifies the images.
+
+    It gives the classes of every attribute in the order of ``classes``.
 
     Raises ValueError if the classifier does not know an attribute with its classes.
     """

@@ -82,7 +82,10 @@ class ProfileBench:
         return log.trials["plain"]
 
     def towards(self, profile: Profile, k: int, strength: float = 1.0) -> dict[str, float]:
-        """Send all images to class k; return the ``share`` that shows it, ``unsure``, and ``drift`` from plain images of it."""
+        """Send all images to class k.
+
+        Return the ``share`` that shows it, ``unsure``, and ``drift`` from plain images of it.
+        """
         key = self._key(profile, f"all {k} {strength:g}")
         self._tried[key] = self.trials.log.record(key, lambda: self._sample_towards(profile, k, strength))
         return self._tried[key]
@@ -130,7 +133,7 @@ class ProfileBench:
         return with_profile(self.file, self.attribute, profile, default=True)
 
     def _drift(self, shown: dict[str, Tensor], plain: dict[str, Any], k: int) -> float:
-        """Compare the other attributes of class k's images with those of plain images of class k."""
+        """Compare other attributes of class k's images with plain images of class k."""
         sizes = {a: len(self.known[a]) for a in shown if a in self.known and a in plain["read"]}
         now = composition({a: shown[a] for a in sizes}, self.attribute, sizes)
         before = composition({a: torch.tensor(plain["read"][a]) for a in sizes}, self.attribute, sizes)
@@ -168,7 +171,10 @@ class ProfileBench:
         return high
 
     def calibrate_one(self, profile: Profile) -> Profile:
-        """Size a profile by class; if it depends on the reading, at the doubt that serves better."""
+        """Size a profile by class.
+
+        If it depends on the reading, at the doubt that serves better.
+        """
         if profile.source != LEARNED:
             profile, _, _ = calibrate_direction(profile, self.quotas, self.trials.say, DIFFERENCE_SIZES, DIFFERENCE_SHARE)
         doubts = self.doubts if profile.delta.shape[2] > 1 else (profile.doubt,)
@@ -185,11 +191,14 @@ class ProfileBench:
 
     @staticmethod
     def _worth(trials: list[dict[str, float]]) -> tuple[float, float]:
-        """Rank by the share of images that show their class, to the percent, then by how little else changes."""
+        """Rank by the share that shows its class, then by how little else changes."""
         return round(sum(x["share"] for x in trials) / len(trials), 2), -sum(x["drift"] for x in trials)
 
     def calibrate(self, note: dict[str, Any] | None = None) -> CalibratedProfiles:
-        """Calibrate all profiles, choose the one that reaches most, and find where its quality ends. ``note``: added to the record."""
+        """Calibrate all profiles, choose the one that reaches most, and find where its quality ends.
+
+        ``note``: added to the record.
+        """
         attribute = self.file.attribute(self.attribute)
         made = {source: self.calibrate_one(p) for source, p in attribute.profiles.items()}
         results = {s: self._at_one(p) for s, p in made.items()}

@@ -47,7 +47,7 @@ class Pair:
     """Class of each image with the feature turned down, by attribute."""
 
     def change(self, attribute: str, classes: int) -> Tensor:
-        """Return 1 for an image that shows class k only when up, -1 only when down, else 0; float32 [K, N]."""
+        """Compare the images with the feature up and down (:func:`paired_change`), float32 [K, N]."""
         return paired_change(self.up[attribute], self.down[attribute], classes)
 
     def side_effects(self, attribute: str) -> dict[str, float]:
@@ -57,7 +57,9 @@ class Pair:
 
 
 class CausalBench:
-    """Measures the shortlists of some attributes: two trials for each feature, and one of plain images.
+    """Measures the shortlists of some attributes.
+
+    There are two trials for each feature, and one of plain images.
 
     ``per_class``: features of every class; ``amount``: typical activations that are added. Raises ValueError if features cannot be
     turned (:func:`.turn_alone.turns_of`).
@@ -86,7 +88,10 @@ class CausalBench:
         return (not self._listened) + sum(not self._read(k) for k in keys)
 
     def measure(self, listen: Listen, note: dict[str, Any] | None = None) -> CausalScores:
-        """Sample what is not in the log, and put the scores into the file. ``note``: added to the record in its info."""
+        """Sample what is not in the log, and put the scores into the file.
+
+        ``note``: added to the record in its info.
+        """
         log = self.trials.log
         if not self._listened:
             readings, typical = listen(self.all_turns)

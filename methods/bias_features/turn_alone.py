@@ -40,7 +40,7 @@ class Turn:
     """Number in the autoencoder."""
     own: int
     """Class that the feature speaks for most."""
-    places: Tensor
+    positions: Tensor
     """Positions of the grid where it is turned, bool [4, 4]."""
     knots: Tensor
     """log-SNR levels of its profile, [T]."""
@@ -58,12 +58,12 @@ class Turn:
     def key(self) -> str:
         """Digest of what is turned, the same for every attribute."""
         low, high = self.window
-        places = "".join(str(int(p)) for p in self.places.flatten())
-        return hashlib.sha256(f"{self.latent} {places} {low:.4f} {high:.4f}".encode()).hexdigest()[:16]
+        positions = "".join(str(int(p)) for p in self.positions.flatten())
+        return hashlib.sha256(f"{self.latent} {positions} {low:.4f} {high:.4f}".encode()).hexdigest()[:16]
 
 
 def turns_of(attribute: str, features: AttributeFeatures, per_class: int) -> list[Turn]:
-    """Make the shortlist: the ``per_class`` features that speak most for each class, best first, each once.
+    """List the ``per_class`` features that speak most for each class, best first.
 
     A feature that is nowhere more active in its class than in the others cannot be turned, and is left out. Raises ValueError if there is
     no class-difference profile, or no feature to turn.
@@ -91,10 +91,13 @@ def turns_of(attribute: str, features: AttributeFeatures, per_class: int) -> lis
 
 
 def turned_file(file: BiasFeatures, turn: Turn, added: float) -> BiasFeatures:
-    """Make bias features that add ``added`` to this feature alone, at its positions, whichever class is steered to."""
+    """Make bias features that add ``added`` to this feature alone, at its positions.
+
+    They do so for every class that is steered to.
+    """
     classes = file.attribute(turn.attribute).classes
     k, t = len(classes), len(turn.knots)
-    by_level = turn.levels.float()[:, None, None] * turn.places * added
+    by_level = turn.levels.float()[:, None, None] * turn.positions * added
     delta = by_level[:, None, None, None].expand(t, k, 1, 1, GRID, GRID).clone()
     none = torch.zeros(k, 1)
     alone = AttributeFeatures(

@@ -44,7 +44,7 @@ class ActivationRun(Run):
         self.sums = sums
         self._sae: Any = sae.sae
         self._features, self._column = torch.tensor([t.latent for t in turns]).unique(return_inverse=True)
-        self._places = torch.stack([t.places.float() for t in turns])
+        self._places = torch.stack([t.positions.float() for t in turns])
         self._window = torch.tensor([t.window for t in turns])
 
     def edit(self, site: str, h: Tensor, call: Call) -> Tensor:

@@ -137,12 +137,17 @@ class Trials(Generic[Edited, Settings]):
     """Receives lines of progress."""
 
     def unsure_rises(self, unsure: float, before: float) -> bool:
-        """Tell whether more images are unsure than chance explains: over 3 points, and at least two images."""
+        """Tell whether more images are unsure than chance explains.
+
+        The share must rise by more than ``RISE``, and by two images at least.
+        """
         rise = unsure - before
         return rise > RISE and rise * self.images > 1.5
 
     def quality(self, compared: Callable[[float], Iterable[Comparison]]) -> dict[str, Any]:
-        """Raise the strength until images become unsure or other attributes drift; return the limit and a text.
+        """Raise the strength until images become unsure or other attributes drift.
+
+        Return the limit and a text.
 
         ``compared`` samples the trials of one strength. A trial that comes after the first loss of quality is not asked for.
         """
@@ -166,7 +171,9 @@ class Trials(Generic[Edited, Settings]):
 
 
 def reachable(share: float, images: int) -> float:
-    """Lower a wanted share to one that a trial of so many images can reach: the images that may miss are rounded up.
+    """Lower a wanted share to one that a trial can reach.
+
+    The number of images that may miss is rounded up.
 
     Asking 48 images for 98.5% asks for all 48, and one that never hits drives the search to its end: sizes of three times those that were
     enough, which then missed more images under another sampler (96.1% of 512; see docs/adp_samplers.md).
@@ -175,7 +182,9 @@ def reachable(share: float, images: int) -> float:
 
 
 def composition(read: Mapping[str, Tensor], attribute: str, classes: Mapping[str, int], weights: Tensor | None = None) -> dict[str, Tensor]:
-    """Return the shares of every other attribute within each class of one, [K, classes]; NaN if a class is empty.
+    """Return the shares of every other attribute within each class of one, [K, classes].
+
+    NaN if a class is empty.
 
     read: attribute -> class index int64 [N]; weights [N], default 1.
     """
@@ -189,13 +198,19 @@ def composition(read: Mapping[str, Tensor], attribute: str, classes: Mapping[str
 
 
 def composition_drift(shares: Mapping[str, Tensor], reference: Mapping[str, Tensor]) -> float:
-    """Return the mean total variation distance between rows of two compositions; rows of NaN are left out."""
+    """Return the mean total variation distance between rows of two compositions.
+
+    Rows of NaN are left out.
+    """
     distances = [0.5 * (shares[a] - reference[a]).abs().sum(-1) for a in reference]
     return float(torch.cat(distances).nanmean()) if distances else 0.0
 
 
 def paired_change(first: Sequence[int], second: Sequence[int], classes: int) -> Tensor:
-    """Compare the same images in two trials: 1 if only the first shows class k, -1 if only the second, else 0; float32 [K, N]."""
+    """Compare the classes of the same images in two trials, float32 [K, N].
+
+    1 if only the first shows class k, -1 if only the second does, else 0.
+    """
     every = torch.arange(classes)[:, None]
     return (torch.tensor(first) == every).float() - (torch.tensor(second) == every).float()
 

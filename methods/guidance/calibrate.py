@@ -75,7 +75,7 @@ class MoveBench:
         self._plain: dict[str, Any] | None = None
 
     def plain(self) -> dict[str, Any]:
-        """Return the unsure share of plain images by attribute, and what goes along with every class in them."""
+        """Return unsure shares of plain images, and what goes along with every class."""
         if self._plain is None:
             self._plain = self.trials.log.record("plain", self._sample_plain)
         return self._plain
@@ -162,7 +162,7 @@ class MoveBench:
         return calibrate_direction(move, trial, self.trials.say, MIDDLE_SIZES, WANTED_SHARE)[0]
 
     def _quality(self, attribute: str, move: Move, at_one: dict[str, Any]) -> dict[str, Any]:
-        """Find how far the strength can be raised before more images are unsure, or other attributes drift further."""
+        """Find up to which strength images stay sure and other attributes stay."""
         plain = self.plain()["unsure"][attribute]
         if self.trials.unsure_rises(at_one["unsure"], plain):
             text = (
@@ -179,7 +179,7 @@ class MoveBench:
 
 
 def directions_of(features: FeatureSet, labels: LabelSet, attribute: str) -> list[Move]:
-    """Compute the three directions of an attribute from a feature set, at its site, not calibrated."""
+    """Compute the three uncalibrated directions of an attribute from a feature set."""
     p = for_entries(labels, features.entries, [attribute])[attribute]
     chosen = chosen_images(p)
     levels = direction_levels(features)
@@ -192,7 +192,7 @@ def directions_of(features: FeatureSet, labels: LabelSet, attribute: str) -> lis
 
 
 def reading_levels(adp: AdpFile, low: float, high: float) -> dict[str, float]:
-    """Find for every attribute that the ADP reads the log-SNR in an interval where it does so best.
+    """Find, for every attribute, the log-SNR in an interval where the ADP reads best.
 
     Finished images are read at these levels.
     """
@@ -229,7 +229,10 @@ def with_moves(file: AdpFile, attribute: str, made: Mapping[str, Move], best: st
 
 
 def band_sizes(move: Move) -> list[float]:
-    """Return the largest signed size at high, middle and low noise; 0 if a band has no level."""
+    """Return the largest signed size at high, middle and low noise.
+
+    0 if a band has no level.
+    """
     band = torch.bucketize(move.knots, torch.tensor(BANDS, dtype=move.knots.dtype))
     largest = []
     for i in range(3):
@@ -264,7 +267,7 @@ def _lines(attribute: str, file: AdpFile, record: Mapping[str, Any], best: str) 
 
 
 def _drift(readings: TrialReadings, attribute: str, plain: Mapping[str, Sequence[Sequence[float | None]]]) -> float:
-    """Compare what goes along with the classes of an attribute with a table of plain images."""
+    """Compare what goes along with an attribute's classes with plain images."""
     reference = {o: torch.tensor([[math.nan if v is None else v for v in row] for row in t], dtype=torch.float32) for o, t in plain.items()}
     sizes = {a: p.shape[1] for a, p in readings.read.items()}
     return composition_drift(composition(readings.classes(), attribute, sizes), reference)

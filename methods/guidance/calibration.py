@@ -29,14 +29,14 @@ BANDS = (-4.0, 1.0)
 
 
 def with_gains(move: Move, gains: Sequence[float] | Tensor, early: float = 1.0) -> Move:
-    """Multiply the sizes of every class by its gain [K], and sizes below ``EARLY`` by ``early`` instead."""
+    """Multiply sizes by a gain per class [K], and below ``EARLY`` by ``early`` instead."""
     factor = torch.as_tensor(gains, dtype=move.sizes.dtype)[None].expand_as(move.sizes)
     is_early = (move.knots <= EARLY).to(move.sizes.device)[:, None]
     return replace(move, sizes=move.sizes * torch.where(is_early, torch.full_like(factor, early), factor))
 
 
 def with_bands(move: Move, sizes: Sequence[float]) -> Move:
-    """Give all classes one signed size in each of the bands below, between and above ``BANDS``."""
+    """Give all classes one signed size below, between and above ``BANDS``."""
     band = torch.bucketize(move.knots, torch.tensor(BANDS, dtype=move.knots.dtype))
     per_knot = torch.tensor(list(sizes), dtype=move.sizes.dtype)[band]
     return replace(move, sizes=per_knot[:, None].expand_as(move.sizes).clone())
@@ -45,7 +45,9 @@ def with_bands(move: Move, sizes: Sequence[float]) -> Move:
 def calibrate(
     move: Move, trial: Trial, wanted_share: float = 0.985, margin: float = 1.1, say: Say | None = None
 ) -> tuple[Move, dict[str, Any]]:
-    """Choose the gains of a learned move, and how images are assigned; return the move and a record of the trials.
+    """Choose the gains of a learned move, and how images are assigned.
+
+    Return the move and a record of the trials.
 
     First with classes drawn at random ("seeded"): an early gain that leaves what goes along with a class as in plain samples, then for
     every class the smallest later gain at which ``wanted_share`` of its images show it, times ``margin`` (if none does, the gain that hits
@@ -81,7 +83,10 @@ def calibrate(
 def _class_gains(
     move: Move, trial: Trial, early: float, wanted_share: float, margin: float, say: Say
 ) -> tuple[list[float], dict[str, list[float]]]:
-    """Find for every class the smallest of ``GAINS`` that reaches it, times ``margin``; return the trials too."""
+    """Find for every class the smallest of ``GAINS`` that reaches it, times ``margin``.
+
+    Return the trials too.
+    """
     classes = move.sizes.shape[1]
     table: list[Tensor] = []
     tried: dict[str, list[float]] = {}
@@ -103,7 +108,7 @@ def _class_gains(
 def calibrate_direction(
     move: Move, trial: Trial, say: Say | None = None, sizes: Sequence[float] = SIZES, wanted_share: float | None = None
 ) -> tuple[Move, TrialResult, dict[str, list[float]]]:
-    """Choose signed sizes by bands of noise levels for a direction that was read off features.
+    """Choose signed sizes by bands of noise levels for a direction of features.
 
     First the size in the middle band (the smallest within a percentage point of the best mean hits), then the high-noise band with either
     sign, then the low-noise band; a band is used only if it adds more than a percentage point. ``sizes``: of the middle band, ascending.

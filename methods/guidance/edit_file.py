@@ -10,7 +10,10 @@ from ...models.adp import AdpFile, Move
 
 
 def check_classes(file: AdpFile, attributes: Mapping[str, Sequence[str]]) -> None:
-    """Raise ValueError if the file has one of these attributes with other classes; their order does not matter."""
+    """Raise ValueError if the file has one of these attributes with other classes.
+
+    Their order does not matter.
+    """
     for attribute, classes in attributes.items():
         known = file.attributes.get(attribute, classes)
         if set(known) != set(classes):
@@ -23,7 +26,7 @@ def check_classes(file: AdpFile, attributes: Mapping[str, Sequence[str]]) -> Non
 def with_alternative(
     file: AdpFile | None, base_model: str, attribute: str, classes: Sequence[str], move: Move, record: Mapping[str, Any]
 ) -> AdpFile:
-    """Add an uncalibrated move of an attribute to the file, or to a new file without a predictor.
+    """Add an uncalibrated move to the file, or to a new one without a predictor.
 
     ``classes``: in the order of the move's vectors. If the file has the attribute, its order of the classes stays. A move of the same
     source is replaced, and its calibration records are dropped. ``record`` goes to ``info["directions"]``. Raises ValueError if the file
@@ -58,7 +61,10 @@ def in_order(file: AdpFile, attributes: Mapping[str, Sequence[str]]) -> AdpFile:
 
 
 def reordered(move: Move, order: Sequence[int]) -> Move:
-    """Put class ``order[i]`` at index i; also the class that an image starts from, if the move depends on it."""
+    """Put class ``order[i]`` at index i.
+
+    Also the class that an image starts from, if the move depends on it.
+    """
     order = list(order)
     if order == list(range(len(order))):
         return move

@@ -131,7 +131,10 @@ class CalibrateBiasFeatures(io.ComfyNode):
 
 
 def profile_trials_chart(attribute: str, result: CalibratedProfiles) -> torch.Tensor:
-    """Draw the trials of one attribute with its default profile; white if an older log has no sizes."""
+    """Draw the trials of one attribute with its default profile.
+
+    White if an older log has no sizes.
+    """
     curves: dict[str, list[tuple[float, float]]] = {}
     for trial in result.trials:
         curves.setdefault(trial["class"], []).append((trial["size"], trial["share"]))

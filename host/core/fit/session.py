@@ -28,14 +28,20 @@ AUTO = "auto"
 
 
 def learning_path(name: str) -> Path:
-    """Return the file of a fit's checkpoint. Raises ValueError for a name that cannot be stored."""
+    """Return the file of a fit's checkpoint.
+
+    Raises ValueError for a name that cannot be stored.
+    """
     name = name.strip()
     check_file_name(name, "a fit", LEARNING_FOLDER)
     return Path(folder_paths.get_output_directory()) / "equipoise" / "learning" / f"{name}.safetensors"
 
 
 class FitSession:
-    """One fit under a name: the same settings under the same name resume it. Raises ValueError for a name that cannot be stored."""
+    """One fit under a name: the same settings under the same name resume it.
+
+    Raises ValueError for a name that cannot be stored.
+    """
 
     def __init__(self, name: str, steps: int, batch: int) -> None:
         self.path = learning_path(name)
@@ -44,7 +50,10 @@ class FitSession:
         self._started = time.monotonic()
 
     def network(self, model: Any, conditions: Sequence[Any], latent: Sequence[int]) -> Differentiable:
-        """Load the MODEL whole, as a differentiable function. ``latent``: shape of one latent, [C, H, W]."""
+        """Load the MODEL whole, as a differentiable function.
+
+        ``latent``: shape of one latent, [C, H, W].
+        """
         patcher = resident(model)
         load_whole([patcher], 2 * model.model.memory_required([2 * self.batch, *latent]))
         return Differentiable(patcher, conditions)
@@ -64,7 +73,9 @@ class FitSession:
             ) from error
 
     def resume(self, state: FitState, facts: Mapping[str, Any]) -> Checkpoint:
-        """Load the state that an earlier run saved with the same ``facts``, and report that. Return the checkpoint for the fit.
+        """Load the state that an earlier run saved with the same ``facts``, and report that.
+
+        Return the checkpoint for the fit.
 
         After every step, the checkpoint moves the node's bar and lets the host interrupt.
         """
@@ -97,7 +108,10 @@ class FitSession:
 
 
 def chosen_site(model: Any, site: str) -> tuple[str, int]:
-    """Return the name and the width of a site, by its name or "auto". Raises ValueError if the model has no such site."""
+    """Return the name and the width of a site, by its name or "auto".
+
+    Raises ValueError if the model has no such site.
+    """
     site = site.strip() or AUTO
     site = lowest_level_site(model) if site == AUTO else site
     widths = site_channels(model)
@@ -107,7 +121,10 @@ def chosen_site(model: Any, site: str) -> tuple[str, int]:
 
 
 def encoded_prompts(clip: Any, prompts: Sequence[str]) -> tuple[list[Any], Tensor]:
-    """Encode every different prompt once; return the CONDITIONINGs, and the index of each prompt's, int64 [N]."""
+    """Encode every different prompt once.
+
+    Return the CONDITIONINGs, and the index of each prompt's, int64 [N].
+    """
     different = list(dict.fromkeys(prompts))
     conditionings = []
     for prompt in different:
@@ -127,7 +144,7 @@ def plain_predictor(predictor: AttributePredictor | None) -> AttributePredictor 
 
 
 def module_mark(module: torch.nn.Module) -> str:
-    """Return a digest of a few numbers of every weight, to recognise another file of the same kind."""
+    """Return a digest of a few numbers of every weight."""
     digest = hashlib.sha256()
     for name, value in sorted(module.state_dict().items()):
         if value.is_floating_point():

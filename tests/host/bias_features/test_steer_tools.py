@@ -164,7 +164,7 @@ def test_a_sweep_is_the_host_s_sampler_at_every_strength(world: World, sae: Any,
         assert torch.equal(images[2 * point : 2 * point + 2], wanted)
     assert torch.equal(images[2:4], VAE.decode(world.sample(n=2, steps=2))), "strength 0"
     assert far(images[:2], images[2:4]) and far(images[4:], images[2:4])
-    lines = [line for line in report.splitlines() if "read as eyeglasses: yes" in line]
+    lines = [line for line in report.splitlines() if "show eyeglasses: yes" in line]
     assert [line.split(":")[0] for line in lines] == ["strength -1", "strength +0", "strength +1"] and "of 2 images" in lines[0]
     assert "12 features" in report
 

@@ -115,7 +115,7 @@ def bench(
 def test_the_shortlist_is_the_best_of_every_class_and_each_is_turned_at_its_places(file: BiasFeatures) -> None:
     turns = turns_of("glasses", file.attribute("glasses"), 2)
     assert [t.latent for t in turns] == [CAUSE, REST, OPPOSITE] and [t.own for t in turns] == [0, 1, 0]
-    assert turns[0].places.flatten().nonzero().flatten().tolist() == [5, 6], "where the profile is at least half its largest"
+    assert turns[0].positions.flatten().nonzero().flatten().tolist() == [5, 6], "where the profile is at least half its largest"
     assert turns[0].levels.tolist() == [False, True, True, True] and turns[0].surplus == 2.0
     assert len({t.key for t in turns}) == 3
     assert turns[0].key == turns_of("hair", file.attribute("hair"), 1)[0].key, "the same turn, for whichever attribute"
@@ -140,7 +140,7 @@ def test_one_feature_alone_is_turned_at_its_places_alone(sae: SaeFile, file: Bia
     h = 2 * torch.randn(5, C, 8, 8, generator=torch.Generator().manual_seed(4))
     level = torch.zeros(5)
     z = sae.sae.encode(h, level)
-    here = turn.places.repeat_interleave(2, 0).repeat_interleave(2, 1)
+    here = turn.positions.repeat_interleave(2, 0).repeat_interleave(2, 1)
     assert z[:, CAUSE][:, here].gt(0).any() and z[:, CAUSE][:, ~here].gt(0).any()
 
     def out(added: float, sigma: float = 1.0) -> Tensor:
@@ -171,7 +171,7 @@ def test_what_is_typical_is_measured_where_a_feature_is_turned_and_nothing_chang
             part = h[3 * marks.index(0) :][:3]
             z = sae.sae.encode(part, torch.full((3,), -2 * math.log(sigma)))
             for j, t in enumerate(turns):
-                v = z[:, t.latent][:, t.places.repeat_interleave(2, 0).repeat_interleave(2, 1)]
+                v = z[:, t.latent][:, t.positions.repeat_interleave(2, 0).repeat_interleave(2, 1)]
                 expected[:, j] += torch.stack([v.sum(), (v > 0).sum()])
     assert torch.allclose(sums.total, expected[0], rtol=1e-4) and torch.equal(sums.count, expected[1])
     assert sums.typical() == pytest.approx((expected[0] / expected[1]).tolist(), rel=1e-4)
