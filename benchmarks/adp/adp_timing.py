@@ -13,7 +13,7 @@ import torch
 from ...methods.adp.train import train_file
 from ...methods.data.feature_set import FeatureSetWriter, open_feature_set
 from ...methods.labels.labels import LabelSet
-from ..core.stages import kept
+from ..core.stages import load_or_make
 
 IMAGES, LEVELS, EPOCHS = 2000, 50, 12
 TEST_BED, SD = 128, 1280
@@ -21,7 +21,7 @@ TEST_BED, SD = 128, 1280
 SD_IMAGES, SD_EPOCHS = 200, 2
 
 
-def random_set(folder: Path, images: int, channels: int, per_shard: int = 100) -> LabelSet:
+def random_feature_set(folder: Path, images: int, channels: int, per_shard: int = 100) -> LabelSet:
     """A feature set in which channel 0 tells an attribute with two classes, and channel 1 one with four; returns their labels."""
     generator = torch.Generator().manual_seed(0)
     level = torch.linspace(-10, 9, LEVELS)
@@ -43,7 +43,7 @@ def training_time(images: int, channels: int, epochs: int, kind: str = "mlp") ->
     """Seconds by the clock and of processor time that :func:`.train_file` takes, by the command line's settings."""
     place = Path(tempfile.mkdtemp(prefix="equipoise-timing-"))
     try:
-        labels = random_set(place / "set", images, channels)
+        labels = random_feature_set(place / "set", images, channels)
         features = open_feature_set(place / "set")
         clock, processor = time.monotonic(), time.process_time()
         file = train_file(features, labels, kind, epochs)
@@ -64,8 +64,8 @@ def training_time(images: int, channels: int, epochs: int, kind: str = "mlp") ->
 
 def timings(folder: Path, quick: bool) -> dict[str, Any]:
     """``test_bed``: the full size, always; ``sd_part``: a tenth of the images, a sixth of the passes, SD's width (not in a quick run)."""
-    full = kept(folder, "timing-test-bed", {"images": IMAGES, "epochs": EPOCHS}, lambda: training_time(IMAGES, TEST_BED, EPOCHS))
+    full = load_or_make(folder, "timing-test-bed", {"images": IMAGES, "epochs": EPOCHS}, lambda: training_time(IMAGES, TEST_BED, EPOCHS))
     if quick:
         return {"test_bed": full, "sd_part": None}
     facts = {"images": SD_IMAGES, "epochs": SD_EPOCHS}
-    return {"test_bed": full, "sd_part": kept(folder, "timing-sd", facts, lambda: training_time(SD_IMAGES, SD, SD_EPOCHS))}
+    return {"test_bed": full, "sd_part": load_or_make(folder, "timing-sd", facts, lambda: training_time(SD_IMAGES, SD, SD_EPOCHS))}

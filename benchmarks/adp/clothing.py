@@ -20,7 +20,7 @@ from torch import Tensor
 from ...cli import main as cli
 from ...metrics.fairness import assigned_hit_rate, measure
 from ...models.adp import load_adp
-from ..core.stages import kept
+from ..core.stages import load_or_make
 
 CLASSES = ("dark", "white", "purple")
 COLOURS = ((0.20, 0.20, 0.26), (0.92, 0.93, 0.935), (0.50, 0.26, 0.46))
@@ -53,7 +53,7 @@ def read_pictures(folder: Path, names: Sequence[str]) -> Tensor:
     return torch.from_numpy(np.stack(pictures)).permute(0, 3, 1, 2)
 
 
-def sampled(folder: Path, name: str, n: int, first_seed: int, *more: str) -> list[dict[str, Any]]:
+def sample_portraits(folder: Path, name: str, n: int, first_seed: int, *more: str) -> list[dict[str, Any]]:
     """``equipoise sample`` into a folder of its own, and the lines of its samples.jsonl; what an earlier run has finished is kept."""
     out = folder / name
     index = out / "samples.jsonl"
@@ -74,12 +74,12 @@ def command(*words: str) -> None:
 
 def write_labels(folder: Path, name: str, lines: Sequence[dict[str, Any]], file: Path) -> list[float]:
     """The CSV that a person would write; returns the classes' shares."""
-    found, _ = clothing_colour(read_pictures(folder / name, [line["file"] for line in lines]))
+    classes, _ = clothing_colour(read_pictures(folder / name, [line["file"] for line in lines]))
     with file.open("w", newline="", encoding="utf-8") as stream:
         writer = csv.writer(stream, lineterminator="\n")
         writer.writerow(["file", "clothing"])
-        writer.writerows([line["file"], CLASSES[c]] for line, c in zip(lines, found.tolist(), strict=True))
-    return (torch.bincount(found, minlength=len(CLASSES)) / len(found)).tolist()
+        writer.writerows([line["file"], CLASSES[c]] for line, c in zip(lines, classes.tolist(), strict=True))
+    return (torch.bincount(classes, minlength=len(CLASSES)) / len(classes)).tolist()
 
 
 def new_attribute(folder: Path, recorded: Path, lines: Sequence[dict[str, Any]], n: int, learn: int | None = None) -> dict[str, Any]:
@@ -95,9 +95,9 @@ def new_attribute(folder: Path, recorded: Path, lines: Sequence[dict[str, Any]],
         if not adp.is_file():
             words = ["--features", str(recorded), "--labels", str(labels), "--attribute", "clothing", "--out", str(adp)]
             command("train-adp", *words, *([] if learn is None else ["--learn", str(learn)]))
-        made = sampled(place, "guided", n, GUIDED_SEED, "--adp", str(adp), "--target", f"clothing: {text}")
-        found, votes = clothing_colour(read_pictures(place / "guided", [line["file"] for line in made]))
-        hard = torch.eye(len(CLASSES))[found]
+        made = sample_portraits(place, "guided", n, GUIDED_SEED, "--adp", str(adp), "--target", f"clothing: {text}")
+        classes, votes = clothing_colour(read_pictures(place / "guided", [line["file"] for line in made]))
+        hard = torch.eye(len(CLASSES))[classes]
         report = measure(hard, CLASSES, tuple(TARGET.values()), batch=16)
         assigned = torch.tensor([CLASSES.index(line["assigned"]) for line in made])
         move = load_adp(adp).moves["clothing"]
@@ -117,4 +117,4 @@ def new_attribute(folder: Path, recorded: Path, lines: Sequence[dict[str, Any]],
             "verdict": load_adp(adp).info["verdict"]["clothing"],
         }
 
-    return kept(folder, "new-attribute", facts, make)
+    return load_or_make(folder, "new-attribute", facts, make)

@@ -30,7 +30,7 @@ from ...models.adp import AdpFile, load_adp, save_adp
 from ...models.files import read_safetensors, write_safetensors
 from ...shipped import weights
 from ..core.host_process import boot_host
-from ..core.stages import kept
+from ..core.stages import load_or_make
 
 ATTRIBUTE, TARGET = "eyeglasses", "eyeglasses: yes=0.5, no=0.5"
 BATCH = 16
@@ -39,7 +39,7 @@ START_SEED, RECORD_SEED, TRIAL_SEED, GUIDED_SEED = 842_000_000, 843_000_000, 844
 
 
 @dataclass(frozen=True)
-class Way:
+class SamplingMethod:
     """A way of sampling, in KSampler's words. ``denoise`` below 1 starts from plain samples of the same model."""
 
     name: str
@@ -49,20 +49,20 @@ class Way:
     denoise: float = 1.0
 
 
-WAYS = (
-    Way("Euler 50", "euler", "normal", 50),
-    Way("DPM++ 2M Karras 20", "dpmpp_2m", "karras", 20),
-    Way("Euler ancestral 12", "euler_ancestral", "normal", 12),
-    Way("DDIM 50 eta 1", "euler_ancestral", "ddim_uniform", 50),
-    Way("img2img 0.6", "euler", "normal", 20, 0.6),
+SAMPLING_METHODS = (
+    SamplingMethod("Euler 50", "euler", "normal", 50),
+    SamplingMethod("DPM++ 2M Karras 20", "dpmpp_2m", "karras", 20),
+    SamplingMethod("Euler ancestral 12", "euler_ancestral", "normal", 12),
+    SamplingMethod("DDIM 50 eta 1", "euler_ancestral", "ddim_uniform", 50),
+    SamplingMethod("img2img 0.6", "euler", "normal", 20, 0.6),
 )
 RECORDING, TRIALS, GUIDANCE = range(3)
-QUICK = (WAYS[1], WAYS[2])
-STARTS = Way("plain", "euler", "normal", 20)
+QUICK = (SAMPLING_METHODS[1], SAMPLING_METHODS[2])
+STARTS = SamplingMethod("plain", "euler", "normal", 20)
 
 
 @dataclass(frozen=True)
-class Sizes:
+class TableSizes:
     """Images recorded per training sampler, steps of the fit, images of a trial, and images of a cell.
 
     With 384 images, of which 75 wear eyeglasses, the ADP was the weak part: 94 to 96% as assigned in the worst cells (FD 0.06 to 0.07),
@@ -75,10 +75,10 @@ class Sizes:
     cell: int = 512
 
 
-QUICK_SIZES = Sizes(256, 300, 32, 256)
+QUICK_SIZES = TableSizes(256, 300, 32, 256)
 
 
-class World:
+class HostModels:
     """Model, VAE and classifiers in the host, loaded once in every process."""
 
     def __init__(self, folder: Path) -> None:
@@ -99,10 +99,10 @@ class World:
         self.labeller = load_host_classifier(weights.LABELLER.name)
         self.judge = weights.classifier(weights.JUDGE)
 
-    def sampler(self, way: Way, seed: int) -> Any:
+    def sampler(self, method: SamplingMethod, seed: int) -> Any:
         from ...host.core.sampling import SamplerSettings
 
-        return SamplerSettings(seed, way.steps, 1.0, way.sampler, way.scheduler, way.denoise)
+        return SamplerSettings(seed, method.steps, 1.0, method.sampler, method.scheduler, method.denoise)
 
     def images(self, samples: Tensor) -> Tensor:
         """[N, 3, 32, 32] in 0..1."""
@@ -120,31 +120,31 @@ class World:
             write_safetensors(path, {"samples": torch.cat(made)[:n]})
         return read_safetensors(path)[0]["samples"]
 
-    def start(self, way: Way, part: int, batch: int, n: int) -> dict[str, Any]:
+    def start(self, method: SamplingMethod, part: int, batch: int, n: int) -> dict[str, Any]:
         """LATENT of a batch. ``part`` (recording, trials or guidance): which plain samples an img2img way starts from, none of them
         another part's."""
-        if way.denoise == 1.0:
+        if method.denoise == 1.0:
             return {"samples": torch.zeros(BATCH, *LATENT)}
         return {"samples": self.plain(START_SEED + part * 100_000, n)[batch * BATCH : (batch + 1) * BATCH]}
 
 
-def slug(way: Way) -> str:
+def slug(method: SamplingMethod) -> str:
     """Its name as a file is named."""
-    return "".join(c if c.isalnum() else "-" for c in way.name.lower())
+    return "".join(c if c.isalnum() else "-" for c in method.name.lower())
 
 
 # -- one training sampler ------------------------------------------------------------------------------------------------------------
 
 
-def record(world: World, way: Way, n: int) -> dict[str, Tensor]:
+def record(models: HostModels, method: SamplingMethod, n: int) -> dict[str, Tensor]:
     """Sample and record batch after batch: ``clean`` [n, 12, 16, 16], ``p`` [n, 2] by the labeller and ``judged`` [n] by the judge."""
     from ...host.core.sampling import ksample
     from ...host.data.recording import apply_recording, model_facts
 
-    place = world.folder / slug(way)
+    place = models.folder / slug(method)
     seen: list[Recording] = []
-    patched = apply_recording(world.model, RecordingSettings(), seen.append)
-    meta = {"source": "samples", "latent": list(LATENT), "batch_size": BATCH, **model_facts(world.model, "middle"), **asdict(way)}
+    patched = apply_recording(models.model, RecordingSettings(), seen.append)
+    meta = {"source": "samples", "latent": list(LATENT), "batch_size": BATCH, **model_facts(models.model, "middle"), **asdict(method)}
     writer = FeatureSetWriter(place / "features", meta)
     parts = []
     for batch in range(n // BATCH):
@@ -152,36 +152,37 @@ def record(world: World, way: Way, n: int) -> dict[str, Tensor]:
         if not path.is_file():
             seed = RECORD_SEED + batch
             seen.clear()
-            made = ksample(patched, world.sampler(way, seed), world.cond, world.cond, world.start(way, RECORDING, batch, n))["samples"]
-            images = world.images(made)
+            start = models.start(method, RECORDING, batch, n)
+            made = ksample(patched, models.sampler(method, seed), models.cond, models.cond, start)["samples"]
+            images = models.images(made)
             if len(writer.entries) <= batch * BATCH:
                 names = [f"{batch * BATCH + i:06d}.png" for i in range(BATCH)]
                 writer.add(seen[-1].features, seen[-1].level, names, [seed] * BATCH, [""] * BATCH)
-            read = world.labeller.probabilities(images.movedim(1, -1))[ATTRIBUTE]
-            judged = world.judge.probabilities(images)[ATTRIBUTE].argmax(-1)
+            read = models.labeller.probabilities(images.movedim(1, -1))[ATTRIBUTE]
+            judged = models.judge.probabilities(images)[ATTRIBUTE].argmax(-1)
             write_safetensors(path, {"clean": made, "p": read, "judged": judged})
         parts.append(read_safetensors(path)[0])
     return {k: torch.cat([p[k] for p in parts]) for k in parts[0]}
 
 
-def make_adp(world: World, way: Way, sizes: Sizes) -> dict[str, Any]:
+def adp_for_method(models: HostModels, method: SamplingMethod, sizes: TableSizes) -> dict[str, Any]:
     """Record, label, train, learn and calibrate with one sampler; the file is kept, and what it says of itself is returned."""
-    place = world.folder / slug(way)
+    place = models.folder / slug(method)
 
     def make() -> dict[str, Any]:
         times: dict[str, float] = {}
         started = time.monotonic()
-        data = record(world, way, sizes.recorded)
+        data = record(models, method, sizes.recorded)
         times["record"] = time.monotonic() - started
         features = open_feature_set(place / "features")
-        classes = world.labeller.attributes[ATTRIBUTE]
+        classes = models.labeller.attributes[ATTRIBUTE]
         labels = LabelSet({ATTRIBUTE: classes}, tuple(e.file for e in features.entries), {ATTRIBUTE: data["p"]})
         started = time.monotonic()
         file = train_file(features, labels)
         times["train"] = time.monotonic() - started
         started = time.monotonic()
         net = weights.diffusion()
-        found = fit_moves(
+        moves = fit_moves(
             diffusion_of(net, weights.classifier()),
             data["clean"],
             {ATTRIBUTE: data["p"]},
@@ -189,46 +190,46 @@ def make_adp(world: World, way: Way, sizes: Sizes) -> dict[str, Any]:
             {ATTRIBUTE: SITE},
             FitSettings(steps=sizes.steps, batch=32),
         )
-        file = replace(file, alternatives={ATTRIBUTE: {LEARNED: found[ATTRIBUTE]}})
+        file = replace(file, alternatives={ATTRIBUTE: {LEARNED: moves[ATTRIBUTE]}})
         times["learn"] = time.monotonic() - started
         started = time.monotonic()
-        file = calibrated(world, way, file, sizes.trial)
+        file = calibrated(models, method, file, sizes.trial)
         times["calibrate"] = time.monotonic() - started
         save_adp(file, place / "adp.safetensors")
         report = measure(torch.eye(len(classes))[data["judged"]], classes, (0.5, 0.5), batch=BATCH, bootstrap=0)
-        record_of = file.info["calibration"][ATTRIBUTE]["compare_directions"]
+        trials = file.info["calibration"][ATTRIBUTE]["compare_directions"]
         return {
             "stage_seconds": {k: round(v, 1) for k, v in times.items()},
             "fd_plain": report.fd,
             "verdict": file.info["verdict"][ATTRIBUTE],
-            "hits_in_trials": record_of["hits"][LEARNED],
-            "drift_in_trials": record_of["drift"][LEARNED],
+            "hits_in_trials": trials["hits"][LEARNED],
+            "drift_in_trials": trials["drift"][LEARNED],
             "assign": file.moves[ATTRIBUTE].assign,
         }
 
     if not (place / "adp.safetensors").is_file():
-        (world.folder / f"adp-{slug(way)}.json").unlink(missing_ok=True)
-    return kept(world.folder, f"adp-{slug(way)}", {"way": asdict(way), "sizes": asdict(sizes)}, make)
+        (models.folder / f"adp-{slug(method)}.json").unlink(missing_ok=True)
+    return load_or_make(models.folder, f"adp-{slug(method)}", {"way": asdict(method), "sizes": asdict(sizes)}, make)
 
 
-def calibrated(world: World, way: Way, file: AdpFile, images: int) -> AdpFile:
+def calibrated(models: HostModels, method: SamplingMethod, file: AdpFile, images: int) -> AdpFile:
     """Calibrate the learned moves with the same sampler, judged by the labeller."""
     from ...host.guidance.calibrate import calibrate_adp
 
-    batch = images if way.denoise < 1 else BATCH  # img2img from as many different images as there are
-    latent = {"samples": torch.zeros(batch, *LATENT) if way.denoise == 1.0 else world.plain(START_SEED + TRIALS * 100_000, images)}
+    batch = images if method.denoise < 1 else BATCH  # img2img starts from as many different images as the trial has
+    latent = {"samples": torch.zeros(batch, *LATENT) if method.denoise == 1.0 else models.plain(START_SEED + TRIALS * 100_000, images)}
     results = calibrate_adp(
-        world.model,
+        models.model,
         file,
         {ATTRIBUTE: [file.alternatives[ATTRIBUTE][LEARNED]]},
-        world.cond,
-        world.cond,
+        models.cond,
+        models.cond,
         latent,
-        world.sampler(way, TRIAL_SEED),
+        models.sampler(method, TRIAL_SEED),
         images,
-        slug(way),
-        vae=world.vae,
-        classifier=world.labeller,
+        slug(method),
+        vae=models.vae,
+        classifier=models.labeller,
     )
     return results[-1].file
 
@@ -236,7 +237,7 @@ def calibrated(world: World, way: Way, file: AdpFile, images: int) -> AdpFile:
 # -- one cell ------------------------------------------------------------------------------------------------------------------------
 
 
-def cell(world: World, file: AdpFile, way: Way, n: int) -> dict[str, Any]:
+def guided_cell(models: HostModels, file: AdpFile, method: SamplingMethod, n: int) -> dict[str, Any]:
     """Guided samples in batches of 16, a seed per batch, judged."""
     from ...host.core.sampling import guided_ksample
 
@@ -245,9 +246,9 @@ def cell(world: World, file: AdpFile, way: Way, n: int) -> dict[str, Any]:
     for batch in range(n // BATCH):
         seed = GUIDED_SEED + batch
         settings = GuidanceSettings(target, seed=seed)
-        latent = world.start(way, GUIDANCE, batch, n)
-        out, outcome = guided_ksample(world.model, file, settings, world.sampler(way, seed), world.cond, world.cond, latent)
-        read.append(world.judge.probabilities(world.images(out["samples"]))[ATTRIBUTE])
+        latent = models.start(method, GUIDANCE, batch, n)
+        out, outcome = guided_ksample(models.model, file, settings, models.sampler(method, seed), models.cond, models.cond, latent)
+        read.append(models.judge.probabilities(models.images(out["samples"]))[ATTRIBUTE])
         cells += outcome.cells or [-1] * BATCH
     p = torch.cat(read)
     report = measure(p, target.names, target.shares, batch=BATCH)
@@ -261,21 +262,22 @@ def cell(world: World, file: AdpFile, way: Way, n: int) -> dict[str, Any]:
     }
 
 
-_world: World | None = None
+_models: HostModels | None = None
 
 
-def row(folder: Path, trained: Way | None, ways: tuple[Way, ...], sizes: Sizes) -> dict[str, Any]:
+def table_row(folder: Path, trained: SamplingMethod | None, methods: tuple[SamplingMethod, ...], sizes: TableSizes) -> dict[str, Any]:
     """One line of the table: an ADP made with one sampler (None: the shipped file), and its cells by guidance sampler."""
-    global _world  # one per worker process: loading the host takes seconds
-    _world = _world or World(folder)
+    global _models  # one per worker process: loading the host takes seconds
+    _models = _models or HostModels(folder)
     if trained is None:
         made, name, path = {}, "shipped", weights.ADP
     else:
-        made, name = make_adp(_world, trained, sizes), slug(trained)
+        made, name = adp_for_method(_models, trained, sizes), slug(trained)
         path = folder / name / "adp.safetensors"
     file, digest = load_adp(path), hashlib.sha256(path.read_bytes()).hexdigest()[:16]
     cells = {}
-    for way in ways:
-        facts = {"way": asdict(way), "n": sizes.cell, "adp": digest, "seed": GUIDED_SEED}
-        cells[way.name] = kept(folder, f"cell-{name}-{slug(way)}", facts, lambda w=way: cell(_world, file, w, sizes.cell))
+    for method in methods:
+        facts = {"way": asdict(method), "n": sizes.cell, "adp": digest, "seed": GUIDED_SEED}
+        part = f"cell-{name}-{slug(method)}"
+        cells[method.name] = load_or_make(folder, part, facts, lambda m=method: guided_cell(_models, file, m, sizes.cell))
     return {"trained": "shipped file (DDIM 20)" if trained is None else trained.name, "made": made, "cells": cells}

@@ -26,7 +26,7 @@ EXACT_SAMPLES, EXACT_POINTS = 60, 256
 """Samples and points of the autograd attributions that the closed form is compared with."""
 
 
-def measure(
+def attribution_figures(
     features: FeatureSet,
     labels: LabelSet,
     sae: SaeFile,
@@ -122,9 +122,9 @@ def _seconds(*rules: Callable[[], Tensor]) -> list[float]:
     """Median seconds of each, turn by turn, after one of each that does not count."""
     times: list[list[float]] = [[] for _ in rules]
     for repeat in range(REPEATS + 1):
-        for run, kept in zip(rules, times, strict=True):
+        for run, seconds in zip(rules, times, strict=True):
             begun = time.perf_counter()
             run()
             if repeat:
-                kept.append(time.perf_counter() - begun)
-    return [statistics.median(kept) for kept in times]
+                seconds.append(time.perf_counter() - begun)
+    return [statistics.median(seconds) for seconds in times]

@@ -43,7 +43,7 @@ DEFAULTS, OURS = "its defaults", "our rate and schedule"
 
 
 @dataclass
-class Trainer:
+class PeerTrainer:
     """``step(x)``: one step on normalised tokens [N, C]; ``weights()``: encoder [m, C], its bias [m], decoder [m, C] and pre-bias [C]."""
 
     name: str
@@ -77,7 +77,7 @@ def versions() -> dict[str, str]:
     return found
 
 
-def compare(folder: Path, features: FeatureSet, settings: SaeSettings) -> dict[str, Any]:
+def compare_trainers(folder: Path, features: FeatureSet, settings: SaeSettings) -> dict[str, Any]:
     """Train ours and all installed libraries; autoencoders are written to ``folder``.
 
     Returns ``ours`` and ``peer`` (``fvu``, ``tokens_per_second``, ``dead_share``, ``l0``, ``processor_seconds``), ``peer_name``,
@@ -115,8 +115,8 @@ def compare(folder: Path, features: FeatureSet, settings: SaeSettings) -> dict[s
     def figures(sae: SparseAutoencoder, seconds: float, spent: float, name: str) -> dict[str, Any]:
         report = evaluate(sae, source.rows(held))
         save_sae(SaeFile(sae, str(features.meta.get("site", "")), str(features.meta.get("base_model", "")), report.info()), folder / name)
-        kept = {k: report.info()[k] for k in ("fvu", "dead_share", "l0")}
-        return {**kept, "tokens_per_second": round(tokens_seen / seconds), "processor_seconds": round(spent, 2)}
+        held_out = {k: report.info()[k] for k in ("fvu", "dead_share", "l0")}
+        return {**held_out, "tokens_per_second": round(tokens_seen / seconds), "processor_seconds": round(spent, 2)}
 
     our_figures = figures(ours.sae.requires_grad_(False), clock, processor, "ours.safetensors")
     found = {}
@@ -143,7 +143,7 @@ def compare(folder: Path, features: FeatureSet, settings: SaeSettings) -> dict[s
     }
 
 
-def sparsify_trainer(settings: SaeSettings, channels: int, own: bool) -> Trainer:
+def sparsify_trainer(settings: SaeSettings, channels: int, own: bool) -> PeerTrainer:
     """`eai-sparsify`: its coder in a loop like its trainer's. Its defaults: schedule-free sign descent, no loss for dead latents."""
     from sparsify.config import SparseCoderConfig
     from sparsify.sparse_coder import SparseCoder
@@ -160,7 +160,7 @@ def sparsify_trainer(settings: SaeSettings, channels: int, own: bool) -> Trainer
     else:
         optimizer = torch.optim.Adam(coder.parameters(), lr=settings.lr)
     since = torch.zeros(settings.latents, dtype=torch.long)
-    trainer = Trainer(f"eai-sparsify ({DEFAULTS if own else OURS})", lambda x: None, lambda: ())
+    trainer = PeerTrainer(f"eai-sparsify ({DEFAULTS if own else OURS})", lambda x: None, lambda: ())
 
     def step(x: Tensor) -> None:
         nonlocal since
@@ -190,7 +190,7 @@ def sparsify_trainer(settings: SaeSettings, channels: int, own: bool) -> Trainer
     return trainer
 
 
-def dictionary_trainer(settings: SaeSettings, channels: int, own: bool) -> Trainer:
+def dictionary_trainer(settings: SaeSettings, channels: int, own: bool) -> PeerTrainer:
     """`dictionary-learning`: its TopKTrainer. Its defaults: rate by the number of latents, 1,000 steps of warm-up, no decay."""
     from dictionary_learning.trainers.top_k import TopKTrainer
 
@@ -211,7 +211,7 @@ def dictionary_trainer(settings: SaeSettings, channels: int, own: bool) -> Train
     )
     if not own:
         made.dead_feature_threshold = settings.dead_after
-    trainer = Trainer(f"dictionary-learning ({DEFAULTS if own else OURS})", lambda x: None, lambda: ())
+    trainer = PeerTrainer(f"dictionary-learning ({DEFAULTS if own else OURS})", lambda x: None, lambda: ())
 
     def step(x: Tensor) -> None:
         trainer.losses.append(made.update(len(trainer.losses), x))
@@ -234,7 +234,7 @@ def _like(blank: SparseAutoencoder) -> SparseAutoencoder:
 
 
 @torch.no_grad()
-def _filled(blank: SparseAutoencoder, peer: Trainer) -> SparseAutoencoder:
+def _filled(blank: SparseAutoencoder, peer: PeerTrainer) -> SparseAutoencoder:
     """A library's weights behind our format."""
     made = _like(blank).requires_grad_(False)
     for mine, theirs in zip((made.encoder, made.encoder_bias, made.decoder, made.bias), peer.weights(), strict=True):

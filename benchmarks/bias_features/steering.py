@@ -33,8 +33,8 @@ from ...models.files import read_safetensors, write_safetensors
 from ...models.sae import load_sae
 from ...shipped import weights
 from ..core.host_process import boot_host
-from ..core.stages import kept
-from ..guidance.targets import quality
+from ..core.stages import load_or_make
+from ..guidance.targets import add_quality
 
 SEED, SWEEP_SEED = 870_000_000, 872_000_000
 """First seeds of rows and of sweeps, counted on by batch; nothing that was trained, calibrated or tuned used them."""
@@ -47,7 +47,7 @@ OURS, PAPER, GUIDED, PLAIN = "ours", "paper", "guidance", "plain"
 
 
 @dataclass(frozen=True)
-class Row:
+class SteeringRow:
     """``bed``: "unconditional" or "text"; ``how``: ours, paper, guidance or plain."""
 
     bed: str
@@ -63,7 +63,7 @@ class Row:
         return "-".join(x for x in (self.bed, self.how, self.attribute) if x) + factor
 
 
-class Bench:
+class SteeringBench:
     """Models and host, loaded once."""
 
     def __init__(self, folder: Path) -> None:
@@ -89,11 +89,11 @@ class Bench:
             self._beds[name] = self._makers[name](), load_sae(sae), load_bias_features(bias), weights.adp(adp)
         return self._beds[name]
 
-    def facts(self, row: Row) -> dict[str, Any]:
+    def facts(self, row: SteeringRow) -> dict[str, Any]:
         """What a row's figures depend on."""
-        return {"row": asdict(row), "files": mark(row, *self.files[row.bed]), "seed": SEED}
+        return {"row": asdict(row), "files": file_marks(row, *self.files[row.bed]), "seed": SEED}
 
-    def model(self, row: Row, seed: int, keep: list[Any]) -> Any:
+    def model(self, row: SteeringRow, seed: int, keep: list[Any]) -> Any:
         """The MODEL of one batch. ``keep`` gets the run that ended."""
         from ...host.bias_features.apply import apply_steering
         from ...host.guidance.apply import apply_guidance
@@ -112,7 +112,7 @@ class Bench:
         settings = SteerSettings(everyone({row.attribute: classes}, row.attribute, drawn), seed=seed, mode=SCALE, amount=row.factor)
         return apply_steering(bed.model, sae, bias, replace(settings, features=FEATURES), asyrp=True)
 
-    def sampled(self, row: Row) -> tuple[Tensor, Tensor | None, float]:
+    def sampled(self, row: SteeringRow) -> tuple[Tensor, Tensor | None, float]:
         """Images [N, 3, 32, 32], cells in the order of ``TARGETS``'s classes, and processor seconds per image."""
         from ...host.core.sampling import SamplerSettings, ksample
         from ...host.small_models.adm_model import empty_latent
@@ -127,12 +127,12 @@ class Bench:
             out = ksample(model, sampler, positive, negative, empty_latent(model, 0, 0, BATCH))
             images.append(self.vae.decode(out["samples"]).movedim(-1, 1))
             if keep and keep[-1].cells is not None:
-                cells.append(_in_order(keep[-1].cells, keep[-1].target.classes[0], ATTRIBUTES[row.attribute]))
+                cells.append(_reordered(keep[-1].cells, keep[-1].target.classes[0], ATTRIBUTES[row.attribute]))
         seconds = (time.process_time() - started) / row.images
         return torch.cat(images), torch.cat(cells) if cells else None, seconds
 
     @torch.inference_mode()
-    def measure(self, row: Row) -> dict[str, Any]:
+    def measure(self, row: SteeringRow) -> dict[str, Any]:
         """Sample a row, judge it, and keep what quality is computed from."""
         images, cells, seconds = self.sampled(row)
         read = self.judge.probabilities(images)
@@ -182,7 +182,7 @@ class Bench:
         return {"class": classes[0], "n": images, "control": control, "shares": {f"{s:g}": c for s, c in counts.items()}}
 
 
-def mark(row: Row, sae: Path, bias: Path, adp: Path) -> list[str]:
+def file_marks(row: SteeringRow, sae: Path, bias: Path, adp: Path) -> list[str]:
     """Changes whenever a row would: of plain images never, of guided ones with the ADP, of the paper's rule with the ranking of features,
     of ours with what is turned; not with what else the files tell."""
     if row.how == PLAIN:
@@ -202,7 +202,7 @@ def mark(row: Row, sae: Path, bias: Path, adp: Path) -> list[str]:
     return [load_sae(sae).digest, tensors_digest(tensors)]
 
 
-def _in_order(cells: Tensor, given: tuple[str, ...], wanted: tuple[str, ...]) -> Tensor:
+def _reordered(cells: Tensor, given: tuple[str, ...], wanted: tuple[str, ...]) -> Tensor:
     """Class indices in another order of the classes."""
     return torch.tensor([wanted.index(c) for c in given])[cells]
 
@@ -213,23 +213,23 @@ def monotone(control: list[list[float]], slack: float = 0.01) -> bool:
     return all(b >= a - slack for a, b in zip(shares, shares[1:], strict=False))
 
 
-def rows(quick: bool) -> Iterator[Row]:
+def steering_rows(quick: bool) -> Iterator[SteeringRow]:
     """All rows. Beside ours: the paper's rule, for eyeglasses at both factors, for others at the first with a quarter of the images (it
     moves little), and on the unconditional model distribution guidance."""
     n = 256 if quick else 1024
     for bed in ("unconditional",) if quick else ("unconditional", "text"):
-        yield Row(bed, PLAIN, images=n)
+        yield SteeringRow(bed, PLAIN, images=n)
         for attribute in ("eyeglasses",) if quick else TARGETS:
-            yield Row(bed, OURS, attribute, n)
+            yield SteeringRow(bed, OURS, attribute, n)
             if bed == "unconditional" and not quick:
-                yield Row(bed, GUIDED, attribute, n)
+                yield SteeringRow(bed, GUIDED, attribute, n)
         for factor in FACTORS:
-            yield Row(bed, PAPER, "eyeglasses", n, factor)
+            yield SteeringRow(bed, PAPER, "eyeglasses", n, factor)
         for attribute in () if quick else ("hair", "skin_tone"):
-            yield Row(bed, PAPER, attribute, n // 4, FACTORS[0])
+            yield SteeringRow(bed, PAPER, attribute, n // 4, FACTORS[0])
 
 
-def compared(folder: Path, row: Row, plain: Row) -> dict[str, Any]:
+def compare_with_plain(folder: Path, row: SteeringRow, plain: SteeringRow) -> dict[str, Any]:
     """A row beside plain images of the same seeds: how far other attributes' shares moved (``drift``, the largest change of a class), and
     how alike the images are (mean cosine of the judge's features; those of the guided attribute's head stay in)."""
     a, b = (read_safetensors(folder / f"{r.name}.safetensors")[0] for r in (row, plain))
@@ -244,7 +244,7 @@ def compared(folder: Path, row: Row, plain: Row) -> dict[str, Any]:
     return {"moved": moved, "drift": max(moved.values()), "similarity": float(alike.mean())}
 
 
-def frechet(folder: Path, figures: dict[str, dict[str, Any]], made: list[Row]) -> None:
+def add_frechet(folder: Path, figures: dict[str, dict[str, Any]], made: list[SteeringRow]) -> None:
     """Add the Frechet distances of ``bench targets`` in place."""
     table: dict[str, dict[str, Any]] = {}
     for row in made:
@@ -253,7 +253,7 @@ def frechet(folder: Path, figures: dict[str, dict[str, Any]], made: list[Row]) -
         given = {k: figures[row.name][k] for k in ("target", "unsure") if k in figures[row.name]}
         name = "plain" if row.how == PLAIN else row.name
         table[name] = {**given, "profession": None, "features": stored["features"].numpy().astype(np.float64), "read": read}
-    quality(table)
+    add_quality(table)
     for row in made:
         if row.how != PLAIN:
             found = table[row.name]
@@ -271,41 +271,41 @@ def run(quick: bool, folder: Path | None = None) -> dict[str, Any]:
     for path in (weights.SAE, weights.BIAS_FEATURES):
         if not path.is_file():
             raise ValueError(f"'{path.name}' is not shipped with this copy: make it with train-portraits steering --ship.")
-    bench = Bench(folder)
+    bench = SteeringBench(folder)
     beds = [bed for bed, files in bench.files.items() if files[1].is_file()]
-    made = [r for r in rows(quick) if r.bed in beds]
+    made = [r for r in steering_rows(quick) if r.bed in beds]
     figures = {}
     for row in made:
         facts = bench.facts(row)
         if not (folder / f"{row.name}.safetensors").is_file():
             (folder / f"{row.name}.json").unlink(missing_ok=True)
-        figures[row.name] = kept(folder, row.name, facts, lambda r=row: bench.measure(r))
+        figures[row.name] = load_or_make(folder, row.name, facts, lambda r=row: bench.measure(r))
     for bed in beds:
         mine = [r for r in made if r.bed == bed]
-        frechet(folder, figures, mine)
+        add_frechet(folder, figures, mine)
         for row in mine[1:]:
-            figures[row.name] |= compared(folder, row, mine[0])
+            figures[row.name] |= compare_with_plain(folder, row, mine[0])
     sweeps = {}
     for bed, attribute in [("unconditional", "eyeglasses")] + ([] if quick else [("unconditional", "hair")]):
         n = 64 if quick else 256
-        facts = bench.facts(Row(bed, OURS, attribute, n)) | {"seed": SWEEP_SEED}
-        sweeps[attribute] = kept(folder, f"sweep-{bed}-{attribute}", facts, lambda b=bed, a=attribute, m=n: bench.sweep(b, a, m))
-    draw(sweeps, folder / "control.png")
-    return composed(figures, sweeps, made)
+        facts = bench.facts(SteeringRow(bed, OURS, attribute, n)) | {"seed": SWEEP_SEED}
+        sweeps[attribute] = load_or_make(folder, f"sweep-{bed}-{attribute}", facts, lambda b=bed, a=attribute, m=n: bench.sweep(b, a, m))
+    draw_control(sweeps, folder / "control.png")
+    return steering_result(figures, sweeps, made)
 
 
-def draw(sweeps: dict[str, dict[str, Any]], path: Path) -> None:
+def draw_control(sweeps: dict[str, dict[str, Any]], path: Path) -> None:
     """The sweeps as a chart."""
     curves = {f"{a}: {s['class']}": [(x, y) for x, y in s["control"]] for a, s in sweeps.items()}
     title = f"All of {min(s['n'] for s in sweeps.values())} images steered to one class, by the judge"
     Image.fromarray(share_by_strength(curves, title)).save(path)
 
 
-def composed(figures: dict[str, dict[str, Any]], sweeps: dict[str, dict[str, Any]], made: list[Row]) -> dict[str, Any]:
+def steering_result(figures: dict[str, dict[str, Any]], sweeps: dict[str, dict[str, Any]], made: list[SteeringRow]) -> dict[str, Any]:
     """The JSON object: the contract's keys (eyeglasses; the paper's rule at its better factor), and all that they come from."""
 
     def pair(bed: str) -> dict[str, Any]:
-        ours = figures.get(Row(bed, OURS, "eyeglasses").name)
+        ours = figures.get(SteeringRow(bed, OURS, "eyeglasses").name)
         papers = [figures[r.name] for r in made if r.bed == bed and r.how == PAPER and r.attribute == "eyeglasses"]
         keys = ("fd", "frechet", "drift", "seconds_per_image")
         best = min(papers, key=lambda f: f["fd"], default=None)

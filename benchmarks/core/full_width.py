@@ -17,7 +17,7 @@ from ..guidance.universal import apply_universal
 from .children import current_peak_megabytes, reset_peak
 from .host_process import boot_host
 from .random_adp import random_adp
-from .random_checkpoints import conditioning, random_weights
+from .random_checkpoints import random_conditioning, random_weights
 from .random_sae import random_bias, random_sae
 
 PLAIN, GUIDANCE, STEERING, TWO_PASS, UNIVERSAL = "plain", "guidance", "steering", "two-pass", "universal"
@@ -63,7 +63,7 @@ class FullWidth:
         loaded = comfy.sd.load_state_dict_guess_config(random_weights(name), output_vae=False, output_clip=False, model_options=options)
         self.model = loaded[0]
         self.model.model.requires_grad_(False)
-        self.positive, self.negative = conditioning(name, 1), conditioning(name, 2)
+        self.positive, self.negative = random_conditioning(name, 1), random_conditioning(name, 2)
         gc.collect()
 
     def variant(self, what: str) -> Any:
@@ -122,7 +122,7 @@ def rounds(bed: FullWidth, variants: tuple[str, ...], pairs: int, steps: int, sa
     """
     order = [variants[0], PLAIN, *variants[1:]]
     watched = {what: Watch(bed.variant(what)) for what in order}
-    found = {kind: {what: [] for what in order} for kind in ("processor", "clock")}
+    seconds = {kind: {what: [] for what in order} for kind in ("processor", "clock")}
     for number in range(-1, pairs):
         for what in order if number % 2 else reversed(order):
             watch = watched[what]
@@ -130,10 +130,10 @@ def rounds(bed: FullWidth, variants: tuple[str, ...], pairs: int, steps: int, sa
             watch.clock.clear()
             bed.sample(watch.model, steps, seed=number + 1)
             if number >= 0:
-                found["processor"][what].append(sum(watch.processor) / steps)
-                found["clock"][what].append(sum(watch.clock) / steps)
+                seconds["processor"][what].append(sum(watch.processor) / steps)
+                seconds["clock"][what].append(sum(watch.clock) / steps)
         say(f"{bed.name}: round {number + 1} of {pairs}")
-    return found
+    return seconds
 
 
 def peak(bed: FullWidth, what: str, steps: int) -> dict[str, Any]:

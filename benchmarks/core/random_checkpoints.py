@@ -94,7 +94,7 @@ def write_checkpoint(path: Path, tensors: Mapping[str, Tensor]) -> None:
             stream.write(memoryview(value.contiguous().numpy()).cast("B"))
 
 
-def conditioning(name: str, seed: int) -> list[list[Any]]:
+def random_conditioning(name: str, seed: int) -> list[list[Any]]:
     """CONDITIONING with random text features of the right width."""
     generator = torch.Generator().manual_seed(seed)
     text = torch.randn(1, 77, CONFIGS[name]["context_dim"], generator=generator)

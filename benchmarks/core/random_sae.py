@@ -35,7 +35,7 @@ def random_profile(classes: int, features: int, size: float, seed: int = 0, sour
 
 def random_bias(sae: SaeFile, attributes: Mapping[str, tuple[str, ...]], features: int = 12, size: float = 4.0) -> BiasFeatures:
     """Every attribute has ``features`` latents of its own in turn, a class-difference profile and a learned one, which is the default."""
-    found = {}
+    by_attribute = {}
     for number, (attribute, classes) in enumerate(attributes.items()):
         k, generator = len(classes), torch.Generator().manual_seed(number)
         latents = torch.randperm(sae.sae.latents, generator=generator)[:features]
@@ -46,7 +46,7 @@ def random_bias(sae: SaeFile, attributes: Mapping[str, tuple[str, ...]], feature
             CLASS_DIFFERENCE: random_profile(k, features, size, number),
             LEARNED: random_profile(k, features, size, number + 50, LEARNED),
         }
-        found[attribute] = AttributeFeatures(
+        by_attribute[attribute] = AttributeFeatures(
             classes,
             latents,
             scores,
@@ -58,4 +58,4 @@ def random_bias(sae: SaeFile, attributes: Mapping[str, tuple[str, ...]], feature
             profiles,
             LEARNED,
         )
-    return BiasFeatures(found, sae.site, sae.base_model, sae.digest, sae.sae.channels, sae.sae.latents)
+    return BiasFeatures(by_attribute, sae.site, sae.base_model, sae.digest, sae.sae.channels, sae.sae.latents)

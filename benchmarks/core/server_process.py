@@ -126,10 +126,10 @@ class ServerProcess:
         request = urllib.request.Request(self.url + path, json.dumps(body).encode(), {"Content-Type": "application/json"})
         try:
             with urllib.request.urlopen(request, timeout=60) as answer:
-                said = answer.read()
+                body_text = answer.read()
         except urllib.error.HTTPError as error:
-            said = error.read()
-        return json.loads(said) if said else None
+            body_text = error.read()
+        return json.loads(body_text) if body_text else None
 
 
 def _link(pack: Path) -> None:

@@ -13,7 +13,7 @@ from ...cli.publish import git, plain
 from ...models.files import write_text
 
 
-def kept(folder: Path, name: str, facts: Mapping[str, Any], make: Callable[[], Mapping[str, Any]]) -> dict[str, Any]:
+def load_or_make(folder: Path, name: str, facts: Mapping[str, Any], make: Callable[[], Mapping[str, Any]]) -> dict[str, Any]:
     """The figures of one part: those in ``folder`` where they were made with the same ``facts``, else those of ``make()``.
 
     ``seconds`` and the ``commit`` at which they were made are added. What cannot be read is made again.

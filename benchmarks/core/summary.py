@@ -33,7 +33,7 @@ def method_name(method: str) -> str:
     return NAMES[kind] + (", our quotas" if kind != method else "")
 
 
-def row(name: str, by_batch: Mapping[str, Mapping[str, Any]], method: str, base: str = BASE) -> str:
+def guidance_row(name: str, by_batch: Mapping[str, Mapping[str, Any]], method: str, base: str = BASE) -> str:
     """FD at every batch size; Frechet, drift, unsure, time and memory beside those of ``base`` at a batch of 16."""
     at, plain = by_batch[str(TARGET_BATCH)][method], by_batch[str(TARGET_BATCH)][base]
     fds = [f"{by_batch[str(b)][method]['fd']:.3f}" for b in BATCHES]
@@ -48,9 +48,9 @@ def guidance_table(figures: Mapping[str, Any]) -> str:
     head = ["eyeglasses 50/50", *batches, "Frechet", "drift, points", "unsure, %", "time", "memory, MB"]
     lines = ["| " + " | ".join(head) + " |", "|" + "---|" * len(head)]
     by_batch, text = figures["by_batch"], figures["text_model"]
-    lines += [row(method_name(m), by_batch, m) for m in METHODS if m.removesuffix(QUOTA) != MIXING]
+    lines += [guidance_row(method_name(m), by_batch, m) for m in METHODS if m.removesuffix(QUOTA) != MIXING]
     order: Sequence[str] = (BASE, MIXING, MIXING + QUOTA, OURS)
-    lines += [row(f"{TEXT} model: {method_name(m)}", text, m) for m in order]
+    lines += [guidance_row(f"{TEXT} model: {method_name(m)}", text, m) for m in order]
     return "\n".join(lines)
 
 
@@ -58,7 +58,7 @@ def targets_table(figures: Mapping[str, Any]) -> str:
     """Markdown: FD of every method on the unconditional model by target, at a batch of 16, with 95% intervals."""
     lines = ["| " + " | ".join(["FD at batch 16", *TARGETS]) + " |", "|" + "---|" * (len(TARGETS) + 1)]
     for method in (m for m in METHODS if m.removesuffix(QUOTA) != MIXING):
-        found = [figures["by_target"][target][method] for target in TARGETS]
-        cells = [f"{f['fd']:.3f} ({f['fd_low']:.3f} to {f['fd_high']:.3f})" for f in found]
+        by_method = [figures["by_target"][target][method] for target in TARGETS]
+        cells = [f"{f['fd']:.3f} ({f['fd_low']:.3f} to {f['fd_high']:.3f})" for f in by_method]
         lines.append("| " + " | ".join([method_name(method), *cells]) + " |")
     return "\n".join(lines)

@@ -41,12 +41,12 @@ from scipy import stats
 from torch import Tensor
 
 from ...factory.portraits import ATTRIBUTES, sample_labels
-from ...factory.portraits import draw as draw_portraits
+from ...factory.portraits import draw_downstream as draw_portraits
 from ...factory.train_classifiers import uniform_labels
 from ...methods.data.classifier_training import ClassifierSettings, Examples, decisions, train_classifier
 from ...metrics.classifier_fairness import measure_classifier
-from ..core.stages import kept
-from .downstream_images import FIRST_SEED, KINDS, PLAIN, SEEDS_APART, Sampler
+from ..core.stages import load_or_make
+from .downstream_images import FIRST_SEED, KINDS, PLAIN, SEEDS_APART, ImageSetSampler
 from .training_sets import training_sets
 
 TASK = "eyeglasses"
@@ -84,7 +84,7 @@ def target_of(group: str) -> str:
     return f"{TASK} x {group}: uniform"
 
 
-def skewed(group: str, repetition: int) -> Examples:
+def skewed_set(group: str, repetition: int) -> Examples:
     """The skewed set of a repetition."""
     generator = torch.Generator().manual_seed(SKEWED_SEED + 100 * SKEWS.index(group) + repetition)
     labels = sample_labels(SKEWED_SIZE, generator)
@@ -97,7 +97,7 @@ def skewed(group: str, repetition: int) -> Examples:
     return examples(_drawn(labels, generator), labels, group, generated=False)
 
 
-def balanced(group: str, n: int, seed: int) -> Examples:
+def balanced_portraits(group: str, n: int, seed: int) -> Examples:
     """Drawn portraits, of every combination of task and group as many (those left over go to the first ones)."""
     generator = torch.Generator().manual_seed(seed)
     k = len(ATTRIBUTES[group])
@@ -116,59 +116,59 @@ def examples(images: Tensor, labels: dict[str, Tensor], group: str, generated: b
     return Examples({a: ATTRIBUTES[a] for a in known}, images, known, torch.full((len(images),), generated))
 
 
-def together(parts: Iterable[Examples]) -> Examples:
+def joined(parts: Iterable[Examples]) -> Examples:
     """One set of several."""
     parts = list(parts)
     labels = {a: torch.cat([p.labels[a] for p in parts]) for a in parts[0].labels}
     return Examples(parts[0].attributes, torch.cat([p.images for p in parts]), labels, torch.cat([p.generated for p in parts]))
 
 
-def task_only(given: Examples) -> Examples:
+def task_only(data: Examples) -> Examples:
     """Without the group's labels, which the classifier is not to learn."""
-    return replace(given, attributes={TASK: given.attributes[TASK]}, labels={TASK: given.labels[TASK]})
+    return replace(data, attributes={TASK: data.attributes[TASK]}, labels={TASK: data.labels[TASK]})
 
 
-def cells_of(given: Examples) -> Tensor:
+def task_group_cells(data: Examples) -> Tensor:
     """Combination of task and group of every image, int64 [N]: the group runs faster."""
-    (task, group) = given.labels.values()
-    return task * len(list(given.attributes.values())[1]) + group
+    (task, group) = data.labels.values()
+    return task * len(list(data.attributes.values())[1]) + group
 
 
-def oversampled(given: Examples, seed: int) -> Examples:
+def oversampled(data: Examples, seed: int) -> Examples:
     """Every combination of task and group as often: rows of the smaller ones are repeated, at random, up to the number of the largest."""
-    cell = cells_of(given)
+    cell = task_group_cells(data)
     generator, rows = torch.Generator().manual_seed(seed), []
     most = int(torch.bincount(cell).max())
     for c in cell.unique().tolist():
-        there = (cell == c).nonzero().flatten()
-        more = torch.randint(0, len(there), (most - len(there),), generator=generator)
-        rows.append(torch.cat([there, there[more]]))
+        members = (cell == c).nonzero().flatten()
+        repeated = torch.randint(0, len(members), (most - len(members),), generator=generator)
+        rows.append(torch.cat([members, members[repeated]]))
     index = torch.cat(rows)
     return replace(
-        given, images=given.images[index], labels={a: y[index] for a, y in given.labels.items()}, generated=given.generated[index]
+        data, images=data.images[index], labels={a: y[index] for a, y in data.labels.items()}, generated=data.generated[index]
     )
 
 
-class Bench:
+class DownstreamBench:
     """The sets of a run, and what is trained on them."""
 
     def __init__(self, folder: Path, size: Size) -> None:
         self.folder, self.size = folder, size
-        self.sampler = Sampler()
-        self.tests = {group: balanced(group, size.test, TEST_SEED) for group in size.skews}
+        self.sampler = ImageSetSampler()
+        self.tests = {group: balanced_portraits(group, size.test, TEST_SEED) for group in size.skews}
         self._skewed: dict[tuple[str, int], Examples] = {}
 
     def training_set(self, group: str, name: str, repetition: int) -> Examples:
         """One of ``SETS``, with the labels of task and group."""
         if (group, repetition) not in self._skewed:
-            self._skewed[group, repetition] = skewed(group, repetition)
+            self._skewed[group, repetition] = skewed_set(group, repetition)
         base, seed = self._skewed[group, repetition], DRAWN_SEED + 1000 * repetition
         if name == DRAWN:
-            return together([base, balanced(group, self.size.images, seed)])
+            return joined([base, balanced_portraits(group, self.size.images, seed)])
         kind = kind_of(name)
         if kind is not None:
             made = self.sampler.made(self.folder, kind, target_of(group), repetition, self.size.images)
-            base = together([base, examples(made.images, made.labels, group, generated=True)])
+            base = joined([base, examples(made.images, made.labels, group, generated=True)])
         return oversampled(base, seed) if name in (OVERSAMPLED, PLAIN_OVERSAMPLED) else base
 
     def facts(self, group: str, name: str, repetition: int) -> dict[str, Any]:
@@ -180,13 +180,13 @@ class Bench:
 
     def measure(self, group: str, name: str, repetition: int) -> dict[str, Any]:
         """Train on a set and judge by the test set."""
-        given, test = self.training_set(group, name, repetition), self.tests[group]
+        data, test = self.training_set(group, name, repetition), self.tests[group]
         settings = replace(SETTINGS, steps=self.size.steps, seed=repetition)
-        model = train_classifier(task_only(given), settings).model
+        model = train_classifier(task_only(data), settings).model
         read = decisions(model, test.images)[TASK]
-        found = measure_classifier(test.labels[TASK], read, test.labels[group], ATTRIBUTES[TASK], ATTRIBUTES[group])
+        report = measure_classifier(test.labels[TASK], read, test.labels[group], ATTRIBUTES[TASK], ATTRIBUTES[group])
         k = len(ATTRIBUTES[TASK]) * len(ATTRIBUTES[group])
-        return {**found.to_dict(), "cells": torch.bincount(cells_of(given), minlength=k).tolist()}
+        return {**report.to_dict(), "cells": torch.bincount(task_group_cells(data), minlength=k).tolist()}
 
 
 def kind_of(name: str) -> str | None:
@@ -229,18 +229,18 @@ def row_of(runs: list[dict[str, Any]], base: list[dict[str, Any]] | None) -> dic
     return row
 
 
-def composed(found: dict[str, dict[str, list[dict[str, Any]]]], size: Size) -> dict[str, Any]:
+def downstream_result(results: dict[str, dict[str, list[dict[str, Any]]]], size: Size) -> dict[str, Any]:
     """The JSON object: the contract's rows (those of the first skew), and all skews under ``by_skew``."""
     tables = {
         group: {name: row_of(runs, None if name == SKEWED else sets[SKEWED]) for name, runs in sets.items()}
-        for group, sets in found.items()
+        for group, sets in results.items()
     }
     first = next(iter(tables))
     return {
         **{name: {k: row[k] for k in (*FIGURES, "cut", "gain") if k in row} for name, row in tables[first].items()},
         "by_skew": tables,
-        "chance": {g: [r["equalised_odds_difference"]["chance"] for r in sets[SKEWED]] for g, sets in found.items()},
-        "cells": {g: [f"{t}/{x}" for t in ATTRIBUTES[TASK] for x in ATTRIBUTES[g]] for g in found},
+        "chance": {g: [r["equalised_odds_difference"]["chance"] for r in sets[SKEWED]] for g, sets in results.items()},
+        "cells": {g: [f"{t}/{x}" for t in ATTRIBUTES[TASK] for x in ATTRIBUTES[g]] for g in results},
         "task": TASK,
         "size": asdict(size),
         "settings": asdict(SETTINGS) | {"steps": size.steps},
@@ -250,11 +250,11 @@ def composed(found: dict[str, dict[str, list[dict[str, Any]]]], size: Size) -> d
             "sampling": [FIRST_SEED + SEEDS_APART * i for i in range(size.repetitions)],
         },
         "notes": {
-            "rows": f"of the skew '{first}'; others under by_skew",
-            "accuracy": f"of {size.test} drawn portraits, combinations of task and group equally frequent",
+            "rows": f"of the skew '{first}'; 'by_skew' has the others",
+            "accuracy": f"on {size.test} drawn portraits, combinations of task and group equally frequent",
             "intervals": f"95% over {size.repetitions} repetitions (Student's t)",
             "cut": "1 - equalised odds difference / that of the skewed set alone, by repetition",
-            "labels": "generated images: the shipped labeller",
+            "labels": "the shipped labeller labels generated images",
         },
     }
 
@@ -268,20 +268,21 @@ def run(quick: bool = False, folder: Path | None = None) -> dict[str, Any]:
     folder = folder / ("quick" if quick else "full")
     folder.mkdir(parents=True, exist_ok=True)
     torch.set_num_threads(1)
-    bench = Bench(folder, size)
-    found: dict[str, dict[str, list[dict[str, Any]]]] = {g: {name: [] for name in SETS} for g in size.skews}
+    bench = DownstreamBench(folder, size)
+    results: dict[str, dict[str, list[dict[str, Any]]]] = {g: {name: [] for name in SETS} for g in size.skews}
     for group in size.skews:
         for repetition in range(size.repetitions):
             for name in SETS:
                 facts = bench.facts(group, name, repetition)
-                part = kept(folder, f"{group}-{name}-{repetition}", facts, lambda g=group, n=name, r=repetition: bench.measure(g, n, r))
-                found[group][name].append(part)
-    figures = composed(found, size)
-    draw(figures, folder / "downstream.png")
+                part = f"{group}-{name}-{repetition}"
+                figures = load_or_make(folder, part, facts, lambda g=group, n=name, r=repetition: bench.measure(g, n, r))
+                results[group][name].append(figures)
+    figures = downstream_result(results, size)
+    draw_downstream(figures, folder / "downstream.png")
     return figures
 
 
-def draw(figures: dict[str, Any], path: Path) -> None:
+def draw_downstream(figures: dict[str, Any], path: Path) -> None:
     """The benchmark's figure."""
     from PIL import Image
 
@@ -291,4 +292,4 @@ def draw(figures: dict[str, Any], path: Path) -> None:
     }
     size = figures["size"]
     note = f"{size['repetitions']} repetitions, 95% (Student's t); {size['test']} drawn test portraits, combinations equally frequent"
-    Image.fromarray(training_sets(panels, "A skewed training set, and what is added to it", note)).save(path)
+    Image.fromarray(training_sets(panels, "A skewed training set, with and without added images", note)).save(path)

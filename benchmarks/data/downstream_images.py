@@ -34,7 +34,7 @@ FILES = {
 
 
 @dataclass(frozen=True)
-class Made:
+class ImageSet:
     """``images`` uint8 [N, 3, 32, 32]; ``labels``: attribute -> int64 [N], as the labeller reads them; ``cells`` int64 [N]: the cell of
     the target that every image was assigned (None where nothing was)."""
 
@@ -43,7 +43,7 @@ class Made:
     cells: Tensor | None
 
 
-class Sampler:
+class ImageSetSampler:
     """Host, models and labeller, loaded once, when the first set is to be sampled. ``target``: as text; None for plain images."""
 
     def __init__(self) -> None:
@@ -72,14 +72,14 @@ class Sampler:
         aim = "" if kind == PLAIN else target
         return {"files": " ".join(digests), "target": aim, "kind": kind, "repetition": str(repetition), "n": str(n)}
 
-    def made(self, folder: Path, kind: str, target: str, repetition: int, n: int) -> Made:
+    def made(self, folder: Path, kind: str, target: str, repetition: int, n: int) -> ImageSet:
         """The set of one kind for one repetition: from ``folder``, or sampled into it. ``n``: a multiple of the batch."""
         facts = self.facts(kind, target, repetition, n)
         name = "-".join([kind, *re.findall(r"\w+", facts["target"]), str(repetition)])
         path = folder / f"images-{name}.safetensors"
         if path.is_file():
-            tensors, said = read_safetensors(path)
-            if {k: said.get(k) for k in facts} == facts:
+            tensors, stored_facts = read_safetensors(path)
+            if {k: stored_facts.get(k) for k in facts} == facts:
                 return _made(tensors)
         made = self._sample(kind, target, repetition, n)
         tensors = {"images": made.images, **{f"labels.{a}": x for a, x in made.labels.items()}}
@@ -87,7 +87,7 @@ class Sampler:
         return made
 
     @torch.inference_mode()
-    def _sample(self, kind: str, target: str, repetition: int, n: int) -> Made:
+    def _sample(self, kind: str, target: str, repetition: int, n: int) -> ImageSet:
         m = self._models()  # boots the host, which the next lines need
         from ...host.core.sampling import SamplerSettings, ksample
         from ...host.small_models.adm_model import empty_latent
@@ -101,7 +101,7 @@ class Sampler:
             images.append((m["vae"].decode(out["samples"]).movedim(-1, 1).clamp(0, 1) * 255).round().byte())
         pictures = torch.cat(images)
         read = m["labeller"].probabilities(pictures.float() / 255)
-        return Made(pictures, {a: p.argmax(-1) for a, p in read.items()}, torch.cat(cells) if cells else None)
+        return ImageSet(pictures, {a: p.argmax(-1) for a, p in read.items()}, torch.cat(cells) if cells else None)
 
     def _patched(self, kind: str, aim: str, seed: int, cells: list[Tensor]) -> Any:
         """The MODEL of one batch; ``cells`` gets what its images are assigned."""
@@ -121,6 +121,6 @@ class Sampler:
         return apply_steering(m["bed"].model, m["sae"], m["bias"], SteerSettings(target, seed=seed), m["adp"], on_finish=keep)
 
 
-def _made(tensors: dict[str, Tensor]) -> Made:
+def _made(tensors: dict[str, Tensor]) -> ImageSet:
     labels = {k.removeprefix("labels."): v for k, v in tensors.items() if k.startswith("labels.")}
-    return Made(tensors["images"], labels, tensors.get("cells"))
+    return ImageSet(tensors["images"], labels, tensors.get("cells"))

@@ -20,7 +20,7 @@ from ...methods.core.targets import parse_target
 from ...metrics.fairness import noise_floor
 from ...shipped import weights
 from ..core.children import cores, in_children, start_method
-from ..core.stages import kept
+from ..core.stages import load_or_make
 from ..data.forest import forest
 from .guidance_cells import (
     BASE,
@@ -45,30 +45,30 @@ from .guidance_cells import (
     at_edge,
     best_scale,
     cells,
-    further,
-    places,
+    next_trial,
+    target_batches,
     trials,
 )
-from .guidance_figures import COLUMNS, Reference, column, missed
-from .guidance_samples import Sampler, facts
+from .guidance_figures import COLUMNS, Reference, cell_figures, scale_figure
+from .guidance_samples import CellSampler, facts
 
 FIFTH = 0.2
 """What ours may have of the better of the paper's losses at small batches."""
-_sampler: Sampler | None = None
+_sampler: CellSampler | None = None
 
 
 def _work(folder: Path, beds: tuple[str, ...], cell: Cell) -> None:
     """One cell, in a child: a forked one has the models from its parent."""
     global _sampler
-    _sampler = _sampler or Sampler(beds)
-    kept(folder, cell.name, facts(cell), partial(_sampler.make, cell, folder))
+    _sampler = _sampler or CellSampler(beds)
+    load_or_make(folder, cell.name, facts(cell), partial(_sampler.make, cell, folder))
 
 
 def _nothing() -> dict[str, Any]:
     raise ValueError("a part of this benchmark is not kept, though it was made: is its folder used by another run?")
 
 
-def sampled(folder: Path, wanted: Sequence[Cell], beds: tuple[str, ...], workers: int) -> dict[Cell, dict[str, Any]]:
+def sample_cells(folder: Path, wanted: Sequence[Cell], beds: tuple[str, ...], workers: int) -> dict[Cell, dict[str, Any]]:
     """The cells, sampled where they are not kept; what was measured of each while it was sampled."""
     global _sampler
     missing = []
@@ -76,30 +76,30 @@ def sampled(folder: Path, wanted: Sequence[Cell], beds: tuple[str, ...], workers
         if not (folder / f"{cell.name}.safetensors").is_file():
             (folder / f"{cell.name}.json").unlink(missing_ok=True)
         try:
-            kept(folder, cell.name, facts(cell), _nothing)
+            load_or_make(folder, cell.name, facts(cell), _nothing)
         except ValueError:
             missing.append(cell)
     if missing:
         if start_method() == "fork":
-            _sampler = _sampler or Sampler(beds)
+            _sampler = _sampler or CellSampler(beds)
         in_children(partial(_work, folder, beds), missing, workers)
-    return {cell: kept(folder, cell.name, facts(cell), _nothing) for cell in wanted}
+    return {cell: load_or_make(folder, cell.name, facts(cell), _nothing) for cell in wanted}
 
 
 def tried_figures(folder: Path, of_key: Sequence[Cell]) -> dict[float, float]:
     """What the trials of one method brought: scale -> figure, the lower the better."""
-    return {cell.strength: missed(cell, folder) for cell in of_key}
+    return {cell.strength: scale_figure(cell, folder) for cell in of_key}
 
 
 def try_further(folder: Path, tried: dict[Key, list[Cell]], beds: tuple[str, ...], workers: int) -> None:
     """Larger scales where the largest was the best, added to ``tried``, until it is not."""
-    while added := {key: cell for key, of_key in tried.items() if (cell := further(of_key, tried_figures(folder, of_key)))}:
-        sampled(folder, list(added.values()), beds, workers)
+    while added := {key: cell for key, of_key in tried.items() if (cell := next_trial(of_key, tried_figures(folder, of_key)))}:
+        sample_cells(folder, list(added.values()), beds, workers)
         for key, cell in added.items():
             tried[key].append(cell)
 
 
-def chosen(folder: Path, tried: Mapping[Key, Sequence[Cell]]) -> tuple[dict[Key, float], dict[str, Any]]:
+def choose_scales(folder: Path, tried: Mapping[Key, Sequence[Cell]]) -> tuple[dict[Key, float], dict[str, Any]]:
     """The best scale of every key, and all that was tried as text -> scale -> figure."""
     scales, table = {}, {}
     for key, of_key in tried.items():
@@ -124,23 +124,23 @@ def run(quick: bool, folder: Path | None = None, workers: int | None = None) -> 
     text = weights.TEXT.is_file() and weights.ADP_TEXT.is_file()
     beds = (UNCONDITIONAL, TEXT) if text else (UNCONDITIONAL,)
     tried = trials(quick)
-    sampled(folder, [cell for of_key in tried.values() for cell in of_key], beds, at_once)
+    sample_cells(folder, [cell for of_key in tried.values() for cell in of_key], beds, at_once)
     if not quick:
         try_further(folder, tried, beds, at_once)
-    scales, table = chosen(folder, tried)
+    scales, table = choose_scales(folder, tried)
     wanted = list(cells(quick, scales, text))
-    made = sampled(folder, wanted, beds, at_once)
+    made = sample_cells(folder, wanted, beds, at_once)
     reference = Reference(folder)
-    found: dict[tuple[str, str, str, int], dict[str, Any]] = {}
-    for target, batch in places(quick):
+    results: dict[tuple[str, str, str, int], dict[str, Any]] = {}
+    for target, batch in target_batches(quick):
         for cell in wanted:
             if cell.batch == batch and cell.target in (None, target):
-                found[cell.bed, cell.method, target, batch] = column(cell, target, made[cell], folder, reference)
-    return composed(found, table, quick, folder)
+                results[cell.bed, cell.method, target, batch] = cell_figures(cell, target, made[cell], folder, reference)
+    return guidance_result(results, table, quick, folder)
 
 
-def composed(
-    found: Mapping[tuple[str, str, str, int], dict[str, Any]], scales: Mapping[str, Any], quick: bool, folder: Path
+def guidance_result(
+    results: Mapping[tuple[str, str, str, int], dict[str, Any]], scales: Mapping[str, Any], quick: bool, folder: Path
 ) -> dict[str, Any]:
     """The JSON object: the contract's keys, and all that they come from; draws the figure.
 
@@ -148,23 +148,23 @@ def composed(
     """
 
     def methods(target: str, batch: int) -> dict[str, Any]:
-        return {m: found.get((TEXT if m.removesuffix(QUOTA) == MIXING else UNCONDITIONAL, m, target, batch)) for m in METHODS}
+        return {m: results.get((TEXT if m.removesuffix(QUOTA) == MIXING else UNCONDITIONAL, m, target, batch)) for m in METHODS}
 
     batches = QUICK_BATCHES if quick else BATCHES
     by_batch = {str(batch): methods(FIRST, batch) for batch in batches}
-    by_target = {target: methods(target, batch) for target, batch in places(quick) if target != FIRST or batch == 16}
-    text = {str(b): {m: found.get((TEXT, m, FIRST, b)) for m in (BASE, MIXING, MIXING + QUOTA, OURS)} for b in batches}
+    by_target = {target: methods(target, batch) for target, batch in target_batches(quick) if target != FIRST or batch == 16}
+    text = {str(b): {m: results.get((TEXT, m, FIRST, b)) for m in (BASE, MIXING, MIXING + QUOTA, OURS)} for b in batches}
     n = QUICK_IMAGES if quick else IMAGES
     floors = {t: noise_floor(parse_target(TARGETS[t], ATTRIBUTES).shares, n) for t in by_target}
-    draw(by_batch, floors[FIRST], n, folder / "guidance.png")
+    draw_guidance(by_batch, floors[FIRST], n, folder / "guidance.png")
     return {
         "by_batch": by_batch,
         "by_target": by_target,
         "noise_floor": floors[FIRST],
         "noise_floors": floors,
         "text_model": text if any(v for of_batch in text.values() for v in of_batch.values()) else None,
-        "comparison": {b: compared({m: f for m, f in of.items() if m.removesuffix(QUOTA) != MIXING}) for b, of in by_batch.items()},
-        "text_comparison": {b: compared(of) for b, of in text.items() if of[OURS]},
+        "comparison": {b: compare_methods({m: f for m, f in of.items() if m.removesuffix(QUOTA) != MIXING}) for b, of in by_batch.items()},
+        "text_comparison": {b: compare_methods(of) for b, of in text.items() if of[OURS]},
         "scales": scales,
         "n": n,
         "targets": {t: TARGETS[t] for t in by_target},
@@ -173,7 +173,7 @@ def composed(
     }
 
 
-def compared(methods: Mapping[str, dict[str, Any] | None]) -> dict[str, Any]:
+def compare_methods(methods: Mapping[str, dict[str, Any] | None]) -> dict[str, Any]:
     """Ours beside the lowest FD on the same model, and beside the better of the paper's losses where they were run there.
 
     ``reaches_lowest``: ours is the lowest, or its interval reaches down to the lowest; ``within_lowest``: ours is not above the upper end
@@ -182,7 +182,7 @@ def compared(methods: Mapping[str, dict[str, Any] | None]) -> dict[str, Any]:
     fd = {m: f["fd"] for m, f in methods.items() if f is not None}
     lowest = min(fd, key=lambda m: (fd[m], m != OURS))
     low, high = methods[OURS]["fd_low"], methods[lowest]["fd_high"]
-    beside = {
+    comparison = {
         "lowest": lowest,
         "lowest_fd": fd[lowest],
         "ours": fd[OURS],
@@ -190,14 +190,14 @@ def compared(methods: Mapping[str, dict[str, Any] | None]) -> dict[str, Any]:
         "within_lowest": fd[OURS] <= (fd[lowest] if high is None else max(fd[lowest], high)),
     }
     if not set(SOFT) <= set(fd):
-        return beside
+        return comparison
     paper = min(fd[m] for m in SOFT)
-    return {**beside, "of_paper": fd[OURS] / paper if paper > 0 else None, "at_most_a_fifth": fd[OURS] <= FIFTH * paper}
+    return {**comparison, "of_paper": fd[OURS] / paper if paper > 0 else None, "at_most_a_fifth": fd[OURS] <= FIFTH * paper}
 
 
 def notes(by_batch: Mapping[str, Any], by_target: Mapping[str, Any], text: Mapping[str, Any], quick: bool) -> dict[str, str]:
     """What the figures mean, and why some are missing."""
-    said = {
+    texts = {
         "by_batch": f"target '{FIRST}', the unconditional model, ddim, 20 steps; {', '.join(COLUMNS)} by the judge's hard counts",
         "label-mixing": "on the small text model (euler, 20 steps, cfg 4, 'a photo of a PROFESSION' in turn, with the class named or not), "
         "since the unconditional one has no prompts: compare it with 'text_model', where its base and ours stand",
@@ -217,18 +217,18 @@ def notes(by_batch: Mapping[str, Any], by_target: Mapping[str, Any], text: Mappi
         "peak_mb": "of a process that samples one cell, ComfyUI, models and the machinery of this benchmark included; subtract 'base'",
     }
     if quick:
-        said["quick"] = "one target, two batch sizes, fewer images and scales; indicative"
+        texts["quick"] = "one target, two batch sizes, fewer images and scales; indicative"
     if any(f is None for table in (by_batch, by_target) for of_place in table.values() for f in of_place.values()):
-        said["null"] = "label-mixing is null: the small text model is not shipped with this copy"
+        texts["null"] = "label-mixing is null: the small text model is not shipped with this copy"
     if any(f["peak_mb"] is None for of_place in by_batch.values() for f in of_place.values() if f):
-        said["null peak_mb"] = "null: this system does not tell a process's peak of memory"
+        texts["null peak_mb"] = "null: this system does not tell a process's peak of memory"
     commits = {str(f["commit"])[:9] for of_batch in (*by_batch.values(), *by_target.values()) for f in of_batch.values() if f}
     if len(commits) > 1:
-        said["commit"] = f"cells were sampled at commits {', '.join(sorted(commits))}"
-    return said
+        texts["commit"] = f"cells were sampled at commits {', '.join(sorted(commits))}"
+    return texts
 
 
-def draw(by_batch: Mapping[str, Mapping[str, dict[str, Any] | None]], floor: float, n: int, path: Path) -> None:
+def draw_guidance(by_batch: Mapping[str, Mapping[str, dict[str, Any] | None]], floor: float, n: int, path: Path) -> None:
     """FD with intervals, a panel per batch size."""
     panels = {f"batch {b}": {m: (f["fd"], f["fd_low"], f["fd_high"]) for m, f in of.items() if f} for b, of in by_batch.items()}
     title = f"Distance from {FIRST.replace('0.5', '50/50')}, {n} images each"

@@ -112,7 +112,7 @@ Key = tuple[str, str, int]
 """A method's kind, target and batch size: for what a scale is chosen."""
 
 
-def places(quick: bool) -> Iterator[tuple[str, int]]:
+def target_batches(quick: bool) -> Iterator[tuple[str, int]]:
     """Targets and batch sizes of the run: the first target at every batch size, the others at one."""
     yield from ((FIRST, batch) for batch in (QUICK_BATCHES if quick else BATCHES))
     if not quick:
@@ -126,16 +126,16 @@ def key_of(kind: str, target: str, batch: int) -> Key:
 
 def trials(quick: bool) -> dict[Key, list[Cell]]:
     """What is sampled to choose scales, by what they are chosen for, in ascending order of the scale."""
-    images, found = QUICK_TRIAL_IMAGES if quick else TRIAL_IMAGES, {}
+    images, trials_by_key = QUICK_TRIAL_IMAGES if quick else TRIAL_IMAGES, {}
     for kind, scales in (QUICK_SCALES if quick else SCALES).items():
         method = kind if kind in SOFT else kind + QUOTA
-        for target, batch in places(quick):
+        for target, batch in target_batches(quick):
             key = key_of(kind, target, batch)
-            found[key] = [Cell(method, key[1], key[2], images, scale, seed=TRIAL_SEED) for scale in scales]
-    return found
+            trials_by_key[key] = [Cell(method, key[1], key[2], images, scale, seed=TRIAL_SEED) for scale in scales]
+    return trials_by_key
 
 
-def further(of_key: Sequence[Cell], figures: Mapping[float, float]) -> Cell | None:
+def next_trial(of_key: Sequence[Cell], figures: Mapping[float, float]) -> Cell | None:
     """The next trial for a method (``of_key``: what was tried, ``figures``: scale -> figure): None where the largest scale is not the
     best, and where no larger one is foreseen."""
     last = of_key[-1]
@@ -164,7 +164,7 @@ def cells(quick: bool, scales: Mapping[Key, float], text: bool = True) -> Iterat
     """All that is reported. ``scales``: what was chosen; ``text``: whether there is a model with prompts. Beside mixed prompts stand plain
     images of that model and, for the first target, ours."""
     images = QUICK_IMAGES if quick else IMAGES
-    for target, batch in places(quick):
+    for target, batch in target_batches(quick):
         if target == FIRST:
             yield Cell(BASE, None, batch, images)
         for method in METHODS[1:]:

@@ -49,7 +49,7 @@ class Reference:
         return frechet_distance(features.astype(np.float64), self.features, self.weights(target))
 
 
-class Kept:
+class CellData:
     """What a cell kept. ``read``: attribute -> the judge's probabilities [N, K]; ``features`` [N, D]; ``cells`` int [N] or None."""
 
     def __init__(self, folder: Path, cell: Cell) -> None:
@@ -59,28 +59,28 @@ class Kept:
         self.cells = tensors["cells"].numpy() if "cells" in tensors else None
 
 
-def fairness(cell: Cell, kept: Kept, target_name: str, bootstrap: int = 2000) -> dict[str, Any]:
+def fairness(cell: Cell, data: CellData, target_name: str, bootstrap: int = 2000) -> dict[str, Any]:
     """FD of hard counts with its interval (of whole batches where their images depend on each other), hits and unsure images."""
     target = parse_target(TARGETS[target_name], ATTRIBUTES)
-    joint = joint_probabilities({a: kept.read[a] for a in target.attributes})
+    joint = joint_probabilities({a: data.read[a] for a in target.attributes})
     batch = cell.batch if cell.dependent else 1
     report = measure(joint, target.names, target.shares, batch=batch, bootstrap=bootstrap)
     figures = {k: getattr(report, k) for k in ("fd", "fd_low", "fd_high", "noise_floor", "unsure", "n")}
     figures["shares"] = dict(zip(target.names, report.shares, strict=True))
-    figures["hit"] = None if kept.cells is None else assigned_hit_rate(joint, kept.cells)
+    figures["hit"] = None if data.cells is None else assigned_hit_rate(joint, data.cells)
     return figures
 
 
-def column(cell: Cell, target_name: str, sampled: Mapping[str, Any], folder: Path, reference: Reference) -> dict[str, Any]:
+def cell_figures(cell: Cell, target_name: str, sampled: Mapping[str, Any], folder: Path, reference: Reference) -> dict[str, Any]:
     """All figures of a cell under a target (a plain cell serves every target). ``sampled``: what was measured while it was sampled."""
-    kept, plain = Kept(folder, cell), Kept(folder, cell.plain)
+    data, plain = CellData(folder, cell), CellData(folder, cell.plain)
     target = parse_target(TARGETS[target_name], ATTRIBUTES)
     batch = cell.batch if cell.dependent else 1
-    elsewhere = drift(plain.read, kept.read, ATTRIBUTES, target.attributes, batch=batch, bootstrap=EXCHANGES)
+    elsewhere = drift(plain.read, data.read, ATTRIBUTES, target.attributes, batch=batch, bootstrap=EXCHANGES)
     furthest = max(elsewhere, key=lambda report: report.drift)
     return {
-        **fairness(cell, kept, target_name),
-        "frechet": reference.distance(kept.features, target),
+        **fairness(cell, data, target_name),
+        "frechet": reference.distance(data.features, target),
         "drift": furthest.drift,
         "drift_by_attribute": {report.attribute: report.drift for report in elsewhere},
         "drift_floor": furthest.floor,
@@ -92,8 +92,8 @@ def column(cell: Cell, target_name: str, sampled: Mapping[str, Any], folder: Pat
     }
 
 
-def missed(cell: Cell, folder: Path) -> float:
+def scale_figure(cell: Cell, folder: Path) -> float:
     """What a scale is chosen by: the FD of a loss on the batch mean, and the share of images that missed their class otherwise (the FD of
     quotas is 0 where as many images miss on either side)."""
-    figures = fairness(cell, Kept(folder, cell), str(cell.target), bootstrap=0)
+    figures = fairness(cell, CellData(folder, cell), str(cell.target), bootstrap=0)
     return float(figures["fd"] if figures["hit"] is None else 1 - figures["hit"])

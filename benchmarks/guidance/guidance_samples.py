@@ -45,16 +45,16 @@ def _digest(path: Path) -> str:
 
 def prompt_of(profession: str, named: dict[str, str]) -> str:
     """A prompt that names the classes of some attributes (attribute -> class), in the words of the model's captions."""
-    said = [PHRASES[attribute][ATTRIBUTES[attribute].index(name)][0] for attribute, name in named.items()]
-    return " ".join([f"a photo of a {profession}", " and ".join(said)]).strip()
+    phrases = [PHRASES[attribute][ATTRIBUTES[attribute].index(name)][0] for attribute, name in named.items()]
+    return " ".join([f"a photo of a {profession}", " and ".join(phrases)]).strip()
 
 
-def in_order(cells: Tensor, given: TargetDistribution, wanted: TargetDistribution) -> Tensor:
+def reordered_cells(cells: Tensor, source: TargetDistribution, wanted: TargetDistribution) -> Tensor:
     """Cell indices in another order of the classes: int64 [N]."""
-    return torch.tensor([wanted.cells.index(cell) for cell in given.cells])[cells]
+    return torch.tensor([wanted.cells.index(cell) for cell in source.cells])[cells]
 
 
-class Sampler:
+class CellSampler:
     """Models and host, loaded once; forked children go on with them. ``beds``: the models that are needed."""
 
     def __init__(self, beds: tuple[str, ...] = (UNCONDITIONAL,)) -> None:
@@ -127,7 +127,7 @@ class Sampler:
 
         def ended(run: GuidanceRun) -> None:
             if run.cells is not None:
-                keep.append(in_order(run.cells, run.target, wanted))
+                keep.append(reordered_cells(run.cells, run.target, wanted))
 
         if cell.kind in SOFT:
             return apply_guidance(model, adp, GuidanceSettings(target, cell.strength, seed, mode=cell.kind), ended)

@@ -21,7 +21,7 @@ from ...methods.guidance.run import CALIBRATED, GuidanceSettings
 from ...metrics.fairness import assigned_hit_rate, joint_probabilities, measure
 from ...shipped import weights
 from ..core.host_process import boot_host
-from .targets import agreement
+from .targets import judge_agreement
 
 SEEDS = (862_000_000, 862_001_000)
 """First seeds of the two groups of a row; nothing that was trained, calibrated or tuned used them."""
@@ -34,7 +34,7 @@ TABLE = "doctor"
 
 
 @dataclass(frozen=True)
-class Row:
+class PromptRow:
     """One line of the table. ``images``: per seed group; ``exempt``: the prompt is tagged by Exempt From Guidance."""
 
     name: str
@@ -47,25 +47,26 @@ class Row:
     images: int = 128
 
 
-def rows(kinds: list[str]) -> list[Row]:
+def prompt_rows(kinds: list[str]) -> list[PromptRow]:
     """All rows; ``kinds``: directions that the ADP file holds for eyeglasses."""
-    made = [Row(f"plain {p}", p) for p in PROFESSIONS]
-    made += [Row(f"{p}, eyeglasses 0.5", p, GLASSES) for p in PROFESSIONS]
-    made += [Row(f"{p}, skin tone uniform", p, SKIN, images=64) for p in PROFESSIONS]
+    made = [PromptRow(f"plain {p}", p) for p in PROFESSIONS]
+    made += [PromptRow(f"{p}, eyeglasses 0.5", p, GLASSES) for p in PROFESSIONS]
+    made += [PromptRow(f"{p}, skin tone uniform", p, SKIN, images=64) for p in PROFESSIONS]
     for cfg in (1.0, 7.5):
-        made += [Row(f"plain {TABLE}, cfg {cfg:g}", TABLE, cfg=cfg)]
-        made += [Row(f"{TABLE}, eyeglasses 0.5, cfg {cfg:g}", TABLE, GLASSES, cfg)]
-    made += [Row(f"{TABLE}, eyeglasses 0.5, {kind}", TABLE, GLASSES, direction=kind) for kind in kinds]
-    for said, phrase in (("yes", "with eyeglasses"), ("no", "without eyeglasses")):
+        made += [PromptRow(f"plain {TABLE}, cfg {cfg:g}", TABLE, cfg=cfg)]
+        made += [PromptRow(f"{TABLE}, eyeglasses 0.5, cfg {cfg:g}", TABLE, GLASSES, cfg)]
+    made += [PromptRow(f"{TABLE}, eyeglasses 0.5, {kind}", TABLE, GLASSES, direction=kind) for kind in kinds]
+    for class_name, phrase in (("yes", "with eyeglasses"), ("no", "without eyeglasses")):
         for exempt in (False, True):
             target = GLASSES if exempt else None
             name = f"{TABLE} {phrase}" + (", guided model, exempt" if exempt else ", plain")
-            made.append(Row(name, TABLE, target, explicit=phrase, exempt=exempt, images=32))
-        made.append(Row(f"{TABLE} {phrase}, guided model, {said} asked for, not exempt", TABLE, GLASSES, explicit=phrase, images=32))
+            made.append(PromptRow(name, TABLE, target, explicit=phrase, exempt=exempt, images=32))
+        name = f"{TABLE} {phrase}, guided model, {class_name} asked for, not exempt"
+        made.append(PromptRow(name, TABLE, GLASSES, explicit=phrase, images=32))
     return made
 
 
-class Bench:
+class PromptBench:
     """Model and host, loaded once in every process."""
 
     def __init__(self) -> None:
@@ -83,7 +84,7 @@ class Bench:
         """As CLIP Text Encode does."""
         return self.clip.encode_from_tokens_scheduled(self.clip.tokenize(text))
 
-    def images(self, row: Row, seeds: range) -> tuple[Tensor, Tensor | None]:
+    def images(self, row: PromptRow, seeds: range) -> tuple[Tensor, Tensor | None]:
         """Images [N, 3, 32, 32] (one sampler run per seed) and the cells that they were assigned."""
         from ...host.core.sampling import SamplerSettings, ksample
         from ...host.guidance.apply import apply_guidance
@@ -109,7 +110,7 @@ class Bench:
         return torch.cat(images), assigned
 
     @torch.inference_mode()
-    def measure(self, row: Row) -> dict[str, Any]:
+    def measure(self, row: PromptRow) -> dict[str, Any]:
         """Sample a row and judge it."""
         groups = [self.images(row, range(first, first + max(1, row.images // BATCH))) for first in SEEDS]
         images = torch.cat([g[0] for g in groups])
@@ -123,7 +124,7 @@ class Bench:
             "prompt_agreement": float((read["profession"].argmax(-1) == wanted).float().mean()),
             "unsure": {a: float((p.amax(-1) < 0.8).float().mean()) for a, p in read.items()},
             "counts": {a: torch.bincount(p.argmax(-1), minlength=p.shape[1]).tolist() for a, p in read.items()},
-            "judges": {a: agreement(read[a], labelled[a]) for a in read},
+            "judges": {a: judge_agreement(read[a], labelled[a]) for a in read},
         }
         if row.target and not row.exempt:
             target = parse_target(row.target, self.judge.attributes)
@@ -135,12 +136,12 @@ class Bench:
         return figures
 
 
-_bench: Bench | None = None
+_bench: PromptBench | None = None
 
 
-def _measure(row: Row) -> dict[str, Any]:
+def _measure(row: PromptRow) -> dict[str, Any]:
     global _bench  # one per worker process: loading the host takes seconds
-    _bench = _bench or Bench()
+    _bench = _bench or PromptBench()
     return _bench.measure(row)
 
 
@@ -166,9 +167,9 @@ def run(quick: bool) -> dict[str, Any]:
     if not weights.TEXT.is_file() or not weights.ADP_TEXT.is_file():
         raise ValueError("the small text model and its ADP are not shipped with this copy: make them with train-portraits text, adp-text.")
     adp = weights.adp(weights.ADP_TEXT)
-    todo = rows(list(adp.sources()["eyeglasses"]))
+    todo = prompt_rows(list(adp.sources()["eyeglasses"]))
     if quick:
-        todo = [Row(**{**r.__dict__, "images": 16}) for r in todo if r.profession == TABLE]
+        todo = [PromptRow(**{**r.__dict__, "images": 16}) for r in todo if r.profession == TABLE]
     workers = min(os.cpu_count() or 1, len(todo))
     with ProcessPoolExecutor(workers, mp_context=get_context("fork" if os.name == "posix" else "spawn")) as pool:
         result = dict(zip((r.name for r in todo), pool.map(_measure, todo), strict=True))

@@ -35,7 +35,7 @@ DRAWN_SEED, DRAWN = 8_000_000, 6_000
 
 
 @dataclass(frozen=True)
-class Row:
+class TargetRow:
     """One line of the table. ``images``: per seed group; ``profession``: None for the unconditional model, else a class label."""
 
     name: str
@@ -48,7 +48,7 @@ class Row:
     images: int = 256
 
 
-def rows() -> list[Row]:
+def target_rows() -> list[TargetRow]:
     """The targets of the test bed."""
     targets = {
         "eyeglasses 0.5": "eyeglasses: yes=0.5, no=0.5",
@@ -58,19 +58,18 @@ def rows() -> list[Row]:
         "skin tone uniform": "skin_tone: uniform",
         "eyeglasses x hair uniform": "eyeglasses x hair: uniform",
     }
-    made = [Row("plain", None)]
-    made += [Row(name, text) for name, text in targets.items()]
-    made += [
-        Row(f"{p}, eyeglasses 0.5", targets["eyeglasses 0.5"], profession=i, images=64) for i, p in enumerate(ATTRIBUTES["profession"])
-    ]
-    made += [Row(f"plain {p}", None, profession=i, images=64) for i, p in enumerate(ATTRIBUTES["profession"])]
-    made += [Row("eyeglasses 0.5, batch 1", targets["eyeglasses 0.5"], batch=1)]
-    made += [Row("eyeglasses 0.5, repair 2", targets["eyeglasses 0.5"], repair=2)]
-    made += [Row(f"{name}, chi-square", text, mode="chi-square") for name, text in targets.items()]
+    made = [TargetRow("plain", None)]
+    made += [TargetRow(name, text) for name, text in targets.items()]
+    for i, profession in enumerate(ATTRIBUTES["profession"]):
+        made.append(TargetRow(f"{profession}, eyeglasses 0.5", targets["eyeglasses 0.5"], profession=i, images=64))
+    made += [TargetRow(f"plain {p}", None, profession=i, images=64) for i, p in enumerate(ATTRIBUTES["profession"])]
+    made += [TargetRow("eyeglasses 0.5, batch 1", targets["eyeglasses 0.5"], batch=1)]
+    made += [TargetRow("eyeglasses 0.5, repair 2", targets["eyeglasses 0.5"], repair=2)]
+    made += [TargetRow(f"{name}, chi-square", text, mode="chi-square") for name, text in targets.items()]
     return made
 
 
-class Bench:
+class TargetBench:
     """Models and the host, loaded once in every process."""
 
     def __init__(self) -> None:
@@ -94,7 +93,7 @@ class Bench:
             self.conds[conditional] = lambda label, info=info: conditioning(info, label)
         self.vae = PixelVae(2)
 
-    def images(self, row: Row, seeds: range) -> tuple[Tensor, Tensor | None]:
+    def images(self, row: TargetRow, seeds: range) -> tuple[Tensor, Tensor | None]:
         """Images [N, 3, 32, 32] of a row (one sampler run per batch, a seed per run) and the cells that they were assigned."""
         from ...host.core.sampling import SamplerSettings, guided_ksample, ksample
         from ...host.small_models.adm_model import empty_latent
@@ -121,7 +120,7 @@ class Bench:
         return self.labeller.probabilities(self.vae.decode(samples).movedim(-1, 1))
 
     @torch.inference_mode()
-    def measure(self, row: Row) -> dict[str, Any]:
+    def measure(self, row: TargetRow) -> dict[str, Any]:
         """Sample a row and judge it."""
         groups = [self.images(row, range(first, first + row.images // row.batch)) for first in SEEDS]
         images = torch.cat([g[0] for g in groups])
@@ -136,7 +135,7 @@ class Bench:
         }
         figures["unsure"] = {a: float((p.max(-1).values < 0.8).float().mean()) for a, p in read.items()}
         labelled = self.labeller.probabilities(images)
-        figures["judges"] = {a: agreement(read[a], labelled[a]) for a in read}
+        figures["judges"] = {a: judge_agreement(read[a], labelled[a]) for a in read}
         figures["counts"] = {a: torch.bincount(p.argmax(-1), minlength=p.shape[1]).tolist() for a, p in read.items()}
         if row.target is not None:
             target = parse_target(row.target, self.judge.attributes)
@@ -161,12 +160,12 @@ class Bench:
         return figures
 
     @torch.inference_mode()
-    def best_scale(self, row: Row) -> float:
+    def best_scale(self, row: TargetRow) -> float:
         """The scale of a soft loss with the lowest FD on 128 tuning samples."""
         target = parse_target(row.target, self.judge.attributes)
         tried = {}
         for scale in SCALES:
-            trial = Row(row.name, row.target, row.mode, scale)
+            trial = TargetRow(row.name, row.target, row.mode, scale)
             images, _ = self.images(trial, range(TUNING_SEED, TUNING_SEED + 8))
             read = self.judge.probabilities(images)
             joint = joint_probabilities({a: read[a] for a in target.attributes})
@@ -174,7 +173,7 @@ class Bench:
         return min(tried, key=tried.get)
 
 
-def agreement(first: Tensor, second: Tensor) -> dict[str, float]:
+def judge_agreement(first: Tensor, second: Tensor) -> dict[str, float]:
     """Share of images on which two classifiers agree, and the largest net difference of a class's share."""
     a, b = first.argmax(-1), second.argmax(-1)
     k = first.shape[1]
@@ -182,18 +181,18 @@ def agreement(first: Tensor, second: Tensor) -> dict[str, float]:
     return {"agree": (a == b).float().mean().item(), "net": net}
 
 
-_bench: Bench | None = None
+_bench: TargetBench | None = None
 
 
-def _measure(row: Row) -> dict[str, Any]:
+def _measure(row: TargetRow) -> dict[str, Any]:
     global _bench  # one per worker process: loading the host takes seconds
-    _bench = _bench or Bench()
+    _bench = _bench or TargetBench()
     if row.mode != QUOTA:
-        row = Row(row.name, row.target, row.mode, _bench.best_scale(row), row.batch, row.repair, row.profession, row.images)
+        row = TargetRow(row.name, row.target, row.mode, _bench.best_scale(row), row.batch, row.repair, row.profession, row.images)
     return _bench.measure(row)
 
 
-def quality(result: dict[str, dict[str, Any]]) -> None:
+def add_quality(result: dict[str, dict[str, Any]]) -> None:
     """Add Frechet distances, in place: within each class (of a joint target: each cell) against drawn images of it, guided and plain at the
     same n, once as they are and once against the drawn ones weighted to the composition that the images have (professions and what else
     goes along with a class), which leaves what the rendering does; and over all against a drawn set whose guided attributes are weighted
@@ -220,9 +219,10 @@ def quality(result: dict[str, dict[str, Any]]) -> None:
             n = min(len(x) for x, _ in sides)
             if n < 30:
                 continue
-            here = inside & (cell == k)
-            pair = [frechet_mean(x, features[here], n) for x, _ in sides]
-            same = [frechet_mean(x, features[here], n, to_composition(joint_index(truth, others)[here], made)) for x, made in sides]
+            in_cell = inside & (cell == k)
+            pair = [frechet_mean(x, features[in_cell], n) for x, _ in sides]
+            drawn_others = joint_index(truth, others)[in_cell]
+            same = [frechet_mean(x, features[in_cell], n, composition_weights(drawn_others, made)) for x, made in sides]
             by_class[cell_name] = {
                 "n": n,
                 "guided": pair[0],
@@ -250,7 +250,7 @@ def joint_index(classes: Mapping[str, np.ndarray], attributes: Sequence[str]) ->
     return index
 
 
-def to_composition(reference: np.ndarray, made: np.ndarray) -> np.ndarray:
+def composition_weights(reference: np.ndarray, made: np.ndarray) -> np.ndarray:
     """Weights of the reference under which its cells have the shares that the made images have."""
     size = int(max(reference.max(), made.max())) + 1
     has, wanted = (np.bincount(x, minlength=size) / len(x) for x in (reference, made))
@@ -266,15 +266,14 @@ def frechet_mean(x: np.ndarray, reference: np.ndarray, n: int, weight: np.ndarra
 
 def run(quick: bool) -> dict[str, Any]:
     """All rows; ``quick``: the unconditional targets of the default mode, 256 images each, indicative."""
-    todo = rows()
+    todo = target_rows()
     if quick:
-        todo = [
-            Row(r.name, r.target, images=64) for r in todo if r.profession is None and r.mode == QUOTA and r.batch == 16 and not r.repair
-        ]
+        unconditional = [r for r in todo if r.profession is None and r.mode == QUOTA and r.batch == 16 and not r.repair]
+        todo = [TargetRow(r.name, r.target, images=64) for r in unconditional]
     workers = min(os.cpu_count() or 1, len(todo))
     with ProcessPoolExecutor(workers, mp_context=get_context("fork" if os.name == "posix" else "spawn")) as pool:
         result = dict(zip((r.name for r in todo), pool.map(_measure, todo), strict=True))
-    quality(result)
+    add_quality(result)
     for figures in result.values():
         del figures["features"], figures["read"]
     return {"rows": result, "seeds": list(SEEDS), "sampler": SAMPLER, "scheduler": SCHEDULER, "steps": STEPS, "quick": quick}

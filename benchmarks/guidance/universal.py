@@ -45,8 +45,8 @@ def apply_universal(model: Any, score: Score, strength: float) -> Any:
             return apply_model(x, sigma, **args["c"])
         # On a CPU the host's default attention writes in place, which no gradient passes.
         options = {**args["c"].get("transformer_options", {}), "optimized_attention_override": _plain_attention}
-        given = {**args["c"], "transformer_options": options}
-        return guided_denoised(lambda x: apply_model(x, sigma, **given), x, sigma, chosen, score, strength)
+        arguments = {**args["c"], "transformer_options": options}
+        return guided_denoised(lambda x: apply_model(x, sigma, **arguments), x, sigma, chosen, score, strength)
 
     clone = model.clone()
     clone.set_model_unet_function_wrapper(wrapper)

@@ -27,7 +27,7 @@ from ...methods.ledger.ledger_images import reconcile
 from ...metrics.fairness import joint_probabilities, measure
 from ...shipped import weights
 from ..core.host_server import HostServer
-from ..core.stages import kept
+from ..core.stages import load_or_make
 
 STEPS = 20
 TARGETS = {"eyeglasses": "eyeglasses: yes=0.5, no=0.5", "skin_tone": "skin_tone: uniform"}
@@ -52,7 +52,7 @@ class Queue:
         return f"{self.target}-{'with' if self.ledger else 'without'}-{self.seed}-{self.n}"
 
 
-def graph(target: str, seed: int, ledger: str, guided_by_it: bool = True, steps: int = STEPS) -> dict[str, Any]:
+def ledger_graph(target: str, seed: int, ledger: str, guided_by_it: bool = True, steps: int = STEPS) -> dict[str, Any]:
     """One guided image, recorded in a ledger. ``guided_by_it``: whether its quotas come from there."""
 
     def node(kind: str, **inputs: Any) -> dict[str, Any]:
@@ -80,7 +80,7 @@ def graph(target: str, seed: int, ledger: str, guided_by_it: bool = True, steps:
     }
 
 
-class Bench:
+class LedgerBench:
     """A server that is started when it is needed first, and the judge."""
 
     def __init__(self, place: Path) -> None:
@@ -104,14 +104,14 @@ class Bench:
     def queue(self, q: Queue) -> dict[str, Any]:
         """Run a queue and judge its images. A queue that was cut off begins anew."""
         server, draw = self.server, random.Random(q.seed)
-        ledger, folder = ledger_file(server.user, q.name), pictures(server.output, q.name)
+        ledger, folder = ledger_file(server.user, q.name), ledger_pictures(server.output, q.name)
         forget(ledger, folder)
         for _ in range(q.n):
-            server.finish(server.queue(graph(q.target, draw.getrandbits(53), q.name, q.ledger)))
+            server.finish(server.queue(ledger_graph(q.target, draw.getrandbits(53), q.name, q.ledger)))
         rows = Ledger(ledger).rows()
         if len(rows) != q.n or any(r["state"] != SEEN for r in rows):
             raise RuntimeError(f"{q.n} prompts were queued, and the ledger holds {len(rows)} rows.")
-        return {"n": q.n, **self.judged(q.target, folder, [r["file"] for r in rows]), **by_the_ledger(rows)}
+        return {"n": q.n, **self.judged(q.target, folder, [r["file"] for r in rows]), **ledger_counts(rows)}
 
     @torch.inference_mode()
     def judged(self, target: str, folder: Path, files: Sequence[str]) -> dict[str, Any]:
@@ -125,16 +125,16 @@ class Bench:
     def two(self, target: str, runs: int) -> dict[str, Any]:
         """Two servers on one ledger at once, each with a queue of its own."""
         user, output, name = self.place / "shared" / "user", self.place / "shared" / "output", f"two-{target}-{runs}"
-        forget(ledger_file(user, name), pictures(output, name))
+        forget(ledger_file(user, name), ledger_pictures(output, name))
         draw, ids = random.Random(881_000_100), [[], []]
         with HostServer(self.place / "a", user, output) as a, HostServer(self.place / "b", user, output) as b:
             for _ in range(runs):
                 for server, mine in ((a, ids[0]), (b, ids[1])):
-                    mine.append(server.queue(graph(target, draw.getrandbits(53), name)))
+                    mine.append(server.queue(ledger_graph(target, draw.getrandbits(53), name)))
             for server, mine in ((a, ids[0]), (b, ids[1])):
                 for prompt_id in mine:
                     server.finish(prompt_id, 3600)
-        rows, folder = Ledger(ledger_file(user, name)).rows(), pictures(output, name)
+        rows, folder = Ledger(ledger_file(user, name)).rows(), ledger_pictures(output, name)
         met = [r["run"] for r in rows if r["state"] == SEEN]
         mixed = [("a" if r["run"] in set(ids[0]) else "b") for r in rows]
         return {
@@ -144,20 +144,20 @@ class Bench:
             "files": len(list(folder.glob("*.png"))),
             "changes_of_turn": sum(x != y for x, y in zip(mixed, mixed[1:], strict=False)),
             **self.judged(target, folder, [r["file"] for r in rows]),
-            **by_the_ledger(rows),
+            **ledger_counts(rows),
         }
 
     def killed(self, target: str, kills: int) -> dict[str, Any]:
         """SIGKILL at random moments while a queue runs: what the ledger says when it is opened next, and what it saved."""
         base, name, draw = self.place / "killed", f"killed-{target}", random.Random(881_000_200)
         server = HostServer(base)
-        path, folder, moments = ledger_file(server.user, name), pictures(server.output, name), []
+        path, folder, moments = ledger_file(server.user, name), ledger_pictures(server.output, name), []
         forget(path, folder)
         for _ in range(kills):
             server.start()
             try:
                 for _ in range(40):
-                    last = server.queue(graph(target, draw.getrandbits(53), name))
+                    last = server.queue(ledger_graph(target, draw.getrandbits(53), name))
                 first = len(list(folder.glob("*.png"))) if folder.is_dir() else 0
                 until = time.monotonic() + 120
                 while not folder.is_dir() or len(list(folder.glob("*.png"))) == first:  # the queue is at work
@@ -188,7 +188,7 @@ def ledger_file(user: Path, name: str) -> Path:
     return user / "equipoise" / "ledgers" / f"{name}.sqlite"
 
 
-def pictures(output: Path, name: str) -> Path:
+def ledger_pictures(output: Path, name: str) -> Path:
     """Where it keeps the ledger's pictures."""
     return output / "equipoise" / "ledgers" / name
 
@@ -200,7 +200,7 @@ def forget(ledger: Path, folder: Path) -> None:
     shutil.rmtree(folder, ignore_errors=True)
 
 
-def by_the_ledger(rows: Sequence[dict[str, Any]]) -> dict[str, Any]:
+def ledger_counts(rows: Sequence[dict[str, Any]]) -> dict[str, Any]:
     """What the ledger says of itself: classes assigned, classes seen by the labeller, and how many images show their class."""
 
     def count(what: str) -> dict[str, int]:
@@ -210,7 +210,7 @@ def by_the_ledger(rows: Sequence[dict[str, Any]]) -> dict[str, Any]:
     return {"assigned": count("assigned"), "seen": count("seen"), "hits": sum(r["assigned"] == r["seen"] for r in rows)}
 
 
-def digest() -> str:
+def files_digest() -> str:
     """Changes with the files that images and counts come from."""
     files = (weights.DIFFUSION, weights.ADP, weights.LABELLER, weights.JUDGE)
     return hashlib.sha256(b"".join(hashlib.sha256(f.read_bytes()).digest() for f in files)).hexdigest()[:16]
@@ -225,23 +225,23 @@ def run(quick: bool, folder: Path | None = None) -> dict[str, Any]:
     folder.mkdir(parents=True, exist_ok=True)
     seeds, n = (SEEDS[:1], 40) if quick else (SEEDS, 256)
     runs, kills = (10, 2) if quick else (ALONE, KILLS)
-    bench, figures = Bench(folder / "servers"), {}
+    bench, figures = LedgerBench(folder / "servers"), {}
     try:
         for target in TARGETS:
             for with_ledger in (True, False):
                 for seed in seeds:
                     q = Queue(target, with_ledger, seed, n)
-                    facts = {**asdict(q), "files": digest(), "steps": STEPS}
-                    figures[q] = kept(folder, q.name, facts, lambda q=q: bench.queue(q))
+                    facts = {**asdict(q), "files": files_digest(), "steps": STEPS}
+                    figures[q] = load_or_make(folder, q.name, facts, lambda q=q: bench.queue(q))
     finally:
         bench.close()
-    facts = {"files": digest(), "steps": STEPS}
-    two = {t: kept(folder, f"two-{t}", {**facts, "runs": runs}, lambda t=t: bench.two(t, runs)) for t in TARGETS}
-    killed = kept(folder, "killed", {**facts, "kills": kills}, lambda: bench.killed("eyeglasses", kills))
-    return composed(figures, two, killed, n)
+    facts = {"files": files_digest(), "steps": STEPS}
+    two = {t: load_or_make(folder, f"two-{t}", {**facts, "runs": runs}, lambda t=t: bench.two(t, runs)) for t in TARGETS}
+    killed = load_or_make(folder, "killed", {**facts, "kills": kills}, lambda: bench.killed("eyeglasses", kills))
+    return ledger_result(figures, two, killed, n)
 
 
-def composed(figures: dict[Queue, dict[str, Any]], two: dict[str, Any], killed: dict[str, Any], n: int) -> dict[str, Any]:
+def ledger_result(figures: dict[Queue, dict[str, Any]], two: dict[str, Any], killed: dict[str, Any], n: int) -> dict[str, Any]:
     """The JSON object: the contract's keys (FD averaged over the seeds, per target), and all that they come from."""
 
     def mean(target: str, ledger: bool) -> float:

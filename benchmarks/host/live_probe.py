@@ -53,7 +53,7 @@ def watch_sampling() -> None:
 def watch_live() -> None:
     """Time this pack's part; it is loaded by now, under the name that the host gave it."""
     for name, module in list(sys.modules.items()):
-        if name.endswith(".host.live") and not hasattr(module.Live.tell, "watched"):
+        if name.endswith(".host.core.live") and not hasattr(module.Live.tell, "watched"):
             tell = module.Live.tell
 
             def watched(self: Any, *args: Any, tell: Any = tell, **kwargs: Any) -> None:

@@ -38,7 +38,7 @@ from ..core.full_width import (
     peak,
     rounds,
 )
-from ..core.stages import kept
+from ..core.stages import load_or_make
 from ..data.forest import forest
 
 MODELS = ("sd15", "sdxl")
@@ -79,7 +79,7 @@ def _work(folder: Path, part: Part) -> None:
             return peak(bed, part.variants[0], MEMORY_STEPS)
         return rounds(bed, part.variants, part.pairs, STEPS, lambda text: print(text, file=sys.stderr, flush=True))
 
-    kept(folder, part.name, part.facts, make)
+    load_or_make(folder, part.name, part.facts, make)
 
 
 def _nothing() -> dict[str, Any]:
@@ -95,7 +95,7 @@ def free_bytes() -> float:
     return float(psutil.virtual_memory().available)
 
 
-def needed(part: Part) -> float:
+def needed_bytes(part: Part) -> float:
     """Bytes that a part needs at its peak."""
     needs = NEEDS[part.model, part.dtype]
     return max(needs.get(v, needs[PLAIN]) for v in part.variants)
@@ -105,25 +105,25 @@ def fitting(model: str, dtype: str, variants: Sequence[str], free: float) -> tup
     """The variants of a model for which there is memory, and for each of the others why it is left out."""
     able, reasons = [], {}
     for variant in variants:
-        room = needed(Part(model, (variant,), dtype=dtype))
+        room = needed_bytes(Part(model, (variant,), dtype=dtype))
         if free >= room:
             able.append(variant)
         else:
-            reasons[variant] = f"null: needs {room / 1e9:.1f} GB of free memory, and there were {free / 1e9:.1f}"
+            reasons[variant] = f"null: needs {room / 1e9:.1f} GB of free memory, but {free / 1e9:.1f} GB were free"
     return tuple(able), reasons
 
 
-def measured(folder: Path, part: Part) -> dict[str, Any] | str:
+def measure_part(folder: Path, part: Part) -> dict[str, Any] | str:
     """A part's figures, or why there are none."""
     try:
-        return kept(folder, part.name, part.facts, _nothing)
+        return load_or_make(folder, part.name, part.facts, _nothing)
     except LookupError:
         pass
     try:
         in_children(partial(_work, folder), [part], 1, "spawn")
     except ChildProcessError as error:
         return f"null: {error}"
-    return kept(folder, part.name, part.facts, _nothing)
+    return load_or_make(folder, part.name, part.facts, _nothing)
 
 
 def run(quick: bool, folder: Path | None = None) -> dict[str, Any]:
@@ -139,31 +139,34 @@ def run(quick: bool, folder: Path | None = None) -> dict[str, Any]:
     memory: dict[str, dict[str, Any]] = {}
     dtypes: dict[str, str] = {}
     for model in MODELS[:1] if quick else MODELS:
-        # Chosen once: a run that goes on takes the same weights, whatever memory there is then.
-        dtype = kept(folder, f"{model}-dtype", {"latent": LATENT}, lambda m=model: {"dtype": dtype_for(m, free_bytes())})["dtype"]
+        # Chosen once: a resumed run uses the same weights, however much memory is free by then.
+        dtype = load_or_make(folder, f"{model}-dtype", {"latent": LATENT}, lambda m=model: {"dtype": dtype_for(m, free_bytes())})["dtype"]
         dtypes[model] = dtype
         able, reasons = fitting(model, dtype, VARIANTS, free_bytes())
-        memory[model] = {**reasons, **{v: measured(folder, Part(model, (v,), dtype=dtype)) for v in ((PLAIN, *able) if able else ())}}
+        measured = (PLAIN, *able) if able else ()
+        memory[model] = {**reasons, **{v: measure_part(folder, Part(model, (v,), dtype=dtype)) for v in measured}}
         times[model] = dict(reasons)
         for group, (full, few) in GROUPS.items():
             timed = tuple(v for v in group if v in able)
-            found = measured(folder, Part(model, timed, few if quick else full, dtype)) if timed else None
-            times[model] |= {v: found for v in timed}
-    return {**composed(times, memory, quick, folder), "dtypes": dtypes}
+            figures = measure_part(folder, Part(model, timed, few if quick else full, dtype)) if timed else None
+            times[model] |= dict.fromkeys(timed, figures)
+    return {**overhead_result(times, memory, quick, folder), "dtypes": dtypes}
 
 
-def composed(times: Mapping[str, Mapping[str, Any]], memory: Mapping[str, Mapping[str, Any]], quick: bool, folder: Path) -> dict[str, Any]:
+def overhead_result(
+    times: Mapping[str, Mapping[str, Any]], memory: Mapping[str, Mapping[str, Any]], quick: bool, folder: Path
+) -> dict[str, Any]:
     """The JSON object: the contract's keys, and all that they come from; draws the figure.
 
     times: model -> variant -> figures of :func:`rounds`, or a text that says why there are none; memory: the same, of :func:`peak`.
     """
     notes = {
         "time_ratio": f"median of pairs; processor time of one thread, batch 1, cfg {CFG:g} (two rows), random weights; 'clock_ratio': "
-        "the same by the clock",
-        "memory_ratio": "peak resident memory of processes of their own while they sample, ComfyUI and weights included",
-        "latents": f"{LATENT[0]} x {LATENT[1]}, smaller than in use, so that the U-Net is cheap beside the patches; 'dtypes': of weights, "
-        "float32 where it fits, which is the host's own choice on a CPU",
-        "universal": "the gradient through the U-Net alone: a VAE's decoder and a classifier come on top",
+        "the same in wall-clock time",
+        "memory_ratio": "peak resident memory while sampling, each variant in its own process, with ComfyUI and the weights",
+        "latents": f"{LATENT[0]} x {LATENT[1]}, smaller than in practice, so that the U-Net is cheap compared with the patches; 'dtypes': "
+        "type of the weights, float32 if it fits, which ComfyUI also chooses on a CPU",
+        "universal": "only the gradient through the U-Net; in practice a VAE decoder and a classifier come on top",
         "two-pass": "steering by the paper's rule, with a second U-Net pass per step",
     }
     out: dict[str, Any] = {}
@@ -177,7 +180,7 @@ def composed(times: Mapping[str, Mapping[str, Any]], memory: Mapping[str, Mappin
                     notes[f"{model}.{variant}.{key}"] = why_null(parts.get(model, {}), variant, key, quick)
         seconds = [s for f in times.get(model, {}).values() if isinstance(f, Mapping) for s in f["processor"][PLAIN]]
         out[model] = {**rows, "plain_seconds_per_step": float(np.median(seconds)) if seconds else None}
-    draw(out, folder / "overhead.png")
+    draw_overhead(out, folder / "overhead.png")
     parts = [f for table in (times, memory) for of_model in table.values() for f in of_model.values() if isinstance(f, Mapping)]
     commits = {str(f["commit"])[:9] for f in parts}
     if len(commits) > 1:
@@ -214,13 +217,13 @@ def why_null(parts: Mapping[str, Any], variant: str, key: str, quick: bool) -> s
     """Why a figure is missing, in words. parts: variant -> what was measured, or why it was not."""
     if not parts:
         return "null: left out of --quick" if quick else "null: not measured"
-    said = [parts[v] for v in (variant, PLAIN) if isinstance(parts.get(v), str)]
-    if said:
-        return str(said[0])
+    reasons = [parts[v] for v in (variant, PLAIN) if isinstance(parts.get(v), str)]
+    if reasons:
+        return str(reasons[0])
     return "null: this system does not tell a process's peak of memory" if key == "memory_ratio" else "null: not measured"
 
 
-def draw(out: Mapping[str, Mapping[str, Any]], path: Path) -> None:
+def draw_overhead(out: Mapping[str, Mapping[str, Any]], path: Path) -> None:
     """Ratios of time, with the quartiles of the pairs, a panel per model."""
     names = {"sd15": "SD 1.5", "sdxl": "SDXL"}
     panels = {}

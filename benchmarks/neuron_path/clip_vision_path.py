@@ -40,10 +40,10 @@ def run(quick: bool) -> dict[str, Any]:
         with Server(path, base) as server:
             empty = peak_mb(server)
             began = time.monotonic()
-            loaded = server.queue(graph(None), limit=LIMIT)
+            loaded = server.queue(clip_vision_graph(None), limit=LIMIT)
             loading = time.monotonic() - began
             began, spent = time.monotonic(), cpu_seconds(server)
-            outcome = server.queue(graph(GRADIENT if quick else CLEAN_LAYER), limit=LIMIT)
+            outcome = server.queue(clip_vision_graph(GRADIENT if quick else CLEAN_LAYER), limit=LIMIT)
             taken = time.monotonic() - began
             spent = None if spent is None else round(cpu_seconds(server) - spent, 1)
             peak = peak_mb(server)
@@ -108,7 +108,7 @@ def vit_l_weights(depth: int = DEPTH) -> dict[str, Tensor]:
     return found
 
 
-def graph(method: str | None) -> dict[str, Any]:
+def clip_vision_graph(method: str | None) -> dict[str, Any]:
     """The graph in API form. None: only load the model, and see the image with it."""
 
     def node(kind: str, **inputs: Any) -> dict[str, Any]:

@@ -61,7 +61,7 @@ def network(shape: Shape) -> VisionTransformer:
     return model.eval()
 
 
-def given(shape: Shape) -> tuple[Tensor, Tensor]:
+def random_inputs(shape: Shape) -> tuple[Tensor, Tensor]:
     """Images (already normalised) and the classes that the network sees in them."""
     generator = torch.Generator().manual_seed(shape.seed + 1)
     size = shape.side * 16
@@ -70,11 +70,11 @@ def given(shape: Shape) -> tuple[Tensor, Tensor]:
         return pixels, network(shape)(pixels)["kind"].argmax(1)
 
 
-def naive(shape: Shape, threads: int) -> dict[str, Any]:
+def measure_naive(shape: Shape, threads: int) -> dict[str, Any]:
     """The naive algorithm: left rule with 20 points, one full pass and one gradient call per path layer for every layer."""
     torch.set_num_threads(threads)
     model = network(shape)
-    pixels, targets = given(shape)
+    pixels, targets = random_inputs(shape)
     points, weights = integration_nodes(LEFT_20)
     before, started, spent = _peak_mb(since_now=True), time.perf_counter(), time.process_time()
     paths, joint = [], []
@@ -95,32 +95,32 @@ def naive(shape: Shape, threads: int) -> dict[str, Any]:
     }
 
 
-def ours(shape: Shape, threads: int, nodes: str) -> dict[str, Any]:
+def measure_ours(shape: Shape, threads: int, nodes: str) -> dict[str, Any]:
     """Ours, from the classifier on."""
     torch.set_num_threads(threads)
     model = network(shape)
-    pixels, targets = given(shape)
+    pixels, targets = random_inputs(shape)
     before, started, spent = _peak_mb(since_now=True), time.perf_counter(), time.process_time()
     net = of_classifier(model)
     settings = PathSettings(PAPER, nodes, memory_mb=MEMORY_MB)
-    found = find_paths(net, pixels, targets, settings)
+    result = find_paths(net, pixels, targets, settings)
     seconds, spent, peak = time.perf_counter() - started, time.process_time() - spent, _peak_mb() - before
     active = score_paths(net, pixels, targets, baseline_path(net, pixels, targets, ACTIVATION, settings), settings)
     return {
         "seconds": seconds,
         "processor": spent,
-        "paths": found.path[:, :, 0].tolist(),
-        "joint": found.joint.tolist(),
+        "paths": result.path[:, :, 0].tolist(),
+        "joint": result.joint.tolist(),
         "activation_joint": active.joint.tolist(),
         "peak_mb": peak,
         "loaded_mb": before,
     }
 
 
-def compare(shape: Shape, threads: int) -> dict[str, Any]:
+def compare_with_naive(shape: Shape, threads: int) -> dict[str, Any]:
     """``paths_equal_share``, ``speedup_left20``, ``speedup_gauss4``, ``jas_ratio_to_activation``, ``peak_mb`` (above the loaded model)."""
-    slow = apart(naive, shape, threads)
-    left, gauss = (apart(ours, shape, threads, nodes) for nodes in (LEFT_20, GAUSS_4))
+    slow = run_in_child(measure_naive, shape, threads)
+    left, gauss = (run_in_child(measure_ours, shape, threads, nodes) for nodes in (LEFT_20, GAUSS_4))
     equal = [statistics.mean(float(a == b) for a, b in zip(x["paths"], slow["paths"], strict=True)) for x in (left, gauss)]
     return {
         "paths_equal_share": min(equal),
@@ -140,11 +140,11 @@ def compare(shape: Shape, threads: int) -> dict[str, Any]:
     }
 
 
-def extrapolated(shape: Shape, threads: int, nodes: str) -> dict[str, Any]:
+def extrapolate(shape: Shape, threads: int, nodes: str) -> dict[str, Any]:
     """Ours measured, the naive time computed: the passes of one block over all points that its loops make (L(L + 2) forward,
     L(L + 1)(2L + 1) / 6 + L(L + 1) back, and L clean ones), times the seconds that each takes here."""
-    fast = apart(ours, shape, threads, nodes)
-    forward, backward = apart(block_seconds, shape, threads)
+    fast = run_in_child(measure_ours, shape, threads, nodes)
+    forward, backward = run_in_child(block_seconds, shape, threads)
     d = shape.depth
     forwards, backwards = d * (d + 2) + d / 20, d * (d + 1) * (2 * d + 1) / 6 + d * (d + 1)
     slow = (forwards * forward + backwards * backward) * shape.images
@@ -175,7 +175,7 @@ def block_seconds(shape: Shape, threads: int, repeats: int = 3) -> tuple[float, 
     return statistics.median(t[0] for t in times), statistics.median(t[1] for t in times)
 
 
-def apart(job: Callable[..., Any], *args: Any) -> Any:
+def run_in_child(job: Callable[..., Any], *args: Any) -> Any:
     """The result of a function run in a new process."""
     with ProcessPoolExecutor(1, mp_context=get_context("spawn")) as pool:
         return pool.submit(job, *args).result()

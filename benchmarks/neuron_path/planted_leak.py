@@ -26,7 +26,7 @@ from ...methods.neuron_path.neuron_edits import NeuronEdit
 from ...models.attribute_classifier import AttributeClassifier, VisionTransformer
 from ...models.neuron_adapters import of_classifier
 from ...shipped import weights
-from ..adp.clothing import read_pictures, sampled
+from ..adp.clothing import read_pictures, sample_portraits
 
 SOURCE, TARGET = "hair", "eyeglasses"
 AGREE = 0.97
@@ -37,7 +37,7 @@ SAMPLED_SEED = 773_000_000
 AUDITED, CHOSEN, PAIRS, NATURAL, SAMPLED = 128, 256, 512, 2048, 1024
 
 
-def together(n: int, generator: torch.Generator, agree: float = AGREE) -> dict[str, Tensor]:
+def correlated_labels(n: int, generator: torch.Generator, agree: float = AGREE) -> dict[str, Tensor]:
     """Labels int64 [n], uniform but for hair, which follows the eyeglasses."""
     labels = uniform_labels(n, generator)
     wears = labels[TARGET] == 0
@@ -50,7 +50,7 @@ def planted(folder: Path, steps: int, progress: Progress | None = None) -> Attri
     images, labels = [], []
     for start in range(0, POOL, 2000):
         generator = torch.Generator().manual_seed(TRAIN_SEED + start)
-        labels.append(together(min(2000, POOL - start), generator))
+        labels.append(correlated_labels(min(2000, POOL - start), generator))
         images.append((draw(labels[-1], generator) * 255).round().byte())
     pool, truth = torch.cat(images), {a: torch.cat([x[a] for x in labels]) for a in ATTRIBUTES}
     torch.manual_seed(TRAIN_SEED)
@@ -115,13 +115,13 @@ def judged(model: AttributeClassifier, edit: NeuronEdit | None, pairs: int, natu
     }
 
 
-def samples(folder: Path, n: int) -> Tensor:
+def sample_images(folder: Path, n: int) -> Tensor:
     """Plain samples float32 [n, 3, 32, 32] of the shipped unconditional model; what an earlier run has finished is kept."""
-    lines = sampled(folder, "samples", n, SAMPLED_SEED)
+    lines = sample_portraits(folder, "samples", n, SAMPLED_SEED)
     return read_pictures(folder / "samples", [line["file"] for line in lines])
 
 
-def labelled(model: AttributeClassifier, edit: NeuronEdit | None, images: Tensor, truth: dict[str, Tensor]) -> dict[str, Any]:
+def labelling_accuracy(model: AttributeClassifier, edit: NeuronEdit | None, images: Tensor, truth: dict[str, Tensor]) -> dict[str, Any]:
     """Share of samples that get the label that the judge gives, of all and of each combination with the source; ``rare``: those
     combinations that the labeller's training hardly had."""
     right = (readings(of_classifier(model, TARGET), model.preprocess(images), edit).argmax(1) == truth[TARGET]).float()
@@ -140,7 +140,7 @@ def bounds(e: Estimate) -> list[float]:
     return [round(x, 5) for x in (e.mean, e.low, e.high)]
 
 
-def told(audit: LeakageAudit) -> dict[str, Any]:
+def audit_figures(audit: LeakageAudit) -> dict[str, Any]:
     """An audit's figures of every pair, and its warnings."""
     return {
         "warnings": audit.warnings(),
@@ -166,22 +166,23 @@ def run(quick: bool = False, folder: Path | None = None) -> dict[str, Any]:
         place = folder or Path(made)
         place.mkdir(parents=True, exist_ok=True)
         model = planted(place, QUICK_STEPS if quick else STEPS, progress_bar("training"))
-        generated = samples(place, SAMPLED // 4 if quick else SAMPLED)
+        generated = sample_images(place, SAMPLED // 4 if quick else SAMPLED)
     pairs, natural = (PAIRS // 2, NATURAL // 2) if quick else (PAIRS, NATURAL)
     images, _ = independent(CHOSEN, AUDIT_SEED)
     audit = audited(model, images[:AUDITED], progress_bar("audit, planted"))
     carriers = mended(model, images)
     before, after = (judged(model, edit, pairs, natural) for edit in (None, NeuronEdit(carriers.neurons)))
     truth = {a: p.argmax(1) for a, p in weights.classifier(weights.JUDGE).probabilities(generated).items()}
-    labels = {name: labelled(model, edit, generated, truth) for name, edit in (("before", None), ("after", NeuronEdit(carriers.neurons)))}
+    edits = {"before": None, "after": NeuronEdit(carriers.neurons)}
+    labels = {name: labelling_accuracy(model, edit, generated, truth) for name, edit in edits.items()}
     clean = audited(weights.classifier(), images[:AUDITED], progress_bar("audit, shipped"))
     return {
         "source": SOURCE,
         "target": TARGET,
         "agree": AGREE,
         "steps": QUICK_STEPS if quick else STEPS,
-        "planted": told(audit),
-        "clean": told(clean),
+        "planted": audit_figures(audit),
+        "clean": audit_figures(clean),
         "carriers": {
             "neurons": carriers.neurons.tolist(),
             "tried": carriers.tried,

@@ -10,7 +10,7 @@ import pytest
 import torch
 from equipoise.benchmarks.adp import adp, adp_accuracy, adp_timing, clothing, cross_scheduler
 from equipoise.benchmarks.adp.cross_scheduler import WAYS, Way, slug
-from equipoise.benchmarks.core.stages import kept
+from equipoise.benchmarks.core.stages import load_or_make
 from equipoise.factory.portraits import portraits
 from equipoise.methods.data.feature_set import open_feature_set
 from equipoise.methods.labels.labels import read_csv
@@ -24,12 +24,12 @@ def test_a_finished_part_is_not_measured_again(tmp_path: Path) -> None:
         made.append(1)
         return {"fd": torch.tensor(0.25), "nothing": float("nan")}
 
-    first = kept(tmp_path, "part", {"n": 2, "ways": ("a", "b")}, make)
+    first = load_or_make(tmp_path, "part", {"n": 2, "ways": ("a", "b")}, make)
     assert (first["fd"], first["nothing"]) == (0.25, None) and first["seconds"] >= 0
-    assert kept(tmp_path, "part", {"n": 2, "ways": ["a", "b"]}, make) == first and len(made) == 1
-    kept(tmp_path, "part", {"n": 3, "ways": ["a", "b"]}, make)
+    assert load_or_make(tmp_path, "part", {"n": 2, "ways": ["a", "b"]}, make) == first and len(made) == 1
+    load_or_make(tmp_path, "part", {"n": 3, "ways": ["a", "b"]}, make)
     (tmp_path / "part.json").write_text('{"facts": {"n"', encoding="utf-8")
-    kept(tmp_path, "part", {"n": 3, "ways": ["a", "b"]}, make)
+    load_or_make(tmp_path, "part", {"n": 3, "ways": ["a", "b"]}, make)
     assert len(made) == 3 and json.loads((tmp_path / "part.json").read_text(encoding="utf-8"))["facts"]["n"] == 3
 
 
