@@ -1,8 +1,12 @@
-"""``bench adp``: how early and how well an ADP reads, what training costs, and whether it serves samplers that it was not made with.
+"""``bench adp``: measure how an ADP reads, what training costs, and which samplers it serves.
 
-Parts, each kept in the folder and not repeated: both kinds of predictor on one set of plain samples; training time on random features of
-the stated sizes; the kinds of direction; a new attribute from the command line; and the table training sampler x guidance sampler through
-the host, where every training sampler has the whole way from recording to calibration behind it.
+Each part is stored in the folder and not repeated:
+
+- both kinds of predictor, trained on one set of plain samples;
+- training time on random features of fixed sizes;
+- the kinds of direction;
+- a new attribute from the command line;
+- a table of training sampler x guidance sampler, through ComfyUI. Each training sampler does all steps from recording to calibration.
 """
 
 from __future__ import annotations
@@ -41,7 +45,10 @@ QUICK_PLAIN = 512
 
 
 def run(quick: bool, folder: Path | None = None, workers: int = 2) -> dict[str, Any]:
-    """All parts. ``folder``: where they are kept (default: a temporary one); ``workers``: processes for the table."""
+    """Run all parts.
+
+    ``folder``: where parts are stored (default: a temporary folder); ``workers``: processes for the table.
+    """
     if folder is None:
         with tempfile.TemporaryDirectory(prefix="equipoise-bench-adp-") as place:
             return run(quick, Path(place), workers)
@@ -61,7 +68,7 @@ def run(quick: bool, folder: Path | None = None, workers: int = 2) -> dict[str, 
 
 
 def cross_table(folder: Path, methods: tuple[SamplingMethod, ...], sizes: TableSizes, workers: int) -> list[dict[str, Any]]:
-    """A row per training sampler; the shipped file's comes last."""
+    """Make one row per training sampler; the shipped file's row comes last."""
     trained = [*sorted(methods, key=lambda m: m.steps), None]
     if workers == 1:
         rows = [table_row(folder, method, methods, sizes) for method in trained]
@@ -82,7 +89,7 @@ def adp_result(
     sizes: TableSizes,
     quick: bool,
 ) -> dict[str, Any]:
-    """The JSON object: the contract's keys, and all that they come from."""
+    """Build the JSON object: the contract's keys and all figures behind them."""
     first = kinds["mlp"]["attributes"][ATTRIBUTE]
     own = [r for r in table if r["made"]]
     cells = [c["fd"] for r in own for c in r["cells"].values()]
@@ -121,7 +128,7 @@ def adp_result(
 
 
 def sd_width_note(part: dict[str, Any] | None) -> str:
-    """What a part of the set at SD's width took, and what that makes for the whole."""
+    """Say how long the measured part at SD's width took, and estimate the full size."""
     if part is None:
         return ""
     seconds = part["processor"] * 2000 / part["images"] * 12 / part["epochs"]

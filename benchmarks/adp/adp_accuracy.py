@@ -1,4 +1,4 @@
-"""How early an attribute is read: both kinds of predictor, trained on the same set."""
+"""Train both kinds of predictor on one set and compare their accuracy by level."""
 
 from __future__ import annotations
 
@@ -19,11 +19,11 @@ from ...shipped import weights
 from ..core.stages import load_or_make
 
 ATTRIBUTE = "eyeglasses"
-"""The attribute that ``accuracy_mid`` and ``by_log_snr`` are of."""
+"""Attribute of the figures ``accuracy_mid`` and ``by_log_snr``."""
 
 
 def accuracy_of_kinds(folder: Path, recorded: Path, labels: Path) -> dict[str, Any]:
-    """Kind -> attribute -> figures, for all attributes of a label file of a feature set."""
+    """Train each kind on a labelled feature set; returns kind -> attribute -> figures."""
     features = open_feature_set(recorded)
     facts = {"images": len(features.entries), "first": features.entries[0].seed}
     kinds = {}
@@ -39,9 +39,10 @@ def _train(recorded: Path, labels: Path, kind: str) -> dict[str, Any]:
 
 
 def figures_of(info: dict[str, Any], attribute: str) -> dict[str, Any]:
-    """Accuracy by level, its mean over the recorded way, the share of the way with 90% or more, and the calibration error.
+    """Collect accuracy by level, its mean, and calibration error for one attribute.
 
-    ``mid``: accuracy in the middle of the window in which the shipped file moves the attribute, null where it does not.
+    ``share_above_90``: share of the recorded levels with an accuracy of 90% or more. ``mid``: accuracy in the middle of the window in which
+    the shipped file moves the attribute; None if it does not move it.
     """
     curve, levels = info["accuracy_by_log_snr"][attribute], info["trained"][attribute]["way"]
     errors = along(info["calibration_error_by_log_snr"][attribute], levels)
@@ -56,7 +57,7 @@ def figures_of(info: dict[str, Any], attribute: str) -> dict[str, Any]:
 
 
 def accuracy_mid(curve: list[list[float]], attribute: str) -> float | None:
-    """A curve's value in the middle of the shipped move's window."""
+    """Read a curve in the middle of the shipped move's window."""
     move = weights.adp().moves.get(attribute)
     if move is None:
         return None
@@ -65,7 +66,7 @@ def accuracy_mid(curve: list[list[float]], attribute: str) -> float | None:
 
 
 def draw_accuracy(kinds: dict[str, Any], path: Path) -> None:
-    """The figure of the docs: one panel per kind."""
+    """Draw the figure of the documents: one panel per kind."""
     panels = []
     for kind, figures in kinds.items():
         curves = {a: [(at, v) for at, v in f["by_log_snr"]] for a, f in figures["attributes"].items()}

@@ -1,8 +1,9 @@
-"""An ADP that was recorded, trained, learned and calibrated with one sampler, in the service of another: all through the host.
+"""Make an ADP with one sampler and use it with another, all through ComfyUI.
 
-The unconditional model of the test bed, eyeglasses yes=0.5, counts by the judge. DDIM with eta 1 is the host's ``euler_ancestral`` on its
-``ddim_uniform`` schedule: on a variance-preserving model the ancestral step with eta 1 is DDIM's (Song et al. 2021, eq. 12 and 16, in the
-units of Karras et al. 2022), and the host's own ``ddim`` has eta 0.
+It uses the unconditional model of the test bed and the target eyeglasses yes=0.5; the judge counts.
+
+DDIM with eta 1 is the host's ``euler_ancestral`` on its ``ddim_uniform`` schedule. On a variance-preserving model the ancestral step with
+eta 1 equals DDIM's (Song et al. 2021, eq. 12 and 16, in the units of Karras et al. 2022). The host's own ``ddim`` has eta 0.
 """
 
 from __future__ import annotations
@@ -35,18 +36,23 @@ from ..core.stages import load_or_make
 ATTRIBUTE, TARGET = "eyeglasses", "eyeglasses: yes=0.5, no=0.5"
 BATCH = 16
 START_SEED, RECORD_SEED, TRIAL_SEED, GUIDED_SEED = 842_000_000, 843_000_000, 844_000_000, 845_000_000
-"""Of plain samples that img2img starts from, and of recording, trials and guidance, counted on by batch."""
+"""First seeds of the plain samples that img2img starts from, of recording, of trials and of guidance; each batch adds 1."""
 
 
 @dataclass(frozen=True)
 class SamplingMethod:
-    """A way of sampling, in KSampler's words. ``denoise`` below 1 starts from plain samples of the same model."""
+    """Settings of KSampler."""
 
     name: str
+    """Name in the table."""
     sampler: str
+    """Name of the sampler."""
     scheduler: str
+    """Name of the scheduler."""
     steps: int
+    """Number of steps."""
     denoise: float = 1.0
+    """Below 1, sampling starts from plain samples of the same model."""
 
 
 SAMPLING_METHODS = (
@@ -63,23 +69,27 @@ STARTS = SamplingMethod("plain", "euler", "normal", 20)
 
 @dataclass(frozen=True)
 class TableSizes:
-    """Images recorded per training sampler, steps of the fit, images of a trial, and images of a cell.
+    """Sizes of a run of the table.
 
-    With 384 images, of which 75 wear eyeglasses, the ADP was the weak part: 94 to 96% as assigned in the worst cells (FD 0.06 to 0.07),
-    where the shipped file, made from 2,048, has 98 to 99%.
+    With 384 recorded images, of which 75 wear eyeglasses, the ADP was the weak part: in the worst cells 94 to 96% of the images showed
+    their class (FD 0.06 to 0.07). The shipped file, made from 2,048 images, reaches 98 to 99%.
     """
 
     recorded: int = 1536
+    """Images recorded per training sampler."""
     steps: int = 800
+    """Steps of learning the moves."""
     trial: int = 96
+    """Images per trial of the calibration."""
     cell: int = 512
+    """Guided images per cell of the table."""
 
 
 QUICK_SIZES = TableSizes(256, 300, 32, 256)
 
 
 class HostModels:
-    """Model, VAE and classifiers in the host, loaded once in every process."""
+    """Hold the model, VAE and classifiers in ComfyUI, loaded once per process."""
 
     def __init__(self, folder: Path) -> None:
         torch.set_num_threads(1)
@@ -100,16 +110,17 @@ class HostModels:
         self.judge = weights.classifier(weights.JUDGE)
 
     def sampler(self, method: SamplingMethod, seed: int) -> Any:
+        """Return the sampler settings of a method with a seed."""
         from ...host.core.sampling import SamplerSettings
 
         return SamplerSettings(seed, method.steps, 1.0, method.sampler, method.scheduler, method.denoise)
 
     def images(self, samples: Tensor) -> Tensor:
-        """[N, 3, 32, 32] in 0..1."""
+        """Decode latents to images [N, 3, 32, 32] in 0..1."""
         return self.vae.decode(samples).movedim(-1, 1)
 
     def plain(self, first_seed: int, n: int) -> Tensor:
-        """Plain samples [n, 12, 16, 16], kept in the folder."""
+        """Return plain samples [n, 12, 16, 16], sampled once and stored in the folder."""
         from ...host.core.sampling import ksample
 
         path = self.folder / f"plain-{first_seed}-{n}.safetensors"
@@ -121,15 +132,17 @@ class HostModels:
         return read_safetensors(path)[0]["samples"]
 
     def start(self, method: SamplingMethod, part: int, batch: int, n: int) -> dict[str, Any]:
-        """LATENT of a batch. ``part`` (recording, trials or guidance): which plain samples an img2img way starts from, none of them
-        another part's."""
+        """Return the LATENT that a batch starts from.
+
+        ``part`` (recording, trials or guidance) selects the plain samples for img2img; no two parts share samples.
+        """
         if method.denoise == 1.0:
             return {"samples": torch.zeros(BATCH, *LATENT)}
         return {"samples": self.plain(START_SEED + part * 100_000, n)[batch * BATCH : (batch + 1) * BATCH]}
 
 
 def slug(method: SamplingMethod) -> str:
-    """Its name as a file is named."""
+    """Turn a method's name into a file name."""
     return "".join(c if c.isalnum() else "-" for c in method.name.lower())
 
 
@@ -137,7 +150,10 @@ def slug(method: SamplingMethod) -> str:
 
 
 def record(models: HostModels, method: SamplingMethod, n: int) -> dict[str, Tensor]:
-    """Sample and record batch after batch: ``clean`` [n, 12, 16, 16], ``p`` [n, 2] by the labeller and ``judged`` [n] by the judge."""
+    """Sample and record n images; returns the samples and how both classifiers read them.
+
+    ``clean`` [n, 12, 16, 16]; ``p`` [n, 2]: the labeller's probabilities; ``judged`` [n]: the judge's classes.
+    """
     from ...host.core.sampling import ksample
     from ...host.data.recording import apply_recording, model_facts
 
@@ -166,7 +182,10 @@ def record(models: HostModels, method: SamplingMethod, n: int) -> dict[str, Tens
 
 
 def adp_for_method(models: HostModels, method: SamplingMethod, sizes: TableSizes) -> dict[str, Any]:
-    """Record, label, train, learn and calibrate with one sampler; the file is kept, and what it says of itself is returned."""
+    """Record, label, train, learn and calibrate an ADP with one sampler.
+
+    The file stays in the folder. Returns figures of the making.
+    """
     place = models.folder / slug(method)
 
     def make() -> dict[str, Any]:
@@ -213,7 +232,7 @@ def adp_for_method(models: HostModels, method: SamplingMethod, sizes: TableSizes
 
 
 def calibrated(models: HostModels, method: SamplingMethod, file: AdpFile, images: int) -> AdpFile:
-    """Calibrate the learned moves with the same sampler, judged by the labeller."""
+    """Calibrate the learned moves with the same sampler; the labeller judges the trials."""
     from ...host.guidance.calibrate import calibrate_adp
 
     batch = images if method.denoise < 1 else BATCH  # img2img starts from as many different images as the trial has
@@ -238,7 +257,7 @@ def calibrated(models: HostModels, method: SamplingMethod, file: AdpFile, images
 
 
 def guided_cell(models: HostModels, file: AdpFile, method: SamplingMethod, n: int) -> dict[str, Any]:
-    """Guided samples in batches of 16, a seed per batch, judged."""
+    """Sample n guided images in batches of 16 and measure them with the judge."""
     from ...host.core.sampling import guided_ksample
 
     target = parse_target(TARGET, file.attributes)
@@ -266,7 +285,10 @@ _models: HostModels | None = None
 
 
 def table_row(folder: Path, trained: SamplingMethod | None, methods: tuple[SamplingMethod, ...], sizes: TableSizes) -> dict[str, Any]:
-    """One line of the table: an ADP made with one sampler (None: the shipped file), and its cells by guidance sampler."""
+    """Make one row: an ADP from one sampler, used with every sampler.
+
+    ``trained``: the training sampler, None for the shipped file.
+    """
     global _models  # one per worker process: loading the host takes seconds
     _models = _models or HostModels(folder)
     if trained is None:

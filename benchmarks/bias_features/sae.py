@@ -1,8 +1,11 @@
-"""``bench sae``: our autoencoder beside well-kept libraries, what it does to images, and what the closed form of attribution is worth.
+"""``bench sae``: compare our autoencoder with other libraries and measure its use.
 
-Parts, each kept in the folder and not repeated: portraits of the shipped unconditional model, recorded at the site and read by the shipped
-labeller, without a host; ours and the libraries trained side by side on the same tokens (:mod:`.sae_peer`); the same images with h replaced
-by what our autoencoder makes of it, through the host's sampler and read by the judge; and attribution (:mod:`.sae_attribution`).
+Each part is stored in the folder and not repeated:
+
+- portraits of the shipped unconditional model, recorded at the site and labelled by the shipped labeller, without ComfyUI;
+- our training and the libraries' on the same tokens (:mod:`.sae_peer`);
+- the same images with h replaced by its reconstruction, through the host's sampler, read by the judge;
+- the speed and error of attribution (:mod:`.sae_attribution`).
 """
 
 from __future__ import annotations
@@ -33,22 +36,27 @@ from .sae_peer import DEFAULTS, compare_trainers, versions
 SITE = "output.1"
 STEERED = ("eyeglasses", "hair", "skin_tone")
 SEED, SPLICE_SEED = 880_000_000, 882_000_000
-"""First seeds of the recorded images and of the spliced ones; no shipped file was trained on them."""
+"""First seeds of the recorded images and of the spliced images. No shipped file was trained on them."""
 BATCH, STEPS = 16, 20
 OURS = "ours.safetensors"
 
 
 @dataclass(frozen=True)
 class SaeSizes:
-    """``images``: recorded; ``spliced``: sampled plain and spliced; ``steps``: of every training."""
+    """Sizes of a run."""
 
     images: int = 2048
+    """Recorded images."""
     spliced: int = 384
+    """Images sampled with and without splicing."""
     steps: int = SaeSettings().steps
+    """Steps of each training."""
     samples: int = SAMPLES
+    """Samples that are attributed."""
 
     @property
     def settings(self) -> SaeSettings:
+        """Return the training settings."""
         return SaeSettings(latents=1536, k=48, steps=self.steps)
 
 
@@ -56,7 +64,7 @@ QUICK = SaeSizes(images=512, spliced=192, steps=600)
 
 
 def run(quick: bool, folder: Path | None = None) -> dict[str, Any]:
-    """All parts. ``folder``: where they are kept (default: a temporary one)."""
+    """Run all parts. ``folder``: where parts are stored (default: a temporary folder)."""
     if folder is None:
         with tempfile.TemporaryDirectory(prefix="equipoise-bench-sae-") as place:
             return run(quick, Path(place))
@@ -67,7 +75,7 @@ def run(quick: bool, folder: Path | None = None) -> dict[str, Any]:
 
 
 def measure_parts(folder: Path, sizes: SaeSizes, quick: bool) -> dict[str, Any]:
-    """The JSON object."""
+    """Measure all parts and return the JSON object."""
     features, labels = record_portraits(folder, sizes.images)
     training = train_all(folder, features, sizes.settings)
     sae = load_sae(folder / OURS)
@@ -79,14 +87,14 @@ def measure_parts(folder: Path, sizes: SaeSizes, quick: bool) -> dict[str, Any]:
 
 
 def record_portraits(folder: Path, images: int) -> tuple[FeatureSet, LabelSet]:
-    """Plain samples with the whole maps of the site at every step, and the labeller's probabilities."""
+    """Sample plain portraits, record h at every step, and read the labels."""
     features, labels = folder / "portraits-features", folder / "portraits.csv"
     sample_portraits(folder, "portraits", images, SEED, "--site", SITE, "--record", str(features), "--labels", str(labels))
     return open_feature_set(features), read_csv(labels)
 
 
 def train_all(folder: Path, features: FeatureSet, settings: SaeSettings) -> dict[str, Any]:
-    """Ours beside all libraries that are installed here; our autoencoder lies in the folder."""
+    """Train ours and every installed library; our autoencoder stays in the folder."""
     if not (folder / OURS).is_file():
         (folder / "training.json").unlink(missing_ok=True)
     peers = versions()
@@ -96,20 +104,26 @@ def train_all(folder: Path, features: FeatureSet, settings: SaeSettings) -> dict
 
 
 def compare_in_child(folder: Path, features: FeatureSet, settings: SaeSettings) -> dict[str, Any]:
-    """:func:`compared` in a process of its own: one library adds methods to all of Python's classes, with which the host cannot start."""
+    """Run the comparison in a child process.
+
+    One library adds methods to all Python classes, and ComfyUI cannot start after that.
+    """
     with ProcessPoolExecutor(1, mp_context=get_context("spawn")) as pool:
         return pool.submit(compare_on_one_thread, folder, features, settings).result()
 
 
 def compare_on_one_thread(folder: Path, features: FeatureSet, settings: SaeSettings) -> dict[str, Any]:
-    """The comparison, on one thread: no trainer gains by how well its operations are divided."""
+    """Run the comparison on one thread, so that no trainer gains by parallel work."""
     torch.set_num_threads(1)
     return compare_trainers(folder, features, settings)
 
 
 @torch.inference_mode()
 def measure_splicing(sae: SaeFile, images: int) -> dict[str, Any]:
-    """Share of images that the judge gives the same class with h replaced in every call, by attribute; the same seeds and noise."""
+    """Measure how often the judge's class survives when h is replaced by its reconstruction.
+
+    The plain and the spliced images have the same seeds and noise; h is replaced in every call.
+    """
     boot_host()
     torch.set_num_threads(1)
     from ...host.bias_features.apply import apply_splice
@@ -137,7 +151,7 @@ def measure_splicing(sae: SaeFile, images: int) -> dict[str, Any]:
 
 
 def measure_attribution(features: FeatureSet, labels: LabelSet, sae: SaeFile, samples: int) -> dict[str, Any]:
-    """Attribution of a linear reader that is trained on the set here."""
+    """Train a linear predictor on the set and measure its attribution."""
     reader = train_file(features, labels, kind="linear").predictor
     assert reader is not None
     return attribution_figures(features, labels, sae, reader, STEERED, samples)
@@ -146,7 +160,7 @@ def measure_attribution(features: FeatureSet, labels: LabelSet, sae: SaeFile, sa
 def sae_result(
     training: dict[str, Any], spliced: dict[str, Any] | None, attribution: dict[str, Any], sizes: SaeSizes, quick: bool
 ) -> dict[str, Any]:
-    """The contract's keys, and all that they come from."""
+    """Build the JSON object: the contract's keys and all figures behind them."""
     notes = {
         "tokens_per_second": f"wall-clock time, {training['peer_settings']['threads']} thread(s), trainers take turns; without reading the set",
         "peer": "the library and setting under 'peers' with the lowest FVU",

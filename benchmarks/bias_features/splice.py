@@ -1,4 +1,4 @@
-"""h replaced by an autoencoder's reconstruction of it, to judge the autoencoder by the images that come out."""
+"""Replace h by an autoencoder's reconstruction, to see what that does to images."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from ...models.sae import SaeFile
 
 
 class SpliceRun:
-    """One sampling run in which the whole of h at the autoencoder's site is what the autoencoder makes of it, in all rows."""
+    """Replace all of h at the autoencoder's site, in all rows of one run."""
 
     exempt = False
     images: int | None = None
@@ -25,14 +25,14 @@ class SpliceRun:
         self._sae: Any = sae.sae
 
     def edit(self, site: str, h: Tensor, options: dict[str, Any], roles: dict[Any, str] | None = None) -> Tensor:
-        """h [R, C, H, W] -> its reconstruction, in h's dtype."""
+        """Reconstruct h [R, C, H, W], in h's dtype."""
         if self._sae.knots.device != h.device:
             self._sae = copy.deepcopy(self._sae).to(h.device)
         level = torch.full((h.shape[0],), float(log_snr(float(options["sigmas"].max()))), device=h.device)
         return self._sae(h, level).to(h.dtype)
 
     def release(self) -> None:
-        """Drop the copy; the run ends here."""
+        """Drop the autoencoder's copy when the run ends."""
         self._sae = None
 
     def __deepcopy__(self, memo: dict[int, Any]) -> SpliceRun:

@@ -1,8 +1,10 @@
-"""``bench guidance``: distribution guidance beside the paper's losses, per-image baselines and universal guidance, at batches of 1 to 64.
+"""``bench guidance``: compare distribution guidance with other methods at batches of 1 to 64.
 
-Every cell (a method, a target, a batch size) is sampled through the host's KSampler in a process of its own and kept in the folder.
-First the scale of every method that has one is chosen on seeds of its own, by the judge, which favours them: ours stays as it was
-calibrated, by the labeller. Then 256 images a cell with the same seeds for every method of a batch size. Hard counts by the judge.
+The other methods are the paper's losses, per-image baselines and universal guidance. Every cell (method, target and batch size) is sampled
+through the host's KSampler in its own process and stored in the folder.
+
+First the judge chooses the scale of every method that has one, on other seeds. This favours those methods: ours stays as the labeller
+calibrated it. Then each cell gets 256 images; all methods have the same seeds at one batch size. The judge's hard counts give the figures.
 """
 
 from __future__ import annotations
@@ -53,23 +55,24 @@ from .guidance_figures import COLUMNS, Reference, cell_figures, scale_figure
 from .guidance_samples import CellSampler, facts
 
 FIFTH = 0.2
-"""What ours may have of the better of the paper's losses at small batches."""
+"""Largest allowed ratio between our FD and the better of the paper's losses at small batches."""
 _sampler: CellSampler | None = None
 
 
 def _work(folder: Path, beds: tuple[str, ...], cell: Cell) -> None:
-    """One cell, in a child: a forked one has the models from its parent."""
+    """Sample one cell in a child process. A forked child has its parent's models."""
     global _sampler
     _sampler = _sampler or CellSampler(beds)
     load_or_make(folder, cell.name, facts(cell), partial(_sampler.make, cell, folder))
 
 
 def _nothing() -> dict[str, Any]:
+    """Fail, because the part must be in the folder already."""
     raise ValueError("a part of this benchmark is not kept, though it was made: is its folder used by another run?")
 
 
 def sample_cells(folder: Path, wanted: Sequence[Cell], beds: tuple[str, ...], workers: int) -> dict[Cell, dict[str, Any]]:
-    """The cells, sampled where they are not kept; what was measured of each while it was sampled."""
+    """Sample all cells that are not stored yet; returns what was measured while sampling."""
     global _sampler
     missing = []
     for cell in wanted:
@@ -87,12 +90,12 @@ def sample_cells(folder: Path, wanted: Sequence[Cell], beds: tuple[str, ...], wo
 
 
 def tried_figures(folder: Path, of_key: Sequence[Cell]) -> dict[float, float]:
-    """What the trials of one method brought: scale -> figure, the lower the better."""
+    """Return the trial results of one method: scale -> figure, lower is better."""
     return {cell.strength: scale_figure(cell, folder) for cell in of_key}
 
 
 def try_further(folder: Path, tried: dict[Key, list[Cell]], beds: tuple[str, ...], workers: int) -> None:
-    """Larger scales where the largest was the best, added to ``tried``, until it is not."""
+    """Add larger scales to ``tried`` as long as the largest scale is the best."""
     while added := {key: cell for key, of_key in tried.items() if (cell := next_trial(of_key, tried_figures(folder, of_key)))}:
         sample_cells(folder, list(added.values()), beds, workers)
         for key, cell in added.items():
@@ -100,7 +103,10 @@ def try_further(folder: Path, tried: dict[Key, list[Cell]], beds: tuple[str, ...
 
 
 def choose_scales(folder: Path, tried: Mapping[Key, Sequence[Cell]]) -> tuple[dict[Key, float], dict[str, Any]]:
-    """The best scale of every key, and all that was tried as text -> scale -> figure."""
+    """Choose the best scale for every key.
+
+    Returns key -> scale, and a table of all trials: text -> scale -> figure.
+    """
     scales, table = {}, {}
     for key, of_key in tried.items():
         figures = tried_figures(folder, of_key)
@@ -114,7 +120,10 @@ def choose_scales(folder: Path, tried: Mapping[Key, Sequence[Cell]]) -> tuple[di
 
 
 def run(quick: bool, folder: Path | None = None, workers: int | None = None) -> dict[str, Any]:
-    """All cells. ``folder``: where they are kept (default: a temporary one); ``workers``: processes (default: one per core, at most 2)."""
+    """Run all cells.
+
+    ``folder``: where cells are stored (default: a temporary folder); ``workers``: processes (default: one per core, at most 2).
+    """
     if folder is None:
         with tempfile.TemporaryDirectory(prefix="equipoise-bench-guidance-") as place:
             return run(quick, Path(place), workers)
@@ -142,9 +151,9 @@ def run(quick: bool, folder: Path | None = None, workers: int | None = None) -> 
 def guidance_result(
     results: Mapping[tuple[str, str, str, int], dict[str, Any]], scales: Mapping[str, Any], quick: bool, folder: Path
 ) -> dict[str, Any]:
-    """The JSON object: the contract's keys, and all that they come from; draws the figure.
+    """Build the JSON object: the contract's keys and all figures behind them; draw the figure.
 
-    found: (bed, method, target, batch) -> figures.
+    results: (bed, method, target, batch) -> figures.
     """
 
     def methods(target: str, batch: int) -> dict[str, Any]:
@@ -174,10 +183,10 @@ def guidance_result(
 
 
 def compare_methods(methods: Mapping[str, dict[str, Any] | None]) -> dict[str, Any]:
-    """Ours beside the lowest FD on the same model, and beside the better of the paper's losses where they were run there.
+    """Compare ours with the lowest FD on the same model, and with the paper's losses.
 
-    ``reaches_lowest``: ours is the lowest, or its interval reaches down to the lowest; ``within_lowest``: ours is not above the upper end
-    of the lowest one's interval; ``of_paper``: ours as a share of the better loss's FD (None where that is 0).
+    ``reaches_lowest``: ours is the lowest, or its interval reaches down to the lowest; ``within_lowest``: ours is not above the upper end of
+    the lowest one's interval; ``of_paper``: our FD divided by that of the better loss (None if that is 0).
     """
     fd = {m: f["fd"] for m, f in methods.items() if f is not None}
     lowest = min(fd, key=lambda m: (fd[m], m != OURS))
@@ -196,7 +205,7 @@ def compare_methods(methods: Mapping[str, dict[str, Any] | None]) -> dict[str, A
 
 
 def notes(by_batch: Mapping[str, Any], by_target: Mapping[str, Any], text: Mapping[str, Any], quick: bool) -> dict[str, str]:
-    """What the figures mean, and why some are missing."""
+    """Explain the figures, and say why some are missing."""
     texts = {
         "by_batch": f"target '{FIRST}', the unconditional model, ddim, 20 steps; {', '.join(COLUMNS)} by the judge's hard counts",
         "label-mixing": "on the small text model (euler, 20 steps, cfg 4, 'a photo of a PROFESSION' in turn, with the class named or not), "
@@ -229,7 +238,7 @@ def notes(by_batch: Mapping[str, Any], by_target: Mapping[str, Any], text: Mappi
 
 
 def draw_guidance(by_batch: Mapping[str, Mapping[str, dict[str, Any] | None]], floor: float, n: int, path: Path) -> None:
-    """FD with intervals, a panel per batch size."""
+    """Draw FD with intervals, a panel per batch size."""
     panels = {f"batch {b}": {m: (f["fd"], f["fd_low"], f["fd_high"]) for m, f in of.items() if f} for b, of in by_batch.items()}
     title = f"Distance from {FIRST.replace('0.5', '50/50')}, {n} images each"
     note = "hard counts of the judge, 95% intervals; dotted: mean of an independent fair sampler; each baseline at its best scale"

@@ -1,7 +1,8 @@
-"""``bench prompts``: guidance under prompts, a negative prompt and CFG, on the small text model, through the host's own nodes.
+"""``bench prompts``: measure guidance with prompts, a negative prompt and CFG.
 
-The four professions at cfg 4 and one of them at cfg 1 and 7.5 with neutral prompts, the skin tones, explicit prompts exempt from guidance,
-and a table of all kinds of directions on one profession; plain sampling with the same seeds beside it. Hard counts by the judge.
+It uses the small text model through the host's own nodes: four professions at cfg 4, one of them at cfg 1 and 7.5 with neutral prompts, skin
+tones, explicit prompts that are exempt from guidance, and every kind of direction on one profession. Plain images have the same seeds. The
+judge's hard counts give the figures.
 """
 
 from __future__ import annotations
@@ -24,31 +25,39 @@ from ..core.host_process import boot_host
 from .targets import judge_agreement
 
 SEEDS = (862_000_000, 862_001_000)
-"""First seeds of the two groups of a row; nothing that was trained, calibrated or tuned used them."""
+"""First seeds of the two groups of a row. Training, calibration and tuning used other seeds."""
 STEPS, SAMPLER, SCHEDULER, BATCH = 20, "euler", "normal", 16
 NEGATIVE = "a drawing"
 GLASSES, SKIN = "eyeglasses: yes=0.5, no=0.5", "skin_tone: uniform"
 PROFESSIONS = ATTRIBUTES["profession"]
 TABLE = "doctor"
-"""The profession of which cfg 1 and 7.5 and all kinds of directions are measured."""
+"""Profession that is measured at cfg 1 and 7.5 and with every kind of direction."""
 
 
 @dataclass(frozen=True)
 class PromptRow:
-    """One line of the table. ``images``: per seed group; ``exempt``: the prompt is tagged by Exempt From Guidance."""
+    """One row of the table."""
 
     name: str
+    """Name of the row."""
     profession: str
+    """Profession in the prompt."""
     target: str | None = None
+    """Target as text, None for plain images."""
     cfg: float = 4.0
+    """Scale of classifier-free guidance."""
     direction: str = CALIBRATED
+    """Kind of direction."""
     explicit: str = ""
+    """Words added to the prompt."""
     exempt: bool = False
+    """Whether Exempt From Guidance tags the prompt."""
     images: int = 128
+    """Images per group of seeds."""
 
 
 def prompt_rows(kinds: list[str]) -> list[PromptRow]:
-    """All rows; ``kinds``: directions that the ADP file holds for eyeglasses."""
+    """List all rows. ``kinds``: directions of eyeglasses in the ADP file."""
     made = [PromptRow(f"plain {p}", p) for p in PROFESSIONS]
     made += [PromptRow(f"{p}, eyeglasses 0.5", p, GLASSES) for p in PROFESSIONS]
     made += [PromptRow(f"{p}, skin tone uniform", p, SKIN, images=64) for p in PROFESSIONS]
@@ -67,7 +76,7 @@ def prompt_rows(kinds: list[str]) -> list[PromptRow]:
 
 
 class PromptBench:
-    """Model and host, loaded once in every process."""
+    """Hold model and ComfyUI, loaded once per process."""
 
     def __init__(self) -> None:
         torch.set_num_threads(1)
@@ -81,11 +90,11 @@ class PromptBench:
         self.judge, self.labeller = weights.classifier(weights.JUDGE), weights.classifier()
 
     def encode(self, text: str) -> Any:
-        """As CLIP Text Encode does."""
+        """Encode a prompt as CLIP Text Encode does."""
         return self.clip.encode_from_tokens_scheduled(self.clip.tokenize(text))
 
     def images(self, row: PromptRow, seeds: range) -> tuple[Tensor, Tensor | None]:
-        """Images [N, 3, 32, 32] (one sampler run per seed) and the cells that they were assigned."""
+        """Sample images [N, 3, 32, 32], a run per seed, and return their assigned cells."""
         from ...host.core.sampling import SamplerSettings, ksample
         from ...host.guidance.apply import apply_guidance
         from ...host.small_models.adm_model import empty_latent
@@ -146,7 +155,10 @@ def _measure(row: PromptRow) -> dict[str, Any]:
 
 
 def pooled(result: dict[str, dict[str, Any]], suffix: str, attribute: str, target: str) -> dict[str, Any]:
-    """FD over the four professions together, and the lowest of their agreements with the prompt relative to plain ones."""
+    """Measure FD over the four professions together, and the lowest agreement with the prompt.
+
+    The agreement is relative to plain images.
+    """
     mine = [result[f"{p}, {suffix}"] for p in PROFESSIONS if f"{p}, {suffix}" in result]
     shares = parse_target(target, {attribute: ATTRIBUTES[attribute]}).shares
     counts = torch.tensor([m["counts"][attribute] for m in mine]).sum(0).double()
@@ -163,7 +175,7 @@ def pooled(result: dict[str, dict[str, Any]], suffix: str, attribute: str, targe
 
 
 def run(quick: bool) -> dict[str, Any]:
-    """All rows; ``quick``: 32 images each of one profession, indicative."""
+    """Run all rows. ``quick``: 32 images each of one profession, indicative."""
     if not weights.TEXT.is_file() or not weights.ADP_TEXT.is_file():
         raise ValueError("the small text model and its ADP are not shipped with this copy: make them with train-portraits text, adp-text.")
     adp = weights.adp(weights.ADP_TEXT)

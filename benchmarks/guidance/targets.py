@@ -1,7 +1,7 @@
-"""``bench targets``: does a batch follow the stated distribution? Through the host's KSampler, by the judge's hard counts.
+"""``bench targets``: measure whether batches follow the target, through the host's KSampler.
 
-1,024 images for every target in batches of 16 (four seeds of 256), the paper's chi-square loss beside it at its best scale, batch 1,
-repair, and the quality of what was guided: Frechet distances in the judge's features, and the share of images on which the judge is unsure.
+Every target gets 1,024 images in batches of 16 (four seeds of 256). Other rows: the paper's chi-square loss at its best scale, batch 1,
+repair, and the quality of guided images: Frechet distances in the judge's features, and the share of images of which the judge is unsure.
 """
 
 from __future__ import annotations
@@ -26,9 +26,9 @@ from ...shipped import weights
 from ..core.host_process import boot_host
 
 SEEDS = tuple(810_000_000 + 1_000 * i for i in range(4))
-"""First seeds of the four groups; nothing that was trained, calibrated or tuned used them."""
+"""First seeds of the four groups. Training, calibration and tuning used other seeds."""
 TUNING_SEED = 820_000_000
-"""The chi-square scale is chosen on samples of these, 128 for each scale."""
+"""First seed of the samples that choose the chi-square scale, 128 for each scale."""
 STEPS, SAMPLER, SCHEDULER = 20, "ddim", "normal"
 SCALES = (1e-3, 1e-2, 1e-1, 3e-1, 1.0, 3.0)
 DRAWN_SEED, DRAWN = 8_000_000, 6_000
@@ -36,20 +36,28 @@ DRAWN_SEED, DRAWN = 8_000_000, 6_000
 
 @dataclass(frozen=True)
 class TargetRow:
-    """One line of the table. ``images``: per seed group; ``profession``: None for the unconditional model, else a class label."""
+    """One row of the table."""
 
     name: str
+    """Name of the row."""
     target: str | None
+    """Target as text, None for plain images."""
     mode: str = QUOTA
+    """Mode of guidance."""
     strength: float = 1.0
+    """Strength of guidance."""
     batch: int = 16
+    """Images per run."""
     repair: int = 0
+    """Rounds of repair."""
     profession: int | None = None
+    """Class label, None for the unconditional model."""
     images: int = 256
+    """Images per group of seeds."""
 
 
 def target_rows() -> list[TargetRow]:
-    """The targets of the test bed."""
+    """List the targets of the test bed."""
     targets = {
         "eyeglasses 0.5": "eyeglasses: yes=0.5, no=0.5",
         "eyeglasses 0.8": "eyeglasses: yes=0.8, no=0.2",
@@ -70,7 +78,7 @@ def target_rows() -> list[TargetRow]:
 
 
 class TargetBench:
-    """Models and the host, loaded once in every process."""
+    """Hold models and ComfyUI, loaded once per process."""
 
     def __init__(self) -> None:
         torch.set_num_threads(1)
@@ -94,7 +102,10 @@ class TargetBench:
         self.vae = PixelVae(2)
 
     def images(self, row: TargetRow, seeds: range) -> tuple[Tensor, Tensor | None]:
-        """Images [N, 3, 32, 32] of a row (one sampler run per batch, a seed per run) and the cells that they were assigned."""
+        """Sample the images [N, 3, 32, 32] of a row, and return their assigned cells.
+
+        Each batch is one sampler run with its own seed.
+        """
         from ...host.core.sampling import SamplerSettings, guided_ksample, ksample
         from ...host.small_models.adm_model import empty_latent
 
@@ -117,6 +128,7 @@ class TargetBench:
         return torch.cat(images), torch.tensor(cells) if cells else None
 
     def classify(self, samples: Tensor) -> dict[str, Tensor]:
+        """Read samples with the labeller."""
         return self.labeller.probabilities(self.vae.decode(samples).movedim(-1, 1))
 
     @torch.inference_mode()
@@ -161,7 +173,7 @@ class TargetBench:
 
     @torch.inference_mode()
     def best_scale(self, row: TargetRow) -> float:
-        """The scale of a soft loss with the lowest FD on 128 tuning samples."""
+        """Choose the scale of a soft loss with the lowest FD on 128 tuning samples."""
         target = parse_target(row.target, self.judge.attributes)
         tried = {}
         for scale in SCALES:
@@ -174,7 +186,10 @@ class TargetBench:
 
 
 def judge_agreement(first: Tensor, second: Tensor) -> dict[str, float]:
-    """Share of images on which two classifiers agree, and the largest net difference of a class's share."""
+    """Compare two classifiers on the same images.
+
+    ``agree``: share of images on which they agree; ``net``: largest net difference of a class's share.
+    """
     a, b = first.argmax(-1), second.argmax(-1)
     k = first.shape[1]
     net = (torch.bincount(a, minlength=k) - torch.bincount(b, minlength=k)).abs().max().item() / len(a)
@@ -193,10 +208,13 @@ def _measure(row: TargetRow) -> dict[str, Any]:
 
 
 def add_quality(result: dict[str, dict[str, Any]]) -> None:
-    """Add Frechet distances, in place: within each class (of a joint target: each cell) against drawn images of it, guided and plain at the
-    same n, once as they are and once against the drawn ones weighted to the composition that the images have (professions and what else
-    goes along with a class), which leaves what the rendering does; and over all against a drawn set whose guided attributes are weighted
-    to the target, guided and plain."""
+    """Add Frechet distances to the figures, in place, for guided and plain images.
+
+    Within each class (or cell of a joint target) the images are compared with drawn portraits of that class, always at the same n. This is done
+    twice: with plain weights, and with drawn portraits weighted to the composition of the images (professions and whatever else goes along
+    with a class), so that only the rendering differs. Over all classes the images are compared with drawn portraits whose guided attributes
+    are weighted to the target.
+    """
     judge = weights.classifier(weights.JUDGE)
     drawn = portraits(DRAWN, DRAWN_SEED)
     features = judge.embed(drawn.images).numpy().astype(np.float64)
@@ -243,7 +261,7 @@ def add_quality(result: dict[str, dict[str, Any]]) -> None:
 
 
 def joint_index(classes: Mapping[str, np.ndarray], attributes: Sequence[str]) -> np.ndarray:
-    """Index of every image in the product of some attributes' classes, row-major: int [N]."""
+    """Return the index of every image in the product of the attributes' classes, row-major: int [N]."""
     index = np.zeros(len(next(iter(classes.values()))), int)
     for attribute in attributes:
         index = index * len(ATTRIBUTES[attribute]) + classes[attribute]
@@ -251,21 +269,24 @@ def joint_index(classes: Mapping[str, np.ndarray], attributes: Sequence[str]) ->
 
 
 def composition_weights(reference: np.ndarray, made: np.ndarray) -> np.ndarray:
-    """Weights of the reference under which its cells have the shares that the made images have."""
+    """Weight the reference so that its cells have the shares of the generated images."""
     size = int(max(reference.max(), made.max())) + 1
     has, wanted = (np.bincount(x, minlength=size) / len(x) for x in (reference, made))
     return wanted[reference] / has[reference]
 
 
 def frechet_mean(x: np.ndarray, reference: np.ndarray, n: int, weight: np.ndarray | None = None, repeats: int = 20) -> float:
-    """Mean Frechet distance of random subsets of n, so that sets of different sizes are compared at the same n."""
+    """Average the Frechet distance over random subsets of n images.
+
+    Sets of different sizes can then be compared at the same n.
+    """
     rng = np.random.default_rng(0)
     picks = [x] if len(x) == n else [x[rng.choice(len(x), n, replace=False)] for _ in range(repeats)]
     return float(np.mean([frechet_distance(p, reference, weight) for p in picks]))
 
 
 def run(quick: bool) -> dict[str, Any]:
-    """All rows; ``quick``: the unconditional targets of the default mode, 256 images each, indicative."""
+    """Run all rows. ``quick``: 256 images of each unconditional target, default mode, indicative."""
     todo = target_rows()
     if quick:
         unconditional = [r for r in todo if r.profession is None and r.mode == QUOTA and r.batch == 16 and not r.repair]

@@ -132,7 +132,7 @@ def run(quick: bool, folder: Path | None = None) -> dict[str, Any]:
         with tempfile.TemporaryDirectory(prefix="equipoise-bench-overhead-") as place:
             return run(quick, Path(place))
     if host_version() is None:
-        raise ValueError("this benchmark runs through ComfyUI, and there is none at COMFYUI_PATH: set it to a checkout.")
+        raise ValueError("This benchmark needs ComfyUI, but there is none at COMFYUI_PATH. Set COMFYUI_PATH to a checkout.")
     folder = folder / ("quick" if quick else "full")
     folder.mkdir(parents=True, exist_ok=True)
     times: dict[str, Any] = {}
