@@ -162,7 +162,7 @@ def sae_result(
 ) -> dict[str, Any]:
     """Build the JSON object: the contract's keys and all figures behind them."""
     notes = {
-        "tokens_per_second": f"wall-clock time, {training['peer_settings']['threads']} thread(s), trainers take turns; without reading the set",
+        "tokens_per_second": f"wall-clock, {training['peer_settings']['threads']} thread(s), trainers take turns; without reading the set",
         "peer": "the library and setting under 'peers' with the lowest FVU",
         "fvu": "on the same held-out images for all; the same code measures the libraries' weights",
         "attribution_speedup": f"seconds of autograd at 10 points / of the closed form, {attribution['samples']} samples; lowest attribute",

@@ -104,22 +104,22 @@ def _compare(sae: SparseAutoencoder, reader: AttributePredictor, attribute: str,
         return code_gradients(sae, reader, attribute, z, level, zero, POINTS, AUTOGRAD, target, rule="left")
 
     ours, dense, theirs = _seconds(sparse, closed, autograd)
-    found = torch.zeros_like(z).flatten(2)
-    found[row, latent, cell] = sparse()
-    found = found.view(z.shape)
+    gradients = torch.zeros_like(z).flatten(2)
+    gradients[row, latent, cell] = sparse()
+    gradients = gradients.view(z.shape)
     change = (p - start).gather(1, target[:, None])[:, 0]
     some = slice(0, EXACT_SAMPLES)
     exact = code_gradients(sae, reader, attribute, z[some], level[some], zero[some], EXACT_POINTS, AUTOGRAD, target[some], rule="midpoint")
-    error = (found[some] - exact).flatten(1).norm(dim=1) / exact.flatten(1).norm(dim=1).clamp(min=1e-12)
+    error = (gradients[some] - exact).flatten(1).norm(dim=1) / exact.flatten(1).norm(dim=1).clamp(min=1e-12)
     rough = autograd()
-    off = (rough - found).flatten(1).norm(dim=1) / found.flatten(1).norm(dim=1).clamp(min=1e-12)
+    off = (rough - gradients).flatten(1).norm(dim=1) / gradients.flatten(1).norm(dim=1).clamp(min=1e-12)
     return {
         "speedup": round(theirs / ours, 1),
         "seconds": round(ours, 4),
         "dense_seconds": round(dense, 4),
         "autograd_seconds": round(theirs, 4),
         "error": float(error.max()),
-        "completeness": float((found.double().sum((1, 2, 3)) - change.double()).abs().max()),
+        "completeness": float((gradients.double().sum((1, 2, 3)) - change.double()).abs().max()),
         "autograd_10_error": round(float(off.median()), 4),
         "autograd_10_completeness": round(float((rough.double().sum((1, 2, 3)) - change.double()).abs().max()), 4),
     }

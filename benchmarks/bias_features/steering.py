@@ -338,7 +338,7 @@ def steering_result(figures: dict[str, dict[str, Any]], sweeps: dict[str, dict[s
 
     control = sweeps["eyeglasses"]["control"]
     notes = {
-        "paper": f"one class per batch, drawn uniformly; its {FEATURES} best features multiplied by {FACTORS} at all positions; Asyrp's two "
+        "paper": f"one class per batch, drawn uniformly: its {FEATURES} best features multiplied by {FACTORS} everywhere; Asyrp's two "
         "passes; the better factor counts",
         "drift": "largest change of a class's share in another attribute, from plain images of the same seeds",
         "seconds_per_image": "processor time",

@@ -45,7 +45,7 @@ from scipy import stats
 from torch import Tensor
 
 from ...factory.portraits import ATTRIBUTES, sample_labels
-from ...factory.portraits import draw_downstream as draw_portraits
+from ...factory.portraits import draw as draw_portraits
 from ...factory.train_classifiers import uniform_labels
 from ...methods.data.classifier_training import ClassifierSettings, Examples, decisions, train_classifier
 from ...metrics.classifier_fairness import measure_classifier
@@ -128,7 +128,7 @@ def examples(images: Tensor, labels: dict[str, Tensor], group: str, generated: b
     return Examples({a: ATTRIBUTES[a] for a in known}, images, known, torch.full((len(images),), generated))
 
 
-def joined(parts: Iterable[Examples]) -> Examples:
+def join_examples(parts: Iterable[Examples]) -> Examples:
     """Join several sets into one."""
     parts = list(parts)
     labels = {a: torch.cat([p.labels[a] for p in parts]) for a in parts[0].labels}
@@ -179,11 +179,11 @@ class DownstreamBench:
             self._skewed[group, repetition] = skewed_set(group, repetition)
         base, seed = self._skewed[group, repetition], DRAWN_SEED + 1000 * repetition
         if name == DRAWN:
-            return joined([base, balanced_portraits(group, self.size.images, seed)])
+            return join_examples([base, balanced_portraits(group, self.size.images, seed)])
         kind = kind_of(name)
         if kind is not None:
             made = self.sampler.made(self.folder, kind, target_of(group), repetition, self.size.images)
-            base = joined([base, examples(made.images, made.labels, group, generated=True)])
+            base = join_examples([base, examples(made.images, made.labels, group, generated=True)])
         return oversampled(base, seed) if name in (OVERSAMPLED, PLAIN_OVERSAMPLED) else base
 
     def facts(self, group: str, name: str, repetition: int) -> dict[str, Any]:

@@ -68,7 +68,7 @@ def _work(folder: Path, beds: tuple[str, ...], cell: Cell) -> None:
 
 def _nothing() -> dict[str, Any]:
     """Fail, because the part must be in the folder already."""
-    raise ValueError("a part of this benchmark is not kept, though it was made: is its folder used by another run?")
+    raise ValueError("A finished part of this benchmark is missing. Make sure that no other run uses its folder, and run it again.")
 
 
 def sample_cells(folder: Path, wanted: Sequence[Cell], beds: tuple[str, ...], workers: int) -> dict[Cell, dict[str, Any]]:
@@ -185,8 +185,8 @@ def guidance_result(
 def compare_methods(methods: Mapping[str, dict[str, Any] | None]) -> dict[str, Any]:
     """Compare ours with the lowest FD on the same model, and with the paper's losses.
 
-    ``reaches_lowest``: ours is the lowest, or its interval reaches down to the lowest; ``within_lowest``: ours is not above the upper end of
-    the lowest one's interval; ``of_paper``: our FD divided by that of the better loss (None if that is 0).
+    ``reaches_lowest``: ours is the lowest, or its interval reaches down to the lowest; ``within_lowest``: ours is not above the upper end
+    of the lowest one's interval; ``of_paper``: our FD divided by that of the better loss (None if that is 0).
     """
     fd = {m: f["fd"] for m, f in methods.items() if f is not None}
     lowest = min(fd, key=lambda m: (fd[m], m != OURS))

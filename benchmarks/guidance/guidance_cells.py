@@ -10,7 +10,7 @@ from ...methods.guidance.losses import CHI_SQUARE, KL
 
 BASE, SAMPLE, MIXING, LATENT, UNIVERSAL, OURS = "base", "sample", "label-mixing", "latent-editing", "universal", "ours"
 QUOTA = "+quota"
-"""Ending of a per-image method's name: our quotas decide its classes, instead of independent draws."""
+"""Ending of a per-image method's name: our quotas decide its classes. Without it, each class is drawn independently."""
 SOFT = (CHI_SQUARE, KL)
 """The paper's losses on the soft mean of a batch."""
 PER_IMAGE = (SAMPLE, MIXING, LATENT, UNIVERSAL)
@@ -29,8 +29,8 @@ TARGETS = {
     "eyeglasses x hair skewed": "eyeglasses x hair: yes/long=0.4, yes/short=0.1, no/long=0.1, no/short=0.4",
 }
 BALANCED = {"eyeglasses 0.8": FIRST, "eyeglasses x hair skewed": "eyeglasses x hair uniform"}
-"""Target -> target on which the scale of a per-image method is chosen, if it is another one. Shares do not change what the method does to an
-image.
+"""Target -> target on which the scale of a per-image method is chosen, if it is another one. Shares do not change what the method does to
+an image.
 """
 BATCHES, QUICK_BATCHES = (1, 2, 4, 16, 64), (1, 16)
 TARGET_BATCH = 16
@@ -153,8 +153,8 @@ def trials(quick: bool) -> dict[Key, list[Cell]]:
 def next_trial(of_key: Sequence[Cell], figures: Mapping[float, float]) -> Cell | None:
     """Return the next larger scale to try, or None.
 
-    There is none if the largest scale is not the best, or if no larger scale is listed. ``of_key``: cells tried so far; ``figures``: scale ->
-    figure.
+    There is none if the largest scale is not the best, or if no larger scale is listed. ``of_key``: cells tried so far; ``figures``: scale
+    -> figure.
     """
     last = of_key[-1]
     if at_edge(figures) != last.strength:
@@ -166,7 +166,8 @@ def next_trial(of_key: Sequence[Cell], figures: Mapping[float, float]) -> Cell |
 def at_edge(figures: Mapping[float, float]) -> float | None:
     """Return the best scale if it is the largest or smallest one, else None.
 
-    A scale beyond the edge might be better. The largest counts if no scale has a lower figure, the smallest if all others have a higher one.
+    A scale beyond the edge might be better. The largest counts if no scale has a lower figure, the smallest if all others have a higher
+    one.
     """
     best = [scale for scale, figure in figures.items() if figure == min(figures.values())]
     if max(figures) in best:
@@ -183,8 +184,8 @@ def best_scale(tried: Mapping[float, float]) -> float:
 def cells(quick: bool, scales: Mapping[Key, float], text: bool = True) -> Iterator[Cell]:
     """List all cells that are reported.
 
-    ``scales``: the chosen scales; ``text``: whether there is a model with prompts. On that model mixed prompts are compared with plain images
-    and, for the first target, with ours.
+    ``scales``: the chosen scales; ``text``: whether there is a model with prompts. On that model mixed prompts are compared with plain
+    images and, for the first target, with ours.
     """
     images = QUICK_IMAGES if quick else IMAGES
     for target, batch in target_batches(quick):

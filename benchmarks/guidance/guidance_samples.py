@@ -80,7 +80,8 @@ class CellSampler:
     def make(self, cell: Cell, folder: Path) -> dict[str, Any]:
         """Sample a cell, judge it, and store the data for its figures in ``folder``.
 
-        The file ``cell.name``.safetensors holds features [N, D], probabilities of every attribute [N, K], and assigned cells [N] if there are any.
+        The file ``cell.name``.safetensors holds features [N, D], probabilities of every attribute [N, K], and assigned cells [N] if there
+        are any.
         """
         with torch.no_grad():  # not inference mode: universal guidance takes a gradient through the weights
             if cell.kind == UNIVERSAL:
@@ -104,7 +105,7 @@ class CellSampler:
 
         bed, images, cells = self.beds[cell.bed], [], []
         if cell.images % cell.batch:
-            raise ValueError(f"{cell.images} images are no whole number of batches of {cell.batch}.")
+            raise ValueError(f"{cell.images} images do not divide into batches of {cell.batch}. Choose a multiple of the batch size.")
         started = time.process_time()
         for batch in range(cell.images // cell.batch):
             seed, keep = cell.seed + batch, []

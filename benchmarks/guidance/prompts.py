@@ -1,8 +1,8 @@
 """``bench prompts``: measure guidance with prompts, a negative prompt and CFG.
 
-It uses the small text model through the host's own nodes: four professions at cfg 4, one of them at cfg 1 and 7.5 with neutral prompts, skin
-tones, explicit prompts that are exempt from guidance, and every kind of direction on one profession. Plain images have the same seeds. The
-judge's hard counts give the figures.
+It uses the small text model through the host's own nodes: four professions at cfg 4, one of them at cfg 1 and 7.5 with neutral prompts,
+skin tones, explicit prompts that are exempt from guidance, and every kind of direction on one profession. Plain images have the same
+seeds. The judge's hard counts give the figures.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from ...methods.guidance.run import CALIBRATED, GuidanceSettings
 from ...metrics.fairness import assigned_hit_rate, joint_probabilities, measure
 from ...shipped import weights
 from ..core.host_process import boot_host
-from .targets import judge_agreement
+from .targets import classifier_agreement
 
 SEEDS = (862_000_000, 862_001_000)
 """First seeds of the two groups of a row. Training, calibration and tuning used other seeds."""
@@ -133,7 +133,7 @@ class PromptBench:
             "prompt_agreement": float((read["profession"].argmax(-1) == wanted).float().mean()),
             "unsure": {a: float((p.amax(-1) < 0.8).float().mean()) for a, p in read.items()},
             "counts": {a: torch.bincount(p.argmax(-1), minlength=p.shape[1]).tolist() for a, p in read.items()},
-            "judges": {a: judge_agreement(read[a], labelled[a]) for a in read},
+            "judges": {a: classifier_agreement(read[a], labelled[a]) for a in read},
         }
         if row.target and not row.exempt:
             target = parse_target(row.target, self.judge.attributes)
@@ -177,7 +177,7 @@ def pooled(result: dict[str, dict[str, Any]], suffix: str, attribute: str, targe
 def run(quick: bool) -> dict[str, Any]:
     """Run all rows. ``quick``: 32 images each of one profession, indicative."""
     if not weights.TEXT.is_file() or not weights.ADP_TEXT.is_file():
-        raise ValueError("the small text model and its ADP are not shipped with this copy: make them with train-portraits text, adp-text.")
+        raise ValueError("The small text model or its ADP is missing. Make them with 'train-portraits text' and 'adp-text'.")
     adp = weights.adp(weights.ADP_TEXT)
     todo = prompt_rows(list(adp.sources()["eyeglasses"]))
     if quick:

@@ -147,7 +147,7 @@ class TargetBench:
         }
         figures["unsure"] = {a: float((p.max(-1).values < 0.8).float().mean()) for a, p in read.items()}
         labelled = self.labeller.probabilities(images)
-        figures["judges"] = {a: judge_agreement(read[a], labelled[a]) for a in read}
+        figures["judges"] = {a: classifier_agreement(read[a], labelled[a]) for a in read}
         figures["counts"] = {a: torch.bincount(p.argmax(-1), minlength=p.shape[1]).tolist() for a, p in read.items()}
         if row.target is not None:
             target = parse_target(row.target, self.judge.attributes)
@@ -185,7 +185,7 @@ class TargetBench:
         return min(tried, key=tried.get)
 
 
-def judge_agreement(first: Tensor, second: Tensor) -> dict[str, float]:
+def classifier_agreement(first: Tensor, second: Tensor) -> dict[str, float]:
     """Compare two classifiers on the same images.
 
     ``agree``: share of images on which they agree; ``net``: largest net difference of a class's share.
@@ -210,10 +210,10 @@ def _measure(row: TargetRow) -> dict[str, Any]:
 def add_quality(result: dict[str, dict[str, Any]]) -> None:
     """Add Frechet distances to the figures, in place, for guided and plain images.
 
-    Within each class (or cell of a joint target) the images are compared with drawn portraits of that class, always at the same n. This is done
-    twice: with plain weights, and with drawn portraits weighted to the composition of the images (professions and whatever else goes along
-    with a class), so that only the rendering differs. Over all classes the images are compared with drawn portraits whose guided attributes
-    are weighted to the target.
+    Within each class (or cell of a joint target) the images are compared with drawn portraits of that class, always at the same n. This is
+    done twice: with plain weights, and with drawn portraits weighted to the composition of the images (professions and whatever else goes
+    along with a class), so that only the rendering differs. Over all classes the images are compared with drawn portraits whose guided
+    attributes are weighted to the target.
     """
     judge = weights.classifier(weights.JUDGE)
     drawn = portraits(DRAWN, DRAWN_SEED)
@@ -261,7 +261,7 @@ def add_quality(result: dict[str, dict[str, Any]]) -> None:
 
 
 def joint_index(classes: Mapping[str, np.ndarray], attributes: Sequence[str]) -> np.ndarray:
-    """Return the index of every image in the product of the attributes' classes, row-major: int [N]."""
+    """Number every image by its combination of classes, row-major: int [N]."""
     index = np.zeros(len(next(iter(classes.values()))), int)
     for attribute in attributes:
         index = index * len(ATTRIBUTES[attribute]) + classes[attribute]

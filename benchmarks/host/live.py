@@ -1,9 +1,11 @@
-"""``bench live``: what the live bar costs the server, and how many states it shows in a run of 20 steps.
+"""``bench live``: measure the live bar's cost and the number of states it shows.
 
-Guided batches of the shipped unconditional model through a real server, one core. Inside the server are measured the time of sampling,
-that of composing messages and handing them over, and that of writing them to the socket (live_probe.py), each by the wall and by its
-thread's processor time, which other programs do not lengthen. Runs with a web-socket client and without alternate; the host tells its own
-progress only to a client too, so that their ratio is of both.
+Guided batches of the shipped unconditional model run through a real server on one core, 20 steps each. live_probe.py measures inside the
+server: time of sampling, time of making messages and handing them over, and time of writing them to the socket, each as wall-clock time
+and as processor time of its thread, which other programs do not lengthen.
+
+Runs with and without a web-socket client alternate. The host sends its own progress only to a client too, so the ratio of both includes
+it.
 """
 
 from __future__ import annotations
@@ -24,15 +26,15 @@ from ..core.host_server import HostServer
 from .ledger import ledger_graph
 
 STEPS, IMAGES, FEW = 20, 16, 4
-"""Images of the shipped quickstart, and of a run so short that what is told weighs more, and is told less often."""
+"""Steps and images of the shipped quickstart, and images of a run so short that messages weigh more and are fewer."""
 PAIRS = {True: 5, False: 20}
 PROBE = "live_probe.py"
 WALL, PROCESSOR = 0, 1
-"""Which of a call's two times."""
+"""Index of a clock in a call's two times."""
 
 
 class LiveClient:
-    """A web-socket client of a server, in a thread of its own: ``told`` are the live bar's messages. A context manager."""
+    """Receive the live bar's ``messages`` of a server in another thread, as a context manager."""
 
     def __init__(self, port: int) -> None:
         self.name, self.messages = f"bench-{uuid.uuid4().hex}", []
@@ -65,7 +67,7 @@ class LiveClient:
 
 
 def guided_graph(seed: int, images: int) -> dict[str, Any]:
-    """The ledger benchmark's graph of a guided batch, without the ledger."""
+    """Make the ledger benchmark's graph for a guided batch, without the ledger."""
     nodes = ledger_graph("eyeglasses", seed, "", guided_by_it=False, steps=STEPS)
     for name in ("ledger", "labeller", "record"):
         del nodes[name]
@@ -74,35 +76,38 @@ def guided_graph(seed: int, images: int) -> dict[str, Any]:
 
 
 def one_run(server: HostServer, seed: int, listens: bool, images: int = IMAGES) -> dict[str, Any]:
-    """Queue a batch: what the probe measured, and what a client was told."""
+    """Queue a batch; returns the probe's figures and the number of messages and states."""
     if not listens:
         ended, messages = server.wait(server.queue(guided_graph(seed, images))), []
     else:
         with LiveClient(server.port) as client:
             answer = server.post("/prompt", {"prompt": guided_graph(seed, images), "client_id": client.name})
             if "prompt_id" not in answer:
-                raise RuntimeError(f"the server refused the graph: {json.dumps(answer)[:1000]}")
+                raise RuntimeError(f"The server refused the graph: {json.dumps(answer)[:1000]}")
             ended = server.wait(answer["prompt_id"])
             messages = client.messages
     if ended.error:
-        raise RuntimeError(f"a queued graph failed: {ended.error}")
+        raise RuntimeError(f"A queued graph failed: {ended.error}")
     measured = server.get("/equipoise_live_probe")
     states = {json.dumps(message["attributes"]) for message in messages}
     return {**measured, "messages": len(messages), "states": len(states)}
 
 
 def total_seconds(calls: Sequence[Sequence[float]], clock: int) -> float:
-    """Seconds of all calls by one of the two clocks."""
+    """Add up the seconds of all calls by one clock."""
     return sum(call[clock] for call in calls)
 
 
 def live_share(run: dict[str, Any], clock: int) -> float:
-    """Time spent composing and sending over that of sampling."""
+    """Divide the time of making and sending messages by the time of sampling."""
     return (total_seconds(run["tell"], clock) + total_seconds(run["send"], clock)) / total_seconds(run["sampling"], clock)
 
 
 def run(quick: bool = False) -> dict[str, Any]:
-    """Alternating pairs, 20 (5 if quick), after one of each that is not counted; then as many short runs with a client."""
+    """Measure alternating pairs (20, or 5 if quick), then as many short runs.
+
+    One run of each kind before the first pair is a warm-up.
+    """
     with tempfile.TemporaryDirectory(prefix="equipoise-bench-live-") as place:
         pack = Path(place) / "custom_nodes" / PROBE
         pack.parent.mkdir()
@@ -120,7 +125,7 @@ def run(quick: bool = False) -> dict[str, Any]:
 
 
 def live_figures(pairs: list[tuple[dict[str, Any], dict[str, Any]]]) -> dict[str, Any]:
-    """The figures of pairs of runs (with a client, without)."""
+    """Summarise pairs of runs (with a client, without)."""
     listened, silent = [a for a, _ in pairs], [b for _, b in pairs]
     took = [(total_seconds(a["sampling"], WALL), total_seconds(b["sampling"], WALL)) for a, b in pairs]
     ratios = [a / b for a, b in took]
@@ -141,7 +146,7 @@ def live_figures(pairs: list[tuple[dict[str, Any], dict[str, Any]]]) -> dict[str
 
 
 def message_figures(runs: list[dict[str, Any]]) -> dict[str, Any]:
-    """Of runs with a client: what telling it cost, how often that was, and how many states it was runs."""
+    """Summarise runs with a client: cost, number of messages and number of states."""
     return {
         "share_of_sampling": {"median": _middle(runs, PROCESSOR), "largest": max(live_share(r, PROCESSOR) for r in runs)},
         "share_of_sampling_by_the_wall": {"median": _middle(runs, WALL), "largest": max(live_share(r, WALL) for r in runs)},

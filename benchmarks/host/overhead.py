@@ -1,9 +1,12 @@
-"""``bench overhead``: what each patch costs on full-width SD 1.5 and SDXL, with random weights, through the host's KSampler.
+"""``bench overhead``: measure the cost of each patch on full-width SD 1.5 and SDXL.
 
-Time: plain and patched sampling alternate in one process, one thread; processor time of the calls in which the U-Net, its patches and CFG
-run, one step a run, so that what a run sets up weighs in full. On busy cores a pair's ratio varies by a tenth, hence many pairs. Memory:
-every variant in a process of its own, the peak while it samples. Parts are kept in the folder and not repeated. A full run takes about half
-an hour of one core that is free.
+The models have random weights and run through the host's KSampler.
+
+Time: plain and patched sampling alternate in one process on one thread. The figure is processor time of the calls in which the U-Net, its
+patches and CFG run. A run has one step, so the setup of a run counts in full. On busy cores a pair's ratio varies by a tenth, so there are
+many pairs. Memory: the peak while sampling; every variant has its own process.
+
+Finished parts are stored in the folder. A full run takes about half an hour of one free core.
 """
 
 from __future__ import annotations
@@ -43,35 +46,39 @@ from ..data.forest import forest
 
 MODELS = ("sd15", "sdxl")
 GROUPS: dict[tuple[str, ...], tuple[int, int]] = {(GUIDANCE, STEERING): (40, 9), (TWO_PASS, UNIVERSAL): (20, 5)}
-"""Variants that are timed together, and how many pairs of each: in a full run, and in a quick one."""
+"""Variants that are timed together -> number of pairs in a full run and in a quick run."""
 STEPS, MEMORY_STEPS = 1, 2
 LIMITS = {GUIDANCE: 1.03, STEERING: 1.05}
-"""Ratios of time that this pack promises; of memory 1.05."""
+"""Largest time ratios that this pack promises. For memory the limit is 1.05."""
 
 
 @dataclass(frozen=True)
 class Part:
-    """What one process measures: times of some variants beside plain sampling (``pairs`` above 0), or the memory of one."""
+    """Measurement of one process: times of some variants, or the memory of one."""
 
     model: str
+    """Model."""
     variants: tuple[str, ...]
+    """Variants to measure."""
     pairs: int = 0
+    """Pairs with plain sampling; 0 measures memory."""
     dtype: str = FLOAT
+    """Type of the weights."""
 
     @property
     def name(self) -> str:
-        """Its name in a file system."""
+        """Return the part's name for files."""
         return "-".join([self.model, "time" if self.pairs else "memory", *self.variants])
 
     @property
     def facts(self) -> dict[str, Any]:
-        """What its figures depend on, besides the code."""
+        """Collect all facts that the figures depend on, except the code."""
         what = {"pairs": self.pairs, "steps": STEPS} if self.pairs else {"steps": MEMORY_STEPS}
         return {**what, "variants": self.variants, "latent": LATENT, "dtype": self.dtype, "cfg": CFG, "sae": LATENTS}
 
 
 def _work(folder: Path, part: Part) -> None:
-    """One part, in a process that holds nothing else."""
+    """Measure one part in a process that holds nothing else."""
 
     def make() -> dict[str, Any]:
         bed = FullWidth(part.model, part.dtype)
@@ -87,7 +94,7 @@ def _nothing() -> dict[str, Any]:
 
 
 def free_bytes() -> float:
-    """Memory that a new process can have; infinite where psutil is not installed."""
+    """Return the memory that a new process can get; infinite if psutil is not installed."""
     try:
         import psutil
     except ImportError:
@@ -96,13 +103,13 @@ def free_bytes() -> float:
 
 
 def needed_bytes(part: Part) -> float:
-    """Bytes that a part needs at its peak."""
+    """Return the peak memory that a part needs, in bytes."""
     needs = NEEDS[part.model, part.dtype]
     return max(needs.get(v, needs[PLAIN]) for v in part.variants)
 
 
 def fitting(model: str, dtype: str, variants: Sequence[str], free: float) -> tuple[tuple[str, ...], dict[str, str]]:
-    """The variants of a model for which there is memory, and for each of the others why it is left out."""
+    """Select the variants that fit into memory; returns them and reasons for the others."""
     able, reasons = [], {}
     for variant in variants:
         room = needed_bytes(Part(model, (variant,), dtype=dtype))
@@ -114,7 +121,7 @@ def fitting(model: str, dtype: str, variants: Sequence[str], free: float) -> tup
 
 
 def measure_part(folder: Path, part: Part) -> dict[str, Any] | str:
-    """A part's figures, or why there are none."""
+    """Return a part's figures, or the reason why there are none."""
     try:
         return load_or_make(folder, part.name, part.facts, _nothing)
     except LookupError:
@@ -127,7 +134,10 @@ def measure_part(folder: Path, part: Part) -> dict[str, Any] | str:
 
 
 def run(quick: bool, folder: Path | None = None) -> dict[str, Any]:
-    """All parts. ``folder``: where they are kept (default: a temporary one); ``quick``: SD 1.5 alone, five pairs."""
+    """Run all parts.
+
+    ``folder``: where parts are stored (default: a temporary folder); ``quick``: only SD 1.5 with a quarter of the pairs.
+    """
     if folder is None:
         with tempfile.TemporaryDirectory(prefix="equipoise-bench-overhead-") as place:
             return run(quick, Path(place))
@@ -156,9 +166,9 @@ def run(quick: bool, folder: Path | None = None) -> dict[str, Any]:
 def overhead_result(
     times: Mapping[str, Mapping[str, Any]], memory: Mapping[str, Mapping[str, Any]], quick: bool, folder: Path
 ) -> dict[str, Any]:
-    """The JSON object: the contract's keys, and all that they come from; draws the figure.
+    """Build the JSON object: the contract's keys and all figures behind them; draw the figure.
 
-    times: model -> variant -> figures of :func:`rounds`, or a text that says why there are none; memory: the same, of :func:`peak`.
+    times: model -> variant -> figures of :func:`rounds`, or the reason why there are none; memory: the same, of :func:`peak`.
     """
     notes = {
         "time_ratio": f"median of pairs; processor time of one thread, batch 1, cfg {CFG:g} (two rows), random weights; 'clock_ratio': "
@@ -198,9 +208,9 @@ def overhead_result(
 
 
 def ratios(times: Mapping[str, Any], memory: Mapping[str, Any], variant: str) -> dict[str, Any]:
-    """Time and memory of a variant as multiples of plain sampling; None where they were not measured.
+    """Divide time and memory of a variant by those of plain sampling.
 
-    ``time_low``, ``time_high``: quartiles of the pairs.
+    A ratio is None if it was not measured. ``time_low``, ``time_high``: quartiles of the pairs.
     """
     row: dict[str, Any] = dict.fromkeys(("time_ratio", "time_low", "time_high", "clock_ratio", "pairs", "memory_ratio", "peak_mb"))
     timed, mine, plain = times.get(variant), memory.get(variant), memory.get(PLAIN)
@@ -214,7 +224,7 @@ def ratios(times: Mapping[str, Any], memory: Mapping[str, Any], variant: str) ->
 
 
 def why_null(parts: Mapping[str, Any], variant: str, key: str, quick: bool) -> str:
-    """Why a figure is missing, in words. parts: variant -> what was measured, or why it was not."""
+    """Give the reason why a figure is missing. parts: variant -> figures or reason."""
     if not parts:
         return "null: left out of --quick" if quick else "null: not measured"
     reasons = [parts[v] for v in (variant, PLAIN) if isinstance(parts.get(v), str)]
@@ -224,7 +234,7 @@ def why_null(parts: Mapping[str, Any], variant: str, key: str, quick: bool) -> s
 
 
 def draw_overhead(out: Mapping[str, Mapping[str, Any]], path: Path) -> None:
-    """Ratios of time, with the quartiles of the pairs, a panel per model."""
+    """Draw time ratios with the quartiles of the pairs, a panel per model."""
     names = {"sd15": "SD 1.5", "sdxl": "SDXL"}
     panels = {}
     for model in MODELS:

@@ -1,8 +1,11 @@
-"""``bench neuron-path``: what finding paths costs beside the naive algorithm, and what paths of each method do in the shipped labeller.
+"""``bench neuron-path``: measure the cost of finding paths, and the effect of paths.
 
-Parts, each kept in the folder and not repeated: time and memory at ViT-B's width with 17 tokens (:mod:`.path_speed`); in the full run, ours
-at 197 tokens and at 24 layers with the naive time computed from its passes; and scores and effects of every method's paths on samples of
-the shipped unconditional model, with the judge's classes as the true ones.
+Each part is stored in the folder and not repeated:
+
+- time and memory at ViT-B's width with 17 tokens, for ours and for the naive algorithm (:mod:`.path_speed`);
+- in a full run, ours at 197 tokens and at 24 layers; the naive time is computed from its number of passes;
+- scores and effects of every method's paths in the shipped labeller, on samples of the shipped unconditional model; the judge gives the
+  true classes.
 """
 
 from __future__ import annotations
@@ -26,13 +29,13 @@ from ..core.stages import load_or_make
 from .path_speed import Shape, compare_with_naive, extrapolate
 
 SEED = 880_000_000
-"""First seed of the samples; nothing that was trained, calibrated or tuned used them."""
+"""First seed of the samples. Training, calibration and tuning used other seeds."""
 SHOWN = (GRADIENT, KNOWLEDGE, INFLUENCE, ACTIVATION)
 MAIN = "eyeglasses"
 
 
 def run(quick: bool, folder: Path | None = None) -> dict[str, Any]:
-    """All parts. ``folder``: where they are kept (default: a temporary one)."""
+    """Run all parts. ``folder``: where parts are stored (default: a temporary folder)."""
     if folder is None:
         with tempfile.TemporaryDirectory(prefix="equipoise-bench-neuron-path-") as place:
             return run(quick, Path(place))
@@ -63,7 +66,10 @@ def run(quick: bool, folder: Path | None = None) -> dict[str, Any]:
 
 
 def labeller_effects(folder: Path, lines: list[dict[str, Any]], attribute: str, what: str) -> dict[str, Any]:
-    """Method -> figures with intervals, of paths for the class that the labeller sees, removed and doubled."""
+    """Remove and double each method's paths for the class that the labeller sees.
+
+    Returns method -> figures with intervals.
+    """
     labeller, judge = weights.classifier(), weights.classifier(weights.JUDGE)
     images = read_pictures(folder / "plain", [line["file"] for line in lines])
     net = of_classifier(labeller, attribute)
@@ -82,7 +88,7 @@ def labeller_effects(folder: Path, lines: list[dict[str, Any]], attribute: str, 
 
 
 def neuron_path_result(speed: dict[str, Any], larger: dict[str, Any], effects: dict[str, Any], n: int) -> dict[str, Any]:
-    """The JSON object: the contract's keys, and all that they come from."""
+    """Build the JSON object: the contract's keys and all figures behind them."""
     main = next(iter(effects.values()))
     methods = [m for m in main if isinstance(main[m], dict)]
     return {

@@ -1,6 +1,7 @@
-"""What finding neuron paths costs beside the naive algorithm as the published code runs it: same network, images and targets, one run.
+"""Compare the cost of our search for neuron paths with the naive algorithm.
 
-Each side runs in a process of its own, so that its peak memory is its own, one after the other on the same threads.
+The naive algorithm works as the published code does. Both use the same network, images and targets. Each runs in its own process, so that
+its peak memory is its own, one after the other on the same threads.
 """
 
 from __future__ import annotations
@@ -33,23 +34,34 @@ MEMORY_MB = 128
 
 @dataclass(frozen=True)
 class Shape:
-    """``side``: patches along an edge; tokens are its square and the CLS token."""
+    """Size of a random vision transformer and its input."""
 
     depth: int = 12
+    """Layers."""
     width: int = 768
+    """Width of a token."""
     mlp: int = 3072
+    """Neurons of a layer."""
     heads: int = 12
+    """Attention heads."""
     side: int = 4
+    """Patches along an edge."""
     images: int = 1
+    """Images."""
     seed: int = 0
+    """Seed of weights and images."""
 
     @property
     def tokens(self) -> int:
+        """Count the tokens: all patches and the CLS token."""
         return self.side**2 + 1
 
 
 def network(shape: Shape) -> VisionTransformer:
-    """A vision transformer as it is initialised before training: normal weights with a standard deviation of 0.02, biases 0."""
+    """Make a vision transformer with the weights of an untrained one.
+
+    Weights are normal with a standard deviation of 0.02, biases 0.
+    """
     torch.manual_seed(shape.seed)
     with torch.no_grad():
         model = VisionTransformer({"kind": CLASSES}, shape.side * 16, 16, shape.width, shape.depth, shape.heads, shape.mlp)
@@ -62,7 +74,7 @@ def network(shape: Shape) -> VisionTransformer:
 
 
 def random_inputs(shape: Shape) -> tuple[Tensor, Tensor]:
-    """Images (already normalised) and the classes that the network sees in them."""
+    """Make normalised images, and return the classes that the network sees in them."""
     generator = torch.Generator().manual_seed(shape.seed + 1)
     size = shape.side * 16
     pixels = torch.randn(shape.images, 3, size, size, generator=generator)
@@ -71,7 +83,10 @@ def random_inputs(shape: Shape) -> tuple[Tensor, Tensor]:
 
 
 def measure_naive(shape: Shape, threads: int) -> dict[str, Any]:
-    """The naive algorithm: left rule with 20 points, one full pass and one gradient call per path layer for every layer."""
+    """Run the naive algorithm with the left rule and 20 points.
+
+    For every layer it makes one full pass, and one gradient call per layer of the path.
+    """
     torch.set_num_threads(threads)
     model = network(shape)
     pixels, targets = random_inputs(shape)
@@ -96,7 +111,7 @@ def measure_naive(shape: Shape, threads: int) -> dict[str, Any]:
 
 
 def measure_ours(shape: Shape, threads: int, nodes: str) -> dict[str, Any]:
-    """Ours, from the classifier on."""
+    """Run our search, starting with the classifier."""
     torch.set_num_threads(threads)
     model = network(shape)
     pixels, targets = random_inputs(shape)
@@ -118,7 +133,10 @@ def measure_ours(shape: Shape, threads: int, nodes: str) -> dict[str, Any]:
 
 
 def compare_with_naive(shape: Shape, threads: int) -> dict[str, Any]:
-    """``paths_equal_share``, ``speedup_left20``, ``speedup_gauss4``, ``jas_ratio_to_activation``, ``peak_mb`` (above the loaded model)."""
+    """Run both algorithms; returns the contract's keys and more.
+
+    ``peak_mb`` is the memory on top of the loaded model.
+    """
     slow = run_in_child(measure_naive, shape, threads)
     left, gauss = (run_in_child(measure_ours, shape, threads, nodes) for nodes in (LEFT_20, GAUSS_4))
     equal = [statistics.mean(float(a == b) for a, b in zip(x["paths"], slow["paths"], strict=True)) for x in (left, gauss)]
@@ -141,8 +159,11 @@ def compare_with_naive(shape: Shape, threads: int) -> dict[str, Any]:
 
 
 def extrapolate(shape: Shape, threads: int, nodes: str) -> dict[str, Any]:
-    """Ours measured, the naive time computed: the passes of one block over all points that its loops make (L(L + 2) forward,
-    L(L + 1)(2L + 1) / 6 + L(L + 1) back, and L clean ones), times the seconds that each takes here."""
+    """Measure ours and compute the naive time from its number of passes.
+
+    The naive loops make L(L + 2) forward passes of a block over all points, L(L + 1)(2L + 1) / 6 + L(L + 1) backward passes and L clean
+    passes. Each is multiplied by the measured seconds of one pass.
+    """
     fast = run_in_child(measure_ours, shape, threads, nodes)
     forward, backward = run_in_child(block_seconds, shape, threads)
     d = shape.depth
@@ -161,7 +182,10 @@ def extrapolate(shape: Shape, threads: int, nodes: str) -> dict[str, Any]:
 
 
 def block_seconds(shape: Shape, threads: int, repeats: int = 3) -> tuple[float, float]:
-    """Median seconds of one block over 20 rows, forward with its graph kept, and back to its input."""
+    """Time one block over 20 rows, forward with its graph and backward to its input.
+
+    Returns medians in seconds.
+    """
     torch.set_num_threads(threads)
     block = network(replace(shape, depth=1)).blocks[0]
     times: list[tuple[float, float]] = []
@@ -176,13 +200,16 @@ def block_seconds(shape: Shape, threads: int, repeats: int = 3) -> tuple[float, 
 
 
 def run_in_child(job: Callable[..., Any], *args: Any) -> Any:
-    """The result of a function run in a new process."""
+    """Run a function in a new process and return its result."""
     with ProcessPoolExecutor(1, mp_context=get_context("spawn")) as pool:
         return pool.submit(job, *args).result()
 
 
 def _peak_mb(since_now: bool = False) -> float:
-    """Largest resident memory of this process, in MB; on Linux it can be counted anew from here on, else it is since its start."""
+    """Return the largest resident memory of this process, in MB.
+
+    On Linux ``since_now`` restarts the count; elsewhere it counts from the start of the process.
+    """
     if since_now:
         with contextlib.suppress(OSError):
             Path("/proc/self/clear_refs").write_text("5", encoding="ascii")

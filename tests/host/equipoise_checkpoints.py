@@ -3,11 +3,11 @@
 from equipoise.benchmarks.core.random_checkpoints import (
     CONFIGS,
     PREFIX,
-    conditioning,
+    random_conditioning,
     random_tensors,
     random_weights,
     shapes,
     write_checkpoint,
 )
 
-__all__ = ["CONFIGS", "PREFIX", "conditioning", "random_tensors", "random_weights", "shapes", "write_checkpoint"]
+__all__ = ["CONFIGS", "PREFIX", "random_conditioning", "random_tensors", "random_weights", "shapes", "write_checkpoint"]
