@@ -15,7 +15,7 @@ MOST_NEURONS = 64
 
 
 def vision_inputs() -> list[Any]:
-    """A classifier with an attribute, or a CLIP vision model with a zero-shot head: ``host.vision_neurons.vision_of`` takes them."""
+    """A classifier with an attribute, or a CLIP vision model with a head: ``vision_of`` of ``host/neuron_path/models.py`` takes them."""
     return [
         Classifier.Input(
             "classifier",
@@ -37,7 +37,7 @@ def attribute_input(more: str = "") -> Any:
 
 
 def target_input() -> Any:
-    """Whose score it is: ``host.vision_neurons.targets_of`` takes it."""
+    """Whose score it is: ``targets_of`` of ``host/neuron_path/models.py`` takes it."""
     return io.String.Input(
         "target",
         default="",

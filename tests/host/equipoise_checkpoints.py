@@ -1,4 +1,4 @@
-"""The random checkpoints of the benchmarks, by the path at which tests load them."""
+"""Give tests the benchmarks' random checkpoints under a path."""
 
 from equipoise.benchmarks.core.random_checkpoints import (
     CONFIGS,

@@ -47,7 +47,7 @@ def test_libraries_are_imported_in_a_process_of_their_own(tmp_path: Path, monkey
     monkeypatch.setattr(sae_peer, "LIBRARIES", {"torch": "torch", "no-such-library": "no_such_library"})
     assert set(sae_peer.versions()) == {"torch"}
     monkeypatch.setattr(sae, "compare_on_one_thread", lambda *given: {"where": "here"})
-    monkeypatch.setattr(sae, "apart", lambda *given: {"where": "apart"})
+    monkeypatch.setattr(sae, "compare_in_child", lambda *given: {"where": "apart"})
     features = SimpleNamespace(entries=[])
     assert sae.train_all(tmp_path, features, SIZES.settings)["where"] == "apart"  # type: ignore[arg-type]
     monkeypatch.setattr(sae_peer, "LIBRARIES", {})
