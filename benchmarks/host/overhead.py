@@ -24,7 +24,9 @@ from PIL import Image
 
 from ...cli.publish import host_version
 from ..core.children import in_children
-from ..core.full_width import (
+from ..core.stages import load_or_make
+from ..data.forest import forest
+from .full_width import (
     CFG,
     FLOAT,
     GUIDANCE,
@@ -41,8 +43,6 @@ from ..core.full_width import (
     peak,
     rounds,
 )
-from ..core.stages import load_or_make
-from ..data.forest import forest
 
 MODELS = ("sd15", "sdxl")
 GROUPS: dict[tuple[str, ...], tuple[int, int]] = {(GUIDANCE, STEERING): (40, 9), (TWO_PASS, UNIVERSAL): (20, 5)}

@@ -121,7 +121,7 @@ def test_universal_guidance_leaves_the_negatives_rows_alone(sampler: guidance_sa
 
 
 def test_a_watch_times_every_step_and_changes_nothing(sampler: guidance_samples.CellSampler) -> None:
-    from equipoise.benchmarks.core.full_width import Watch
+    from equipoise.benchmarks.host.full_width import Watch
     from equipoise.host.core.sampling import SamplerSettings, ksample
     from equipoise.host.small_models.adm_model import empty_latent
 

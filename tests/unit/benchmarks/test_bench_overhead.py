@@ -8,9 +8,8 @@ from types import SimpleNamespace
 from typing import Any
 
 import pytest
-from equipoise.benchmarks.core import full_width
-from equipoise.benchmarks.core.full_width import GUIDANCE, PLAIN, STEERING, TWO_PASS, UNIVERSAL, VARIANTS
-from equipoise.benchmarks.host import overhead
+from equipoise.benchmarks.host import full_width, overhead
+from equipoise.benchmarks.host.full_width import GUIDANCE, PLAIN, STEERING, TWO_PASS, UNIVERSAL, VARIANTS
 from equipoise.benchmarks.host.overhead import GROUPS, MODELS, Part
 
 

@@ -16,12 +16,12 @@ from torch import Tensor
 from ...methods.bias_features.run import SteerSettings
 from ...methods.core.targets import parse_target
 from ...methods.guidance.run import GuidanceSettings
+from ..core.children import current_peak_megabytes, reset_peak
+from ..core.host_process import boot_host
+from ..core.random_adp import random_adp
+from ..core.random_checkpoints import random_conditioning, random_weights
+from ..core.random_sae import random_bias, random_sae
 from ..guidance.universal import apply_universal
-from .children import current_peak_megabytes, reset_peak
-from .host_process import boot_host
-from .random_adp import random_adp
-from .random_checkpoints import random_conditioning, random_weights
-from .random_sae import random_bias, random_sae
 
 PLAIN, GUIDANCE, STEERING, TWO_PASS, UNIVERSAL = "plain", "guidance", "steering", "two-pass", "universal"
 VARIANTS = (GUIDANCE, STEERING, TWO_PASS, UNIVERSAL)

@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from ..guidance.guidance_cells import BASE, BATCHES, METHODS, MIXING, OURS, QUOTA, TARGET_BATCH, TARGETS, TEXT
+from .guidance_cells import BASE, BATCHES, METHODS, MIXING, OURS, QUOTA, TARGET_BATCH, TARGETS, TEXT
 
 RESULTS = Path(__file__).resolve().parents[1] / "results"
 NAMES = {
