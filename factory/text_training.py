@@ -1,6 +1,6 @@
 """The small text-to-image model in training: its network of the host's classes, its start, its tokens and its file.
 
-``dev.py train-portraits text`` imports this module once it has booted the host, the one case in which embedded/ reaches into host/: only
+``dev.py train-portraits text`` imports this module once it has booted the host, the one case in which factory/ needs ComfyUI: only
 the host's own classes give the parameter names and the arithmetic that the loader will meet, and only host/ may import them.
 """
 

@@ -1,4 +1,4 @@
-"""Samples with h replaced by an autoencoder's reconstruction, to judge the autoencoder by the images."""
+"""Replace h by an autoencoder's reconstruction, to see what that does to images."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from ...models.sae import SaeFile
 
 
 class SpliceRun(Run):
-    """Replace h at the autoencoder's site by its reconstruction, in all rows."""
+    """Replace all of h at the autoencoder's site, in all rows of one run."""
 
     what = "the reconstruction"
 

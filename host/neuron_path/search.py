@@ -37,7 +37,7 @@ def found_paths(net: NeuronVit, pixels: Tensor, targets: Tensor, settings: PathS
 def baseline_paths(
     net: NeuronVit, pixels: Tensor, targets: Tensor, kind: str, settings: PathSettings, seed: int, model: str
 ) -> NeuronPathFile:
-    """Paths by a baseline of ``methods.neuron_baselines``, with the scores that paths found by a search have too."""
+    """Paths by a baseline of ``methods/neuron_path/neuron_baselines.py``, with the scores that paths found by a search have too."""
     s = settings.checked(net.neurons)
     parts = 0
 

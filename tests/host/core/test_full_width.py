@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 import torch
-from equipoise_checkpoints import conditioning, random_weights, write_checkpoint
+from equipoise_checkpoints import random_conditioning, random_weights, write_checkpoint
 from equipoise_nodes import execute
 from equipoise_spy import Spy
 from torch import Tensor
@@ -34,7 +34,7 @@ class Checkpoint:
 
     def __init__(self, host: Any, name: str, model: Any) -> None:
         self.host, self.name, self.model = host, name, model
-        self.positive, self.other, self.negative = (conditioning(name, seed) for seed in (1, 2, 3))
+        self.positive, self.other, self.negative = (random_conditioning(name, seed) for seed in (1, 2, 3))
 
     def sample(self, model: Any = None, n: int = 2, positive: Any = None, **sampler: Any) -> Tensor:
         settings = {"seed": 5, "steps": 2, "cfg": 5.0, **sampler}

@@ -1,4 +1,7 @@
-"""SD 1.5 and SDXL at full width with random weights, in the host: plain, and under each patch whose cost ``bench overhead`` measures."""
+"""Run full-width SD 1.5 and SDXL with random weights in ComfyUI, with and without patches.
+
+``bench overhead`` measures the cost of each patch with them.
+"""
 
 from __future__ import annotations
 
@@ -13,45 +16,54 @@ from torch import Tensor
 from ...methods.bias_features.run import SteerSettings
 from ...methods.core.targets import parse_target
 from ...methods.guidance.run import GuidanceSettings
+from ..core.children import current_peak_megabytes, reset_peak
+from ..core.host_process import boot_host
+from ..core.random_adp import random_adp
+from ..core.random_checkpoints import random_conditioning, random_weights
+from ..core.random_sae import random_bias, random_sae
 from ..guidance.universal import apply_universal
-from .children import current_peak_megabytes, reset_peak
-from .host_process import boot_host
-from .random_adp import random_adp
-from .random_checkpoints import conditioning, random_weights
-from .random_sae import random_bias, random_sae
 
 PLAIN, GUIDANCE, STEERING, TWO_PASS, UNIVERSAL = "plain", "guidance", "steering", "two-pass", "universal"
 VARIANTS = (GUIDANCE, STEERING, TWO_PASS, UNIVERSAL)
 ATTRIBUTES = {"eyeglasses": ("yes", "no"), "hair": ("short", "long")}
 TARGET = "eyeglasses: yes=0.5, no=0.5"
 CHANNELS, LATENTS, ACTIVE, TURNED = 1280, 10_240, 32, 32
-"""Of the middle block, and of an autoencoder eight times as wide (as DiffLens's for SD 1.5, whose code turns about as many features)."""
+"""Channels of the middle block, and an autoencoder eight times as wide, like DiffLens's for SD 1.5, which also turns about 32 features."""
 CFG = 5.0
 
 
 FLOAT, HALF = "float32", "float16"
 LATENT = (16, 16)
-"""Height and width, batch 1: smaller than anybody uses. The U-Net is then cheaper, patches cost about the same, and ratios come out too
-high rather than too low."""
+"""Height and width of the latent, batch 1. Real latents are larger.
+
+With a small latent the U-Net is cheap, while patches cost about the same. The measured ratios are therefore rather too high than too low.
+"""
 NEEDS: dict[tuple[str, str], dict[str, float]] = {
     ("sd15", FLOAT): {PLAIN: 6.5e9},
     ("sdxl", FLOAT): {PLAIN: 14e9},
     ("sdxl", HALF): {PLAIN: 8.5e9, UNIVERSAL: 20e9},
 }
-"""(model, type of its weights) -> variant -> bytes of free memory without which it is not tried; PLAIN stands for those not named.
+"""(model, type of its weights) -> variant -> bytes of free memory that it needs. PLAIN stands for all variants that are not listed.
 
-float32 is what the host itself takes for either on a CPU. In float16 it casts every layer's weights at every call, and a gradient through
-the U-Net keeps those casts."""
+ComfyUI itself uses float32 for both models on a CPU. With float16 weights it casts every layer at every call, and a gradient through the
+U-Net keeps those casts.
+"""
 
 
 def dtype_for(model: str, free: float) -> str:
-    """The type of weights for which there is memory, by preference float32; the last there is where none fits."""
+    """Choose the type of weights that fits into memory, float32 if possible.
+
+    If nothing fits, return the smallest type.
+    """
     known = [dtype for name, dtype in NEEDS if name == model]
     return next((dtype for dtype in known if NEEDS[model, dtype][PLAIN] <= free), known[-1])
 
 
 class FullWidth:
-    """A model in the host with its conditionings and all variants. One thread; the weights are ordinary tensors."""
+    """Hold one model in ComfyUI with its conditionings, and patch it in every variant.
+
+    It runs on one thread. The weights are ordinary tensors.
+    """
 
     def __init__(self, name: str, dtype: str = FLOAT) -> None:
         torch.set_num_threads(1)
@@ -63,11 +75,11 @@ class FullWidth:
         loaded = comfy.sd.load_state_dict_guess_config(random_weights(name), output_vae=False, output_clip=False, model_options=options)
         self.model = loaded[0]
         self.model.model.requires_grad_(False)
-        self.positive, self.negative = conditioning(name, 1), conditioning(name, 2)
+        self.positive, self.negative = random_conditioning(name, 1), random_conditioning(name, 2)
         gc.collect()
 
     def variant(self, what: str) -> Any:
-        """The MODEL under one patch (PLAIN: a clone without any)."""
+        """Return the MODEL under one patch; PLAIN gives a clone without a patch."""
         from ...host.bias_features.apply import apply_steering
         from ...host.guidance.apply import apply_guidance
 
@@ -84,7 +96,7 @@ class FullWidth:
         return apply_steering(self.model, sae, bias, SteerSettings(target), adp, asyrp=what == TWO_PASS)
 
     def sample(self, model: Any, steps: int, seed: int = 0) -> Tensor:
-        """Latents that the host's KSampler makes: [1, 4, h, w]."""
+        """Sample with the host's KSampler; returns latents [1, 4, h, w]."""
         from ...host.core.sampling import SamplerSettings, ksample
 
         latent = {"samples": torch.zeros(1, 4, *LATENT)}
@@ -93,12 +105,12 @@ class FullWidth:
 
 
 def _score(denoised: Tensor) -> Tensor:
-    """A stand-in for the decoder and the classifier: what universal guidance costs in the U-Net alone."""
+    """Replace decoder and classifier, to measure only the U-Net's part of universal guidance."""
     return denoised.float().square().mean()
 
 
 class Watch:
-    """Times every call of a guider's ``predict_noise`` of a MODEL: the U-Net with its patches, CFG, and what follows CFG."""
+    """Time every call of the guider's ``predict_noise``: U-Net, patches, CFG and what follows CFG."""
 
     def __init__(self, model: Any) -> None:
         from comfy.patcher_extension import WrappersMP
@@ -115,14 +127,15 @@ class Watch:
 
 
 def rounds(bed: FullWidth, variants: tuple[str, ...], pairs: int, steps: int, say: Callable[[str], None]) -> dict[str, Any]:
-    """Seconds per step, variant -> one figure a round, for PLAIN and ``variants``: "processor" and "clock".
+    """Measure seconds per step of PLAIN and ``variants``, one figure per round.
 
-    A round samples each once; plain stands between those that are compared most closely, and every second round runs backwards, so that
-    each comes as often before plain as after it. One round before the first is not counted.
+    Returns "processor" and "clock" -> variant -> figures. In each round every variant samples once. Plain sampling stands between the
+    variants that are compared most closely, and every second round runs backwards, so that each variant runs as often before plain sampling
+    as after it. The first round is a warm-up and does not count.
     """
     order = [variants[0], PLAIN, *variants[1:]]
     watched = {what: Watch(bed.variant(what)) for what in order}
-    found = {kind: {what: [] for what in order} for kind in ("processor", "clock")}
+    seconds = {kind: {what: [] for what in order} for kind in ("processor", "clock")}
     for number in range(-1, pairs):
         for what in order if number % 2 else reversed(order):
             watch = watched[what]
@@ -130,14 +143,17 @@ def rounds(bed: FullWidth, variants: tuple[str, ...], pairs: int, steps: int, sa
             watch.clock.clear()
             bed.sample(watch.model, steps, seed=number + 1)
             if number >= 0:
-                found["processor"][what].append(sum(watch.processor) / steps)
-                found["clock"][what].append(sum(watch.clock) / steps)
+                seconds["processor"][what].append(sum(watch.processor) / steps)
+                seconds["clock"][what].append(sum(watch.clock) / steps)
         say(f"{bed.name}: round {number + 1} of {pairs}")
-    return found
+    return seconds
 
 
 def peak(bed: FullWidth, what: str, steps: int) -> dict[str, Any]:
-    """Peak of resident memory while one variant samples, in 10^6 bytes; ``reset``: whether loading the model was left out of it."""
+    """Measure peak resident memory while one variant samples, in 10^6 bytes.
+
+    ``reset`` in the result says whether the peak leaves out loading the model.
+    """
     model = bed.variant(what)
     gc.collect()
     reset = reset_peak()
