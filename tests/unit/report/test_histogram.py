@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from equipoise.charts.core.style import PALETTE
 from equipoise.charts.core.histogram import BEFORE, OVER, UNDER, histogram, panels_summary
+from equipoise.charts.core.style import PALETTE
 from equipoise.metrics.fairness import measure
 from equipoise.metrics.panels import Panel, make_panels
 
