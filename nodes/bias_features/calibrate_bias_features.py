@@ -10,9 +10,11 @@ from comfy_api.latest import io
 from ...charts.core.curves import share_by_size
 from ...host.bias_features.calibrate_steering import calibrate_steering
 from ...host.bias_features.trials import SteerFiles, SteerTrials
-from ...host.core.sampling import SamplerSettings
 from ...host.core.trials import TRIALS_FOLDER, SamplingInputs, TrialInputs, log_path
 from ...methods.bias_features.calibrate_profile import CalibratedProfiles
+from ...models.adp import AdpFile
+from ...models.bias_features import BiasFeatures as BiasFeaturesFile
+from ...models.sae import SaeFile
 from ..core.inputs import SAMPLER, TRIAL, fixed_seed, names_of
 from ..core.sockets import TRAINING, Adp, BiasFeatures, Classifier, Sae, schema
 from ..core.ui import as_batch, as_image, shown
@@ -100,33 +102,22 @@ class CalibrateBiasFeatures(io.ComfyNode):
     @classmethod
     def execute(
         cls,
-        model: Any,
-        sae: Any,
-        bias_features: Any,
-        positive: Any,
-        negative: Any,
-        latent_image: Any,
-        vae: Any,
-        classifier: Any,
+        model: io.Model.Type,
+        sae: SaeFile,
+        bias_features: BiasFeaturesFile,
         images: int,
-        seed: int,
-        steps: int,
-        cfg: float,
-        sampler_name: str,
-        scheduler: str,
-        enough: float,
-        attribute: str,
         name: str,
-        adp: Any = None,
+        adp: AdpFile | None = None,
+        **widgets: Any,
     ) -> io.NodeOutput:
-        log_path(name)
-        sampler = SamplerSettings(seed, steps, cfg, sampler_name, scheduler)
-        sampling = SamplingInputs(model, positive, negative, latent_image, sampler)
-        trials = SteerTrials(SteerFiles(sae, bias_features, adp), TrialInputs(sampling, images, name, vae, classifier))
-        results = calibrate_steering(trials, names_of(attribute), enough)
+        log_path(name)  # refuse a bad name first
+        sampling = SamplingInputs(model, *TRIAL.take(widgets), SAMPLER.take(widgets))
+        inputs = TrialInputs(sampling, images, name, widgets["vae"], widgets["classifier"])
+        attributes = names_of(widgets["attribute"])
+        results = calibrate_steering(SteerTrials(SteerFiles(sae, bias_features, adp), inputs), attributes, widgets["enough"])
         report = "\n".join(line for r in results for line in r.lines)
-        attributes = names_of(attribute) or bias_features.attributes
-        chart = as_batch([profile_trials_chart(a, r) for a, r in zip(attributes, results, strict=True)])
+        charts = [profile_trials_chart(a, r) for a, r in zip(attributes or bias_features.attributes, results, strict=True)]
+        chart = as_batch(charts)
         return io.NodeOutput(results[-1].file, report, chart, ui=shown(cls, chart, report))
 
 

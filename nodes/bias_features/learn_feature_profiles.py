@@ -11,7 +11,11 @@ from ...host.bias_features.learn_profiles import LR, learn_profiles
 from ...host.bias_features.trials import SteerFiles
 from ...host.core.fit.session import LEARNING_FOLDER
 from ...host.data.learning_pictures import LearningInputs
+from ...methods.data.feature_set import FeatureSet
 from ...methods.guidance.fit_moves import FitSettings
+from ...methods.labels.labels import LabelSet
+from ...models.bias_features import BiasFeatures as BiasFeaturesFile
+from ...models.sae import SaeFile
 from ..core.inputs import PICTURES, fit_batch, fixed_seed, names_of
 from ..core.sockets import TRAINING, Adp, BiasFeatures, Classifier, Features, Labels, Sae, schema
 from ..core.ui import as_image, shown
@@ -104,26 +108,18 @@ class LearnFeatureProfiles(io.ComfyNode):
     @classmethod
     def execute(
         cls,
-        model: Any,
-        sae: Any,
-        bias_features: Any,
-        features: Any,
-        labels: Any,
-        vae: Any,
-        classifier: Any,
-        attribute: str,
-        more: int,
-        fit_steps: int,
-        batch: int,
-        seed: int,
+        model: io.Model.Type,
+        sae: SaeFile,
+        bias_features: BiasFeaturesFile,
+        features: FeatureSet,
+        labels: LabelSet,
         name: str,
-        adp: Any = None,
-        positive: Any = None,
-        clip: Any = None,
+        **widgets: Any,
     ) -> io.NodeOutput:
-        inputs = LearningInputs(model, features, labels, vae, classifier, positive, clip)
-        settings = FitSettings(steps=fit_steps, batch=batch, lr=LR, seed=seed)
-        learned = learn_profiles(inputs, SteerFiles(sae, bias_features, adp), settings, name, names_of(attribute), more)
+        inputs = LearningInputs(model, features, labels, widgets["vae"], widgets["classifier"], **PICTURES.take(widgets))
+        settings = FitSettings(steps=widgets["fit_steps"], batch=widgets["batch"], lr=LR, seed=widgets["seed"])
+        files = SteerFiles(sae, bias_features, widgets.get("adp"))
+        learned = learn_profiles(inputs, files, settings, name, names_of(widgets["attribute"]), widgets["more"])
         report, chart = "\n".join(learned.lines), as_image(learning_curves(learned.curve, "losses while profiles are learned"))
         return io.NodeOutput(learned.file, report, chart, ui=shown(cls, chart, report))
 

@@ -8,10 +8,11 @@ from comfy_api.latest import io
 
 from ...host.bias_features.measure_effects import measure_effects
 from ...host.bias_features.trials import SteerFiles, SteerTrials
-from ...host.core.sampling import SamplerSettings
 from ...host.core.trials import TRIALS_FOLDER, SamplingInputs, TrialInputs
 from ...methods.bias_features.causal_scores import PER_CLASS
 from ...methods.bias_features.turn_alone import AMOUNT
+from ...models.bias_features import BiasFeatures as BiasFeaturesFile
+from ...models.sae import SaeFile
 from ..core.inputs import SAMPLER, TRIAL, fixed_seed, names_of
 from ..core.sockets import STEERING, BiasFeatures, Classifier, Sae, schema
 from ..core.ui import shown
@@ -99,29 +100,17 @@ class MeasureFeatureEffects(io.ComfyNode):
     @classmethod
     def execute(
         cls,
-        model: Any,
-        sae: Any,
-        bias_features: Any,
-        positive: Any,
-        negative: Any,
-        latent_image: Any,
-        vae: Any,
-        classifier: Any,
+        model: io.Model.Type,
+        sae: SaeFile,
+        bias_features: BiasFeaturesFile,
         images: int,
-        seed: int,
-        steps: int,
-        cfg: float,
-        sampler_name: str,
-        scheduler: str,
-        per_class: int,
-        amount: float,
-        attribute: str,
         name: str,
+        **widgets: Any,
     ) -> io.NodeOutput:
-        sampler = SamplerSettings(seed, steps, cfg, sampler_name, scheduler)
-        sampling = SamplingInputs(model, positive, negative, latent_image, sampler)
-        trials = SteerTrials(SteerFiles(sae, bias_features), TrialInputs(sampling, images, name, vae, classifier))
-        measured = measure_effects(trials, names_of(attribute), per_class, amount)
+        sampling = SamplingInputs(model, *TRIAL.take(widgets), SAMPLER.take(widgets))
+        inputs = TrialInputs(sampling, images, name, widgets["vae"], widgets["classifier"])
+        trials = SteerTrials(SteerFiles(sae, bias_features), inputs)
+        measured = measure_effects(trials, names_of(widgets["attribute"]), widgets["per_class"], widgets["amount"])
         report, chart = "\n".join(measured.lines), ranking_image(measured.file)
         return io.NodeOutput(measured.file, report, chart, ui=shown(cls, chart, report))
 

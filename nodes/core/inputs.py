@@ -74,7 +74,7 @@ class WindowInputs:
         return {"sigma_start": start, "sigma_end": end}
 
 
-class TrialInputs:
+class TrialSockets:
     """What the trials of a node are sampled from."""
 
     def inputs(self) -> list[Any]:
@@ -123,7 +123,7 @@ class PictureInputs:
 
 SAMPLER = SamplerInputs()
 WINDOW = WindowInputs()
-TRIAL = TrialInputs()
+TRIAL = TrialSockets()
 PICTURES = PictureInputs()
 
 

@@ -8,10 +8,12 @@ import torch
 from comfy_api.latest import io
 
 from ...charts.adp.figures import TrialRow, trials_chart
-from ...host.core.sampling import SamplerSettings
 from ...host.core.trials import TRIALS_FOLDER, SamplingInputs, TrialInputs, log_path
 from ...host.guidance.calibrate import calibrate_adp, candidates_of
+from ...methods.data.feature_set import FeatureSet
 from ...methods.guidance.calibrate import CalibratedMoves
+from ...methods.labels.labels import LabelSet
+from ...models.adp import AdpFile
 from ..core.inputs import SAMPLER, TRIAL, fixed_seed, names_of
 from ..core.sockets import TRAINING, Adp, Classifier, Features, Labels, schema
 from ..core.ui import as_batch, as_image, shown
@@ -83,32 +85,20 @@ class CalibrateADP(io.ComfyNode):
     @classmethod
     def execute(
         cls,
-        model: Any,
-        adp: Any,
-        positive: Any,
-        negative: Any,
-        latent_image: Any,
+        model: io.Model.Type,
+        adp: AdpFile,
         images: int,
-        seed: int,
-        steps: int,
-        cfg: float,
-        sampler_name: str,
-        scheduler: str,
-        attribute: str,
         name: str,
-        features: Any = None,
-        labels: Any = None,
-        classifier: Any = None,
-        vae: Any = None,
+        features: FeatureSet | None = None,
+        labels: LabelSet | None = None,
+        **widgets: Any,
     ) -> io.NodeOutput:
         if (features is None) != (labels is None):
             raise ValueError("features and labels belong together: connect both, or neither to calibrate what the ADP file holds.")
         log_path(name)  # refuse a bad name before directions are computed
-        wanted = names_of(attribute)
-        moves = candidates_of(adp, features, labels, wanted)
-        sampler = SamplerSettings(seed, steps, cfg, sampler_name, scheduler)
-        sampling = SamplingInputs(model, positive, negative, latent_image, sampler)
-        trials = TrialInputs(sampling, images, name, vae, classifier)
+        moves = candidates_of(adp, features, labels, names_of(widgets["attribute"]))
+        sampling = SamplingInputs(model, *TRIAL.take(widgets), SAMPLER.take(widgets))
+        trials = TrialInputs(sampling, images, name, widgets.get("vae"), widgets.get("classifier"))
         results = calibrate_adp(adp, moves, trials, "" if features is None else features.name)
         report = "\n".join(line for r in results for line in r.lines)
         charts = as_batch([move_trials_chart(r) for r in results])

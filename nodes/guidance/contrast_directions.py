@@ -6,10 +6,10 @@ from typing import Any
 
 from comfy_api.latest import io, ui
 
-from ...host.core.sampling import SamplerSettings
 from ...host.guidance.contrast import IMAGES, LEVELS, contrast_directions
 from ...host.guidance.prompt_sampling import PromptSampling
 from ...methods.guidance.prompt_classes import parse_prompt_classes
+from ...models.adp import AdpFile
 from ...models.sites import MIDDLE
 from ..core.inputs import SAMPLER, TRIAL, fixed_seed
 from ..core.sockets import TRAINING, Adp, schema
@@ -98,27 +98,17 @@ class ContrastDirections(io.ComfyNode):
     @classmethod
     def execute(
         cls,
-        model: Any,
-        clip: Any,
-        attribute: str,
-        templates: str,
-        classes: str,
-        latent_image: Any,
+        model: io.Model.Type,
+        clip: io.Clip.Type,
+        latent_image: io.Latent.Type,
         images: int,
         noise_levels: int,
-        seed: int,
-        steps: int,
-        cfg: float,
-        sampler_name: str,
-        scheduler: str,
         site: str,
-        negative: str,
-        adp: Any = None,
+        adp: AdpFile | None = None,
+        **widgets: Any,
     ) -> io.NodeOutput:
-        prompts = parse_prompt_classes(attribute, templates, classes)
-        sampler = SamplerSettings(seed, steps, cfg, sampler_name, scheduler)
-        sampling = PromptSampling(model, clip, latent_image, sampler, images, negative)
-        contrast = contrast_directions(sampling, prompts, noise_levels, site, adp)
+        sampling = PromptSampling(model, clip, latent_image, SAMPLER.take(widgets), images, widgets["negative"])
+        contrast = contrast_directions(sampling, PROMPT_CLASSES.take(widgets), noise_levels, site, adp)
         report = "\n".join(contrast.lines)
         return io.NodeOutput(contrast.file, report, ui=ui.PreviewText(report))
 

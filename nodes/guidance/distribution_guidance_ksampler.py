@@ -97,9 +97,7 @@ class DistributionGuidanceKSampler(io.ComfyNode):
         classify = None if vae is None or classifier is None else classifier_of_latents(vae, classifier, adp, target)
         positive, negative = widgets["positive"], widgets["negative"]
         key = run_key(queued_graph(cls), queued_id(cls), latent_image, positive, negative)
-        sampling = GuidedSampling(
-            settings, SAMPLER.take(widgets), repair, widgets.get("images_per_pass", 0), key, widgets.get("ledger")
-        )
+        sampling = GuidedSampling(settings, SAMPLER.take(widgets), repair, widgets.get("images_per_pass", 0), key, widgets.get("ledger"))
         latent, outcome = guided_ksample(model, adp, sampling, positive, negative, latent_image, classify)
         return io.NodeOutput(latent, outcome.text(), assigned_json(target, outcome))
 

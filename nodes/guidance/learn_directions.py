@@ -8,10 +8,12 @@ from comfy_api.latest import io
 
 from ...host.data.learning_pictures import LearningInputs
 from ...host.guidance.learn_directions import learn_directions
-from ...methods.guidance.fit_moves import FitSettings
+from ...methods.data.feature_set import FeatureSet
+from ...methods.labels.labels import LabelSet
+from ...models.adp import AdpFile
 from ..core.inputs import PICTURES, names_of
 from ..core.sockets import TRAINING, Adp, Classifier, Features, Labels, schema
-from .learning_inputs import ALIASES, fit_inputs, learned_output, learned_outputs
+from .learning_inputs import ALIASES, fit_inputs, fit_settings, learned_output, learned_outputs
 
 
 class LearnDirections(io.ComfyNode):
@@ -57,24 +59,16 @@ class LearnDirections(io.ComfyNode):
     @classmethod
     def execute(
         cls,
-        model: Any,
-        adp: Any,
-        features: Any,
-        labels: Any,
-        vae: Any,
-        attributes: str,
-        site: str,
-        fit_steps: int,
-        batch: int,
-        seed: int,
-        name: str,
-        classifier: Any = None,
-        positive: Any = None,
-        clip: Any = None,
+        model: io.Model.Type,
+        adp: AdpFile,
+        features: FeatureSet,
+        labels: LabelSet,
+        vae: io.Vae.Type,
+        **widgets: Any,
     ) -> io.NodeOutput:
-        inputs = LearningInputs(model, features, labels, vae, classifier, positive, clip)
-        settings = FitSettings(steps=fit_steps, batch=batch, seed=seed)
-        learned = learn_directions(inputs, adp, settings, name, names_of(attributes), site)
+        inputs = LearningInputs(model, features, labels, vae, widgets.get("classifier"), **PICTURES.take(widgets))
+        attributes = names_of(widgets["attributes"])
+        learned = learn_directions(inputs, adp, fit_settings(widgets), widgets["name"], attributes, widgets["site"])
         return learned_output(cls, learned, "losses while directions are learned")
 
 

@@ -7,14 +7,12 @@ from typing import Any
 from comfy_api.latest import io
 
 from ...host.core.fit.session import learning_path
-from ...host.core.sampling import SamplerSettings
 from ...host.guidance.learn_from_prompts import IMAGES, learn_from_prompts
 from ...host.guidance.prompt_sampling import PromptSampling
-from ...methods.guidance.fit_moves import FitSettings
-from ...methods.guidance.prompt_classes import parse_prompt_classes
+from ...models.adp import AdpFile
 from ..core.inputs import SAMPLER, TRIAL
 from ..core.sockets import TRAINING, Adp, schema
-from .learning_inputs import ALIASES, fit_inputs, learned_output, learned_outputs
+from .learning_inputs import ALIASES, fit_inputs, fit_settings, learned_output, learned_outputs
 from .prompt_inputs import PROMPT_CLASSES
 
 
@@ -65,31 +63,18 @@ class LearnDirectionsFromPrompts(io.ComfyNode):
     @classmethod
     def execute(
         cls,
-        model: Any,
-        clip: Any,
-        attribute: str,
-        templates: str,
-        classes: str,
-        latent_image: Any,
+        model: io.Model.Type,
+        clip: io.Clip.Type,
+        latent_image: io.Latent.Type,
         images: int,
-        steps: int,
-        cfg: float,
-        sampler_name: str,
-        scheduler: str,
-        site: str,
-        fit_steps: int,
-        batch: int,
-        seed: int,
         name: str,
-        negative: str,
-        adp: Any = None,
+        adp: AdpFile | None = None,
+        **widgets: Any,
     ) -> io.NodeOutput:
         learning_path(name)  # refuse a bad name first
-        prompts = parse_prompt_classes(attribute, templates, classes)
-        sampler = SamplerSettings(seed, steps, cfg, sampler_name, scheduler)
-        sampling = PromptSampling(model, clip, latent_image, sampler, images, negative)
-        settings = FitSettings(steps=fit_steps, batch=batch, seed=seed)
-        learned = learn_from_prompts(sampling, prompts, settings, name, adp, site)
+        prompts = PROMPT_CLASSES.take(widgets)
+        sampling = PromptSampling(model, clip, latent_image, SAMPLER.take(widgets), images, widgets["negative"])
+        learned = learn_from_prompts(sampling, prompts, fit_settings(widgets), name, adp, widgets["site"])
         return learned_output(cls, learned, "what the edit does not explain yet")
 
 

@@ -9,7 +9,8 @@ from comfy_api.latest import io
 from ...charts.core.learning import learning_curves
 from ...host.core.fit.session import AUTO, LEARNING_FOLDER
 from ...host.guidance.learned_moves import LearnedMoves
-from ..core.inputs import fit_batch, fixed_seed
+from ...methods.guidance.fit_moves import FitSettings
+from ..core.inputs import Widgets, fit_batch, fixed_seed
 from ..core.sockets import Adp
 from ..core.ui import as_image, shown
 
@@ -41,6 +42,11 @@ def fit_inputs(steps: int, batch: int, name: str) -> list[Any]:
             "it continues. With other settings it starts again.",
         ),
     ]
+
+
+def fit_settings(widgets: Widgets) -> FitSettings:
+    """Return the settings of the fit."""
+    return FitSettings(steps=widgets["fit_steps"], batch=widgets["batch"], seed=widgets["seed"])
 
 
 def learned_outputs() -> list[Any]:

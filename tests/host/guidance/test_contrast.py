@@ -178,8 +178,8 @@ def test_calibration_wants_a_classifier_and_works_with_one(world: Any) -> None:
 
     def calibrate(**given: Any) -> Any:
         return CalibrateADP.execute(
-            world.model, made, encode("a photo of a doctor"), encode(""), world.empty(4), 4, 7, 2, 4.0, "euler", "normal", "",
-            "contrast trials", **given,
+            model=world.model, adp=made, positive=encode("a photo of a doctor"), negative=encode(""), latent_image=world.empty(4), images=4,
+            seed=7, steps=2, cfg=4.0, sampler_name="euler", scheduler="normal", attribute="", name="contrast trials", **given,
         )  # fmt: skip
 
     with pytest.raises(ValueError, match="does not read 'eyeglasses', so .*connect a classifier.*'prompt-contrast'") as error:

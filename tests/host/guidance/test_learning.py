@@ -426,8 +426,9 @@ def test_pictures_are_denoised_under_the_prompts_that_made_them(text: Any, promp
 def test_learn_directions_through_its_node(world: World) -> None:
     from equipoise.nodes.guidance.learn_directions import LearnDirections
 
-    given = (world.model, world.adp, world.features, world.labels, world.vae)
-    out = LearnDirections.execute(*given, " light ", "middle", 3, 4, 0, "node", positive=world.positive)
+    sockets = {"model": world.model, "adp": world.adp, "features": world.features, "labels": world.labels, "vae": world.vae}
+    fields = {"attributes": " light ", "site": "middle", "fit_steps": 3, "batch": 4, "seed": 0, "name": "node"}
+    out = LearnDirections.execute(**sockets, **fields, positive=world.positive)
     adp, report, chart = out.result
     assert move_of_adp(adp).site == "middle" and "light at middle" in report and chart.shape == (1, 520, 960, 3)
 
