@@ -41,8 +41,8 @@ def site_channels(model: Model) -> dict[str, int]:
     # Distilled U-Nets (KOALA) have the attribute, and None in it.
     if getattr(network, "middle_block", None) is None or not hasattr(network, "output_blocks"):
         raise ValueError(
-            f"this MODEL ({type(network).__name__}) has no U-Net middle block. Guidance and steering act inside a U-Net: connect an SD1.5, "
-            "SDXL or unconditional model. Diffusion transformers (SD3, FLUX) do not work."
+            f"this MODEL ({type(network).__name__}) has no U-Net middle block, and guidance and steering act inside a U-Net: connect an "
+            "SD1.5, SDXL or unconditional model; diffusion transformers (SD3, FLUX) do not work."
         )
     widths = {MIDDLE: network.middle_block[0].out_layers[3].out_channels}
     for i, block in enumerate(network.output_blocks[:-1]):

@@ -95,7 +95,9 @@ def existing_ledger(name: str) -> LedgerHandle:
     """Return an existing ledger. Raises ValueError, with the names of those that exist, if there is none of this name."""
     name = name.strip()
     if not ledger_path(name).is_file():
-        raise ValueError(f"there is no ledger '{name}'. Existing ledgers: {', '.join(ledger_names()) or 'none yet'}.")
+        names = ledger_names()
+        remedy = f"choose one of {', '.join(names)}" if names else "make one with Balance Ledger"
+        raise ValueError(f"there is no ledger '{name}': {remedy}.")
     return LedgerHandle(name)
 
 
@@ -175,7 +177,7 @@ def record_attributes(
     if broken:
         raise ValueError(
             f"{len(broken)} of {len(images)} images have values that are not numbers (the first is image {broken[0]}), so nothing was "
-            "recorded. Their VAE or model failed, often because of half precision."
+            "recorded: their VAE or model failed, often because of half precision."
         )
     try:
         ordered = target.reordered(classifier.attributes)
@@ -205,7 +207,7 @@ def record_attributes(
             files.append(save_picture(ledger, epoch, handle.folder, ordered, claim.key, picture, image))
         except OSError as error:
             raise ValueError(
-                f"image {i} cannot be saved in {PICTURES_FOLDER}/{handle.name} ({error.strerror or error}), and is not counted. Free some "
+                f"image {i} cannot be saved in {PICTURES_FOLDER}/{handle.name} ({error.strerror or error}), and is not counted: free some "
                 "disk space, or change the rights of that folder."
             ) from error
         classes.append(became)
@@ -301,7 +303,7 @@ def export_ledger(handle: LedgerHandle) -> tuple[Path, int]:
         write_text(path, stream.getvalue())
     except OSError as error:
         raise ValueError(
-            f"the ledger cannot be written to {PICTURES_FOLDER} ({error.strerror or error}). Free some disk space, or change the rights of "
+            f"the ledger cannot be written to {PICTURES_FOLDER} ({error.strerror or error}): free some disk space, or change the rights of "
             "that folder."
         ) from error
     return path, len(rows)

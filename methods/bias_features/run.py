@@ -175,7 +175,7 @@ def parse_latents(text: str) -> tuple[int, ...]:
     wrong = [word for word, number in zip(words, numbers, strict=True) if not (number.isascii() and number.isdigit() and len(number) < 10)]
     if wrong:
         raise ValueError(
-            f"'{wrong[0][:40]}' is not the number of a feature. In 'only', write numbers such as '7, 123', as Feature Atlas shows them, or "
+            f"'{wrong[0][:40]}' is not the number of a feature: in 'only', write numbers such as '7, 123', as Feature Atlas shows them, or "
             "leave it empty."
         )
     return tuple(dict.fromkeys(int(number) for number in numbers))
@@ -188,7 +188,7 @@ def check_only(bias: BiasFeatures, settings: SteerSettings) -> None:
     unknown = [f"#{n}" for n in settings.only if n not in known]
     if unknown:
         raise ValueError(
-            f"{', '.join(unknown[:6])} is not among the bias features of {', '.join(attributes)} in this file. Use numbers that Feature "
+            f"{', '.join(unknown[:6])} is not among the bias features of {', '.join(attributes)} in this file: use numbers that Feature "
             "Atlas shows for these attributes."
         )
 

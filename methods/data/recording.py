@@ -138,7 +138,7 @@ class RecordingRun(Run):
         kept = self._pooled_calls
         if not kept[True] and self._exempt_seen and not self.unread:
             raise ValueError(
-                "no features were recorded: every positive is exempt from guidance, so its rows are not read. Bypass Exempt From Guidance "
+                "no features were recorded: every positive is exempt from guidance, so its rows are not read; bypass Exempt From Guidance "
                 "while you record."
             )
         if not kept[True]:
@@ -147,7 +147,7 @@ class RecordingRun(Run):
                 if self.unread
                 else "no U-Net call had rows of the positive (another patch replaces or caches the calls)"
             )
-            raise ValueError(f"no features were recorded: {why}. Remove that patch from the MODEL while you record.")
+            raise ValueError(f"no features were recorded: {why}; remove that patch from the MODEL while you record.")
         features, level = _stack(kept[True])
         spatial = None
         if self._near:

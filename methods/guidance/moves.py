@@ -38,8 +38,8 @@ def _missing_move(adp: AdpFile, direction: str, attribute: str, known: list[str]
     choice = " or ".join(f"'{d}'" for d in others)
     remedy = f", or set direction to {choice}." if others else "."
     return (
-        f"this ADP has no {what} for '{attribute}'. Its moves for '{attribute}': {', '.join(known) or 'none'}. Attributes with calibrated "
-        f"moves: {', '.join(adp.moves) or 'none'}. Calibrate '{attribute}' with Calibrate ADP{remedy}"
+        f"this ADP has no {what} for '{attribute}' (moves that it has: {', '.join(known) or 'none'}; attributes with calibrated moves: "
+        f"{', '.join(adp.moves) or 'none'}): calibrate '{attribute}' with Calibrate ADP{remedy}"
     )
 
 
@@ -52,8 +52,8 @@ def move_vector(move: Move, classes: Tensor, reading: Tensor | None, level: floa
     device = classes.device
     if move.vectors.shape[3] != shape[1]:
         raise ValueError(
-            f"the moves of this ADP have {move.vectors.shape[3]} channels at '{move.site}', and this model has {shape[1]} there. The ADP "
-            "was made for another diffusion model: load one that was trained on the connected model."
+            f"the moves of this ADP have {move.vectors.shape[3]} channels at '{move.site}', and this model has {shape[1]} there: the ADP "
+            "was made for another diffusion model, so load one that was trained on the connected model."
         )
     at = torch.full((1,), level, device=device)
     vectors = at_level(move.vectors, move.knots, at)[0]

@@ -46,7 +46,7 @@ def resolve_guidance(adp: AdpFile, settings: GuidanceSettings) -> tuple[TargetDi
     if unread:
         what = f"direction '{GRADIENT}'" if settings.mode == QUOTA else f"mode '{settings.mode}'"
         raise ValueError(
-            f"this ADP does not read '{unread[0]}', and {what} needs its reading. Set mode to '{QUOTA}' and direction to one that the file "
+            f"this ADP does not read '{unread[0]}', and {what} needs its reading: set mode to '{QUOTA}' and direction to one that the file "
             f"holds ({', '.join(adp.sources().get(unread[0], {})) or 'none'}), or add the attribute with Train ADP."
         )
     return target, {}
