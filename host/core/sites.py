@@ -25,7 +25,10 @@ _FAMILIES = {
 
 
 def base_model(model: Model) -> str | None:
-    """Return the model family of a MODEL as ADP files name it; None where it is not known."""
+    """Return the model family of a MODEL as ADP files name it.
+
+    None where it is not known.
+    """
     info = getattr(model.model, "equipoise_info", None)
     if info is not None:
         return info.base_model or None
@@ -51,8 +54,9 @@ def site_channels(model: Model) -> dict[str, int]:
 
 
 def lowest_level_site(model: Model) -> str:
-    """Return the site where learned moves act by default: the last up block of the smallest maps.
+    """Return the site where learned moves act by default.
 
+    It is the last up block of the smallest maps.
     Raises ValueError where the model is not a U-Net with a middle block.
     """
     widths = site_channels(model)

@@ -22,7 +22,10 @@ def known_arguments(arguments: dict[str, Any]) -> dict[str, Any]:
 
 
 def advanced(made: Any) -> Any:
-    """A node's input, folded away among the advanced ones where the host has them (not in v0.3.64)."""
+    """Mark a node's input as advanced, where the host has such inputs.
+
+    v0.3.64 has none.
+    """
     if hasattr(made, "advanced"):
         made.advanced = True
     return made
@@ -34,19 +37,28 @@ def intermediate_dtype() -> torch.dtype:
 
 
 def reloadable(patcher: Any, load: Any, path: Any) -> Any:
-    """A MODEL that newer hosts can make again for a second device, by ``load(path)``; older ones do not look."""
+    """A MODEL that newer hosts can make again for a second device, by ``load(path)``.
+
+    Older ones do not look.
+    """
     patcher.cached_patcher_init = (load, (path,))
     return patcher
 
 
 def fitting_latent(model: Any, latent: dict[str, Any]) -> torch.Tensor:
-    """The samples of a LATENT as this MODEL takes them (an empty one gets the model's channels, on newer hosts its size too)."""
+    """Return the samples of a LATENT as a MODEL takes them.
+
+    An empty latent gets the model's channels, on newer hosts its size too.
+    """
     fix = comfy.sample.fix_empty_latent_channels
     ratios = [n for n in ("downscale_ratio_spacial", "downscale_ratio_temporal") if n in inspect.signature(fix).parameters]
     return fix(model, latent["samples"], *(latent.get(n) for n in ratios))
 
 
 def resident(patcher: Any) -> Any:
-    """A clone of a patcher that can be held in memory whole: where the host streams weights, one that does not."""
+    """Clone a patcher so that its weights stay in memory.
+
+    Where the host streams weights, the clone does not.
+    """
     dynamic = "disable_dynamic" in inspect.signature(patcher.clone).parameters
     return patcher.clone(disable_dynamic=True) if dynamic else patcher.clone()

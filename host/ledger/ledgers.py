@@ -53,7 +53,10 @@ class LedgerHandle:
     """Group in which images are counted."""
 
     def open(self) -> Ledger:
-        """Open the ledger for this process. Its methods raise ValueError where the file is not a ledger."""
+        """Open the ledger for this process.
+
+        Its methods raise ValueError where the file is not a ledger.
+        """
         return Ledger(ledger_path(self.name), this_process(), has_ended, self.group)
 
     @property
@@ -62,7 +65,10 @@ class LedgerHandle:
         return Path(folder_paths.get_output_directory()) / "equipoise" / "ledgers" / self.name
 
     def opened(self) -> tuple[Ledger, int]:
-        """Open the ledger and repair what a killed process left. Return it with the number of pictures whose rows were restored."""
+        """Open the ledger and repair what a killed process left.
+
+        Return it with the number of pictures whose rows were restored.
+        """
         ledger = self.open()
         ledger.check()
         ledger.tidy()
@@ -75,7 +81,10 @@ def ledgers_root() -> Path:
 
 
 def ledger_path(name: str) -> Path:
-    """Return the file of a ledger. Raises ValueError for a name that is a path, or that not every system can store."""
+    """Return the file of a ledger.
+
+    Raises ValueError for a name that is a path, or that not every system can store.
+    """
     if not storable(name):
         raise ValueError(
             f"'{name[:60]}' cannot be the name of a ledger: use letters, digits, spaces, dashes and single dots, without separators; "
@@ -92,7 +101,10 @@ def ledger_names() -> list[str]:
 
 
 def existing_ledger(name: str) -> LedgerHandle:
-    """Return an existing ledger. Raises ValueError, with the names of those that exist, if there is none of this name."""
+    """Return an existing ledger.
+
+    Raises ValueError, with the names of those that exist, if there is none of this name.
+    """
     name = name.strip()
     if not ledger_path(name).is_file():
         names = ledger_names()
@@ -120,7 +132,10 @@ def this_process() -> str:
 
 
 def has_ended(owner: str) -> bool:
-    """Check whether the process of that name has ended; False where that is not known (a process of another machine)."""
+    """Check whether the process of that name has ended.
+
+    False where that is not known (a process of another machine).
+    """
     parts = owner.rsplit("/", 2)
     if len(parts) != 3 or parts[0] != platform.node() or not parts[1].isdecimal():
         return False
@@ -133,7 +148,10 @@ def has_ended(owner: str) -> bool:
 
 
 def running_node() -> RunKey | None:
-    """Return the prompt and the node that ComfyUI executes now; None outside of a prompt. Every item of a list has its own key."""
+    """Return the prompt and the node that ComfyUI executes now.
+
+    None outside of a prompt. Every item of a list has its own key.
+    """
     context = get_executing_context()
     if context is None:
         return None
@@ -166,8 +184,9 @@ def record_attributes(
     graph: Any = None,
     extra: Mapping[str, Any] | None = None,
 ) -> Recorded:
-    """Save images [N, H, W, C] in 0..1 and count the classes that the classifier reads in them.
+    """Save images [N, H, W, C] in 0..1 and count their classes.
 
+    The classifier reads the classes.
     Every file is written by rename, then its row. ``assigned``: output of that name of Distribution Guidance KSampler. ``graph``: the
     queued prompt in API form. ``extra``: more metadata for the pictures. Interruptible; what was saved by then stays.
 
@@ -216,8 +235,9 @@ def record_attributes(
 
 
 def read_assigned(text: str, target: TargetDistribution, n: int) -> tuple[list[tuple[str, ...]] | None, RunKey | None]:
-    """Read the output 'assigned' of a sampler: the classes per image, in the order of the target, and the run.
+    """Read the output 'assigned' of a sampler.
 
+    Return the classes per image, in the order of the target, and the run.
     Returns (None, None) for "". Raises ValueError where it is not such a text, or has other attributes or another number of images.
     """
     if not text.strip():
@@ -246,13 +266,13 @@ def read_assigned(text: str, target: TargetDistribution, n: int) -> tuple[list[t
 
 
 def drawn_by(graph: Any, own: RunKey) -> list[RunKey]:
-    """List the nodes of a queued prompt from which the images of a node may come, the nearest first."""
+    """List the nodes that may have made a node's images, nearest first."""
     node, hash_, index = own.node.partition("#")
     return [RunKey(own.run, f"{name}{hash_}{index}") for name in _before(graph, node)]
 
 
 def _before(graph: Any, node: str) -> Iterator[str]:
-    """Yield the ids of the nodes before one, starting at its input 'images', the nearest first."""
+    """Yield the nodes before the input 'images' of one, nearest first."""
     if not isinstance(graph, Mapping):
         return
     inputs = graph.get(node, {}).get("inputs", {})
@@ -289,8 +309,9 @@ COLUMNS = (
 
 
 def export_ledger(handle: LedgerHandle) -> tuple[Path, int]:
-    """Write the rows of a ledger as CSV next to its pictures' folder. Return the file and the number of rows.
+    """Write the rows of a ledger as CSV next to its pictures' folder.
 
+    Return the file and the number of rows.
     Raises ValueError where it cannot be written.
     """
     ledger, _ = handle.opened()

@@ -20,7 +20,10 @@ DIRECTIONS = (CALIBRATED, *FITTED, *KINDS, CONTRAST, GRADIENT)
 
 
 def chosen_moves(adp: AdpFile, direction: str, attributes: tuple[str, ...]) -> dict[str, Move]:
-    """Return the moves that a direction names, attribute -> move. Raises ValueError where the file does not hold them."""
+    """Return the moves that a direction names, attribute -> move.
+
+    Raises ValueError where the file does not hold them.
+    """
     sources = adp.sources()
     chosen = {}
     for attribute in attributes:
@@ -44,8 +47,9 @@ def _missing_move(adp: AdpFile, direction: str, attribute: str, known: list[str]
 
 
 def move_vector(move: Move, classes: Tensor, reading: Tensor | None, level: float, shape: torch.Size) -> Tensor:
-    """Return the step of every row as float32 [R, C, H, W], in units of the norm of h.
+    """Return the step of every row, in units of the norm of h.
 
+    float32 [R, C, H, W].
     ``classes``: int64 [R]. ``reading``: [R, K] or None. ``shape``: that of h, [R, C, H, W]. The 4x4 vector is resized to H x W with the
     same L2 norm. Raises ValueError where C differs.
     """
@@ -72,7 +76,10 @@ def move_vector(move: Move, classes: Tensor, reading: Tensor | None, level: floa
 
 
 def resized(vectors: Tensor, height: int, width: int) -> Tensor:
-    """Resize vectors [R, C, 4, 4] to [R, C, H, W] with the same L2 norm: nearest upsampling, or averages where h is below 4x4."""
+    """Resize vectors [R, C, 4, 4] to [R, C, H, W] with the same L2 norm.
+
+    By nearest upsampling, or by averages where h is smaller than 4x4.
+    """
     if (height, width) == (GRID, GRID):
         return vectors
     even = GRID / math.sqrt(height * width)
