@@ -425,12 +425,12 @@ def test_repair_ends_with_its_rounds(world: World, adp: Any) -> None:
 def test_a_batch_smaller_than_the_number_of_classes_works_and_says_so(world: World, adp: Any, n: int) -> None:
     image, report, assigned = run_node(world, adp, n=n)
     assert image.isfinite().all() and len(set(assigned["assigned"])) == n
-    said = [line for line in report.splitlines() if "cannot hold" in line]
+    said = [line for line in report.splitlines() if "cannot show" in line]
     assert said == [f"{n} images cannot show all 4 classes of the target: the seed decided how the quotas were rounded."]
     drawn = {tuple(sorted(run_node(world, adp, n=1, seed=seed)[2]["assigned"])) for seed in range(12)}
     assert len(drawn) == 4, "every cell has its turn"
-    assert "cannot hold" not in run_node(world, adp)[1]
-    assert "cannot hold" not in run_node(world, adp, n=1, target=target("eyeglasses: yes=1, no=0"))[1]
+    assert "cannot show" not in run_node(world, adp)[1]
+    assert "cannot show" not in run_node(world, adp, n=1, target=target("eyeglasses: yes=1, no=0"))[1]
 
 
 def test_guidance_that_could_not_act_says_so(world: World, adps: Any, adp: Any) -> None:
