@@ -80,7 +80,10 @@ def two_branch_rule(handle: Handle) -> Callable[[dict[str, Any]], Tensor]:
 
 
 def next_sigma(sigma: float, sigmas: Tensor | None) -> float | None:
-    """Return the sigma that follows one in a schedule; None if it is not in the schedule (a sampler's step in between)."""
+    """Return the sigma that follows one in a schedule.
+
+    None if it is not in the schedule (a sampler's step in between).
+    """
     if sigmas is None:
         return None
     near = (sigmas.float() - sigma).abs() <= 1e-4 * max(sigma, 1e-4)

@@ -11,8 +11,9 @@ from .passes.shared_batch import SharedBatchObserver
 
 
 def batch_observers(quotas: Observer | None = None, on_finish: Callable[[AnyRun], None] | None = None) -> list[Observer]:
-    """List the observers that a :class:`BatchRun` needs: shared passes, and the live bar of the node that ComfyUI executes now.
+    """List the observers that a :class:`BatchRun` needs.
 
+    They are shared passes, and the live bar of the node that ComfyUI executes now.
     ``quotas``: sets a quota source, as a ledger does; shared passes take it over. ``on_finish`` gets every run that ended well.
     """
     bar = live_bar()

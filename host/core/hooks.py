@@ -25,14 +25,20 @@ ROLES_KEY = "roles"
 
 
 class Handle:
-    """Name the runs of one patch. The host may copy options deeply, and a handle stays itself."""
+    """Name the runs of one patch.
+
+    The host may copy options deeply, and a handle stays itself.
+    """
 
     def __deepcopy__(self, memo: dict[int, Any]) -> Handle:
         return self
 
 
 def hook_sites(model: Model, handle: Handle, key: str = RUNS_KEY) -> None:
-    """Call the runs of a handle at the sites of a MODEL. ``model`` is a clone of the caller's own, which is changed."""
+    """Call the runs of a handle at the sites of a MODEL.
+
+    ``model`` is a clone of the caller's own, which is changed.
+    """
 
     def patch(h: Tensor, skip: Tensor, options: Options) -> tuple[Tensor, Tensor]:
         run, site = run_of(options, handle, key), block_site(options["block"])
@@ -60,15 +66,19 @@ def with_run(original: ModelOptions, handle: Handle, run: Run, roles: Mapping[An
 
 
 def without_run(model_options: ModelOptions, handle: Handle) -> ModelOptions:
-    """Return model options in which the runs of a handle do nothing; the original stays as it was."""
+    """Return model options in which the runs of a handle do nothing.
+
+    The original stays as it was.
+    """
     options = model_options.get("transformer_options", {})
     runs = {k: v for k, v in options.get(RUNS_KEY, {}).items() if k is not handle}
     return {**model_options, "transformer_options": {**options, RUNS_KEY: runs}}
 
 
 def edit_on_device(run: Run, site: str, h: Tensor, call: Call) -> Tensor:
-    """Edit h on its device; fall back to the CPU for operations that the device lacks, and warn once.
+    """Edit h on its device.
 
+    Fall back to the CPU for operations that the device lacks, and warn once.
     Torch raises NotImplementedError for such an operation (MPS and other back ends have gaps, which differ by version). From then on all
     edits of the run are computed on the CPU. h itself is returned where nothing is edited.
     """

@@ -39,7 +39,10 @@ class Live(Observer):
         return self
 
     def stepped(self, run: BatchRun, step: int, steps: int) -> None:
-        """Send the state of a run: at once if the interval has passed; later if this is the last step; else not at all."""
+        """Send the state of a run: at once if the interval has passed.
+
+        Later if this is the last step; else not at all.
+        """
         connection = connected_client()
         if connection is None:
             return
@@ -61,7 +64,10 @@ class Live(Observer):
 
 
 def live_bar() -> Live | None:
-    """Make the live bar of the node that ComfyUI executes now; None outside of a prompt."""
+    """Make the live bar of the node that ComfyUI executes now.
+
+    None outside of a prompt.
+    """
     from comfy_execution.utils import get_executing_context  # only inside a host
 
     context = get_executing_context()
@@ -69,7 +75,10 @@ def live_bar() -> Live | None:
 
 
 def connected_client() -> tuple[Any, str] | None:
-    """Return ComfyUI's server and the client that queued the running prompt; None without a server or without that client."""
+    """Return ComfyUI's server and the client that queued the running prompt.
+
+    None without a server or without that client.
+    """
     server = getattr(getattr(sys.modules.get("server"), "PromptServer", None), "instance", None)
     client = getattr(server, "client_id", None)
     return (server, client) if client is not None and client in server.sockets else None

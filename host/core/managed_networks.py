@@ -28,12 +28,18 @@ def managed_sae(file: SaeFile) -> tuple[SaeFile, list[ModelPatcher]]:
 
 
 def managed_adp(file: AdpFile | None) -> tuple[AdpFile | None, list[ModelPatcher]]:
-    """Return the file with a predictor that ComfyUI moves, for sampling, and its patcher; none if there is no predictor."""
+    """Return the file with a predictor that ComfyUI moves, for sampling, and its patcher.
+
+    None if there is no predictor.
+    """
     return (file, []) if file is None or file.predictor is None else _managed(file, "predictor")
 
 
 def _managed(file: File, attribute: str, **unchanged: Any) -> tuple[File, list[ModelPatcher]]:
-    """Cache one copy of the network and its patcher on the file object. ComfyUI reports a leak if a network outlives its patcher."""
+    """Cache one copy of the network and its patcher on the file object.
+
+    ComfyUI reports a leak if a network outlives its patcher.
+    """
     cache = vars(file)
     if "_managed" not in cache:
         network = _twin(getattr(file, attribute))
@@ -47,7 +53,10 @@ def _managed(file: File, attribute: str, **unchanged: Any) -> tuple[File, list[M
 
 
 def _twin(module: nn.Module) -> nn.Module:
-    """Copy a module onto the same storage. ComfyUI may move the copy, while the file's own network stays where other nodes expect it."""
+    """Copy a module onto the same storage.
+
+    ComfyUI may move the copy, while the file's own network stays where other nodes expect it.
+    """
     shared: dict[int, Any] = {id(p): nn.Parameter(p.detach(), requires_grad=False) for p in module.parameters()}
     with torch.no_grad():
         shared.update({id(b): b.detach() for b in module.buffers()})
@@ -55,7 +64,10 @@ def _twin(module: nn.Module) -> nn.Module:
 
 
 def load_with(model: Model, patchers: Iterable[ModelPatcher]) -> None:
-    """Load networks whenever MODEL is loaded, each once for all nodes. ``model`` is a clone of the caller's own, which is changed."""
+    """Load networks whenever MODEL is loaded, each once for all nodes.
+
+    ``model`` is a clone of the caller's own, which is changed.
+    """
     networks = list(model.get_additional_models_with_key(NETWORKS_KEY))
     for patcher in patchers:
         if not any(patcher.is_clone(other) for other in networks):

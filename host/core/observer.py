@@ -29,7 +29,10 @@ class Start:
 
 
 class Observer:
-    """Watch the runs of a patch. One observer serves all runs of its patch, so it keeps no state of a run."""
+    """Watch the runs of a patch.
+
+    One observer serves all runs of its patch, so it keeps no state of a run.
+    """
 
     watches_steps = False
     """Whether :meth:`stepped` is to be called."""
@@ -68,7 +71,10 @@ def start_of(handle: Any, options: Mapping[str, Any], args: Sequence[Any], kwarg
 def report_steps(
     observers: Sequence[Observer], run: Run, args: tuple[Any, ...], kwargs: dict[str, Any]
 ) -> tuple[tuple[Any, ...], dict[str, Any]]:
-    """Return the arguments after the noise with a callback that reports every step, after the original callback was called."""
+    """Wrap the callback among sampling arguments so that observers are told of steps.
+
+    ``args`` and ``kwargs`` are the arguments after the noise. The original callback is called first.
+    """
     watching = [observer for observer in observers if observer.watches_steps]
     if not watching:
         return args, kwargs

@@ -31,7 +31,7 @@ def patch_model(
     networks: Sequence[Any] = (),
     key: str = RUNS_KEY,
 ) -> tuple[Model, Handle]:
-    """Return a clone of MODEL whose samplings are attended by runs, and the handle of these runs.
+    """Attach runs to a clone of MODEL; return it with their handle.
 
     ``make_run`` makes the run of one sampling. ``observers`` are told of its events, in their order. ``networks``: the host's patchers of
     the networks that runs compute with; they are loaded whenever MODEL is. ``key``: where the runs lie in the transformer options.
@@ -76,8 +76,9 @@ def _prepare(run: Run, guider: Guider, noise: Tensor) -> None:
 
 
 def conditioning_roles(guider: Guider) -> dict[Any, str]:
-    """Return the role of every conditioning by its uuid; "by number" for those that are on both sides.
+    """Return the role of every conditioning by its uuid.
 
+    Those that are on both sides are "by number".
     Conditionings with an area are on both sides too: the host copies them, uuid and all, to the other side
     (create_cond_with_same_area_if_none). An exempt conditioning is exempt on both sides.
     """
@@ -95,7 +96,7 @@ def conditioning_roles(guider: Guider) -> dict[Any, str]:
 
 
 def wholly_exempt(guider: Guider) -> bool:
-    """Check whether all positives of a guider are exempt, so that nothing is to be read or edited."""
+    """Check whether all positives of a guider are exempt."""
     tags = [bool(cond.get(EXEMPT_KEY)) for role, cond in _conditionings(guider) if role == CONDITIONAL]
     return bool(tags) and all(tags)
 
@@ -108,7 +109,10 @@ def _conditionings(guider: Guider) -> Iterator[tuple[str, dict[str, Any]]]:
 
 
 def window_sigmas(model: Model, start_percent: float, end_percent: float) -> tuple[float, float]:
-    """Convert a window in shares of the sampling steps (0 to 1) to (sigma_start, sigma_end); start is below end if it is empty."""
+    """Convert a window in shares of the sampling steps (0 to 1) to (sigma_start, sigma_end).
+
+    Start is below end if it is empty.
+    """
     if start_percent >= end_percent:
         return 0.0, float("inf")
     sampling = model.get_model_object("model_sampling")

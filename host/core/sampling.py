@@ -50,8 +50,9 @@ def draw(
     callback: StepCallback,
     image_index: Sequence[int] | None = None,
 ) -> Tensor:
-    """Sample a LATENT and return its samples [N, C, H, W]; ``callback`` takes the place of the host's progress.
+    """Sample a LATENT and return its samples [N, C, H, W].
 
+    ``callback`` takes the place of the host's progress.
     The samples of ``latent`` must fit the model (:func:`.versions.fitting_latent`). ``image_index``: sample only these images, with the
     noise that they have in the whole batch.
     """

@@ -25,7 +25,10 @@ _FAMILIES = {
 
 
 def base_model(model: Model) -> str | None:
-    """Return the model family of a MODEL as ADP files name it; None where it is not known."""
+    """Return the model family of a MODEL as ADP files name it.
+
+    None where it is not known.
+    """
     info = getattr(model.model, "equipoise_info", None)
     if info is not None:
         return info.base_model or None
@@ -41,8 +44,8 @@ def site_channels(model: Model) -> dict[str, int]:
     # Distilled U-Nets (KOALA) have the attribute, and None in it.
     if getattr(network, "middle_block", None) is None or not hasattr(network, "output_blocks"):
         raise ValueError(
-            f"this MODEL ({type(network).__name__}) has no U-Net middle block. Guidance and steering act inside a U-Net: connect an SD1.5, "
-            "SDXL or unconditional model. Diffusion transformers (SD3, FLUX) do not work."
+            f"this MODEL ({type(network).__name__}) has no U-Net middle block, and guidance and steering act inside a U-Net: connect an "
+            "SD1.5, SDXL or unconditional model; diffusion transformers (SD3, FLUX) do not work."
         )
     widths = {MIDDLE: network.middle_block[0].out_layers[3].out_channels}
     for i, block in enumerate(network.output_blocks[:-1]):
@@ -51,8 +54,9 @@ def site_channels(model: Model) -> dict[str, int]:
 
 
 def lowest_level_site(model: Model) -> str:
-    """Return the site where learned moves act by default: the last up block of the smallest maps.
+    """Return the site where learned moves act by default.
 
+    It is the last up block of the smallest maps.
     Raises ValueError where the model is not a U-Net with a middle block.
     """
     widths = site_channels(model)

@@ -50,6 +50,9 @@ def fitting_latent(model: Any, latent: dict[str, Any]) -> torch.Tensor:
 
 
 def resident(patcher: Any) -> Any:
-    """Clone a patcher so that its weights stay in memory, also where the host streams weights."""
+    """Clone a patcher so that its weights stay in memory.
+
+    Where the host streams weights, the clone does not.
+    """
     dynamic = "disable_dynamic" in inspect.signature(patcher.clone).parameters
     return patcher.clone(disable_dynamic=True) if dynamic else patcher.clone()

@@ -41,7 +41,10 @@ class Pictures:
 
     @staticmethod
     def choose(folder: str, batch: Tensor | None, size: int) -> Pictures:
-        """Choose between a folder and an IMAGE batch. Raises ValueError where both or neither are connected."""
+        """Choose between a folder and an IMAGE batch.
+
+        Raises ValueError where both or neither are connected.
+        """
         if (batch is not None) == bool(folder.strip()):
             raise ValueError(
                 "pictures come from a folder below ComfyUI's input folder, or from an IMAGE: "
@@ -54,7 +57,10 @@ class Pictures:
 
     @property
     def facts(self) -> dict[str, Any]:
-        """Return what set.json says of the pictures: the name of a folder, which may grow, or a hash of an IMAGE batch."""
+        """Return what set.json says of the pictures.
+
+        That is the name of a folder, which may grow, or a hash of an IMAGE batch.
+        """
         if self.batch is None:
             return {"folder": self.origin, "size": self.size}
         digest = hashlib.sha256((self.batch.float().clamp(0, 1) * 255).round().byte().cpu().numpy().tobytes()).hexdigest()
@@ -87,7 +93,10 @@ class Pictures:
 
 
 class OncePerLevel(comfy.samplers.Sampler):
-    """Call the model once per sigma on the clean latent with noise of that sigma, and return the latent as it was."""
+    """Call the model once per sigma, and return the latent unchanged.
+
+    Every call sees the clean latent with noise of its sigma.
+    """
 
     def __init__(self, noise: Tensor) -> None:
         self.noise = noise
@@ -132,8 +141,9 @@ class ImageRecordingSettings:
 def record_images(
     model: Model, vae: Vae, positive: Conditioning, pictures: Pictures, name: str, settings: ImageRecordingSettings
 ) -> RecordingOutcome:
-    """Record every picture that the set ``name`` does not have yet, at every level, with new noise for each.
+    """Record the pictures that the set ``name`` does not have yet.
 
+    Every picture is recorded at every level, with new noise for each.
     Raises ValueError where the set was recorded with other settings, the model lacks a level or the site, or the disk is too small; the
     host's exception where the user interrupts. What was recorded by then stays.
     """
@@ -176,7 +186,10 @@ def record_images(
 
 
 def level_sigmas(model: Model, levels: Sequence[float]) -> Tensor:
-    """Convert levels to sigmas [levels], noisiest first. Raises ValueError without levels, or for one that the model does not have."""
+    """Convert levels to sigmas [levels], noisiest first.
+
+    Raises ValueError without levels, or for one that the model does not have.
+    """
     if not levels:
         raise ValueError("the list of noise levels is empty: write some log-SNR values, such as -4, -2, 0, 2, 4.")
     low, high = level_range(model)
@@ -189,7 +202,10 @@ def level_sigmas(model: Model, levels: Sequence[float]) -> Tensor:
 
 
 def _noise(seed: int, shape: tuple[int, ...]) -> Tensor:
-    """Make the noise of one image at every level, which does not depend on its batch."""
+    """Make the noise of one image at every level.
+
+    It does not depend on the batch.
+    """
     return torch.randn(shape, generator=torch.Generator().manual_seed(seed))
 
 

@@ -21,7 +21,10 @@ _CALLS = {"heunpp2": 3, "heun": 2, "dpm_2": 2, "dpmpp_2s": 2, "dpmpp_sde": 2, "e
 
 
 class PromptConditions:
-    """Give the prompts in turn, one per batch, encoded as CLIP Text Encode does. Raises ValueError without prompts."""
+    """Give the prompts in turn, one per batch, encoded as CLIP Text Encode does.
+
+    Raises ValueError without prompts.
+    """
 
     def __init__(self, clip: Clip, prompts: str, negative: str) -> None:
         self._prompts = [line.strip() for line in prompts.splitlines() if line.strip()]

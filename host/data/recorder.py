@@ -60,12 +60,16 @@ class Recorder:
         return self.writer.folder
 
     def picture(self, file: str) -> Path:
-        """Return the file of an image's picture. Write it before the features, so that every image in the index has one."""
+        """Return the file of an image's picture.
+
+        Write it before the features, so that every image in the index has one.
+        """
         return self.folder / IMAGES / file
 
     def claim(self, model: Model, images: int, rows: int, latent: Sequence[int], picture_bytes: float) -> None:
-        """Check before the recording that there is enough disk space. Raises ValueError where there is not.
+        """Check before the recording that there is enough disk space.
 
+        Raises ValueError where there is not.
         ``rows``: pooled features per image. ``latent``: shape of the latents. ``picture_bytes``: largest size of a picture.
         """
         height, width = map_size(model, latent[-2], latent[-1], self._recording.site)
@@ -83,7 +87,10 @@ class Recorder:
         prompts: Sequence[str],
         image_index: Sequence[int] | None = None,
     ) -> None:
-        """Add a batch, and estimate from its size on disk whether the rest will fit. Raises ValueError where it will not."""
+        """Add a batch, and estimate from its size on disk whether the rest will fit.
+
+        Raises ValueError where it will not.
+        """
         self.writer.add(
             recording.features,
             recording.level,
@@ -103,7 +110,10 @@ class Recorder:
             check_disk(self._to_come * each, f"recording the {self._to_come} images that are left for '{self.folder.name}'")
 
     def outcome(self, images: Tensor | None = None, notes: Sequence[str] = (), latest: int = 4) -> RecordingOutcome:
-        """Return the set as it is now, with a report. Without ``images``, the ``latest`` pictures are read from disk."""
+        """Return the set as it is now, with a report.
+
+        Without ``images``, the ``latest`` pictures are read from disk.
+        """
         features = open_feature_set(self.folder)
         total = len(features.entries)
         lines = [f"'{self.folder.name}' holds {total} images in {PLACE}; {self._added or 'none'} recorded now", *self._lines]

@@ -56,7 +56,10 @@ def check_site(model: Model, site: str) -> None:
 
 
 def model_facts(model: Model, site: str) -> dict[str, Any]:
-    """Return what set.json says of a MODEL: family, site, width, and a mark of its weights, by which a resume knows another model."""
+    """Return what set.json says of a MODEL.
+
+    Family, site, width, and a mark of its weights, by which a resume knows another model.
+    """
     return {
         "base_model": base_model(model) or "",
         "site": site,
@@ -76,7 +79,10 @@ def map_size(model: Model, height: int, width: int, site: str = MIDDLE) -> tuple
 
 
 def weights_mark(model: Model) -> str:
-    """Hash a few numbers of every weight before patches, and of the patches (LoRA) with their strengths."""
+    """Hash a few numbers of every weight, and of its patches.
+
+    Weights count before patches (LoRA), and patches with their strengths.
+    """
     digest = hashlib.sha256()
     for key, (weight, *patches) in sorted(model.get_key_patches("diffusion_model.").items()):
         digest.update(key.encode())
@@ -98,7 +104,10 @@ def _mark(digest: Any, value: Any) -> None:
 
 
 def conditioning_facts(conditioning: Conditioning) -> dict[str, Any]:
-    """Return what set.json says of a CONDITIONING: per entry its class label, shape, and three numbers of its text features."""
+    """Return what set.json says of a CONDITIONING.
+
+    Per entry its class label, shape, and three numbers of its text features.
+    """
     entries = []
     for text, extra in conditioning:
         entry: dict[str, Any] = {"label": extra[LABEL_KEY][0] if LABEL_KEY in extra else None}
@@ -108,14 +117,20 @@ def conditioning_facts(conditioning: Conditioning) -> dict[str, Any]:
 
 
 def tensor_facts(value: Tensor) -> dict[str, Any]:
-    """Return shape and three numbers of a tensor, which identify it even if devices round differently."""
+    """Return the shape and three numbers of a tensor.
+
+    They identify it even if devices round differently.
+    """
     x = value.detach().float().cpu().flatten()
     along = (x * torch.cos(0.7 * torch.arange(len(x)))).sum() / max(1, len(x)) ** 0.5
     return {"shape": list(value.shape), "mark": [round(float(v), 5) for v in (x.mean(), x.square().mean().sqrt(), along)]}
 
 
 def caption(model: Model, conditioning: Conditioning) -> str:
-    """Return the name of the class that a conditioning asks for; "" without a class label."""
+    """Return the name of the class that a conditioning asks for.
+
+    "" without a class label.
+    """
     label = conditioning[0][1].get(LABEL_KEY) if conditioning else None
     if label is None:
         return ""

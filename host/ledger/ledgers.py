@@ -53,7 +53,10 @@ class LedgerHandle:
     """Group in which images are counted."""
 
     def open(self) -> Ledger:
-        """Open the ledger for this process. Its methods raise ValueError where the file is not a ledger."""
+        """Open the ledger for this process.
+
+        Its methods raise ValueError where the file is not a ledger.
+        """
         return Ledger(ledger_path(self.name), this_process(), has_ended, self.group)
 
     @property
@@ -62,7 +65,10 @@ class LedgerHandle:
         return Path(folder_paths.get_output_directory()) / "equipoise" / "ledgers" / self.name
 
     def opened(self) -> tuple[Ledger, int]:
-        """Open the ledger and repair what a killed process left. Return it with the number of pictures whose rows were restored."""
+        """Open the ledger and repair what a killed process left.
+
+        Return it with the number of pictures whose rows were restored.
+        """
         ledger = self.open()
         ledger.check()
         ledger.tidy()
@@ -75,7 +81,10 @@ def ledgers_root() -> Path:
 
 
 def ledger_path(name: str) -> Path:
-    """Return the file of a ledger. Raises ValueError for a name that is a path, or that not every system can store."""
+    """Return the file of a ledger.
+
+    Raises ValueError for a name that is a path, or that not every system can store.
+    """
     check_file_name(name, "a ledger", LEDGERS_FOLDER)
     return ledgers_root() / f"{name}{LEDGER_SUFFIX}"
 
@@ -88,10 +97,15 @@ def ledger_names() -> list[str]:
 
 
 def existing_ledger(name: str) -> LedgerHandle:
-    """Return an existing ledger. Raises ValueError, with the names of those that exist, if there is none of this name."""
+    """Return an existing ledger.
+
+    Raises ValueError, with the names of those that exist, if there is none of this name.
+    """
     name = name.strip()
     if not ledger_path(name).is_file():
-        raise ValueError(f"there is no ledger '{name}'. Existing ledgers: {', '.join(ledger_names()) or 'none yet'}.")
+        names = ledger_names()
+        remedy = f"choose one of {', '.join(names)}" if names else "make one with Balance Ledger"
+        raise ValueError(f"there is no ledger '{name}': {remedy}.")
     return LedgerHandle(name)
 
 
@@ -114,7 +128,10 @@ def this_process() -> str:
 
 
 def has_ended(owner: str) -> bool:
-    """Check whether the process of that name has ended; False where that is not known (a process of another machine)."""
+    """Check whether the process of that name has ended.
+
+    False where that is not known (a process of another machine).
+    """
     parts = owner.rsplit("/", 2)
     if len(parts) != 3 or parts[0] != platform.node() or not parts[1].isdecimal():
         return False
@@ -127,7 +144,10 @@ def has_ended(owner: str) -> bool:
 
 
 def running_node() -> RunKey | None:
-    """Return the prompt and the node that ComfyUI executes now; None outside of a prompt. Every item of a list has its own key."""
+    """Return the prompt and the node that ComfyUI executes now.
+
+    None outside of a prompt. Every item of a list has its own key.
+    """
     context = get_executing_context()
     if context is None:
         return None
@@ -160,8 +180,9 @@ def record_attributes(
     graph: Any = None,
     extra: Mapping[str, Any] | None = None,
 ) -> Recorded:
-    """Save images [N, H, W, C] in 0..1 and count the classes that the classifier reads in them.
+    """Save images [N, H, W, C] in 0..1 and count their classes.
 
+    The classifier reads the classes.
     Every file is written by rename, then its row. ``assigned``: output of that name of Distribution Guidance KSampler. ``graph``: the
     queued prompt in API form. ``extra``: more metadata for the pictures. Interruptible; what was saved by then stays.
 
@@ -171,7 +192,7 @@ def record_attributes(
     if broken:
         raise ValueError(
             f"{len(broken)} of {len(images)} images have values that are not numbers (the first is image {broken[0]}), so nothing was "
-            "recorded. Their VAE or model failed, often because of half precision."
+            "recorded: their VAE or model failed, often because of half precision."
         )
     try:
         ordered = target.reordered(classifier.attributes)
@@ -201,7 +222,7 @@ def record_attributes(
             files.append(save_picture(ledger, epoch, handle.folder, ordered, claim.key, picture, image))
         except OSError as error:
             raise ValueError(
-                f"image {i} cannot be saved in {PICTURES_FOLDER}/{handle.name} ({error.strerror or error}), and is not counted. Free some "
+                f"image {i} cannot be saved in {PICTURES_FOLDER}/{handle.name} ({error.strerror or error}), and is not counted: free some "
                 "disk space, or change the rights of that folder."
             ) from error
         classes.append(became)
@@ -210,8 +231,9 @@ def record_attributes(
 
 
 def read_assigned(text: str, target: TargetDistribution, n: int) -> tuple[list[tuple[str, ...]] | None, RunKey | None]:
-    """Read the output 'assigned' of a sampler: the classes per image, in the order of the target, and the run.
+    """Read the output 'assigned' of a sampler.
 
+    Return the classes per image, in the order of the target, and the run.
     Returns (None, None) for "". Raises ValueError where it is not such a text, or has other attributes or another number of images.
     """
     if not text.strip():
@@ -240,13 +262,13 @@ def read_assigned(text: str, target: TargetDistribution, n: int) -> tuple[list[t
 
 
 def drawn_by(graph: Any, own: RunKey) -> list[RunKey]:
-    """List the nodes of a queued prompt from which the images of a node may come, the nearest first."""
+    """List the nodes that may have made a node's images, nearest first."""
     node, hash_, index = own.node.partition("#")
     return [RunKey(own.run, f"{name}{hash_}{index}") for name in _before(graph, node)]
 
 
 def _before(graph: Any, node: str) -> Iterator[str]:
-    """Yield the ids of the nodes before one, starting at its input 'images', the nearest first."""
+    """Yield the nodes before the input 'images' of one, nearest first."""
     if not isinstance(graph, Mapping):
         return
     inputs = graph.get(node, {}).get("inputs", {})
@@ -283,8 +305,9 @@ COLUMNS = (
 
 
 def export_ledger(handle: LedgerHandle) -> tuple[Path, int]:
-    """Write the rows of a ledger as CSV next to its pictures' folder. Return the file and the number of rows.
+    """Write the rows of a ledger as CSV next to its pictures' folder.
 
+    Return the file and the number of rows.
     Raises ValueError where it cannot be written.
     """
     ledger, _ = handle.opened()
@@ -297,7 +320,7 @@ def export_ledger(handle: LedgerHandle) -> tuple[Path, int]:
         write_text(path, stream.getvalue())
     except OSError as error:
         raise ValueError(
-            f"the ledger cannot be written to {PICTURES_FOLDER} ({error.strerror or error}). Free some disk space, or change the rights of "
+            f"the ledger cannot be written to {PICTURES_FOLDER} ({error.strerror or error}): free some disk space, or change the rights of "
             "that folder."
         ) from error
     return path, len(rows)

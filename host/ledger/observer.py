@@ -19,8 +19,9 @@ log = logging.getLogger("equipoise")
 
 
 class LedgerQuotas(QuotaSource):
-    """Reserve quotas in a ledger for one run, and count its images when sampling ended well.
+    """Reserve quotas in a ledger for one run, and count its images.
 
+    They count when sampling ended well.
     ``again``: sampling begins with images and not with an empty latent, so that another node of the prompt may have made them.
     """
 
@@ -48,7 +49,10 @@ class LedgerQuotas(QuotaSource):
         self._ledger.confirm(target, reservation, [int(c) for c in cells], self._seed)
 
     def release(self) -> None:
-        """Drop what was reserved and not finished. Never raises, because another error may be on its way."""
+        """Drop what was reserved and not finished.
+
+        Never raises, because another error may be on its way.
+        """
         if self._reserved is None:
             return
         (target, reservation), self._reserved = self._reserved, None

@@ -169,32 +169,41 @@ class SteeringRun(BatchRun):
 
 
 def parse_latents(text: str) -> tuple[int, ...]:
-    """Read the numbers of features that a user wrote, such as "7, #123". Raises ValueError for anything else."""
+    """Read the numbers of features that a user wrote, such as "7, #123".
+
+    Raises ValueError for anything else.
+    """
     words = text.replace(",", " ").replace(";", " ").split()
     numbers = [word.removeprefix("#") for word in words]
     wrong = [word for word, number in zip(words, numbers, strict=True) if not (number.isascii() and number.isdigit() and len(number) < 10)]
     if wrong:
         raise ValueError(
-            f"'{wrong[0][:40]}' is not the number of a feature. In 'only', write numbers such as '7, 123', as Feature Atlas shows them, or "
+            f"'{wrong[0][:40]}' is not the number of a feature: in 'only', write numbers such as '7, 123', as Feature Atlas shows them, or "
             "leave it empty."
         )
     return tuple(dict.fromkeys(int(number) for number in numbers))
 
 
 def check_only(bias: BiasFeatures, settings: SteerSettings) -> None:
-    """Check that the chosen features belong to attributes of the target. Raises ValueError where one does not."""
+    """Check that the chosen features belong to attributes of the target.
+
+    Raises ValueError where one does not.
+    """
     attributes = settings.target.attributes
     known = {int(n) for a in attributes for n in bias.attribute(a).features}
     unknown = [f"#{n}" for n in settings.only if n not in known]
     if unknown:
         raise ValueError(
-            f"{', '.join(unknown[:6])} is not among the bias features of {', '.join(attributes)} in this file. Use numbers that Feature "
+            f"{', '.join(unknown[:6])} is not among the bias features of {', '.join(attributes)} in this file: use numbers that Feature "
             "Atlas shows for these attributes."
         )
 
 
 def feature_edit(site: str, attribute: AttributeFeatures, settings: SteerSettings) -> FeatureEdit:
-    """Choose the features of an attribute, and the profile that the settings name. Raises ValueError where the file does not hold it."""
+    """Choose the features of an attribute, and the profile that the settings name.
+
+    Raises ValueError where the file does not hold it.
+    """
     k, f = len(attribute.classes), len(attribute.features)
     count = None if settings.only else settings.features or None
     turned = torch.zeros(k, f, dtype=torch.bool)
@@ -213,7 +222,10 @@ def feature_edit(site: str, attribute: AttributeFeatures, settings: SteerSetting
 def turned_activations(
     z: Tensor, edit: FeatureEdit, classes: Tensor, reading: Tensor | None, level: float, settings: SteerSettings
 ) -> Tensor:
-    """Edit activations z [R, F, H, W], which may fall below 0. ``classes``: int64 [R]; ``reading``: [R, K] or None."""
+    """Edit activations z [R, F, H, W], which may fall below 0.
+
+    ``classes``: int64 [R]; ``reading``: [R, K] or None.
+    """
     s = settings.strength
     chosen, sign = _opposite(classes, edit.turned.shape[0], s)
     turned = edit.turned[chosen][:, :, None, None]
@@ -228,14 +240,20 @@ def turned_activations(
 
 
 def _opposite(classes: Tensor, count: int, strength: float) -> tuple[Tensor, float]:
-    """Return the class whose profile is used, and its sign. Below 0: the other of two classes, else minus the class's own."""
+    """Return the class whose profile is used, and its sign.
+
+    Below 0: the other of two classes, else minus the class's own.
+    """
     if strength >= 0:
         return classes, 1.0
     return (1 - classes, 1.0) if count == 2 else (classes, -1.0)
 
 
 def profile_delta(profile: Profile, classes: Tensor, reading: Tensor | None, level: float, size: tuple[int, int]) -> Tensor:
-    """Return what a profile adds at strength 1, float32 [R, F, H, W], for classes int64 [R] and a reading [R, K] (None: uniform)."""
+    """Return what a profile adds at strength 1.
+
+    float32 [R, F, H, W] for classes int64 [R] and a reading [R, K] (None: uniform).
+    """
     at = torch.full((1,), level, device=classes.device)
     delta = at_level(profile.delta, profile.knots, at)[0]
     sizes = at_level(profile.sizes, profile.knots, at)[0]
@@ -256,7 +274,10 @@ def doubted(reading: Tensor, doubt: float) -> Tensor:
 
 
 def on_map(values: Tensor, height: int, width: int) -> Tensor:
-    """Resize values [R, F, 4, 4] to the size of h: nearest, or averages where h is smaller than the grid."""
+    """Resize values [R, F, 4, 4] to the size of h.
+
+    By nearest upsampling, or by averages where h is smaller than the grid.
+    """
     if (height, width) == (GRID, GRID):
         return values
     if min(height, width) < GRID:
@@ -265,7 +286,10 @@ def on_map(values: Tensor, height: int, width: int) -> Tensor:
 
 
 def resized_mask(mask: Tensor, image: Tensor, size: tuple[int, int]) -> Tensor:
-    """Resize a mask [1 or N, H, W] for the rows' images to [R, 1, h, w]. Raises ValueError where it has too few images."""
+    """Resize a mask [1 or N, H, W] to [R, 1, h, w].
+
+    Each row gets the mask of its image. Raises ValueError where the mask has too few images.
+    """
     m = mask[:, None].float()
     if len(m) > 1 and int(image.max()) >= len(m):
         raise ValueError(f"the mask has {len(m)} images and the batch has more: connect one mask for all images, or one for every image.")

@@ -13,7 +13,10 @@ from torch import Tensor
 
 
 def seed_offset(seed: int) -> float:
-    """Turn a seed into a number in 0..1: uniform over random seeds, evenly spread over consecutive ones (Weyl sequence)."""
+    """Turn a seed into a number in 0..1.
+
+    Uniform over random seeds, and evenly spread over consecutive ones (Weyl sequence of the golden ratio).
+    """
     return ((seed * 0x9E3779B97F4A7C15) & 0xFFFFFFFFFFFFFFFF) / 2**64
 
 
@@ -42,7 +45,7 @@ SHARE_UNITS = 10**9
 
 
 def ledger_quotas(shares: Sequence[float], n: int, seen_counts: Sequence[int], seed: int) -> list[int]:
-    """Share ``n`` images out over cells so that the ledger's counts come nearest to the shares.
+    """Share ``n`` images out so that the ledger's counts come nearest the shares.
 
     Each image goes to the cell that lacks most of its share of all images, those counted and these. The seed decides ties. Without counts
     this is the largest-remainder rule. Except for ties, n runs of one image give the same as one run of n images. A cell whose share is 0

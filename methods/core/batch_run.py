@@ -74,7 +74,7 @@ class ClassEdit(Protocol):
 
 
 class QuotaSource:
-    """Decide the number of images per cell for a run that knows of no other run."""
+    """Decide the number of images per cell, for one run alone."""
 
     def quotas(self, target: TargetDistribution, images: int, seed: int) -> list[int]:
         """Give the number of images per cell. A run asks once, when it decides."""
@@ -88,12 +88,13 @@ class QuotaSource:
 
 
 class WaitsForOthers(Exception):
-    """Stop the sampling of a pass that has read its images, until the other passes have read theirs."""
+    """Stop a pass that has read its images until the others have too."""
 
 
 class BatchPlan:
-    """Hold the one assignment of a batch that is sampled in several passes, each with a run of its own.
+    """Hold the assignment of a batch that is sampled in several passes.
 
+    Every pass has a run of its own.
     ``images`` is the size of the batch. ``cells``, int64 [images], and ``counts`` hold what was decided; they are None until then.
     """
 
@@ -104,7 +105,10 @@ class BatchPlan:
         self._read: dict[int, dict[str, Tensor]] = {}
 
     def add(self, image_index: Sequence[int], read: Mapping[str, Tensor]) -> bool:
-        """Keep the readings [N, K] of some images, by attribute. Return whether all images were read."""
+        """Keep the readings [N, K] of some images, by attribute.
+
+        Return whether all images were read.
+        """
         for i, image in enumerate(image_index):
             self._read[image] = {a: p[i].detach().clone() for a, p in read.items()}
         return self.all_read
@@ -115,7 +119,10 @@ class BatchPlan:
         return len(self._read) == self.images
 
     def readings(self) -> dict[str, Tensor]:
-        """Return all readings in the order of the images, attribute -> [images, K], and drop them."""
+        """Return all readings in the order of the images, and drop them.
+
+        Attribute -> [images, K].
+        """
         in_order = [self._read[image] for image in range(self.images)]
         self._read = {}
         return {a: torch.stack([read[a] for read in in_order]) for a in in_order[0]}
@@ -168,13 +175,16 @@ class BatchRun(Run):
     # -- for subclasses ----------------------------------------------------------------------------------------------------------------
 
     def step(self, site: str, h: Tensor, rows: Rows, level: float) -> Tensor:
-        """Take h [R, C, H, W] and return the h to continue with. :meth:`assign` gives the images their classes."""
+        """Take h [R, C, H, W] and return the h to continue with.
+
+        :meth:`assign` gives the images their classes.
+        """
         raise NotImplementedError
 
     # -- called from outside -----------------------------------------------------------------------------------------------------------
 
     def edit(self, site: str, h: Tensor, call: Call) -> Tensor:
-        """Read h where the predictor reads, and edit it where the strength and the window say so."""
+        """Read h at the predictor's site; edit it within the window."""
         s = self.settings
         if self.exempt or s.strength == 0 or not s.sigma_end <= call.sigma <= s.sigma_start:
             return h
@@ -297,7 +307,10 @@ class BatchRun(Run):
         self.cells = least_change_assignment(joint, self.counts)
 
     def _assign_with_others(self, batch_plan: BatchPlan, seeded: bool) -> None:
-        """Take this run's part of the batch's assignment. Raises WaitsForOthers while other passes have images to read."""
+        """Take this run's part of the batch's assignment.
+
+        Raises WaitsForOthers while other passes have images to read.
+        """
         if batch_plan.cells is None:
             if not seeded and not batch_plan.add(self.image_index, self._read):
                 raise WaitsForOthers

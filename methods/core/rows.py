@@ -34,8 +34,9 @@ class Rows:
 
 
 def read_rows(rows: int, options: Mapping[str, Any], roles: Mapping[Any, str] | None = None, images: int | None = None) -> Rows | None:
-    """Find the image and the role of every row of a call; None where the rows do not fit the host's pattern.
+    """Find the image and the role of every row of a call.
 
+    None where the rows do not fit the host's pattern.
     The host batches chunks of B rows, one per entry of ``cond_or_uncond``, and packs that tile repeat all the chunks per tile. Row r is
     therefore in chunk (r // B) mod K and at position r mod B of the batch, with B = len(sigmas). The position is the image, except in a
     context window over the batch, which lists its images.
@@ -72,7 +73,10 @@ def _role(uuid: Any, mark: int, roles: Mapping[Any, str] | None) -> str:
 
 
 def _window(options: Mapping[str, Any], batch: int) -> Tensor | None:
-    """Return the images of a batch of rows, int64 [B]; None where a context window over the batch does not list them."""
+    """Return the images of a batch of rows, int64 [B].
+
+    None where a context window over the batch does not list them.
+    """
     window = options.get("context_window")
     if window is None or getattr(window, "dim", None) != 0:
         return torch.arange(batch)

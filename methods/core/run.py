@@ -41,8 +41,9 @@ class Call:
 
 
 class Run:
-    """Hold the state of one sampling. A subclass says at which sites it is called, and what it does there.
+    """Hold the state of one sampling.
 
+    A subclass says at which sites it is called, and what it does there.
     A run is made when sampling starts and released when it ends. Who attaches it sets the attributes.
     """
 
@@ -66,11 +67,17 @@ class Run:
         return self._sites
 
     def edit(self, site: str, h: Tensor, call: Call) -> Tensor:
-        """Take h [R, C, H, W] at a site and return the h to continue with: a new tensor if it was edited, else the same object."""
+        """Take h [R, C, H, W] at a site and return the h to continue with.
+
+        It is a new tensor if it was edited, else the same object.
+        """
         raise NotImplementedError
 
     def finish(self) -> None:
-        """Conclude the run after sampling ended well. Raises ValueError where the run did not get what it needs."""
+        """Conclude the run after sampling ended well.
+
+        Raises ValueError where the run did not get what it needs.
+        """
 
     def release(self) -> None:
         """Drop the tensors and networks; the run ends here, also when sampling failed."""

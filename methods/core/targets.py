@@ -119,7 +119,10 @@ _WEIGHT = re.compile(r"^\s*(?P<name>[^=]+?)\s*=\s*(?P<value>[-+0-9.eE%]+)\s*$")
 
 
 def _read_weights(text: str, names: Sequence[str], what: str) -> tuple[list[float], list[str]]:
-    """Read weights in the order of ``names``. Names left out share equally the rest to 1 (or 100%), or get 0 without a rest."""
+    """Read weights in the order of ``names``.
+
+    Names left out share equally the rest to 1 (or 100%), or get 0 without a rest.
+    """
     if text.strip().lower() in EQUAL:
         return [1 / len(names)] * len(names), []
     given: dict[str, float] = {}

@@ -138,7 +138,7 @@ class RecordingRun(Run):
         kept = self._pooled_calls
         if not kept[True] and self._exempt_seen and not self.unread:
             raise ValueError(
-                "no features were recorded: every positive is exempt from guidance, so its rows are not read. Bypass Exempt From Guidance "
+                "no features were recorded: every positive is exempt from guidance, so its rows are not read; bypass Exempt From Guidance "
                 "while you record."
             )
         if not kept[True]:
@@ -147,7 +147,7 @@ class RecordingRun(Run):
                 if self.unread
                 else "no U-Net call had rows of the positive (another patch replaces or caches the calls)"
             )
-            raise ValueError(f"no features were recorded: {why}. Remove that patch from the MODEL while you record.")
+            raise ValueError(f"no features were recorded: {why}; remove that patch from the MODEL while you record.")
         features, level = _stack(kept[True])
         spatial = None
         if self._near:
@@ -178,7 +178,10 @@ class RecordingRun(Run):
         return abs(self._near[wanted][1] - wanted) if wanted in self._near else float("inf")
 
     def _see_map(self, maps: Tensor, image: Tensor, images: int) -> None:
-        """Add maps of the full size. A positive with an area has smaller ones, which are left out."""
+        """Add maps of the full size.
+
+        A positive with an area has smaller ones, which are left out.
+        """
         size = 0 if self._maps is None else self._maps.total[0].numel()
         if maps[0].numel() > size:
             self._maps = _Means(images, maps)
@@ -195,7 +198,10 @@ class RecordingRun(Run):
 
 
 def _chunk_keys(options: Mapping[str, Any]) -> list[tuple[Any, int]]:
-    """Return what identifies the conditioning of every chunk of a pass: its uuid, if known, and its number."""
+    """Identify the conditioning of every chunk of a pass.
+
+    By its uuid, if known, and its number.
+    """
     marks = options.get("cond_or_uncond") or [0]
     uuids = list(options.get("uuids") or [])
     return [(uuids[i] if i < len(uuids) else None, mark) for i, mark in enumerate(marks)]

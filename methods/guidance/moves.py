@@ -20,7 +20,10 @@ DIRECTIONS = (CALIBRATED, *FITTED, *KINDS, CONTRAST, GRADIENT)
 
 
 def chosen_moves(adp: AdpFile, direction: str, attributes: tuple[str, ...]) -> dict[str, Move]:
-    """Return the moves that a direction names, attribute -> move. Raises ValueError where the file does not hold them."""
+    """Return the moves that a direction names, attribute -> move.
+
+    Raises ValueError where the file does not hold them.
+    """
     sources = adp.sources()
     chosen = {}
     for attribute in attributes:
@@ -38,22 +41,23 @@ def _missing_move(adp: AdpFile, direction: str, attribute: str, known: list[str]
     choice = " or ".join(f"'{d}'" for d in others)
     remedy = f", or set direction to {choice}." if others else "."
     return (
-        f"this ADP has no {what} for '{attribute}'. Its moves for '{attribute}': {', '.join(known) or 'none'}. Attributes with calibrated "
-        f"moves: {', '.join(adp.moves) or 'none'}. Calibrate '{attribute}' with Calibrate ADP{remedy}"
+        f"this ADP has no {what} for '{attribute}' (moves that it has: {', '.join(known) or 'none'}; attributes with calibrated moves: "
+        f"{', '.join(adp.moves) or 'none'}): calibrate '{attribute}' with Calibrate ADP{remedy}"
     )
 
 
 def move_vector(move: Move, classes: Tensor, reading: Tensor | None, level: float, shape: torch.Size) -> Tensor:
-    """Return the step of every row as float32 [R, C, H, W], in units of the norm of h.
+    """Return the step of every row, in units of the norm of h.
 
+    float32 [R, C, H, W].
     ``classes``: int64 [R]. ``reading``: [R, K] or None. ``shape``: that of h, [R, C, H, W]. The 4x4 vector is resized to H x W with the
     same L2 norm. Raises ValueError where C differs.
     """
     device = classes.device
     if move.vectors.shape[3] != shape[1]:
         raise ValueError(
-            f"the moves of this ADP have {move.vectors.shape[3]} channels at '{move.site}', and this model has {shape[1]} there. The ADP "
-            "was made for another diffusion model: load one that was trained on the connected model."
+            f"the moves of this ADP have {move.vectors.shape[3]} channels at '{move.site}', and this model has {shape[1]} there: the ADP "
+            "was made for another diffusion model, so load one that was trained on the connected model."
         )
     at = torch.full((1,), level, device=device)
     vectors = at_level(move.vectors, move.knots, at)[0]
@@ -72,7 +76,10 @@ def move_vector(move: Move, classes: Tensor, reading: Tensor | None, level: floa
 
 
 def resized(vectors: Tensor, height: int, width: int) -> Tensor:
-    """Resize vectors [R, C, 4, 4] to [R, C, H, W] with the same L2 norm: nearest upsampling, or averages where h is below 4x4."""
+    """Resize vectors [R, C, 4, 4] to [R, C, H, W] with the same L2 norm.
+
+    By nearest upsampling, or by averages where h is smaller than 4x4.
+    """
     if (height, width) == (GRID, GRID):
         return vectors
     even = GRID / math.sqrt(height * width)

@@ -46,14 +46,17 @@ def resolve_guidance(adp: AdpFile, settings: GuidanceSettings) -> tuple[TargetDi
     if unread:
         what = f"direction '{GRADIENT}'" if settings.mode == QUOTA else f"mode '{settings.mode}'"
         raise ValueError(
-            f"this ADP does not read '{unread[0]}', and {what} needs its reading. Set mode to '{QUOTA}' and direction to one that the file "
+            f"this ADP does not read '{unread[0]}', and {what} needs its reading: set mode to '{QUOTA}' and direction to one that the file "
             f"holds ({', '.join(adp.sources().get(unread[0], {})) or 'none'}), or add the attribute with Train ADP."
         )
     return target, {}
 
 
 class GuidanceRun(BatchRun):
-    """Assign every image a class, and edit h with the ADP's moves. Raises ValueError as :func:`resolve_guidance` does."""
+    """Assign every image a class, and edit h with the ADP's moves.
+
+    Raises ValueError as :func:`resolve_guidance` does.
+    """
 
     what = "distribution guidance"
 
@@ -64,7 +67,7 @@ class GuidanceRun(BatchRun):
         self.takes_gradient = settings.mode != QUOTA or settings.direction == GRADIENT
 
     def step(self, site: str, h: Tensor, rows: Rows, level: float) -> Tensor:
-        """Edit h in one call: by the moves of the assigned classes, or by a step down the paper's loss."""
+        """Edit h by the moves of the assigned classes, or down the paper's loss."""
         s = self.settings
         if s.mode != QUOTA:
             return self._soft_step(h, rows, level) if site == self.read_at else h
@@ -92,7 +95,10 @@ class GuidanceRun(BatchRun):
         return (h.float() + step).to(h.dtype)
 
     def _gradient_step(self, attribute: str, h: Tensor, image: Tensor, classes: Tensor, level: float) -> Tensor:
-        """Return the gradient of the assigned class's log-probability, scaled to 0.05 norms of h (a choice, not a calibration)."""
+        """Return the gradient of the assigned class's log-probability.
+
+        It is scaled to 0.05 norms of h, which is a choice and not a calibration.
+        """
         with torch.inference_mode(False), torch.enable_grad():
             x = h.detach().clone().float().requires_grad_(True)
             logits = self._predictor(pool(x), torch.full((x.shape[0],), level, device=h.device))[attribute]
@@ -101,7 +107,10 @@ class GuidanceRun(BatchRun):
         return 0.05 * gradient / gradient.flatten(1).norm(dim=1).clamp(min=1e-12)[:, None, None, None]
 
     def _soft_step(self, h: Tensor, rows: Rows, level: float) -> Tensor:
-        """Step down the paper's loss on the batch mean, in units of the norm of h: delta_i = -strength N |h_i|^2 dL/dh_i."""
+        """Step down the paper's loss on the batch mean.
+
+        In units of the norm of h: delta_i = -strength N |h_i|^2 dL/dh_i.
+        """
         index = self.edited(rows).nonzero().flatten().to(h.device)
         if not len(index):
             return h

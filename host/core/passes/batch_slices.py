@@ -53,7 +53,10 @@ def _rows(value: Any, rows: Sequence[int]) -> Any:
 
 
 def _control_rows(control: Any, rows: Sequence[int], known: dict[int, Any]) -> Any:
-    """Copy a ControlNet and those before it with the hints of these images; one copy for each ControlNet."""
+    """Copy a ControlNet and those before it with the hints of these images.
+
+    One copy for each ControlNet.
+    """
     if id(control) not in known:
         hint, extra = getattr(control, "cond_hint_original", None), getattr(control, "extra_concat_orig", None) or []
         before = getattr(control, "previous_controlnet", None)

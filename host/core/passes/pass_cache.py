@@ -28,7 +28,10 @@ CELLS_FILE = "assigned.json"
 
 
 class PassCache:
-    """Cache the finished passes of one run, as .latent files that the host's Load Latent reads. ``key`` identifies the run."""
+    """Cache the finished passes of one run.
+
+    Files are .latent files, which the host's Load Latent reads. ``key`` identifies the run.
+    """
 
     def __init__(self, key: str) -> None:
         self.folder = Path(folder_paths.get_output_directory(), *CACHE_FOLDER, key)
@@ -37,7 +40,10 @@ class PassCache:
         self._warned = False
 
     def passes(self, count: int) -> dict[int, Tensor]:
-        """Read the cached passes, number -> samples. A file that cannot be read is left out, and its pass is sampled again."""
+        """Read the cached passes, number -> samples.
+
+        A file that cannot be read is left out, and its pass is sampled again.
+        """
         cached = {}
         for number in range(count):
             path = self._path(number)
@@ -76,8 +82,9 @@ class PassCache:
 
 
 def run_key(graph: Mapping[str, Any] | None, node: str | None, *inputs: Any) -> str | None:
-    """Hash what distinguishes a run: the node and all before it as queued, the files they name, and the tensors in ``inputs``.
+    """Hash what distinguishes a run from others.
 
+    That is the node and all before it as queued, the files that they name, and the tensors in ``inputs``.
     Files count by time and size. None where the graph is not known or does not hold the node.
     """
     if not isinstance(graph, Mapping) or node is None or str(node) not in graph:
@@ -110,7 +117,10 @@ def _before(graph: Mapping[str, Any], node: str, known: dict[str, str], texts: s
 
 
 def _file_of(name: str) -> str:
-    """Return time and size of the files that a widget's text names, in the host's model folders and its input folder."""
+    """Return time and size of the files that a widget's text names.
+
+    They are searched in the host's model folders and its input folder.
+    """
     paths = [folder_paths.get_full_path(key, name) for key in list(folder_paths.folder_names_and_paths)]
     paths.append(os.path.join(folder_paths.get_input_directory(), os.path.basename(name)))
     facts = []
@@ -124,7 +134,10 @@ def _file_of(name: str) -> str:
 
 
 def _add(digest: Any, value: Any) -> None:
-    """Add the tensors and plain values of nested lists and dicts; other objects are left out."""
+    """Add the tensors and plain values of nested lists and dicts.
+
+    Other objects are left out.
+    """
     if isinstance(value, Tensor):
         digest.update(f"{tuple(value.shape)} {value.dtype}".encode())
         digest.update(value.detach().float().cpu().contiguous().numpy().tobytes())

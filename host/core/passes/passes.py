@@ -67,8 +67,9 @@ class Steps:
     """Steps of the current pass so far."""
 
     def position(self, step: int, steps: int, waits: bool, number: tuple[int, int]) -> tuple[int, int]:
-        """Return (steps done, steps of all) at a step of pass ``number``: (index, how many are left).
+        """Return (steps done, steps of all) at a step of a pass.
 
+        ``number``: index of the pass, and how many are left.
         While the first pass is read, it is not known how far the readings go. They are taken to go as far as it has come, in all passes but
         the last, which continues from its reading.
         """
@@ -154,7 +155,10 @@ class _Frame:
 
 
 def _one_pass(model: Model, part: range, frame: _Frame, batch: SharedBatch, steps: Steps, number: tuple[int, int]) -> Model:
-    """Return a clone of MODEL that samples the images ``part`` of a batch. ``number``: index of the pass, and how many are left."""
+    """Return a clone of MODEL that samples the images ``part`` of a batch.
+
+    ``number``: index of the pass, and how many are left.
+    """
     clone = model.clone()
     clone.model_options.setdefault("transformer_options", {})[BATCH_KEY] = batch
 

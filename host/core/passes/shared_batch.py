@@ -53,7 +53,7 @@ class SharedBatch:
         self.image_index, self._runs = list(image_index), []
 
     def join(self, handle: Any, run: BatchRun) -> None:
-        """Add a run to the pass: from here on its quotas are those of the whole batch."""
+        """Add a run to the pass, with the quotas of the whole batch."""
         if handle not in self._plans:
             number = len(self._plans)
             cells = self._decided[number] if number < len(self._decided) else None
@@ -70,7 +70,10 @@ class SharedBatch:
 
     @property
     def waits(self) -> bool:
-        """Whether a run of this pass must stop at its reading because other passes were not read yet."""
+        """Whether a run of this pass must stop at its reading.
+
+        It must while other passes were not read yet.
+        """
         return any(run.waits for run in self._runs)
 
     @property
@@ -80,7 +83,10 @@ class SharedBatch:
 
 
 class _BatchQuotas(QuotaSource):
-    """Pass on a run's request for quotas. The batch finishes and releases the source, since several runs share it."""
+    """Pass on a run's request for quotas.
+
+    The batch finishes and releases the source, since several runs share it.
+    """
 
     def __init__(self, source: QuotaSource) -> None:
         self._source = source
@@ -94,7 +100,10 @@ class _BatchQuotas(QuotaSource):
 
 
 class SharedBatchObserver(Observer):
-    """Let every run join the batch of which it samples a pass. It takes over the quota source of the observers before it."""
+    """Let every run join the batch of which it samples a pass.
+
+    It takes over the quota source of the observers before it.
+    """
 
     def started(self, run: BatchRun, start: Start) -> None:
         """Join the batch, if there is one."""
@@ -104,5 +113,8 @@ class SharedBatchObserver(Observer):
 
 
 def shared_batch(options: Mapping[str, Any]) -> SharedBatch | None:
-    """Return the batch of which these transformer options sample a pass; None where a run is a batch of its own."""
+    """Return the batch of which these transformer options sample a pass.
+
+    None where a run is a batch of its own.
+    """
     return options.get(BATCH_KEY)

@@ -253,7 +253,7 @@ def test_a_mask_says_where(world: World, sae: Any, bias: Any) -> None:
     flat: list[Tensor] = []
     world.sample(seen_at_up(steer(world.model, sae, bias, mask=mask[0]), flat), steps=1, cfg=1.0)
     assert torch.equal(flat[0], masked[0])
-    with pytest.raises(ValueError, match="the mask has 3 images and the batch more"):
+    with pytest.raises(ValueError, match="the mask has 3 images and the batch has more"):
         world.sample(steer(world.model, sae, bias, mask=mask.expand(3, -1, -1)))
 
 

@@ -143,7 +143,7 @@ def test_a_set_is_recorded_at_an_up_block(made: SimpleNamespace, prompt: Any) ->
     take = functools.partial(RecordFeaturesFromImages.execute, w.model, made.vae, w.positive, spatial_levels="0", images=pictures, **given)
     assert take(site=SITE).result[0].meta["site"] == SITE
     for refused in (lambda: take(site="output.9"), lambda: record(w, made.vae, "nowhere", site="output.9")):
-        with pytest.raises(ValueError, match="no site 'output.9', only middle, output.0") as error:
+        with pytest.raises(ValueError, match="no site 'output.9': choose one of middle, output.0") as error:
             refused()
         sentence(error)
 

@@ -176,14 +176,14 @@ def test_every_patch_of_ours_keeps_its_quotas_over_all(classes: World, adp: Any,
         parts, outcome = drawn(classes, adp, 2, model=model, assign="reading")
         close(parts, whole)
         assert outcome.cells == at_once.cells and Counter(seen[0].cells.tolist()) == {0: 3, 1: 2}
-        by_image = {row: cell for run in seen[1:] for row, cell in zip(run.rows, run.cells.tolist(), strict=True)}
+        by_image = {row: cell for run in seen[1:] for row, cell in zip(run.image_index, run.cells.tolist(), strict=True)}
         assert [by_image[i] for i in range(N)] == seen[0].cells.tolist()
 
 
 def test_what_assigns_nothing_is_drawn_in_passes_too(classes: World, adp: Any) -> None:
     close(drawn(classes, adp, 2, strength=0.0)[0], classes.sample(n=N, steps=4))
     soft, outcome = drawn(classes, adp, 2, mode="kl", strength=0.01)
-    assert outcome.cells is None and "mode 'kl' goes by the mean of each pass" in outcome.text() and soft.isfinite().all()
+    assert outcome.cells is None and "mode 'kl' uses the mean of each pass" in outcome.text() and soft.isfinite().all()
 
 
 def test_images_made_again_are_those_of_the_whole_batch(classes: World, adp: Any) -> None:

@@ -164,7 +164,7 @@ def test_a_file_of_directions_goes_through_save_load_and_guidance(world: Any) ->
         with pytest.raises(ValueError, match="does not read 'eyeglasses'") as error:
             draw(1.0, **given)
         sentence(error)
-    with pytest.raises(ValueError, match="choose direction 'prompt-contrast'"):
+    with pytest.raises(ValueError, match="set direction to 'prompt-contrast'"):
         draw(1.0, direction="calibrated")
 
 

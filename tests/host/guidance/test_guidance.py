@@ -375,7 +375,7 @@ def test_repair_makes_again_only_what_missed(world: World, adp: Any) -> None:
     image, report, after = run_node(world, adp, repair=5, vae=VAE, classifier=labels)
     assert after == assigned | {"missed": 0}
     assert "repair round 1: 2 images sampled again" in report and "repair round 2: 1 images sampled again" in report
-    assert "round 3" not in report and "otherwise than assigned: 0" in report
+    assert "round 3" not in report and "missed their class, by the classifier: 0" in report
     assert len(labels.seen) == 3 and torch.equal(labels.seen[0], first) and torch.equal(labels.seen[2], image)
     assert torch.equal(image[[1, 3]], first[[1, 3]]), "images that hit are kept bit for bit"
     assert torch.equal(labels.seen[1][[1, 3]], first[[1, 3]])
@@ -426,12 +426,12 @@ def test_repair_ends_with_its_rounds(world: World, adp: Any) -> None:
 def test_a_batch_smaller_than_the_number_of_classes_works_and_says_so(world: World, adp: Any, n: int) -> None:
     image, report, assigned = run_node(world, adp, n=n)
     assert image.isfinite().all() and len(set(assigned["assigned"])) == n
-    said = [line for line in report.splitlines() if "cannot hold" in line]
-    assert said == [f"{n} images cannot hold all 4 classes of the target: quotas were rounded by the seed."]
+    said = [line for line in report.splitlines() if "cannot show" in line]
+    assert said == [f"{n} images cannot show all 4 classes of the target: the seed decided how the quotas were rounded."]
     drawn = {tuple(sorted(run_node(world, adp, n=1, seed=seed)[2]["assigned"])) for seed in range(12)}
     assert len(drawn) == 4, "every cell has its turn"
-    assert "cannot hold" not in run_node(world, adp)[1]
-    assert "cannot hold" not in run_node(world, adp, n=1, target=target("eyeglasses: yes=1, no=0"))[1]
+    assert "cannot show" not in run_node(world, adp)[1]
+    assert "cannot show" not in run_node(world, adp, n=1, target=target("eyeglasses: yes=1, no=0"))[1]
 
 
 def test_guidance_that_could_not_act_says_so(world: World, adps: Any, adp: Any) -> None:

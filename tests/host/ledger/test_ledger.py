@@ -311,7 +311,7 @@ def test_what_a_picture_tells_is_not_believed_where_it_cannot_be(handle: Any) ->
 def test_images_that_are_no_numbers_and_targets_that_cannot_be_seen_are_refused(handle: Any) -> None:
     broken = pictures(2)
     broken[1, 0, 0, 0] = float("nan")
-    with pytest.raises(ValueError, match="1 of 2 images hold values that are no numbers") as error:
+    with pytest.raises(ValueError, match="1 of 2 images have values that are not numbers") as error:
         record(handle, broken, "a", "no", "no")
     sentence(error)
     from equipoise.host.ledger.ledgers import record_attributes
@@ -397,7 +397,7 @@ def test_the_nodes_show_export_draw_and_reset(handle: Any) -> None:
     assert "has forgotten 6 images" in ResetLedger.execute(handle.name, 6).result[0]
     assert ResetLedger.fingerprint_inputs(handle.name, 6) != before
     assert "it counts 0 images" in ResetLedger.execute(handle.name, 6).result[0]
-    with pytest.raises(ValueError, match="there is no ledger 'nothing'; there are: .*test"):
+    with pytest.raises(ValueError, match="there is no ledger 'nothing': choose one of .*test"):
         ResetLedger.execute("nothing", 1)
 
 

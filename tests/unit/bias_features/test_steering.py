@@ -223,9 +223,9 @@ def test_bad_input_is_one_clear_sentence(sae: SaeFile, bias: BiasFeatures) -> No
 
     refuses("no bias features of 'hat'", target=make_target({"hat": {"a": 1.0, "b": 0.0}}))
     refuses("'boost' is not a mode of steering: choose one of profile, scale, add, suppress", mode="boost")
-    refuses("#4, #20 is not among the bias features of hair in this file. Use numbers that Feature Atlas", only=(3, 4, 20))
+    refuses("#4, #20 is not among the bias features of hair in this file: use numbers that Feature Atlas", only=(3, 4, 20))
     for text in ("7, best", "1.5", "-3", "#", "²", "9" * 5000):
-        with pytest.raises(ValueError, match="In 'only', write numbers such as '7, 123'") as error:
+        with pytest.raises(ValueError, match="in 'only', write numbers such as '7, 123'") as error:
             parse_latents(text)
         assert len(str(error.value)) < 200
     refuses("no profile 'learned'", mode=PROFILE, source="learned")

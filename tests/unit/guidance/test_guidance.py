@@ -508,7 +508,7 @@ def test_a_direction_chooses_among_the_moves_of_the_file(adps: Any, adp: AdpFile
     level = float(log_snr(SIGMA))
     reading = adp.predictor(pool(h), torch.full((4,), level))["eyeglasses"].softmax(-1)
     torch.testing.assert_close(out - up, norms(up)[:, None, None, None] * move_vector(other, run.cells, reading, level, up.shape))
-    with pytest.raises(ValueError, match="has no moves named 'sum' for 'skin'. Its moves for 'skin': "):
+    with pytest.raises(ValueError, match="has no moves named 'sum' for 'skin' .moves that it has: "):
         run_of(both, THREE, direction="sum")
 
 
