@@ -10,9 +10,11 @@ import torch
 from torch import Tensor
 
 from ..methods.core.trainer import Progress
+from ..methods.core.trials import TrialLog, TrialReadings, Trials
 from ..methods.data.feature_set import FeatureSet
-from ..methods.guidance.calibrate import Bench, Calibrated, Seen, TrialLog, directions_of, reading_levels, trials_needed
-from ..methods.guidance.run import FITTED, GuidanceRun, GuidanceSettings
+from ..methods.guidance.calibrate import CalibratedMoves, MoveBench, directions_of, reading_levels, trials_needed
+from ..methods.guidance.moves import FITTED
+from ..methods.guidance.run import GuidanceRun, GuidanceSettings
 from ..methods.labels.labels import LabelSet
 from ..models.adm_unet import AdmUNet
 from ..models.adp import AdpFile, Move
@@ -35,7 +37,7 @@ def calibrate_moves(
     log: Path,
     progress: Progress,
     say: Callable[[str], None] | None = None,
-) -> list[Calibrated]:
+) -> list[CalibratedMoves]:
     """Calibrate the moves of every labelled attribute; the last result's ADP has them all. ``log``: file of the trials.
 
     Calibrates the fitted moves of an attribute (:mod:`.learn`) if the ADP has any, else the directions that the features give.
@@ -50,11 +52,11 @@ def calibrate_moves(
         "model": tensors_digest(net.state_dict()),
         "predictor": tensors_digest(adp.predictor.state_dict()),
     }
-    record = TrialLog(log, settings)
-    trials = _Trials(net, adp, images, trials_needed(moves), progress)
-    results: list[Calibrated] = []
+    sampler = _Trials(net, adp, images, trials_needed(moves), progress)
+    trials: Trials[AdpFile, GuidanceSettings] = Trials(sampler.sample, images, TrialLog(log, settings), say or (lambda text: None))
+    results: list[CalibratedMoves] = []
     for attribute, candidates in moves.items():
-        bench = Bench(adp, trials.sample, images, 0, record, say)
+        bench = MoveBench(adp, trials, 0)
         results.append(bench.calibrate(attribute, candidates))
         adp = results[-1].file
     return results
@@ -74,7 +76,7 @@ class _Trials:
         self._at = reading_levels(adp, float(level.min()), float(level.max()))
         self._level, self._trials, self._progress, self._done = level, trials, progress, 0
 
-    def sample(self, adp: AdpFile | None, settings: GuidanceSettings | None) -> Seen:
+    def sample(self, adp: AdpFile | None, settings: GuidanceSettings | None) -> TrialReadings:
         read: list[dict[str, Tensor]] = []
         cells: list[Tensor] = []
         make_run = None if adp is None else lambda number, first: GuidanceRun(adp, settings)
@@ -87,7 +89,7 @@ class _Trials:
                 cells.append(made.cells)
         self._done += 1
         self._progress(min(self._done, self._trials), self._trials, {})
-        return Seen({a: torch.cat([r[a] for r in read]) for a in read[0]}, torch.cat(cells) if cells else None)
+        return TrialReadings({a: torch.cat([r[a] for r in read]) for a in read[0]}, torch.cat(cells) if cells else None)
 
     @torch.no_grad()
     def read(self, latents: Tensor, profession: int | None) -> dict[str, Tensor]:

@@ -14,7 +14,7 @@ from ..methods.core.trainer import Progress
 from ..methods.data.feature_set import FeatureSet
 from ..methods.guidance.direction_rows import images_for_directions
 from ..methods.guidance.fit_moves import Diffusion, FitImages, FitSettings, SitePredictor, fit_moves
-from ..methods.guidance.run import LEARNED
+from ..methods.guidance.moves import LEARNED
 from ..methods.labels.labels import LabelSet, for_entries
 from ..models.adm_unet import AdmUNet
 from ..models.adp import AdpFile

@@ -9,6 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from ..methods.core.run import Call
 from ..methods.data.feature_set import POOLED, SPATIAL
 from ..methods.guidance.run import GuidanceRun
 from ..models.adm_unet import AdmUNet
@@ -121,7 +122,7 @@ def sample(
                 if record.maps:
                     full.append(h.half())  # noqa: B023
             if run is not None and site in run.sites:  # noqa: B023
-                h = run.edit(site, h, options)  # noqa: B023
+                h = run.edit(site, h, Call.read(options))  # noqa: B023
             return h, skip
 
         def unet(x: Tensor, t: Tensor, options: dict[str, Any]) -> Tensor:

@@ -1,4 +1,4 @@
-"""Boot the host inside this process, on the CPU, from COMFYUI_PATH."""
+"""Start ComfyUI inside this process, on the CPU, from the checkout at COMFYUI_PATH."""
 
 from __future__ import annotations
 
@@ -10,13 +10,14 @@ from typing import Any
 
 
 def boot_host(base: Path | None = None) -> Any:
-    """Boot the host; return its ``nodes`` module. ``base``: its base directory, for output and models (default: a temporary one).
+    """Start ComfyUI once and return its ``nodes`` module.
 
-    Raises ValueError if COMFYUI_PATH (default ~/ComfyUI) holds no ComfyUI.
+    ``base``: its base directory, for output and models (default: a temporary one). Raises ValueError if COMFYUI_PATH (default ~/ComfyUI)
+    holds no ComfyUI.
     """
     path = Path(os.environ.get("COMFYUI_PATH", "~/ComfyUI")).expanduser()
     if not (path / "main.py").is_file():
-        raise ValueError(f"this command runs through ComfyUI, and there is none at '{path}': set COMFYUI_PATH to a checkout.")
+        raise ValueError(f"This command needs ComfyUI, but there is none at '{path}'. Set COMFYUI_PATH to a checkout.")
     if "comfy" not in sys.modules:
         sys.path.insert(0, str(path))
         folder = base.resolve() if base else tempfile.mkdtemp(prefix="equipoise-bench-")

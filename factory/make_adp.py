@@ -17,8 +17,9 @@ from ..cli.sampling import RecordedSite, recorded_as, sample
 from ..methods.adp.train import train_predictor
 from ..methods.core.targets import make_target
 from ..methods.core.trainer import Progress
+from ..methods.core.trials import TrialResult, composition, composition_drift
 from ..methods.data.feature_set import INDEX, FeatureSetWriter, read_index
-from ..methods.guidance.calibration import Trial, TrialResult, calibrate, calibrate_direction, composition, composition_drift
+from ..methods.guidance.calibration import Trial, calibrate, calibrate_direction
 from ..methods.guidance.directions import KINDS, direction_move
 from ..methods.guidance.fit_moves import FitImages, FitSettings, SitePredictor, fit_moves, natural_lengths
 from ..methods.guidance.run import GuidanceRun, GuidanceSettings

@@ -16,7 +16,10 @@ import torch
 from ..host.bias_features.calibrate_steering import calibrate_steering
 from ..host.bias_features.learn_profiles import LR, learn_profiles
 from ..host.bias_features.measure_effects import measure_effects
+from ..host.bias_features.trials import SteerFiles, SteerTrials
 from ..host.core.sampling import SamplerSettings
+from ..host.core.trials import SamplingInputs, TrialInputs
+from ..host.data.learning_pictures import LearningInputs
 from ..host.data.record_samples import GivenConditions, PromptConditions, record_samples
 from ..host.labels.classifier import HostClassifier
 from ..host.labels.labelling import classifier_source, label_images
@@ -153,30 +156,32 @@ class SteeringMaker:
         self.say(bias.text())
         return bias
 
-    def _measured(self, sae: SaeFile, bias: BiasFeatures) -> BiasFeatures:
-        b = self.bed
-        parts = (b.positive, b.negative, self.latent, b.sampling(TRIAL_SEED, b.trial_cfg), ALONE_IMAGES, f"{b.name}-steering")
-        prompts = b.conditions if b.clip else None
-        measured = measure_effects(b.model, sae, bias, *parts, self.vae, self.labeller, prompts=prompts)
+    def _measured(self, sae: SaeFile, found: BiasFeatures) -> BiasFeatures:
+        measured = measure_effects(self._trials(SteerFiles(sae, found), ALONE_IMAGES))
         self.say("\n".join(measured.lines))
         return measured.file
 
     def _learned(self, sae: SaeFile, bias: BiasFeatures, features: FeatureSet, labels: LabelSet) -> BiasFeatures:
         b, settings = self.bed, FitSettings(steps=self.steps, batch=48, lr=LR, hold=HOLD)
-        options: dict[str, Any] = {"adp": self.adp, "more": EFFECTIVE, "clip": b.clip, "positive": None if b.clip else b.positive}
-        learned = learn_profiles(b.model, sae, bias, features, labels, self.vae, self.labeller, settings, f"{b.name}-profiles", **options)
+        inputs = LearningInputs(b.model, features, labels, self.vae, self.labeller, None if b.clip else b.positive, b.clip)
+        files = SteerFiles(sae, bias, self.adp)
+        learned = learn_profiles(inputs, files, settings, f"{b.name}-profiles", extra_features=EFFECTIVE)
         self.say("\n".join(learned.lines))
         # Class differences that were read off features bring at most 37% of images to eyeglasses here, and add to the file.
         return only_profile(learned.file, LEARNED)
 
     def _calibrated(self, sae: SaeFile, file: BiasFeatures) -> BiasFeatures:
         b = self.bed
-        parts = (b.positive, b.negative, self.latent, b.sampling(TRIAL_SEED, b.trial_cfg), TRIAL_IMAGES, f"{b.name}-steering")
-        prompts = b.conditions if b.clip else None
-        wanted: dict[str, Any] = {"adp": self.adp, "prompts": prompts, "enough": b.target_share, "doubts": b.doubts}
-        results = calibrate_steering(b.model, sae, file, *parts, self.vae, self.labeller, **wanted)
+        trials = self._trials(SteerFiles(sae, file, self.adp), TRIAL_IMAGES)
+        results = calibrate_steering(trials, wanted_share=b.enough, doubts=b.doubts)
         self.say("\n".join(line for r in results for line in r.lines))
         return results[-1].file
+
+    def _trials(self, files: SteerFiles, images: int) -> SteerTrials:
+        b = self.bed
+        prompts = b.conditions if b.clip else None
+        sampling = SamplingInputs(b.model, b.positive, b.negative, self.latent, b.sampling(TRIAL_SEED, b.trial_cfg), prompts)
+        return SteerTrials(files, TrialInputs(sampling, images, f"{b.name}-steering", self.vae, self.labeller))
 
 
 def make_steering(text: bool, folder: Path, steps: int, say: Callable[[str], None]) -> tuple[SaeFile, BiasFeatures]:

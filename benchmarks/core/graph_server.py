@@ -1,4 +1,4 @@
-"""Run a ComfyUI server that runs graphs: started with the pack linked in, asked over HTTP, stopped at the end."""
+"""Start, query and stop a ComfyUI server with the pack linked in."""
 
 from __future__ import annotations
 
@@ -24,27 +24,30 @@ ODD_NAME = "equi poise-v0.1 (copy)"
 
 
 def checkout(variable: str, default: str) -> Path:
-    """Where a ComfyUI checkout should be, from the environment or the default."""
+    """Return the path of a ComfyUI checkout from the environment, or the default."""
     return Path(os.environ.get(variable) or default).expanduser()
 
 
 @dataclass(frozen=True)
 class PromptOutcome:
-    """Hold the result of a queued prompt."""
+    """Result of a queued prompt."""
 
     prompt_id: str
-    """Id of the prompt."""
+    """Its id."""
     outputs: dict[str, Any]
-    """Node id -> its outputs in the history."""
+    """Node id -> outputs in the history."""
     error: str
-    """Message of the exception, or ""."""
+    """Message of the exception, "" if there was none."""
     cached: list[str]
-    """Ids of the nodes that were not run again."""
+    """Ids of the nodes whose outputs came from the cache."""
 
 
 class Server(ServerProcess):
-    """Use as a context manager. ``log``: the file with all that the server printed since it was started last; ``startup``: what it had
-    printed when it was up. ``models``: a folder of diffusion models to copy into ``base``."""
+    """Run a server as a context manager.
+
+    ``log``: file with everything that the server printed since its last start; ``startup``: what it had printed when it was up.
+    ``models``: a folder of diffusion models to copy into ``base``.
+    """
 
     def __init__(self, path: Path, base: Path, models: Path | None = None, arguments: tuple[str, ...] = ()) -> None:
         super().__init__(path, base, ODD_NAME, arguments=("--preview-method", "latent2rgb", *arguments))
@@ -56,19 +59,28 @@ class Server(ServerProcess):
                 shutil.copy(file, folder / file.name)
 
     def start(self, limit: float = 180.0) -> None:
-        """Start it and wait until it answers; RuntimeError with the end of its log where it does not."""
+        """Start the server and wait until it answers.
+
+        Raises RuntimeError with the end of its log if it does not start.
+        """
         self.log.unlink(missing_ok=True)
         super().start(limit)
         self.startup = self.text()
 
     def queue(self, graph: dict[str, Any], limit: float = 180.0) -> PromptOutcome:
-        """Queue a graph in API form and wait for its end. AssertionError where the server refuses it, TimeoutError past ``limit``."""
+        """Queue a graph in API form and wait until it ends.
+
+        Raises AssertionError if the server refuses it, TimeoutError after ``limit`` seconds.
+        """
         answer = self.post("/prompt", {"prompt": graph})
         assert "prompt_id" in answer and not answer.get("node_errors"), f"the server refused the graph: {json.dumps(answer)[:2000]}"
         return self.wait(answer["prompt_id"], limit)
 
     def wait(self, prompt_id: str, limit: float = 180.0) -> PromptOutcome:
-        """Wait for the end of a queued prompt. TimeoutError past ``limit`` seconds, and the prompt is interrupted."""
+        """Wait until a queued prompt ends.
+
+        Interrupts the prompt and raises TimeoutError after ``limit`` seconds.
+        """
         until = time.monotonic() + limit
         while time.monotonic() < until:
             history = self.get(f"/history/{prompt_id}")
@@ -89,7 +101,7 @@ class Server(ServerProcess):
         return PromptOutcome(prompt_id, entry["outputs"], error, cached)
 
     def images(self, outcome: PromptOutcome, node_id: str) -> np.ndarray:
-        """The pictures that a node saved or showed, uint8 [N, H, W, 3]."""
+        """Read the pictures that a node saved or showed, uint8 [N, H, W, 3]."""
         pictures = []
         for image in outcome.outputs[node_id]["images"]:
             query = urllib.parse.urlencode({k: image[k] for k in ("filename", "subfolder", "type")})

@@ -1,4 +1,4 @@
-"""What a benchmark has measured already, kept in its folder as JSON: a run that was cut off goes on, and no part is done twice."""
+"""Keep finished parts of a benchmark as JSON, so that an interrupted run resumes."""
 
 from __future__ import annotations
 
@@ -13,10 +13,11 @@ from ...cli.publish import as_json, git
 from ...models.files import write_text
 
 
-def kept(folder: Path, name: str, facts: Mapping[str, Any], make: Callable[[], Mapping[str, Any]]) -> dict[str, Any]:
-    """The figures of one part: those in ``folder`` where they were made with the same ``facts``, else those of ``make()``.
+def load_or_make(folder: Path, name: str, facts: Mapping[str, Any], make: Callable[[], Mapping[str, Any]]) -> dict[str, Any]:
+    """Return the figures of one part from ``folder``, or call ``make()`` and store its result.
 
-    ``seconds`` and the ``commit`` at which they were made are added. What cannot be read is made again.
+    Stored figures count only if they were made with the same ``facts``. Adds ``seconds`` and the ``commit`` at which they were made. A file
+    that cannot be read is made again.
     """
     path, wanted = folder / f"{name}.json", json.loads(json.dumps(as_json(facts)))
     try:

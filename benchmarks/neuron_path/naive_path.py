@@ -1,7 +1,8 @@
 """Find neuron paths as the published code does: the reference of the tests and of the benchmark.
 
-For every layer a clean pass, a full pass over all points of the integral, and one gradient call for each layer of the path. One image at a
-time. Works on any network by hooks on the second linear map of each layer's perceptron, whose input the neurons are.
+Tests take it as the truth, and a benchmark compares its speed. For every layer it makes a clean pass, a full pass over all points of the
+integral, and one gradient call for each layer of the path, for one image at a time. Hooks on the second linear map of each layer's
+perceptron, whose input the neurons are, make it work on any network.
 """
 
 from __future__ import annotations
@@ -17,7 +18,7 @@ Network = Callable[[Tensor], Tensor]
 
 @contextmanager
 def held(modules: Sequence[nn.Module], values: dict[int, Tensor], rows: slice):
-    """Replace what these modules are given in ``rows`` by values, layer by layer."""
+    """Replace the input of these modules in ``rows`` by values, layer by layer."""
     with ExitStack() as stack:
         for layer, value in values.items():
 
@@ -32,7 +33,7 @@ def held(modules: Sequence[nn.Module], values: dict[int, Tensor], rows: slice):
 
 
 def clean_values(modules: Sequence[nn.Module], logits: Network, pixels: Tensor, rows: slice) -> list[Tensor]:
-    """Hidden vectors of a full pass in ``rows``: L times [1, R, D]."""
+    """Return the hidden vectors of a full pass in ``rows``: L times [1, R, D]."""
     seen: dict[int, Tensor] = {}
     handles = [
         m.register_forward_pre_hook(lambda _, given, i=i: seen.__setitem__(i, given[0][:, rows].detach())) for i, m in enumerate(modules)
@@ -47,14 +48,17 @@ def clean_values(modules: Sequence[nn.Module], logits: Network, pixels: Tensor, 
 
 
 def scaled(value: Tensor, chosen: Sequence[int], at: Tensor) -> Tensor:
-    """[m, R, D]: clean, with the chosen neurons times the points."""
+    """Return clean values with the chosen neurons multiplied by the points: [m, R, D]."""
     out = value.repeat(len(at), 1, 1)
     out[:, :, list(chosen)] *= at.view(-1, 1, 1)
     return out
 
 
 def product(grads: Sequence[Tensor], values: Sequence[Tensor], cls: bool) -> Tensor:
-    """Of path neurons: the product of two sums at CLS, the sum of products over patches. grads and values: a [R, k] each."""
+    """Multiply the sums of gradients and values of path neurons.
+
+    At CLS it is the product of two sums, over patches the sum of products. grads and values: a [R, k] each.
+    """
     if cls:
         return sum(g.sum() for g in grads) * sum(v.sum() for v in values)
     return sum((g * v).sum() for g, v in zip(grads, values, strict=True))
@@ -72,7 +76,10 @@ def naive_path(
     top_k: int = 1,
     cls: bool = True,
 ) -> tuple[list[list[int]], list[Tensor], float, float]:
-    """Path, candidate scores of every layer [D], joint score and additive part of one image [1, 3, H, W]."""
+    """Find the path of one image [1, 3, H, W].
+
+    Returns path, candidate scores of every layer [D], joint score and additive part.
+    """
     rows = slice(0, 1) if cls else slice(1, None)
     repeated, targets = pixels.repeat(len(points), 1, 1, 1), torch.full((len(points),), target)
     path: list[list[int]] = []

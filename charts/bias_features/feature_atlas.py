@@ -10,14 +10,13 @@ from numpy.typing import ArrayLike, NDArray
 from PIL import Image as Picture
 from torch import Tensor
 
+from ..core.heat import heat_over
 from ..core.missing import chart
 from ..core.style import FAINT, INK, PALETTE, Image, add_axes, new_figure, pixels, points, write
 
 WIDTH, MARGIN, TITLE, HEAD, FOOT, PAD = 960, 24, 60, 26, 48, 14
 TILE, TILE_GAP, TEXT = 92, 5, 112
 NOISE_WIDTH, SCORE_WIDTH = 128, 150
-HOT = np.array([214, 0, 110], dtype=np.float32)
-"""Where a feature is active: a colour that few pictures have."""
 
 
 @dataclass(frozen=True)
@@ -86,16 +85,6 @@ def feature_atlas(
     for y, x, tile in tiles:
         drawn[y : y + tile.shape[0], x : x + tile.shape[1]] = tile
     return drawn
-
-
-def heat_over(image: NDArray[np.float32], heat: NDArray[np.float32], most: float) -> NDArray[np.float32]:
-    """Heat [h, w] laid over an image float32 [H, W, 3] in 0..255: what is cold is paler, what is hot turns crimson."""
-    size = (image.shape[1], image.shape[0])
-    share = np.asarray(Picture.fromarray((heat / most).clip(0, 1).astype(np.float32)).resize(size, Picture.Resampling.BICUBIC))
-    share = share.clip(0, 1)[..., None]
-    grey = image.mean(axis=2, keepdims=True)
-    pale = 0.35 * image + 0.4 * grey + 0.25 * 255
-    return pale * (1 - 0.7 * share) + HOT * (0.7 * share)
 
 
 def _tiles(row: AtlasRow, fit: int, overlay: bool) -> list[NDArray[np.uint8]]:

@@ -30,7 +30,7 @@ def points(pixels: float) -> float:
 def new_figure(width: int, height: int) -> Figure:
     """An empty white figure of so many pixels, drawn by Agg; pyplot and its global state stay out.
 
-    Raises MatplotlibMissing, which :func:`charts.missing.chart` turns into a picture.
+    Raises MatplotlibMissing, which :func:`.missing.chart` turns into a picture.
     """
     try:
         from matplotlib.backends.backend_agg import FigureCanvasAgg

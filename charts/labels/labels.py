@@ -9,10 +9,10 @@ from numpy.typing import ArrayLike, NDArray
 from torch import Tensor
 
 from ...metrics.fairness import UNSURE_BELOW
+from ..core.histogram import DIAMOND
 from ..core.missing import chart
 from ..core.sheet import contact_sheet, stacked
 from ..core.style import FAINT, GRID, INK, PALETTE, Image, add_axes, new_figure, pixels, points, write
-from ..report.histogram import DIAMOND
 
 WIDTH, MARGIN, HEAD, BAR, AXIS, GAP, LEGEND = 960, 24, 56, 46, 34, 18, 52
 TILE = 96

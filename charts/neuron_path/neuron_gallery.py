@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image as Picture
 
-from ..bias_features.feature_atlas import heat_over
+from ..core.heat import heat_over
 from ..core.missing import chart
 from ..core.style import FAINT, GRID, INK, PALETTE, Image, add_axes, new_figure, pixels, points, write
 

@@ -9,9 +9,9 @@ from PIL import Image as Picture
 from PIL import ImageDraw
 
 from ..core.fonts import font
+from ..core.histogram import histogram
 from ..core.sheet import PAD, contact_sheet, side_by_side, stacked, text_width
 from ..core.style import FAINT, INK, Image
-from .histogram import histogram
 from .report_blocks import Block, Changes, Lines, Page, Section, Shares, Sheet, Table, caption
 from .report_drift import drift_chart
 

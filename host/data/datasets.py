@@ -39,7 +39,7 @@ from ...methods.data.image_folder import (
 from ...methods.data.image_folder_writer import ImageFolderWriter, Item, Saved, parse_splits
 from ...methods.labels.labels import UNSURE_BELOW, LabelSet
 from ...models.files import stays_below, write_text
-from ..core.names import storable
+from ..core.files import check_file_name, storable
 from ..labels.classifier import HostClassifier
 from .feature_sets import read_picture
 
@@ -78,11 +78,7 @@ def datasets_root() -> Path:
 def dataset_folder(name: str) -> Path:
     """Return the folder of a set to write. Raises ValueError for a path, or a name that not every system can store."""
     name = name.strip()
-    if not storable(name):
-        raise ValueError(
-            f"'{name[:60]}' cannot be the name of a data set: use letters, digits, spaces, dashes and single dots, without separators; "
-            f"data sets lie in {DATASETS_PATH}."
-        )
+    check_file_name(name, "a data set", DATASETS_PATH)
     return datasets_root() / name
 
 

@@ -15,7 +15,7 @@ from torch import Tensor
 
 from ...methods.data.feature_set import INDEX
 from ...models.files import stays_below
-from ..core.names import storable
+from ..core.files import check_file_name, storable
 
 FEATURES_PATH = "output/equipoise/features"
 PICTURES = (".png", ".jpg", ".jpeg", ".webp", ".bmp")
@@ -29,11 +29,7 @@ def features_root() -> Path:
 def set_folder(name: str) -> Path:
     """Return the folder of a set. Raises ValueError for a path, or a name that not every system can store."""
     name = name.strip()
-    if not storable(name):
-        raise ValueError(
-            f"'{name}' cannot be the name of a feature set: use letters, digits, spaces, dashes and single dots, without separators; sets "
-            f"lie in {FEATURES_PATH}."
-        )
+    check_file_name(name, "a feature set", FEATURES_PATH)
     return features_root() / name
 
 

@@ -9,13 +9,22 @@ from pathlib import Path
 import folder_paths
 import torch
 
-from ...methods.data.classifier_training import UNKNOWN, ClassifierSettings, Examples, Trained, train_classifier, training_name
+from ...methods.data.classifier_training import (
+    UNKNOWN,
+    ClassifierSettings,
+    Examples,
+    Trained,
+    save_trained,
+    train_classifier,
+    training_name,
+)
 from ...methods.data.image_folder import TEST, VALIDATION, ImageFolder, Row, joined_folders
-from ..core.files import CLASSIFIER
+from ..core.files import FileKind
 from ..core.progress import host_progress, training_device
 from ..labels.classifier import HostClassifier, load_host_classifier
 from .datasets import load_examples
 
+CLASSIFIER_FILES = FileKind("attribute_classifiers", "a classifier", save_trained)
 HELD_OUT = 0.15
 """Share of the images that is held out, if no image is of the split "validation"."""
 
@@ -43,7 +52,7 @@ def train_and_save_classifier(
     for a bad name or one that is taken, and if the sets cannot be trained on or a folder cannot be written; the host's exception if the
     user interrupts.
     """
-    path = CLASSIFIER.path(name)
+    path = CLASSIFIER_FILES.path(name)
     classes = joined_folders([f.only(attributes) if attributes else f for f in folders])
     parts = [load_examples(f, classes, settings.image_size) for f in map(_trained_on, folders)]
     rows = [r for f in map(_trained_on, folders) for r in f.rows]
@@ -52,16 +61,16 @@ def train_and_save_classifier(
     train, test = _picked(examples, ~held_out), _picked(examples, held_out)
     checkpoints = Path(folder_paths.get_output_directory()) / "equipoise" / "learning"
     if path.exists() and not overwrite and not (checkpoints / training_name(train, settings)).is_dir():
-        raise CLASSIFIER.taken(path)  # before the work: this training never began, so the file is another one
+        raise CLASSIFIER_FILES.taken(path)  # before the work: this training never began, so the file is another one
     try:
         trained = train_classifier(train, settings, test, checkpoints, host_progress(), training_device())
-        saved = CLASSIFIER.write(trained, name, overwrite)
+        saved = CLASSIFIER_FILES.write(trained, name, overwrite)
     except OSError as error:
         raise ValueError(
-            f"the training cannot be written to output/equipoise/learning or {CLASSIFIER.folder} ({error.strerror or error}): free space, "
-            "or change the rights of these folders."
+            f"the training cannot be written to output/equipoise/learning or {CLASSIFIER_FILES.folder} ({error.strerror or error}): free "
+            "space, or change the rights of these folders."
         ) from error
-    lines = [*_lines(trained), f"saved: {CLASSIFIER.saved(saved)}"]
+    lines = [*_lines(trained), f"saved: {CLASSIFIER_FILES.saved(saved)}"]
     return TrainedClassifier(trained, load_host_classifier(saved.name), saved, lines)
 
 

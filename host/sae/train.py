@@ -7,9 +7,11 @@ from pathlib import Path
 from ...methods.data.feature_set import FeatureSet
 from ...methods.sae.train import checkpoint_path, train_sae
 from ...methods.sae.training import SaeSettings
-from ...models.sae import SaeFile
-from ..core.files import SAE
+from ...models.sae import SaeFile, save_sae
+from ..core.files import FileKind
 from ..core.progress import host_progress, training_device
+
+SAE_FILES = FileKind("equipoise_sae", "an autoencoder", save_sae)
 
 
 def train_and_save_sae(features: FeatureSet, settings: SaeSettings, name: str, overwrite: bool) -> tuple[SaeFile, Path]:
@@ -17,8 +19,8 @@ def train_and_save_sae(features: FeatureSet, settings: SaeSettings, name: str, o
 
     Raises ValueError for a bad name or one that is taken, and if the set cannot be trained on; the host's exception if the user interrupts.
     """
-    path, checkpoint = SAE.path(name), checkpoint_path(features, settings)
+    path, checkpoint = SAE_FILES.path(name), checkpoint_path(features, settings)
     if path.exists() and not overwrite and not checkpoint.is_file():
-        raise SAE.taken(path)  # before the work: this training never began, so the file is another one
+        raise SAE_FILES.taken(path)  # before the work: this training never began, so the file is another one
     sae = train_sae(features, settings, host_progress(), checkpoint, device=training_device())
-    return sae, SAE.write(sae, name, overwrite)
+    return sae, SAE_FILES.write(sae, name, overwrite)

@@ -1,4 +1,4 @@
-"""Put moves into an ADP file beside those that it holds, whether it reads their attribute or not."""
+"""Add moves to an ADP, whether it reads their attribute or not."""
 
 from __future__ import annotations
 
@@ -10,46 +10,49 @@ from ...models.adp import AdpFile, Move
 
 
 def check_classes(file: AdpFile, attributes: Mapping[str, Sequence[str]]) -> None:
-    """Raise ValueError where an attribute that the file knows has other classes there; their order does not matter."""
+    """Raise ValueError if the file has one of these attributes with other classes.
+
+    Their order does not matter.
+    """
     for attribute, classes in attributes.items():
         known = file.attributes.get(attribute, classes)
         if set(known) != set(classes):
             raise ValueError(
-                f"this ADP knows '{attribute}' with the classes {', '.join(known)}, and {', '.join(classes)} are given: use the same "
-                "classes, or another name for the attribute."
+                f"this ADP has '{attribute}' with the classes {', '.join(known)}, not {', '.join(classes)}: use the same classes, "
+                "or another name for the attribute."
             )
 
 
 def with_alternative(
-    file: AdpFile | None, base_model: str, attribute: str, classes: Sequence[str], move: Move, said: Mapping[str, Any]
+    file: AdpFile | None, base_model: str, attribute: str, classes: Sequence[str], move: Move, record: Mapping[str, Any]
 ) -> AdpFile:
-    """The file, or a new one without a predictor, with an uncalibrated move of an attribute beside those that it has.
+    """Add an uncalibrated move to the file, or to a new one without a predictor.
 
-    classes: in the order of the move's vectors; the file's order is kept where it knows them. A move of the same source is replaced, and
-    what its calibration said is dropped. ``said`` is kept in ``info["directions"]``. Raises ValueError where the file has the attribute
-    with other classes.
+    ``classes``: in the order of the move's vectors. If the file has the attribute, its order of the classes stays. A move of the same
+    source is replaced, and its calibration records are dropped. ``record`` goes to ``info["directions"]``. Raises ValueError if the file
+    has the attribute with other classes.
     """
     file = file or AdpFile(None, {}, base_model)
     check_classes(file, {attribute: classes})
     order = file.attributes.get(attribute, tuple(classes))
     move = reordered(move, [list(classes).index(c) for c in order])
-    held = {s: m for s, m in file.sources().get(attribute, {}).items() if s != move.source}
+    others = {s: m for s, m in file.sources().get(attribute, {}).items() if s != move.source}
     default = file.moves.get(attribute)
     moves = {a: m for a, m in file.moves.items() if a != attribute}
     if default is not None and default.source != move.source:
-        moves[attribute] = held.pop(default.source)
-    told = file.info.get("directions", {})
-    info = {**file.info, "directions": {**told, attribute: {**told.get(attribute, {}), move.source: dict(said)}}}
+        moves[attribute] = others.pop(default.source)
+    records = file.info.get("directions", {})
+    info = {**file.info, "directions": {**records, attribute: {**records.get(attribute, {}), move.source: dict(record)}}}
     if attribute in info.get("calibration", {}):
-        info["calibration"] = {**info["calibration"], attribute: _forgotten(info["calibration"][attribute], move.source)}
+        info["calibration"] = {**info["calibration"], attribute: _without_source(info["calibration"][attribute], move.source)}
     unread = file.unread if attribute in file.attributes else {**file.unread, attribute: order}
     return replace(
-        file, moves=moves, alternatives={**file.alternatives, attribute: {**held, move.source: move}}, info=info, unread=unread
+        file, moves=moves, alternatives={**file.alternatives, attribute: {**others, move.source: move}}, info=info, unread=unread
     )
 
 
 def in_order(file: AdpFile, attributes: Mapping[str, Sequence[str]]) -> AdpFile:
-    """The file with the moves of these attributes in another order of their classes."""
+    """Reorder the classes of these attributes in all their moves."""
     order = {a: [file.attributes[a].index(c) for c in classes] for a, classes in attributes.items()}
     moves = {a: reordered(m, order[a]) if a in order else m for a, m in file.moves.items()}
     others = {a: {s: reordered(m, order[a]) if a in order else m for s, m in by.items()} for a, by in file.alternatives.items()}
@@ -58,7 +61,10 @@ def in_order(file: AdpFile, attributes: Mapping[str, Sequence[str]]) -> AdpFile:
 
 
 def reordered(move: Move, order: Sequence[int]) -> Move:
-    """The move with class ``order[i]`` in place i; the class that it starts from too, where it depends on that."""
+    """Put class ``order[i]`` at index i.
+
+    Also the class that an image starts from, if the move depends on it.
+    """
     order = list(order)
     if order == list(range(len(order))):
         return move
@@ -68,8 +74,8 @@ def reordered(move: Move, order: Sequence[int]) -> Move:
     return replace(move, vectors=vectors, sizes=move.sizes[:, order])
 
 
-def _forgotten(stages: Mapping[str, Any], source: str) -> dict[str, Any]:
-    """Calibration records without what they say of one source."""
+def _without_source(stages: Mapping[str, Any], source: str) -> dict[str, Any]:
+    """Remove the entries of one source from calibration records."""
     tables = ("hits", "by_class", "drift", "unsure", "sizes", "window")
     return {
         stage: {k: {s: v for s, v in t.items() if s != source} if k in tables and isinstance(t, Mapping) else t for k, t in r.items()}

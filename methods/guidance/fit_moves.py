@@ -23,8 +23,8 @@ from ...models.adp import AttributePredictor, Move
 from ...models.noise_level import at_level, log_snr
 from ...models.sites import GRID, MIDDLE, block_site, pool
 from ..core.trainer import Progress, VectorFit
+from .moves import move_vector
 from .raking import raked
-from .run import move_vector
 
 SCALE = "scale"
 """Name of the unit of vectors by level, [T], among what a fit has measured; 1 if absent."""

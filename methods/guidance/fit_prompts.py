@@ -16,7 +16,7 @@ from ...models.noise_level import at_level
 from ...models.sites import GRID
 from ..core.trainer import Progress, VectorFit
 from .fit_moves import SCALE, Diffusion, FitSettings, MoveHook, SitePredictor, draw_level, finished_moves, move_knots, new_fit
-from .run import LEARNED_PROMPTS
+from .moves import LEARNED_PROMPTS
 
 UNEDITED = "unedited"
 """Name of what the words change, mean square by knot [T], among what a fit has measured."""

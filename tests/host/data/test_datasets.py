@@ -57,7 +57,7 @@ def place(prompt: Any) -> Iterator[Path]:
 
 
 def save(images: torch.Tensor, name: str = "set", graph: Any = None, **given: Any) -> tuple[Any, str, str]:
-    from equipoise.nodes.data.datasets import SaveBalancedDataset
+    from equipoise.nodes.data.save_balanced_dataset import SaveBalancedDataset
 
     options: dict[str, Any] = {"split": "train", "attribute": "", "size": 0, "class_folder": "", "sure": 0.0, "origin": "generated"}
     options |= given
@@ -67,7 +67,7 @@ def save(images: torch.Tensor, name: str = "set", graph: Any = None, **given: An
 
 
 def train(dataset: Any, name: str = "set_classifier", **given: Any) -> tuple[Any, str, torch.Tensor]:
-    from equipoise.nodes.data.train_classifier import TrainAttributeClassifier
+    from equipoise.nodes.data.train_attribute_classifier import TrainAttributeClassifier
 
     options: dict[str, Any] = {"attribute": "tint", "architecture": "cnn", "image_size": "32", "steps": 30, "batch": 8, "augment": "none"}
     options |= {"generated_weight": 1.0, "balance": "", "seed": 0, "overwrite": False} | given
@@ -89,7 +89,7 @@ def target(text: str) -> Any:
 
 
 def test_a_set_is_saved_balanced_added_to_and_loaded(place: Path) -> None:
-    from equipoise.nodes.data.datasets import LoadDataset
+    from equipoise.nodes.data.load_dataset import LoadDataset
 
     offered = pictures({("red", "dark"): 6, ("blue", "dark"): 2})
     found, report, path = save(offered, target=target("tint: uniform"), split="train=0.5, test=0.5", class_folder="tint")
@@ -116,7 +116,7 @@ def test_pictures_come_back_as_they_were(place: Path) -> None:
 
 
 def test_the_graph_is_kept_once_and_a_set_is_noticed_to_change(place: Path) -> None:
-    from equipoise.nodes.data.datasets import LoadDataset
+    from equipoise.nodes.data.load_dataset import LoadDataset
 
     save(even(1), graph={"1": {"class_type": "A"}})
     before = LoadDataset.fingerprint_inputs("set", "")
@@ -145,7 +145,7 @@ def test_labels_of_ones_own_and_unsure_images(place: Path) -> None:
 
 
 def test_what_cannot_be_saved_is_told_in_a_sentence(place: Path) -> None:
-    from equipoise.nodes.data.datasets import SaveBalancedDataset
+    from equipoise.nodes.data.save_balanced_dataset import SaveBalancedDataset
 
     images = even(1)
     images[2, 3, 3] = float("nan")
@@ -202,7 +202,7 @@ def test_saving_can_be_interrupted_and_goes_on(place: Path) -> None:
 
 @pytest.mark.parametrize("architecture", ["cnn", "vit"])
 def test_a_classifier_is_trained_saved_and_loaded_by_name(place: Path, prompt: Any, architecture: str) -> None:
-    from equipoise.nodes.labels.classifier import LoadAttributeClassifier
+    from equipoise.nodes.labels.load_attribute_classifier import LoadAttributeClassifier
 
     dataset, _, _ = save(even(12), split="train=0.75, test=0.25")
     classifier, report, chart = train(dataset, f"set_{architecture}", architecture=architecture, attribute="tint, light", steps=60)
@@ -276,7 +276,7 @@ def test_folders_that_cannot_be_written_are_told(place: Path, monkeypatch: pytes
 
 def test_pictures_of_other_sizes_and_foreign_folders(place: Path, prompt: Any) -> None:
     from equipoise.host.data.feature_sets import write_picture
-    from equipoise.nodes.data.datasets import LoadDataset
+    from equipoise.nodes.data.load_dataset import LoadDataset
 
     folder = prompt.base / "input" / "colours"
     for i, image in enumerate(even(6)):

@@ -25,7 +25,7 @@ def text_file(host: Any) -> Iterator[Path]:
 @pytest.fixture
 def loaded(prompt: Any, text_file: Path) -> tuple[Any, Any, Any]:
     """(model, clip, vae) through the node."""
-    from equipoise.nodes.small_models.text_model import LoadQuickstartTextModel
+    from equipoise.nodes.small_models.load_quickstart_text_model import LoadQuickstartTextModel
 
     return LoadQuickstartTextModel.execute(text_file.name).result
 
@@ -36,7 +36,7 @@ def encode(host: Any, clip: Any, text: str) -> Any:
 
 
 def empty(model: Any, batch: int = 2) -> dict[str, Any]:
-    from equipoise.nodes.small_models.unconditional import EmptyPixelLatent
+    from equipoise.nodes.small_models.empty_pixel_latent import EmptyPixelLatent
 
     return EmptyPixelLatent.execute(model, 0, 0, batch).result[0]
 
@@ -180,8 +180,8 @@ def test_a_conditioning_of_another_width_is_refused(prompt: Any, loaded: Any) ->
 
 
 def test_each_loader_lists_and_takes_its_own_files(prompt: Any, text_file: Path, tiny_models: Path) -> None:
-    from equipoise.nodes.small_models.text_model import LoadQuickstartTextModel
-    from equipoise.nodes.small_models.unconditional import LoadUnconditionalDiffusion
+    from equipoise.nodes.small_models.load_quickstart_text_model import LoadQuickstartTextModel
+    from equipoise.nodes.small_models.load_unconditional_diffusion import LoadUnconditionalDiffusion
 
     assert text_file.name in LoadQuickstartTextModel.define_schema().inputs[0].options
     assert not any(n.startswith("tiny_p") for n in LoadQuickstartTextModel.define_schema().inputs[0].options)

@@ -8,8 +8,9 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from equipoise.charts.bias_features.feature_atlas import TILE, AtlasRow, feature_atlas, heat_over
+from equipoise.charts.bias_features.feature_atlas import TILE, AtlasRow, feature_atlas
 from equipoise.charts.bias_features.ranking import bias_features_chart
+from equipoise.charts.core.heat import heat_over
 from equipoise.methods.bias_features.exciting_images import exciting_images
 from equipoise.methods.bias_features.feature_profiles import chart_facts
 from equipoise.methods.data.feature_set import FeatureSetWriter, open_feature_set

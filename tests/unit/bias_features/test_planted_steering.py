@@ -14,6 +14,7 @@ from equipoise.methods.adp.train import train_adp
 from equipoise.methods.bias_features.attribution_settings import AttributionSettings
 from equipoise.methods.bias_features.find import find_bias_features, reader_of
 from equipoise.methods.bias_features.run import SteeringRun, SteerSettings, everyone
+from equipoise.methods.core.run import Call
 from equipoise.methods.data.feature_set import FeatureSetWriter, open_feature_set
 from equipoise.methods.labels.labels import LabelSet
 from equipoise.methods.sae.train import train_sae
@@ -84,7 +85,7 @@ def steered(chain: Chain, name: str, found: BiasFeatures | None = None, level: i
     h = h[:, level]
     run = SteeringRun(chain.sae, found or chain.found, SteerSettings(everyone(CLASSES, "glasses", name)))
     sigma = float(torch.exp(-LEVELS[level] / 2))
-    out = run.edit(SITE, h, {"sigmas": torch.full((len(h),), sigma), "cond_or_uncond": [0]})
+    out = run.edit(SITE, h, Call.read({"sigmas": torch.full((len(h),), sigma), "cond_or_uncond": [0]}))
     return projections(h, level), projections(out, level), there, float((out - h).flatten(1).norm(dim=1).mean())
 
 
