@@ -169,15 +169,15 @@ def test_train_sae_saves_what_it_made(made: SimpleNamespace, prompt: Any) -> Non
 
 def test_an_interrupted_training_ends_as_if_it_had_not_been(made: SimpleNamespace, prompt: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     import comfy.model_management as management
-    from equipoise.methods.sae.train import FOLDER
+    from equipoise.methods.sae.train import CHECKPOINTS_FOLDER
 
-    for file in (made.features.folder / FOLDER).glob("sae-*"):
+    for file in (made.features.folder / CHECKPOINTS_FOLDER).glob("sae-*"):
         file.unlink()
     interrupt_at(monkeypatch, 20, 40)
     with pytest.raises(management.InterruptProcessingException):
         train(made.features, "cut")
     path = prompt.base / "models" / "equipoise" / "sae" / "cut.safetensors"
-    assert not path.exists() and len(list((made.features.folder / FOLDER).glob("sae-*"))) == 1
+    assert not path.exists() and len(list((made.features.folder / CHECKPOINTS_FOLDER).glob("sae-*"))) == 1
     seen: list[int] = []
     monkeypatch.setattr("comfy.utils.PROGRESS_BAR_HOOK", lambda value, *_, **__: seen.append(value))
     again = train(made.features, "cut")[0]
