@@ -210,7 +210,8 @@ class AdpTraining(Resumable):
             path = None if checkpoints is None else checkpoints / f"adp-{key[:16]}.safetensors"
             super().__init__({"module": self.predictor}, optimiser, settings.epochs, key, path, generator)
             self.resume()
-        self.seconds += time.monotonic() - started
+        if not self.done:
+            self.seconds += time.monotonic() - started
 
     @property
     def done(self) -> bool:

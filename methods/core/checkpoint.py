@@ -61,6 +61,11 @@ class Resumable:
         """Return the seconds that the training has run, over all its runs."""
         return self.seconds + (0.0 if self._started is None else time.monotonic() - self._started)
 
+    def _count_seconds(self) -> None:
+        if self._started is not None:
+            now = time.monotonic()
+            self.seconds, self._started = self.seconds + now - self._started, now
+
     # -- what a kind of training adds ---------------------------------------------------------------------------------------------------
 
     def extra_tensors(self) -> dict[str, Tensor]:
@@ -84,12 +89,13 @@ class Resumable:
         """Write the checkpoint, if there is a path for it."""
         if self.path is None:
             return
+        self._count_seconds()
         tensors = checkpoint_tensors(self.modules, self.optimiser)
         tensors |= {EXTRA + name: value for name, value in self.extra_tensors().items()}
         if self.generator is not None:
             tensors["generator"] = self.generator.get_state()
         facts = json.dumps(self.extra_facts())
-        write_safetensors(self.path, tensors, {"key": self.key, "step": str(self.step), "seconds": str(self.elapsed()), "facts": facts})
+        write_safetensors(self.path, tensors, {"key": self.key, "step": str(self.step), "seconds": str(self.seconds), "facts": facts})
         self._saved_step = self.step
 
     def resume(self) -> str:
@@ -139,6 +145,8 @@ class Resumable:
 
         Saves regularly, at the end and when an exception interrupts the run between two steps.
         """
+        if self.done:
+            return
         self._started = saved = time.monotonic()
         try:
             while not self.done:
@@ -147,7 +155,10 @@ class Resumable:
                     self.save()
                     saved = time.monotonic()
         finally:
-            self.seconds, self._started = self.elapsed(), None
+            # A finished training that is loaded again must state the seconds of its checkpoint.
+            if self.path is None or self._saved_step != self.step:
+                self._count_seconds()
+            self._started = None
             if self._consistent and self._saved_step != self.step:
                 self.save()
 

@@ -152,7 +152,7 @@ def test_what_cannot_be_saved_is_told_in_a_sentence(place: Path) -> None:
     cases = [
         ({"images": images}, "1 of 4 images hold values that are no numbers .the first is image 2."),
         ({"images": even(1) * float("nan")}, "4 of 4 images"),
-        ({"classifier": None}, "connect a classifier, or labels"),
+        ({"classifier": None}, "connect either a classifier or labels"),
         ({"attribute": "age"}, "does not read 'age'; it reads: tint, light"),
         ({"target": target_of_another()}, "'beard'"),
         ({"class_folder": "age"}, "cannot name the folders"),
