@@ -34,7 +34,8 @@ class LoadDataset(io.ComfyNode):
                 io.Combo.Input(
                     "dataset_name",
                     options=dataset_names(),
-                    tooltip=f"A data set in {DATASETS_PATH}, or input/NAME for a folder in ComfyUI's input folder. Press R to refresh the list.",
+                    tooltip=f"A data set in {DATASETS_PATH}, or input/NAME for a folder in ComfyUI's input folder. Press R to refresh the "
+                    "list.",
                 ),
                 io.String.Input(
                     "attribute", default="", tooltip="Attributes to load, separated by commas. Empty: all attributes of the data set."
