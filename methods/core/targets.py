@@ -125,7 +125,7 @@ def _read_weights(text: str, names: Sequence[str], what: str) -> tuple[list[floa
     """
     if text.strip().lower() in EQUAL:
         return [1 / len(names)] * len(names), []
-    given: dict[str, float] = {}
+    by_name: dict[str, float] = {}
     for part in filter(str.strip, re.split(r"[,\n]", text)):
         match = _WEIGHT.match(part)
         if not match:
@@ -133,22 +133,22 @@ def _read_weights(text: str, names: Sequence[str], what: str) -> tuple[list[floa
         name, value = match["name"], match["value"]
         if name not in names:
             raise ValueError(f"{what} has no '{name}'; known: {', '.join(names)}.")
-        if name in given:
+        if name in by_name:
             raise ValueError(f"{what}: '{name}' is given twice.")
         try:
-            given[name] = float(value.removesuffix("%")) / (100 if value.endswith("%") else 1)
+            by_name[name] = float(value.removesuffix("%")) / (100 if value.endswith("%") else 1)
         except ValueError:
             raise ValueError(f"'{value}' is not a number: write {name}=0.5 or {name}=50%.") from None
-    if not given:
+    if not by_name:
         raise ValueError(f"{what}: no weights given; write for instance '{names[0]}=0.5' or 'uniform'.")
-    missing = [n for n in names if n not in given]
-    left = 1 - sum(given.values())
+    missing = [n for n in names if n not in by_name]
+    left = 1 - sum(by_name.values())
     notes = []
     if missing:
         each = left / len(missing) if left > 1e-9 else 0.0
         notes.append(f"{', '.join(missing)} not given: {each:g} each")
-        given |= dict.fromkeys(missing, each)
-    return [given[n] for n in names], notes
+        by_name |= dict.fromkeys(missing, each)
+    return [by_name[n] for n in names], notes
 
 
 def parse_target(text: str, known: Mapping[str, Sequence[str]]) -> TargetDistribution:

@@ -135,25 +135,25 @@ class RecordingRun(Run):
 
     def finish(self) -> None:
         """Collect the recording. Raises ValueError if no features were recorded."""
-        kept = self._pooled_calls
-        if not kept[True] and self._exempt_seen and not self.unread:
+        pooled_calls = self._pooled_calls
+        if not pooled_calls[True] and self._exempt_seen and not self.unread:
             raise ValueError(
                 "no features were recorded: every positive is exempt from guidance, so its rows are not read; bypass Exempt From Guidance "
                 "while you record."
             )
-        if not kept[True]:
+        if not pooled_calls[True]:
             why = (
                 f"the rows of {self.unread} U-Net calls do not fit the batch (another patch regroups them, for example for tiling)"
                 if self.unread
                 else "no U-Net call had rows of the positive (another patch replaces or caches the calls)"
             )
             raise ValueError(f"no features were recorded: {why}; remove that patch from the MODEL while you record.")
-        features, level = _stack(kept[True])
+        features, level = _stack(pooled_calls[True])
         spatial = None
         if self._near:
             calls = {number: (at, maps) for number, at, maps in self._near.values()}
             spatial = _stack([calls[number] for number in sorted(calls)])
-        unconditional = _stack(kept[False]) if kept[False] else None
+        unconditional = _stack(pooled_calls[False]) if pooled_calls[False] else None
         self.recording = Recording(features, level, unconditional, spatial, self.calls)
 
     def release(self) -> None:
@@ -207,9 +207,9 @@ def _chunk_keys(options: Mapping[str, Any]) -> list[tuple[Any, int]]:
     return [(uuids[i] if i < len(uuids) else None, mark) for i, mark in enumerate(marks)]
 
 
-def _stack(kept: list[tuple[float, Tensor]]) -> tuple[Tensor, Tensor]:
+def _stack(calls: list[tuple[float, Tensor]]) -> tuple[Tensor, Tensor]:
     """Join calls to [N, calls, ...] and log-SNR [calls]."""
-    return torch.stack([values for _, values in kept], dim=1), torch.tensor([at for at, _ in kept])
+    return torch.stack([values for _, values in calls], dim=1), torch.tensor([at for at, _ in calls])
 
 
 def parse_levels(text: str) -> tuple[float, ...]:

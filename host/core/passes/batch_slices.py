@@ -19,7 +19,8 @@ def latent_rows(latent: Latent, rows: Sequence[int]) -> Latent:
     if list(rows) == list(range(n)):
         return dict(latent)
     picked = {k: v[list(rows)] if isinstance(v, Tensor) and v.shape[:1] == (n,) else v for k, v in latent.items()}
-    if isinstance(mask := latent.get("noise_mask"), Tensor) and mask.ndim > 2:
+    mask = latent.get("noise_mask")
+    if isinstance(mask, Tensor) and mask.ndim > 2:
         picked["noise_mask"] = _rows(mask, rows)
     if "batch_index" in latent:
         picked["batch_index"] = [latent["batch_index"][row] for row in rows]
