@@ -10,7 +10,8 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from ...methods.core.assignment import quotas, seeded_assignment
+from ...methods.core.assignment import seeded_assignment
+from ...methods.core.joint_quotas import joint_quotas
 from ...methods.core.rows import Rows
 from ...methods.core.targets import TargetDistribution
 from ...methods.guidance.run import SOFT_TEMPERATURE, GuidanceRun
@@ -24,17 +25,17 @@ def independent_cells(shares: Sequence[float], n: int, seed: int) -> tuple[int, 
     return tuple(drawn.tolist())
 
 
-def quota_cells(shares: Sequence[float], n: int, seed: int) -> tuple[int, ...]:
+def quota_cells(target: TargetDistribution, n: int, seed: int) -> tuple[int, ...]:
     """Assign n images to cells by our quotas in random order.
 
     It serves methods that cannot read their images beforehand.
     """
-    return tuple(seeded_assignment(quotas(shares, n, seed), seed).tolist())
+    return tuple(seeded_assignment(joint_quotas(target.shares, target.sizes, n, seed), seed).tolist())
 
 
 def drawn_cells(target: TargetDistribution, n: int, seed: int, by_quota: bool) -> tuple[int, ...]:
     """Draw cells of n images, by quotas or independently."""
-    return (quota_cells if by_quota else independent_cells)(target.shares, n, seed)
+    return quota_cells(target, n, seed) if by_quota else independent_cells(target.shares, n, seed)
 
 
 class SampleGuidance(GuidanceRun):

@@ -17,7 +17,8 @@ from torch import Tensor
 
 from ...models.adp import AttributePredictor
 from ...models.sites import pool
-from .assignment import least_change_assignment, quotas, seeded_assignment
+from .assignment import least_change_assignment, seeded_assignment
+from .joint_quotas import joint_quotas
 from .rows import Rows, read_rows
 from .run import Call, Run, plain_level
 from .targets import TargetDistribution
@@ -78,7 +79,7 @@ class QuotaSource:
 
     def quotas(self, target: TargetDistribution, images: int, seed: int) -> list[int]:
         """Give the number of images per cell. A run asks once, when it decides."""
-        return quotas(target.shares, images, seed)
+        return joint_quotas(target.shares, target.sizes, images, seed)
 
     def finish(self, cells: Tensor | Sequence[int] | None, target: TargetDistribution | None = None) -> None:
         """Count the cells of images whose sampling ended well."""
