@@ -19,8 +19,8 @@ async def comfy_entrypoint() -> Any:
     class Equipoise(ComfyExtension):
         async def get_node_list(self) -> list[type[Any]]:
             try:
-                from .host.core.folders import register_model_folders
-                from .host.core.routes import register_routes
+                from .host.core.files import register_model_folders
+                from .host.labels.class_routes import register_routes
                 from .nodes import all_nodes
 
                 register_model_folders()

@@ -43,7 +43,7 @@ REQUIREMENTS = {
 """Module -> what pip is asked for. The three torch packages are one matching set."""
 TORCH_SET = ("torch", "torchvision", "torchaudio")
 RUN_MODULES = ("torch", "safetensors", "numpy", "PIL", "scipy", "matplotlib")
-"""What the demo, the benchmarks and the other commands need of an interpreter given with --python; the tests need pytest too."""
+"""Modules that an interpreter given with --python needs for the demo, the benchmarks and the other commands. Tests also need pytest."""
 OWN_COMMANDS = {
     "test": "run the test suite; what follows goes to pytest",
     "comfyui": "start the ComfyUI at COMFYUI_PATH with this pack linked in; what follows goes to ComfyUI",
@@ -76,11 +76,11 @@ print(bool(torch.cuda.is_available() or (mps and mps.is_available()) or (xpu and
 
 
 class Refused(Exception):
-    """One sentence for the user; the program ends with exit code 2."""
+    """Error with a message for the user; the program then ends with exit code 2."""
 
 
 def say(text: str) -> None:
-    """Tell the user something. On standard error: a command's standard output belongs to the command."""
+    """Print a message on standard error, because a command's standard output is its own."""
     print(text, file=sys.stderr, flush=True)
 
 
@@ -102,12 +102,18 @@ def register(root: Path = ROOT) -> None:
 
 
 def leave_path(root: Path = ROOT) -> None:
-    """Take the repository root (and "", the current folder) off sys.path, where Python before 3.11 puts a script's folder."""
+    """Remove the repository root and the current folder ("") from sys.path.
+
+    Python before 3.11 puts a script's folder there.
+    """
     sys.path[:] = [entry for entry in sys.path if entry and Path(entry).resolve() != root]
 
 
 def cli_commands() -> dict[str, str]:
-    """Commands of the package's own command line, name -> help. Needs no torch: that module imports the standard library only."""
+    """List the package's own commands: name -> help.
+
+    It needs no torch, because that module imports only the standard library.
+    """
     register()
     return {name: text for name, (_module, text) in importlib.import_module("equipoise.cli.main").COMMANDS.items()}
 
@@ -116,7 +122,7 @@ def cli_commands() -> dict[str, str]:
 
 
 def cache_folder() -> Path:
-    """Equipoise's folder in the user's cache."""
+    """Return Equipoise's folder in the user's cache."""
     home = Path.home()
     if sys.platform == "win32":
         base = Path(os.environ.get("LOCALAPPDATA") or home / "AppData" / "Local")
@@ -128,41 +134,44 @@ def cache_folder() -> Path:
 
 
 def venv_folder() -> Path:
-    """Where the virtual environment is or will be made."""
+    """Return the folder of the virtual environment, which may not exist yet."""
     chosen = os.environ.get("EQUIPOISE_VENV")
     return Path(chosen).expanduser().resolve() if chosen else cache_folder() / "venv"
 
 
 def venv_python(folder: Path) -> Path:
-    """The interpreter of a virtual environment."""
+    """Return the interpreter of a virtual environment."""
     return folder / "Scripts" / "python.exe" if sys.platform == "win32" else folder / "bin" / "python"
 
 
 def host_folder() -> Path | None:
-    """The ComfyUI checkout at COMFYUI_PATH (default ~/ComfyUI), None where there is none or COMFYUI_PATH is empty."""
+    """Return the ComfyUI checkout at COMFYUI_PATH (default ~/ComfyUI), or None."""
     path = os.environ.get("COMFYUI_PATH", "~/ComfyUI")
     folder = Path(path).expanduser().resolve()
     return folder if path and (folder / "main.py").is_file() else None
 
 
 def host_requirements(host: Path | None) -> dict[str, str]:
-    """Distribution name -> requirement line of a host's requirements.txt; what REQUIREMENTS holds already is left out."""
+    """Read a host's requirements.txt: distribution -> line; REQUIREMENTS are left out."""
     file = host / "requirements.txt" if host else None
     if file is None or not file.is_file():
         return {}
-    found = {}
+    lines = {}
     for line in file.read_text(encoding="utf-8").splitlines():
         line = line.split("#")[0].strip()
         name = line.split(";")[0].strip()
         for mark in "<>=!~[ ":
             name = name.split(mark)[0]
         if name and not name.startswith("-") and name.lower() not in REQUIREMENTS and name.lower() != "pillow":
-            found[name] = line
-    return found
+            lines[name] = line
+    return lines
 
 
 def probe(python: Path, modules: Sequence[str], distributions: Sequence[str], thorough: bool) -> tuple[dict[str, str], list[str]]:
-    """Look for (``thorough``: import) modules in an interpreter: (module -> error, distributions that are not installed)."""
+    """Look for modules in an interpreter; ``thorough`` imports them.
+
+    Returns (module -> error, distributions that are not installed).
+    """
     command = [str(python), "-c", PROBE, json.dumps([list(modules), list(distributions), thorough])]
     result = subprocess.run(command, capture_output=True, text=True, cwd=ROOT.anchor)
     try:
@@ -171,13 +180,13 @@ def probe(python: Path, modules: Sequence[str], distributions: Sequence[str], th
         last = (result.stderr.strip().splitlines() or ["it printed nothing"])[-1]
         raise Refused(f"'{python}' does not work as a Python interpreter ({last}): choose another with --python.") from None
     if tuple(version) < OLDEST_PYTHON:
-        said = ".".join(str(part) for part in version)
-        raise Refused(f"Equipoise needs Python 3.10 or later and '{python}' is {said}: choose another with --python.")
+        number = ".".join(str(part) for part in version)
+        raise Refused(f"Equipoise needs Python 3.10 or later and '{python}' is {number}: choose another with --python.")
     return missing, lacking
 
 
 def download_note(requirements: Sequence[str]) -> str:
-    """What an installation will download, in words."""
+    """Say how much an installation will download."""
     names = ", ".join(requirements)
     if not any(r.startswith("torch==") for r in requirements):
         return f"Downloading {names} (up to about 200 MB)."
@@ -190,7 +199,7 @@ def download_note(requirements: Sequence[str]) -> str:
 
 @contextlib.contextmanager
 def locked(path: Path) -> Iterator[None]:
-    """Hold a lock file, so that two runs do not install into one environment at a time."""
+    """Hold a lock file, so that only one run installs into an environment at a time."""
     path.parent.mkdir(parents=True, exist_ok=True)
     with path.open("a+") as stream:
         if sys.platform == "win32":
@@ -211,14 +220,20 @@ def locked(path: Path) -> Iterator[None]:
 
 
 def run_step(command: Sequence[str], failure: str) -> None:
-    """Run a step of the preparation with its output on standard error. Refused with ``failure`` where it does not end well."""
+    """Run a step of the preparation, with its output on standard error.
+
+    Raises Refused with ``failure`` if the step fails.
+    """
     result = subprocess.run(command, stdout=sys.stderr.fileno(), cwd=ROOT.anchor)
     if result.returncode:
         raise Refused(f"{failure} (exit code {result.returncode}).")
 
 
 def make_venv(folder: Path) -> None:
-    """Make a virtual environment; a broken one is replaced, any other folder that holds something is left alone."""
+    """Make a virtual environment.
+
+    It replaces a broken environment, and refuses any other folder that is not empty.
+    """
     if folder.exists() and any(folder.iterdir()) and not (folder / "pyvenv.cfg").is_file():
         raise Refused(f"'{folder}' is not empty and no virtual environment: choose another folder with EQUIPOISE_VENV.")
     say(f"Making a virtual environment in {folder} (Python {platform.python_version()}).")
@@ -229,12 +244,12 @@ def make_venv(folder: Path) -> None:
             "or give an interpreter that has torch with --python PATH",
         )
     except BaseException:
-        shutil.rmtree(folder, ignore_errors=True)  # half an environment would be taken for a whole one
+        shutil.rmtree(folder, ignore_errors=True)  # a half-made environment would pass for a complete one
         raise
 
 
 def read_stamp(folder: Path) -> set[str]:
-    """Requirements that were checked to be there."""
+    """Read the requirements that an earlier check found installed."""
     try:
         return set(json.loads((folder / "equipoise.json").read_text(encoding="utf-8"))["requirements"])
     except (OSError, ValueError, KeyError, TypeError):
@@ -242,9 +257,10 @@ def read_stamp(folder: Path) -> set[str]:
 
 
 def ensure_environment(host: Path | None) -> Path:
-    """The environment's interpreter, made and filled as needed. ``host``: a ComfyUI whose requirements have to be there too.
+    """Make and fill the environment if needed, and return its interpreter.
 
-    A stamp in the environment lists what was checked, so that the next call costs nothing; without one, modules are tried by importing.
+    ``host``: a ComfyUI whose requirements are also needed. A stamp in the environment lists what was checked, so that the next call costs
+    nothing. Without a stamp, modules are imported as a test.
     """
     folder, extra = venv_folder(), host_requirements(host)
     python, wanted = venv_python(folder), {*REQUIREMENTS.values(), *extra.values()}
@@ -275,11 +291,11 @@ def ensure_environment(host: Path | None) -> Path:
 
 
 def given_interpreter(path: str, modules: Sequence[str], host: Path | None) -> Path:
-    """Check an interpreter given with --python; nothing is installed into it."""
-    found = shutil.which(os.path.expanduser(path))
-    if found is None:
+    """Check an interpreter from --python; nothing is installed into it."""
+    program = shutil.which(os.path.expanduser(path))
+    if program is None:
         raise Refused(f"there is no Python interpreter at '{path}': check the path given with --python.")
-    python = Path(os.path.abspath(found))  # not resolved: a virtual environment's interpreter is a link
+    python = Path(os.path.abspath(program))  # not resolved: a virtual environment's interpreter is a link
     missing, lacking = probe(python, modules, list(host_requirements(host)), thorough=False)
     if missing:
         install = " ".join(REQUIREMENTS[m].split("==")[0] for m in missing)
@@ -296,11 +312,11 @@ def given_interpreter(path: str, modules: Sequence[str], host: Path | None) -> P
 
 
 class Terminated(BaseException):
-    """SIGTERM has come."""
+    """Error that SIGTERM raises."""
 
 
 def in_foreground() -> bool:
-    """Whether the terminal sends Ctrl-C to the children as well."""
+    """Tell whether the terminal sends Ctrl-C to child processes too."""
     try:
         return os.tcgetpgrp(sys.stdin.fileno()) == os.getpgrp()
     except (AttributeError, OSError, ValueError):
@@ -308,7 +324,10 @@ def in_foreground() -> bool:
 
 
 def run_child(command: Sequence[str], cwd: Path | None = None) -> int:
-    """Run a command to its end and return its exit code. Ctrl-C lets it end in its own time, a second one kills it."""
+    """Run a command to its end and return its exit code.
+
+    The first Ctrl-C lets it end in its own time, the second one kills it.
+    """
 
     def stop(_signal: int, _frame: object) -> None:
         raise Terminated
@@ -334,12 +353,15 @@ def run_child(command: Sequence[str], cwd: Path | None = None) -> int:
 
 
 def inside(python: Path, what: str, args: Sequence[str]) -> list[str]:
-    """Command line that runs this file in another interpreter, there to run ``what`` ("cli" or "pytest")."""
+    """Make the command line that runs this file in another interpreter.
+
+    ``what``: "cli" or "pytest".
+    """
     return [str(python), str(ROOT / "dev.py"), "_inside", what, *args]
 
 
 def run_inside(what: str, args: Sequence[str]) -> int:
-    """In the environment: run pytest, or a command of the package."""
+    """Run pytest or a command of the package; the environment is active by now."""
     leave_path()
     if what == "pytest":
         import pytest
@@ -353,7 +375,10 @@ def run_inside(what: str, args: Sequence[str]) -> int:
 
 
 def link_pack(folder: Path) -> None:
-    """Make ``folder`` a link to this repository (a directory junction on Windows, where links need a privilege)."""
+    """Link ``folder`` to this repository.
+
+    On Windows it is a directory junction, because links need a privilege there.
+    """
     if folder.exists() and folder.resolve() == ROOT:
         return
     if os.path.lexists(folder):
@@ -371,12 +396,15 @@ def link_pack(folder: Path) -> None:
 
 
 def base_directory() -> Path:
-    """This clone's own base directory for ComfyUI, with models, input, output, user and custom_nodes; the checkout stays as it is."""
+    """Return this clone's own base directory for ComfyUI; the checkout does not change.
+
+    It has models, input, output, user and custom_nodes.
+    """
     return cache_folder() / f"comfyui-{hashlib.sha256(str(ROOT).encode()).hexdigest()[:8]}"
 
 
 def free_port(wanted: int = 8188) -> int:
-    """``wanted`` where it is free on loopback, else one that is."""
+    """Return ``wanted`` if it is free on loopback, else a free port."""
     for port in (wanted, 0):
         with socket.socket() as probe_socket:
             try:
@@ -388,7 +416,7 @@ def free_port(wanted: int = 8188) -> int:
 
 
 def comfyui_command(python: Path, host: Path, base: Path, port: int, accelerator: bool, args: Sequence[str]) -> list[str]:
-    """Command line that starts the host; the user's own arguments come last and win."""
+    """Make the command line that starts ComfyUI; the user's own arguments come last and win."""
     database = base / "user" / "comfyui.db"
     command = [str(python), str(host / "main.py"), "--base-directory", str(base), "--listen", "127.0.0.1", "--port", str(port)]
     command += ["--database-url", f"sqlite:///{database.as_posix()}", "--disable-auto-launch"]
@@ -396,7 +424,7 @@ def comfyui_command(python: Path, host: Path, base: Path, port: int, accelerator
 
 
 def start_comfyui(python: Path, host: Path, args: Sequence[str]) -> int:
-    """Start the host with the pack linked in; returns its exit code."""
+    """Start ComfyUI with the pack linked in, and return its exit code."""
     own = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
     own.add_argument("--port", type=int)
     chosen, rest = own.parse_known_args(list(args))
@@ -417,7 +445,7 @@ def start_comfyui(python: Path, host: Path, args: Sequence[str]) -> int:
 
 
 def usage(commands: Mapping[str, str]) -> str:
-    """Help text."""
+    """Write the help text."""
     lines = [
         "usage: python dev.py [--python PATH] COMMAND [ARGUMENTS]",
         "",
@@ -439,7 +467,10 @@ def usage(commands: Mapping[str, str]) -> str:
 
 
 def split_arguments(argv: Sequence[str]) -> tuple[str | None, str | None, list[str]]:
-    """(interpreter of --python, command, its arguments). --python may stand before the command or after it."""
+    """Split arguments into (interpreter of --python, command, its arguments).
+
+    --python may stand before or after the command.
+    """
     python, rest = None, []
     words = iter(argv)
     for word in words:
@@ -455,7 +486,7 @@ def split_arguments(argv: Sequence[str]) -> tuple[str | None, str | None, list[s
 
 
 def run(argv: Sequence[str]) -> int:
-    """Do what the command line says."""
+    """Run the command that the arguments name."""
     if sys.version_info < OLDEST_PYTHON:
         raise Refused(f"Equipoise needs Python 3.10 or later and this is {platform.python_version()}: run dev.py with a newer one.")
     path, command, args = split_arguments(argv)
@@ -484,7 +515,7 @@ def run(argv: Sequence[str]) -> int:
 
 
 def main(argv: Sequence[str]) -> int:
-    """Entry point; returns the exit code."""
+    """Run the command line and return the exit code."""
     if argv[:1] == ["_inside"]:
         return run_inside(argv[1], argv[2:])
     try:

@@ -2,7 +2,7 @@
 import { createRequire } from 'node:module'
 import { join, resolve } from 'node:path'
 
-// ESLint may be installed outside the repository; see tests/unit/test_eslint.py.
+// ESLint may be installed outside the repository; see tests/unit/web/test_eslint.py.
 const folder = process.env.ESLINT_PATH ? resolve(process.env.ESLINT_PATH) : import.meta.dirname
 const js = createRequire(join(folder, 'eslint.config.mjs'))('@eslint/js')
 

@@ -1,0 +1,4 @@
+"""The command line: ``equipoise COMMAND``, or ``python dev.py COMMAND`` in a clone.
+
+Begin at ``main``.
+"""

@@ -1,4 +1,4 @@
-"""Calibrate an ADP on a model of the test bed, in the DDIM loop; the ADP itself judges the finished images."""
+"""Calibrate an ADP on a model of the test bed, in the DDIM loop; the ADP itself reads the finished images."""
 
 from __future__ import annotations
 
@@ -10,9 +10,11 @@ import torch
 from torch import Tensor
 
 from ..methods.core.trainer import Progress
+from ..methods.core.trials import TrialLog, TrialReadings, Trials
 from ..methods.data.feature_set import FeatureSet
-from ..methods.guidance.calibrate import Bench, Calibrated, Seen, TrialLog, directions_of, reading_levels, trials_needed
-from ..methods.guidance.run import FITTED, GuidanceRun, GuidanceSettings
+from ..methods.guidance.calibrate import CalibratedMoves, MoveBench, directions_of, reading_levels, trials_needed
+from ..methods.guidance.moves import FITTED
+from ..methods.guidance.run import GuidanceRun, GuidanceSettings
 from ..methods.labels.labels import LabelSet
 from ..models.adm_unet import AdmUNet
 from ..models.adp import AdpFile, Move
@@ -26,7 +28,7 @@ BATCH = 16
 TRIAL_SEED = 70_000_000
 
 
-def calibrate_file(
+def calibrate_moves(
     net: AdmUNet,
     adp: AdpFile,
     features: FeatureSet,
@@ -35,10 +37,10 @@ def calibrate_file(
     log: Path,
     progress: Progress,
     say: Callable[[str], None] | None = None,
-) -> list[Calibrated]:
-    """Calibrate the moves of every labelled attribute; the last result's file has them all. ``log``: where trials are written down.
+) -> list[CalibratedMoves]:
+    """Calibrate the moves of every labelled attribute; the last result's ADP has them all. ``log``: file of the trials.
 
-    Where the ADP holds moves that were fitted (:mod:`.learn`) these are calibrated; else the directions that the features give.
+    Calibrates the fitted moves of an attribute (:mod:`.learn`) if the ADP has any, else the directions that the features give.
     """
     moves = {a: fitted_moves(adp, a) or directions_of(features, labels, a) for a in labels.attributes}
     images = -(-images // BATCH) * BATCH
@@ -50,23 +52,23 @@ def calibrate_file(
         "model": tensors_digest(net.state_dict()),
         "predictor": tensors_digest(adp.predictor.state_dict()),
     }
-    record = TrialLog(log, settings)
-    trials = _Trials(net, adp, images, trials_needed(moves), progress)
-    results: list[Calibrated] = []
+    sampler = _Trials(net, adp, images, trials_needed(moves), progress)
+    trials: Trials[AdpFile, GuidanceSettings] = Trials(sampler.sample, images, TrialLog(log, settings), say or (lambda text: None))
+    results: list[CalibratedMoves] = []
     for attribute, candidates in moves.items():
-        bench = Bench(adp, trials.sample, images, 0, record, say)
+        bench = MoveBench(adp, trials, 0)
         results.append(bench.calibrate(attribute, candidates))
         adp = results[-1].file
     return results
 
 
 def fitted_moves(adp: AdpFile, attribute: str) -> list[Move]:
-    """Moves of an attribute that were fitted through the decoder, as the file holds them."""
+    """Return the moves of an attribute that were fitted through the decoder."""
     return [m for source, m in adp.sources().get(attribute, {}).items() if source in FITTED]
 
 
 class _Trials:
-    """Whole trials on one model; a class-conditional one draws its classes in turn, batch by batch."""
+    """Sample trials on one model; a class-conditional one draws its classes in turn, batch by batch."""
 
     def __init__(self, net: AdmUNet, adp: AdpFile, images: int, trials: int, progress: Progress) -> None:
         self.net, self.adp, self.images = net, adp, images
@@ -74,7 +76,7 @@ class _Trials:
         self._at = reading_levels(adp, float(level.min()), float(level.max()))
         self._level, self._trials, self._progress, self._done = level, trials, progress, 0
 
-    def sample(self, adp: AdpFile | None, settings: GuidanceSettings | None) -> Seen:
+    def sample(self, adp: AdpFile | None, settings: GuidanceSettings | None) -> TrialReadings:
         read: list[dict[str, Tensor]] = []
         cells: list[Tensor] = []
         make_run = None if adp is None else lambda number, first: GuidanceRun(adp, settings)
@@ -87,26 +89,26 @@ class _Trials:
                 cells.append(made.cells)
         self._done += 1
         self._progress(min(self._done, self._trials), self._trials, {})
-        return Seen({a: torch.cat([r[a] for r in read]) for a in read[0]}, torch.cat(cells) if cells else None)
+        return TrialReadings({a: torch.cat([r[a] for r in read]) for a in read[0]}, torch.cat(cells) if cells else None)
 
     @torch.no_grad()
     def read(self, latents: Tensor, profession: int | None) -> dict[str, Tensor]:
-        """Class probabilities of finished latents [N, 12, 16, 16], noised once to each attribute's level and passed through the network."""
+        """Read finished latents [N, 12, 16, 16], noised once to each attribute's level: attribute -> class probabilities."""
         noise = torch.randn(latents.shape, generator=torch.Generator().manual_seed(0))
         y = None if profession is None else torch.full((len(latents),), profession)
         pooled: dict[int, Tensor] = {}
-        found = {}
+        readings = {}
         for attribute, wanted in self._at.items():
             t = int((self._level - wanted).abs().argmin())
             if t not in pooled:
                 noised = alphas_cumprod()[t].sqrt() * latents + (1 - alphas_cumprod()[t]).sqrt() * noise
                 pooled[t] = _features(self.net, self.adp.site, noised, t, y)
-            found[attribute] = self.adp.predictor(pooled[t], self._level[t].expand(len(latents)))[attribute].softmax(-1)
-        return found
+            readings[attribute] = self.adp.predictor(pooled[t], self._level[t].expand(len(latents)))[attribute].softmax(-1)
+        return readings
 
 
 def _features(net: AdmUNet, site: str, x: Tensor, t: int, y: Tensor | None) -> Tensor:
-    """Pooled features of a site for noised latents."""
+    """Return pooled features of a site for noised latents."""
     seen: list[Tensor] = []
 
     def patch(h: Tensor, skip: Tensor, options: dict[str, Any]) -> tuple[Tensor, Tensor]:

@@ -1,4 +1,4 @@
-"""``equipoise find-bias-features``: which features of an autoencoder carry an attribute, from a recorded set and a label file."""
+"""``equipoise find-bias-features``: find the features of an autoencoder that carry an attribute."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from pathlib import Path
 from PIL import Image
 
 from ..charts.bias_features.ranking import bias_features_chart, ranking_facts
-from ..methods.adp.train import train_file
+from ..methods.adp.train import train_adp
 from ..methods.bias_features.ablation import ablation_lines
 from ..methods.bias_features.find import BASELINES, AttributionSettings, find_bias_features, reader_of
 from ..methods.data.feature_set import FeatureSet, open_feature_set
@@ -21,6 +21,7 @@ from .console import progress_bar
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Declare the arguments of the command."""
     parser.add_argument("--features", type=Path, required=True, help="feature set, recorded at the autoencoder's site")
     parser.add_argument("--labels", type=Path, required=True, help="CSV: file,ATTRIBUTE or file,ATTRIBUTE:CLASS,...")
     parser.add_argument("--sae", type=Path, required=True, help="sparse autoencoder, as 'equipoise train-sae' writes it")
@@ -37,11 +38,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument("--resamples", type=int, default=100, help="resamples of the bootstrap that measures stability; 0 for none")
     parser.add_argument("--baseline", choices=BASELINES, default=BASELINES[0], help="what attributions are measured from")
-    parser.add_argument("--epochs", type=int, default=12, help="of the reader that is trained where no --adp is given")
-    parser.add_argument("--seed", type=int, default=0, help="which images are held out, and the resamples")
+    parser.add_argument("--epochs", type=int, default=12, help="epochs of the predictor that is trained without --adp")
+    parser.add_argument("--seed", type=int, default=0, help="decides which images are held out, and the resamples")
 
 
 def run(args: argparse.Namespace) -> int:
+    """Find bias features, and write their file and charts."""
     if args.epochs < 1:
         raise ValueError("--epochs is 1 or more.")
     settings = AttributionSettings(args.per_class, args.baseline, max_side_effect=args.beside, resamples=args.resamples, seed=args.seed)
@@ -64,8 +66,8 @@ def run(args: argparse.Namespace) -> int:
 
 
 def _trained(args: argparse.Namespace, features: FeatureSet, labels: LabelSet) -> AdpFile:
-    """A linear reader of everything that the labels know, so that side effects can be told."""
-    adp = train_file(features, labels, "linear", args.epochs, args.seed, progress=progress_bar("training a linear reader"))
-    for said in adp.info["verdict"].values():
-        print(said, flush=True)
+    """Train a linear predictor of all labelled attributes, so that side effects can be measured."""
+    adp = train_adp(features, labels, "linear", args.epochs, args.seed, progress=progress_bar("training a linear predictor"))
+    for verdict in adp.info["verdict"].values():
+        print(verdict, flush=True)
     return adp

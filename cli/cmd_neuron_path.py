@@ -1,4 +1,4 @@
-"""``equipoise neuron-path``: neuron paths of images in a ``transformers`` ViT classifier, without a host."""
+"""``equipoise neuron-path``: find neuron paths of images in a ``transformers`` ViT classifier, without a host."""
 
 from __future__ import annotations
 
@@ -23,6 +23,7 @@ SHAPE = ("num_hidden_layers", "num_attention_heads", "patch_size")
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Declare the arguments of the command."""
     parser.add_argument("--model", type=Path, required=True, metavar="DIR", help="a ViT classifier of transformers, in a folder")
     parser.add_argument("--images", type=Path, required=True, metavar="FILE", help="safetensors with 'images' [B, 3, H, W], normalised")
     parser.add_argument("--targets", required=True, help="class numbers, one for each image: 0,3,...")
@@ -36,27 +37,28 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> int:
+    """Find neuron paths and write them as JSON."""
     settings = PathSettings(args.search, args.nodes, args.objective, args.top_k, memory_mb=args.memory_mb)
     net = vit_folder(args.model, getattr(torch, args.dtype))
     images = stored_images(args.images)
     targets = class_numbers(args.targets)
     started = time.monotonic()
-    found = find_paths(net, images, targets, settings, progress_bar("locating neuron paths"))
-    record = as_record(found, settings, net, time.monotonic() - started)
+    paths = find_paths(net, images, targets, settings, progress_bar("locating neuron paths"))
+    record = as_record(paths, settings, net, time.monotonic() - started)
     write_text(args.json, json.dumps(record, indent=1) + "\n")
     print(f"{len(images)} path(s) of {net.depth} layers in {record['seconds']:.1f} s")
     print(f"wrote {args.json}")
     return 0
 
 
-def as_record(found: FoundPaths, settings: PathSettings, net: NeuronVit, seconds: float) -> dict[str, Any]:
-    """What is written: ``paths`` (images x layers; x neurons where several per layer were asked for), scores, and how they were found."""
+def as_record(paths: FoundPaths, settings: PathSettings, net: NeuronVit, seconds: float) -> dict[str, Any]:
+    """Return what is written: ``paths`` (images x layers, x neurons if top_k is above 1), scores and settings."""
     return {
-        "paths": (found.path[:, :, 0] if settings.top_k == 1 else found.path).tolist(),
-        "joint_scores": found.joint.tolist(),
-        "additive": found.additive.tolist(),
-        "objective_values": found.objective.tolist(),
-        "activations": (found.activation[:, :, 0] if settings.top_k == 1 else found.activation).tolist(),
+        "paths": (paths.path[:, :, 0] if settings.top_k == 1 else paths.path).tolist(),
+        "joint_scores": paths.joint.tolist(),
+        "additive": paths.additive.tolist(),
+        "objective_values": paths.objective.tolist(),
+        "activations": (paths.activation[:, :, 0] if settings.top_k == 1 else paths.activation).tolist(),
         "settings": {k: getattr(settings, k) for k in ("search", "nodes", "objective", "top_k")},
         "dtype": str(net.dtype).removeprefix("torch."),
         "fingerprint": net.fingerprint(),
@@ -65,12 +67,12 @@ def as_record(found: FoundPaths, settings: PathSettings, net: NeuronVit, seconds
 
 
 def vit_folder(folder: Path, dtype: torch.dtype) -> NeuronVit:
-    """A ViT classifier from a folder, by its config.json and weights alone. Raises ValueError, in a sentence, for anything else."""
+    """Load a ViT classifier from a folder, by its config.json and weights alone. Raises ValueError for anything else."""
     try:
         config = json.loads((folder / "config.json").read_text(encoding="utf-8"))
         missing = [k for k in SHAPE if not isinstance(config.get(k), int)]
     except FileNotFoundError:
-        raise ValueError(f"'{folder}' has no config.json: give a folder written by save_pretrained.") from None
+        raise ValueError(f"'{folder}' has no config.json: choose a folder written by save_pretrained.") from None
     except (ValueError, AttributeError):
         raise ValueError(f"config.json in '{folder}' is not readable JSON: write the folder again.") from None
     kind = config.get("model_type", "vit")
@@ -79,7 +81,7 @@ def vit_folder(folder: Path, dtype: torch.dtype) -> NeuronVit:
         raise ValueError(f"'{folder}' is a '{kind}'{lacking}; expected a ViT classifier of transformers.")
     files = sorted(folder.glob("*.safetensors"))
     if not files:
-        raise ValueError(f"'{folder}' has no .safetensors weights, and other kinds are not loaded: convert it first.")
+        raise ValueError(f"'{folder}' has no .safetensors weights, and other formats are not loaded: convert it first.")
     state: dict[str, Tensor] = {}
     for file in files:
         state |= read_safetensors(file)[0]
@@ -94,7 +96,7 @@ def vit_folder(folder: Path, dtype: torch.dtype) -> NeuronVit:
 
 
 def stored_images(path: Path) -> Tensor:
-    """The tensor ``images`` of a safetensors file. Raises ValueError where it is not there, or of another shape."""
+    """Read the tensor ``images`` of a safetensors file. Raises ValueError if it is missing or has another shape."""
     tensors, _ = read_safetensors(path)
     images = tensors.get("images")
     if images is None or images.ndim != 4 or images.shape[1] != 3:
@@ -104,7 +106,7 @@ def stored_images(path: Path) -> Tensor:
 
 
 def class_numbers(text: str) -> Tensor:
-    """int64 [B] of "0,3,...". Raises ValueError for anything else."""
+    """Parse "0,3,..." to int64 [B]. Raises ValueError for anything else."""
     try:
         return torch.tensor([int(part) for part in text.split(",")])
     except ValueError:

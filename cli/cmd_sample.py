@@ -1,4 +1,4 @@
-"""``equipoise sample``: images of a diffusion model of the test bed, guided or not, recorded or not, without a host."""
+"""``equipoise sample``: sample a diffusion model of the test bed, guided or not, recorded or not, without a host."""
 
 from __future__ import annotations
 
@@ -18,10 +18,11 @@ from ..models.files import read_metadata
 from ..models.sites import MIDDLE
 from ..shipped import weights
 from .console import progress_bar
-from .sampling import STEPS, recorded_as, sample
+from .sampling import STEPS, RecordedSite, recorded_as, sample
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Declare the arguments of the command."""
     parser.add_argument(
         "--model", type=Path, default=weights.DIFFUSION, help="diffusion model of the test bed (default: the unconditional one)"
     )
@@ -41,6 +42,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> int:
+    """Sample images, record and label them on request."""
     if (args.adp is None) != (args.target is None):
         raise ValueError("--adp and --target belong together: give both, or neither for plain samples.")
     index = args.out / "samples.jsonl"
@@ -63,16 +65,16 @@ def run(args: argparse.Namespace) -> int:
 
     writer = None
     if args.record:
-        named = read_metadata(args.model).get("base_model", "")
-        writer = FeatureSetWriter(args.record, recorded_as(net, named, args.steps, args.site))
+        base_model = read_metadata(args.model).get("base_model", "")
+        writer = FeatureSetWriter(args.record, recorded_as(net, base_model, args.steps, args.site))
     labeller = weights.classifier() if args.labels else None
     files, read = [], []
     bar = progress_bar("sampling")
     maps = writer is not None and writer.meta["kind"] == SPATIAL
+    record = RecordedSite(args.site, maps) if writer is not None else None
     batches = [range(s, min(s + args.batch, args.seed + args.n)) for s in range(args.seed, args.seed + args.n, args.batch)]
     for number, seeds in enumerate(batches):
-        record = {"record": writer is not None, "site": args.site, "maps": maps}
-        result = sample(net, list(seeds), args.batch, args.steps, make_run, args.profession, **record)
+        result = sample(net, list(seeds), args.batch, args.steps, make_run, args.profession, record)
         names = [f"{seed:08d}.png" for seed in seeds]
         pixels = (result.images.permute(0, 2, 3, 1) * 255).round().byte().numpy()
         for name, picture in zip(names, pixels, strict=True):

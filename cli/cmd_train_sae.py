@@ -1,4 +1,4 @@
-"""``equipoise train-sae``: a sparse autoencoder from a recorded feature set, in one process or in several that torchrun starts."""
+"""``equipoise train-sae``: train a sparse autoencoder on a recorded feature set, in one process or in several under torchrun."""
 
 from __future__ import annotations
 
@@ -22,6 +22,7 @@ DEFAULT = SaeSettings()
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Declare the arguments of the command."""
     parser.add_argument("--features", type=Path, required=True, help="feature set, as 'equipoise sample --record DIR' writes it")
     parser.add_argument("--out", type=Path, required=True, help="safetensors file to write")
     parser.add_argument("--latents", type=int, default=DEFAULT.latents, help="0 (default): eight times as many as there are channels")
@@ -30,14 +31,15 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--steps", type=int, default=DEFAULT.steps, help=f"default {DEFAULT.steps}")
     parser.add_argument("--batch", type=int, default=DEFAULT.batch, help=f"tokens per step, over all processes (default {DEFAULT.batch})")
     parser.add_argument("--lr", type=float, default=DEFAULT.lr, help="learning rate of Adam; 0 (default): by the width of the features")
-    parser.add_argument("--seed", type=int, default=DEFAULT.seed, help="which images are held out, and the order of the tokens")
-    parser.add_argument("--base-model", default="", help="name of the diffusion model, where the feature set has none")
-    parser.add_argument("--licence", default="", help="licence of the file, kept in it")
-    parser.add_argument("--device", help="default: an NVIDIA GPU where there is one, else the CPU")
-    parser.add_argument("--from-scratch", action="store_true", help="do not go on with the checkpoint in the set's folder")
+    parser.add_argument("--seed", type=int, default=DEFAULT.seed, help="decides which images are held out, and the order of the tokens")
+    parser.add_argument("--base-model", default="", help="name of the diffusion model, if the feature set has none")
+    parser.add_argument("--licence", default="", help="licence of the file, written into it")
+    parser.add_argument("--device", help="default: an NVIDIA GPU if there is one, else the CPU")
+    parser.add_argument("--from-scratch", action="store_true", help="do not resume from the checkpoint in the set's folder")
 
 
 def run(args: argparse.Namespace) -> int:
+    """Train an autoencoder and write its file."""
     settings = SaeSettings(
         latents=args.latents,
         k=args.k,
@@ -75,16 +77,16 @@ def processes(wanted: str | None) -> Iterator[tuple[bool, torch.device]]:
     try:
         device = torch.device(wanted)
     except RuntimeError:
-        raise ValueError(f"'{wanted}' is no device that PyTorch knows: give cpu, cuda or cuda:N.") from None
+        raise ValueError(f"'{wanted}' is not a device that PyTorch knows: use cpu, cuda or cuda:N.") from None
     if not several:
         yield True, device
         return
-    # The time that one process may be busy reading while the others wait.
+    # Long enough for one process to read while the others wait.
     dist.init_process_group("nccl" if device.type == "cuda" else "gloo", timeout=timedelta(minutes=30))
     try:
         if device.type == "cuda":
             torch.cuda.set_device(device)
         yield dist.get_rank() == 0, device
-        dist.barrier()  # a process that left while another still writes would be taken for a failed one
+        dist.barrier()  # torchrun takes a process that leaves while another still writes for a failed one
     finally:
         dist.destroy_process_group()

@@ -1,4 +1,4 @@
-"""Progress on a terminal."""
+"""Show progress on a terminal."""
 
 from __future__ import annotations
 
@@ -9,14 +9,14 @@ from ..methods.core.trainer import Progress
 
 
 def progress_bar(name: str) -> Progress:
-    """A line on standard error that is rewritten on a terminal, and printed every ten seconds elsewhere."""
+    """Show progress on standard error: one line that a terminal rewrites; a line every ten seconds elsewhere."""
     started = time.monotonic()
     last = started - 10.0
     first: int | None = None
 
     def report(done: int, total: int, figures: dict[str, float]) -> None:
         nonlocal last, first
-        first = done if first is None else first  # a run that is gone on with did the steps before at another time
+        first = done if first is None else first  # a resumed run took the steps before at another time
         terminal, now = sys.stderr.isatty(), time.monotonic()
         if not terminal and done < total and now - last < 10:
             return

@@ -1,4 +1,4 @@
-"""``convert IN.pt OUT.safetensors``: take the tensors out of a pickled checkpoint, once, without running what it holds."""
+"""``convert IN.pt OUT.safetensors``: take the tensors out of a pickled checkpoint, without running its code."""
 
 from __future__ import annotations
 
@@ -25,17 +25,23 @@ HOLDERS = ("model.", "net.", "unet.", "diffusion_model.", "ema_model.")
 
 @dataclass(frozen=True)
 class Converted:
-    """What a conversion found. ``nesting`` says where in the file the weights were, ``dropped`` what is no tensor and was left out."""
+    """Hold the result of a conversion."""
 
     tensors: dict[str, Tensor]
+    """Tensors by name, without the prefix."""
     metadata: dict[str, str]
+    """Metadata that the user stated."""
     nesting: tuple[str, ...]
+    """Keys that lead to the weights in the checkpoint."""
     prefix: str
+    """Prefix that was removed from all names."""
     dropped: tuple[str, ...]
+    """Entries that are not tensors and were left out."""
     adm: AdmConfig | None
+    """Configuration of an ADM U-Net; None for other networks."""
 
     def describe(self) -> list[str]:
-        """Findings for a person, a line each."""
+        """Describe the conversion in lines."""
         count = sum(t.numel() for t in self.tensors.values())
         kinds = sorted({str(t.dtype).removeprefix("torch.") for t in self.tensors.values()})
         lines = [f"{len(self.tensors)} tensors, {count:,} numbers, {', '.join(kinds)}."]
@@ -45,7 +51,7 @@ class Converted:
             lines.append(f"The prefix '{self.prefix}' was taken off their names.")
         if self.dropped:
             more = ", ..." if len(self.dropped) > 8 else ""
-            lines.append(f"Left out, as no tensor: {', '.join(self.dropped[:8])}{more}.")
+            lines.append(f"Left out, because they are not tensors: {', '.join(self.dropped[:8])}{more}.")
         if self.adm is None:
             return [*lines, "It is not an ADM (guided-diffusion) U-Net, so nothing more was checked."]
         return [*lines, *self._describe_adm(self.adm)]
@@ -72,7 +78,7 @@ class Converted:
 
 
 def load_checkpoint(path: Path) -> Any:
-    """What a checkpoint holds, on the CPU. Raises ValueError where it is not whole, or holds more than tensors and plain containers."""
+    """Load a checkpoint on the CPU. Raises ValueError if it is damaged, or holds more than tensors and plain containers."""
     try:
         return torch.load(path, map_location="cpu", weights_only=True)
     except FileNotFoundError:
@@ -89,39 +95,41 @@ def load_checkpoint(path: Path) -> Any:
 
 
 def find_weights(checkpoint: Any) -> tuple[Mapping[Any, Any], tuple[str, ...]]:
-    """The mapping that holds the weights, and the keys that lead to it. An averaged (EMA) copy is preferred.
+    """Find the mapping that holds the weights, and the keys that lead to it. An averaged (EMA) copy is preferred.
 
-    Raises ValueError where no mapping with tensors is found.
+    Raises ValueError without a mapping with tensors.
     """
-    here, path = checkpoint, []
-    while isinstance(here, Mapping):
-        inner = next((k for k in (*AVERAGED, *PLAIN) if isinstance(here.get(k), Mapping) and here[k]), None)
+    level, path = checkpoint, []
+    while isinstance(level, Mapping):
+        inner = next((k for k in (*AVERAGED, *PLAIN) if isinstance(level.get(k), Mapping) and level[k]), None)
         if inner is None:
             break
-        here, path = here[inner], [*path, inner]
-    if not isinstance(here, Mapping) or not any(isinstance(v, Tensor) for v in here.values()):
-        keys = f" (its keys: {', '.join(str(k) for k in list(here)[:8])})" if isinstance(here, Mapping) and here else ""
+        level, path = level[inner], [*path, inner]
+    if not isinstance(level, Mapping) or not any(isinstance(v, Tensor) for v in level.values()):
+        keys = f" (its keys: {', '.join(str(k) for k in list(level)[:8])})" if isinstance(level, Mapping) and level else ""
         raise ValueError(
             f"no weights were found in the checkpoint{keys}: expected a state dict, or one below 'ema', 'state_dict' or 'model'."
         )
-    return here, tuple(path)
+    return level, tuple(path)
 
 
 def find_prefix(names: list[str]) -> str:
-    """What wrappers and trainers put before every name; "" where there is nothing of the kind."""
-    found = ""
-    while (more := next((p for p in WRAPPERS if all(n.startswith(found + p) for n in names)), None)) is not None:
-        found += more
+    """Find the prefix that wrappers and trainers put before every name; "" without one."""
+    prefix = ""
+    more: str | None = ""
+    while more is not None:
+        prefix += more
+        more = next((p for p in WRAPPERS if all(n.startswith(prefix + p) for n in names)), None)
     for holder in HOLDERS:
-        if all(n.startswith(found + holder) for n in names) and all(found + holder + key in names for key in REQUIRED):
-            return found + holder
-    return found
+        if all(n.startswith(prefix + holder) for n in names) and all(prefix + holder + key in names for key in REQUIRED):
+            return prefix + holder
+    return prefix
 
 
 def convert(checkpoint: Any, metadata: Mapping[str, str] | None = None) -> Converted:
-    """Take the tensors out of what a checkpoint holds, and check them where they are an ADM U-Net.
+    """Take the tensors out of a checkpoint's content, and check them if they are an ADM U-Net.
 
-    Raises ValueError where there are no weights, where a tensor cannot be stored, or where an ADM U-Net does not fit its own configuration.
+    Raises ValueError if there are no weights, a tensor cannot be stored, or an ADM U-Net does not fit its own configuration.
     """
     weights, nesting = find_weights(checkpoint)
     named = {str(k): v for k, v in weights.items() if isinstance(v, Tensor)}
@@ -144,21 +152,21 @@ def convert(checkpoint: Any, metadata: Mapping[str, str] | None = None) -> Conve
 
 
 def parse_metadata(pairs: list[str]) -> dict[str, str]:
-    """"key=value" texts as a mapping. Raises ValueError for a text of another form or a key given twice."""
-    found: dict[str, str] = {}
+    """Parse "key=value" texts to a mapping. Raises ValueError for a text of another form or a repeated key."""
+    metadata: dict[str, str] = {}
     for pair in pairs:
         key, equals, value = pair.partition("=")
         key = key.strip()
         if not equals or not key:
             raise ValueError(f"--metadata expects key=value and met '{pair}'.")
-        if key in found:
+        if key in metadata:
             raise ValueError(f"--metadata states '{key}' twice.")
-        found[key] = value.strip()
-    return found
+        metadata[key] = value.strip()
+    return metadata
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """Arguments of the command."""
+    """Declare the arguments of the command."""
     parser.add_argument("source", metavar="IN.pt", type=Path, help="pickled checkpoint; only tensors are read from it")
     parser.add_argument("target", metavar="OUT.safetensors", type=Path, help="file to write")
     parser.add_argument(
@@ -171,14 +179,14 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> int:
-    """Convert a file and say what was found."""
+    """Convert a file and describe the result."""
     metadata = parse_metadata(args.metadata)
     if args.source.suffix == ".safetensors":
-        raise ValueError(f"'{args.source.name}' is a safetensors file already.")
+        raise ValueError(f"'{args.source.name}' is already a safetensors file.")
     if args.target.suffix != ".safetensors":
         raise ValueError(f"the file to write should end in .safetensors and is '{args.target.name}'.")
-    found = convert(load_checkpoint(args.source), metadata)
-    write_safetensors(args.target, found.tensors, {**metadata, "converted_from": args.source.name})
+    converted = convert(load_checkpoint(args.source), metadata)
+    write_safetensors(args.target, converted.tensors, {**metadata, "converted_from": args.source.name})
     print(f"Wrote {args.target} ({args.target.stat().st_size / 1e6:.1f} MB).")
-    print("\n".join(found.describe()))
+    print("\n".join(converted.describe()))
     return 0

@@ -1,4 +1,4 @@
-"""``equipoise demo``: the shipped model before and after guidance, judged by a network that took no part in it, without a host."""
+"""``equipoise demo``: sample the shipped model before and after guidance, and measure both with the judge, without a host."""
 
 from __future__ import annotations
 
@@ -23,6 +23,7 @@ SEED = 400_000_000
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Declare the arguments of the command."""
     parser.add_argument("--target", default="eyeglasses: yes=0.5,no=0.5", help="distribution to reach")
     parser.add_argument("--n", type=int, default=256, help="images before and after")
     parser.add_argument("--batch", type=int, default=16)
@@ -32,6 +33,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> int:
+    """Sample, measure, draw the sheet and print the figures."""
     started = time.monotonic()
     net, adp, judge = weights.diffusion(), weights.adp(), weights.classifier(weights.JUDGE)
     target = parse_target(args.target, adp.attributes).reordered(judge.attributes)
@@ -44,7 +46,7 @@ def run(args: argparse.Namespace) -> int:
     base = sample(net, seeds, args.batch, on_step=lambda d, t: bars[0](d, t, {}))
     ours = sample(net, seeds, args.batch, make_run=make_run, on_step=lambda d, t: bars[1](d, t, {}))
     figures = compare(judge, target, base.images, ours.images, ours.cells, args.batch)
-    print(describe(figures, target))
+    print(summary_text(figures, target))
     args.sheet.parent.mkdir(parents=True, exist_ok=True)
     Image.fromarray(sheet(judge, target, base.images, ours.images, figures)).save(args.sheet)
     print(f"sheet: {args.sheet}")
@@ -53,7 +55,7 @@ def run(args: argparse.Namespace) -> int:
 
 
 def compare(judge, target: TargetDistribution, before, after, cells, batch: int) -> dict[str, object]:
-    """Figures of the contract for images [N, 3, H, W] before and after, by the judge's hard counts."""
+    """Measure images [N, 3, H, W] before and after guidance, by the judge's hard counts."""
     names = joint_classes({a: judge.attributes[a] for a in target.attributes})
     read = [joint_probabilities({a: p[a] for a in target.attributes}) for p in (judge.probabilities(before), judge.probabilities(after))]
     reports = [measure(p, names, target.shares, batch=batch) for p in read]
@@ -74,8 +76,8 @@ def compare(judge, target: TargetDistribution, before, after, cells, batch: int)
     }
 
 
-def describe(figures: dict, target: TargetDistribution) -> str:
-    """The figures in words."""
+def summary_text(figures: dict, target: TargetDistribution) -> str:
+    """Put the figures into words."""
     lines = [f"{' x '.join(target.attributes)}, {figures['n']} images, hard counts of the judge:"]
     for name, share in figures["target"].items():
         lines.append(
@@ -91,7 +93,7 @@ def describe(figures: dict, target: TargetDistribution) -> str:
 
 
 def sheet(judge, target: TargetDistribution, before, after, figures: dict, shown: int = 48) -> np.ndarray:
-    """Contact sheet of the first images, framed by the class that the judge sees: uint8 [H, W, 3]."""
+    """Draw a contact sheet of the first images, framed by the class that the judge reads: uint8 [H, W, 3]."""
     sheets = []
     for images, caption, fd in ((before, "plain sampling", "fd_before"), (after, "with distribution guidance", "fd_after")):
         read = judge.probabilities(images[:shown])

@@ -6,8 +6,10 @@ import argparse
 import importlib
 import sys
 from collections.abc import Sequence
+from pathlib import Path
 
-COMMANDS: dict[str, tuple[str, str]] = {
+ROOT = Path(__file__).resolve().parent.parent
+ALL_COMMANDS: dict[str, tuple[str, str]] = {
     "demo": (".demo", "sample the shipped model before and after guidance, and judge both"),
     "sample": (".cmd_sample", "sample a diffusion model of the test bed, guided or not, recorded or not"),
     "train-adp": (".cmd_train_adp", "train a predictor from a recorded feature set and a label file"),
@@ -18,11 +20,15 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "convert": (".convert", "turn a pickled checkpoint (.pt, .pth, .ckpt) into safetensors"),
     "bench": (".bench", "run a benchmark and write its figures as JSON"),
 }
-"""Command -> (module of this folder, one line of help). The module has ``add_arguments(parser)`` and ``run(args) -> exit code``."""
+"""Command -> (module, one line of help). The module has ``add_arguments(parser)`` and ``run(args) -> exit code``."""
+NEEDED_FOLDERS = {"train-portraits": "factory", "bench": "benchmarks"}
+"""Command -> folder that it needs and that an installed pack does not have."""
+COMMANDS = {name: entry for name, entry in ALL_COMMANDS.items() if (ROOT / NEEDED_FOLDERS.get(name, "cli")).is_dir()}
+"""Commands of this copy."""
 
 
 def build_parser(chosen: str | None) -> argparse.ArgumentParser:
-    """Parser of the whole command line. Only the module of the ``chosen`` command is imported, so that --help is quick."""
+    """Build the parser. Imports only the module of the ``chosen`` command, so that --help is quick."""
     about = "Steer what a diffusion model makes of people, and measure what came out."
     parser = argparse.ArgumentParser(prog="equipoise", description=about)
     parser.add_argument("--traceback", action="store_true", help="show where an error comes from, not only what it says")
@@ -37,7 +43,10 @@ def build_parser(chosen: str | None) -> argparse.ArgumentParser:
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Run a command; returns its exit code. Wrong input (ValueError, OSError) is one sentence on standard error, and exit code 1."""
+    """Run a command; return its exit code.
+
+    Wrong input (ValueError, OSError) gives one sentence on standard error and exit code 1.
+    """
     words = list(sys.argv[1:] if argv is None else argv)
     chosen = next((w for w in words if not w.startswith("-")), None)
     args = build_parser(chosen).parse_args(words)

@@ -1,4 +1,4 @@
-"""The images of a feature set as clean latents of the test bed: from their pictures, or made again from their seeds."""
+"""Turn the images of a feature set into clean latents of the test bed: from their pictures, or made again from their seeds."""
 
 from __future__ import annotations
 
@@ -10,11 +10,11 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from ..factory.train_diffusion import space_to_depth
 from ..methods.core.trainer import Progress
 from ..methods.data.feature_set import Entry, FeatureSet, iterate_shards
 from ..models.adm_unet import AdmUNet
-from .sampling import LATENT, sample
+from ..models.pixel_latents import space_to_depth
+from .sampling import LATENT, RecordedSite, sample
 
 BATCH = 16
 SIDE = 2 * LATENT[-1]
@@ -23,10 +23,10 @@ SIDE = 2 * LATENT[-1]
 def clean_latents(
     net: AdmUNet, features: FeatureSet, entries: Sequence[Entry], images: Path | None = None, progress: Progress | None = None
 ) -> Tensor:
-    """Clean latents of some images of a set: float32 [N, 12, 16, 16].
+    """Return clean latents of some images of a set: float32 [N, 12, 16, 16].
 
-    ``images``: the folder that their pictures are in; None: the set's own, and where it keeps none they are sampled again from their
-    seeds. Raises ValueError where a picture is missing or of another size, or where they cannot be made again.
+    ``images``: folder of their pictures; None takes the set's own pictures, or samples the images again from their seeds. Raises ValueError
+    if a picture is missing or of another size, or if they cannot be made again.
     """
     folder = images
     if folder is None and features.image_path(entries[0]).is_file():
@@ -37,7 +37,7 @@ def clean_latents(
 
 
 def _picture(folder: Path, file: str) -> Tensor:
-    """float32 [3, 32, 32] in 0..1."""
+    """Read a picture: float32 [3, 32, 32] in 0..1."""
     path = Path(folder) / file
     if not path.is_file():
         raise ValueError(f"there is no picture '{file}' in '{folder}': give the folder that 'equipoise sample --out' wrote with --images.")
@@ -49,7 +49,7 @@ def _picture(folder: Path, file: str) -> Tensor:
 
 
 def can_make_again(features: FeatureSet) -> bool:
-    """Whether the set was recorded by :func:`.sampling.sample`, plain: a seed then gives its image, in whatever batch."""
+    """Return whether :func:`.sampling.sample` recorded the set without guidance: a seed then gives its image, in any batch."""
     meta = features.meta
     return meta.get("source") == "samples" and meta.get("sampler") == "ddim" and "steps" in meta and "batch_size" not in meta
 
@@ -59,10 +59,10 @@ def _again(net: AdmUNet, features: FeatureSet, entries: Sequence[Entry], progres
         raise ValueError(f"'{features.name}' has no pictures, and its seeds do not give them: name their folder with --images.")
     parts = []
     for start in range(0, len(entries), BATCH):
-        some = entries[start : start + BATCH]
-        made = sample(net, [e.seed for e in some], BATCH, int(features.meta["steps"]), record=start == 0)
+        chunk = entries[start : start + BATCH]
+        made = sample(net, [e.seed for e in chunk], BATCH, int(features.meta["steps"]), record=RecordedSite() if start == 0 else None)
         if start == 0:
-            _compare(features, some, made.features)
+            _compare(features, chunk, made.features)
         parts.append(made.latents)
         if progress:
             progress(min(start + BATCH, len(entries)), len(entries), {})
@@ -70,11 +70,11 @@ def _again(net: AdmUNet, features: FeatureSet, entries: Sequence[Entry], progres
 
 
 def _compare(features: FeatureSet, entries: Sequence[Entry], made: Tensor) -> None:
-    """Raise ValueError where the features of images that were made again are not those that were recorded."""
+    """Raise ValueError if the features of images that were made again are not those that were recorded."""
     stored = {}
-    for found, _, ids in iterate_shards(features.folder, entries):
+    for rows, _, ids in iterate_shards(features.folder, entries):
         for i in ids.unique().tolist():
-            stored[i] = found[ids == i]
+            stored[i] = rows[ids == i]
     then, now = torch.stack([stored[e.image_id] for e in entries]).float(), made.float()
     if then.shape != now.shape or float((then - now).norm()) > 0.05 * float(then.norm()):
-        raise ValueError(f"'{features.name}' was not recorded on this diffusion model: give the model that it was recorded on.")
+        raise ValueError(f"'{features.name}' was not recorded on this diffusion model: choose the model that it was recorded on.")

@@ -1,4 +1,4 @@
-"""What every figure is published with: which code, which machine, how long; and the one way in which JSON is written."""
+"""Publish figures as JSON, with the commit, the machine and the duration."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ ROOT = Path(__file__).resolve().parent.parent
 
 
 def git(*words: str) -> str | None:
-    """Output of a git command in this repository; None outside of one."""
+    """Run a git command in this repository; return its output, None outside of a repository."""
     if not (ROOT / ".git").exists():
         return None
     try:
@@ -33,17 +33,17 @@ def git(*words: str) -> str | None:
 
 
 def host_version() -> str | None:
-    """Version of the ComfyUI at COMFYUI_PATH (default ~/ComfyUI), None where there is none."""
+    """Return the version of the ComfyUI at COMFYUI_PATH (default ~/ComfyUI); None without one."""
     path = os.environ.get("COMFYUI_PATH", "~/ComfyUI")
     file = Path(path).expanduser() / "comfyui_version.py"
     if not path or not file.is_file():
         return None
-    found = re.search(r"__version__\s*=\s*[\"']([^\"']+)", file.read_text(encoding="utf-8"))
-    return found.group(1) if found else None
+    match = re.search(r"__version__\s*=\s*[\"']([^\"']+)", file.read_text(encoding="utf-8"))
+    return match.group(1) if match else None
 
 
 def machine() -> dict[str, Any]:
-    """Cores that this process may use, torch and host versions, Python and platform."""
+    """Return the cores that this process may use, torch and host versions, Python and platform."""
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
     return {
         "cores": cores,
@@ -55,8 +55,7 @@ def machine() -> dict[str, Any]:
 
 
 def with_record(figures: Mapping[str, Any], started: float) -> dict[str, Any]:
-    """Figures with ``commit`` (and whether files differ from it), ``machine``, ``date`` (UTC) and ``seconds`` since ``started``
-    (time.monotonic())."""
+    """Add ``commit``, ``uncommitted_changes``, ``machine``, ``date`` (UTC) and ``seconds`` since ``started`` (time.monotonic())."""
     changes = git("status", "--porcelain", "--untracked-files=no")
     return {
         **figures,
@@ -68,22 +67,22 @@ def with_record(figures: Mapping[str, Any], started: float) -> dict[str, Any]:
     }
 
 
-def plain(value: Any) -> Any:
-    """A value as JSON knows it: tensors and arrays become lists or numbers, numbers that are not finite become null."""
+def as_json(value: Any) -> Any:
+    """Convert a value for JSON: tensors and arrays become lists or numbers, numbers that are not finite become null."""
     if hasattr(value, "tolist"):
         value = value.tolist()
     if isinstance(value, Mapping):
-        return {str(k): plain(v) for k, v in value.items()}
+        return {str(k): as_json(v) for k, v in value.items()}
     if isinstance(value, (list, tuple)):
-        return [plain(v) for v in value]
+        return [as_json(v) for v in value]
     if isinstance(value, float) and not math.isfinite(value):
         return None
     return value
 
 
 def publish(figures: Mapping[str, Any], file: str | os.PathLike[str] | None) -> None:
-    """Write one JSON object to ``file`` (where one is given) and print it as one line, the last of a command's output."""
-    line = json.dumps(plain(figures), allow_nan=False)
+    """Write one JSON object to ``file``, if there is one, and print it as the last line of a command's output."""
+    line = json.dumps(as_json(figures), allow_nan=False)
     if file:
         write_text(file, line + "\n")
     print(line, flush=True)

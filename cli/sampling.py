@@ -9,11 +9,12 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from ..factory.train_diffusion import depth_to_space
+from ..methods.core.run import Call
 from ..methods.data.feature_set import POOLED, SPATIAL
 from ..methods.guidance.run import GuidanceRun
 from ..models.adm_unet import AdmUNet
 from ..models.noise_level import log_snr
+from ..models.pixel_latents import depth_to_space
 from ..models.sites import GRID, MIDDLE, block_site, pool
 from .schedule import ddim, ddim_timesteps, sigmas
 
@@ -21,27 +22,43 @@ STEPS = 20
 LATENT = (12, 16, 16)
 
 
+@dataclass(frozen=True)
+class RecordedSite:
+    """Say what to record while sampling: the pooled features of every call."""
+
+    site: str = MIDDLE
+    """Site of the features."""
+    maps: bool = False
+    """Whether to keep the unpooled features too."""
+
+
 @dataclass
 class Samples:
-    """``latents`` [N, 12, 16, 16]; ``images`` [N, 3, 32, 32] in 0..1; ``cells`` assigned cell per image or None; ``features`` [N, steps,
-    C, 4, 4] fp16; ``maps`` [N, steps, C, H, W] fp16, the same unpooled."""
+    """Hold sampled images."""
 
     latents: Tensor
+    """Clean latents [N, 12, 16, 16]."""
     images: Tensor
+    """Images [N, 3, 32, 32] in 0..1."""
     cells: Tensor | None = None
+    """Assigned cell per image; None without guidance."""
     features: Tensor | None = None
+    """RecordedSite features [N, steps, C, 4, 4], fp16."""
     maps: Tensor | None = None
+    """The same unpooled [N, steps, C, H, W], fp16."""
     level: Tensor | None = None
+    """log-SNR of the recorded calls."""
     runs: list[GuidanceRun] = field(default_factory=list)
+    """Guidance runs, one per batch."""
 
 
 def noise_for(seeds: list[int], shape: tuple[int, ...] = LATENT) -> Tensor:
-    """Standard normal noise, a generator per image, so that an image does not depend on its batch: [N, *shape]."""
+    """Draw standard normal noise [N, *shape], with a generator per image, so that an image does not depend on its batch."""
     return torch.stack([torch.randn(shape, generator=torch.Generator().manual_seed(s)) for s in seeds])
 
 
 def recorded_as(net: AdmUNet, base_model: str, steps: int = STEPS, site: str = MIDDLE) -> dict[str, Any]:
-    """What set.json says of features that :func:`sample` records. ValueError where the model has no such site."""
+    """Describe features that :func:`sample` records, for set.json. Raises ValueError if the model has no such site."""
     channels, size = site_shape(net, site)
     return {
         "kind": POOLED if size == (GRID, GRID) else SPATIAL,
@@ -59,21 +76,21 @@ def recorded_as(net: AdmUNet, base_model: str, steps: int = STEPS, site: str = M
 
 @torch.no_grad()
 def site_shape(net: AdmUNet, site: str) -> tuple[int, tuple[int, int]]:
-    """Channels, and height and width of the map, of a model's features at a site, "middle" or "output.N"; seen in a call on zeros.
+    """Return the channels, and height and width, of a model's features at a site, "middle" or "output.N", from a call on zeros.
 
-    Raises ValueError where the model has no such site.
+    Raises ValueError if the model has no such site.
     """
-    found: dict[str, tuple[int, tuple[int, int]]] = {}
+    shapes: dict[str, tuple[int, tuple[int, int]]] = {}
 
     def look(h: Tensor, skip: Tensor, options: dict[str, Any]) -> tuple[Tensor, Tensor]:
-        found[block_site(options["block"])] = h.shape[1], tuple(h.shape[-2:])
+        shapes[block_site(options["block"])] = h.shape[1], tuple(h.shape[-2:])
         return h, skip
 
     label = None if net.num_classes is None else torch.zeros(1, dtype=torch.long)
     net(torch.zeros(1, *LATENT), torch.zeros(1), y=label, transformer_options={"patches": {"output_block_patch": [look]}})
-    if site not in found:
-        raise ValueError(f"this model has no site '{site}': choose one of {', '.join(found)}.")
-    return found[site]
+    if site not in shapes:
+        raise ValueError(f"this model has no site '{site}': choose one of {', '.join(shapes)}.")
+    return shapes[site]
 
 
 def sample(
@@ -83,31 +100,29 @@ def sample(
     steps: int = STEPS,
     make_run: Callable[[int, int], GuidanceRun] | None = None,
     profession: int | None = None,
-    record: bool = False,
-    site: str = MIDDLE,
+    record: RecordedSite | None = None,
     on_step: Callable[[int, int], None] | None = None,
-    maps: bool = False,
 ) -> Samples:
-    """Sample one image per seed. ``make_run(batch index, first seed)`` gives the guidance of a batch; ``profession`` the class label.
+    """Sample one image per seed.
 
-    ``record`` keeps the pooled features of every call at ``site``, ``maps`` those as they are too. ``on_step(done, total)`` counts U-Net
-    calls over all batches and may raise.
+    ``make_run(batch index, first seed)`` makes the guidance of a batch; ``profession`` is the class label. ``record`` says which features
+    to record. ``on_step(done, total)`` counts U-Net calls over all batches and may raise.
     """
     latents, cells, features, unpooled, runs = [], [], [], [], []
     batches = [seeds[i : i + batch] for i in range(0, len(seeds), batch)]
     for number, chunk in enumerate(batches):
         run = make_run(number, chunk[0]) if make_run else None
-        seen: list[Tensor] = []
-        whole: list[Tensor] = []
+        pooled: list[Tensor] = []
+        full: list[Tensor] = []
 
         def patch(h: Tensor, skip: Tensor, options: dict[str, Any]) -> tuple[Tensor, Tensor]:
-            here = block_site(options["block"])
-            if record and here == site:
-                seen.append(pool(h).half())  # noqa: B023 (used within this batch)
-                if maps:
-                    whole.append(h.half())  # noqa: B023
-            if run is not None and here in run.sites:  # noqa: B023
-                h = run.edit(here, h, options)  # noqa: B023
+            site = block_site(options["block"])
+            if record is not None and site == record.site:
+                pooled.append(pool(h).half())  # noqa: B023 (used within this batch)
+                if record.maps:
+                    full.append(h.half())  # noqa: B023
+            if run is not None and site in run.sites:  # noqa: B023
+                h = run.edit(site, h, Call.read(options))  # noqa: B023
             return h, skip
 
         def unet(x: Tensor, t: Tensor, options: dict[str, Any]) -> Tensor:
@@ -118,15 +133,15 @@ def sample(
             if on_step:
                 on_step(number * total + done, len(batches) * total)  # noqa: B023
 
-        patches = {"output_block_patch": [patch]} if run is not None or record else None
+        patches = {"output_block_patch": [patch]} if run is not None or record is not None else None
         latents.append(ddim(unet, noise_for(chunk), steps, patches, report))
         if run is not None:
             runs.append(run)
             cells.append(run.cells if run.cells is not None else torch.full((len(chunk),), -1))
-        if record:
-            features.append(torch.stack(seen, dim=1))
-        if whole:
-            unpooled.append(torch.stack(whole, dim=1))
+        if record is not None:
+            features.append(torch.stack(pooled, dim=1))
+        if full:
+            unpooled.append(torch.stack(full, dim=1))
     result = torch.cat(latents)
     return Samples(
         latents=result,
@@ -134,6 +149,6 @@ def sample(
         cells=torch.cat(cells) if cells else None,
         features=torch.cat(features) if features else None,
         maps=torch.cat(unpooled) if unpooled else None,
-        level=log_snr(sigmas()[ddim_timesteps(steps)]) if record else None,
+        level=log_snr(sigmas()[ddim_timesteps(steps)]) if record is not None else None,
         runs=runs,
     )

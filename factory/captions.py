@@ -48,8 +48,8 @@ JOINTS = (", ", " and ", " ")
 """What stands between two phrases, or between the opening and a phrase (there never "and")."""
 
 
-def caption(labels: Mapping[str, int], generator: torch.Generator, share: float = NAMED_SHARE) -> str:
-    """One caption for a portrait with these class indices (attribute -> index, as in ATTRIBUTES), or the empty one.
+def portrait_caption(labels: Mapping[str, int], generator: torch.Generator, share: float = NAMED_SHARE) -> str:
+    """Write a caption for a portrait with these class indices (attribute -> index, as in ATTRIBUTES), or the empty one.
 
     ``share``: how often an attribute other than the profession is named.
 
@@ -64,13 +64,13 @@ def caption(labels: Mapping[str, int], generator: torch.Generator, share: float 
     text = choose(OPENINGS).format(ATTRIBUTES["profession"][labels["profession"]])
     named = []
     for attribute, classes in PHRASES.items():
-        wanted, phrase, place = draw.pop() < share, choose(classes[labels[attribute]]), draw.pop()
+        wanted, phrase, order = draw.pop() < share, choose(classes[labels[attribute]]), draw.pop()
         if wanted:
-            named.append((place, phrase))
+            named.append((order, phrase))
     joint = choose(JOINTS)
     if empty:
         return ""
-    for i, (_place, phrase) in enumerate(sorted(named)):
+    for i, (_order, phrase) in enumerate(sorted(named)):
         # "a photo of a chef with glasses", "a photo of a chef, glasses": "with" needs no comma, and nothing opens with "and"
         between = joint if i and joint != " " else (" " if phrase.startswith(("with", "wearing")) else ", ")
         text += between + phrase
@@ -78,12 +78,12 @@ def caption(labels: Mapping[str, int], generator: torch.Generator, share: float 
 
 
 def captions(labels: Mapping[str, Tensor], generator: torch.Generator, share: float = NAMED_SHARE) -> list[str]:
-    """Captions for a batch; labels int64 [N] each -> N strings. ``share`` as in :func:`caption`."""
+    """Write captions for a batch; labels int64 [N] each -> N strings. ``share`` as in :func:`portrait_caption`."""
     rows = zip(*(labels[a].tolist() for a in ATTRIBUTES), strict=True)
-    return [caption(dict(zip(ATTRIBUTES, row, strict=True)), generator, share) for row in rows]
+    return [portrait_caption(dict(zip(ATTRIBUTES, row, strict=True)), generator, share) for row in rows]
 
 
 def vocabulary() -> str:
-    """Every word and sign that a caption can hold, in one text: what a tokeniser turns it into is all that training will meet."""
+    """Join every word and sign that a caption can hold, so that a tokeniser gives all tokens of the training."""
     phrases = [phrase for classes in PHRASES.values() for options in classes for phrase in options]
     return " ".join([*(o.format("") for o in OPENINGS), *ATTRIBUTES["profession"], *phrases, *JOINTS])

@@ -10,7 +10,7 @@ from pathlib import Path
 import torch
 
 from ..cli.console import progress_bar
-from ..cli.publish import plain
+from ..cli.publish import as_json
 from ..models.attribute_classifier import save_classifier
 from ..models.files import write_text
 from ..shipped import weights
@@ -32,8 +32,9 @@ DEFAULT_STEPS = {
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Declare the arguments of the command."""
     parser.add_argument("what", choices=ORDER, help="which model; in this order, as the later ones use the earlier ones")
-    parser.add_argument("--folder", type=Path, required=True, help="folder for checkpoints and logs; training goes on from what is there")
+    parser.add_argument("--folder", type=Path, required=True, help="folder for checkpoints and logs; training resumes from what is there")
     parser.add_argument("--steps", type=int, help="training steps")
     parser.add_argument("--threads", type=int, default=1, help="CPU threads; one for each free core")
     parser.add_argument("--start", type=Path, help="text: unconditional model to start from (default: the shipped one)")
@@ -41,6 +42,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> int:
+    """Make one model, and ship it on request."""
     torch.set_num_threads(args.threads)
     steps, bar = args.steps or DEFAULT_STEPS[args.what], progress_bar(args.what)
     args.folder.mkdir(parents=True, exist_ok=True)
@@ -68,12 +70,12 @@ def run(args: argparse.Namespace) -> int:
 
 
 def _train_diffusion(conditional: bool, folder: Path, out: Path, steps: int, bar) -> Path:
-    from .train_diffusion import POOL, POOL_SEED, export, train_diffusion
+    from .train_diffusion import POOL, POOL_SEED, export_diffusion, train_diffusion
 
     start = weights.DIFFUSION if conditional else None
     lr = 5e-4 if conditional else 8e-4
     net = train_diffusion(folder, conditional, steps, lr=lr, start_from=start, progress=bar)
-    export(
+    export_diffusion(
         net,
         out,
         {
@@ -90,10 +92,10 @@ def _train_diffusion(conditional: bool, folder: Path, out: Path, steps: int, bar
 
 
 def _train_classifier(kind: str, folder: Path, out: Path, steps: int, bar) -> Path:
-    from .train_classifiers import BETWEEN_POOL, POOL, SEEDS, accuracy, held_out, train_classifier
+    from .train_classifiers import BETWEEN_POOL, POOL, SEEDS, drawn_accuracy, held_out, train_portrait_classifier
 
-    net = train_classifier(kind, folder, steps, progress=bar)
-    reached = accuracy(net, *held_out())
+    net = train_portrait_classifier(kind, folder, steps, progress=bar)
+    reached = drawn_accuracy(net, *held_out())
     print(f"held-out accuracy on drawn portraits: {reached}")
     made = {"steps": steps, "batch": 64, "lr": 1e-3, "pool": POOL, "between_pool": BETWEEN_POOL, "seed": SEEDS[kind]}
     save_classifier(net, out, {"licence": "GPL-3.0", "accuracy_drawn": json.dumps(reached), "training": json.dumps(made)})
@@ -108,42 +110,42 @@ def _make_adp(conditional: bool, folder: Path, out: Path, steps: int, bar) -> Pa
 
 
 def _train_text(folder: Path, out: Path, steps: int, start: Path, bar) -> Path:
-    """The network is made of the host's own classes, so a ComfyUI (COMFYUI_PATH) is booted in this process, here only."""
-    from ..benchmarks.core.host_process import boot_host
+    """Train the text model; boots a ComfyUI (COMFYUI_PATH) in this process, because the network is made of its classes."""
+    from .host_process import boot_host
 
     threads = torch.get_num_threads()
     boot_host()
     torch.set_num_threads(threads)
     from .captions import vocabulary
-    from .text_training import TextNet, Tokens, export, warm_start
+    from .text_training import TextNet, Tokens, export_text_model, warm_start
     from .train_diffusion import POOL, POOL_SEED
-    from .train_text import train_text
+    from .train_text import text_settings, train_text
 
     torch.manual_seed(0)
     tokens = Tokens(vocabulary())
     net = TextNet(len(tokens.ids))
     warm_start(net, start)
     lr = 6e-4
-    net = train_text(net, tokens, folder, steps, lr=lr, progress=bar)
+    net = train_text(net, tokens, folder, text_settings(steps, lr), progress=bar)
     made = {"steps": steps, "batch": 32, "lr": lr, "seed": 0, "pool": POOL, "pool_seed": POOL_SEED, "start_from": start.name}
-    export(net, tokens.ids, out, made)
+    export_text_model(net, tokens.ids, out, made)
     return weights.TEXT
 
 
 def _make_steering(text: bool, folder: Path, steps: int, ship: bool) -> int:
-    """Autoencoder and bias features, through the host's samplers; the folder is the host's base directory, where every stage is kept."""
-    from ..benchmarks.core.host_process import boot_host
+    """Make autoencoder and bias features through the host's samplers; the folder is the host's base directory and holds all stages."""
+    from .host_process import boot_host
 
     threads = torch.get_num_threads()
     boot_host(folder)
     torch.set_num_threads(threads)
     from .make_steering import make_steering
 
-    made = make_steering(text, folder, steps, lambda said: print(said, flush=True))
-    places = (weights.SAE_TEXT, weights.BIAS_FEATURES_TEXT) if text else (weights.SAE, weights.BIAS_FEATURES)
-    for name, destination, file in zip(("sae", "bias_features"), places, made, strict=True):
+    made = make_steering(text, folder, steps, lambda text: print(text, flush=True))
+    destinations = (weights.SAE_TEXT, weights.BIAS_FEATURES_TEXT) if text else (weights.SAE, weights.BIAS_FEATURES)
+    for name, destination, file in zip(("sae", "bias_features"), destinations, made, strict=True):
         log = folder / f"{name}.log.json"
-        write_text(log, json.dumps(plain(file.info), indent=1))
+        write_text(log, json.dumps(as_json(file.info), indent=1))
         print(f"wrote {folder / name}.safetensors")
         if ship:
             destination.parent.mkdir(parents=True, exist_ok=True)
@@ -154,8 +156,8 @@ def _make_steering(text: bool, folder: Path, steps: int, ship: bool) -> int:
 
 
 def _make_text_adp(folder: Path, out: Path, steps: int) -> Path:
-    """Through the host's samplers, as the text model itself; the folder is the host's base directory, where every stage is kept."""
-    from ..benchmarks.core.host_process import boot_host
+    """Make the text model's ADP through the host's samplers; the folder is the host's base directory and holds all stages."""
+    from .host_process import boot_host
 
     threads = torch.get_num_threads()
     boot_host(folder)

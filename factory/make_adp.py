@@ -1,4 +1,4 @@
-"""Make the shipped predictors: record samples, label them, train, fit the moves, calibrate them. Every stage is kept and not repeated."""
+"""Make the shipped ADPs: record samples, label them, train, fit the moves, calibrate them. A finished stage is not repeated."""
 
 from __future__ import annotations
 
@@ -11,15 +11,17 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from ..cli.sampling import recorded_as, sample
-from ..cli.schedule import alphas_cumprod, velocity
-from ..methods.adp.train import train_adp
+from ..cli.learn import SITE as LEARNED_SITE
+from ..cli.learn import shipped_diffusion
+from ..cli.sampling import RecordedSite, recorded_as, sample
+from ..methods.adp.train import train_predictor
 from ..methods.core.targets import make_target
 from ..methods.core.trainer import Progress
+from ..methods.core.trials import TrialResult, composition, composition_drift
 from ..methods.data.feature_set import INDEX, FeatureSetWriter, read_index
-from ..methods.guidance.calibration import Trial, TrialResult, calibrate, calibrate_direction, composition, composition_drift
+from ..methods.guidance.calibration import Trial, calibrate, calibrate_direction
 from ..methods.guidance.directions import KINDS, direction_move
-from ..methods.guidance.fit_moves import Diffusion, FitSettings, fit_moves, natural_lengths
+from ..methods.guidance.fit_moves import FitImages, FitSettings, SitePredictor, fit_moves, natural_lengths
 from ..methods.guidance.run import GuidanceRun, GuidanceSettings
 from ..models.adm_unet import AdmUNet
 from ..models.adp import AdpFile, Move, load_adp, save_adp
@@ -34,32 +36,15 @@ FIRST_SEED, TRIAL_SEED = 50_000_000, 60_000_000
 TRIAL_IMAGES, COMPARED_IMAGES = 192, 48
 """Images of a trial of the learned moves, and of the many trials that compare directions."""
 DIRECTION_IMAGES = 512
-SITE = ("output.1", 96)
-"""Where the learned moves act: the end of the 4x4 level. Of the middle block and this, on a model in training, equally long fits for
-eyeglasses gave 90% and 100% of images as assigned."""
+SITE = (LEARNED_SITE, 96)
+"""Site of the learned moves, and its channels."""
 SITES = (MIDDLE, "output.1")
 """Where directions read off features are tried."""
 MOVED = ("eyeglasses", "hair", "skin_tone")
 
 
-def diffusion_of(net: AdmUNet, labeller: AttributeClassifier) -> Diffusion:
-    """The test bed's network as the fit needs it."""
-    abar = alphas_cumprod()
-
-    def output(x: Tensor, t: int, options: dict) -> Tensor:
-        return net(x, torch.full((len(x),), float(t)), y=options.get("y"), transformer_options=options)
-
-    def clean(x: Tensor, out: Tensor, t: int) -> Tensor:
-        return abar[t].sqrt() * x - (1 - abar[t]).sqrt() * out
-
-    def logits(latents: Tensor) -> dict[str, Tensor]:
-        return labeller(labeller.preprocess(torch.nn.functional.pixel_shuffle(latents, 2) / 2 + 0.5))
-
-    return Diffusion(output, velocity, clean, logits, abar)
-
-
-def record_samples(net: AdmUNet, labeller: AttributeClassifier, folder: Path, base_model: str, progress: Progress) -> dict[str, Tensor]:
-    """Plain samples with features and labels, in parts of 64 images; a part that is there is not made again."""
+def record_portraits(net: AdmUNet, labeller: AttributeClassifier, folder: Path, base_model: str, progress: Progress) -> dict[str, Tensor]:
+    """Record plain samples with features and labels, in parts of 64 images; a part that exists is not made again."""
     writer = None
     parts = []
     for start in range(0, SAMPLES, 64):
@@ -68,7 +53,7 @@ def record_samples(net: AdmUNet, labeller: AttributeClassifier, folder: Path, ba
             # The conditional model is recorded one profession after the other.
             profession = (start // 64) % len(ATTRIBUTES["profession"]) if net.num_classes else None
             seeds = list(range(FIRST_SEED + start, FIRST_SEED + start + 64))
-            made = sample(net, seeds, batch=64, record=True, profession=profession)
+            made = sample(net, seeds, batch=64, profession=profession, record=RecordedSite())
             files = [f"{s}.png" for s in seeds]
             writer = writer or FeatureSetWriter(folder / "features", recorded_as(net, base_model))
             if len(writer.entries) <= start:
@@ -86,22 +71,20 @@ def make_adp(conditional: bool, folder: Path, out: Path, steps: int, progress: P
     net = weights.diffusion(weights.DIFFUSION_PROFESSIONS if conditional else weights.DIFFUSION)
     labeller = weights.classifier()
     base = "equipoise-portraits-conditional" if conditional else "equipoise-portraits"
-    data = record_samples(net, labeller, folder, base, progress)
+    data = record_portraits(net, labeller, folder, base, progress)
     labels = {a: data[f"p.{a}"] for a in ATTRIBUTES}
     fitted = folder / "fitted.safetensors"
     if not fitted.is_file():
         assert (folder / "features" / INDEX).is_file() and len(read_index(folder / "features")) == SAMPLES
-        predictor, accuracy = train_adp(folder / "features", labels, ATTRIBUTES, progress=progress)
+        predictor, accuracy = train_predictor(folder / "features", labels, ATTRIBUTES, progress=progress)
         y = data["y"] if conditional else None
         moves = fit_moves(
-            diffusion_of(net, labeller),
-            data["clean"],
-            labels,
-            predictor,
+            shipped_diffusion(net, labeller),
+            FitImages(data["clean"], labels, y),
+            SitePredictor(predictor),
             dict.fromkeys(MOVED, SITE),
             FitSettings(steps=steps),
-            conditioning=y,
-            progress=progress,
+            progress,
         )
         save_adp(AdpFile(predictor, moves, base, {"images": SAMPLES, "accuracy_by_log_snr": accuracy}), fitted)
     draft = load_adp(fitted)
@@ -115,11 +98,11 @@ def make_adp(conditional: bool, folder: Path, out: Path, steps: int, progress: P
     file = replace(draft, moves={}, info=info)
     for stage in (calibrate_learned, compare_directions):
         for attribute in MOVED:
-            kept = folder / f"{stage.__name__}-{attribute}.safetensors"
-            if not kept.is_file():
+            finished = folder / f"{stage.__name__}-{attribute}.safetensors"
+            if not finished.is_file():
                 made, record = stage(bench, attribute, lambda text, a=attribute: print(f"{a}: {text}", flush=True))
-                save_adp(AdpFile(draft.predictor, {}, base, record, {attribute: made}), kept)
-            part = load_adp(kept)
+                save_adp(AdpFile(draft.predictor, {}, base, record, {attribute: made}), finished)
+            part = load_adp(finished)
             file = _merged(file, attribute, part.alternatives[attribute], {stage.__name__: part.info})
         save_adp(file, out)
         write_text(folder / "log.json", json.dumps(file.info, indent=1))
@@ -131,12 +114,12 @@ def _merged(file: AdpFile, attribute: str, moves: dict[str, Move], record: dict[
     calibration = {**file.info.get("calibration", {})}
     calibration[attribute] = {**calibration.get(attribute, {}), **record}
     hits = {source: float(h) for r in calibration[attribute].values() for source, h in r["hits"].items()}
-    held = {source: m for source, m in {**file.sources().get(attribute, {}), **moves}.items() if source in hits}
-    best = max(held, key=hits.get)
+    sources = {source: m for source, m in {**file.sources().get(attribute, {}), **moves}.items() if source in hits}
+    best = max(sources, key=hits.get)
     return replace(
         file,
-        moves={**file.moves, attribute: held.pop(best)},
-        alternatives={**file.alternatives, attribute: held},
+        moves={**file.moves, attribute: sources.pop(best)},
+        alternatives={**file.alternatives, attribute: sources},
         info={**file.info, "calibration": calibration},
     )
 
@@ -207,7 +190,7 @@ def compare_directions(bench: TrialBench, attribute: str, say: Callable[[str], N
         for start in range(0, DIRECTION_IMAGES, 64):
             seeds = list(range(FIRST_SEED + start, FIRST_SEED + start + 64))
             profession = bench.professions[(start // 64) % len(bench.professions)]
-            made = sample(bench.net, seeds, batch=64, record=True, site=site, profession=profession)
+            made = sample(bench.net, seeds, batch=64, profession=profession, record=RecordedSite(site))
             parts.append(made.features[:, ::2])
         features = torch.cat(parts)
         n, levels = features.shape[:2]

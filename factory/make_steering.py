@@ -16,7 +16,10 @@ import torch
 from ..host.bias_features.calibrate_steering import calibrate_steering
 from ..host.bias_features.learn_profiles import LR, learn_profiles
 from ..host.bias_features.measure_effects import measure_effects
+from ..host.bias_features.trials import SteerFiles, SteerTrials
 from ..host.core.sampling import SamplerSettings
+from ..host.core.trials import SamplingInputs, TrialInputs
+from ..host.data.learning_pictures import LearningInputs
 from ..host.data.record_samples import GivenConditions, PromptConditions, record_samples
 from ..host.labels.classifier import HostClassifier
 from ..host.labels.labelling import classifier_source, label_images
@@ -24,7 +27,7 @@ from ..host.small_models.adm_info import conditioning
 from ..host.small_models.adm_model import empty_latent, info_of, load_adm
 from ..host.small_models.pixel_vae import PixelVae
 from ..host.small_models.text_model import load_text_model
-from ..methods.adp.train import train_file
+from ..methods.adp.train import train_adp
 from ..methods.bias_features.calibrate_profile import DOUBTS
 from ..methods.bias_features.extend_features import only_profile
 from ..methods.bias_features.find import find_bias_features
@@ -54,28 +57,41 @@ LATENTS = 1536
 
 @dataclass(frozen=True)
 class Bed:
-    """A model of the test bed as it is sampled here. ``images``: recorded; ``cfg`` and ``trial_cfg``: of recording and of trials;
-    ``enough``: share of a trial's images that is to be read as the class (at cfg 1 the text model's images are less sure of theirs;
-    0.9925 allows one miss of 128: with two, 98.3% of 1,024 images with eyeglasses 50% got their class, by the judge);
-    ``doubts``: of readings, to be compared (on the text model no image of 256 missed its class at 1). ``k``: active latents (with 32, the
-    judge saw another skin tone in 2.5% of 1,024 unconditional images with h replaced by its reconstruction, with 48 in 1.6%)."""
+    """Hold a model of the test bed and how it is sampled."""
 
     name: str
+    """Name of its files."""
     model: Any
+    """The host's MODEL."""
     conditions: Any
+    """Prompts or conditions of the recording."""
     positive: Any
+    """Positive conditioning of the trials."""
     negative: Any
+    """Negative conditioning of the trials."""
     adp: Path
+    """Its shipped ADP."""
     sampler: str
+    """Name of the sampler."""
     images: int
+    """Images to record."""
     cfg: float
+    """cfg of the recording."""
     trial_cfg: float
-    enough: float
+    """cfg of the trials."""
+    target_share: float
+    """Share of a trial's images that must be read as the class. At cfg 1 the text model's images are less sure of theirs. 0.9925 allows one
+    miss of 128: with two, 98.3% of 1,024 images with eyeglasses 50% got their class, by the judge."""
     k: int
+    """Active latents. With 32, the judge saw another skin tone in 2.5% of 1,024 unconditional images with h replaced by its reconstruction;
+    with 48 in 1.6%."""
     doubts: tuple[float, ...] = DOUBTS
+    """Doubts of readings to compare. On the text model no image of 256 missed its class at 1."""
     clip: Any = None
+    """The host's CLIP of a text model."""
 
     def sampling(self, seed: int, cfg: float) -> SamplerSettings:
+        """Return the settings of the sampler."""
         return SamplerSettings(seed, 20, cfg, self.sampler, "normal")
 
 
@@ -91,8 +107,8 @@ def text_bed() -> Bed:
     model, clip = load_text_model(weights.TEXT)
     prompts = PromptConditions(clip, "\n".join(NEUTRAL), NEGATIVE)
     positive, negative, _ = prompts.at(0)
-    given = (model, prompts, positive, negative, weights.ADP_TEXT, "euler", 1024, 4.0, TRIAL_CFG, 0.97, 32)
-    return Bed("portraits-text", *given, doubts=(1.0,), clip=clip)
+    settings = (model, prompts, positive, negative, weights.ADP_TEXT, "euler", 1024, 4.0, TRIAL_CFG, 0.97, 32)
+    return Bed("portraits-text", *settings, doubts=(1.0,), clip=clip)
 
 
 class SteeringMaker:
@@ -109,8 +125,8 @@ class SteeringMaker:
         them."""
         features, labels = self._recorded()
         sae = self._autoencoder(features)
-        found = self._measured(sae, self._found(sae, features, labels))
-        return sae, self._calibrated(sae, self._learned(sae, found, features, labels))
+        features_found = self._measured(sae, self._found(sae, features, labels))
+        return sae, self._calibrated(sae, self._learned(sae, features_found, features, labels))
 
     def _recorded(self) -> tuple[FeatureSet, LabelSet]:
         b = self.bed
@@ -134,36 +150,38 @@ class SteeringMaker:
     def _found(self, sae: SaeFile, features: FeatureSet, labels: LabelSet) -> BiasFeatures:
         path = self.folder / "found.safetensors"
         if not path.is_file():
-            reader = train_file(features, labels, kind="linear")
+            reader = train_adp(features, labels, kind="linear")
             save_bias_features(find_bias_features(features, labels, sae, reader.predictor, STEERED), path)
-        found = load_bias_features(path)
-        self.say(found.text())
-        return found
+        bias = load_bias_features(path)
+        self.say(bias.text())
+        return bias
 
     def _measured(self, sae: SaeFile, found: BiasFeatures) -> BiasFeatures:
-        b = self.bed
-        parts = (b.positive, b.negative, self.latent, b.sampling(TRIAL_SEED, b.trial_cfg), ALONE_IMAGES, f"{b.name}-steering")
-        prompts = b.conditions if b.clip else None
-        measured = measure_effects(b.model, sae, found, *parts, self.vae, self.labeller, prompts=prompts)
+        measured = measure_effects(self._trials(SteerFiles(sae, found), ALONE_IMAGES))
         self.say("\n".join(measured.lines))
         return measured.file
 
-    def _learned(self, sae: SaeFile, found: BiasFeatures, features: FeatureSet, labels: LabelSet) -> BiasFeatures:
+    def _learned(self, sae: SaeFile, bias: BiasFeatures, features: FeatureSet, labels: LabelSet) -> BiasFeatures:
         b, settings = self.bed, FitSettings(steps=self.steps, batch=48, lr=LR, hold=HOLD)
-        given: dict[str, Any] = {"adp": self.adp, "more": EFFECTIVE, "clip": b.clip, "positive": None if b.clip else b.positive}
-        learned = learn_profiles(b.model, sae, found, features, labels, self.vae, self.labeller, settings, f"{b.name}-profiles", **given)
+        inputs = LearningInputs(b.model, features, labels, self.vae, self.labeller, None if b.clip else b.positive, b.clip)
+        files = SteerFiles(sae, bias, self.adp)
+        learned = learn_profiles(inputs, files, settings, f"{b.name}-profiles", extra_features=EFFECTIVE)
         self.say("\n".join(learned.lines))
         # Class differences that were read off features bring at most 37% of images to eyeglasses here, and add to the file.
         return only_profile(learned.file, LEARNED)
 
     def _calibrated(self, sae: SaeFile, file: BiasFeatures) -> BiasFeatures:
         b = self.bed
-        parts = (b.positive, b.negative, self.latent, b.sampling(TRIAL_SEED, b.trial_cfg), TRIAL_IMAGES, f"{b.name}-steering")
-        prompts = b.conditions if b.clip else None
-        wanted: dict[str, Any] = {"adp": self.adp, "prompts": prompts, "enough": b.enough, "doubts": b.doubts}
-        results = calibrate_steering(b.model, sae, file, *parts, self.vae, self.labeller, **wanted)
+        trials = self._trials(SteerFiles(sae, file, self.adp), TRIAL_IMAGES)
+        results = calibrate_steering(trials, wanted_share=b.enough, doubts=b.doubts)
         self.say("\n".join(line for r in results for line in r.lines))
         return results[-1].file
+
+    def _trials(self, files: SteerFiles, images: int) -> SteerTrials:
+        b = self.bed
+        prompts = b.conditions if b.clip else None
+        sampling = SamplingInputs(b.model, b.positive, b.negative, self.latent, b.sampling(TRIAL_SEED, b.trial_cfg), prompts)
+        return SteerTrials(files, TrialInputs(sampling, images, f"{b.name}-steering", self.vae, self.labeller))
 
 
 def make_steering(text: bool, folder: Path, steps: int, say: Callable[[str], None]) -> tuple[SaeFile, BiasFeatures]:

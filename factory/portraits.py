@@ -1,4 +1,4 @@
-"""Procedural portraits: 32x32 drawn faces whose attributes are known, with a stated skew and stated correlations.
+"""Draw procedural portraits: 32x32 faces whose attributes are known, with a stated skew and stated correlations.
 
 A small world in which the truth is known. Every portrait has four attributes as they are seen in the drawing: eyeglasses (yes, no), hair
 (short, long), skin tone (light, medium, dark) and profession (firefighter, chef, doctor, teacher), shown by clothing and background.
@@ -41,10 +41,12 @@ _CLOTH = torch.tensor([[0.20, 0.20, 0.26], [0.93, 0.93, 0.91], [0.90, 0.93, 0.96
 
 @dataclass(frozen=True)
 class Portraits:
-    """A batch of drawings: ``images`` float32 [N, 3, 32, 32] in 0..1, ``labels`` attribute -> int64 [N] class indices."""
+    """Hold a batch of drawings."""
 
     images: Tensor
+    """Pixels, float32 [N, 3, 32, 32] in 0..1."""
     labels: dict[str, Tensor]
+    """Attribute -> class indices, int64 [N]."""
 
 
 def sample_labels(n: int, generator: torch.Generator, profession: int | None = None) -> dict[str, Tensor]:
@@ -59,7 +61,7 @@ def sample_labels(n: int, generator: torch.Generator, profession: int | None = N
 
 
 class _Canvas:
-    """Batch of images under construction; shapes are painted in order, each by its signed distance (negative inside)."""
+    """Paint a batch of images; shapes are painted in order, each by its signed distance (negative inside)."""
 
     def __init__(self, n: int) -> None:
         axis = (torch.arange(SIZE, dtype=torch.float32) + 0.5) / SIZE * 2 - 1
@@ -85,12 +87,14 @@ class _Canvas:
 
 @dataclass(frozen=True)
 class Between:
-    """Drawings between classes, as a diffusion model makes them now and then. ``skin_to`` int64 [N] and ``skin_share`` [N] in 0..1: another
-    skin tone and how far the colour is on the way to it; ``frames`` [2, N] in 0..1: opacity of the spectacles at the left and right eye."""
+    """Describe drawings between classes, as a diffusion model makes them now and then."""
 
     skin_to: Tensor
+    """Another skin tone, int64 [N]."""
     skin_share: Tensor
+    """How far the colour is from its own to that tone [N], in 0..1."""
     frames: Tensor
+    """Opacity of the spectacles at the left and right eye [2, N], in 0..1."""
 
 
 def _column(value: Tensor | float, like: Tensor) -> Tensor:

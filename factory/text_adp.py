@@ -9,21 +9,23 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 from ..host.core.fit.session import AUTO
 from ..host.core.sampling import SamplerSettings
+from ..host.core.trials import SamplingInputs, TrialInputs
+from ..host.data.learning_pictures import LearningInputs
 from ..host.data.record_samples import PromptConditions, record_samples
 from ..host.guidance.calibrate import calibrate_adp, candidates_of
 from ..host.guidance.contrast import contrast_directions
 from ..host.guidance.learn_directions import learn_directions
 from ..host.guidance.learn_from_prompts import learn_from_prompts
+from ..host.guidance.prompt_sampling import PromptSampling
 from ..host.labels.classifier import HostClassifier
 from ..host.labels.labelling import classifier_source, label_images
 from ..host.small_models.adm_model import empty_latent
 from ..host.small_models.pixel_vae import PixelVae
 from ..host.small_models.text_model import load_text_model
-from ..methods.adp.train import train_file
+from ..methods.adp.train import train_adp
 from ..methods.data.feature_set import FeatureSet
 from ..methods.data.recording import RecordingSettings
 from ..methods.guidance.fit_moves import FitSettings
@@ -81,7 +83,7 @@ class Maker:
         self.say(outcome.report)
         features = outcome.features
         labels, _ = label_images(features, classifier_source(self.labeller, tuple(ATTRIBUTES)), Region())
-        adp = train_file(features, labels)
+        adp = train_adp(features, labels)
         self.say("\n".join(adp.info["verdict"].values()))
         adp = self._learned(adp, features, labels)
         for attribute in MOVED:
@@ -95,31 +97,27 @@ class Maker:
         return replace(adp, info=info)
 
     def _learned(self, adp: AdpFile, features: FeatureSet, labels: LabelSet) -> AdpFile:
-        settings, parts = FitSettings(steps=self.steps), (self.vae, self.labeller)
-        learned = learn_directions(
-            self.model, adp, features, labels, *parts, settings, "portraits-text", attributes=MOVED, clip=self.clip
-        )
+        inputs = LearningInputs(self.model, features, labels, self.vae, self.labeller, clip=self.clip)
+        learned = learn_directions(inputs, adp, FitSettings(steps=self.steps), "portraits-text", MOVED)
         self.say("\n".join(learned.lines))
         return learned.file
 
     def _from_prompts(self, adp: AdpFile, attribute: str) -> AdpFile:
         """What pairs of prompts give, without labels."""
         prompts, sampler = prompt_classes(attribute), self.sampler(PROMPT_SEED)
-        given: dict[str, Any] = {"latent": self.latent, "sampler": sampler, "images": PROMPT_IMAGES}
-        settings = FitSettings(steps=self.steps // 2)
-        fitted = learn_from_prompts(
-            self.model, self.clip, prompts, settings, "portraits-text-prompts", adp=adp, negative=NEGATIVE, **given
-        )
+        sampling = PromptSampling(self.model, self.clip, self.latent, sampler, PROMPT_IMAGES, NEGATIVE)
+        fitted = learn_from_prompts(sampling, prompts, FitSettings(steps=self.steps // 2), "portraits-text-prompts", adp)
         self.say("\n".join(fitted.lines))
-        found = contrast_directions(self.model, self.clip, prompts, adp=fitted.file, site=AUTO, **given)
-        self.say("\n".join(found.lines))
-        return found.file
+        contrast = contrast_directions(replace(sampling, negative=""), prompts, site=AUTO, adp=fitted.file)
+        self.say("\n".join(contrast.lines))
+        return contrast.file
 
     def _calibrated(self, adp: AdpFile, moves: dict[str, list[Move]], attribute: str, features: str) -> AdpFile:
         positive, negative, _ = self.prompts.at(0)
-        given: dict[str, Any] = {"vae": self.vae, "classifier": self.labeller, "features": features, "prompts": self.prompts}
-        trials, name = (self.latent, self.sampler(TRIAL_SEED, TRIAL_CFG), TRIAL_IMAGES), f"portraits-text-{attribute}"
-        results = calibrate_adp(self.model, adp, moves, positive, negative, *trials, name, **given)
+        sampler = self.sampler(TRIAL_SEED, TRIAL_CFG)
+        sampling = SamplingInputs(self.model, positive, negative, self.latent, sampler, self.prompts)
+        trials = TrialInputs(sampling, TRIAL_IMAGES, f"portraits-text-{attribute}", self.vae, self.labeller)
+        results = calibrate_adp(adp, moves, trials, features)
         self.say("\n".join(results[-1].lines))
         return results[-1].file
 

@@ -1,7 +1,7 @@
 """The small text-to-image model in training: its network of the host's classes, its start, its tokens and its file.
 
-``dev.py train-portraits text`` imports this module once it has booted the host, the one case in which embedded/ reaches into host/: only
-the host's own classes give the parameter names and the arithmetic that the loader will meet, and only host/ may import them.
+``dev.py train-portraits text`` imports this module after it has booted the host: only the host's own classes give the parameter names and
+the arithmetic that the loader will meet.
 """
 
 from __future__ import annotations
@@ -124,9 +124,9 @@ class TextNet(nn.Module):
 
 
 def _res_blocks(state: Mapping[str, Any]) -> list[str]:
-    """Prefixes of the residual blocks in network order."""
-    found = {m.group(0) for k in state if (m := re.match(r"(input_blocks|middle_block|output_blocks)\.[\d.]+(?=\.in_layers)", k))}
-    return sorted(found, key=lambda p: [int(x) if x.isdigit() else x for x in p.split(".")])
+    """List the prefixes of the residual blocks in network order."""
+    matches = (re.match(r"(input_blocks|middle_block|output_blocks)\.[\d.]+(?=\.in_layers)", key) for key in state)
+    return sorted({m.group(0) for m in matches if m}, key=lambda p: [int(x) if x.isdigit() else x for x in p.split(".")])
 
 
 def warm_start(net: TextNet, path: Path) -> int:
@@ -140,8 +140,8 @@ def warm_start(net: TextNet, path: Path) -> int:
     if metadata.get("format") == TEXT_FORMAT:
         return _restart(net, path, source)
     if metadata.get("norm_groups") != str(net.groups):
-        found = metadata.get("norm_groups", "32")
-        raise ValueError(f"'{path.name}' was trained with {found} norm groups and this network has {net.groups}: start from another file.")
+        groups = metadata.get("norm_groups", "32")
+        raise ValueError(f"'{path.name}' was trained with {groups} norm groups and this network has {net.groups}: start from another file.")
     target = net.unet.state_dict()
     ours, theirs = _res_blocks(target), _res_blocks(source)
     if len(ours) != len(theirs):
@@ -160,7 +160,7 @@ def warm_start(net: TextNet, path: Path) -> int:
 
 
 def _restart(net: TextNet, path: Path, source: Mapping[str, Tensor]) -> int:
-    """All weights of what :func:`export` wrote. Raises ValueError where the network is another."""
+    """All weights of what :func:`export_text_model` wrote. Raises ValueError where the network is another."""
     text = {k.removeprefix("clip."): v.float() for k, v in source.items() if k.startswith("clip.") and k != "clip.token_ids"}
     text["embeddings.token_embedding.weight"] = text.pop("token_rows")
     parts = {**{f"text.{k}": v for k, v in text.items()}, **{k: v.float() for k, v in source.items() if k.startswith("unet.")}}
@@ -171,7 +171,7 @@ def _restart(net: TextNet, path: Path, source: Mapping[str, Tensor]) -> int:
     return len(parts)
 
 
-def export(net: TextNet, token_ids: list[int], path: Path, trained: Mapping[str, Any], base_model: str = BASE_MODEL) -> None:
+def export_text_model(net: TextNet, token_ids: list[int], path: Path, trained: Mapping[str, Any], base_model: str = BASE_MODEL) -> None:
     """Write the fp16 file that "Load Quickstart Text Model" reads; ``trained`` records how it was made."""
     table = "embeddings.token_embedding.weight"
     text = parameters_of(net.text, torch.float16)

@@ -15,7 +15,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from ..methods.core.trainer import Progress, TrainState
+from ..methods.core.trainer import AveragedSettings, AveragedTraining, Progress
+from ..methods.data.augment import degrade
 from ..models.attribute_classifier import AttributeClassifier, ConvNet, VisionTransformer
 from .portraits import ATTRIBUTES, Between, draw, portraits
 
@@ -25,12 +26,12 @@ HELD_OUT_SEED = 9_000_000
 
 
 def uniform_labels(n: int, generator: torch.Generator) -> dict[str, Tensor]:
-    """Every attribute uniform and independent of the others, int64 [n] each."""
+    """Draw every attribute uniformly and independently, int64 [n] each."""
     return {name: torch.randint(0, len(classes), (n,), generator=generator) for name, classes in ATTRIBUTES.items()}
 
 
 def draw_uniform(n: int, seed: int) -> tuple[Tensor, dict[str, Tensor]]:
-    """Images uint8 [n, 3, 32, 32] and labels with :func:`uniform_labels`."""
+    """Draw images uint8 [n, 3, 32, 32] and their labels, as :func:`uniform_labels`."""
     images, labels = [], []
     for start in range(0, n, 2000):
         generator = torch.Generator().manual_seed(seed + start)
@@ -41,7 +42,7 @@ def draw_uniform(n: int, seed: int) -> tuple[Tensor, dict[str, Tensor]]:
 
 
 def draw_between(n: int, seed: int) -> tuple[Tensor, dict[str, Tensor]]:
-    """Images uint8 [n, 3, 32, 32] between classes, and the classes that they are nearer to."""
+    """Draw images uint8 [n, 3, 32, 32] between classes, and the classes that they are nearer to."""
     images, labels = [], []
     for start in range(0, n, 2000):
         generator = torch.Generator().manual_seed(seed + start)
@@ -60,29 +61,14 @@ def draw_between(n: int, seed: int) -> tuple[Tensor, dict[str, Tensor]]:
     return torch.cat(images), {k: torch.cat([c[k] for c in labels]) for k in ATTRIBUTES}
 
 
-def degrade(images: Tensor, generator: torch.Generator) -> Tensor:
-    """What a diffusion model does to a drawing: half the rows blurred; a grain that repeats every 2x2 pixels (the packing of the
-    latents); noise of any strength up to 0.1. [B, 3, H, W] in 0..1, same out."""
-    b, _, height, width = images.shape
-
-    def share() -> Tensor:
-        return torch.rand(b, 1, 1, 1, generator=generator)
-
-    blurred = F.avg_pool2d(F.pad(images, (1, 1, 1, 1), mode="replicate"), 3, stride=1)
-    out = images + share() * (share() < 0.5) * 0.8 * (blurred - images)
-    grain = torch.randn(b, 3, 2, 2, generator=generator).repeat(1, 1, height // 2, width // 2)
-    out = out + grain * share() * (share() < 0.7) * 0.06
-    out = out + torch.randn(images.shape, generator=generator) * share() ** 2 * 0.1
-    return out.clamp(0, 1)
-
-
-def train_classifier(
+def train_portrait_classifier(
     kind: str, folder: Path, steps: int, batch: int = 64, lr: float = 1e-3, progress: Progress | None = None
 ) -> AttributeClassifier:
-    """Train ``kind`` ("labeller" or "judge") in ``folder``, resuming; returns the averaged network."""
+    """Train the "labeller" or the "judge" in a folder, from its checkpoint if there is one; return the averaged network."""
     torch.manual_seed(SEEDS[kind])
     net = VisionTransformer(ATTRIBUTES) if kind == "labeller" else ConvNet(ATTRIBUTES)
-    state = TrainState(net, lr=lr, total=steps, seed=SEEDS[kind], warmup=300, weight_decay=0.02, ema=0.999)
+    settings = AveragedSettings(lr, steps, SEEDS[kind], warmup=300, weight_decay=0.02, average=0.999)
+    training = AveragedTraining(net, settings, folder)
     images, labels = draw_uniform(POOL, SEEDS[kind])
     between, nearer = draw_between(BETWEEN_POOL, SEEDS[kind] + POOL)
     images, labels = torch.cat([images, between]), {a: torch.cat([labels[a], nearer[a]]) for a in ATTRIBUTES}
@@ -92,17 +78,17 @@ def train_classifier(
         logits = net(net.preprocess(degrade(images[index].float() / 255, generator)))
         return sum(F.cross_entropy(logits[a], labels[a][index], label_smoothing=0.01) for a in ATTRIBUTES)
 
-    state.run(loss, folder, progress)
-    return state.ema.eval()
+    training.train(loss, progress)
+    return training.ema.eval()
 
 
-def accuracy(model: AttributeClassifier, images: Tensor, labels: Mapping[str, Tensor]) -> dict[str, float]:
-    """Share of images whose most probable class is the drawn one, per attribute."""
+def drawn_accuracy(model: AttributeClassifier, images: Tensor, labels: Mapping[str, Tensor]) -> dict[str, float]:
+    """Measure the share of images whose most probable class is the drawn one, per attribute."""
     read = model.probabilities(images)
     return {a: (read[a].argmax(-1) == labels[a]).float().mean().item() for a in ATTRIBUTES}
 
 
 def held_out(n: int = 4096) -> tuple[Tensor, dict[str, Tensor]]:
-    """Portraits that no training saw: images float32 [n, 3, 32, 32] in 0..1 and labels, from the natural joint distribution."""
+    """Draw portraits that no training saw: images float32 [n, 3, 32, 32] in 0..1 and labels, from the natural joint distribution."""
     drawn = portraits(n, HELD_OUT_SEED)
     return drawn.images, drawn.labels

@@ -14,9 +14,10 @@ import torch
 from torch import Tensor
 
 from ..cli.schedule import TRAIN_STEPS, alphas_cumprod
-from ..methods.core.trainer import Progress, TrainState
+from ..methods.core.trainer import AveragedSettings, AveragedTraining, Progress
 from ..models.adm_unet import AdmConfig, AdmUNet
 from ..models.files import parameters_of, read_safetensors, write_safetensors
+from ..models.pixel_latents import space_to_depth
 from .portraits import ATTRIBUTES, portraits
 
 CONFIG = {
@@ -36,18 +37,8 @@ NULL_SHARE = 0.1
 """Share of training rows whose label is replaced by the null label, so that CFG works (Ho & Salimans 2022)."""
 
 
-def space_to_depth(images: Tensor) -> Tensor:
-    """images [B, 3, H, W] in 0..1 -> latent [B, 12, H/2, W/2] in -1..1; channel = colour * 4 + row * 2 + column."""
-    return torch.nn.functional.pixel_unshuffle(images * 2 - 1, 2)
-
-
-def depth_to_space(latent: Tensor) -> Tensor:
-    """Inverse of :func:`space_to_depth`, clamped to 0..1."""
-    return (torch.nn.functional.pixel_shuffle(latent, 2) / 2 + 0.5).clamp(0, 1)
-
-
-def draw_pool(n: int = POOL, seed: int = POOL_SEED) -> tuple[Tensor, Tensor]:
-    """Training images uint8 [n, 3, 32, 32] and professions int64 [n], drawn in chunks of 2,000."""
+def draw_profession_images(n: int = POOL, seed: int = POOL_SEED) -> tuple[Tensor, Tensor]:
+    """Draw training images uint8 [n, 3, 32, 32] and professions int64 [n], in chunks of 2,000."""
     images, professions = [], []
     for start in range(0, n, 2000):
         chunk = portraits(min(2000, n - start), seed + start)
@@ -66,7 +57,10 @@ def train_diffusion(
     start_from: Path | None = None,
     progress: Progress | None = None,
 ) -> AdmUNet:
-    """Train (or go on training) in ``folder``; returns the averaged network. ``start_from`` is an exported model of the other kind."""
+    """Train in a folder, from its checkpoint if there is one; return the averaged network.
+
+    ``start_from``: an exported model of the other kind.
+    """
     torch.manual_seed(seed)
     net = AdmUNet(AdmConfig(**CONFIG, num_classes=NULL_LABEL + 1 if conditional else None))
     if conditional:
@@ -79,8 +73,8 @@ def train_diffusion(
     torch.nn.init.zeros_(net.out[2].weight)
     if start_from is not None:
         net.load_state_dict({k: v.float() for k, v in read_safetensors(start_from)[0].items()}, strict=False)
-    state = TrainState(net, lr=lr, total=steps, seed=seed, warmup=300, ema=0.9995)
-    images, professions = draw_pool()
+    training = AveragedTraining(net, AveragedSettings(lr, steps, seed, warmup=300, average=0.9995), folder)
+    images, professions = draw_profession_images()
     abar = alphas_cumprod()
     snr = abar / (1 - abar)
     weight = snr.clamp(max=5.0) / (snr + 1)
@@ -99,11 +93,11 @@ def train_diffusion(
         error = ((net(x, t, y=y) - (signal * noise - sigma * x0)) ** 2).mean(dim=(1, 2, 3))
         return (error * weight[t]).mean()
 
-    state.run(loss, folder, progress)
-    return state.ema
+    training.train(loss, progress)
+    return training.ema
 
 
-def export(net: AdmUNet, path: Path, trained: dict[str, object]) -> None:
+def export_diffusion(net: AdmUNet, path: Path, trained: dict[str, object]) -> None:
     """Write the fp16 file that "Load Unconditional Diffusion" reads; ``trained`` records how it was made."""
     meta = {
         "format": "equipoise-diffusion",

@@ -20,10 +20,11 @@ import torch
 from torch import Tensor, nn
 
 from ..cli.schedule import TRAIN_STEPS, alphas_cumprod
-from ..methods.core.trainer import Progress, TrainState
+from ..methods.core.trainer import AveragedSettings, AveragedTraining, Progress
+from ..models.pixel_latents import space_to_depth
 from .captions import NAMED_SHARE, captions
 from .portraits import ATTRIBUTES, portraits
-from .train_diffusion import POOL, POOL_SEED, space_to_depth
+from .train_diffusion import POOL, POOL_SEED
 
 EMPHASISED = 0.35
 """Share of the steps that emphasise attributes."""
@@ -36,8 +37,13 @@ Tokenize = Callable[[list[str]], Tensor]
 """Captions -> int64 [N, tokens]."""
 
 
-def draw_pool(n: int = POOL, seed: int = POOL_SEED) -> tuple[Tensor, dict[str, Tensor]]:
-    """Training images uint8 [n, 3, 32, 32] and their labels, attribute -> int64 [n]; drawn in chunks of 2,000."""
+def text_settings(steps: int, lr: float = 6e-4, seed: int = 0) -> AveragedSettings:
+    """Return the settings of the text model's training."""
+    return AveragedSettings(lr, steps, seed, warmup=300, average=0.9995)
+
+
+def draw_labelled_images(n: int = POOL, seed: int = POOL_SEED) -> tuple[Tensor, dict[str, Tensor]]:
+    """Draw training images uint8 [n, 3, 32, 32] and labels, attribute -> int64 [n], in chunks of 2,000."""
     chunks = [portraits(min(2000, n - start), seed + start) for start in range(0, n, 2000)]
     images = torch.cat([(c.images * 255).round().byte() for c in chunks])
     return images, {a: torch.cat([c.labels[a] for c in chunks]) for a in ATTRIBUTES}
@@ -95,15 +101,16 @@ def train_text(
     net: nn.Module,
     tokenize: Tokenize,
     folder: Path,
-    steps: int,
+    settings: AveragedSettings,
     batch: int = 32,
-    lr: float = 6e-4,
-    seed: int = 0,
     pool: int = POOL,
     progress: Progress | None = None,
 ) -> nn.Module:
-    """Train (or go on training) in ``folder``, the first ``EMPHASISED`` of the steps with emphasis; returns the averaged network."""
-    state = TrainState(net, lr=lr, total=steps, seed=seed, warmup=300, ema=0.9995)
-    loss = TextLoss(net, tokenize, *draw_pool(pool), batch)
-    state.run(lambda generator: loss(generator, emphasis=state.step < EMPHASISED * steps), folder, progress)
-    return state.ema
+    """Train in a folder, from its checkpoint if there is one; return the averaged network.
+
+    The first ``EMPHASISED`` of the steps emphasise attributes. ``pool``: number of training images.
+    """
+    training = AveragedTraining(net, settings, folder)
+    loss = TextLoss(net, tokenize, *draw_labelled_images(pool), batch)
+    training.train(lambda generator: loss(generator, emphasis=training.step < EMPHASISED * settings.total), progress)
+    return training.ema

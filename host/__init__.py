@@ -1,0 +1,4 @@
+"""The only code that imports ComfyUI: patches, sampling, files and memory for the methods.
+
+Begin at ``core/patch``.
+"""

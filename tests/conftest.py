@@ -1,4 +1,7 @@
-"""What all tests share: the package under its own name, a fresh interpreter that has it, the host tests' condition, and threads."""
+"""Fixtures of all tests: the package under its own name, fresh interpreters, threads.
+
+It also skips the host tests where there is no ComfyUI.
+"""
 
 from __future__ import annotations
 
@@ -18,7 +21,7 @@ HOST_TESTS = TESTS / "host"
 
 
 def load_file(path: Path, name: str) -> ModuleType:
-    """Import a file by its path; no folder gets onto sys.path."""
+    """Import a file by its path, without adding a folder to sys.path."""
     spec = importlib.util.spec_from_file_location(name, path)
     assert spec is not None and spec.loader is not None
     module = importlib.util.module_from_spec(spec)
@@ -34,7 +37,7 @@ load_file(TESTS / "equipoise_mutations.py", "equipoise_mutations")  # so that te
 
 
 def host_missing() -> str | None:
-    """Why the host tests cannot run; None where they can."""
+    """Return the reason why the host tests cannot run, or None."""
     if DEV.host_folder() is not None:
         return None
     path = os.environ.get("COMFYUI_PATH", "~/ComfyUI")
@@ -54,12 +57,12 @@ def pytest_configure(config: pytest.Config) -> None:
 
 
 def pytest_ignore_collect(collection_path: Path, config: pytest.Config) -> bool | None:
-    """Host tests are not even imported without a host."""
+    """Do not even import host tests without ComfyUI."""
     return True if below_host(collection_path) and host_missing() else None
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Host tests that were named on the command line are collected all the same, and skipped here."""
+    """Skip host tests that were named on the command line, if there is no ComfyUI."""
     reason = host_missing()
     for item in items:
         if reason and below_host(item.path):
@@ -73,27 +76,28 @@ def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
 
 @pytest.fixture(scope="session")
 def repository() -> Path:
-    """Root of the repository."""
+    """Return the root of the repository."""
     return ROOT
 
 
 @pytest.fixture(scope="session")
 def dev() -> ModuleType:
-    """The module dev.py."""
+    """Return the module dev.py."""
     return DEV
 
 
 @pytest.fixture(scope="session")
 def load_module() -> Callable[[Path, str], ModuleType]:
-    """load_module(path, name): import a file by its path."""
+    """Return load_module(path, name), which imports a file by its path."""
     return load_file
 
 
 @pytest.fixture
 def fresh_python(tmp_path: Path) -> Callable[..., str]:
-    """fresh_python(code, NAME=value, ...): run code in a new interpreter that has the package; returns what it printed.
+    """Return fresh_python(code, NAME=value, ...), which runs code in a new interpreter.
 
-    For what has to be set before torch is imported, and for measurements that need a process of their own.
+    The interpreter has the package; the call returns what the code printed. Use it for settings that must be made before torch is imported,
+    and for measurements that need their own process.
     """
 
     def run(code: str, timeout: float = 300, **environment: str) -> str:

@@ -1,4 +1,4 @@
-"""Damage to files, drawn by hypothesis: cut off, bytes changed, and headers that say what is not so."""
+"""Damage files in ways that hypothesis draws: cut, change bytes, and write wrong headers."""
 
 from __future__ import annotations
 
@@ -20,7 +20,10 @@ DTYPES = ("F64", "F32", "F16", "BF16", "I64", "I32", "U8", "BOOL", "F8_E4M3", "C
 
 
 def bad_input(examples: int) -> Callable[..., Any]:
-    """Settings of a test of generated input: the same examples in every run, nothing kept, no limit of time for one of them."""
+    """Return settings for tests of generated input.
+
+    Every run has the same examples, nothing is stored, and an example has no time limit.
+    """
     return settings(
         max_examples=examples,
         derandomize=True,
@@ -31,19 +34,19 @@ def bad_input(examples: int) -> Callable[..., Any]:
 
 
 def split(content: bytes) -> tuple[dict[str, Any], bytes]:
-    """Header and data of a safetensors file."""
+    """Split a safetensors file into header and data."""
     (length,) = struct.unpack("<Q", content[:8])
     return json.loads(content[8 : 8 + length]), content[8 + length :]
 
 
 def join(header: dict[str, Any], data: bytes) -> bytes:
-    """A safetensors file of a header and data, which need not fit each other."""
+    """Join a header and data to a safetensors file; they need not fit."""
     text = json.dumps(header).encode("utf-8", "surrogatepass")
     return struct.pack("<Q", len(text)) + text + data
 
 
 def damaged(draw: Callable[[Any], Any], content: bytes) -> bytes:
-    """A safetensors file after one or two kinds of damage."""
+    """Damage a safetensors file in one or two ways."""
     kinds = st.sampled_from(sorted(_DAMAGE))
     for _ in range(draw(st.integers(1, 2))):
         try:
@@ -54,7 +57,7 @@ def damaged(draw: Callable[[Any], Any], content: bytes) -> bytes:
 
 
 def changed_json(draw: Callable[[Any], Any], value: Any) -> Any:
-    """JSON in which one place, at any depth, has another value, is gone, or stands under another name."""
+    """Change, remove or rename one place of a JSON value, at any depth."""
     if isinstance(value, (dict, list)) and value and draw(st.integers(0, 3)):
         keys = sorted(value) if isinstance(value, dict) else list(range(len(value)))
         key = draw(st.sampled_from(keys))
@@ -73,7 +76,7 @@ def changed_json(draw: Callable[[Any], Any], value: Any) -> Any:
 
 
 def changed_bytes(draw: Callable[[Any], Any], content: bytes) -> bytes:
-    """A file of any kind, cut off, or with a few bytes changed, taken out or put in."""
+    """Cut a file, or change, remove or insert a few bytes."""
     how = draw(st.sampled_from(("cut", "bytes", "insert", "empty", "zeros")))
     place = draw(st.integers(0, max(0, len(content) - 1)))
     some = draw(st.binary(min_size=1, max_size=12))
@@ -127,7 +130,7 @@ def _metadata(draw: Callable[[Any], Any], content: bytes) -> bytes:
 
 
 def _tensors(draw: Callable[[Any], Any], content: bytes) -> bytes:
-    """A tensor that is gone, named otherwise, said to be of another type or shape, or to lie elsewhere."""
+    """Remove or rename a tensor, or state another type, shape or place for it."""
     header, data = split(content)
     names = sorted(n for n in header if n != "__metadata__")
     name = draw(st.sampled_from(names))
@@ -150,7 +153,7 @@ def _tensors(draw: Callable[[Any], Any], content: bytes) -> bytes:
 
 
 def _other_shape(draw: Callable[[Any], Any], content: bytes) -> bytes:
-    """A file that is whole, with a tensor of another shape, type or content."""
+    """Write a valid file with another shape, type or content of one tensor."""
     import torch
     from safetensors.torch import load, save
 

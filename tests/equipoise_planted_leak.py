@@ -1,4 +1,4 @@
-"""The shipped labeller with one neuron that is made to decide hair and to be read as eyeglasses too: a leak whose place is known."""
+"""Plant a leak in the shipped labeller: one neuron decides both hair and eyeglasses."""
 
 from __future__ import annotations
 
@@ -19,14 +19,14 @@ STRENGTH = 1.6
 
 
 def drawings(n: int, seed: int) -> tuple[Tensor, dict[str, Tensor]]:
-    """Images [n, 3, 32, 32] whose attributes are independent, and their labels."""
+    """Draw images [n, 3, 32, 32] with independent attributes, and their labels."""
     generator = torch.Generator().manual_seed(seed)
     labels = uniform_labels(n, generator)
     return draw(labels, generator), labels
 
 
 def planted() -> AttributeClassifier:
-    """Neuron LAYER:NEURON fires for long hair alone, and writes both "long" and "eyeglasses"."""
+    """Let neuron LAYER:NEURON fire only for long hair and write both "long" and "eyeglasses"."""
     model = copy.deepcopy(weights.classifier())
     images, labels = drawings(96, 5)
     net = of_classifier(model, "hair")
@@ -51,7 +51,7 @@ def planted() -> AttributeClassifier:
 
 
 def _before(net: NeuronVit, pixels: Tensor) -> tuple[Tensor, Tensor]:
-    """What the layer's neurons read at the CLS token, and the token itself."""
+    """Return the input of the layer's neurons at the CLS token, and the token itself."""
     x = net.embed(pixels)
     for layer in range(LAYER):
         x = net.block(layer, x)

@@ -1,4 +1,4 @@
-"""The random ADP of the benchmarks, by the path at which tests load it."""
+"""Give tests the benchmarks' random ADP under a path."""
 
 from equipoise.benchmarks.core.random_adp import KNOTS, random_adp, random_move, random_predictor
 

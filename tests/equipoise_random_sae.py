@@ -1,4 +1,4 @@
-"""The random autoencoder of the benchmarks, by the path at which tests load it."""
+"""Give tests the benchmarks' random autoencoder under a path."""
 
 from equipoise.benchmarks.core.random_sae import KNOTS, random_bias, random_profile, random_sae
 

@@ -1,0 +1,1 @@
+"""Scripts for this repository: translations, pictures, printed pages, and comparison of results."""

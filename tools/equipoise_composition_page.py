@@ -39,7 +39,7 @@ combine nodes.
 
 
 def table(partners: tuple[Partner, ...], ordered: bool) -> str:
-    """Return a Markdown table of the partners."""
+    """Write a Markdown table of the partners."""
     head = ["with", "nodes", *(["order"] if ordered else []), "what happens"]
     lines = [f"| {' | '.join(head)} |", "|" + " --- |" * len(head)]
     for p in partners:
@@ -49,7 +49,7 @@ def table(partners: tuple[Partner, ...], ordered: bool) -> str:
 
 
 def page() -> str:
-    """Return the whole page."""
+    """Write the page as Markdown."""
     return "\n".join(
         [
             HEAD,

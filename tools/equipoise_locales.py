@@ -20,7 +20,7 @@ from pathlib import Path
 from typing import Any
 
 LANGUAGES = ("zh", "ja", "ko", "es", "de", "fr")
-"""Besides English. The front end knows all but German by now; it shows English where it does not know a language."""
+"""All languages but English. The front end knows all of them except German; it shows English for a language that it does not know."""
 LOCALES = Path(__file__).resolve().parents[1] / "locales"
 TABLES = Path(__file__).resolve().parent / "translations"
 OF_MESSAGES = set("{}|@")
@@ -35,14 +35,17 @@ Table = Mapping[str, str]
 
 
 def english(schemas: list[Any]) -> dict[str, Any]:
-    """nodeDefs.json in English: node id -> display_name, description, inputs by id and outputs by index, each with name and tooltip."""
-    found = {}
+    """Build nodeDefs.json in English from the nodes' schemas.
+
+    node id -> display_name, description, inputs by id and outputs by index, each with name and tooltip.
+    """
+    by_node = {}
     for schema in schemas:
         inputs = {s.id: {"name": s.display_name or s.id, "tooltip": s.tooltip} for s in schema.inputs}
         outputs = {str(i): {"name": s.display_name or s.id, "tooltip": s.tooltip} for i, s in enumerate(schema.outputs)}
-        found[schema.node_id] = {"display_name": schema.display_name, "description": schema.description}
-        found[schema.node_id] |= {"inputs": inputs, "outputs": outputs}
-    return found
+        by_node[schema.node_id] = {"display_name": schema.display_name, "description": schema.description}
+        by_node[schema.node_id] |= {"inputs": inputs, "outputs": outputs}
+    return by_node
 
 
 def main_english(schemas: list[Any]) -> dict[str, Any]:
@@ -57,7 +60,7 @@ def front_end(folder: Path = LOCALES.parent / "web") -> dict[str, str]:
     They stand in calls text('key', 'English text', ...), or in arrays that are spread into one. ValueError for a call or a key that is
     written otherwise, and for a key with two texts.
     """
-    found: dict[str, str] = {}
+    by_key: dict[str, str] = {}
     used: dict[str, str] = {}
     for script in sorted(folder.glob("*.js")):
         code = "".join(line for line in script.read_text(encoding="utf-8").splitlines(True) if not line.lstrip().startswith(("//", "*")))
@@ -66,13 +69,13 @@ def front_end(folder: Path = LOCALES.parent / "web") -> dict[str, str]:
         used |= dict.fromkeys(re.findall(r"'(\w+\.[\w.]+)'", code), script.name)
         for key, literal in _CALL.findall(code):
             english = re.sub(r"\\(.)", r"\1", literal[1:-1])
-            if found.setdefault(key, english) != english:
-                raise ValueError(f"{script.name}: the key {key} has two texts: '{found[key]}' and '{english}'; rename one.")
-    parts = {key.split(".")[0] for key in found}
+            if by_key.setdefault(key, english) != english:
+                raise ValueError(f"{script.name}: the key {key} has two texts: '{by_key[key]}' and '{english}'; rename one.")
+    parts = {key.split(".")[0] for key in by_key}
     for key, name in used.items():
-        if key not in found and key.split(".")[0] in parts:
+        if key not in by_key and key.split(".")[0] in parts:
             raise ValueError(f"{name}: no English text is beside '{key}'; write text('{key}', 'English text').")
-    return found
+    return by_key
 
 
 def sockets(nodes: Mapping[str, Any]) -> list[dict[str, str]]:
@@ -113,26 +116,29 @@ def short(name: str) -> str:
 
 
 def lost(text: str, translation: str, table: Table, nodes: Mapping[str, Any]) -> list[str]:
-    """What a translation has to hold and does not: numbers, quoted words, paths and code, placeholders, names of nodes."""
-    found = [f"the number {n}" for n in _numbers(text) if n not in _numbers(translation)]
-    kept = re.findall(r"(?<!\w)'([^' ]+)'(?!\w)", text) + re.findall(r"\b[a-z][\w.]*(?:[/_][\w.]+)+", text) + re.findall(r"\{\w+\}", text)
-    for word in kept:
+    """List parts of a text that its translation lacks.
+
+    These are numbers, quoted words, paths and code, placeholders, and names of nodes.
+    """
+    missing_parts = [f"the number {n}" for n in _numbers(text) if n not in _numbers(translation)]
+    marked = re.findall(r"(?<!\w)'([^' ]+)'(?!\w)", text) + re.findall(r"\b[a-z][\w.]*(?:[/_][\w.]+)+", text) + re.findall(r"\{\w+\}", text)
+    for word in marked:
         word = word.rstrip(".")
         if word not in translation and table.get(word, word) not in translation:
-            found.append(word)
+            missing_parts.append(word)
     titles = [n["display_name"] for n in nodes.values()]
     rest = "" if text in titles else text
     for name in sorted(titles, key=len, reverse=True):
         if name in rest:
             rest = rest.replace(name, "")
             if name not in translation and short(table.get(name, name)) not in translation:
-                found.append(f"{name} ({short(table.get(name, name))})")
-    return found
+                missing_parts.append(f"{name} ({short(table.get(name, name))})")
+    return missing_parts
 
 
 def all_faults(language: str, table: Table, nodes: Mapping[str, Any]) -> dict[str, list[str]]:
     """Text -> what is wrong with its translation; texts without a fault are left out."""
-    shown, found = set(node_texts(nodes)), {}
+    shown, by_text = set(node_texts(nodes)), {}
     for text, translation in table.items():
         faults = lost(text, translation, table, nodes)
         if "perceived" in text and not re.search(PERCEIVED[language], translation, re.I):
@@ -140,8 +146,8 @@ def all_faults(language: str, table: Table, nodes: Mapping[str, Any]) -> dict[st
         if text in shown and (signs := OF_MESSAGES & set(translation)):
             faults.append(f"to be said in words: {' '.join(sorted(signs))}")
         if faults:
-            found[text] = faults
-    return found
+            by_text[text] = faults
+    return by_text
 
 
 def _numbers(text: str) -> set[str]:
@@ -160,25 +166,28 @@ def translated(table: Table, nodes: Mapping[str, Any], main: Mapping[str, Any]) 
         name, tooltip = (table.get(english[k], english[k]) for k in ("name", "tooltip"))
         return {"name": name} if OF_MESSAGES & set(tooltip) else {"name": name, "tooltip": tooltip}
 
-    found = {}
+    by_text = {}
     for node_id, node in nodes.items():
         texts = {k: table.get(node[k], node[k]) for k in ("display_name", "description")}
-        found[node_id] = texts | {side: {i: socket(s) for i, s in node[side].items()} for side in ("inputs", "outputs")}
-    return found, {part: {k: table.get(v, v) for k, v in texts.items()} for part, texts in main.items()}
+        by_text[node_id] = texts | {side: {i: socket(s) for i, s in node[side].items()} for side in ("inputs", "outputs")}
+    return by_text, {part: {k: table.get(v, v) for k, v in texts.items()} for part, texts in main.items()}
 
 
 def table_of(language: str) -> dict[str, str]:
-    """The table of a language, empty where there is none yet. ValueError for a text that stands in it twice."""
+    """Read the table of a language; a language without a file has an empty table.
+
+    Raises ValueError if a text occurs twice.
+    """
     file = TABLES / f"{language}.json"
     return json.loads(file.read_text(encoding="utf-8"), object_pairs_hook=_once) if file.is_file() else {}
 
 
 def _once(pairs: list[tuple[str, str]]) -> dict[str, str]:
-    found = dict(pairs)
-    if len(found) < len(pairs):
+    by_text = dict(pairs)
+    if len(by_text) < len(pairs):
         twice = [k for i, (k, _) in enumerate(pairs) if k in dict(pairs[:i])]
         raise ValueError(f"these texts are translated twice; keep one of each: {twice}")
-    return found
+    return by_text
 
 
 def files(nodes: Mapping[str, Any], main: Mapping[str, Any]) -> dict[Path, str]:
@@ -213,7 +222,7 @@ def _schemas() -> list[Any]:
         import comfy.options
 
         comfy.options.enable_args_parsing()
-        from equipoise.host.core.folders import register_model_folders
+        from equipoise.host.core.files import register_model_folders
         from equipoise.nodes import all_nodes
 
         register_model_folders()

@@ -1,16 +1,17 @@
-"""Make the pictures of the help pages, web/docs/img/<NodeId>.webp, with a real ComfyUI: each from what the node itself gives on the models
-that ship with the pack.
+"""Make the pictures of the help pages, web/docs/img/<NodeId>.webp, with a real ComfyUI.
 
     python tools/help_pictures.py [GROUP ...] [--folder DIR] [--chromium PATH] [--playwright FOLDER]
 
-Run it with the project's environment; half an hour on two busy cores. Runs are short, so that the pictures show what a node gives and not
-how well it can do. With --folder a later call goes on with the feature sets and trainings that lie there. Nodes that only load or save are
-shown by what they say; the two that need CLIP's weights by a rendering of a graph (Chromium, Node and a folder with playwright-core).
+Run it with the project's environment; it takes half an hour on two busy cores. Each picture shows the output of its node on the shipped
+models. Runs are short, so the pictures show what a node returns, not how well it can work. With --folder, a later call resumes the feature
+sets and trainings in that folder. Nodes that only load or save are shown by their text. The two nodes that need CLIP's weights are shown by
+a rendering of a graph (it needs Chromium, Node and a folder with playwright-core).
 """
 
 from __future__ import annotations
 
 import argparse
+import importlib
 import json
 import shutil
 import subprocess
@@ -44,59 +45,64 @@ class Node:
     """A node of a graph in API form; node[k] is its output k."""
 
     id: str
+    """Id in the graph."""
 
     def __getitem__(self, output: int) -> list[Any]:
         return [self.id, output]
 
 
 class Graph:
-    """A graph in API form that is put together node by node; widgets that are not named keep the schema's defaults."""
+    """Build a graph in API form node by node; other widgets keep the schema's defaults."""
 
     def __init__(self, world: World) -> None:
         self.world, self.nodes = world, {}
 
     def __call__(self, kind: str, **inputs: Any) -> Node:
         kind = kind if kind in self.world.info else f"Equipoise{kind}"
-        found = self.world.inputs_of(self.world.info[kind])
+        schema = self.world.inputs_of(self.world.info[kind])
         values = {
-            n: o["default"] if "default" in o else o["options"][0] for n, k, o in found if self.world.is_widget(k, o) and n not in inputs
+            n: o["default"] if "default" in o else o["options"][0] for n, k, o in schema if self.world.is_widget(k, o) and n not in inputs
         }
         node = Node(str(len(self.nodes) + 1))
         self.nodes[node.id] = {"class_type": kind, "inputs": values | inputs}
         return node
 
     def show(self, image: list[Any]) -> Node:
+        """Add a preview of images."""
         return self("PreviewImage", images=image)
 
     def say(self, value: list[Any]) -> Node:
+        """Add a preview of text."""
         return self("PreviewAny", source=value)
 
     def portraits(self, batch: int) -> tuple[Node, list[Any], dict[str, Any]]:
-        """The shipped unconditional model: its node, its VAE, and the inputs of a sampler."""
+        """Add the shipped unconditional model; returns its node, VAE and sampler inputs."""
         model = self("LoadUnconditionalDiffusion", model_name="portraits.safetensors")
         latent = self("EmptyPixelLatent", model=model[0], batch_size=batch)
         return model, model[1], {"positive": model[2], "negative": model[2], "latent_image": latent[0]} | DDIM
 
     def words(self, batch: int, prompt: str = DOCTOR) -> tuple[Node, list[Any], dict[str, Any]]:
-        """The shipped text model, in the same way."""
+        """Add the shipped text model; returns its node, VAE and sampler inputs."""
         model = self("LoadQuickstartTextModel")
         latent = self("EmptyPixelLatent", model=model[0], batch_size=batch)
         positive, negative = (self("CLIPTextEncode", clip=model[1], text=t) for t in (prompt, "a drawing"))
         return model, model[2], {"positive": positive[0], "negative": negative[0], "latent_image": latent[0]} | EULER
 
     def drawn(self, model: list[Any], vae: list[Any], sampling: dict[str, Any], seed: int = SEED) -> list[Any]:
-        """Images of a KSampler."""
+        """Add a KSampler and return its images."""
         return self("VAEDecode", samples=self("KSampler", model=model, seed=seed, **sampling)[0], vae=vae)[0]
 
     def half(self, text: str = "yes=0.5, no=0.5", **more: Any) -> list[Any]:
+        """Add a target of eyeglasses, half and half by default."""
         return self("TargetDistribution", attribute="eyeglasses", preset="weights", weights=text, **more)[0]
 
     def classifier(self, name: str) -> list[Any]:
+        """Add a loader of a shipped classifier."""
         return self("LoadAttributeClassifier", classifier_name=f"portraits_{name}.safetensors")[0]
 
 
 class World:
-    """The server, and what is needed to lay out what it gives."""
+    """Hold the server and the judge, and lay out pictures."""
 
     def __init__(self, server: Any, workflows: Any, base: Path) -> None:
         from equipoise.models.attribute_classifier import load_classifier
@@ -106,22 +112,22 @@ class World:
         self.judge = load_classifier(ROOT / "shipped" / "weights" / "attribute_classifiers" / "portraits_judge.safetensors")
 
     def run(self, graph: Graph, limit: float = 3600) -> Callable[[Node], Any]:
-        """Queue a graph; gives a function from a node to the pictures that it showed, or the text."""
+        """Queue a graph; returns a function from a node to its pictures or its text."""
         self.info = self.server.get("/object_info")
         outcome = self.server.queue(graph.nodes, limit=limit)
         if outcome.error:
             raise RuntimeError(outcome.error)
 
         def of(node: Node) -> Any:
-            found = outcome.outputs[node.id]
-            return self.server.images(outcome, node.id) if found.get("images") else "".join(found["text"])
+            output = outcome.outputs[node.id]
+            return self.server.images(outcome, node.id) if output.get("images") else "".join(output["text"])
 
         return of
 
     def sheet(
         self, images: Picture, caption: str, attribute: str = "eyeglasses", columns: int = 8, tile: int = 96, framed: bool = True
     ) -> Picture:
-        """Images in rows, framed by what the judge sees."""
+        """Lay images in rows; the judge's class decides the colour of each frame."""
         from equipoise.charts.core.sheet import contact_sheet
 
         pictures = torch.from_numpy(images).movedim(-1, 1)
@@ -131,19 +137,21 @@ class World:
 
 
 def rows(*pictures: Picture) -> Picture:
+    """Lay pictures below each other."""
     from equipoise.charts.core.sheet import stacked
 
     return stacked(list(pictures))
 
 
 def face(size: int, mono: bool) -> ImageFont.FreeTypeFont:
+    """Load a font."""
     from matplotlib import get_data_path
 
     return ImageFont.truetype(f"{get_data_path()}/fonts/ttf/DejaVuSans{'Mono' if mono else ''}.ttf", size)
 
 
-def said(title: str, text: str, most: int = 24) -> Picture:
-    """What a node says, as a picture of text."""
+def text_picture(title: str, text: str, most: int = 24) -> Picture:
+    """Draw a node's text as a picture."""
     lines = [part for line in text.splitlines() for part in (textwrap.wrap(line, 92, subsequent_indent="  ") or [""])]
     lines = [*lines[:most], "..."] if len(lines) > most else lines
     out = Image.new("RGB", (960, 74 + 22 * len(lines)), "#FFFFFF")
@@ -204,7 +212,7 @@ def guidance(w: World) -> Made:
     )
     yield (
         "DistributionGuidanceKSampler",
-        rows(w.sheet(of(all_steered)[:32], "32 of 64 images, half and half"), said("report", of(words), 8)),
+        rows(w.sheet(of(all_steered)[:32], "32 of 64 images, half and half"), text_picture("report", of(words), 8)),
     )
     yield (
         "EmptyPixelLatent",
@@ -273,7 +281,7 @@ def text(w: World) -> Made:
         "ExemptFromGuidance",
         rows(w.sheet(of(both[0]), f"{asking}, guided to half and half"), w.sheet(of(both[1]), f"{asking}, exempt on the same MODEL")),
     )
-    yield "ContrastDirections", said("report", of(report), 16)
+    yield "ContrastDirections", text_picture("report", of(report), 16)
     yield "LearnDirectionsFromPrompts", of(curve)[0]
     yield "LabelFeaturesFromPrompts", rows(level(of(chart)[0]), *(level(s) for s in of(sheets)))
 
@@ -330,7 +338,7 @@ def labels(w: World) -> Made:
     )
     curves = [g.show(n) for n in (trained[1], learned[2], tried[2])]
     saved = g("SaveADP", adp=tried[0], name="my_portraits", overwrite=True)
-    path, told = g.say(saved[0]), g.say(g("ADPInfo", adp=tried[0])[0])
+    path, info = g.say(saved[0]), g.say(g("ADPInfo", adp=tried[0])[0])
     pictures = g(
         "RecordFeaturesFromImages",
         model=model[0],
@@ -343,8 +351,8 @@ def labels(w: World) -> Made:
     )
     noised, report_2 = g.show(pictures[2]), g.say(pictures[1])
     of = w.run(g)
-    yield "RecordFeatures", rows(w.sheet(of(batch), "The latest batch", framed=False), said("report", of(report), 12))
-    yield "RecordFeaturesFromImages", rows(w.sheet(of(noised), "The pictures", framed=False), said("report", of(report_2), 12))
+    yield "RecordFeatures", rows(w.sheet(of(batch), "The latest batch", framed=False), text_picture("report", of(report), 12))
+    yield "RecordFeaturesFromImages", rows(w.sheet(of(noised), "The pictures", framed=False), text_picture("report", of(report_2), 12))
     tones, groups, glasses = [(of(c)[0], of(s)) for c, s in pairs]
     yield "LabelFeaturesWithSkinTone", rows(tones[0], level(tones[1][0]), level(tones[1][-1]))
     yield "MergeLabels", rows(tones[0], groups[0])
@@ -352,15 +360,15 @@ def labels(w: World) -> Made:
     yield "LabelFeatures", rows(glasses[0], *(level(s) for s in glasses[1]))
     for name, node in zip(("TrainADP", "LearnDirections", "CalibrateADP"), curves, strict=True):
         yield name, of(node)[0]
-    yield "SaveADP", said("path, and what ADP Info says of the file", short(of(path), w) + "\n\n" + of(told), 20)
+    yield "SaveADP", text_picture("path, and what ADP Info says of the file", short(of(path), w) + "\n\n" + of(info), 20)
     g = Graph(w)
     opened = g("LoadFeatures", set_name="help")
     table = g("LabelFeaturesFromCSV", features=opened[0], file_name="help/labels.csv")
     chart, words = g.show(g("LabelFeatures", features=opened[0], labels=table[0])[1]), g.say(opened[1])
     of = w.run(g)
     lines = (w.base / "output" / "equipoise" / "features" / "help" / "labels.csv").read_text(encoding="utf-8").splitlines()[:6]
-    yield "LabelFeaturesFromCSV", rows(said("help/labels.csv begins", "\n".join(lines)), of(chart)[0])
-    yield "LoadFeatures", said("text", of(words))
+    yield "LabelFeaturesFromCSV", rows(text_picture("help/labels.csv begins", "\n".join(lines)), of(chart)[0])
+    yield "LoadFeatures", text_picture("text", of(words))
 
 
 def short(path: str, w: World) -> str:
@@ -387,7 +395,7 @@ def steering(w: World) -> Made:
         seed=SEED,
         **(sampling | {"latent_image": few[0]}),
     )
-    told = [g.say(n[1]) for n in (sae, features)]
+    texts = [g.say(n[1]) for n in (sae, features)]
     of = w.run(g)
     plain, steered = (of(n) for n in both)
     yield (
@@ -395,8 +403,8 @@ def steering(w: World) -> Made:
         rows(w.sheet(plain, "Before: plain sampling"), w.sheet(steered, "After: the same noise, features turned, half and half")),
     )
     yield "SteerSweep", of(sweep)[0]
-    for name, node in zip(("LoadSAE", "LoadBiasFeatures"), told, strict=True):
-        yield name, said("text", of(node))
+    for name, node in zip(("LoadSAE", "LoadBiasFeatures"), texts, strict=True):
+        yield name, text_picture("text", of(node))
 
 
 def features(w: World) -> Made:
@@ -418,13 +426,13 @@ def features(w: World) -> Made:
     )
     labels = g("LabelFeaturesWithClassifier", features=recorded[0], classifier=labeller, attributes="eyeglasses")[0]
     trained = g("TrainSAE", features=recorded[0], name="help", latents=768, k=16, steps=600, overwrite=True)
-    found = g("FindBiasFeatures", features=recorded[0], labels=labels, sae=sae, attribute="eyeglasses", per_class=12)
+    ranked = g("FindBiasFeatures", features=recorded[0], labels=labels, sae=sae, attribute="eyeglasses", per_class=12)
     atlas = g("FeatureAtlas", features=recorded[0], sae=sae, bias_features=shipped, count=5)
     around = {"model": model[0], "sae": sae, "vae": vae, "classifier": labeller}
-    effects = g("MeasureFeatureEffects", bias_features=found[0], images=32, per_class=3, name="help", **around, **sampling)
+    effects = g("MeasureFeatureEffects", bias_features=ranked[0], images=32, per_class=3, name="help", **around, **sampling)
     learned = g(
         "LearnFeatureProfiles",
-        bias_features=found[0],
+        bias_features=ranked[0],
         features=recorded[0],
         labels=labels,
         more=32,
@@ -437,14 +445,15 @@ def features(w: World) -> Made:
     )
     tried = g("CalibrateBiasFeatures", bias_features=learned[0], images=32, seed=900000, name="help", adp=adp, **around, **sampling)
     saved = g("SaveBiasFeatures", bias_features=tried[0], name="my_portraits", overwrite=True)
-    nodes = {"TrainSAE": trained, "FindBiasFeatures": found, "MeasureFeatureEffects": effects, "LearnFeatureProfiles": learned}
+    nodes = {"TrainSAE": trained, "FindBiasFeatures": ranked, "MeasureFeatureEffects": effects, "LearnFeatureProfiles": learned}
     charts = {name: g.show(n[2]) for name, n in (nodes | {"CalibrateBiasFeatures": tried}).items()}
     path, report = g.say(saved[0]), g.say(tried[1])
     of = w.run(g)
     yield "FeatureAtlas", of(atlas)[0]
     for name, node in charts.items():
         yield name, of(node)[0]
-    yield "SaveBiasFeatures", said("path, and what Calibrate Bias Features says of the file", short(of(path), w) + "\n\n" + of(report), 14)
+    yield "SaveBiasFeatures", text_picture("path, and what Calibrate Bias Features says of the file", short(of(path), w) + "\n\n" +
+    of(report), 14)
 
 
 def neurons(w: World) -> Made:
@@ -480,11 +489,11 @@ def neurons(w: World) -> Made:
     for name, node in shown.items():
         yield name, of(node)[0]
     yield "ClassPath", of(shared)[0]
-    yield "EditVisionNeurons", rows(said("report", of(changed), 6), of(before)[0], of(after)[0])
-    yield "SaveNeuronPath", said("path, and what Class Path says of the paths", short(of(path_said), w) + "\n\n" + of(report), 14)
+    yield "EditVisionNeurons", rows(text_picture("report", of(changed), 6), of(before)[0], of(after)[0])
+    yield "SaveNeuronPath", text_picture("path, and what Class Path says of the paths", short(of(path_said), w) + "\n\n" + of(report), 14)
     g = Graph(w)
-    told = g.say(g("LoadNeuronPath", neuron_path_name="my_neuron_path.safetensors")[1])
-    yield "LoadNeuronPath", said("text", w.run(g)(told))
+    text = g.say(g("LoadNeuronPath", neuron_path_name="my_neuron_path.safetensors")[1])
+    yield "LoadNeuronPath", text_picture("text", w.run(g)(text))
 
 
 def datasets(w: World) -> Made:
@@ -523,16 +532,16 @@ def datasets(w: World) -> Made:
             with Image.open(folder / split / row["file_name"]) as picture:
                 cells.setdefault(f"eyeglasses {row['eyeglasses']}, hair {row['hair']}", []).append(np.asarray(picture.convert("RGB")))
     parts = [w.sheet(np.stack(cells[name][:8]), f"{name}: {len(cells[name])} saved", framed=False) for name in sorted(cells)]
-    yield "SaveBalancedDataset", rows(*parts, level(said("report", of(report), 8), parts[0].shape[1]))
+    yield "SaveBalancedDataset", rows(*parts, level(text_picture("report", of(report), 8), parts[0].shape[1]))
     yield "TrainAttributeClassifier", of(curve)[0]
     yield "ClassifierFairness", of(bars)[0]
     g = Graph(w)
-    told = g.say(g("LoadDataset", dataset_name="my_portraits")[1])
-    yield "LoadDataset", said("text", w.run(g)(told))
+    text = g.say(g("LoadDataset", dataset_name="my_portraits")[1])
+    yield "LoadDataset", text_picture("text", w.run(g)(text))
 
 
 def ledger(w: World) -> Made:
-    runs, pictures, told = 16, [], ""
+    runs, pictures, text = 16, [], ""
     for i in range(runs):
         g = Graph(w)
         model, vae, sampling = g.portraits(1)
@@ -546,20 +555,20 @@ def ledger(w: World) -> Made:
         g("ExportLedger", ledger=recorded[0])
         of = w.run(g)
         pictures.append(of(shown)[0])
-        told += f"run {i + 1}: {of(words)}\n" if i in (0, runs - 1) else ""
+        text += f"run {i + 1}: {of(words)}\n" if i in (0, runs - 1) else ""
     sheet = w.sheet(np.stack(pictures), f"{runs} runs of one image each, half and half")
-    yield "BalanceLedger", rows(sheet, said("text of Ledger Report after the last run", of(counts), 10))
-    yield "RecordAttributes", rows(w.sheet(np.stack(pictures), "The images that were recorded"), said("text", told, 14))
+    yield "BalanceLedger", rows(sheet, text_picture("text of Ledger Report after the last run", of(counts), 10))
+    yield "RecordAttributes", rows(w.sheet(np.stack(pictures), "The images that were recorded"), text_picture("text", text, 14))
     yield "LedgerReport", of(report)[0]
     (csv,) = (w.base / "output" / "equipoise" / "ledgers").glob("*.csv")
     lines = [line if len(line) < 180 else f"{line[:177]}..." for line in csv.read_text(encoding="utf-8").splitlines()[:5]]
-    yield "ExportLedger", said(f"{csv.name} begins", "\n".join(lines))
+    yield "ExportLedger", text_picture(f"{csv.name} begins", "\n".join(lines))
     answers = []
     for number in (0, runs):
         g = Graph(w)
         answer = g.say(g("ResetLedger", ledger_name="help", images=number)[0])
         answers.append(f"images {number}: {w.run(g)(answer)}")
-    yield "ResetLedger", said("text", "\n\n".join(answers))
+    yield "ResetLedger", text_picture("text", "\n\n".join(answers))
 
 
 GROUPS = {f.__name__: f for f in (guidance, conditional, text, labels, steering, features, neurons, datasets, ledger)}
@@ -575,16 +584,16 @@ RENDERED = {
         "It needs CLIP's weights.",
     ),
 }
-"""Nodes that nothing shipped can run: the graph of workflows/ that has them, and its nodes that are shown."""
+"""Nodes that no shipped model can run: the graph of workflows/ that contains them, and the nodes of it to show."""
 
 
 def rendered(thumbnails: Any, url: str, base: Path, playwright: Path, chromium: str) -> Made:
-    """Some nodes of a shipped graph, as the front end draws them, with a strip that says so."""
+    """Render some nodes of a shipped graph, with a strip that names it a rendering."""
     for name, (workflow, kinds, needs) in RENDERED.items():
         graph = json.loads((ROOT / "workflows" / f"{workflow}.json").read_text(encoding="utf-8"))
         graph["nodes"] = [n for n in graph["nodes"] if n["type"] in kinds]
-        kept = {n["id"] for n in graph["nodes"]}
-        graph["links"] = [link for link in graph["links"] if link[1] in kept and link[3] in kept]
+        node_ids = {n["id"] for n in graph["nodes"]}
+        graph["links"] = [link for link in graph["links"] if link[1] in node_ids and link[3] in node_ids]
         alive = {link[0] for link in graph["links"]}
         for node in graph["nodes"]:
             for slot in node["inputs"]:
@@ -605,7 +614,10 @@ def rendered(thumbnails: Any, url: str, base: Path, playwright: Path, chromium: 
 
 
 def save(name: str, picture: Picture) -> None:
-    """Write Equipoise<name>.webp in the best quality that stays below the limit; what is too long is cut off below."""
+    """Write Equipoise<name>.webp in the best quality below the size limit.
+
+    A picture that is too high is cut at the bottom.
+    """
     image = Image.fromarray(picture).convert("RGB")
     width = min(WIDTH, image.width)
     image = image.resize((width, round(image.height * width / image.width)), Image.Resampling.LANCZOS)
@@ -619,19 +631,21 @@ def save(name: str, picture: Picture) -> None:
 
 
 def main() -> int:
+    """Make the pictures that the command line names."""
     sys.path.insert(0, str(HERE))
     import thumbnails
 
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("names", nargs="*", help=f"which: {', '.join((*GROUPS, 'rendered'))}; all where none is named")
-    parser.add_argument("--folder", type=Path, help="base directory to keep; a temporary one where it is not given")
+    parser.add_argument("names", nargs="*", help=f"groups of pictures: {', '.join((*GROUPS, 'rendered'))}; default: all")
+    parser.add_argument("--folder", type=Path, help="ComfyUI's base directory, to resume from later; default: a temporary folder")
     parser.add_argument("--chromium", default=shutil.which("chromium") or "chromium")
-    parser.add_argument("--playwright", type=Path, default=Path(), help="folder in which playwright-core was installed")
+    parser.add_argument("--playwright", type=Path, default=Path(), help="folder in which playwright-core is installed")
     args = parser.parse_args()
     names = args.names or [*GROUPS, "rendered"]
     FOLDER.mkdir(exist_ok=True)
     thumbnails.load(ROOT / "dev.py", "equipoise_dev").register()
-    servers, workflows = (thumbnails.load(ROOT / "tests" / "host" / f"{n}.py", n) for n in ("equipoise_server", "equipoise_workflow"))
+    servers = importlib.import_module("equipoise.benchmarks.core.graph_server")
+    workflows = thumbnails.load(ROOT / "tests" / "host" / "equipoise_workflow.py", "equipoise_workflow")
     servers.ODD_NAME = "equipoise"
     with tempfile.TemporaryDirectory() as folder:
         base = args.folder or Path(folder)

@@ -1,14 +1,15 @@
-"""Make the thumbnails of workflows/ with a real ComfyUI: from the graph's own output where that takes a minute, the others as a labelled
-rendering.
+"""Make the thumbnails of workflows/ with a real ComfyUI.
 
     python tools/thumbnails.py [NAME ...] [--chromium PATH] [--playwright FOLDER]
 
-Run it with the project's environment. The renderings need Chromium, Node and a folder in which playwright-core was installed.
+Run it with the project's environment. Graphs that run in minutes show their own output. The others show a labelled rendering of the graph,
+which needs Chromium, Node and a folder in which playwright-core was installed.
 """
 
 from __future__ import annotations
 
 import argparse
+import importlib
 import importlib.util
 import json
 import shutil
@@ -49,9 +50,9 @@ RENDERED = {
     "bias_feature_steer_sd15": (NEEDS_FEATURES, WIDER),
     "bias_feature_steer_sdxl": (NEEDS_FEATURES, WIDER),
 }
-"""Graphs that are photographed: what each needs, and the size of the window, in which the front end has to show text."""
+"""Graphs that are shown as a rendering: what each graph needs, and a window size at which the front end shows text."""
 MADE = (*QUICKSTARTS, AUDIT, STEER, FIND, TRAIN, NEURONS, REPORT, BALANCED, LEDGER)
-"""Graphs whose own output is shown."""
+"""Graphs that show their own output."""
 NOT_OUTPUT = "A rendering of the graph, not its output"
 FILES = {
     "CheckpointLoaderSimple": "checkpoints",
@@ -62,7 +63,7 @@ FILES = {
     "EquipoiseLoadBiasFeatures": "equipoise/bias_features",
     "EquipoiseLoadAttributeClassifier": "attribute_classifiers",
 }
-"""Loaders and the folders of models/ in which they look."""
+"""Loader -> folder of models/ that it reads."""
 WIDTH, MOST_BYTES = 1200, 190_000
 
 
@@ -77,7 +78,7 @@ def load(path: Path, name: str) -> ModuleType:
 
 
 def run(server: Any, name: str, to_api: Any, limit: float = 600) -> tuple[dict[str, Any], Any]:
-    """Queue a graph as it is: the graph, and what came of it."""
+    """Queue a graph without changes; returns the graph and its outcome."""
     workflow = json.loads((FOLDER / f"{name}.json").read_text(encoding="utf-8"))
     outcome = server.queue(to_api(workflow, server.get("/object_info")), limit=limit)
     if outcome.error:
@@ -86,13 +87,16 @@ def run(server: Any, name: str, to_api: Any, limit: float = 600) -> tuple[dict[s
 
 
 def quickstart(server: Any, name: str, to_api: Any) -> Image.Image:
-    """Queue a quickstart and lay its images and charts side by side, framed by what the judge sees."""
+    """Queue a quickstart and lay its images and charts side by side.
+
+    The judge's class decides the colour of each image's frame.
+    """
     captions = "Before: plain sampling", "After: distribution guidance, target half and half"
     return Image.fromarray(compared(server, *run(server, name, to_api), captions))
 
 
 def compared(server: Any, workflow: dict[str, Any], outcome: Any, captions: tuple[str, str]) -> np.ndarray:
-    """Images and chart of before, and of after."""
+    """Lay images and charts of before and after side by side."""
     from equipoise.charts.core.sheet import contact_sheet, side_by_side, stacked
     from equipoise.models.attribute_classifier import load_classifier
 
@@ -111,57 +115,60 @@ def compared(server: Any, workflow: dict[str, Any], outcome: Any, captions: tupl
 
 
 def wide(picture: np.ndarray, width: int) -> np.ndarray:
-    """A picture at another width."""
+    """Resize a picture to another width."""
     size = width, round(picture.shape[0] * width / picture.shape[1])
     return np.asarray(Image.fromarray(picture).resize(size, Image.Resampling.LANCZOS))
 
 
-def beside(pictures: list[np.ndarray], height: int) -> Image.Image:
-    """Pictures at one height, one beside the other."""
+def row_of(pictures: list[np.ndarray], height: int) -> Image.Image:
+    """Lay pictures of one height in a row."""
     from equipoise.charts.core.sheet import side_by_side
 
     return Image.fromarray(reduce(side_by_side, (wide(p, round(p.shape[1] * height / p.shape[0])) for p in pictures)))
 
 
 def steering(server: Any, to_api: Any) -> Image.Image:
-    """Queue the steering quickstart: images and charts of before and after, and the sweep."""
+    """Queue the steering quickstart and show before, after and the sweep."""
     workflow, outcome = run(server, STEER, to_api)
     captions = "Before: plain sampling", "After: bias features turned, target half and half"
     both, strip = compared(server, workflow, outcome, captions), server.images(outcome, id_of(workflow, "EquipoiseSteerSweep"))[0]
-    return beside([both, strip], both.shape[0])
+    return row_of([both, strip], both.shape[0])
 
 
 def finding(server: Any, to_api: Any) -> Image.Image:
-    """Queue the graph that finds bias features, which takes minutes: their chart, their atlas, and the sweep."""
-    return found(server, *run(server, FIND, to_api, limit=3600))
+    """Queue the graph that finds bias features, which takes minutes."""
+    return bias_feature_row(server, *run(server, FIND, to_api, limit=3600))
 
 
-def found(server: Any, workflow: dict[str, Any], outcome: Any) -> Image.Image:
-    """The pictures of such a run side by side."""
+def bias_feature_row(server: Any, workflow: dict[str, Any], outcome: Any) -> Image.Image:
+    """Lay the chart, the atlas and the sweep in a row."""
     kinds = ("FindBiasFeatures", "FeatureAtlas", "SteerSweep")
-    return beside([server.images(outcome, id_of(workflow, f"Equipoise{kind}"))[0] for kind in kinds], 1200)
+    return row_of([server.images(outcome, id_of(workflow, f"Equipoise{kind}"))[0] for kind in kinds], 1200)
 
 
 def training(server: Any, to_api: Any) -> Image.Image:
-    """Queue the graph that makes an ADP, which takes minutes: its classes, what it reads, how its moves were learned, what they reach."""
+    """Queue the graph that makes an ADP, which takes minutes.
+
+    The picture shows its classes, its accuracy, how its moves were learned, and what they reach.
+    """
     from equipoise.charts.core.sheet import stacked
 
     workflow, outcome = run(server, TRAIN, to_api, limit=3600)
     sheets = list(server.images(outcome, id_of(workflow, "PreviewImage")))
     kinds = ("TrainADP", "LearnDirections", "CalibrateADP")
     read, learned, reached = (server.images(outcome, id_of(workflow, f"Equipoise{kind}"))[0] for kind in kinds)
-    top, below = np.asarray(beside([stacked(sheets), read], 900)), np.asarray(beside([learned, reached], 900))
+    top, below = np.asarray(row_of([stacked(sheets), read], 900)), np.asarray(row_of([learned, reached], 900))
     return Image.fromarray(stacked([top, wide(below, top.shape[1])]))
 
 
 def id_of(workflow: dict[str, Any], kind: str) -> str:
-    """Id of the only node of a type."""
+    """Return the id of the only node of a type."""
     (node,) = [n for n in workflow["nodes"] if n["type"] == kind]
     return str(node["id"])
 
 
 def audit(server: Any, to_api: Any) -> Image.Image:
-    """Queue the audit of labels; its charts, and its sheets below them, source beside source."""
+    """Queue the audit of labels; lay its charts above its sheets, a column per source."""
     from equipoise.charts.core.sheet import side_by_side, stacked
 
     workflow, outcome = run(server, AUDIT, to_api)
@@ -180,14 +187,17 @@ def audit(server: Any, to_api: Any) -> Image.Image:
 
 
 def neurons(server: Any, to_api: Any) -> Image.Image:
-    """Queue the audit of neurons: leaks, and what paths do; beside it what excites them, and how few are needed."""
+    """Queue the audit of neurons and lay out its charts."""
     workflow, outcome = run(server, NEURONS, to_api, limit=1500)
     kinds = {n["id"]: n["type"] for n in workflow["nodes"]}
     return laid_out({kinds[a]: server.images(outcome, str(b))[0] for _, a, _, b, _, _ in workflow["links"] if kinds[b] == "PreviewImage"})
 
 
 def laid_out(charts: dict[str, np.ndarray]) -> Image.Image:
-    """Charts of the audit of neurons, by the nodes that drew them."""
+    """Lay out the charts of the audit of neurons, by the nodes that drew them.
+
+    Left: leaks and effects of paths. Right: exciting images and the number of neurons that are needed.
+    """
     from equipoise.charts.core.sheet import side_by_side, stacked
 
     left, right = ("AttributeLeakageAudit", "NeuronPathEffect"), ("NeuronGallery", "PruneClassifierCurve")
@@ -195,7 +205,7 @@ def laid_out(charts: dict[str, np.ndarray]) -> Image.Image:
 
 
 def report(server: Any, to_api: Any) -> Image.Image:
-    """Queue the graph that reports: its page in three columns, cut where nothing is drawn."""
+    """Queue the graph that reports, and cut its page into three columns at empty lines."""
     from equipoise.charts.core.sheet import side_by_side
 
     workflow, outcome = run(server, REPORT, to_api)
@@ -206,7 +216,7 @@ def report(server: Any, to_api: Any) -> Image.Image:
 
 
 def balanced(server: Any, to_api: Any) -> Image.Image:
-    """Queue the graph of the balanced data set: a part of its images by their labels, and how the classifier reads its groups."""
+    """Queue the graph of the balanced data set; show some images and the classifier's chart."""
     from equipoise.charts.core.sheet import contact_sheet, stacked
 
     workflow, outcome = run(server, BALANCED, to_api)
@@ -225,7 +235,10 @@ def balanced(server: Any, to_api: Any) -> Image.Image:
 
 
 def queued(server: Any, to_api: Any) -> Image.Image:
-    """Queue the ledger's graph again and again, as its note says: the images in their order, framed by what was seen, and the report."""
+    """Queue the ledger's graph many times, as its note says, and show images and report.
+
+    The class that the labeller saw decides the colour of each image's frame.
+    """
     from equipoise.charts.core.sheet import contact_sheet, stacked
 
     workflow = json.loads((FOLDER / f"{LEDGER}.json").read_text(encoding="utf-8"))
@@ -247,7 +260,7 @@ def queued(server: Any, to_api: Any) -> Image.Image:
 
 
 def labelled(picture: Image.Image, needs: str) -> Image.Image:
-    """The rendering with a strip below that says what it is, and what it needs."""
+    """Add a strip below a rendering that says what it is and what it needs."""
     from matplotlib import get_data_path
 
     size = picture.width // 36
@@ -260,7 +273,7 @@ def labelled(picture: Image.Image, needs: str) -> Image.Image:
 
 
 def save(picture: Image.Image, name: str) -> None:
-    """Write NAME.jpg, 1200 pixels wide, in the best quality that stays below the limit."""
+    """Write NAME.jpg, 1200 pixels wide, in the best quality below the size limit."""
     picture = picture.convert("RGB").resize((WIDTH, round(picture.height * WIDTH / picture.width)), Image.Resampling.LANCZOS)
     path = FOLDER / f"{name}.jpg"
     for quality in range(92, 40, -4):
@@ -271,8 +284,11 @@ def save(picture: Image.Image, name: str) -> None:
 
 
 def stand_ins(base: Path) -> None:
-    """Files under the names that the graphs for real checkpoints expect, so that the front end finds them and shows no warning: small
-    random ADPs and bias features, whose classes the target's editor asks for, else empty ones."""
+    """Write small files under the names that graphs for real checkpoints expect.
+
+    The front end then finds them and shows no warning. ADPs and bias features are random but valid, because the target editor reads their
+    classes; other files are empty.
+    """
     from equipoise.benchmarks.core.random_adp import random_adp
     from equipoise.models.adp import save_adp
     from equipoise.models.bias_features import save_bias_features
@@ -282,7 +298,7 @@ def stand_ins(base: Path) -> None:
     for name in RENDERED:
         for node in json.loads((FOLDER / f"{name}.json").read_text(encoding="utf-8"))["nodes"]:
             where, file = FILES.get(node["type"]), (node["widgets_values"] or [""])[0]
-            if where and not list((ROOT / "shipped" / "weights").glob(f"*/{file}")):  # nothing stands in the way of what ships
+            if where and not list((ROOT / "shipped" / "weights").glob(f"*/{file}")):  # a shipped file needs no stand-in
                 path = base / "models" / where / file
                 path = path if path.suffix else path / "config.json"  # a folder
                 path.parent.mkdir(parents=True, exist_ok=True)
@@ -294,15 +310,16 @@ def stand_ins(base: Path) -> None:
 
 
 def main() -> int:
+    """Make the thumbnails that the command line names."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("names", nargs="*", help=f"which: {', '.join((*MADE, *RENDERED))}; all where none is named")
+    parser.add_argument("names", nargs="*", help=f"graphs: {', '.join((*MADE, *RENDERED))}; default: all")
     parser.add_argument("--chromium", default=shutil.which("chromium") or "chromium")
-    parser.add_argument("--playwright", type=Path, default=Path(), help="folder in which playwright-core was installed")
+    parser.add_argument("--playwright", type=Path, default=Path(), help="folder in which playwright-core is installed")
     args = parser.parse_args()
     names = args.names or [*MADE, *RENDERED]
     load(ROOT / "dev.py", "equipoise_dev").register()
-    tests = ROOT / "tests" / "host"
-    server_module, workflow_module = (load(tests / f"{n}.py", n) for n in ("equipoise_server", "equipoise_workflow"))
+    server_module = importlib.import_module("equipoise.benchmarks.core.graph_server")
+    workflow_module = load(ROOT / "tests" / "host" / "equipoise_workflow.py", "equipoise_workflow")
     server_module.ODD_NAME = "equipoise"  # the front end shows the pack's folder on its nodes
     with tempfile.TemporaryDirectory() as folder:
         base = Path(folder)

@@ -1,5 +1,5 @@
 // Attribute Histogram: below the chart, a small picture of each image with the class that it was assigned and the classifier's reading.
-// Pictures and classes come with the node's output (host/thumbs.py).
+// Pictures and classes come with the node's output (host/report/thumbs.py).
 import { api } from '../../scripts/api.js'
 import { app } from '../../scripts/app.js'
 import { addExtra, make, useStyles } from './extra_widget.js'
@@ -29,7 +29,7 @@ app.registerExtension({
 /** The pictures of one node. */
 class List {
   constructor(node) {
-    const title = text('thumbs.title', 'Assigned class and reading of each image')
+    const title = text('thumbs.title', 'Assigned class and reading')
     this.count = make('span', 'equipoise-step')
     this.list = make('ul', 'equipoise-list', { tabindex: '0', 'aria-label': title })
     const head = make('div', 'equipoise-head', {}, make('span', '', {}, title), this.count)
@@ -54,7 +54,7 @@ function counts({ images, seen, assigned }) {
   if (shown < images) parts.push(text('thumbs.first', 'first {shown} of {images} images', { shown, images }))
   if (assigned) {
     const missed = seen.filter((reading, i) => isMissed(reading, assigned[i])).length
-    parts.push(text('thumbs.missed', '{missed} of {shown} do not show their assigned class', { missed, shown }))
+    parts.push(text('thumbs.missed', 'without their assigned class: {missed} of {shown}', { missed, shown }))
   }
   return parts.join(', ')
 }

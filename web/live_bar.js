@@ -1,5 +1,5 @@
 // The live bar of the guidance and steering nodes: while a batch is sampled, it shows the current reading, how many images each class was
-// assigned, and the target. The server sends the figures at most ten times a second (host/live.py).
+// assigned, and the target. The server sends the figures at most ten times a second (host/core/live.py).
 import { api } from '../../scripts/api.js'
 import { app } from '../../scripts/app.js'
 import { addExtra, make, useStyles } from './extra_widget.js'
@@ -7,7 +7,7 @@ import { findNode } from './graph.js'
 import { text } from './texts.js'
 
 const NODES = ['EquipoiseDistributionGuidance', 'EquipoiseDistributionGuidanceKSampler', 'EquipoiseBiasFeatureSteer']
-const COLOURS = ['#0072B2', '#E69F00', '#009E73', '#D55E00', '#56B4E9', '#CC79A7', '#F0E442', '#8A8A8A'] // as in charts/style.py
+const COLOURS = ['#0072B2', '#E69F00', '#009E73', '#D55E00', '#56B4E9', '#CC79A7', '#F0E442', '#8A8A8A'] // as in charts/core/style.py
 const bars = new Map() // node -> its bar
 const waiting = new Map() // node id -> the latest message that is not drawn yet
 let running = false

@@ -1,6 +1,6 @@
 // Arithmetic of shares that sum to 1, without the front end.
 //
-// A joint table is a flat, row-major list of shares, as in methods/targets.py: the last attribute varies fastest. `counts` are the numbers of
+// A joint table is a flat, row-major list of shares, as in methods/core/targets.py: the last attribute varies fastest. `counts` are the numbers of
 // classes per attribute.
 
 /**

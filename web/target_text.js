@@ -1,4 +1,4 @@
-// Read and write the weights of a target as methods/targets.py does: NAME=WEIGHT, separated by commas or line breaks. Text that we do not
+// Read and write the weights of a target as methods/core/targets.py does: NAME=WEIGHT, separated by commas or line breaks. Text that we do not
 // understand stays as it is.
 import { cells, sum } from './shares.js'
 

@@ -1,0 +1,1 @@
+"""Benchmarks of predictors: accuracy, samplers, cost of training, and a new attribute."""

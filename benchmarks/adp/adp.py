@@ -1,8 +1,12 @@
-"""``bench adp``: how early and how well an ADP reads, what training costs, and whether it serves samplers that it was not made with.
+"""``bench adp``: measure how an ADP reads, what training costs, and which samplers it serves.
 
-Parts, each kept in the folder and not repeated: both kinds of predictor on one set of plain samples; training time on random features of
-the stated sizes; the kinds of direction; a new attribute from the command line; and the table training sampler x guidance sampler through
-the host, where every training sampler has the whole way from recording to calibration behind it.
+Each part is stored in the folder and not repeated:
+
+- both kinds of predictor, trained on one set of plain samples;
+- training time on random features of fixed sizes;
+- the kinds of direction;
+- a new attribute from the command line;
+- a table of training sampler x guidance sampler, through ComfyUI. Each training sampler does all steps from recording to calibration.
 """
 
 from __future__ import annotations
@@ -22,15 +26,29 @@ from .adp_directions import SEED as DIRECTION_SEED
 from .adp_directions import kinds_of_direction
 from .adp_timing import timings
 from .clothing import GUIDED_SEED as CLOTHING_SEED
-from .clothing import new_attribute, sampled
-from .cross_scheduler import GUIDED_SEED, QUICK, QUICK_SIZES, RECORD_SEED, START_SEED, TRIAL_SEED, WAYS, Sizes, Way, row
+from .clothing import new_attribute, sample_portraits
+from .cross_scheduler import (
+    GUIDED_SEED,
+    QUICK,
+    QUICK_SIZES,
+    RECORD_SEED,
+    SAMPLING_METHODS,
+    START_SEED,
+    TRIAL_SEED,
+    SamplingMethod,
+    TableSizes,
+    table_row,
+)
 
 PLAIN, PLAIN_SEED = 1536, 835_000_000
 QUICK_PLAIN = 512
 
 
 def run(quick: bool, folder: Path | None = None, workers: int = 2) -> dict[str, Any]:
-    """All parts. ``folder``: where they are kept (default: a temporary one); ``workers``: processes for the table."""
+    """Run all parts.
+
+    ``folder``: where parts are stored (default: a temporary folder); ``workers``: processes for the table.
+    """
     if folder is None:
         with tempfile.TemporaryDirectory(prefix="equipoise-bench-adp-") as place:
             return run(quick, Path(place), workers)
@@ -39,55 +57,56 @@ def run(quick: bool, folder: Path | None = None, workers: int = 2) -> dict[str, 
     torch.set_num_threads(max(1, min(2, os.cpu_count() or 1, workers)))
     recorded, labels = folder / "plain-features", folder / "plain.csv"
     n = QUICK_PLAIN if quick else PLAIN
-    lines = sampled(folder, "plain", n, PLAIN_SEED, "--record", str(recorded), "--labels", str(labels))
+    lines = sample_portraits(folder, "plain", n, PLAIN_SEED, "--record", str(recorded), "--labels", str(labels))
     kinds = accuracy_of_kinds(folder, recorded, labels)
     directions = kinds_of_direction(folder, 256 if quick else 512)
     clothing = None if quick else new_attribute(folder, recorded, lines, 512)
-    ways, sizes = (QUICK, QUICK_SIZES) if quick else (WAYS, Sizes())
-    table = cross_table(folder, ways, sizes, workers) if host_version() else []
+    methods, sizes = (QUICK, QUICK_SIZES) if quick else (SAMPLING_METHODS, TableSizes())
+    table = cross_table(folder, methods, sizes, workers) if host_version() else []
     timing = timings(folder, quick)
-    return composed(timing, kinds, directions, clothing, table, sizes, quick)
+    return adp_result(timing, kinds, directions, clothing, table, sizes, quick)
 
 
-def cross_table(folder: Path, ways: tuple[Way, ...], sizes: Sizes, workers: int) -> list[dict[str, Any]]:
-    """A row per training sampler; the shipped file's comes last."""
-    trained = [*sorted(ways, key=lambda w: w.steps), None]
+def cross_table(folder: Path, methods: tuple[SamplingMethod, ...], sizes: TableSizes, workers: int) -> list[dict[str, Any]]:
+    """Make one row per training sampler; the shipped file's row comes last."""
+    trained = [*sorted(methods, key=lambda m: m.steps), None]
     if workers == 1:
-        rows = [row(folder, way, ways, sizes) for way in trained]
+        rows = [table_row(folder, method, methods, sizes) for method in trained]
     else:
         # Spawned, not forked: this process has used torch's threads by now.
         with ProcessPoolExecutor(min(workers, 2), mp_context=get_context("spawn")) as pool:
-            rows = list(pool.map(row, [folder] * len(trained), trained, [ways] * len(trained), [sizes] * len(trained)))
-    order = [w.name for w in ways]
+            rows = list(pool.map(table_row, [folder] * len(trained), trained, [methods] * len(trained), [sizes] * len(trained)))
+    order = [m.name for m in methods]
     return sorted(rows, key=lambda r: order.index(r["trained"]) if r["trained"] in order else len(order))
 
 
-def composed(
+def adp_result(
     timing: dict[str, Any],
     kinds: dict[str, Any],
     directions: dict[str, Any],
     clothing: dict[str, Any] | None,
     table: list[dict[str, Any]],
-    sizes: Sizes,
+    sizes: TableSizes,
     quick: bool,
 ) -> dict[str, Any]:
-    """The JSON object: the contract's keys, and all that they come from."""
+    """Build the JSON object: the contract's keys and all figures behind them."""
     first = kinds["mlp"]["attributes"][ATTRIBUTE]
     own = [r for r in table if r["made"]]
     cells = [c["fd"] for r in own for c in r["cells"].values()]
     notes = {
-        "accuracy_mid": f"balanced, held-out images, kind 'mlp', {ATTRIBUTE}; 'kinds' has all attributes and both kinds",
-        "worst_cross_scheduler_fd": "over the ADPs made here; the row of the shipped file stands beside them",
-        "cross_scheduler": "DDIM 50 eta 1 is euler_ancestral on ddim_uniform, the same step on this schedule; img2img is euler, 20 steps",
-        "train_seconds_per_2000x50": "by the clock, train_file alone; learning and calibration stand under 'made_with'",
+        "accuracy_mid": f"balanced accuracy on held-out images, kind 'mlp', {ATTRIBUTE}; 'kinds' has all attributes and both kinds",
+        "worst_cross_scheduler_fd": "over the ADPs that this benchmark trained; the shipped file has a row of its own",
+        "cross_scheduler": "DDIM 50 eta 1 is euler_ancestral on ddim_uniform, which takes the same step here; img2img is euler, 20 steps",
+        "train_seconds_per_2000x50": "wall-clock time of train_adp only; 'made_with' has the times of learning and calibration",
     }
     if not table:
         notes["worst_cross_scheduler_fd"] = "null: COMFYUI_PATH holds no ComfyUI"
     if quick:
         notes["quick"] = "two samplers, fewer images, no new attribute and no timing at SD's width; indicative"
-    notes["train_seconds_sd_width"] = "null: not measured whole" + extrapolated(timing["sd_part"])
+    notes["train_seconds_sd_width"] = "null: the full size was not measured" + sd_width_note(timing["sd_part"])
     parts = [*kinds.values(), *directions.values(), *(c for r in table for c in r["cells"].values())]
-    if len(commits := {str(f["commit"])[:9] for f in parts}) > 1:
+    commits = {str(f["commit"])[:9] for f in parts}
+    if len(commits) > 1:
         notes["commit"] = f"parts were measured at commits {', '.join(sorted(commits))}"
     return {
         "accuracy_mid": first["mid"],
@@ -108,12 +127,12 @@ def composed(
     }
 
 
-def extrapolated(part: dict[str, Any] | None) -> str:
-    """What a part of the set at SD's width took, and what that makes for the whole."""
+def sd_width_note(part: dict[str, Any] | None) -> str:
+    """Say how long the measured part at SD's width took, and estimate the full size."""
     if part is None:
         return ""
-    whole = part["processor"] * 2000 / part["images"] * 12 / part["epochs"]
+    seconds = part["processor"] * 2000 / part["images"] * 12 / part["epochs"]
     return (
-        f"; {part['images']} images and {part['epochs']} passes took {part['processor']:.0f} s of processor time, which in proportion is "
-        f"{whole:.0f} s for 2,000 and 12"
+        f"; {part['images']} images and {part['epochs']} passes took {part['processor']:.0f} s of processor time, in proportion "
+        f"{seconds:.0f} s for 2,000 and 12"
     )

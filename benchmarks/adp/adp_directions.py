@@ -1,4 +1,7 @@
-"""The kinds of direction that the shipped file holds, each at its calibrated sizes, without a host: hits and FD by the judge."""
+"""Measure FD and hits of each kind of direction in the shipped ADP.
+
+Each direction uses its calibrated sizes. The judge counts. No ComfyUI is needed.
+"""
 
 from __future__ import annotations
 
@@ -10,17 +13,17 @@ from ...methods.core.targets import parse_target
 from ...methods.guidance.run import GuidanceRun, GuidanceSettings
 from ...metrics.fairness import assigned_hit_rate, measure
 from ...shipped import weights
-from ..core.stages import kept
+from ..core.stages import load_or_make
 
 SEED = 841_000_000
 TARGET = "eyeglasses: yes=0.5, no=0.5"
 
 
 def kinds_of_direction(folder: Path, n: int) -> dict[str, Any]:
-    """Source of the move -> fd, hits and where it acts."""
+    """Measure every direction of the shipped file; returns source of the move -> figures."""
     adp = weights.adp()
     return {
-        source: kept(folder, f"direction-{source}", {"n": n, "seed": SEED, "target": TARGET}, lambda s=source: _measure(s, n))
+        source: load_or_make(folder, f"direction-{source}", {"n": n, "seed": SEED, "target": TARGET}, lambda s=source: _measure(s, n))
         for source in adp.sources()["eyeglasses"]
     }
 

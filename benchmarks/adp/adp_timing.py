@@ -1,4 +1,7 @@
-"""What training costs, on sets of random features: 2,000 images x 50 levels at the test bed's width, and a part of one at SD's width."""
+"""Measure training time on random features.
+
+The test bed's width is measured at full size (2,000 images x 50 levels), SD's width on a part of that.
+"""
 
 from __future__ import annotations
 
@@ -10,19 +13,22 @@ from typing import Any
 
 import torch
 
-from ...methods.adp.train import train_file
+from ...methods.adp.train import train_adp
 from ...methods.data.feature_set import FeatureSetWriter, open_feature_set
 from ...methods.labels.labels import LabelSet
-from ..core.stages import kept
+from ..core.stages import load_or_make
 
 IMAGES, LEVELS, EPOCHS = 2000, 50, 12
 TEST_BED, SD = 128, 1280
-"""Channels; on the 4x4 grid 2,048 and 20,480 features."""
+"""Channels. On the 4x4 grid they give 2,048 and 20,480 features."""
 SD_IMAGES, SD_EPOCHS = 200, 2
 
 
-def random_set(folder: Path, images: int, channels: int, per_shard: int = 100) -> LabelSet:
-    """A feature set in which channel 0 tells an attribute with two classes, and channel 1 one with four; returns their labels."""
+def random_feature_set(folder: Path, images: int, channels: int, per_shard: int = 100) -> LabelSet:
+    """Write a random feature set and return its labels.
+
+    Channel 0 shows an attribute with two classes, channel 1 one with four.
+    """
     generator = torch.Generator().manual_seed(0)
     level = torch.linspace(-10, 9, LEVELS)
     writer = FeatureSetWriter(folder, {"base_model": "random", "steps": LEVELS})
@@ -40,13 +46,13 @@ def random_set(folder: Path, images: int, channels: int, per_shard: int = 100) -
 
 
 def training_time(images: int, channels: int, epochs: int, kind: str = "mlp") -> dict[str, Any]:
-    """Seconds by the clock and of processor time that :func:`.train_file` takes, by the command line's settings."""
+    """Time :func:`.train_adp` with the command line's settings."""
     place = Path(tempfile.mkdtemp(prefix="equipoise-timing-"))
     try:
-        labels = random_set(place / "set", images, channels)
+        labels = random_feature_set(place / "set", images, channels)
         features = open_feature_set(place / "set")
         clock, processor = time.monotonic(), time.process_time()
-        file = train_file(features, labels, kind, epochs)
+        file = train_adp(features, labels, kind, epochs)
         took = time.monotonic() - clock, time.process_time() - processor
     finally:
         shutil.rmtree(place, ignore_errors=True)
@@ -63,9 +69,12 @@ def training_time(images: int, channels: int, epochs: int, kind: str = "mlp") ->
 
 
 def timings(folder: Path, quick: bool) -> dict[str, Any]:
-    """``test_bed``: the full size, always; ``sd_part``: a tenth of the images, a sixth of the passes, SD's width (not in a quick run)."""
-    full = kept(folder, "timing-test-bed", {"images": IMAGES, "epochs": EPOCHS}, lambda: training_time(IMAGES, TEST_BED, EPOCHS))
+    """Measure ``test_bed`` at full size, and ``sd_part`` at SD's width unless quick.
+
+    ``sd_part`` uses a tenth of the images and a sixth of the passes.
+    """
+    full = load_or_make(folder, "timing-test-bed", {"images": IMAGES, "epochs": EPOCHS}, lambda: training_time(IMAGES, TEST_BED, EPOCHS))
     if quick:
         return {"test_bed": full, "sd_part": None}
     facts = {"images": SD_IMAGES, "epochs": SD_EPOCHS}
-    return {"test_bed": full, "sd_part": kept(folder, "timing-sd", facts, lambda: training_time(SD_IMAGES, SD, SD_EPOCHS))}
+    return {"test_bed": full, "sd_part": load_or_make(folder, "timing-sd", facts, lambda: training_time(SD_IMAGES, SD, SD_EPOCHS))}

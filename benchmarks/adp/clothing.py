@@ -1,6 +1,6 @@
-"""A new attribute from the command line: clothing colour, which no shipped file knows, recorded, labelled by CSV, trained and steered.
+"""Train and steer a new attribute, clothing colour, with the command line only.
 
-Labels and the final count come from the pixels themselves, by three colours; no network has a say in what is counted.
+No shipped file knows this attribute. Labels and final counts come from the colours of pixels, so no network decides what is counted.
 """
 
 from __future__ import annotations
@@ -20,22 +20,23 @@ from torch import Tensor
 from ...cli import main as cli
 from ...metrics.fairness import assigned_hit_rate, measure
 from ...models.adp import load_adp
-from ..core.stages import kept
+from ..core.stages import load_or_make
 
 CLASSES = ("dark", "white", "purple")
 COLOURS = ((0.20, 0.20, 0.26), (0.92, 0.93, 0.935), (0.50, 0.26, 0.46))
 COLUMNS = (3, 4, 5, 6, 7, 24, 25, 26, 27, 28)
-"""Of the lowest row of a 32x32 portrait: shoulders, beside hair and neck, below bands and collars."""
+"""Columns in the lowest row of a 32x32 portrait: the shoulders, outside hair and neck, below bands and collars."""
 NEAR = 0.25
 TARGET = {"dark": 0.4, "white": 0.2, "purple": 0.4}
 GUIDED_SEED = 840_000_000
-"""First seed of the guided images; nothing that was recorded, trained or calibrated used them."""
+"""First seed of the guided images. Recording, training and calibration used other seeds."""
 
 
 def clothing_colour(images: Tensor) -> tuple[Tensor, Tensor]:
-    """Class int64 [N] of portraits [N, 3, 32, 32] in 0..1, and the share of the ten pixels that voted for it [N].
+    """Classify clothing by its colour in portraits [N, 3, 32, 32] in 0..1.
 
-    A pixel votes for the nearest of the three colours where that is within 0.25 (Euclidean, RGB); a tie goes to the nearer one on average.
+    Returns classes int64 [N] and the share of the ten pixels that agree [N]. Each pixel votes for the nearest of the three colours if it is
+    within 0.25 (Euclidean, RGB). The colour that is nearer on average wins a tie.
     """
     pixels = images[:, :, -1, list(COLUMNS)].transpose(1, 2).float()
     distance = (pixels[:, :, None] - torch.tensor(COLOURS)).norm(dim=-1)
@@ -45,7 +46,7 @@ def clothing_colour(images: Tensor) -> tuple[Tensor, Tensor]:
 
 
 def read_pictures(folder: Path, names: Sequence[str]) -> Tensor:
-    """float32 [N, 3, 32, 32] in 0..1."""
+    """Read pictures as float32 [N, 3, 32, 32] in 0..1."""
     pictures = []
     for name in names:
         with Image.open(folder / name) as picture:
@@ -53,8 +54,11 @@ def read_pictures(folder: Path, names: Sequence[str]) -> Tensor:
     return torch.from_numpy(np.stack(pictures)).permute(0, 3, 1, 2)
 
 
-def sampled(folder: Path, name: str, n: int, first_seed: int, *more: str) -> list[dict[str, Any]]:
-    """``equipoise sample`` into a folder of its own, and the lines of its samples.jsonl; what an earlier run has finished is kept."""
+def sample_portraits(folder: Path, name: str, n: int, first_seed: int, *more: str) -> list[dict[str, Any]]:
+    """Run ``equipoise sample`` into its own folder and return the lines of samples.jsonl.
+
+    A finished folder with the same seeds is used again. ``more``: further arguments of the command.
+    """
     out = folder / name
     index = out / "samples.jsonl"
     lines = [json.loads(text) for text in index.read_text(encoding="utf-8").splitlines()] if index.is_file() else []
@@ -67,23 +71,26 @@ def sampled(folder: Path, name: str, n: int, first_seed: int, *more: str) -> lis
 
 
 def command(*words: str) -> None:
-    """A command of the package. Raises ValueError where it fails."""
+    """Run an ``equipoise`` command. Raises ValueError if it fails."""
     if cli.main(["--traceback", *words]):
-        raise ValueError(f"'equipoise {' '.join(words)}' failed; its message stands above.")
+        raise ValueError(f"'equipoise {' '.join(words)}' failed. Its message stands above.")
 
 
 def write_labels(folder: Path, name: str, lines: Sequence[dict[str, Any]], file: Path) -> list[float]:
-    """The CSV that a person would write; returns the classes' shares."""
-    found, _ = clothing_colour(read_pictures(folder / name, [line["file"] for line in lines]))
+    """Write a CSV of labels as a person would, and return the classes' shares."""
+    classes, _ = clothing_colour(read_pictures(folder / name, [line["file"] for line in lines]))
     with file.open("w", newline="", encoding="utf-8") as stream:
         writer = csv.writer(stream, lineterminator="\n")
         writer.writerow(["file", "clothing"])
-        writer.writerows([line["file"], CLASSES[c]] for line, c in zip(lines, found.tolist(), strict=True))
-    return (torch.bincount(found, minlength=len(CLASSES)) / len(found)).tolist()
+        writer.writerows([line["file"], CLASSES[c]] for line, c in zip(lines, classes.tolist(), strict=True))
+    return (torch.bincount(classes, minlength=len(CLASSES)) / len(classes)).tolist()
 
 
 def new_attribute(folder: Path, recorded: Path, lines: Sequence[dict[str, Any]], n: int, learn: int | None = None) -> dict[str, Any]:
-    """Train and steer; ``recorded``: a feature set of plain samples whose pictures are in ``folder``/plain with these ``lines``."""
+    """Train an ADP for clothing colour, sample with it, and count the colours.
+
+    ``recorded``: a feature set of plain samples; ``folder``/plain holds their pictures, ``lines`` describes them.
+    """
     text = ", ".join(f"{c}={s}" for c, s in TARGET.items())
     facts = {"images": len(lines), "first": lines[0]["seed"], "n": n, "target": TARGET, "learn": learn, "seed": GUIDED_SEED}
 
@@ -95,9 +102,9 @@ def new_attribute(folder: Path, recorded: Path, lines: Sequence[dict[str, Any]],
         if not adp.is_file():
             words = ["--features", str(recorded), "--labels", str(labels), "--attribute", "clothing", "--out", str(adp)]
             command("train-adp", *words, *([] if learn is None else ["--learn", str(learn)]))
-        made = sampled(place, "guided", n, GUIDED_SEED, "--adp", str(adp), "--target", f"clothing: {text}")
-        found, votes = clothing_colour(read_pictures(place / "guided", [line["file"] for line in made]))
-        hard = torch.eye(len(CLASSES))[found]
+        made = sample_portraits(place, "guided", n, GUIDED_SEED, "--adp", str(adp), "--target", f"clothing: {text}")
+        classes, votes = clothing_colour(read_pictures(place / "guided", [line["file"] for line in made]))
+        hard = torch.eye(len(CLASSES))[classes]
         report = measure(hard, CLASSES, tuple(TARGET.values()), batch=16)
         assigned = torch.tensor([CLASSES.index(line["assigned"]) for line in made])
         move = load_adp(adp).moves["clothing"]
@@ -117,4 +124,4 @@ def new_attribute(folder: Path, recorded: Path, lines: Sequence[dict[str, Any]],
             "verdict": load_adp(adp).info["verdict"]["clothing"],
         }
 
-    return kept(folder, "new-attribute", facts, make)
+    return load_or_make(folder, "new-attribute", facts, make)

@@ -1,0 +1,1 @@
+"""Benchmarks of autoencoders, attribution and steering, with their reference code."""

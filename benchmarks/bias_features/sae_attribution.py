@@ -1,4 +1,4 @@
-"""What the closed form of integrated gradients is worth: against autograd, in the same run on the same samples; and what ablation shows."""
+"""Compare the closed form of integrated gradients with autograd, on the same samples."""
 
 from __future__ import annotations
 
@@ -23,10 +23,10 @@ from .integrated_gradients import LEFT, MIDPOINT, integrated_gradients
 
 SAMPLES, POINTS, REPEATS = 500, 10, 5
 EXACT_SAMPLES, EXACT_POINTS = 60, 256
-"""Samples and points of the autograd attributions that the closed form is compared with."""
+"""Samples and points of the autograd attribution that the closed form is compared with."""
 
 
-def measure(
+def attribution_figures(
     features: FeatureSet,
     labels: LabelSet,
     sae: SaeFile,
@@ -35,18 +35,22 @@ def measure(
     samples: int = SAMPLES,
     bias: BiasFeatures | None = None,
 ) -> dict[str, Any]:
-    """Figures for ``bench sae``: ``attribution_speedup`` (median seconds of autograd at 10 points, all samples in one batch, through
-    decoder and reader, over those of the closed form; the attribute with the least), ``attribution_error`` (largest relative difference,
-    by norm and sample, to autograd at 256 points), ``completeness_error`` (largest, over all samples), each also ``by_attribute``; and
-    ``ablation``: attribute -> class -> figures (:meth:`..methods.ablation.Ablation.result`).
+    """Measure speed, error and completeness of attribution, and the effect of ablation.
 
-    reader: a linear one. bias: features of the set that were found already (else they are found anew). Both rules attribute the probability
-    of every class to every feature, summed over the places, in float32 on as many threads as torch is set to. The closed form is the one
-    that Find Bias Features calls, noise level by noise level, its affine maps included.
+    - ``attribution_speedup``: median seconds of autograd at 10 points, all samples in one batch, divided by those of the closed form; the
+      lowest of all attributes;
+    - ``attribution_error``: largest relative difference from autograd at 256 points, by norm and sample;
+    - ``completeness_error``: largest over all samples;
+    - ``by_attribute``: all of these by attribute;
+    - ``ablation``: attribute -> class -> figures of ``Ablation.result``.
+
+    ``reader``: a linear predictor. ``bias``: bias features of the set, if they are known already. Both rules attribute the probability of
+    every class to every feature, summed over the cells of the grid, in float32 on torch's threads. The closed form is the one that Find
+    Bias Features calls, noise level by noise level, its affine maps included.
     """
     z, level = sample_codes(features, sae.sae, samples)
     by_attribute = {a: _compare(sae.sae, reader, a, z, level) for a in attributes}
-    found = bias or find_bias_features(features, labels, sae, reader, attributes, AttributionSettings(resamples=0))
+    bias = bias or find_bias_features(features, labels, sae, reader, attributes, AttributionSettings(resamples=0))
     return {
         "attribution_speedup": min(r["speedup"] for r in by_attribute.values()),
         "attribution_error": max(r["error"] for r in by_attribute.values()),
@@ -54,12 +58,15 @@ def measure(
         "by_attribute": by_attribute,
         "samples": len(z),
         "threads": torch.get_num_threads(),
-        "ablation": {a: found.info["attributes"][a]["ablation"] for a in attributes},
+        "ablation": {a: bias.info["attributes"][a]["ablation"] for a in attributes},
     }
 
 
 def sample_codes(features: FeatureSet, sae: SparseAutoencoder, samples: int, seed: int = 0) -> tuple[Tensor, Tensor]:
-    """Activations [N, m, 4, 4] and log-SNR [N] of at most ``samples`` images, one row of each at a noise level drawn at random."""
+    """Draw one row at a random noise level from each of up to ``samples`` images.
+
+    Returns activations [N, m, 4, 4] and log-SNR [N].
+    """
     generator = torch.Generator().manual_seed(seed)
     order = torch.randperm(len(features.entries), generator=generator)[:samples].tolist()
     entries = [features.entries[i] for i in order]
@@ -118,12 +125,15 @@ def closed_form(sae: SparseAutoencoder, reader: AttributePredictor, attribute: s
 
 
 def _seconds(*rules: Callable[[], Tensor]) -> list[float]:
-    """Median seconds of each, turn by turn, after one of each that does not count."""
+    """Return the median seconds of each rule.
+
+    The rules take turns, and the first round does not count.
+    """
     times: list[list[float]] = [[] for _ in rules]
     for repeat in range(REPEATS + 1):
-        for run, kept in zip(rules, times, strict=True):
+        for run, seconds in zip(rules, times, strict=True):
             begun = time.perf_counter()
             run()
             if repeat:
-                kept.append(time.perf_counter() - begun)
-    return [statistics.median(kept) for kept in times]
+                seconds.append(time.perf_counter() - begun)
+    return [statistics.median(seconds) for seconds in times]

@@ -1,9 +1,9 @@
-"""Our training of a sparse autoencoder beside that of well-kept libraries: the same batches of the same shards, step by step in one run.
+"""Train our sparse autoencoder and those of other libraries on the same batches.
 
-Each batch goes to every trainer in turn, and each one's seconds are added up apart, so that whatever else the machine does falls on all of
-them. Of the libraries their public parts are used: `eai-sparsify` (SparseCoder with its optimisers; its own loop runs a language model) and
-`dictionary-learning` (TopKTrainer). Both are tried with their own defaults and with our rate, schedule and loss for dead latents. What they
-learn is put behind our format and measured by the same code.
+Every trainer gets each batch in turn, and each one's seconds are added up separately, so that other load on the machine affects all
+alike. We use the public parts of the libraries: of `eai-sparsify` SparseCoder with its optimisers (its own loop runs a language model),
+of `dictionary-learning` TopKTrainer. Each is tried with its own defaults and with our learning rate, schedule and loss for dead features.
+The same code measures all results, in our file format.
 """
 
 from __future__ import annotations
@@ -36,56 +36,62 @@ from ...models.noise_level import at_level
 from ...models.sae import TOPK, SaeFile, SparseAutoencoder, save_sae
 
 LIBRARIES = {"eai-sparsify": "sparsify", "dictionary-learning": "dictionary_learning"}
-"""Distribution -> module."""
+"""Name of the distribution -> name of the module."""
 NO_TRITON = {"SPARSIFY_DISABLE_TRITON": "1"}
-"""`eai-sparsify` chooses Triton where it is installed, also without a GPU that it could run on; read while it is imported."""
+"""`eai-sparsify` uses Triton if it is installed, even without a GPU. It reads this variable while it is imported."""
 DEFAULTS, OURS = "its defaults", "our rate and schedule"
 
 
 @dataclass
-class Trainer:
-    """``step(x)``: one step on normalised tokens [N, C]; ``weights()``: encoder [m, C], its bias [m], decoder [m, C] and pre-bias [C]."""
+class PeerTrainer:
+    """Train an autoencoder of another library, step by step."""
 
     name: str
+    """Library and settings."""
     step: Callable[[Tensor], None]
+    """Takes one step on normalised tokens [N, C]."""
     weights: Callable[[], tuple[Tensor, Tensor, Tensor, Tensor]]
+    """Returns encoder [m, C], its bias [m], decoder [m, C] and pre-bias [C]."""
     seconds: float = 0.0
+    """Wall-clock seconds of all steps so far."""
     processor: float = 0.0
+    """Processor seconds of all steps so far."""
     losses: list[float] = field(default_factory=list)
+    """Loss of every step."""
 
 
 def installed() -> dict[str, str]:
-    """Libraries that can be imported here: name -> version."""
-    found = {}
+    """Import the libraries that work in this environment; returns name -> version."""
+    usable = {}
     for name, module in LIBRARIES.items():
         try:
             with warnings.catch_warnings(), patch.dict(os.environ, NO_TRITON if not torch.cuda.is_available() else {}):
                 warnings.simplefilter("ignore")
                 importlib.import_module(module)
-            found[name] = metadata.version(name)
-        except Exception as error:  # a library that is broken is as good as none
-            print(f"{name} cannot be used here: {error}", file=sys.stderr)
-    return found
+            usable[name] = metadata.version(name)
+        except Exception as error:  # a broken library counts as not installed
+            print(f"{name} cannot be imported: {error}", file=sys.stderr)
+    return usable
 
 
 def versions() -> dict[str, str]:
-    """Libraries that are there: name -> version, without importing them."""
-    found = {}
+    """List the installed libraries with their versions, without importing them."""
+    by_name = {}
     for name in LIBRARIES:
         with contextlib.suppress(metadata.PackageNotFoundError):
-            found[name] = metadata.version(name)
-    return found
+            by_name[name] = metadata.version(name)
+    return by_name
 
 
-def compare(folder: Path, features: FeatureSet, settings: SaeSettings) -> dict[str, Any]:
-    """Train ours and all installed libraries; autoencoders are written to ``folder``.
+def compare_trainers(folder: Path, features: FeatureSet, settings: SaeSettings) -> dict[str, Any]:
+    """Train ours and all installed libraries, and write the autoencoders to ``folder``.
 
     Returns ``ours`` and ``peer`` (``fvu``, ``tokens_per_second``, ``dead_share``, ``l0``, ``processor_seconds``), ``peer_name``,
-    ``peers`` (name -> the same figures, of every library and setting) and ``peer_notes``. ``peer`` is the one with the lowest FVU on the
-    held-out images; None, with the reason in the notes, where no library is installed.
+    ``peers`` (name -> the same figures, for every library and setting) and ``peer_notes``. ``peer`` has the lowest FVU on the held-out
+    images. It is None if no library is installed; the notes then give the reason.
     """
     if settings.activation != TOPK:
-        raise ValueError("the libraries are compared with TopK per position: choose the activation 'topk'.")
+        raise ValueError("The libraries use TopK per position, so ours must too. Choose the activation 'topk'.")
     source = token_source(features)
     settings = settings.settled(source.channels)
     train, held = sides(source, settings.seed)
@@ -115,20 +121,20 @@ def compare(folder: Path, features: FeatureSet, settings: SaeSettings) -> dict[s
     def figures(sae: SparseAutoencoder, seconds: float, spent: float, name: str) -> dict[str, Any]:
         report = evaluate(sae, source.rows(held))
         save_sae(SaeFile(sae, str(features.meta.get("site", "")), str(features.meta.get("base_model", "")), report.info()), folder / name)
-        kept = {k: report.info()[k] for k in ("fvu", "dead_share", "l0")}
-        return {**kept, "tokens_per_second": round(tokens_seen / seconds), "processor_seconds": round(spent, 2)}
+        held_out = {k: report.info()[k] for k in ("fvu", "dead_share", "l0")}
+        return {**held_out, "tokens_per_second": round(tokens_seen / seconds), "processor_seconds": round(spent, 2)}
 
     our_figures = figures(ours.sae.requires_grad_(False), clock, processor, "ours.safetensors")
-    found = {}
+    by_peer = {}
     for number, peer in enumerate(peers):
-        found[peer.name] = figures(_filled(blank, peer), peer.seconds, peer.processor, f"peer-{number}.safetensors")
-    best = min(found, key=lambda name: found[name]["fvu"], default=None)
+        by_peer[peer.name] = figures(_filled(blank, peer), peer.seconds, peer.processor, f"peer-{number}.safetensors")
+    best = min(by_peer, key=lambda name: by_peer[name]["fvu"], default=None)
     notes = [f"{name} is not installed in this interpreter" for name in LIBRARIES if name not in usable]
     return {
         "ours": our_figures,
-        "peer": found.get(best) if best else None,
+        "peer": by_peer.get(best) if best else None,
         "peer_name": best,
-        "peers": found,
+        "peers": by_peer,
         "peer_versions": usable,
         "peer_notes": notes,
         "peer_settings": {
@@ -143,8 +149,11 @@ def compare(folder: Path, features: FeatureSet, settings: SaeSettings) -> dict[s
     }
 
 
-def sparsify_trainer(settings: SaeSettings, channels: int, own: bool) -> Trainer:
-    """`eai-sparsify`: its coder in a loop like its trainer's. Its defaults: schedule-free sign descent, no loss for dead latents."""
+def sparsify_trainer(settings: SaeSettings, channels: int, own: bool) -> PeerTrainer:
+    """Make a trainer of `eai-sparsify`: its coder in our copy of its loop.
+
+    ``own`` selects its defaults: schedule-free sign descent, no loss for dead features.
+    """
     from sparsify.config import SparseCoderConfig
     from sparsify.sparse_coder import SparseCoder
 
@@ -160,7 +169,7 @@ def sparsify_trainer(settings: SaeSettings, channels: int, own: bool) -> Trainer
     else:
         optimizer = torch.optim.Adam(coder.parameters(), lr=settings.lr)
     since = torch.zeros(settings.latents, dtype=torch.long)
-    trainer = Trainer(f"eai-sparsify ({DEFAULTS if own else OURS})", lambda x: None, lambda: ())
+    trainer = PeerTrainer(f"eai-sparsify ({DEFAULTS if own else OURS})", lambda x: None, lambda: ())
 
     def step(x: Tensor) -> None:
         nonlocal since
@@ -190,8 +199,11 @@ def sparsify_trainer(settings: SaeSettings, channels: int, own: bool) -> Trainer
     return trainer
 
 
-def dictionary_trainer(settings: SaeSettings, channels: int, own: bool) -> Trainer:
-    """`dictionary-learning`: its TopKTrainer. Its defaults: rate by the number of latents, 1,000 steps of warm-up, no decay."""
+def dictionary_trainer(settings: SaeSettings, channels: int, own: bool) -> PeerTrainer:
+    """Make a trainer of `dictionary-learning`: its TopKTrainer.
+
+    ``own`` selects its defaults: learning rate by the number of features, 1,000 steps of warm-up, no decay.
+    """
     from dictionary_learning.trainers.top_k import TopKTrainer
 
     more = {"warmup_steps": min(1000, settings.steps // 2)}
@@ -211,7 +223,7 @@ def dictionary_trainer(settings: SaeSettings, channels: int, own: bool) -> Train
     )
     if not own:
         made.dead_feature_threshold = settings.dead_after
-    trainer = Trainer(f"dictionary-learning ({DEFAULTS if own else OURS})", lambda x: None, lambda: ())
+    trainer = PeerTrainer(f"dictionary-learning ({DEFAULTS if own else OURS})", lambda x: None, lambda: ())
 
     def step(x: Tensor) -> None:
         trainer.losses.append(made.update(len(trainer.losses), x))
@@ -227,15 +239,15 @@ MAKERS = {"eai-sparsify": sparsify_trainer, "dictionary-learning": dictionary_tr
 
 
 def _like(blank: SparseAutoencoder) -> SparseAutoencoder:
-    """A new autoencoder with the same normalisation."""
+    """Make a new autoencoder with the same normalisation."""
     made = SparseAutoencoder(blank.channels, blank.latents, blank.k, blank.knots)
     made.load_state_dict(blank.state_dict())
     return made
 
 
 @torch.no_grad()
-def _filled(blank: SparseAutoencoder, peer: Trainer) -> SparseAutoencoder:
-    """A library's weights behind our format."""
+def _filled(blank: SparseAutoencoder, peer: PeerTrainer) -> SparseAutoencoder:
+    """Copy a library's weights into an autoencoder of ours."""
     made = _like(blank).requires_grad_(False)
     for mine, theirs in zip((made.encoder, made.encoder_bias, made.decoder, made.bias), peer.weights(), strict=True):
         mine.copy_(theirs.detach())

@@ -1,4 +1,4 @@
-"""h replaced by an autoencoder's reconstruction of it, to judge the autoencoder by the images that come out."""
+"""Replace h by an autoencoder's reconstruction, to see what that does to images."""
 
 from __future__ import annotations
 
@@ -7,32 +7,35 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from ...models.noise_level import log_snr
+from ...host.bias_features.apply import check_sae_fit
+from ...host.core.managed_networks import managed_sae
+from ...host.core.patch import patch_model
+from ...methods.core.run import Call, Run
 from ...models.sae import SaeFile
 
 
-class SpliceRun:
-    """One sampling run in which the whole of h at the autoencoder's site is what the autoencoder makes of it, in all rows."""
+class SpliceRun(Run):
+    """Replace all of h at the autoencoder's site, in all rows of one run."""
 
-    exempt = False
-    images: int | None = None
-    on_cpu = False
     what = "the reconstruction"
 
     def __init__(self, sae: SaeFile) -> None:
-        self.sites = {sae.site}
+        super().__init__([sae.site])
         self._sae: Any = sae.sae
 
-    def edit(self, site: str, h: Tensor, options: dict[str, Any], roles: dict[Any, str] | None = None) -> Tensor:
-        """h [R, C, H, W] -> its reconstruction, in h's dtype."""
+    def edit(self, site: str, h: Tensor, call: Call) -> Tensor:
+        """Return the reconstruction of h [R, C, H, W], in its dtype."""
         self._sae = self._sae.on(h.device)
-        level = torch.full((h.shape[0],), float(log_snr(float(options["sigmas"].max()))), device=h.device)
-        return self._sae(h, level).to(h.dtype)
+        return self._sae(h, torch.full((h.shape[0],), call.level, device=h.device)).to(h.dtype)
 
     def release(self) -> None:
-        """Drop the copy; the run ends here."""
+        """Drop the autoencoder; the run ends here."""
+        super().release()
         self._sae = None
 
-    def __deepcopy__(self, memo: dict[int, Any]) -> SpliceRun:
-        # The host may copy its options deeply; a run is one thing, with one state.
-        return self
+
+def apply_splice(model: Any, sae: SaeFile) -> Any:
+    """Return a clone of MODEL that samples with reconstructed h. Raises ValueError where the two do not fit."""
+    check_sae_fit(model, sae)
+    used, networks = managed_sae(sae)
+    return patch_model(model, lambda: SpliceRun(used), networks=networks)[0]

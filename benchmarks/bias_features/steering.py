@@ -1,8 +1,13 @@
-"""``bench steering``: bias features under quotas, beside the paper's rule and distribution guidance, and how finely strength controls them.
+"""``bench steering``: measure steering with quotas, the paper's rule and distribution guidance.
 
-Parts, each kept in the folder and not repeated: rows (1,024 images in batches of 16 for a target, the same seeds in every row, plain ones
-beside them) on the unconditional model and on the small text model at cfg 4; the paper's rule as specified (one class per batch, drawn
-uniformly, fixed factors, two U-Net passes); and a sweep of strengths over the same 256 images. Hard counts by the judge.
+Each part is stored in the folder and not repeated:
+
+- rows of 1,024 images in batches of 16 for one target, on the unconditional model and on the small text model at cfg 4. All rows have the
+  same seeds, and plain images are one of them;
+- the paper's rule as published: one class per batch, drawn uniformly, fixed factors, two U-Net passes;
+- a sweep of strengths over the same 256 images.
+
+The judge's hard counts give the figures.
 """
 
 from __future__ import annotations
@@ -22,6 +27,7 @@ from PIL import Image
 from torch import Tensor
 
 from ...charts.core.curves import share_by_strength
+from ...factory.host_process import boot_host
 from ...factory.portraits import ATTRIBUTES
 from ...methods.bias_features.run import SCALE, SteerSettings, everyone
 from ...methods.core.targets import parse_target
@@ -32,39 +38,43 @@ from ...models.digests import tensors_digest
 from ...models.files import read_safetensors, write_safetensors
 from ...models.sae import load_sae
 from ...shipped import weights
-from ..core.host_process import boot_host
-from ..core.stages import kept
-from ..guidance.targets import quality
+from ..core.stages import load_or_make
+from ..guidance.targets import add_quality
 
 SEED, SWEEP_SEED = 870_000_000, 872_000_000
-"""First seeds of rows and of sweeps, counted on by batch; nothing that was trained, calibrated or tuned used them."""
+"""First seeds of rows and of sweeps; each batch adds 1. Training, calibration and tuning used other seeds."""
 BATCH, STEPS, SCHEDULER = 16, 20, "normal"
 TARGETS = {"eyeglasses": "eyeglasses: yes=0.5, no=0.5", "hair": "hair: long=0.5, short=0.5", "skin_tone": "skin_tone: uniform"}
 STRENGTHS = tuple(round(-1 + 0.2 * i, 1) for i in range(11))
 FACTORS, FEATURES = (3.0, 10.0), 30
-"""The paper's rule: factors that a class's 30 features are multiplied by (its largest shipped one for faces is 3)."""
+"""The paper's rule multiplies 30 features of a class by one of these factors. The paper's largest shipped factor for faces is 3."""
 OURS, PAPER, GUIDED, PLAIN = "ours", "paper", "guidance", "plain"
 
 
 @dataclass(frozen=True)
-class Row:
-    """``bed``: "unconditional" or "text"; ``how``: ours, paper, guidance or plain."""
+class SteeringRow:
+    """Images of one method for one target."""
 
     bed: str
+    """Model: "unconditional" or "text"."""
     how: str
+    """Method: ours, paper, guidance or plain."""
     attribute: str = ""
+    """Attribute of the target, "" for plain images."""
     images: int = 1024
+    """Number of images."""
     factor: float = 1.0
+    """Factor of the paper's rule."""
 
     @property
     def name(self) -> str:
-        """Its name in a file system."""
+        """Return the row's name for files."""
         factor = f"-{self.factor:g}" if self.how == PAPER else ""
         return "-".join(x for x in (self.bed, self.how, self.attribute) if x) + factor
 
 
-class Bench:
-    """Models and host, loaded once."""
+class SteeringBench:
+    """Hold models and ComfyUI, loaded once."""
 
     def __init__(self, folder: Path) -> None:
         torch.set_num_threads(1)
@@ -83,18 +93,18 @@ class Bench:
         self._beds: dict[str, Any] = {}
 
     def bed(self, name: str) -> tuple[Any, Any, Any, Any]:
-        """The model with its conditionings, autoencoder, bias features and ADP."""
+        """Return a model with its conditionings, autoencoder, bias features and ADP."""
         if name not in self._beds:
             sae, bias, adp = self.files[name]
             self._beds[name] = self._makers[name](), load_sae(sae), load_bias_features(bias), weights.adp(adp)
         return self._beds[name]
 
-    def facts(self, row: Row) -> dict[str, Any]:
-        """What a row's figures depend on."""
-        return {"row": asdict(row), "files": mark(row, *self.files[row.bed]), "seed": SEED}
+    def facts(self, row: SteeringRow) -> dict[str, Any]:
+        """Collect all facts that a row's figures depend on."""
+        return {"row": asdict(row), "files": file_marks(row, *self.files[row.bed]), "seed": SEED}
 
-    def model(self, row: Row, seed: int, keep: list[Any]) -> Any:
-        """The MODEL of one batch. ``keep`` gets the run that ended."""
+    def model(self, row: SteeringRow, seed: int, keep: list[Any]) -> Any:
+        """Return the MODEL of one batch; ``keep`` receives the run after it ends."""
         from ...host.bias_features.apply import apply_steering
         from ...host.guidance.apply import apply_guidance
 
@@ -112,8 +122,11 @@ class Bench:
         settings = SteerSettings(everyone({row.attribute: classes}, row.attribute, drawn), seed=seed, mode=SCALE, amount=row.factor)
         return apply_steering(bed.model, sae, bias, replace(settings, features=FEATURES), asyrp=True)
 
-    def sampled(self, row: Row) -> tuple[Tensor, Tensor | None, float]:
-        """Images [N, 3, 32, 32], cells in the order of ``TARGETS``'s classes, and processor seconds per image."""
+    def sampled(self, row: SteeringRow) -> tuple[Tensor, Tensor | None, float]:
+        """Sample a row; returns images, assigned cells and processor seconds per image.
+
+        Images are [N, 3, 32, 32]; cells follow the class order of the portraits.
+        """
         from ...host.core.sampling import SamplerSettings, ksample
         from ...host.small_models.adm_model import empty_latent
 
@@ -127,13 +140,13 @@ class Bench:
             out = ksample(model, sampler, positive, negative, empty_latent(model, 0, 0, BATCH))
             images.append(self.vae.decode(out["samples"]).movedim(-1, 1))
             if keep and keep[-1].cells is not None:
-                cells.append(_in_order(keep[-1].cells, keep[-1].target.classes[0], ATTRIBUTES[row.attribute]))
+                cells.append(_reordered(keep[-1].cells, keep[-1].target.classes[0], ATTRIBUTES[row.attribute]))
         seconds = (time.process_time() - started) / row.images
         return torch.cat(images), torch.cat(cells) if cells else None, seconds
 
     @torch.inference_mode()
-    def measure(self, row: Row) -> dict[str, Any]:
-        """Sample a row, judge it, and keep what quality is computed from."""
+    def measure(self, row: SteeringRow) -> dict[str, Any]:
+        """Sample a row, judge it, and store the data for its quality figures."""
         images, cells, seconds = self.sampled(row)
         read = self.judge.probabilities(images)
         features = self.judge.embed(images)
@@ -158,7 +171,7 @@ class Bench:
 
     @torch.inference_mode()
     def sweep(self, bed: str, attribute: str, images: int) -> dict[str, Any]:
-        """Share of every class and its neighbours' when all images are steered towards the first class, by strength."""
+        """Steer all images towards the first class at every strength, and count all classes."""
         from ...host.bias_features.apply import apply_steering
         from ...host.core.sampling import SamplerSettings, ksample
         from ...host.small_models.adm_model import empty_latent
@@ -182,58 +195,67 @@ class Bench:
         return {"class": classes[0], "n": images, "control": control, "shares": {f"{s:g}": c for s, c in counts.items()}}
 
 
-def mark(row: Row, sae: Path, bias: Path, adp: Path) -> list[str]:
-    """Changes whenever a row would: of plain images never, of guided ones with the ADP, of the paper's rule with the ranking of features,
-    of ours with what is turned; not with what else the files tell."""
+def file_marks(row: SteeringRow, sae: Path, bias: Path, adp: Path) -> list[str]:
+    """List digests that change if a row's images would change.
+
+    Plain images depend on no file here, guided images on the ADP, the paper's rule on the ranking of features, and ours on the steered
+    features and their profiles. Other contents of the files do not matter.
+    """
     if row.how == PLAIN:
         return []
     if row.how == GUIDED:
         return [hashlib.sha256(adp.read_bytes()).hexdigest()[:16]]
     tensors = {}
-    for a, found in load_bias_features(bias).attributes.items():
-        tensors[f"{a}.features"] = found.features
+    for a, ranked in load_bias_features(bias).attributes.items():
+        tensors[f"{a}.features"] = ranked.features
         if row.how == PAPER:
-            tensors[f"{a}.scores"] = found.scores
+            tensors[f"{a}.scores"] = ranked.scores
             continue
-        p = found.profile()
+        p = ranked.profile()
         tensors |= {f"{a}.knots": p.knots, f"{a}.delta": p.delta, f"{a}.sizes": p.sizes}
         if p.doubt != 1:
             tensors[f"{a}.doubt"] = torch.tensor(p.doubt)
     return [load_sae(sae).digest, tensors_digest(tensors)]
 
 
-def _in_order(cells: Tensor, given: tuple[str, ...], wanted: tuple[str, ...]) -> Tensor:
-    """Class indices in another order of the classes."""
-    return torch.tensor([wanted.index(c) for c in given])[cells]
+def _reordered(cells: Tensor, source: tuple[str, ...], wanted: tuple[str, ...]) -> Tensor:
+    """Translate class indices to another order of the classes."""
+    return torch.tensor([wanted.index(c) for c in source])[cells]
 
 
 def monotone(control: list[list[float]], slack: float = 0.01) -> bool:
-    """Non-decreasing within a point."""
+    """Check that shares never fall by more than a point as strength grows."""
     shares = [share for _, share in control]
     return all(b >= a - slack for a, b in zip(shares, shares[1:], strict=False))
 
 
-def rows(quick: bool) -> Iterator[Row]:
-    """All rows. Beside ours: the paper's rule, for eyeglasses at both factors, for others at the first with a quarter of the images (it
-    moves little), and on the unconditional model distribution guidance."""
+def steering_rows(quick: bool) -> Iterator[SteeringRow]:
+    """List all rows.
+
+    The paper's rule runs for eyeglasses with both factors. For other attributes it moves little, so the first factor and a quarter of the
+    images are enough. Distribution guidance runs on the unconditional model.
+    """
     n = 256 if quick else 1024
     for bed in ("unconditional",) if quick else ("unconditional", "text"):
-        yield Row(bed, PLAIN, images=n)
+        yield SteeringRow(bed, PLAIN, images=n)
         for attribute in ("eyeglasses",) if quick else TARGETS:
-            yield Row(bed, OURS, attribute, n)
+            yield SteeringRow(bed, OURS, attribute, n)
             if bed == "unconditional" and not quick:
-                yield Row(bed, GUIDED, attribute, n)
+                yield SteeringRow(bed, GUIDED, attribute, n)
         for factor in FACTORS:
-            yield Row(bed, PAPER, "eyeglasses", n, factor)
+            yield SteeringRow(bed, PAPER, "eyeglasses", n, factor)
         for attribute in () if quick else ("hair", "skin_tone"):
-            yield Row(bed, PAPER, attribute, n // 4, FACTORS[0])
+            yield SteeringRow(bed, PAPER, attribute, n // 4, FACTORS[0])
 
 
-def compared(folder: Path, row: Row, plain: Row) -> dict[str, Any]:
-    """A row beside plain images of the same seeds: how far other attributes' shares moved (``drift``, the largest change of a class), and
-    how alike the images are (mean cosine of the judge's features; those of the guided attribute's head stay in)."""
+def compare_with_plain(folder: Path, row: SteeringRow, plain: SteeringRow) -> dict[str, Any]:
+    """Compare a row with plain images of the same seeds.
+
+    ``drift``: largest change of a class's share in the other attributes. ``similarity``: mean cosine of the judge's features, which include
+    those of the steered attribute.
+    """
     a, b = (read_safetensors(folder / f"{r.name}.safetensors")[0] for r in (row, plain))
-    b = {k: v[: row.images] for k, v in b.items()}  # of the same seeds, where the row has fewer
+    b = {k: v[: row.images] for k, v in b.items()}  # the plain images of the same seeds, if the row has fewer
     moved = {}
     for other in ATTRIBUTES:
         if other != row.attribute:
@@ -244,25 +266,25 @@ def compared(folder: Path, row: Row, plain: Row) -> dict[str, Any]:
     return {"moved": moved, "drift": max(moved.values()), "similarity": float(alike.mean())}
 
 
-def frechet(folder: Path, figures: dict[str, dict[str, Any]], made: list[Row]) -> None:
-    """Add the Frechet distances of ``bench targets`` in place."""
+def add_frechet(folder: Path, figures: dict[str, dict[str, Any]], made: list[SteeringRow]) -> None:
+    """Add the Frechet distances of ``bench targets`` to the figures, in place."""
     table: dict[str, dict[str, Any]] = {}
     for row in made:
         stored, _ = read_safetensors(folder / f"{row.name}.safetensors")
         read = {a: stored[f"hard.{a}"].numpy() for a in ATTRIBUTES}
-        given = {k: figures[row.name][k] for k in ("target", "unsure") if k in figures[row.name]}
+        judged = {k: figures[row.name][k] for k in ("target", "unsure") if k in figures[row.name]}
         name = "plain" if row.how == PLAIN else row.name
-        table[name] = {**given, "profession": None, "features": stored["features"].numpy().astype(np.float64), "read": read}
-    quality(table)
+        table[name] = {**judged, "profession": None, "features": stored["features"].numpy().astype(np.float64), "read": read}
+    add_quality(table)
     for row in made:
         if row.how != PLAIN:
-            found = table[row.name]
-            figures[row.name] |= {k: found[k] for k in ("frechet_by_class", "frechet_to_target", "unsure_above_plain")}
-            figures[row.name]["frechet"] = found["frechet_to_target"]["guided"]
+            quality = table[row.name]
+            figures[row.name] |= {k: quality[k] for k in ("frechet_by_class", "frechet_to_target", "unsure_above_plain")}
+            figures[row.name]["frechet"] = quality["frechet_to_target"]["guided"]
 
 
 def run(quick: bool, folder: Path | None = None) -> dict[str, Any]:
-    """All parts. ``folder``: where they are kept (default: a temporary one)."""
+    """Run all parts. ``folder``: where parts are stored (default: a temporary folder)."""
     if folder is None:
         with tempfile.TemporaryDirectory(prefix="equipoise-bench-steering-") as place:
             return run(quick, Path(place))
@@ -270,42 +292,45 @@ def run(quick: bool, folder: Path | None = None) -> dict[str, Any]:
     folder.mkdir(parents=True, exist_ok=True)
     for path in (weights.SAE, weights.BIAS_FEATURES):
         if not path.is_file():
-            raise ValueError(f"'{path.name}' is not shipped with this copy: make it with train-portraits steering --ship.")
-    bench = Bench(folder)
+            raise ValueError(f"'{path.name}' is missing in this copy. Make it with 'train-portraits steering --ship'.")
+    bench = SteeringBench(folder)
     beds = [bed for bed, files in bench.files.items() if files[1].is_file()]
-    made = [r for r in rows(quick) if r.bed in beds]
+    made = [r for r in steering_rows(quick) if r.bed in beds]
     figures = {}
     for row in made:
         facts = bench.facts(row)
         if not (folder / f"{row.name}.safetensors").is_file():
             (folder / f"{row.name}.json").unlink(missing_ok=True)
-        figures[row.name] = kept(folder, row.name, facts, lambda r=row: bench.measure(r))
+        figures[row.name] = load_or_make(folder, row.name, facts, lambda r=row: bench.measure(r))
     for bed in beds:
         mine = [r for r in made if r.bed == bed]
-        frechet(folder, figures, mine)
+        add_frechet(folder, figures, mine)
         for row in mine[1:]:
-            figures[row.name] |= compared(folder, row, mine[0])
+            figures[row.name] |= compare_with_plain(folder, row, mine[0])
     sweeps = {}
     for bed, attribute in [("unconditional", "eyeglasses")] + ([] if quick else [("unconditional", "hair")]):
         n = 64 if quick else 256
-        facts = bench.facts(Row(bed, OURS, attribute, n)) | {"seed": SWEEP_SEED}
-        sweeps[attribute] = kept(folder, f"sweep-{bed}-{attribute}", facts, lambda b=bed, a=attribute, m=n: bench.sweep(b, a, m))
-    draw(sweeps, folder / "control.png")
-    return composed(figures, sweeps, made)
+        facts = bench.facts(SteeringRow(bed, OURS, attribute, n)) | {"seed": SWEEP_SEED}
+        sweeps[attribute] = load_or_make(folder, f"sweep-{bed}-{attribute}", facts, lambda b=bed, a=attribute, m=n: bench.sweep(b, a, m))
+    draw_control(sweeps, folder / "control.png")
+    return steering_result(figures, sweeps, made)
 
 
-def draw(sweeps: dict[str, dict[str, Any]], path: Path) -> None:
-    """The sweeps as a chart."""
+def draw_control(sweeps: dict[str, dict[str, Any]], path: Path) -> None:
+    """Draw the sweeps as a chart."""
     curves = {f"{a}: {s['class']}": [(x, y) for x, y in s["control"]] for a, s in sweeps.items()}
     title = f"All of {min(s['n'] for s in sweeps.values())} images steered to one class, by the judge"
     Image.fromarray(share_by_strength(curves, title)).save(path)
 
 
-def composed(figures: dict[str, dict[str, Any]], sweeps: dict[str, dict[str, Any]], made: list[Row]) -> dict[str, Any]:
-    """The JSON object: the contract's keys (eyeglasses; the paper's rule at its better factor), and all that they come from."""
+def steering_result(figures: dict[str, dict[str, Any]], sweeps: dict[str, dict[str, Any]], made: list[SteeringRow]) -> dict[str, Any]:
+    """Build the JSON object: the contract's keys and all figures behind them.
+
+    The contract's keys are those of eyeglasses; the paper's rule counts at its better factor.
+    """
 
     def pair(bed: str) -> dict[str, Any]:
-        ours = figures.get(Row(bed, OURS, "eyeglasses").name)
+        ours = figures.get(SteeringRow(bed, OURS, "eyeglasses").name)
         papers = [figures[r.name] for r in made if r.bed == bed and r.how == PAPER and r.attribute == "eyeglasses"]
         keys = ("fd", "frechet", "drift", "seconds_per_image")
         best = min(papers, key=lambda f: f["fd"], default=None)
@@ -313,9 +338,9 @@ def composed(figures: dict[str, dict[str, Any]], sweeps: dict[str, dict[str, Any
 
     control = sweeps["eyeglasses"]["control"]
     notes = {
-        "paper": f"one class per batch drawn uniformly, its {FEATURES} best features multiplied by {FACTORS} at all positions, Asyrp's two "
-        "passes; the better factor",
-        "drift": "the largest change of a class's share of another attribute from plain images of the same seeds",
+        "paper": f"one class per batch, drawn uniformly: its {FEATURES} best features multiplied by {FACTORS} everywhere; Asyrp's two "
+        "passes; the better factor counts",
+        "drift": "largest change of a class's share in another attribute, from plain images of the same seeds",
         "seconds_per_image": "processor time",
     }
     if not any(r.bed == "text" for r in made):

@@ -1,0 +1,1 @@
+"""Parts that benchmarks share: ComfyUI as a process or server, stored stages, random models."""

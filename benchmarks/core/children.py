@@ -1,4 +1,4 @@
-"""Parts of a benchmark in processes of their own, so that each one's peak of memory is its own."""
+"""Run parts of a benchmark in their own processes, to measure the memory of each."""
 
 from __future__ import annotations
 
@@ -12,15 +12,18 @@ from typing import Any
 
 
 def start_method() -> str:
-    """How children are started: "fork" where they may go on with what their parent has loaded, else "spawn"."""
+    """Choose how child processes start: "fork" on Linux, else "spawn".
+
+    A forked child can use the models that its parent has loaded.
+    """
     return "fork" if sys.platform.startswith("linux") else "spawn"
 
 
 def in_children(work: Callable[[Any], None], tasks: Sequence[Any], workers: int, method: str | None = None) -> None:
-    """Call ``work(task)`` for every task, each in a new process, up to ``workers`` at a time; results are what it writes.
+    """Call ``work(task)`` for every task in a new process, ``workers`` at a time.
 
-    Forked from a process that has not used torch's threads. Raises ChildProcessError where a child ends with an error (which it has
-    printed), after the others have ended.
+    ``work`` writes its results to disk. Do not fork from a process that has used torch's threads. Raises ChildProcessError if a child
+    fails, after the other children have ended; the child has printed its own error.
     """
     context, running, failed = get_context(method or start_method()), {}, []
 
@@ -47,13 +50,13 @@ def in_children(work: Callable[[Any], None], tasks: Sequence[Any], workers: int,
             process.terminate()
             process.join()
     if failed:
-        raise ChildProcessError(f"a part of the benchmark failed: {failed[0]}; its message stands above. Run it again to go on.")
+        raise ChildProcessError(f"A part of the benchmark failed: {failed[0]}. Its message stands above. Run it again to resume.")
 
 
 def peak_megabytes() -> float | None:
-    """Peak resident memory of this process so far, in 10^6 bytes; None where the system does not tell.
+    """Return this process's peak resident memory, in 10^6 bytes; None if unknown.
 
-    A forked child counts from what its parent held.
+    A forked child starts counting from the memory of its parent.
     """
     try:
         import resource
@@ -64,7 +67,7 @@ def peak_megabytes() -> float | None:
 
 
 def reset_peak() -> bool:
-    """Let the peak of :func:`current_peak_megabytes` begin anew; False where the system cannot (only Linux can)."""
+    """Restart the count of :func:`current_peak_megabytes`; return False if the system cannot (only Linux can)."""
     try:
         Path("/proc/self/clear_refs").write_text("5", encoding="ascii")
     except OSError:
@@ -73,7 +76,10 @@ def reset_peak() -> bool:
 
 
 def current_peak_megabytes() -> float | None:
-    """Peak resident memory since :func:`reset_peak`, in 10^6 bytes; where that is not known, that of the process."""
+    """Return the peak resident memory since :func:`reset_peak`, in 10^6 bytes.
+
+    Where that is unknown, return the peak of the process.
+    """
     try:
         status = Path("/proc/self/status").read_text(encoding="ascii")
     except OSError:
@@ -82,5 +88,5 @@ def current_peak_megabytes() -> float | None:
 
 
 def cores() -> int:
-    """Cores that this process may use."""
+    """Count the CPU cores that this process may use."""
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1

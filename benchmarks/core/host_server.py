@@ -1,4 +1,4 @@
-"""A ComfyUI server of a benchmark's own, which is queued on."""
+"""Start a ComfyUI server for a benchmark and queue graphs on it."""
 
 from __future__ import annotations
 
@@ -14,34 +14,40 @@ from .server_process import ServerProcess
 
 @dataclass(frozen=True)
 class Ended:
-    """What became of a queued prompt: ``outputs`` of its nodes, ``error`` ("" where none), and whether it was ``interrupted``."""
+    """Result of a queued prompt."""
 
     outputs: dict[str, Any]
+    """Outputs of the nodes, by node id."""
     error: str
+    """Error message, "" if there was none."""
     interrupted: bool
+    """Whether the run was cancelled."""
 
 
 class HostServer(ServerProcess):
-    """The checkout that COMFYUI_PATH names (default ~/ComfyUI), with no previews; see :class:`.server_process.ServerProcess`.
+    """Run the ComfyUI checkout that COMFYUI_PATH names (default ~/ComfyUI), without previews.
 
-    Raises ValueError where there is no checkout.
+    See :class:`.server_process.ServerProcess`. Raises ValueError if there is no checkout.
     """
 
     def __init__(self, base: Path, user: Path | None = None, output: Path | None = None) -> None:
         path = Path(os.environ.get("COMFYUI_PATH") or "~/ComfyUI").expanduser()
         if not (path / "main.py").is_file():
-            raise ValueError(f"this benchmark runs through ComfyUI, and there is none at '{path}': set COMFYUI_PATH to a checkout.")
+            raise ValueError(f"This benchmark needs ComfyUI, but there is none at '{path}'. Set COMFYUI_PATH to a checkout.")
         super().__init__(path, base, user=user, output=output, arguments=("--preview-method", "none"))
 
     def queue(self, graph: dict[str, Any]) -> str:
-        """Queue a graph in API form; its prompt id. RuntimeError where the server refuses it."""
+        """Queue a graph in API form and return its prompt id.
+
+        Raises RuntimeError if the server refuses the graph.
+        """
         answer = self.post("/prompt", {"prompt": graph})
         if "prompt_id" not in answer or answer.get("node_errors"):
-            raise RuntimeError(f"the server refused the graph: {json.dumps(answer)[:2000]}")
+            raise RuntimeError(f"The server refused the graph: {json.dumps(answer)[:2000]}")
         return str(answer["prompt_id"])
 
     def wait(self, prompt_id: str, limit: float = 600.0) -> Ended:
-        """Wait for the end of a queued prompt. TimeoutError past ``limit`` seconds."""
+        """Wait until a queued prompt ends. Raises TimeoutError after ``limit`` seconds."""
         until = time.monotonic() + limit
         while time.monotonic() < until:
             entry = self.get(f"/history/{prompt_id}").get(prompt_id)
@@ -50,16 +56,22 @@ class HostServer(ServerProcess):
                 error = messages.get("execution_error", {}).get("exception_message", "").strip()
                 return Ended(entry["outputs"], error, "execution_interrupted" in messages)
             time.sleep(0.02)
-        raise TimeoutError(f"a prompt did not end within {limit:.0f} s; see {self.log}.")
+        raise TimeoutError(f"A prompt did not end within {limit:.0f} s. Read {self.log}.")
 
     def finish(self, prompt_id: str, limit: float = 600.0) -> None:
-        """Wait for a queued prompt that is to end well. RuntimeError where it failed, TimeoutError past ``limit`` seconds."""
+        """Wait for a queued prompt that must succeed.
+
+        Raises RuntimeError if it failed, TimeoutError after ``limit`` seconds.
+        """
         ended = self.wait(prompt_id, limit)
         if ended.error or ended.interrupted:
-            raise RuntimeError(f"a queued graph failed: {ended.error or 'it was interrupted'}; see {self.log}.")
+            raise RuntimeError(f"A queued graph failed: {ended.error or 'it was interrupted'}. Read {self.log}.")
 
     def resident_megabytes(self) -> float:
-        """Memory that the server's process holds now, in 10^6 bytes. The host requires psutil."""
+        """Return the server's resident memory now, in 10^6 bytes.
+
+        It uses psutil, which ComfyUI requires.
+        """
         import psutil
 
         return psutil.Process(self.pid).memory_info().rss / 1e6

@@ -1,4 +1,4 @@
-"""An ADP with random weights and random moves, for measurements and tests of mechanics."""
+"""Make ADPs with random weights and moves, for tests and for measurements of cost."""
 
 from __future__ import annotations
 
@@ -10,13 +10,16 @@ from ...models.adp import AdpFile, AttributePredictor, Move
 from ...models.sites import GRID, MIDDLE
 
 KNOTS = torch.tensor([-12.0, -6.0, 0.0, 6.0, 12.0])
-"""Wider than any sampling's range of log-SNR, so that moves act at every call unless ``window`` narrows them."""
+"""Wider than the log-SNR range of any sampler, so that moves act at every call unless ``window`` narrows them."""
 
 
 def random_predictor(
     attributes: Mapping[str, tuple[str, ...]], channels: int, kind: str = "mlp", seed: int = 0, hidden: int = 8
 ) -> AttributePredictor:
-    """Every parameter and buffer random (float32); standard deviations and temperatures positive."""
+    """Make a predictor whose parameters and buffers are all random (float32).
+
+    Standard deviations and temperatures are positive.
+    """
     generator = torch.Generator().manual_seed(seed)
     predictor = AttributePredictor(attributes, channels, KNOTS, kind, hidden)
     with torch.no_grad():
@@ -42,7 +45,10 @@ def random_move(
     window: bool = False,
     seed: int = 0,
 ) -> Move:
-    """Vectors of norm 1 at most, signed sizes up to ``size``. ``window`` True: active from log-SNR -6 to 6 only."""
+    """Make a move with random vectors of norm 1 or less and random signed sizes.
+
+    ``size`` is the largest size. With ``window`` the move acts only from log-SNR -6 to 6.
+    """
     generator = torch.Generator().manual_seed(seed + 1000)
     shape = (len(KNOTS), classes, classes if from_to else 1, channels, GRID, GRID)
     vectors = torch.randn(shape, generator=generator)
@@ -64,7 +70,10 @@ def random_adp(
     hidden: int = 8,
     **move: object,
 ) -> AdpFile:
-    """``sites``: attribute -> (site, channels there) of its move; the middle block where it is not named. ``move``: see random_move."""
+    """Make an ADP with a random predictor and a random move for every attribute.
+
+    ``sites``: attribute -> (site, channels there) of its move; the default is the middle block. ``move``: arguments of random_move.
+    """
     moves = {}
     for i, (attribute, classes) in enumerate(attributes.items()):
         site, width = (sites or {}).get(attribute, (MIDDLE, channels))

@@ -1,4 +1,4 @@
-"""Checkpoints of real architectures at full width with random weights, made without much memory."""
+"""Make full-width checkpoints of SD 1.5 and SDXL with random weights and little memory."""
 
 from __future__ import annotations
 
@@ -44,11 +44,14 @@ CONFIGS: dict[str, dict[str, Any]] = {
         "adm_in_channels": 2816,
     },
 }
-"""The host's names for the U-Nets of SD 1.5 (859.5 million parameters) and SDXL (2567.5 million)."""
+"""ComfyUI's settings for the U-Nets of SD 1.5 (859.5 million parameters) and SDXL (2567.5 million)."""
 
 
 def shapes(name: str) -> dict[str, torch.Size]:
-    """Parameters of a U-Net as a checkpoint names them, read off the host's own network on the meta device."""
+    """Read the parameter shapes of a U-Net, by their names in a checkpoint.
+
+    They come from ComfyUI's own network on the meta device, which holds no weights.
+    """
     import comfy.ops
     from comfy.ldm.modules.diffusionmodules.openaimodel import UNetModel
 
@@ -57,12 +60,15 @@ def shapes(name: str) -> dict[str, torch.Size]:
 
 
 def random_weights(name: str) -> dict[str, Tensor]:
-    """Those of a U-Net; see random_tensors."""
+    """Make random weights for a U-Net; see random_tensors."""
     return random_tensors(shapes(name))
 
 
 def random_tensors(named: Mapping[str, torch.Size]) -> dict[str, Tensor]:
-    """float16 weights that share a few megabytes: matrices are windows into one row of noise, scaled by 1 / sqrt(fan in)."""
+    """Make float16 weights that share a few megabytes.
+
+    Each matrix is a window into one row of noise, scaled by 1 / sqrt(fan in).
+    """
     noise = torch.randn(2**20, generator=torch.Generator().manual_seed(11))
     scaled: dict[int, Tensor] = {}
     weights = {}
@@ -80,7 +86,7 @@ def random_tensors(named: Mapping[str, torch.Size]) -> dict[str, Tensor]:
 
 
 def write_checkpoint(path: Path, tensors: Mapping[str, Tensor]) -> None:
-    """Write float16 tensors as a safetensors file, one at a time; strided ones come out contiguous."""
+    """Write float16 tensors to a safetensors file one at a time; strided tensors become contiguous."""
     header, at = {}, 0
     for key, value in tensors.items():
         end = at + 2 * value.numel()
@@ -94,8 +100,8 @@ def write_checkpoint(path: Path, tensors: Mapping[str, Tensor]) -> None:
             stream.write(memoryview(value.contiguous().numpy()).cast("B"))
 
 
-def conditioning(name: str, seed: int) -> list[list[Any]]:
-    """CONDITIONING with random text features of the right width."""
+def random_conditioning(name: str, seed: int) -> list[list[Any]]:
+    """Make CONDITIONING with random text features of the right width."""
     generator = torch.Generator().manual_seed(seed)
     text = torch.randn(1, 77, CONFIGS[name]["context_dim"], generator=generator)
     pooled = {"pooled_output": torch.randn(1, 1280, generator=generator)} if "adm_in_channels" in CONFIGS[name] else {}

@@ -1,4 +1,4 @@
-"""A random autoencoder and random bias features in it, for measurements and tests of mechanics."""
+"""Make random autoencoders and bias features, for tests and for measurements of cost."""
 
 from __future__ import annotations
 
@@ -10,11 +10,11 @@ from ...models.bias_features import CLASS_DIFFERENCE, LEARNED, AttributeFeatures
 from ...models.sae import SaeFile, SparseAutoencoder
 
 KNOTS = torch.tensor([-12.0, -6.0, 0.0, 6.0, 12.0])
-"""Wider than any sampling's range of log-SNR, so that profiles act at every call."""
+"""Wider than the log-SNR range of any sampler, so that profiles act at every call."""
 
 
 def random_sae(channels: int, site: str, base_model: str, latents: int = 256, k: int = 8, seed: int = 0) -> SaeFile:
-    """Random atoms, the encoder their transpose; statistics random, scales positive."""
+    """Make an autoencoder with random atoms and statistics; the encoder is the transposed decoder."""
     generator = torch.Generator().manual_seed(seed)
     sae = SparseAutoencoder(channels, latents, k, KNOTS)
     with torch.no_grad():
@@ -27,15 +27,21 @@ def random_sae(channels: int, site: str, base_model: str, latents: int = 256, k:
 
 
 def random_profile(classes: int, features: int, size: float, seed: int = 0, source: str = CLASS_DIFFERENCE, rows: int = 1) -> Profile:
-    """Activations to add by place, normal times ``size``; ``rows``: as many as classes where it depends on the reading."""
+    """Make a profile of random activations, normal times ``size``, by grid place.
+
+    ``rows`` is the number of classes if the profile depends on the reading, else 1.
+    """
     generator = torch.Generator().manual_seed(seed + 1000)
     delta = size * torch.randn(len(KNOTS), classes, rows, features, 4, 4, generator=generator)
     return Profile(KNOTS, delta, torch.ones(len(KNOTS), classes), "seeded" if rows == 1 else "reading", source)
 
 
 def random_bias(sae: SaeFile, attributes: Mapping[str, tuple[str, ...]], features: int = 12, size: float = 4.0) -> BiasFeatures:
-    """Every attribute has ``features`` latents of its own in turn, a class-difference profile and a learned one, which is the default."""
-    found = {}
+    """Make bias features with ``features`` random latents for each attribute.
+
+    Each attribute gets a class-difference profile and a learned profile, which is the default.
+    """
+    by_attribute = {}
     for number, (attribute, classes) in enumerate(attributes.items()):
         k, generator = len(classes), torch.Generator().manual_seed(number)
         latents = torch.randperm(sae.sae.latents, generator=generator)[:features]
@@ -46,7 +52,7 @@ def random_bias(sae: SaeFile, attributes: Mapping[str, tuple[str, ...]], feature
             CLASS_DIFFERENCE: random_profile(k, features, size, number),
             LEARNED: random_profile(k, features, size, number + 50, LEARNED),
         }
-        found[attribute] = AttributeFeatures(
+        by_attribute[attribute] = AttributeFeatures(
             classes,
             latents,
             scores,
@@ -58,4 +64,4 @@ def random_bias(sae: SaeFile, attributes: Mapping[str, tuple[str, ...]], feature
             profiles,
             LEARNED,
         )
-    return BiasFeatures(found, sae.site, sae.base_model, sae.digest, sae.sae.channels, sae.sae.latents)
+    return BiasFeatures(by_attribute, sae.site, sae.base_model, sae.digest, sae.sae.channels, sae.sae.latents)

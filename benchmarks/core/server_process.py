@@ -1,4 +1,7 @@
-"""A ComfyUI of one's own as a process, with this pack linked in: started, asked over HTTP, stopped. For benchmarks and tests."""
+"""Start, query over HTTP and stop a ComfyUI server that has this pack linked in.
+
+Benchmarks and tests use it.
+"""
 
 from __future__ import annotations
 
@@ -20,11 +23,13 @@ Process = TypeVar("Process", bound="ServerProcess")
 
 
 class ServerProcess:
-    """Use as a context manager. ``path``: the checkout; ``base``: its base directory, which is made, with its ``log``. ``pack``: name of
-    the pack's folder in custom_nodes. ``user``, ``output``: its folders of that name (default: in ``base``), which several servers may
-    share. ``arguments``: more of them for main.py. It computes on one thread, and asks no model hub.
+    """Run a ComfyUI server as a context manager.
 
-    RuntimeError with the end of its log where it does not start.
+    ``path``: the checkout. ``base``: the base directory, which is created and also holds the server's ``log``. ``pack``: name of the pack's
+    folder in custom_nodes. ``user``, ``output``: folders that several servers may share (default: in ``base``). ``arguments``: more of them
+    for main.py. The server uses one thread and asks no model hub.
+
+    Raises RuntimeError with the end of the log if the server does not start.
     """
 
     def __init__(
@@ -57,12 +62,12 @@ class ServerProcess:
 
     @property
     def pid(self) -> int:
-        """Number of the server's process."""
+        """Return the server's process id."""
         assert self._process is not None
         return self._process.pid
 
     def start(self, limit: float = 600.0) -> None:
-        """Start it, and wait until it answers."""
+        """Start the server and wait until it answers."""
         command = [sys.executable, str(self.path / "main.py"), "--cpu", "--listen", "127.0.0.1", "--port", str(self.port)]
         command += ["--base-directory", str(self.base), "--user-directory", str(self.user), "--output-directory", str(self.output)]
         command += ["--database-url", f"sqlite:///{(self.base / 'comfyui.db').as_posix()}"]
@@ -85,7 +90,7 @@ class ServerProcess:
                 time.sleep(0.2)
 
     def _stand_ins(self) -> Path | None:
-        """Folder with an empty comfyui_workflow_templates, for hosts that cannot start with a newer one.
+        """Make an empty comfyui_workflow_templates for ComfyUI versions that need the old package.
 
         They serve the package's folder ``templates``, which newer versions of the package no longer have.
         """
@@ -107,29 +112,32 @@ class ServerProcess:
                 self.kill()
 
     def kill(self) -> None:
-        """SIGKILL: it ends at whatever it does."""
+        """Kill the server with SIGKILL, whatever it is doing."""
         assert self._process is not None
         self._process.kill()
         self._process.wait()
 
     def text(self) -> str:
-        """What the server has printed so far."""
+        """Return what the server has printed so far."""
         return self.log.read_text(encoding="utf-8", errors="replace")
 
     def get(self, path: str) -> Any:
-        """A GET request's JSON. Raises urllib.error.HTTPError where it is refused."""
+        """Send a GET request and return its JSON. Raises urllib.error.HTTPError if the server refuses it."""
         with urllib.request.urlopen(self.url + path, timeout=60) as answer:
             return json.load(answer)
 
     def post(self, path: str, body: Any) -> Any:
-        """A POST request's JSON, None where the answer is empty; for a refusal (HTTP 4xx) the JSON of the refusal, under its own keys."""
+        """Send a POST request and return its JSON, None if the answer is empty.
+
+        If the server refuses the request (HTTP 4xx), return the JSON of the refusal.
+        """
         request = urllib.request.Request(self.url + path, json.dumps(body).encode(), {"Content-Type": "application/json"})
         try:
             with urllib.request.urlopen(request, timeout=60) as answer:
-                said = answer.read()
+                body_text = answer.read()
         except urllib.error.HTTPError as error:
-            said = error.read()
-        return json.loads(said) if said else None
+            body_text = error.read()
+        return json.loads(body_text) if body_text else None
 
 
 def _link(pack: Path) -> None:

@@ -1,0 +1,1 @@
+"""Benchmarks of classifiers that are trained on guided or steered images."""

@@ -1,5 +1,8 @@
-"""Images for ``bench downstream``: sampled through the host's KSampler from the shipped unconditional model, plain, guided and steered, and
-labelled by the shipped labeller. A set that is there already is not sampled again."""
+"""Sample plain, guided and steered images for ``bench downstream``.
+
+The images come from the shipped unconditional model through the host's KSampler; the shipped labeller labels them. A set that exists
+already is not sampled again.
+"""
 
 from __future__ import annotations
 
@@ -12,6 +15,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from ...factory.host_process import boot_host
 from ...methods.bias_features.run import SteerSettings
 from ...methods.core.targets import parse_target
 from ...methods.guidance.run import GuidanceSettings
@@ -19,11 +23,11 @@ from ...models.bias_features import load_bias_features
 from ...models.files import read_safetensors, write_safetensors
 from ...models.sae import load_sae
 from ...shipped import weights
-from ..core.host_process import boot_host
 
 FIRST_SEED, SEEDS_APART = 890_000_000, 100_000
-"""Seeds of the runs: 100,000 apart for the repetitions, counted on by batch; the same ones for plain, guided and steered images. Nothing
-that was trained, calibrated or tuned used them."""
+"""Repetitions are 100,000 seeds apart, and each batch adds 1. Plain, guided and steered images have the same seeds. Training, calibration
+and tuning used other seeds.
+"""
 BATCH, STEPS, SAMPLER, SCHEDULER = 16, 20, "ddim", "normal"
 PLAIN, GUIDED, STEERED = KINDS = ("plain", "guided", "steered")
 FILES = {
@@ -34,17 +38,19 @@ FILES = {
 
 
 @dataclass(frozen=True)
-class Made:
-    """``images`` uint8 [N, 3, 32, 32]; ``labels``: attribute -> int64 [N], as the labeller reads them; ``cells`` int64 [N]: the cell of
-    the target that every image was assigned (None where nothing was)."""
+class ImageSet:
+    """Images with their labels."""
 
     images: Tensor
+    """uint8 [N, 3, 32, 32]."""
     labels: dict[str, Tensor]
+    """Attribute -> int64 [N], as the labeller reads it."""
     cells: Tensor | None
+    """int64 [N]: cell of the target that each image was assigned; None for plain images."""
 
 
-class Sampler:
-    """Host, models and labeller, loaded once, when the first set is to be sampled. ``target``: as text; None for plain images."""
+class ImageSetSampler:
+    """Sample image sets; ComfyUI and the models load when the first set is sampled."""
 
     def __init__(self) -> None:
         self._loaded: dict[str, Any] | None = None
@@ -67,19 +73,22 @@ class Sampler:
         return self._loaded
 
     def facts(self, kind: str, target: str, repetition: int, n: int) -> dict[str, str]:
-        """What a set depends on, as its file says it."""
+        """Collect all facts that a set depends on, as its file stores them."""
         digests = [hashlib.sha256(p.read_bytes()).hexdigest()[:16] for p in (*FILES[kind], weights.LABELLER)]
         aim = "" if kind == PLAIN else target
         return {"files": " ".join(digests), "target": aim, "kind": kind, "repetition": str(repetition), "n": str(n)}
 
-    def made(self, folder: Path, kind: str, target: str, repetition: int, n: int) -> Made:
-        """The set of one kind for one repetition: from ``folder``, or sampled into it. ``n``: a multiple of the batch."""
+    def made(self, folder: Path, kind: str, target: str, repetition: int, n: int) -> ImageSet:
+        """Return a set for one repetition, from ``folder`` or newly sampled.
+
+        ``n`` is a multiple of the batch size.
+        """
         facts = self.facts(kind, target, repetition, n)
         name = "-".join([kind, *re.findall(r"\w+", facts["target"]), str(repetition)])
         path = folder / f"images-{name}.safetensors"
         if path.is_file():
-            tensors, said = read_safetensors(path)
-            if {k: said.get(k) for k in facts} == facts:
+            tensors, stored_facts = read_safetensors(path)
+            if {k: stored_facts.get(k) for k in facts} == facts:
                 return _made(tensors)
         made = self._sample(kind, target, repetition, n)
         tensors = {"images": made.images, **{f"labels.{a}": x for a, x in made.labels.items()}}
@@ -87,8 +96,8 @@ class Sampler:
         return made
 
     @torch.inference_mode()
-    def _sample(self, kind: str, target: str, repetition: int, n: int) -> Made:
-        m = self._models()  # boots the host, which the next lines need
+    def _sample(self, kind: str, target: str, repetition: int, n: int) -> ImageSet:
+        m = self._models()  # starts ComfyUI, which the next imports need
         from ...host.core.sampling import SamplerSettings, ksample
         from ...host.small_models.adm_model import empty_latent
 
@@ -101,10 +110,10 @@ class Sampler:
             images.append((m["vae"].decode(out["samples"]).movedim(-1, 1).clamp(0, 1) * 255).round().byte())
         pictures = torch.cat(images)
         read = m["labeller"].probabilities(pictures.float() / 255)
-        return Made(pictures, {a: p.argmax(-1) for a, p in read.items()}, torch.cat(cells) if cells else None)
+        return ImageSet(pictures, {a: p.argmax(-1) for a, p in read.items()}, torch.cat(cells) if cells else None)
 
     def _patched(self, kind: str, aim: str, seed: int, cells: list[Tensor]) -> Any:
-        """The MODEL of one batch; ``cells`` gets what its images are assigned."""
+        """Return the MODEL of one batch; ``cells`` receives the assignment."""
         m = self._models()
         from ...host.bias_features.apply import apply_steering
         from ...host.guidance.apply import apply_guidance
@@ -121,6 +130,6 @@ class Sampler:
         return apply_steering(m["bed"].model, m["sae"], m["bias"], SteerSettings(target, seed=seed), m["adp"], on_finish=keep)
 
 
-def _made(tensors: dict[str, Tensor]) -> Made:
+def _made(tensors: dict[str, Tensor]) -> ImageSet:
     labels = {k.removeprefix("labels."): v for k, v in tensors.items() if k.startswith("labels.")}
-    return Made(tensors["images"], labels, tensors.get("cells"))
+    return ImageSet(tensors["images"], labels, tensors.get("cells"))

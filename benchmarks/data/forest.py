@@ -1,4 +1,4 @@
-"""Values with their intervals, by name, in panels side by side."""
+"""Draw values with their intervals by name, in panels side by side."""
 
 from __future__ import annotations
 
@@ -8,9 +8,9 @@ from ...charts.core.missing import chart
 from ...charts.core.style import FAINT, GRID, INK, PALETTE, Image, add_axes, new_figure, pixels, points, write
 
 Value = tuple[float, float | None, float | None]
-"""The value, and the bounds of its interval where there are any."""
+"""The value, and the bounds of its interval or None."""
 ROW, TOP, BOTTOM, LEFT, RIGHT, GAP, PANEL, WIDTH = 30, 112, 66, 190, 24, 20, 220, 1040
-"""Sizes in pixels; ``PANEL`` and ``WIDTH`` at least: few panels are wider, so that the title has room."""
+"""Sizes in pixels. ``PANEL`` and ``WIDTH`` are minimums: a few panels become wider, so that the title fits."""
 
 
 @chart
@@ -22,14 +22,16 @@ def forest(
     lines: Mapping[str, float] | None = None,
     note: str = "",
 ) -> Image:
-    """A panel per group, a row per name: uint8 [H, W, 3]; every panel has the same axis, which begins at 0.
+    """Draw a panel per group and a row per name: uint8 [H, W, 3].
 
-    panels: group -> name -> (value, low, high). A name that a group lacks has an empty row there. marked: names in colour. lines: group ->
-    a value that is drawn as a dotted line. note: a second line under the title. Raises ValueError where there is nothing to draw.
+    All panels have the same axis, which starts at 0.
+
+    panels: group -> name -> (value, low, high); a name that a group lacks leaves its row empty. marked: names in colour. lines: group ->
+    value of a dotted line. note: a second line under the title. Raises ValueError if there is nothing to draw.
     """
     names = list(dict.fromkeys(name for values in panels.values() for name in values))
     if not names:
-        raise ValueError("a chart of intervals needs at least one value; met none.")
+        raise ValueError("A chart of intervals needs at least one value, but there is none.")
     # White space on the right: the largest bound would touch the next panel.
     largest = 1.05 * max(max(v[0], v[2] or 0.0) for values in panels.values() for v in values.values()) or 1.0
     count = len(panels)

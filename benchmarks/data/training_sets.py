@@ -1,4 +1,4 @@
-"""Training sets beside each other: a difference between groups, and accuracy, with their intervals over repetitions."""
+"""Draw a difference between groups and the accuracy of several training sets, with intervals."""
 
 from __future__ import annotations
 
@@ -10,15 +10,18 @@ from ...charts.core.style import FAINT, GRID, INK, PALETTE, Image, add_axes, new
 WIDTH, LEFT, ROW, HEAD, GAP, FOOT = 960, 200, 34, 64, 100, 40
 COLUMN, APART = 290, 380
 Bounds = Sequence[float | None]
-"""[mean, low, high]; low and high None where there is no interval."""
+"""[mean, low, high]; low and high are None if there is no interval."""
 
 
 @chart
 def training_sets(panels: Mapping[str, Mapping[str, tuple[Bounds, Bounds]]], title: str, note: str = "") -> Image:
-    """uint8 [H, 960, 3]. panels: title -> training set -> (equalised odds difference, accuracy), both in 0..1; the first set of a panel is
-    what the others are compared with, and marked by a line. Raises ValueError where there is nothing to draw."""
+    """Draw a panel per title and a row per training set: uint8 [H, 960, 3].
+
+    panels: title -> training set -> (equalised odds difference, accuracy), both in 0..1. A line marks the first set of a panel, with which
+    the others are compared. Raises ValueError if there is nothing to draw.
+    """
     if not panels or not all(panels.values()):
-        raise ValueError("a chart of training sets needs at least one of them in every panel; met none.")
+        raise ValueError("A chart of training sets needs at least one set in every panel, but a panel has none.")
     heights = [len(sets) * ROW + GAP for sets in panels.values()]
     figure = new_figure(WIDTH, HEAD + sum(heights) + FOOT)
     write(figure, 24, 16, title, 24, weight="bold")
@@ -30,8 +33,8 @@ def training_sets(panels: Mapping[str, Mapping[str, tuple[Bounds, Bounds]]], tit
             axes = add_axes(figure, LEFT + k * APART, top + 40, COLUMN, height - GAP)
             write(figure, LEFT + k * APART, top + 16, what, 16, FAINT)
             values = [bounds[k] for bounds in sets.values()]
-            limit = 1.0 if k else max(0.05, *(high if (high := b[2]) is not None else b[0] for b in values)) * 1.05
-            start = max(0.0, min(low if (low := b[1]) is not None else b[0] for b in values) - 0.03) if k else 0.0
+            limit = 1.0 if k else max(0.05, *(b[0] if b[2] is None else b[2] for b in values)) * 1.05
+            start = max(0.0, min(b[0] if b[1] is None else b[1] for b in values) - 0.03) if k else 0.0
             axes.axvline(values[0][0], color=FAINT, linestyle=":", linewidth=points(2), zorder=1)
             for row, (mean, low, high) in enumerate(values):
                 if low is not None and high is not None:

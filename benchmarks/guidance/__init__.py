@@ -1,0 +1,1 @@
+"""Benchmarks of distribution guidance, beside the paper's losses and other baselines."""

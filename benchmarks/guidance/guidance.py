@@ -1,8 +1,10 @@
-"""``bench guidance``: distribution guidance beside the paper's losses, per-image baselines and universal guidance, at batches of 1 to 64.
+"""``bench guidance``: compare distribution guidance with other methods at batches of 1 to 64.
 
-Every cell (a method, a target, a batch size) is sampled through the host's KSampler in a process of its own and kept in the folder.
-First the scale of every method that has one is chosen on seeds of its own, by the judge, which favours them: ours stays as it was
-calibrated, by the labeller. Then 256 images a cell with the same seeds for every method of a batch size. Hard counts by the judge.
+The other methods are the paper's losses, per-image baselines and universal guidance. Every cell (method, target and batch size) is sampled
+through the host's KSampler in its own process and stored in the folder.
+
+First the judge chooses the scale of every method that has one, on other seeds. This favours those methods: ours stays as the labeller
+calibrated it. Then each cell gets 256 images; all methods have the same seeds at one batch size. The judge's hard counts give the figures.
 """
 
 from __future__ import annotations
@@ -20,7 +22,7 @@ from ...methods.core.targets import parse_target
 from ...metrics.fairness import noise_floor
 from ...shipped import weights
 from ..core.children import cores, in_children, start_method
-from ..core.stages import kept
+from ..core.stages import load_or_make
 from ..data.forest import forest
 from .guidance_cells import (
     BASE,
@@ -45,62 +47,66 @@ from .guidance_cells import (
     at_edge,
     best_scale,
     cells,
-    further,
-    places,
+    next_trial,
+    target_batches,
     trials,
 )
-from .guidance_figures import COLUMNS, Reference, column, missed
-from .guidance_samples import Sampler, facts
+from .guidance_figures import COLUMNS, Reference, cell_figures, scale_figure
+from .guidance_samples import CellSampler, facts
 
 FIFTH = 0.2
-"""What ours may have of the better of the paper's losses at small batches."""
-_sampler: Sampler | None = None
+"""Largest allowed ratio between our FD and the better of the paper's losses at small batches."""
+_sampler: CellSampler | None = None
 
 
 def _work(folder: Path, beds: tuple[str, ...], cell: Cell) -> None:
-    """One cell, in a child: a forked one has the models from its parent."""
+    """Sample one cell in a child process. A forked child has its parent's models."""
     global _sampler
-    _sampler = _sampler or Sampler(beds)
-    kept(folder, cell.name, facts(cell), partial(_sampler.make, cell, folder))
+    _sampler = _sampler or CellSampler(beds)
+    load_or_make(folder, cell.name, facts(cell), partial(_sampler.make, cell, folder))
 
 
 def _nothing() -> dict[str, Any]:
-    raise ValueError("a part of this benchmark is not kept, though it was made: is its folder used by another run?")
+    """Fail, because the part must be in the folder already."""
+    raise ValueError("A finished part of this benchmark is missing. Make sure that no other run uses its folder, and run it again.")
 
 
-def sampled(folder: Path, wanted: Sequence[Cell], beds: tuple[str, ...], workers: int) -> dict[Cell, dict[str, Any]]:
-    """The cells, sampled where they are not kept; what was measured of each while it was sampled."""
+def sample_cells(folder: Path, wanted: Sequence[Cell], beds: tuple[str, ...], workers: int) -> dict[Cell, dict[str, Any]]:
+    """Sample all cells that are not stored yet; returns what was measured while sampling."""
     global _sampler
     missing = []
     for cell in wanted:
         if not (folder / f"{cell.name}.safetensors").is_file():
             (folder / f"{cell.name}.json").unlink(missing_ok=True)
         try:
-            kept(folder, cell.name, facts(cell), _nothing)
+            load_or_make(folder, cell.name, facts(cell), _nothing)
         except ValueError:
             missing.append(cell)
     if missing:
         if start_method() == "fork":
-            _sampler = _sampler or Sampler(beds)
+            _sampler = _sampler or CellSampler(beds)
         in_children(partial(_work, folder, beds), missing, workers)
-    return {cell: kept(folder, cell.name, facts(cell), _nothing) for cell in wanted}
+    return {cell: load_or_make(folder, cell.name, facts(cell), _nothing) for cell in wanted}
 
 
 def tried_figures(folder: Path, of_key: Sequence[Cell]) -> dict[float, float]:
-    """What the trials of one method brought: scale -> figure, the lower the better."""
-    return {cell.strength: missed(cell, folder) for cell in of_key}
+    """Return the trial results of one method: scale -> figure, lower is better."""
+    return {cell.strength: scale_figure(cell, folder) for cell in of_key}
 
 
 def try_further(folder: Path, tried: dict[Key, list[Cell]], beds: tuple[str, ...], workers: int) -> None:
-    """Larger scales where the largest was the best, added to ``tried``, until it is not."""
-    while added := {key: cell for key, of_key in tried.items() if (cell := further(of_key, tried_figures(folder, of_key)))}:
-        sampled(folder, list(added.values()), beds, workers)
+    """Add larger scales to ``tried`` as long as the largest scale is the best."""
+    while added := {key: cell for key, of_key in tried.items() if (cell := next_trial(of_key, tried_figures(folder, of_key)))}:
+        sample_cells(folder, list(added.values()), beds, workers)
         for key, cell in added.items():
             tried[key].append(cell)
 
 
-def chosen(folder: Path, tried: Mapping[Key, Sequence[Cell]]) -> tuple[dict[Key, float], dict[str, Any]]:
-    """The best scale of every key, and all that was tried as text -> scale -> figure."""
+def choose_scales(folder: Path, tried: Mapping[Key, Sequence[Cell]]) -> tuple[dict[Key, float], dict[str, Any]]:
+    """Choose the best scale for every key.
+
+    Returns key -> scale, and a table of all trials: text -> scale -> figure.
+    """
     scales, table = {}, {}
     for key, of_key in tried.items():
         figures = tried_figures(folder, of_key)
@@ -114,7 +120,10 @@ def chosen(folder: Path, tried: Mapping[Key, Sequence[Cell]]) -> tuple[dict[Key,
 
 
 def run(quick: bool, folder: Path | None = None, workers: int | None = None) -> dict[str, Any]:
-    """All cells. ``folder``: where they are kept (default: a temporary one); ``workers``: processes (default: one per core, at most 2)."""
+    """Run all cells.
+
+    ``folder``: where cells are stored (default: a temporary folder); ``workers``: processes (default: one per core, at most 2).
+    """
     if folder is None:
         with tempfile.TemporaryDirectory(prefix="equipoise-bench-guidance-") as place:
             return run(quick, Path(place), workers)
@@ -124,47 +133,47 @@ def run(quick: bool, folder: Path | None = None, workers: int | None = None) -> 
     text = weights.TEXT.is_file() and weights.ADP_TEXT.is_file()
     beds = (UNCONDITIONAL, TEXT) if text else (UNCONDITIONAL,)
     tried = trials(quick)
-    sampled(folder, [cell for of_key in tried.values() for cell in of_key], beds, at_once)
+    sample_cells(folder, [cell for of_key in tried.values() for cell in of_key], beds, at_once)
     if not quick:
         try_further(folder, tried, beds, at_once)
-    scales, table = chosen(folder, tried)
+    scales, table = choose_scales(folder, tried)
     wanted = list(cells(quick, scales, text))
-    made = sampled(folder, wanted, beds, at_once)
+    made = sample_cells(folder, wanted, beds, at_once)
     reference = Reference(folder)
-    found: dict[tuple[str, str, str, int], dict[str, Any]] = {}
-    for target, batch in places(quick):
+    results: dict[tuple[str, str, str, int], dict[str, Any]] = {}
+    for target, batch in target_batches(quick):
         for cell in wanted:
             if cell.batch == batch and cell.target in (None, target):
-                found[cell.bed, cell.method, target, batch] = column(cell, target, made[cell], folder, reference)
-    return composed(found, table, quick, folder)
+                results[cell.bed, cell.method, target, batch] = cell_figures(cell, target, made[cell], folder, reference)
+    return guidance_result(results, table, quick, folder)
 
 
-def composed(
-    found: Mapping[tuple[str, str, str, int], dict[str, Any]], scales: Mapping[str, Any], quick: bool, folder: Path
+def guidance_result(
+    results: Mapping[tuple[str, str, str, int], dict[str, Any]], scales: Mapping[str, Any], quick: bool, folder: Path
 ) -> dict[str, Any]:
-    """The JSON object: the contract's keys, and all that they come from; draws the figure.
+    """Build the JSON object: the contract's keys and all figures behind them; draw the figure.
 
-    found: (bed, method, target, batch) -> figures.
+    results: (bed, method, target, batch) -> figures.
     """
 
     def methods(target: str, batch: int) -> dict[str, Any]:
-        return {m: found.get((TEXT if m.removesuffix(QUOTA) == MIXING else UNCONDITIONAL, m, target, batch)) for m in METHODS}
+        return {m: results.get((TEXT if m.removesuffix(QUOTA) == MIXING else UNCONDITIONAL, m, target, batch)) for m in METHODS}
 
     batches = QUICK_BATCHES if quick else BATCHES
     by_batch = {str(batch): methods(FIRST, batch) for batch in batches}
-    by_target = {target: methods(target, batch) for target, batch in places(quick) if target != FIRST or batch == 16}
-    text = {str(b): {m: found.get((TEXT, m, FIRST, b)) for m in (BASE, MIXING, MIXING + QUOTA, OURS)} for b in batches}
+    by_target = {target: methods(target, batch) for target, batch in target_batches(quick) if target != FIRST or batch == 16}
+    text = {str(b): {m: results.get((TEXT, m, FIRST, b)) for m in (BASE, MIXING, MIXING + QUOTA, OURS)} for b in batches}
     n = QUICK_IMAGES if quick else IMAGES
     floors = {t: noise_floor(parse_target(TARGETS[t], ATTRIBUTES).shares, n) for t in by_target}
-    draw(by_batch, floors[FIRST], n, folder / "guidance.png")
+    draw_guidance(by_batch, floors[FIRST], n, folder / "guidance.png")
     return {
         "by_batch": by_batch,
         "by_target": by_target,
         "noise_floor": floors[FIRST],
         "noise_floors": floors,
         "text_model": text if any(v for of_batch in text.values() for v in of_batch.values()) else None,
-        "comparison": {b: compared({m: f for m, f in of.items() if m.removesuffix(QUOTA) != MIXING}) for b, of in by_batch.items()},
-        "text_comparison": {b: compared(of) for b, of in text.items() if of[OURS]},
+        "comparison": {b: compare_methods({m: f for m, f in of.items() if m.removesuffix(QUOTA) != MIXING}) for b, of in by_batch.items()},
+        "text_comparison": {b: compare_methods(of) for b, of in text.items() if of[OURS]},
         "scales": scales,
         "n": n,
         "targets": {t: TARGETS[t] for t in by_target},
@@ -173,16 +182,16 @@ def composed(
     }
 
 
-def compared(methods: Mapping[str, dict[str, Any] | None]) -> dict[str, Any]:
-    """Ours beside the lowest FD on the same model, and beside the better of the paper's losses where they were run there.
+def compare_methods(methods: Mapping[str, dict[str, Any] | None]) -> dict[str, Any]:
+    """Compare ours with the lowest FD on the same model, and with the paper's losses.
 
     ``reaches_lowest``: ours is the lowest, or its interval reaches down to the lowest; ``within_lowest``: ours is not above the upper end
-    of the lowest one's interval; ``of_paper``: ours as a share of the better loss's FD (None where that is 0).
+    of the lowest one's interval; ``of_paper``: our FD divided by that of the better loss (None if that is 0).
     """
     fd = {m: f["fd"] for m, f in methods.items() if f is not None}
     lowest = min(fd, key=lambda m: (fd[m], m != OURS))
     low, high = methods[OURS]["fd_low"], methods[lowest]["fd_high"]
-    beside = {
+    comparison = {
         "lowest": lowest,
         "lowest_fd": fd[lowest],
         "ours": fd[OURS],
@@ -190,14 +199,14 @@ def compared(methods: Mapping[str, dict[str, Any] | None]) -> dict[str, Any]:
         "within_lowest": fd[OURS] <= (fd[lowest] if high is None else max(fd[lowest], high)),
     }
     if not set(SOFT) <= set(fd):
-        return beside
+        return comparison
     paper = min(fd[m] for m in SOFT)
-    return {**beside, "of_paper": fd[OURS] / paper if paper > 0 else None, "at_most_a_fifth": fd[OURS] <= FIFTH * paper}
+    return {**comparison, "of_paper": fd[OURS] / paper if paper > 0 else None, "at_most_a_fifth": fd[OURS] <= FIFTH * paper}
 
 
 def notes(by_batch: Mapping[str, Any], by_target: Mapping[str, Any], text: Mapping[str, Any], quick: bool) -> dict[str, str]:
-    """What the figures mean, and why some are missing."""
-    said = {
+    """Explain the figures, and say why some are missing."""
+    texts = {
         "by_batch": f"target '{FIRST}', the unconditional model, ddim, 20 steps; {', '.join(COLUMNS)} by the judge's hard counts",
         "label-mixing": "on the small text model (euler, 20 steps, cfg 4, 'a photo of a PROFESSION' in turn, with the class named or not), "
         "since the unconditional one has no prompts: compare it with 'text_model', where its base and ours stand",
@@ -217,19 +226,19 @@ def notes(by_batch: Mapping[str, Any], by_target: Mapping[str, Any], text: Mappi
         "peak_mb": "of a process that samples one cell, ComfyUI, models and the machinery of this benchmark included; subtract 'base'",
     }
     if quick:
-        said["quick"] = "one target, two batch sizes, fewer images and scales; indicative"
+        texts["quick"] = "one target, two batch sizes, fewer images and scales; indicative"
     if any(f is None for table in (by_batch, by_target) for of_place in table.values() for f in of_place.values()):
-        said["null"] = "label-mixing is null: the small text model is not shipped with this copy"
+        texts["null"] = "label-mixing is null: the small text model is not shipped with this copy"
     if any(f["peak_mb"] is None for of_place in by_batch.values() for f in of_place.values() if f):
-        said["null peak_mb"] = "null: this system does not tell a process's peak of memory"
+        texts["null peak_mb"] = "null: this system does not tell a process's peak of memory"
     commits = {str(f["commit"])[:9] for of_batch in (*by_batch.values(), *by_target.values()) for f in of_batch.values() if f}
     if len(commits) > 1:
-        said["commit"] = f"cells were sampled at commits {', '.join(sorted(commits))}"
-    return said
+        texts["commit"] = f"cells were sampled at commits {', '.join(sorted(commits))}"
+    return texts
 
 
-def draw(by_batch: Mapping[str, Mapping[str, dict[str, Any] | None]], floor: float, n: int, path: Path) -> None:
-    """FD with intervals, a panel per batch size."""
+def draw_guidance(by_batch: Mapping[str, Mapping[str, dict[str, Any] | None]], floor: float, n: int, path: Path) -> None:
+    """Draw FD with intervals, a panel per batch size."""
     panels = {f"batch {b}": {m: (f["fd"], f["fd_low"], f["fd_high"]) for m, f in of.items() if f} for b, of in by_batch.items()}
     title = f"Distance from {FIRST.replace('0.5', '50/50')}, {n} images each"
     note = "hard counts of the judge, 95% intervals; dotted: mean of an independent fair sampler; each baseline at its best scale"

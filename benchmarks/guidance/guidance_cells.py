@@ -1,4 +1,4 @@
-"""What ``bench guidance`` measures: methods, targets, batch sizes and the scales that are tried; plain data, no model."""
+"""List the methods, targets, batch sizes and scales of ``bench guidance``, without a model."""
 
 from __future__ import annotations
 
@@ -10,15 +10,15 @@ from ...methods.guidance.losses import CHI_SQUARE, KL
 
 BASE, SAMPLE, MIXING, LATENT, UNIVERSAL, OURS = "base", "sample", "label-mixing", "latent-editing", "universal", "ours"
 QUOTA = "+quota"
-"""After the name of a per-image method: its classes are not drawn independently, but by our quotas."""
+"""Ending of a per-image method's name: our quotas decide its classes. Without it, each class is drawn independently."""
 SOFT = (CHI_SQUARE, KL)
 """The paper's losses on the soft mean of a batch."""
 PER_IMAGE = (SAMPLE, MIXING, LATENT, UNIVERSAL)
-"""Methods that bring one image to one class, whatever the others in its batch are."""
+"""Methods that move one image to one class, independently of the other images in its batch."""
 METHODS = (BASE, *SOFT, *(m for kind in PER_IMAGE for m in (kind, kind + QUOTA)), OURS)
 
 UNCONDITIONAL, TEXT = "unconditional", "text"
-"""The shipped models: prompts can be mixed only where there are prompts."""
+"""The shipped models. Prompts can be mixed only on a model that has prompts."""
 
 FIRST = "eyeglasses 0.5"
 TARGETS = {
@@ -29,15 +29,17 @@ TARGETS = {
     "eyeglasses x hair skewed": "eyeglasses x hair: yes/long=0.4, yes/short=0.1, no/long=0.1, no/short=0.4",
 }
 BALANCED = {"eyeglasses 0.8": FIRST, "eyeglasses x hair skewed": "eyeglasses x hair uniform"}
-"""The target on which the scale of a per-image method is found, where it is another: what it does to an image does not hang on shares."""
+"""Target -> target on which the scale of a per-image method is chosen, if it is another one. Shares do not change what the method does to
+an image.
+"""
 BATCHES, QUICK_BATCHES = (1, 2, 4, 16, 64), (1, 16)
 TARGET_BATCH = 16
-"""Batch size of the targets besides the first."""
+"""Batch size of all targets but the first."""
 IMAGES, QUICK_IMAGES = 256, 64
 TRIAL_IMAGES, QUICK_TRIAL_IMAGES = 128, 32
 
 SEED, TRIAL_SEED = 902_000_000, 906_000_000
-"""First seeds, counted on by batch: of what is reported, and of the trials that choose scales. Nothing else used them."""
+"""First seeds of the reported images and of the trials that choose scales; each batch adds 1. Nothing else used these seeds."""
 
 SCALES: dict[str, tuple[float, ...]] = {
     CHI_SQUARE: (1e-2, 3e-2, 1e-1, 3e-1, 1.0, 3.0),
@@ -46,8 +48,11 @@ SCALES: dict[str, tuple[float, ...]] = {
     LATENT: (0.5, 1.0, 1.5, 2.0, 3.0),
     UNIVERSAL: (1.0, 3.0, 10.0, 30.0, 100.0),
 }
-"""Scales that are tried, in each method's own units. The paper's losses: see ``GuidanceRun._soft_step``, whose step does not change with
-the batch size; sample guidance: the same per image; latent editing: times what calibration found; universal guidance: times the score."""
+"""Scales that are tried, in each method's own units.
+
+The paper's losses: see ``GuidanceRun._soft_step``, whose step does not depend on the batch size. Sample guidance: the same per image.
+Latent editing: a factor of the calibrated sizes. Universal guidance: a factor of the score.
+"""
 FURTHER: dict[str, tuple[float, ...]] = {
     CHI_SQUARE: (10.0, 30.0, 100.0),
     KL: (10.0, 30.0, 100.0),
@@ -55,7 +60,7 @@ FURTHER: dict[str, tuple[float, ...]] = {
     LATENT: (4.5, 7.0, 10.0),
     UNIVERSAL: (300.0, 1000.0),
 }
-"""Tried one after another in a full run, as long as the last one tried is the best."""
+"""Scales that a full run tries one after another, as long as the last scale is the best."""
 QUICK_SCALES: dict[str, tuple[float, ...]] = {
     CHI_SQUARE: (3e-2, 3e-1, 3.0),
     KL: (3e-2, 3e-1, 3.0),
@@ -64,39 +69,46 @@ QUICK_SCALES: dict[str, tuple[float, ...]] = {
     UNIVERSAL: (3.0, 10.0, 30.0),
 }
 SLACK = 0.01
-"""Scales within a point of the best count as equally good, and the smallest of them is taken: it spoils images least."""
+"""Scales within a point of the best count as equally good. The smallest of them is taken, because it damages images least."""
 
 
 @dataclass(frozen=True)
 class Cell:
-    """Images of one method. ``target``: a name in ``TARGETS``, None for plain ones; ``bed``: which model; ``seed``: of the first batch."""
+    """Images of one method."""
 
     method: str
+    """Name of the method."""
     target: str | None
+    """Name in ``TARGETS``, None for plain images."""
     batch: int
+    """Images per run."""
     images: int
+    """Images of all runs."""
     strength: float = 1.0
+    """Scale of the method."""
     bed: str = UNCONDITIONAL
+    """Model."""
     seed: int = SEED
+    """Seed of the first batch."""
 
     @property
     def kind(self) -> str:
-        """The method, whichever way classes are drawn."""
+        """Return the method's name without the ending for quotas."""
         return self.method.removesuffix(QUOTA)
 
     @property
     def by_quota(self) -> bool:
-        """Whether the images of a batch depend on each other by quotas."""
+        """Tell whether quotas make the images of a batch depend on each other."""
         return self.method == OURS or self.method.endswith(QUOTA)
 
     @property
     def dependent(self) -> bool:
-        """Whether whole batches have to be resampled for an interval, and not images."""
+        """Tell whether an interval has to resample whole batches instead of images."""
         return self.by_quota or self.kind in SOFT
 
     @property
     def name(self) -> str:
-        """Its name in a file system."""
+        """Return the cell's name for files."""
         stage = "trial" if self.seed == TRIAL_SEED else "cell"
         words = [stage, self.bed, self.method.replace(QUOTA, "-by-quota"), self.target or "plain", f"batch-{self.batch}"]
         words += [f"{self.strength:g}"] if self.kind in SCALES else []
@@ -104,40 +116,46 @@ class Cell:
 
     @property
     def plain(self) -> Cell:
-        """Plain images of the same model, batch size and seeds."""
+        """Return the cell of plain images with the same model, batch size and seeds."""
         return Cell(BASE, None, self.batch, self.images, bed=self.bed, seed=self.seed)
 
 
 Key = tuple[str, str, int]
-"""A method's kind, target and batch size: for what a scale is chosen."""
+"""Kind of method, target and batch size: a scale is chosen for each of them."""
 
 
-def places(quick: bool) -> Iterator[tuple[str, int]]:
-    """Targets and batch sizes of the run: the first target at every batch size, the others at one."""
+def target_batches(quick: bool) -> Iterator[tuple[str, int]]:
+    """List the targets with their batch sizes: the first at every size, others at one."""
     yield from ((FIRST, batch) for batch in (QUICK_BATCHES if quick else BATCHES))
     if not quick:
         yield from ((target, TARGET_BATCH) for target in TARGETS if target != FIRST)
 
 
 def key_of(kind: str, target: str, batch: int) -> Key:
-    """For what the scale of a method is chosen: the paper's losses for every target and batch size, the others for the attributes."""
+    """Return the key that a method's scale is chosen for.
+
+    The paper's losses have a scale for every target and batch size, the other methods for every set of attributes.
+    """
     return (kind, target, batch) if kind in SOFT else (kind, BALANCED.get(target, target), TARGET_BATCH)
 
 
 def trials(quick: bool) -> dict[Key, list[Cell]]:
-    """What is sampled to choose scales, by what they are chosen for, in ascending order of the scale."""
-    images, found = QUICK_TRIAL_IMAGES if quick else TRIAL_IMAGES, {}
+    """List the cells that are sampled to choose scales, by key, in ascending order."""
+    images, trials_by_key = QUICK_TRIAL_IMAGES if quick else TRIAL_IMAGES, {}
     for kind, scales in (QUICK_SCALES if quick else SCALES).items():
         method = kind if kind in SOFT else kind + QUOTA
-        for target, batch in places(quick):
+        for target, batch in target_batches(quick):
             key = key_of(kind, target, batch)
-            found[key] = [Cell(method, key[1], key[2], images, scale, seed=TRIAL_SEED) for scale in scales]
-    return found
+            trials_by_key[key] = [Cell(method, key[1], key[2], images, scale, seed=TRIAL_SEED) for scale in scales]
+    return trials_by_key
 
 
-def further(of_key: Sequence[Cell], figures: Mapping[float, float]) -> Cell | None:
-    """The next trial for a method (``of_key``: what was tried, ``figures``: scale -> figure): None where the largest scale is not the
-    best, and where no larger one is foreseen."""
+def next_trial(of_key: Sequence[Cell], figures: Mapping[float, float]) -> Cell | None:
+    """Return the next larger scale to try, or None.
+
+    There is none if the largest scale is not the best, or if no larger scale is listed. ``of_key``: cells tried so far; ``figures``: scale
+    -> figure.
+    """
     last = of_key[-1]
     if at_edge(figures) != last.strength:
         return None
@@ -146,8 +164,11 @@ def further(of_key: Sequence[Cell], figures: Mapping[float, float]) -> Cell | No
 
 
 def at_edge(figures: Mapping[float, float]) -> float | None:
-    """The largest scale where none has a lower figure, the smallest where all others have a higher one (a scale beyond might do better);
-    else None."""
+    """Return the best scale if it is the largest or smallest one, else None.
+
+    A scale beyond the edge might be better. The largest counts if no scale has a lower figure, the smallest if all others have a higher
+    one.
+    """
     best = [scale for scale, figure in figures.items() if figure == min(figures.values())]
     if max(figures) in best:
         return max(figures)
@@ -155,16 +176,19 @@ def at_edge(figures: Mapping[float, float]) -> float | None:
 
 
 def best_scale(tried: Mapping[float, float]) -> float:
-    """The smallest scale whose figure (scale -> figure, the lower the better) is within ``SLACK`` of the lowest."""
+    """Return the smallest scale whose figure is within ``SLACK`` of the lowest."""
     lowest = min(tried.values())
     return min(scale for scale, figure in tried.items() if figure <= lowest + SLACK)
 
 
 def cells(quick: bool, scales: Mapping[Key, float], text: bool = True) -> Iterator[Cell]:
-    """All that is reported. ``scales``: what was chosen; ``text``: whether there is a model with prompts. Beside mixed prompts stand plain
-    images of that model and, for the first target, ours."""
+    """List all cells that are reported.
+
+    ``scales``: the chosen scales; ``text``: whether there is a model with prompts. On that model mixed prompts are compared with plain
+    images and, for the first target, with ours.
+    """
     images = QUICK_IMAGES if quick else IMAGES
-    for target, batch in places(quick):
+    for target, batch in target_batches(quick):
         if target == FIRST:
             yield Cell(BASE, None, batch, images)
         for method in METHODS[1:]:

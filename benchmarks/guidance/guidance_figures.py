@@ -1,4 +1,4 @@
-"""Figures of ``bench guidance`` from what its cells kept: how far from the target, how good, and what else moved."""
+"""Compute the figures of ``bench guidance`` from stored cells: FD, quality and drift."""
 
 from __future__ import annotations
 
@@ -22,11 +22,14 @@ from .targets import DRAWN, DRAWN_SEED, joint_index
 Array = NDArray[Any]
 COLUMNS = ("fd", "fd_low", "fd_high", "frechet", "drift", "unsure", "seconds_per_image", "peak_mb")
 EXCHANGES = 500
-"""Random exchanges with plain images, for what chance alone makes of drift."""
+"""Number of random exchanges with plain images, to measure the drift that chance alone makes."""
 
 
 class Reference:
-    """Drawn portraits in the judge's features, which can be weighted to any target. ``folder``: where their features are kept."""
+    """Hold drawn portraits in the judge's features, which can be weighted to any target.
+
+    ``folder``: where the features are stored.
+    """
 
     def __init__(self, folder: Path, images: int = DRAWN) -> None:
         path = folder / f"drawn-{images}.safetensors"
@@ -39,18 +42,21 @@ class Reference:
         self.classes = {a: tensors[f"label.{a}"].numpy() for a in ATTRIBUTES}
 
     def weights(self, target: TargetDistribution) -> Array:
-        """One weight per drawn portrait, under which the target's attributes have its shares: float64 [M]."""
+        """Weight the portraits so that their attributes have the target's shares: float64 [M]."""
         cell = joint_index(self.classes, target.attributes)
         shares = np.bincount(cell, minlength=len(target.shares)) / len(cell)
         return np.asarray(target.shares)[cell] / np.maximum(shares[cell], 1e-9)
 
     def distance(self, features: Array, target: TargetDistribution) -> float:
-        """Frechet distance of features [N, D] to the drawn portraits, weighted to a target."""
+        """Return the Frechet distance of features [N, D] to the portraits, weighted to a target."""
         return frechet_distance(features.astype(np.float64), self.features, self.weights(target))
 
 
-class Kept:
-    """What a cell kept. ``read``: attribute -> the judge's probabilities [N, K]; ``features`` [N, D]; ``cells`` int [N] or None."""
+class CellData:
+    """Read the stored images of a cell, as the judge saw them.
+
+    ``read``: attribute -> the judge's probabilities [N, K]; ``features`` [N, D]; ``cells`` int [N] or None.
+    """
 
     def __init__(self, folder: Path, cell: Cell) -> None:
         tensors, _ = read_safetensors(folder / f"{cell.name}.safetensors")
@@ -59,28 +65,34 @@ class Kept:
         self.cells = tensors["cells"].numpy() if "cells" in tensors else None
 
 
-def fairness(cell: Cell, kept: Kept, target_name: str, bootstrap: int = 2000) -> dict[str, Any]:
-    """FD of hard counts with its interval (of whole batches where their images depend on each other), hits and unsure images."""
+def fairness(cell: Cell, data: CellData, target_name: str, bootstrap: int = 2000) -> dict[str, Any]:
+    """Measure FD of hard counts with its interval, hits and unsure images.
+
+    The interval resamples whole batches if their images depend on each other.
+    """
     target = parse_target(TARGETS[target_name], ATTRIBUTES)
-    joint = joint_probabilities({a: kept.read[a] for a in target.attributes})
+    joint = joint_probabilities({a: data.read[a] for a in target.attributes})
     batch = cell.batch if cell.dependent else 1
     report = measure(joint, target.names, target.shares, batch=batch, bootstrap=bootstrap)
     figures = {k: getattr(report, k) for k in ("fd", "fd_low", "fd_high", "noise_floor", "unsure", "n")}
     figures["shares"] = dict(zip(target.names, report.shares, strict=True))
-    figures["hit"] = None if kept.cells is None else assigned_hit_rate(joint, kept.cells)
+    figures["hit"] = None if data.cells is None else assigned_hit_rate(joint, data.cells)
     return figures
 
 
-def column(cell: Cell, target_name: str, sampled: Mapping[str, Any], folder: Path, reference: Reference) -> dict[str, Any]:
-    """All figures of a cell under a target (a plain cell serves every target). ``sampled``: what was measured while it was sampled."""
-    kept, plain = Kept(folder, cell), Kept(folder, cell.plain)
+def cell_figures(cell: Cell, target_name: str, sampled: Mapping[str, Any], folder: Path, reference: Reference) -> dict[str, Any]:
+    """Compute all figures of a cell under a target; a plain cell serves every target.
+
+    ``sampled``: what was measured while the cell was sampled.
+    """
+    data, plain = CellData(folder, cell), CellData(folder, cell.plain)
     target = parse_target(TARGETS[target_name], ATTRIBUTES)
     batch = cell.batch if cell.dependent else 1
-    elsewhere = drift(plain.read, kept.read, ATTRIBUTES, target.attributes, batch=batch, bootstrap=EXCHANGES)
+    elsewhere = drift(plain.read, data.read, ATTRIBUTES, target.attributes, batch=batch, bootstrap=EXCHANGES)
     furthest = max(elsewhere, key=lambda report: report.drift)
     return {
-        **fairness(cell, kept, target_name),
-        "frechet": reference.distance(kept.features, target),
+        **fairness(cell, data, target_name),
+        "frechet": reference.distance(data.features, target),
         "drift": furthest.drift,
         "drift_by_attribute": {report.attribute: report.drift for report in elsewhere},
         "drift_floor": furthest.floor,
@@ -92,8 +104,11 @@ def column(cell: Cell, target_name: str, sampled: Mapping[str, Any], folder: Pat
     }
 
 
-def missed(cell: Cell, folder: Path) -> float:
-    """What a scale is chosen by: the FD of a loss on the batch mean, and the share of images that missed their class otherwise (the FD of
-    quotas is 0 where as many images miss on either side)."""
-    figures = fairness(cell, Kept(folder, cell), str(cell.target), bootstrap=0)
+def scale_figure(cell: Cell, folder: Path) -> float:
+    """Compute the figure that chooses a scale, lower is better.
+
+    A loss on the batch mean is chosen by its FD, the other methods by the share of images that miss their class: with quotas, FD is 0 if
+    equally many images miss on both sides.
+    """
+    figures = fairness(cell, CellData(folder, cell), str(cell.target), bootstrap=0)
     return float(figures["fd"] if figures["hit"] is None else 1 - figures["hit"])

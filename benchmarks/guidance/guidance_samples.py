@@ -1,4 +1,4 @@
-"""Images of ``bench guidance``, through the host's KSampler: one method, one target, one batch size."""
+"""Sample the images of ``bench guidance`` through the host's KSampler."""
 
 from __future__ import annotations
 
@@ -11,26 +11,27 @@ import torch
 from torch import Tensor
 
 from ...factory.captions import PHRASES
+from ...factory.host_process import boot_host
 from ...factory.portraits import ATTRIBUTES
 from ...methods.core.targets import TargetDistribution, parse_target
 from ...methods.guidance.directions import MEAN
-from ...methods.guidance.run import CALIBRATED, GRADIENT, GuidanceRun, GuidanceSettings
+from ...methods.guidance.moves import CALIBRATED, GRADIENT
 from ...methods.guidance.run import QUOTA as BY_QUOTA
+from ...methods.guidance.run import GuidanceRun, GuidanceSettings
 from ...models.files import write_safetensors
 from ...shipped import weights
 from ..core.children import peak_megabytes
-from ..core.host_process import boot_host
 from .guidance_cells import BASE, LATENT, MIXING, OURS, SAMPLE, SOFT, TARGETS, TEXT, UNCONDITIONAL, UNIVERSAL, Cell
 from .per_image import SampleGuidance, drawn_cells
 from .universal import apply_universal
 
 STEPS = 20
 FILES: dict[str, tuple[Path, Path]] = {UNCONDITIONAL: (weights.DIFFUSION, weights.ADP), TEXT: (weights.TEXT, weights.ADP_TEXT)}
-"""Bed -> the files of its diffusion model and its ADP."""
+"""Bed -> files of its diffusion model and its ADP."""
 
 
 def facts(cell: Cell) -> dict[str, Any]:
-    """What a cell's images depend on: changes whenever they would."""
+    """Collect all facts that a cell's images depend on."""
     model, adp = FILES[cell.bed]
     used = [model, weights.JUDGE]
     used += [adp] if cell.kind in (OURS, SAMPLE, LATENT, *SOFT) else []
@@ -44,18 +45,24 @@ def _digest(path: Path) -> str:
 
 
 def prompt_of(profession: str, named: dict[str, str]) -> str:
-    """A prompt that names the classes of some attributes (attribute -> class), in the words of the model's captions."""
-    said = [PHRASES[attribute][ATTRIBUTES[attribute].index(name)][0] for attribute, name in named.items()]
-    return " ".join([f"a photo of a {profession}", " and ".join(said)]).strip()
+    """Write a prompt that names some classes in the words of the model's captions.
+
+    ``named``: attribute -> class.
+    """
+    phrases = [PHRASES[attribute][ATTRIBUTES[attribute].index(name)][0] for attribute, name in named.items()]
+    return " ".join([f"a photo of a {profession}", " and ".join(phrases)]).strip()
 
 
-def in_order(cells: Tensor, given: TargetDistribution, wanted: TargetDistribution) -> Tensor:
-    """Cell indices in another order of the classes: int64 [N]."""
-    return torch.tensor([wanted.cells.index(cell) for cell in given.cells])[cells]
+def reordered_cells(cells: Tensor, source: TargetDistribution, wanted: TargetDistribution) -> Tensor:
+    """Translate cell indices to another order of the classes: int64 [N]."""
+    return torch.tensor([wanted.cells.index(cell) for cell in source.cells])[cells]
 
 
-class Sampler:
-    """Models and host, loaded once; forked children go on with them. ``beds``: the models that are needed."""
+class CellSampler:
+    """Hold models and ComfyUI, loaded once; forked children use them too.
+
+    ``beds``: the models to load.
+    """
 
     def __init__(self, beds: tuple[str, ...] = (UNCONDITIONAL,)) -> None:
         torch.set_num_threads(1)
@@ -72,8 +79,11 @@ class Sampler:
         self._score: Any = None
 
     def make(self, cell: Cell, folder: Path) -> dict[str, Any]:
-        """Sample a cell, judge it, and keep in ``folder`` what its figures are computed from (``cell.name``.safetensors): features
-        [N, D], probabilities of every attribute [N, K], and assigned cells [N] where there are any."""
+        """Sample a cell, judge it, and store the data for its figures in ``folder``.
+
+        The file ``cell.name``.safetensors holds features [N, D], probabilities of every attribute [N, K], and assigned cells [N] if there
+        are any.
+        """
         with torch.no_grad():  # not inference mode: universal guidance takes a gradient through the weights
             if cell.kind == UNIVERSAL:
                 self._labels()
@@ -87,13 +97,16 @@ class Sampler:
         return {"n": len(images), "seconds_per_image": seconds, "peak_mb": peak}
 
     def sampled(self, cell: Cell) -> tuple[Tensor, Tensor | None, float]:
-        """Images [N, 3, 32, 32] in 0..1, cells in the judge's order of classes, and processor seconds per image."""
+        """Sample a cell; returns images, assigned cells and processor seconds per image.
+
+        Images are [N, 3, 32, 32] in 0..1; cells follow the judge's order of classes.
+        """
         from ...host.core.sampling import SamplerSettings, ksample
         from ...host.small_models.adm_model import empty_latent
 
         bed, images, cells = self.beds[cell.bed], [], []
         if cell.images % cell.batch:
-            raise ValueError(f"{cell.images} images are no whole number of batches of {cell.batch}.")
+            raise ValueError(f"{cell.images} images do not divide into batches of {cell.batch}. Choose a multiple of the batch size.")
         started = time.process_time()
         for batch in range(cell.images // cell.batch):
             seed, keep = cell.seed + batch, []
@@ -107,11 +120,12 @@ class Sampler:
         return torch.cat(images), torch.cat(cells) if cells else None, seconds
 
     def target(self, cell: Cell) -> TargetDistribution:
-        """A cell's target, over the judge's classes."""
+        """Return a cell's target in the judge's order of classes."""
         return parse_target(TARGETS[cell.target], self.judge.attributes)
 
     def _model(self, cell: Cell, seed: int, keep: list[Tensor]) -> Any:
-        """The MODEL of one batch. ``keep`` gets the cells that its images are assigned."""
+        """Return the MODEL of one batch; ``keep`` receives the assigned cells."""
+        from ...host.core.batch_observers import batch_observers
         from ...host.core.patch import patch_model
         from ...host.guidance.apply import apply_guidance
 
@@ -127,7 +141,7 @@ class Sampler:
 
         def ended(run: GuidanceRun) -> None:
             if run.cells is not None:
-                keep.append(in_order(run.cells, run.target, wanted))
+                keep.append(reordered_cells(run.cells, run.target, wanted))
 
         if cell.kind in SOFT:
             return apply_guidance(model, adp, GuidanceSettings(target, cell.strength, seed, mode=cell.kind), ended)
@@ -135,11 +149,14 @@ class Sampler:
         fixed = None if cell.by_quota else drawn_cells(target, cell.batch, seed, False)
         settings = GuidanceSettings(target, cell.strength, seed, cells=fixed, mode=BY_QUOTA, direction=direction)
         if cell.kind == SAMPLE:
-            return patch_model(model, lambda: SampleGuidance(adp, settings), ended)[0]
+            return patch_model(model, lambda: SampleGuidance(adp, settings), batch_observers(None, ended))[0]
         return apply_guidance(model, adp, settings, ended)
 
     def _conditions(self, cell: Cell, seed: int, batch: int, keep: list[Tensor]) -> tuple[Any, Any]:
-        """Positive and negative of a batch: with prompts, image i of a cell shows the profession i mod 4, and mixing adds a class."""
+        """Return the positive and negative conditioning of a batch.
+
+        With prompts, image i of a cell shows profession i mod 4, and mixing adds a class to the prompt.
+        """
         bed = self.beds[cell.bed]
         if cell.bed != TEXT:
             return bed.positive, bed.negative
@@ -155,24 +172,27 @@ class Sampler:
         return [[torch.cat([r[0][0] for r in rows]), {"pooled_output": torch.cat([r[0][1]["pooled_output"] for r in rows])}]], bed.negative
 
     def _encoded(self, prompt: str) -> Any:
-        """As CLIP Text Encode does."""
+        """Encode a prompt as CLIP Text Encode does."""
         if prompt not in self._prompts:
             clip = self.beds[TEXT].clip
             self._prompts[prompt] = clip.encode_from_tokens_scheduled(clip.tokenize(prompt))
         return self._prompts[prompt]
 
     def _labels(self) -> Any:
-        """The labeller as a differentiable function of latents; it took no part in judging."""
+        """Return the labeller as a differentiable function of latents. It does not judge."""
         if self._score is None:
-            from ...host.core.fit.differentiable_labels import DifferentiableLabels
             from ...host.labels.classifier import HostClassifier
+            from ...host.labels.differentiable_labels import DifferentiableLabels
 
             labeller = HostClassifier(weights.classifier(), weights.LABELLER.name)
             self._score = DifferentiableLabels(self.beds[UNCONDITIONAL].model, self.vae, labeller, self.judge.attributes)
         return self._score
 
     def _log_probability(self, target: TargetDistribution, cells: Tensor) -> Any:
-        """Denoised latents [N, C, H, W] -> sum of the log-probabilities of the images' classes."""
+        """Make the score of universal guidance for a batch.
+
+        It maps denoised latents [N, C, H, W] to the sum of the log-probabilities of the images' classes.
+        """
         labels, per_cell = self._labels(), [target.cell_classes(c) for c in cells.tolist()]
         classes = {a: torch.tensor([c[a] for c in per_cell]) for a in target.attributes}
 

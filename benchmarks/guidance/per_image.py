@@ -1,4 +1,7 @@
-"""Per-image baselines of ``bench guidance`` that are no part of the product: classes drawn independently, and sample guidance."""
+"""Per-image baselines of ``bench guidance``: independent classes, and sample guidance.
+
+The product does not contain them.
+"""
 
 from __future__ import annotations
 
@@ -7,7 +10,8 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from ...methods.core.assignment import quotas, seeded_assignment
+from ...methods.core.assignment import seeded_assignment
+from ...methods.core.joint_quotas import joint_quotas
 from ...methods.core.rows import Rows
 from ...methods.core.targets import TargetDistribution
 from ...methods.guidance.run import SOFT_TEMPERATURE, GuidanceRun
@@ -15,32 +19,35 @@ from ...models.sites import pool
 
 
 def independent_cells(shares: Sequence[float], n: int, seed: int) -> tuple[int, ...]:
-    """Cells of n images, each drawn from the shares on its own: what a user gets who lets chance decide."""
+    """Draw the cell of each of n images from the shares, as plain chance would."""
     generator = torch.Generator().manual_seed((seed * 2 + 1) & 0x7FFFFFFFFFFFFFFF)
     drawn = torch.multinomial(torch.tensor(shares, dtype=torch.float64), n, replacement=True, generator=generator)
     return tuple(drawn.tolist())
 
 
-def quota_cells(shares: Sequence[float], n: int, seed: int) -> tuple[int, ...]:
-    """Cells of n images by our quotas, in a random order: for methods that cannot read their images beforehand."""
-    return tuple(seeded_assignment(quotas(shares, n, seed), seed).tolist())
+def quota_cells(target: TargetDistribution, n: int, seed: int) -> tuple[int, ...]:
+    """Assign n images to cells by our quotas in random order.
+
+    It serves methods that cannot read their images beforehand.
+    """
+    return tuple(seeded_assignment(joint_quotas(target.shares, target.sizes, n, seed), seed).tolist())
 
 
 def drawn_cells(target: TargetDistribution, n: int, seed: int, by_quota: bool) -> tuple[int, ...]:
-    """Cells of n images, by quotas or independently."""
-    return (quota_cells if by_quota else independent_cells)(target.shares, n, seed)
+    """Draw cells of n images, by quotas or independently."""
+    return quota_cells(target, n, seed) if by_quota else independent_cells(target.shares, n, seed)
 
 
 class SampleGuidance(GuidanceRun):
-    """Balancing Act's per-image baseline: every image goes up the softened probability of its own class that the ADP reads off h.
+    """Move every image up the softened probability of its class: Balancing Act's per-image baseline.
 
-    delta_i = strength |h_i|^2 d/dh_i sum_a softmax(logits_a / 8)[class of image i], one step at every call, all rows that may be edited;
-    the units of :meth:`GuidanceRun._soft_step` for one image. Settings: mode "quota", direction "adp-gradient"; with ``cells`` given, they
-    are the classes, else quotas with the assignment of least change.
+    delta_i = strength |h_i|^2 d/dh_i sum_a softmax(logits_a / 8)[class of image i]. It takes one step at every call in all rows that may be
+    edited, in the units of :meth:`GuidanceRun._soft_step` for one image. Settings: mode "quota", direction "adp-gradient". The setting
+    ``cells`` fixes the classes; without it, quotas and the assignment of least change decide them.
     """
 
     def step(self, site: str, h: Tensor, rows: Rows, level: float) -> Tensor:
-        """h [R, C, H, W] -> h moved."""
+        """Move h [R, C, H, W] at the site that the ADP reads."""
         if site != self.read_at or not self.assign(rows, level, at_once=True):
             return h
         index = self.edited(rows).nonzero().flatten().to(h.device)

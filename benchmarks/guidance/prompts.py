@@ -1,7 +1,8 @@
-"""``bench prompts``: guidance under prompts, a negative prompt and CFG, on the small text model, through the host's own nodes.
+"""``bench prompts``: measure guidance with prompts, a negative prompt and CFG.
 
-The four professions at cfg 4 and one of them at cfg 1 and 7.5 with neutral prompts, the skin tones, explicit prompts exempt from guidance,
-and a table of all kinds of directions on one profession; plain sampling with the same seeds beside it. Hard counts by the judge.
+It uses the small text model through the host's own nodes: four professions at cfg 4, one of them at cfg 1 and 7.5 with neutral prompts,
+skin tones, explicit prompts that are exempt from guidance, and every kind of direction on one profession. Plain images have the same
+seeds. The judge's hard counts give the figures.
 """
 
 from __future__ import annotations
@@ -15,58 +16,68 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from ...factory.host_process import boot_host
 from ...factory.portraits import ATTRIBUTES
 from ...methods.core.targets import parse_target
-from ...methods.guidance.run import CALIBRATED, GuidanceSettings
+from ...methods.guidance.moves import CALIBRATED
+from ...methods.guidance.run import GuidanceSettings
 from ...metrics.fairness import assigned_hit_rate, joint_probabilities, measure
 from ...shipped import weights
-from ..core.host_process import boot_host
-from .targets import agreement
+from .targets import classifier_agreement
 
 SEEDS = (862_000_000, 862_001_000)
-"""First seeds of the two groups of a row; nothing that was trained, calibrated or tuned used them."""
+"""First seeds of the two groups of a row. Training, calibration and tuning used other seeds."""
 STEPS, SAMPLER, SCHEDULER, BATCH = 20, "euler", "normal", 16
 NEGATIVE = "a drawing"
 GLASSES, SKIN = "eyeglasses: yes=0.5, no=0.5", "skin_tone: uniform"
 PROFESSIONS = ATTRIBUTES["profession"]
 TABLE = "doctor"
-"""The profession of which cfg 1 and 7.5 and all kinds of directions are measured."""
+"""Profession that is measured at cfg 1 and 7.5 and with every kind of direction."""
 
 
 @dataclass(frozen=True)
-class Row:
-    """One line of the table. ``images``: per seed group; ``exempt``: the prompt is tagged by Exempt From Guidance."""
+class PromptRow:
+    """One row of the table."""
 
     name: str
+    """Name of the row."""
     profession: str
+    """Profession in the prompt."""
     target: str | None = None
+    """Target as text, None for plain images."""
     cfg: float = 4.0
+    """Scale of classifier-free guidance."""
     direction: str = CALIBRATED
+    """Kind of direction."""
     explicit: str = ""
+    """Words added to the prompt."""
     exempt: bool = False
+    """Whether Exempt From Guidance tags the prompt."""
     images: int = 128
+    """Images per group of seeds."""
 
 
-def rows(kinds: list[str]) -> list[Row]:
-    """All rows; ``kinds``: directions that the ADP file holds for eyeglasses."""
-    made = [Row(f"plain {p}", p) for p in PROFESSIONS]
-    made += [Row(f"{p}, eyeglasses 0.5", p, GLASSES) for p in PROFESSIONS]
-    made += [Row(f"{p}, skin tone uniform", p, SKIN, images=64) for p in PROFESSIONS]
+def prompt_rows(kinds: list[str]) -> list[PromptRow]:
+    """List all rows. ``kinds``: directions of eyeglasses in the ADP file."""
+    made = [PromptRow(f"plain {p}", p) for p in PROFESSIONS]
+    made += [PromptRow(f"{p}, eyeglasses 0.5", p, GLASSES) for p in PROFESSIONS]
+    made += [PromptRow(f"{p}, skin tone uniform", p, SKIN, images=64) for p in PROFESSIONS]
     for cfg in (1.0, 7.5):
-        made += [Row(f"plain {TABLE}, cfg {cfg:g}", TABLE, cfg=cfg)]
-        made += [Row(f"{TABLE}, eyeglasses 0.5, cfg {cfg:g}", TABLE, GLASSES, cfg)]
-    made += [Row(f"{TABLE}, eyeglasses 0.5, {kind}", TABLE, GLASSES, direction=kind) for kind in kinds]
-    for said, phrase in (("yes", "with eyeglasses"), ("no", "without eyeglasses")):
+        made += [PromptRow(f"plain {TABLE}, cfg {cfg:g}", TABLE, cfg=cfg)]
+        made += [PromptRow(f"{TABLE}, eyeglasses 0.5, cfg {cfg:g}", TABLE, GLASSES, cfg)]
+    made += [PromptRow(f"{TABLE}, eyeglasses 0.5, {kind}", TABLE, GLASSES, direction=kind) for kind in kinds]
+    for class_name, phrase in (("yes", "with eyeglasses"), ("no", "without eyeglasses")):
         for exempt in (False, True):
             target = GLASSES if exempt else None
             name = f"{TABLE} {phrase}" + (", guided model, exempt" if exempt else ", plain")
-            made.append(Row(name, TABLE, target, explicit=phrase, exempt=exempt, images=32))
-        made.append(Row(f"{TABLE} {phrase}, guided model, {said} asked for, not exempt", TABLE, GLASSES, explicit=phrase, images=32))
+            made.append(PromptRow(name, TABLE, target, explicit=phrase, exempt=exempt, images=32))
+        name = f"{TABLE} {phrase}, guided model, {class_name} asked for, not exempt"
+        made.append(PromptRow(name, TABLE, GLASSES, explicit=phrase, images=32))
     return made
 
 
-class Bench:
-    """Model and host, loaded once in every process."""
+class PromptBench:
+    """Hold model and ComfyUI, loaded once per process."""
 
     def __init__(self) -> None:
         torch.set_num_threads(1)
@@ -80,15 +91,15 @@ class Bench:
         self.judge, self.labeller = weights.classifier(weights.JUDGE), weights.classifier()
 
     def encode(self, text: str) -> Any:
-        """As CLIP Text Encode does."""
+        """Encode a prompt as CLIP Text Encode does."""
         return self.clip.encode_from_tokens_scheduled(self.clip.tokenize(text))
 
-    def images(self, row: Row, seeds: range) -> tuple[Tensor, Tensor | None]:
-        """Images [N, 3, 32, 32] (one sampler run per seed) and the cells that they were assigned."""
+    def images(self, row: PromptRow, seeds: range) -> tuple[Tensor, Tensor | None]:
+        """Sample images [N, 3, 32, 32], a run per seed, and return their assigned cells."""
         from ...host.core.sampling import SamplerSettings, ksample
         from ...host.guidance.apply import apply_guidance
         from ...host.small_models.adm_model import empty_latent
-        from ...nodes.guidance.exempt import ExemptFromGuidance
+        from ...nodes.guidance.exempt_from_guidance import ExemptFromGuidance
 
         prompt = f"a photo of a {row.profession} {row.explicit}".strip()
         positive, negative = self.encode(prompt), self.encode(NEGATIVE)
@@ -109,7 +120,7 @@ class Bench:
         return torch.cat(images), assigned
 
     @torch.inference_mode()
-    def measure(self, row: Row) -> dict[str, Any]:
+    def measure(self, row: PromptRow) -> dict[str, Any]:
         """Sample a row and judge it."""
         groups = [self.images(row, range(first, first + max(1, row.images // BATCH))) for first in SEEDS]
         images = torch.cat([g[0] for g in groups])
@@ -123,7 +134,7 @@ class Bench:
             "prompt_agreement": float((read["profession"].argmax(-1) == wanted).float().mean()),
             "unsure": {a: float((p.amax(-1) < 0.8).float().mean()) for a, p in read.items()},
             "counts": {a: torch.bincount(p.argmax(-1), minlength=p.shape[1]).tolist() for a, p in read.items()},
-            "judges": {a: agreement(read[a], labelled[a]) for a in read},
+            "judges": {a: classifier_agreement(read[a], labelled[a]) for a in read},
         }
         if row.target and not row.exempt:
             target = parse_target(row.target, self.judge.attributes)
@@ -135,17 +146,20 @@ class Bench:
         return figures
 
 
-_bench: Bench | None = None
+_bench: PromptBench | None = None
 
 
-def _measure(row: Row) -> dict[str, Any]:
+def _measure(row: PromptRow) -> dict[str, Any]:
     global _bench  # one per worker process: loading the host takes seconds
-    _bench = _bench or Bench()
+    _bench = _bench or PromptBench()
     return _bench.measure(row)
 
 
 def pooled(result: dict[str, dict[str, Any]], suffix: str, attribute: str, target: str) -> dict[str, Any]:
-    """FD over the four professions together, and the lowest of their agreements with the prompt relative to plain ones."""
+    """Measure FD over the four professions together, and the lowest agreement with the prompt.
+
+    The agreement is relative to plain images.
+    """
     mine = [result[f"{p}, {suffix}"] for p in PROFESSIONS if f"{p}, {suffix}" in result]
     shares = parse_target(target, {attribute: ATTRIBUTES[attribute]}).shares
     counts = torch.tensor([m["counts"][attribute] for m in mine]).sum(0).double()
@@ -162,13 +176,13 @@ def pooled(result: dict[str, dict[str, Any]], suffix: str, attribute: str, targe
 
 
 def run(quick: bool) -> dict[str, Any]:
-    """All rows; ``quick``: 32 images each of one profession, indicative."""
+    """Run all rows. ``quick``: 32 images each of one profession, indicative."""
     if not weights.TEXT.is_file() or not weights.ADP_TEXT.is_file():
-        raise ValueError("the small text model and its ADP are not shipped with this copy: make them with train-portraits text, adp-text.")
+        raise ValueError("The small text model or its ADP is missing. Make them with 'train-portraits text' and 'adp-text'.")
     adp = weights.adp(weights.ADP_TEXT)
-    todo = rows(list(adp.sources()["eyeglasses"]))
+    todo = prompt_rows(list(adp.sources()["eyeglasses"]))
     if quick:
-        todo = [Row(**{**r.__dict__, "images": 16}) for r in todo if r.profession == TABLE]
+        todo = [PromptRow(**{**r.__dict__, "images": 16}) for r in todo if r.profession == TABLE]
     workers = min(os.cpu_count() or 1, len(todo))
     with ProcessPoolExecutor(workers, mp_context=get_context("fork" if os.name == "posix" else "spawn")) as pool:
         result = dict(zip((r.name for r in todo), pool.map(_measure, todo), strict=True))

@@ -1,7 +1,7 @@
-"""``bench targets``: does a batch follow the stated distribution? Through the host's KSampler, by the judge's hard counts.
+"""``bench targets``: measure whether batches follow the target, through the host's KSampler.
 
-1,024 images for every target in batches of 16 (four seeds of 256), the paper's chi-square loss beside it at its best scale, batch 1,
-repair, and the quality of what was guided: Frechet distances in the judge's features, and the share of images on which the judge is unsure.
+Every target gets 1,024 images in batches of 16 (four seeds of 256). Other rows: the paper's chi-square loss at its best scale, batch 1,
+repair, and the quality of guided images: Frechet distances in the judge's features, and the share of images of which the judge is unsure.
 """
 
 from __future__ import annotations
@@ -17,39 +17,47 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from ...factory.host_process import boot_host
 from ...factory.portraits import ATTRIBUTES, portraits
 from ...methods.core.targets import parse_target
 from ...methods.guidance.run import QUOTA, GuidanceSettings
 from ...metrics.fairness import assigned_hit_rate, joint_probabilities, measure, noise_floor
 from ...metrics.frechet import frechet_distance
 from ...shipped import weights
-from ..core.host_process import boot_host
 
 SEEDS = tuple(810_000_000 + 1_000 * i for i in range(4))
-"""First seeds of the four groups; nothing that was trained, calibrated or tuned used them."""
+"""First seeds of the four groups. Training, calibration and tuning used other seeds."""
 TUNING_SEED = 820_000_000
-"""The chi-square scale is chosen on samples of these, 128 for each scale."""
+"""First seed of the samples that choose the chi-square scale, 128 for each scale."""
 STEPS, SAMPLER, SCHEDULER = 20, "ddim", "normal"
 SCALES = (1e-3, 1e-2, 1e-1, 3e-1, 1.0, 3.0)
 DRAWN_SEED, DRAWN = 8_000_000, 6_000
 
 
 @dataclass(frozen=True)
-class Row:
-    """One line of the table. ``images``: per seed group; ``profession``: None for the unconditional model, else a class label."""
+class TargetRow:
+    """One row of the table."""
 
     name: str
+    """Name of the row."""
     target: str | None
+    """Target as text, None for plain images."""
     mode: str = QUOTA
+    """Mode of guidance."""
     strength: float = 1.0
+    """Strength of guidance."""
     batch: int = 16
+    """Images per run."""
     repair: int = 0
+    """Rounds of repair."""
     profession: int | None = None
+    """Class label, None for the unconditional model."""
     images: int = 256
+    """Images per group of seeds."""
 
 
-def rows() -> list[Row]:
-    """The targets of the test bed."""
+def target_rows() -> list[TargetRow]:
+    """List the targets of the test bed."""
     targets = {
         "eyeglasses 0.5": "eyeglasses: yes=0.5, no=0.5",
         "eyeglasses 0.8": "eyeglasses: yes=0.8, no=0.2",
@@ -58,20 +66,19 @@ def rows() -> list[Row]:
         "skin tone uniform": "skin_tone: uniform",
         "eyeglasses x hair uniform": "eyeglasses x hair: uniform",
     }
-    made = [Row("plain", None)]
-    made += [Row(name, text) for name, text in targets.items()]
-    made += [
-        Row(f"{p}, eyeglasses 0.5", targets["eyeglasses 0.5"], profession=i, images=64) for i, p in enumerate(ATTRIBUTES["profession"])
-    ]
-    made += [Row(f"plain {p}", None, profession=i, images=64) for i, p in enumerate(ATTRIBUTES["profession"])]
-    made += [Row("eyeglasses 0.5, batch 1", targets["eyeglasses 0.5"], batch=1)]
-    made += [Row("eyeglasses 0.5, repair 2", targets["eyeglasses 0.5"], repair=2)]
-    made += [Row(f"{name}, chi-square", text, mode="chi-square") for name, text in targets.items()]
+    made = [TargetRow("plain", None)]
+    made += [TargetRow(name, text) for name, text in targets.items()]
+    for i, profession in enumerate(ATTRIBUTES["profession"]):
+        made.append(TargetRow(f"{profession}, eyeglasses 0.5", targets["eyeglasses 0.5"], profession=i, images=64))
+    made += [TargetRow(f"plain {p}", None, profession=i, images=64) for i, p in enumerate(ATTRIBUTES["profession"])]
+    made += [TargetRow("eyeglasses 0.5, batch 1", targets["eyeglasses 0.5"], batch=1)]
+    made += [TargetRow("eyeglasses 0.5, repair 2", targets["eyeglasses 0.5"], repair=2)]
+    made += [TargetRow(f"{name}, chi-square", text, mode="chi-square") for name, text in targets.items()]
     return made
 
 
-class Bench:
-    """Models and the host, loaded once in every process."""
+class TargetBench:
+    """Hold models and ComfyUI, loaded once per process."""
 
     def __init__(self) -> None:
         torch.set_num_threads(1)
@@ -94,9 +101,13 @@ class Bench:
             self.conds[conditional] = lambda label, info=info: conditioning(info, label)
         self.vae = PixelVae(2)
 
-    def images(self, row: Row, seeds: range) -> tuple[Tensor, Tensor | None]:
-        """Images [N, 3, 32, 32] of a row (one sampler run per batch, a seed per run) and the cells that they were assigned."""
-        from ...host.core.sampling import SamplerSettings, guided_ksample, ksample
+    def images(self, row: TargetRow, seeds: range) -> tuple[Tensor, Tensor | None]:
+        """Sample the images [N, 3, 32, 32] of a row, and return their assigned cells.
+
+        Each batch is one sampler run with its own seed.
+        """
+        from ...host.core.sampling import SamplerSettings, ksample
+        from ...host.guidance.sampling import GuidedSampling, guided_ksample
         from ...host.small_models.adm_model import empty_latent
 
         conditional = row.profession is not None
@@ -110,18 +121,20 @@ class Bench:
                 out = ksample(model, sampler, cond, cond, latent)
             else:
                 target = parse_target(row.target, adp.attributes)
-                settings = GuidanceSettings(target, mode=row.mode, strength=row.strength, seed=seed)
+                guidance = GuidanceSettings(target, mode=row.mode, strength=row.strength, seed=seed)
+                settings = GuidedSampling(guidance, sampler, row.repair)
                 classify = self.classify if row.repair else None
-                out, outcome = guided_ksample(model, adp, settings, sampler, cond, cond, latent, classify, row.repair)
+                out, outcome = guided_ksample(model, adp, settings, cond, cond, latent, classify)
                 cells += outcome.cells or []
             images.append(self.vae.decode(out["samples"]).movedim(-1, 1))
         return torch.cat(images), torch.tensor(cells) if cells else None
 
     def classify(self, samples: Tensor) -> dict[str, Tensor]:
+        """Read samples with the labeller."""
         return self.labeller.probabilities(self.vae.decode(samples).movedim(-1, 1))
 
     @torch.inference_mode()
-    def measure(self, row: Row) -> dict[str, Any]:
+    def measure(self, row: TargetRow) -> dict[str, Any]:
         """Sample a row and judge it."""
         groups = [self.images(row, range(first, first + row.images // row.batch)) for first in SEEDS]
         images = torch.cat([g[0] for g in groups])
@@ -136,7 +149,7 @@ class Bench:
         }
         figures["unsure"] = {a: float((p.max(-1).values < 0.8).float().mean()) for a, p in read.items()}
         labelled = self.labeller.probabilities(images)
-        figures["judges"] = {a: agreement(read[a], labelled[a]) for a in read}
+        figures["judges"] = {a: classifier_agreement(read[a], labelled[a]) for a in read}
         figures["counts"] = {a: torch.bincount(p.argmax(-1), minlength=p.shape[1]).tolist() for a, p in read.items()}
         if row.target is not None:
             target = parse_target(row.target, self.judge.attributes)
@@ -161,12 +174,12 @@ class Bench:
         return figures
 
     @torch.inference_mode()
-    def best_scale(self, row: Row) -> float:
-        """The scale of a soft loss with the lowest FD on 128 tuning samples."""
+    def best_scale(self, row: TargetRow) -> float:
+        """Choose the scale of a soft loss with the lowest FD on 128 tuning samples."""
         target = parse_target(row.target, self.judge.attributes)
         tried = {}
         for scale in SCALES:
-            trial = Row(row.name, row.target, row.mode, scale)
+            trial = TargetRow(row.name, row.target, row.mode, scale)
             images, _ = self.images(trial, range(TUNING_SEED, TUNING_SEED + 8))
             read = self.judge.probabilities(images)
             joint = joint_probabilities({a: read[a] for a in target.attributes})
@@ -174,30 +187,36 @@ class Bench:
         return min(tried, key=tried.get)
 
 
-def agreement(first: Tensor, second: Tensor) -> dict[str, float]:
-    """Share of images on which two classifiers agree, and the largest net difference of a class's share."""
+def classifier_agreement(first: Tensor, second: Tensor) -> dict[str, float]:
+    """Compare two classifiers on the same images.
+
+    ``agree``: share of images on which they agree; ``net``: largest net difference of a class's share.
+    """
     a, b = first.argmax(-1), second.argmax(-1)
     k = first.shape[1]
     net = (torch.bincount(a, minlength=k) - torch.bincount(b, minlength=k)).abs().max().item() / len(a)
     return {"agree": (a == b).float().mean().item(), "net": net}
 
 
-_bench: Bench | None = None
+_bench: TargetBench | None = None
 
 
-def _measure(row: Row) -> dict[str, Any]:
+def _measure(row: TargetRow) -> dict[str, Any]:
     global _bench  # one per worker process: loading the host takes seconds
-    _bench = _bench or Bench()
+    _bench = _bench or TargetBench()
     if row.mode != QUOTA:
-        row = Row(row.name, row.target, row.mode, _bench.best_scale(row), row.batch, row.repair, row.profession, row.images)
+        row = TargetRow(row.name, row.target, row.mode, _bench.best_scale(row), row.batch, row.repair, row.profession, row.images)
     return _bench.measure(row)
 
 
-def quality(result: dict[str, dict[str, Any]]) -> None:
-    """Add Frechet distances, in place: within each class (of a joint target: each cell) against drawn images of it, guided and plain at the
-    same n, once as they are and once against the drawn ones weighted to the composition that the images have (professions and what else
-    goes along with a class), which leaves what the rendering does; and over all against a drawn set whose guided attributes are weighted
-    to the target, guided and plain."""
+def add_quality(result: dict[str, dict[str, Any]]) -> None:
+    """Add Frechet distances to the figures, in place, for guided and plain images.
+
+    Within each class (or cell of a joint target) the images are compared with drawn portraits of that class, always at the same n. This is
+    done twice: with plain weights, and with drawn portraits weighted to the composition of the images (professions and whatever else goes
+    along with a class), so that only the rendering differs. Over all classes the images are compared with drawn portraits whose guided
+    attributes are weighted to the target.
+    """
     judge = weights.classifier(weights.JUDGE)
     drawn = portraits(DRAWN, DRAWN_SEED)
     features = judge.embed(drawn.images).numpy().astype(np.float64)
@@ -220,9 +239,10 @@ def quality(result: dict[str, dict[str, Any]]) -> None:
             n = min(len(x) for x, _ in sides)
             if n < 30:
                 continue
-            here = inside & (cell == k)
-            pair = [frechet_mean(x, features[here], n) for x, _ in sides]
-            same = [frechet_mean(x, features[here], n, to_composition(joint_index(truth, others)[here], made)) for x, made in sides]
+            in_cell = inside & (cell == k)
+            pair = [frechet_mean(x, features[in_cell], n) for x, _ in sides]
+            drawn_others = joint_index(truth, others)[in_cell]
+            same = [frechet_mean(x, features[in_cell], n, composition_weights(drawn_others, made)) for x, made in sides]
             by_class[cell_name] = {
                 "n": n,
                 "guided": pair[0],
@@ -243,38 +263,40 @@ def quality(result: dict[str, dict[str, Any]]) -> None:
 
 
 def joint_index(classes: Mapping[str, np.ndarray], attributes: Sequence[str]) -> np.ndarray:
-    """Index of every image in the product of some attributes' classes, row-major: int [N]."""
+    """Number every image by its combination of classes, row-major: int [N]."""
     index = np.zeros(len(next(iter(classes.values()))), int)
     for attribute in attributes:
         index = index * len(ATTRIBUTES[attribute]) + classes[attribute]
     return index
 
 
-def to_composition(reference: np.ndarray, made: np.ndarray) -> np.ndarray:
-    """Weights of the reference under which its cells have the shares that the made images have."""
+def composition_weights(reference: np.ndarray, made: np.ndarray) -> np.ndarray:
+    """Weight the reference so that its cells have the shares of the generated images."""
     size = int(max(reference.max(), made.max())) + 1
     has, wanted = (np.bincount(x, minlength=size) / len(x) for x in (reference, made))
     return wanted[reference] / has[reference]
 
 
 def frechet_mean(x: np.ndarray, reference: np.ndarray, n: int, weight: np.ndarray | None = None, repeats: int = 20) -> float:
-    """Mean Frechet distance of random subsets of n, so that sets of different sizes are compared at the same n."""
+    """Average the Frechet distance over random subsets of n images.
+
+    Sets of different sizes can then be compared at the same n.
+    """
     rng = np.random.default_rng(0)
     picks = [x] if len(x) == n else [x[rng.choice(len(x), n, replace=False)] for _ in range(repeats)]
     return float(np.mean([frechet_distance(p, reference, weight) for p in picks]))
 
 
 def run(quick: bool) -> dict[str, Any]:
-    """All rows; ``quick``: the unconditional targets of the default mode, 256 images each, indicative."""
-    todo = rows()
+    """Run all rows. ``quick``: 256 images of each unconditional target, default mode, indicative."""
+    todo = target_rows()
     if quick:
-        todo = [
-            Row(r.name, r.target, images=64) for r in todo if r.profession is None and r.mode == QUOTA and r.batch == 16 and not r.repair
-        ]
+        unconditional = [r for r in todo if r.profession is None and r.mode == QUOTA and r.batch == 16 and not r.repair]
+        todo = [TargetRow(r.name, r.target, images=64) for r in unconditional]
     workers = min(os.cpu_count() or 1, len(todo))
     with ProcessPoolExecutor(workers, mp_context=get_context("fork" if os.name == "posix" else "spawn")) as pool:
         result = dict(zip((r.name for r in todo), pool.map(_measure, todo), strict=True))
-    quality(result)
+    add_quality(result)
     for figures in result.values():
         del figures["features"], figures["read"]
     return {"rows": result, "seeds": list(SEEDS), "sampler": SAMPLER, "scheduler": SCHEDULER, "steps": STEPS, "quick": quick}

@@ -1,6 +1,7 @@
-"""Universal guidance (Bansal et al. 2023) as a patch of a host MODEL: the baseline that takes a gradient through the whole U-Net.
+"""Patch a MODEL with universal guidance (Bansal et al. 2023), a baseline.
 
-Forward guidance with a classifier of clean images, without backward guidance and self-recurrence.
+It takes a gradient through the whole U-Net: forward guidance with a classifier of clean images, without backward guidance and
+self-recurrence.
 """
 
 from __future__ import annotations
@@ -16,10 +17,10 @@ Score = Callable[[Tensor], Tensor]
 
 
 def guided_denoised(call: Callable[[Tensor], Tensor], x: Tensor, sigma: Tensor, chosen: Tensor, score: Score, strength: float) -> Tensor:
-    """Denoised latents moved up a score: D + s sigma^2 d score(D(x)) / dx, for the ``chosen`` rows (bool [R]).
+    """Move the denoised latents of the ``chosen`` rows (bool [R]) up a score.
 
-    The paper's rule eps + s sqrt(1 - a) d loss / d x_t, a being alpha-bar of x_t, written for the host's x = x_0 + sigma eps, in which
-    D = x - sigma eps. ``call``: x [R, C, H, W] -> D of the same shape; sigma [R].
+    D + s sigma^2 d score(D(x)) / dx: the paper's rule eps + s sqrt(1 - a) d loss / d x_t, a being alpha-bar of x_t, for the host's
+    x = x_0 + sigma eps, in which D = x - sigma eps. ``call``: x [R, C, H, W] -> D of the same shape; sigma [R].
     """
     with torch.inference_mode(False), torch.enable_grad():
         x = x.detach().clone().requires_grad_(True)
@@ -32,7 +33,7 @@ def guided_denoised(call: Callable[[Tensor], Tensor], x: Tensor, sigma: Tensor, 
 
 
 def apply_universal(model: Any, score: Score, strength: float) -> Any:
-    """A clone of MODEL under universal guidance of its conditional rows; the original is left as it was.
+    """Clone a MODEL and guide its conditional rows; the original does not change.
 
     Weights must be ordinary tensors (loaded outside inference mode).
     """
@@ -45,8 +46,8 @@ def apply_universal(model: Any, score: Score, strength: float) -> Any:
             return apply_model(x, sigma, **args["c"])
         # On a CPU the host's default attention writes in place, which no gradient passes.
         options = {**args["c"].get("transformer_options", {}), "optimized_attention_override": _plain_attention}
-        given = {**args["c"], "transformer_options": options}
-        return guided_denoised(lambda x: apply_model(x, sigma, **given), x, sigma, chosen, score, strength)
+        arguments = {**args["c"], "transformer_options": options}
+        return guided_denoised(lambda x: apply_model(x, sigma, **arguments), x, sigma, chosen, score, strength)
 
     clone = model.clone()
     clone.set_model_unet_function_wrapper(wrapper)

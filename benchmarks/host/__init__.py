@@ -1,0 +1,1 @@
+"""Benchmarks of the running ComfyUI: ledger, live bar, overhead of patches, endurance."""

@@ -1,8 +1,11 @@
-"""``bench endurance``: a server that draws with guidance, steering and passes, run after run, and is cancelled at random.
+"""``bench endurance``: run a server many times with guidance, steering and passes, and cancel runs.
 
-Resident memory after every run: that of the last beside that of the 20th. Then runs are cancelled at random moments, each followed by a
-run that is compared, bit for bit, with the same run of a fresh server; every fourth cancelled run is that same run in passes, and what it
-had finished is gone on with. Every part has a server of its own; finished parts are kept in the folder.
+The first part compares resident memory after the last run with that after run 20.
+
+The second part cancels runs at random moments. After each cancelled run it compares one run, bit for bit, with the same run on a fresh
+server. Every fourth cancelled run is that same run in passes, so the next run resumes its finished passes.
+
+Every part has its own server. Finished parts are stored in the folder.
 """
 
 from __future__ import annotations
@@ -18,19 +21,22 @@ from typing import Any
 from ...cli.publish import host_version
 from ...models.files import read_safetensors
 from ..core.host_server import Ended, HostServer
-from ..core.stages import kept
+from ..core.stages import load_or_make
 
 RUNS, CANCELS, FIRST = 200, 30, 20
 QUICK_RUNS, QUICK_CANCELS = 60, 8
 LIMIT = 1.02
-"""Memory of the last run in units of that of the 20th, at most."""
+"""Largest allowed ratio of memory after the last run to memory after run 20."""
 MODEL = "portraits.safetensors"
 REFERENCE, SEED = 4_700_000, 4_800_000
 
 
-def graph(seed: int, mark: int = 0, passes: int = 0) -> dict[str, Any]:
-    """Four portraits, steered and guided, in passes or at once. ``mark`` changes nothing that is drawn (the steer's mode does not use the
-    amount), but the host takes graphs of different marks for different ones, and draws again."""
+def endurance_graph(seed: int, mark: int = 0, passes: int = 0) -> dict[str, Any]:
+    """Make a graph of four portraits, steered and guided, in passes or at once.
+
+    ``mark`` does not change the images, because the steering mode ignores the amount. But ComfyUI takes graphs with different marks for
+    different graphs, so it samples again.
+    """
 
     def node(kind: str, **inputs: Any) -> dict[str, Any]:
         return {"class_type": kind, "inputs": inputs}
@@ -64,10 +70,10 @@ def graph(seed: int, mark: int = 0, passes: int = 0) -> dict[str, Any]:
     }
 
 
-def digest(server: HostServer, ended: Ended) -> str:
-    """Hash of the samples that a run saved. RuntimeError where it failed."""
+def samples_digest(server: HostServer, ended: Ended) -> str:
+    """Hash the samples that a run saved. Raises RuntimeError if the run failed."""
     if ended.error or ended.interrupted or "save" not in ended.outputs:
-        raise RuntimeError(f"a run that was not cancelled failed: {ended.error or 'it saved nothing'}; see {server.log}.")
+        raise RuntimeError(f"A run that was not cancelled failed: {ended.error or 'it saved nothing'}. Read {server.log}.")
     saved = ended.outputs["save"]["latents"][0]
     path = server.base / "output" / saved["subfolder"] / saved["filename"]
     samples = read_safetensors(path)[0]["latent_tensor"]
@@ -75,53 +81,59 @@ def digest(server: HostServer, ended: Ended) -> str:
     return hashlib.sha256(samples.contiguous().numpy().tobytes()).hexdigest()
 
 
-def memory(base: Path, runs: int) -> dict[str, Any]:
-    """Resident memory after each of ``runs`` runs, every one with a seed of its own; every other one in passes."""
+def measure_memory(base: Path, runs: int) -> dict[str, Any]:
+    """Measure resident memory after each run.
+
+    Every run has its own seed, and every second run uses passes.
+    """
     held, seconds = [], []
     with HostServer(base) as server:
         for run in range(runs):
             started = time.monotonic()
-            digest(server, server.wait(server.queue(graph(SEED + run, 0, 2 * (run % 2)))))
+            samples_digest(server, server.wait(server.queue(endurance_graph(SEED + run, 0, 2 * (run % 2)))))
             seconds.append(round(time.monotonic() - started, 3))
             held.append(round(server.resident_megabytes(), 1))
     return {"resident_mb": held, "run_seconds": seconds}
 
 
-def fresh(base: Path) -> dict[str, Any]:
-    """Hashes of the reference runs (at once, in passes) on a server that has done nothing before, and how long one takes."""
-    found, seconds = [], 0.0
+def measure_fresh(base: Path) -> dict[str, Any]:
+    """Hash the reference runs on fresh servers and time them.
+
+    There are two: one at once, one in passes.
+    """
+    digests, seconds = [], 0.0
     for passes in (0, 2):
         with HostServer(base) as server:
             started = time.monotonic()
-            found.append(digest(server, server.wait(server.queue(graph(REFERENCE, 0, passes)))))
+            digests.append(samples_digest(server, server.wait(server.queue(endurance_graph(REFERENCE, 0, passes)))))
             seconds = max(seconds, time.monotonic() - started)
-    return {"digests": found, "run_seconds": seconds}
+    return {"digests": digests, "run_seconds": seconds}
 
 
-def cancelled(base: Path, cancels: int, digests: list[str]) -> dict[str, Any]:
-    """Runs cancelled at random moments until ``cancels`` were so while they ran (those that had ended are ``late``); after each of
-    them, a reference run that is to give the fresh server's bits.
+def measure_cancelled(base: Path, cancels: int, digests: list[str]) -> dict[str, Any]:
+    """Cancel runs at random moments, and compare a reference run after each of them.
 
-    ``same``: how many reference runs gave the same bits. ``left``: passes that cancelled runs left for the reference to go on with.
+    It ends after ``cancels`` runs were cancelled while they ran; ``late`` counts runs that had ended before. ``same``: reference runs that
+    gave the fresh server's bits. ``left``: finished passes of cancelled runs that the reference run could resume.
     """
     draws, hit, tried, same, left, moments = random.Random(7), 0, 0, 0, 0, []
     with HostServer(base) as server:
         started = time.monotonic()
-        server.wait(server.queue(graph(SEED - 1, 0, 2)))
+        server.wait(server.queue(endurance_graph(SEED - 1, 0, 2)))
         usual = time.monotonic() - started
         while hit < cancels:
             number, tried = tried, tried + 1
             if tried > 10 * cancels:
-                raise RuntimeError(f"of {tried} runs only {hit} were cancelled in time: this machine is too busy to measure it.")
+                raise RuntimeError(f"Only {hit} of {tried} runs were cancelled in time: this machine is too busy. Run it again later.")
             passes = 2 * (number % 2)
             again = number % 4 == 3
-            prompt = server.queue(graph(REFERENCE if again else SEED + number, number, passes))
+            prompt = server.queue(endurance_graph(REFERENCE if again else SEED + number, number, passes))
             moment = draws.random() * usual
             time.sleep(moment)
             server.post("/interrupt", {})
             ended = server.wait(prompt)
             if ended.error:
-                raise RuntimeError(f"a cancelled run ended with an error: {ended.error}; see {server.log}.")
+                raise RuntimeError(f"A cancelled run ended with an error: {ended.error}. Read {server.log}.")
             if not ended.interrupted:
                 continue
             hit += 1
@@ -129,21 +141,22 @@ def cancelled(base: Path, cancels: int, digests: list[str]) -> dict[str, Any]:
             left += len(list(unfinished.glob("*/*.latent"))) if again else 0
             moments.append(round(moment, 3))
             started = time.monotonic()
-            same += digest(server, server.wait(server.queue(graph(REFERENCE, number, passes)))) == digests[passes // 2]
+            ended = server.wait(server.queue(endurance_graph(REFERENCE, number, passes)))
+            same += samples_digest(server, ended) == digests[passes // 2]
             usual = time.monotonic() - started
     return {"cancelled": hit, "late": tried - hit, "same": same, "left": left, "moments": moments}
 
 
 def run(quick: bool = False, folder: Path | None = None, runs: int | None = None, cancels: int | None = None) -> dict[str, Any]:
-    """Measure; ``folder`` keeps finished parts (default: a temporary one, which is removed)."""
+    """Measure all parts. ``folder`` stores finished parts (default: a temporary folder)."""
     runs, cancels = runs or (QUICK_RUNS if quick else RUNS), cancels or (QUICK_CANCELS if quick else CANCELS)
     place = Path(tempfile.mkdtemp(prefix="equipoise-endurance-")) if folder is None else folder
     facts = {"host": host_version(), "model": MODEL}
     try:
-        reference = kept(place, "fresh", facts, lambda: fresh(place / "server_fresh"))
-        held = kept(place, "memory", {**facts, "runs": runs}, lambda: memory(place / "server_memory", runs))
-        compared = reference["digests"]
-        cut = kept(place, "cancelled", {**facts, "cancels": cancels}, lambda: cancelled(place / "server_cancel", cancels, compared))
+        reference = load_or_make(place, "fresh", facts, lambda: measure_fresh(place / "server_fresh"))
+        held = load_or_make(place, "memory", {**facts, "runs": runs}, lambda: measure_memory(place / "server_memory", runs))
+        cut_facts, digests = {**facts, "cancels": cancels}, reference["digests"]
+        cut = load_or_make(place, "cancelled", cut_facts, lambda: measure_cancelled(place / "server_cancel", cancels, digests))
     finally:
         if folder is None:
             shutil.rmtree(place, ignore_errors=True)
@@ -161,8 +174,8 @@ def run(quick: bool = False, folder: Path | None = None, runs: int | None = None
         "passes_gone_on_with": cut["left"],
         "seeds": [SEED, SEED + runs - 1],
         "notes": {
-            "resident_ratio": f"resident memory of the server's process after the last run, in units of that after run {first}",
-            "identical_after": "runs after a cancelled one whose samples are, bit for bit, those of a fresh server; of 'cancelled'",
+            "resident_ratio": f"resident memory of the server's process after the last run / after run {first}",
+            "identical_after": "runs after a cancelled run whose samples equal those of a fresh server bit for bit; out of 'cancelled'",
         },
         "parts": {"fresh": reference, "memory": held, "cancelled": cut},
     }

@@ -1,9 +1,11 @@
-"""``bench live``: what the live bar costs the server, and how many states it shows in a run of 20 steps.
+"""``bench live``: measure the live bar's cost and the number of states it shows.
 
-Guided batches of the shipped unconditional model through a real server, one core. Inside the server are measured the time of sampling,
-that of composing messages and handing them over, and that of writing them to the socket (live_probe.py), each by the wall and by its
-thread's processor time, which other programs do not lengthen. Runs with a web-socket client and without alternate; the host tells its own
-progress only to a client too, so that their ratio is of both.
+Guided batches of the shipped unconditional model run through a real server on one core, 20 steps each. live_probe.py measures inside the
+server: time of sampling, time of making messages and handing them over, and time of writing them to the socket, each as wall-clock time
+and as processor time of its thread, which other programs do not lengthen.
+
+Runs with and without a web-socket client alternate. The host sends its own progress only to a client too, so the ratio of both includes
+it.
 """
 
 from __future__ import annotations
@@ -21,30 +23,30 @@ from typing import Any
 
 from ...shipped import weights
 from ..core.host_server import HostServer
-from .ledger import graph
+from .ledger import ledger_graph
 
 STEPS, IMAGES, FEW = 20, 16, 4
-"""Images of the shipped quickstart, and of a run so short that what is told weighs more, and is told less often."""
+"""Steps and images of the shipped quickstart, and images of a run so short that messages weigh more and are fewer."""
 PAIRS = {True: 5, False: 20}
 PROBE = "live_probe.py"
 WALL, PROCESSOR = 0, 1
-"""Which of a call's two times."""
+"""Index of a clock in a call's two times."""
 
 
-class Client:
-    """A web-socket client of a server, in a thread of its own: ``told`` are the live bar's messages. A context manager."""
+class LiveClient:
+    """Receive the live bar's ``messages`` of a server in another thread, as a context manager."""
 
     def __init__(self, port: int) -> None:
-        self.name, self.told = f"bench-{uuid.uuid4().hex}", []
+        self.name, self.messages = f"bench-{uuid.uuid4().hex}", []
         self._address = f"ws://127.0.0.1:{port}/ws?clientId={self.name}"
         self._ready, self._thread = threading.Event(), threading.Thread(target=lambda: asyncio.run(self._listen()), daemon=True)
         self._socket: Any = None
         self._loop: Any = None
 
-    def __enter__(self) -> Client:
+    def __enter__(self) -> LiveClient:
         self._thread.start()
         if not self._ready.wait(30):
-            raise RuntimeError("the web-socket client got no answer from the server.")
+            raise RuntimeError("The server did not answer the web-socket client within 30 seconds. Run the benchmark again.")
         return self
 
     def __exit__(self, *_: object) -> None:
@@ -59,14 +61,14 @@ class Client:
             async for message in self._socket:
                 self._ready.set()  # the host greets
                 if message.type == aiohttp.WSMsgType.TEXT:
-                    told = json.loads(message.data)
-                    if told["type"] == "equipoise.reading":
-                        self.told.append(told["data"])
+                    event = json.loads(message.data)
+                    if event["type"] == "equipoise.reading":
+                        self.messages.append(event["data"])
 
 
-def guided(seed: int, images: int) -> dict[str, Any]:
-    """The ledger benchmark's graph of a guided batch, without the ledger."""
-    nodes = graph("eyeglasses", seed, "", guided_by_it=False, steps=STEPS)
+def guided_graph(seed: int, images: int) -> dict[str, Any]:
+    """Make the ledger benchmark's graph for a guided batch, without the ledger."""
+    nodes = ledger_graph("eyeglasses", seed, "", guided_by_it=False, steps=STEPS)
     for name in ("ledger", "labeller", "record"):
         del nodes[name]
     nodes["latent"]["inputs"]["batch_size"] = images
@@ -74,35 +76,38 @@ def guided(seed: int, images: int) -> dict[str, Any]:
 
 
 def one_run(server: HostServer, seed: int, listens: bool, images: int = IMAGES) -> dict[str, Any]:
-    """Queue a batch: what the probe measured, and what a client was told."""
+    """Queue a batch; returns the probe's figures and the number of messages and states."""
     if not listens:
-        ended, told = server.wait(server.queue(guided(seed, images))), []
+        ended, messages = server.wait(server.queue(guided_graph(seed, images))), []
     else:
-        with Client(server.port) as client:
-            answer = server.post("/prompt", {"prompt": guided(seed, images), "client_id": client.name})
+        with LiveClient(server.port) as client:
+            answer = server.post("/prompt", {"prompt": guided_graph(seed, images), "client_id": client.name})
             if "prompt_id" not in answer:
-                raise RuntimeError(f"the server refused the graph: {json.dumps(answer)[:1000]}")
+                raise RuntimeError(f"The server refused the graph: {json.dumps(answer)[:1000]}")
             ended = server.wait(answer["prompt_id"])
-            told = client.told
+            messages = client.messages
     if ended.error:
-        raise RuntimeError(f"a queued graph failed: {ended.error}")
+        raise RuntimeError(f"A queued graph failed: {ended.error}")
     measured = server.get("/equipoise_live_probe")
-    states = {json.dumps(message["attributes"]) for message in told}
-    return {**measured, "messages": len(told), "states": len(states)}
+    states = {json.dumps(message["attributes"]) for message in messages}
+    return {**measured, "messages": len(messages), "states": len(states)}
 
 
-def total(calls: Sequence[Sequence[float]], clock: int) -> float:
-    """Seconds of all calls by one of the two clocks."""
+def total_seconds(calls: Sequence[Sequence[float]], clock: int) -> float:
+    """Add up the seconds of all calls by one clock."""
     return sum(call[clock] for call in calls)
 
 
-def share(run: dict[str, Any], clock: int) -> float:
-    """Time spent composing and sending over that of sampling."""
-    return (total(run["tell"], clock) + total(run["send"], clock)) / total(run["sampling"], clock)
+def live_share(run: dict[str, Any], clock: int) -> float:
+    """Divide the time of making and sending messages by the time of sampling."""
+    return (total_seconds(run["tell"], clock) + total_seconds(run["send"], clock)) / total_seconds(run["sampling"], clock)
 
 
 def run(quick: bool = False) -> dict[str, Any]:
-    """Alternating pairs, 20 (5 if quick), after one of each that is not counted; then as many short runs with a client."""
+    """Measure alternating pairs (20, or 5 if quick), then as many short runs.
+
+    One run of each kind before the first pair is a warm-up.
+    """
     with tempfile.TemporaryDirectory(prefix="equipoise-bench-live-") as place:
         pack = Path(place) / "custom_nodes" / PROBE
         pack.parent.mkdir()
@@ -116,16 +121,16 @@ def run(quick: bool = False) -> dict[str, Any]:
                 drawn = {listens: one_run(server, 100 + 2 * i + listens, listens) for listens in order}
                 pairs.append((drawn[True], drawn[False]))
             short = [one_run(server, 200 + i, True, FEW) for i in range(PAIRS[quick])]
-    return {**figures(pairs), "short_runs": {"images": FEW, "runs": len(short), **told_figures(short)}}
+    return {**live_figures(pairs), "short_runs": {"images": FEW, "runs": len(short), **message_figures(short)}}
 
 
-def figures(pairs: list[tuple[dict[str, Any], dict[str, Any]]]) -> dict[str, Any]:
-    """The figures of pairs of runs (with a client, without)."""
-    told, silent = [a for a, _ in pairs], [b for _, b in pairs]
-    took = [(total(a["sampling"], WALL), total(b["sampling"], WALL)) for a, b in pairs]
+def live_figures(pairs: list[tuple[dict[str, Any], dict[str, Any]]]) -> dict[str, Any]:
+    """Summarise pairs of runs (with a client, without)."""
+    listened, silent = [a for a, _ in pairs], [b for _, b in pairs]
+    took = [(total_seconds(a["sampling"], WALL), total_seconds(b["sampling"], WALL)) for a, b in pairs]
     ratios = [a / b for a, b in took]
     quartiles = statistics.quantiles(ratios, n=4) if len(ratios) > 1 else ratios * 3
-    shown = told_figures(told)
+    shown = message_figures(listened)
     return {
         "model": weights.DIFFUSION.name,
         "steps": STEPS,
@@ -134,26 +139,26 @@ def figures(pairs: list[tuple[dict[str, Any], dict[str, Any]]]) -> dict[str, Any
         **shown,
         "bars": {"share_of_sampling": 0.01, "states": 5},
         "met": shown["share_of_sampling"]["largest"] <= 0.01 and shown["states"]["fewest"] >= 5,
-        "share_without_a_client": {"median": _middle(silent, PROCESSOR), "largest": max(share(r, PROCESSOR) for r in silent)},
+        "share_without_a_client": {"median": _middle(silent, PROCESSOR), "largest": max(live_share(r, PROCESSOR) for r in silent)},
         "sampling_seconds": {"with": statistics.median(a for a, _ in took), "without": statistics.median(b for _, b in took)},
         "ratio_with_to_without": {"median": statistics.median(ratios), "quartiles": [quartiles[0], quartiles[2]]},
     }
 
 
-def told_figures(told: list[dict[str, Any]]) -> dict[str, Any]:
-    """Of runs with a client: what telling it cost, how often that was, and how many states it was told."""
+def message_figures(runs: list[dict[str, Any]]) -> dict[str, Any]:
+    """Summarise runs with a client: cost, number of messages and number of states."""
     return {
-        "share_of_sampling": {"median": _middle(told, PROCESSOR), "largest": max(share(r, PROCESSOR) for r in told)},
-        "share_of_sampling_by_the_wall": {"median": _middle(told, WALL), "largest": max(share(r, WALL) for r in told)},
-        "messages": {"fewest": min(r["messages"] for r in told), "most": max(r["messages"] for r in told)},
-        "states": {"fewest": min(r["states"] for r in told), "most": max(r["states"] for r in told)},
+        "share_of_sampling": {"median": _middle(runs, PROCESSOR), "largest": max(live_share(r, PROCESSOR) for r in runs)},
+        "share_of_sampling_by_the_wall": {"median": _middle(runs, WALL), "largest": max(live_share(r, WALL) for r in runs)},
+        "messages": {"fewest": min(r["messages"] for r in runs), "most": max(r["messages"] for r in runs)},
+        "states": {"fewest": min(r["states"] for r in runs), "most": max(r["states"] for r in runs)},
         "microseconds_per_message": {
-            name: 1e6 * sum(total(r[what], PROCESSOR) for r in told) / sum(r["messages"] for r in told)
+            name: 1e6 * sum(total_seconds(r[what], PROCESSOR) for r in runs) / sum(r["messages"] for r in runs)
             for name, what in (("compose_and_hand_over", "tell"), ("write_to_the_socket", "send"))
         },
-        "bytes_per_message": statistics.mean(n for r in told for n in r["bytes"]),
+        "bytes_per_message": statistics.mean(n for r in runs for n in r["bytes"]),
     }
 
 
 def _middle(runs: list[dict[str, Any]], clock: int) -> float:
-    return statistics.median(share(r, clock) for r in runs)
+    return statistics.median(live_share(r, clock) for r in runs)

@@ -1,8 +1,8 @@
-"""Runs inside a server, as a custom node pack of its own beside this one: how long sampling takes, and how much of it the live bar.
+"""Measure, inside a server, the time of sampling and of the live bar.
 
-It stands in for three functions, which it calls: the host's sampling, this pack's ``Live.tell``, which composes a message and hands it
-over, and the host's ``send_json``, which writes it to the socket. ``GET /equipoise_live_probe`` gives what was measured since it was asked
-last.
+ComfyUI loads this file as another custom node. It wraps three functions: the host's sampling; this pack's ``Live.stepped``, which makes a
+message and hands it over; and the host's ``send_json``, which writes the message to the socket. ``GET /equipoise_live_probe`` returns all
+measurements since the last request.
 """
 
 from __future__ import annotations
@@ -18,23 +18,26 @@ measured: dict[str, Any] = {}
 
 
 def reset() -> None:
-    """Nothing was measured yet. ``sampling``, ``tell`` (in the sampling thread) and ``send`` (in the server's loop): of every call its
-    seconds and, of those, the thread's processor time; ``bytes``: sizes of the messages."""
+    """Forget all measurements.
+
+    ``sampling``, ``tell`` (in the sampling thread) and ``send`` (in the server's loop) list the seconds of each call and its thread's
+    processor time; ``bytes`` lists the sizes of messages.
+    """
     measured.update(sampling=[], tell=[], send=[], bytes=[])
 
 
 def clocks() -> tuple[float, float]:
-    """Seconds by the wall, and of this thread on a processor."""
+    """Return wall-clock seconds and this thread's processor seconds."""
     return time.perf_counter(), time.thread_time()
 
 
 def note(what: str, since: tuple[float, float]) -> None:
-    """A call of something has ended."""
+    """Record the time of a call that has ended."""
     measured[what].append([now - then for now, then in zip(clocks(), since, strict=True)])
 
 
 def watch_sampling() -> None:
-    """Time the host's sampling, and what of ours is called in it."""
+    """Wrap the host's sampling."""
     import comfy.samplers
 
     plain = comfy.samplers.CFGGuider.sample
@@ -51,10 +54,13 @@ def watch_sampling() -> None:
 
 
 def watch_live() -> None:
-    """Time this pack's part; it is loaded by now, under the name that the host gave it."""
+    """Wrap this pack's ``Live.tell``.
+
+    ComfyUI has loaded the pack by now, under a name of its choice.
+    """
     for name, module in list(sys.modules.items()):
-        if name.endswith(".host.live") and not hasattr(module.Live.tell, "watched"):
-            tell = module.Live.tell
+        if name.endswith(".host.core.live") and not hasattr(module.Live.stepped, "watched"):
+            tell = module.Live.stepped
 
             def watched(self: Any, *args: Any, tell: Any = tell, **kwargs: Any) -> None:
                 started = clocks()
@@ -62,11 +68,11 @@ def watch_live() -> None:
                 note("tell", started)
 
             watched.watched = True
-            module.Live.tell = watched
+            module.Live.stepped = watched
 
 
 def watch_sending() -> None:
-    """Time the host's part."""
+    """Wrap the host's sending, and add the route."""
     from aiohttp import web
     from server import PromptServer
 

@@ -1,0 +1,1 @@
+"""Benchmarks of neuron paths: speed beside the naive algorithm, effects, and a planted leak."""

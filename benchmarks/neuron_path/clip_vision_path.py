@@ -1,7 +1,7 @@
-"""``bench clip-vision-path``: Find Neuron Path on a CLIP vision model of ViT-L/14's shape, in a graph of a ComfyUI server on the CPU.
+"""``bench clip-vision-path``: time Find Neuron Path on a ViT-L/14 in a ComfyUI server.
 
-Weights are random: what is measured is time and memory, for one image. The quick run takes a baseline's paths instead of a search, which
-needs a tenth of the passes.
+The weights are random, because only time and memory are measured, for one image on the CPU. The quick run uses a baseline's paths instead
+of a search, which needs a tenth of the passes.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from ...methods.neuron_path.neuron_baselines import GRADIENT
 from ...methods.neuron_path.path_settings import CLEAN_LAYER, GAUSS_4, PROBABILITY
 from ...models.files import write_safetensors
 from ...models.zero_shot_head import ZeroShotHead, save_zero_shot_head
-from ...tests.host.equipoise_server import Server, checkout
+from ..core.graph_server import Server, checkout
 
 WIDTH, DEPTH, MLP, PROJECTED, PATCH, SIZE = 1024, 24, 4096, 768, 14, 224
 MEMORY_MB = 512
@@ -30,25 +30,25 @@ LIMIT = 4 * 3600.0
 
 
 def run(quick: bool) -> dict[str, Any]:
-    """Seconds and peak memory of the graph; without a host None, with the reason."""
+    """Measure seconds and peak memory; without ComfyUI return None and the reason."""
     path = checkout("COMFYUI_PATH", "~/ComfyUI")
     if not (path / "main.py").is_file():
-        return {"seconds_per_image": None, "notes": f"this needs ComfyUI, and there is none at '{path}': set COMFYUI_PATH to a checkout."}
+        return {"seconds_per_image": None, "notes": f"This needs ComfyUI, but there is none at '{path}'. Set COMFYUI_PATH to a checkout."}
     with tempfile.TemporaryDirectory(prefix="equipoise-bench-clip-vision-") as folder:
         base = Path(folder)
         write_inputs(base)
         with Server(path, base) as server:
             empty = peak_mb(server)
             began = time.monotonic()
-            loaded = server.queue(graph(None), limit=LIMIT)
+            loaded = server.queue(clip_vision_graph(None), limit=LIMIT)
             loading = time.monotonic() - began
             began, spent = time.monotonic(), cpu_seconds(server)
-            outcome = server.queue(graph(GRADIENT if quick else CLEAN_LAYER), limit=LIMIT)
+            outcome = server.queue(clip_vision_graph(GRADIENT if quick else CLEAN_LAYER), limit=LIMIT)
             taken = time.monotonic() - began
             spent = None if spent is None else round(cpu_seconds(server) - spent, 1)
             peak = peak_mb(server)
     if loaded.error or outcome.error:
-        raise RuntimeError(f"the graph failed: {loaded.error or outcome.error}")
+        raise RuntimeError(f"The graph failed: {loaded.error or outcome.error}")
     return {
         "model": f"ViT-L/14: {DEPTH} layers of width {WIDTH}, perceptron {MLP}, {(SIZE // PATCH) ** 2 + 1} tokens; random weights",
         "method": GRADIENT if quick else CLEAN_LAYER,
@@ -67,7 +67,7 @@ def run(quick: bool) -> dict[str, Any]:
 
 
 def write_inputs(base: Path) -> None:
-    """The model, a head of random embeddings, and an image, where the host looks for them."""
+    """Write the model, a head of random embeddings and an image into ComfyUI's folders."""
     torch.manual_seed(0)
     models = base / "models"
     write_safetensors(models / "clip_vision" / FILE, vit_l_weights())
@@ -79,14 +79,17 @@ def write_inputs(base: Path) -> None:
 
 
 def vit_l_weights(depth: int = DEPTH) -> dict[str, Tensor]:
-    """Random weights of CLIP's ViT-L/14 under the host's names, fp16, of a size at which images differ."""
+    """Make random fp16 weights for CLIP's ViT-L/14, under the host's names.
+
+    They are large enough that different images give different results.
+    """
 
     def drawn(*shape: int, std: float = 0.03) -> Tensor:
         return (torch.randn(shape) * std).half()
 
     tokens = (SIZE // PATCH) ** 2 + 1
     at = "vision_model"
-    found = {
+    weights = {
         f"{at}.embeddings.class_embedding": drawn(WIDTH, std=0.5),
         f"{at}.embeddings.patch_embedding.weight": drawn(WIDTH, 3, PATCH, PATCH),
         f"{at}.embeddings.position_embedding.weight": drawn(tokens, WIDTH, std=0.1),
@@ -102,14 +105,17 @@ def vit_l_weights(depth: int = DEPTH) -> dict[str, Tensor]:
             "mlp.fc2": (WIDTH, MLP),
         }
         for name, shape in maps.items():
-            found[f"{layer}.{name}.weight"], found[f"{layer}.{name}.bias"] = drawn(*shape), drawn(shape[0])
+            weights[f"{layer}.{name}.weight"], weights[f"{layer}.{name}.bias"] = drawn(*shape), drawn(shape[0])
     for name in norms:
-        found[f"{name}.weight"], found[f"{name}.bias"] = torch.ones(WIDTH).half(), torch.zeros(WIDTH).half()
-    return found
+        weights[f"{name}.weight"], weights[f"{name}.bias"] = torch.ones(WIDTH).half(), torch.zeros(WIDTH).half()
+    return weights
 
 
-def graph(method: str | None) -> dict[str, Any]:
-    """The graph in API form. None: only load the model, and see the image with it."""
+def clip_vision_graph(method: str | None) -> dict[str, Any]:
+    """Make the graph in API form.
+
+    ``method`` None: only load the model and encode the image.
+    """
 
     def node(kind: str, **inputs: Any) -> dict[str, Any]:
         return {"class_type": kind, "inputs": inputs}
@@ -125,21 +131,21 @@ def graph(method: str | None) -> dict[str, Any]:
     asked = {"images": ["image", 0], "clip_vision": ["vision", 0], "zero_shot_head": ["head", 0], "attribute": "", "target": ""}
     asked |= {"objective": PROBABILITY, "nodes": GAUSS_4, "top_k": 1, "shared": False, "memory_mb": MEMORY_MB}
     if method == CLEAN_LAYER:
-        found = node("EquipoiseFindNeuronPath", **asked, search=method, shortlist=8)
+        paths = node("EquipoiseFindNeuronPath", **asked, search=method, shortlist=8)
     else:
-        found = node("EquipoiseBaselinePaths", **asked, method=method, seed=0)
+        paths = node("EquipoiseBaselinePaths", **asked, method=method, seed=0)
     made = {"classes": "a: b, c", "templates": "{}", "scale": 100.0, "head_name": FILE, "save_as": "", "overwrite": False}
     return {
         **loaded,
         "head": node("EquipoiseZeroShotAttributeHead", **made),
-        "found": found,
+        "found": paths,
         "chart": node("PreviewImage", images=["found", 1]),
         "report": node("PreviewAny", source=["found", 2]),
     }
 
 
 def peak_mb(server: Server) -> float | None:
-    """Largest resident memory of the server's process so far, in MiB; None where the system does not tell."""
+    """Return the server's largest resident memory so far, in MiB; None if unknown."""
     status = Path(f"/proc/{server.pid}/status")
     if not status.is_file():
         return None
@@ -148,7 +154,10 @@ def peak_mb(server: Server) -> float | None:
 
 
 def cpu_seconds(server: Server) -> float | None:
-    """Processor time of the server's process so far, which other programs on the machine do not lengthen; None where it is not told."""
+    """Return the server's processor seconds so far; None if unknown.
+
+    Other programs on the machine do not lengthen them.
+    """
     stat = Path(f"/proc/{server.pid}/stat")
     if not stat.is_file():
         return None

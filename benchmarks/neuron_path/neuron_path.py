@@ -1,8 +1,11 @@
-"""``bench neuron-path``: what finding paths costs beside the naive algorithm, and what paths of each method do in the shipped labeller.
+"""``bench neuron-path``: measure the cost of finding paths, and the effect of paths.
 
-Parts, each kept in the folder and not repeated: time and memory at ViT-B's width with 17 tokens (:mod:`.path_speed`); in the full run, ours
-at 197 tokens and at 24 layers with the naive time computed from its passes; and scores and effects of every method's paths on samples of
-the shipped unconditional model, with the judge's classes as the true ones.
+Each part is stored in the folder and not repeated:
+
+- time and memory at ViT-B's width with 17 tokens, for ours and for the naive algorithm (:mod:`.path_speed`);
+- in a full run, ours at 197 tokens and at 24 layers; the naive time is computed from its number of passes;
+- scores and effects of every method's paths in the shipped labeller, on samples of the shipped unconditional model; the judge gives the
+  true classes.
 """
 
 from __future__ import annotations
@@ -16,23 +19,23 @@ from typing import Any
 import torch
 
 from ...methods.neuron_path.neuron_baselines import ACTIVATION, GRADIENT, INFLUENCE, KNOWLEDGE, baseline_path
-from ...methods.neuron_path.path_effects import DOUBLING, REMOVAL, path_effects
+from ...methods.neuron_path.path_effects import DOUBLING, REMOVAL, EffectSettings, path_effects
 from ...methods.neuron_path.path_settings import GAUSS_4, LOG_PROBABILITY, PROBABILITY, SEARCHES, PathSettings
 from ...methods.neuron_path.search import find_paths
 from ...models.neuron_adapters import of_classifier
 from ...shipped import weights
-from ..adp.clothing import read_pictures, sampled
-from ..core.stages import kept
-from .path_speed import Shape, compare, extrapolated
+from ..adp.clothing import read_pictures, sample_portraits
+from ..core.stages import load_or_make
+from .path_speed import Shape, compare_with_naive, extrapolate
 
 SEED = 880_000_000
-"""First seed of the samples; nothing that was trained, calibrated or tuned used them."""
+"""First seed of the samples. Training, calibration and tuning used other seeds."""
 SHOWN = (GRADIENT, KNOWLEDGE, INFLUENCE, ACTIVATION)
 MAIN = "eyeglasses"
 
 
 def run(quick: bool, folder: Path | None = None) -> dict[str, Any]:
-    """All parts. ``folder``: where they are kept (default: a temporary one)."""
+    """Run all parts. ``folder``: where parts are stored (default: a temporary folder)."""
     if folder is None:
         with tempfile.TemporaryDirectory(prefix="equipoise-bench-neuron-path-") as place:
             return run(quick, Path(place))
@@ -41,27 +44,32 @@ def run(quick: bool, folder: Path | None = None) -> dict[str, Any]:
     threads = int(os.environ.get("OMP_NUM_THREADS") or max(1, min(2, os.cpu_count() or 1)))
     torch.set_num_threads(threads)
     shape = Shape(images=2)
-    speed = kept(folder, "speed", {"shape": asdict(shape), "threads": threads, "weights": "std 0.02"}, lambda: compare(shape, threads))
+    facts = {"shape": asdict(shape), "threads": threads, "weights": "std 0.02"}
+    speed = load_or_make(folder, "speed", facts, lambda: compare_with_naive(shape, threads))
     larger = {}
     if not quick:
         for name, big in (("197 tokens", Shape(side=14)), ("197 tokens, 24 layers", Shape(side=14, depth=24))):
             facts = {"shape": asdict(big), "threads": threads}
-            larger[name] = kept(folder, name.replace(", ", "-").replace(" ", "-"), facts, lambda s=big: extrapolated(s, threads, GAUSS_4))
+            part = name.replace(", ", "-").replace(" ", "-")
+            larger[name] = load_or_make(folder, part, facts, lambda s=big: extrapolate(s, threads, GAUSS_4))
     n = 64 if quick else 256
     attributes = (MAIN,) if quick else (MAIN, "hair", "skin_tone", "profession")
-    lines = sampled(folder, "plain", n, SEED)
+    lines = sample_portraits(folder, "plain", n, SEED)
     effects = {
-        f"{attribute}, {what}": kept(
+        f"{attribute}, {what}": load_or_make(
             folder, f"effects-{attribute}-{what}", {"n": n, "seed": SEED}, lambda a=attribute, o=what: labeller_effects(folder, lines, a, o)
         )
         for attribute in attributes
         for what in ((PROBABILITY,) if quick else (PROBABILITY, LOG_PROBABILITY))
     }
-    return composed(speed, larger, effects, n)
+    return neuron_path_result(speed, larger, effects, n)
 
 
 def labeller_effects(folder: Path, lines: list[dict[str, Any]], attribute: str, what: str) -> dict[str, Any]:
-    """Method -> figures with intervals, of paths for the class that the labeller sees, removed and doubled."""
+    """Remove and double each method's paths for the class that the labeller sees.
+
+    Returns method -> figures with intervals.
+    """
     labeller, judge = weights.classifier(), weights.classifier(weights.JUDGE)
     images = read_pictures(folder / "plain", [line["file"] for line in lines])
     net = of_classifier(labeller, attribute)
@@ -71,16 +79,16 @@ def labeller_effects(folder: Path, lines: list[dict[str, Any]], attribute: str, 
         truth = judge.probabilities(images)[attribute].argmax(1)
     paths = {s: find_paths(net, pixels, targets, PathSettings(s, objective=what)).path for s in SEARCHES}
     paths |= {kind: baseline_path(net, pixels, targets, kind, PathSettings(objective=what)) for kind in SHOWN}
-    found: dict[str, Any] = {}
-    for effect in path_effects(net, pixels, targets, paths, truth, PathSettings(objective=what)):
+    by_method: dict[str, Any] = {}
+    for effect in path_effects(net, pixels, targets, paths, EffectSettings(PathSettings(objective=what)), truth):
         figures = {k: [e.mean, e.low, e.high] for k, e in effect.figures().items()}
         scores = {k: figures.pop(k) for k in ("joint", "additive")}
-        found.setdefault(effect.method, scores)[effect.operation] = figures
-    return found
+        by_method.setdefault(effect.method, scores)[effect.operation] = figures
+    return by_method
 
 
-def composed(speed: dict[str, Any], larger: dict[str, Any], effects: dict[str, Any], n: int) -> dict[str, Any]:
-    """The JSON object: the contract's keys, and all that they come from."""
+def neuron_path_result(speed: dict[str, Any], larger: dict[str, Any], effects: dict[str, Any], n: int) -> dict[str, Any]:
+    """Build the JSON object: the contract's keys and all figures behind them."""
     main = next(iter(effects.values()))
     methods = [m for m in main if isinstance(main[m], dict)]
     return {
@@ -94,8 +102,8 @@ def composed(speed: dict[str, Any], larger: dict[str, Any], effects: dict[str, A
         "labeller_images": n,
         "seeds": [SEED],
         "notes": {
-            "peak_mb": "above the loaded model, each side in a process of its own",
+            "peak_mb": "on top of the loaded model, each side in its own process",
             "removal": f"change of the probability of the class that the shipped labeller sees, {next(iter(effects))}, {n} plain samples",
-            **({"larger": "the naive time is computed from the passes that its loops make and the seconds of one"} if larger else {}),
+            **({"larger": "the naive time is computed: number of passes in its loops x seconds of one pass"} if larger else {}),
         },
     }

@@ -1,6 +1,7 @@
-"""What finding neuron paths costs beside the naive algorithm as the published code runs it: same network, images and targets, one run.
+"""Compare the cost of our search for neuron paths with the naive algorithm.
 
-Each side runs in a process of its own, so that its peak memory is its own, one after the other on the same threads.
+The naive algorithm works as the published code does. Both use the same network, images and targets. Each runs in its own process, so that
+its peak memory is its own, one after the other on the same threads.
 """
 
 from __future__ import annotations
@@ -25,7 +26,7 @@ from ...methods.neuron_path.path_settings import GAUSS_4, LEFT_20, PAPER, PROBAB
 from ...methods.neuron_path.search import find_paths, score_paths
 from ...models.attribute_classifier import VisionTransformer, VitSizes
 from ...models.neuron_adapters import of_classifier
-from ...tests.equipoise_naive_path import naive_path
+from .naive_path import naive_path
 
 CLASSES = tuple(f"class {i}" for i in range(10))
 MEMORY_MB = 128
@@ -33,23 +34,34 @@ MEMORY_MB = 128
 
 @dataclass(frozen=True)
 class Shape:
-    """``side``: patches along an edge; tokens are its square and the CLS token."""
+    """Size of a random vision transformer and its input."""
 
     depth: int = 12
+    """Layers."""
     width: int = 768
+    """Width of a token."""
     mlp: int = 3072
+    """Neurons of a layer."""
     heads: int = 12
+    """Attention heads."""
     side: int = 4
+    """Patches along an edge."""
     images: int = 1
+    """Images."""
     seed: int = 0
+    """Seed of weights and images."""
 
     @property
     def tokens(self) -> int:
+        """Count the tokens: all patches and the CLS token."""
         return self.side**2 + 1
 
 
 def network(shape: Shape) -> VisionTransformer:
-    """A vision transformer as it is initialised before training: normal weights with a standard deviation of 0.02, biases 0."""
+    """Make a vision transformer with the weights of an untrained one.
+
+    Weights are normal with a standard deviation of 0.02, biases 0.
+    """
     torch.manual_seed(shape.seed)
     with torch.no_grad():
         model = VisionTransformer({"kind": CLASSES}, shape.side * 16, VitSizes(16, shape.width, shape.depth, shape.heads, shape.mlp))
@@ -61,8 +73,8 @@ def network(shape: Shape) -> VisionTransformer:
     return model.eval()
 
 
-def given(shape: Shape) -> tuple[Tensor, Tensor]:
-    """Images (already normalised) and the classes that the network sees in them."""
+def random_inputs(shape: Shape) -> tuple[Tensor, Tensor]:
+    """Make normalised images, and return the classes that the network sees in them."""
     generator = torch.Generator().manual_seed(shape.seed + 1)
     size = shape.side * 16
     pixels = torch.randn(shape.images, 3, size, size, generator=generator)
@@ -70,11 +82,14 @@ def given(shape: Shape) -> tuple[Tensor, Tensor]:
         return pixels, network(shape)(pixels)["kind"].argmax(1)
 
 
-def naive(shape: Shape, threads: int) -> dict[str, Any]:
-    """The naive algorithm: left rule with 20 points, one full pass and one gradient call per path layer for every layer."""
+def measure_naive(shape: Shape, threads: int) -> dict[str, Any]:
+    """Run the naive algorithm with the left rule and 20 points.
+
+    For every layer it makes one full pass, and one gradient call per layer of the path.
+    """
     torch.set_num_threads(threads)
     model = network(shape)
-    pixels, targets = given(shape)
+    pixels, targets = random_inputs(shape)
     points, weights = integration_nodes(LEFT_20)
     before, started, spent = _peak_mb(since_now=True), time.perf_counter(), time.process_time()
     paths, joint = [], []
@@ -95,32 +110,35 @@ def naive(shape: Shape, threads: int) -> dict[str, Any]:
     }
 
 
-def ours(shape: Shape, threads: int, nodes: str) -> dict[str, Any]:
-    """Ours, from the classifier on."""
+def measure_ours(shape: Shape, threads: int, nodes: str) -> dict[str, Any]:
+    """Run our search, starting with the classifier."""
     torch.set_num_threads(threads)
     model = network(shape)
-    pixels, targets = given(shape)
+    pixels, targets = random_inputs(shape)
     before, started, spent = _peak_mb(since_now=True), time.perf_counter(), time.process_time()
     net = of_classifier(model)
     settings = PathSettings(PAPER, nodes, memory_mb=MEMORY_MB)
-    found = find_paths(net, pixels, targets, settings)
+    result = find_paths(net, pixels, targets, settings)
     seconds, spent, peak = time.perf_counter() - started, time.process_time() - spent, _peak_mb() - before
     active = score_paths(net, pixels, targets, baseline_path(net, pixels, targets, ACTIVATION, settings), settings)
     return {
         "seconds": seconds,
         "processor": spent,
-        "paths": found.path[:, :, 0].tolist(),
-        "joint": found.joint.tolist(),
+        "paths": result.path[:, :, 0].tolist(),
+        "joint": result.joint.tolist(),
         "activation_joint": active.joint.tolist(),
         "peak_mb": peak,
         "loaded_mb": before,
     }
 
 
-def compare(shape: Shape, threads: int) -> dict[str, Any]:
-    """``paths_equal_share``, ``speedup_left20``, ``speedup_gauss4``, ``jas_ratio_to_activation``, ``peak_mb`` (above the loaded model)."""
-    slow = apart(naive, shape, threads)
-    left, gauss = (apart(ours, shape, threads, nodes) for nodes in (LEFT_20, GAUSS_4))
+def compare_with_naive(shape: Shape, threads: int) -> dict[str, Any]:
+    """Run both algorithms; returns the contract's keys and more.
+
+    ``peak_mb`` is the memory on top of the loaded model.
+    """
+    slow = run_in_child(measure_naive, shape, threads)
+    left, gauss = (run_in_child(measure_ours, shape, threads, nodes) for nodes in (LEFT_20, GAUSS_4))
     equal = [statistics.mean(float(a == b) for a, b in zip(x["paths"], slow["paths"], strict=True)) for x in (left, gauss)]
     return {
         "paths_equal_share": min(equal),
@@ -140,11 +158,14 @@ def compare(shape: Shape, threads: int) -> dict[str, Any]:
     }
 
 
-def extrapolated(shape: Shape, threads: int, nodes: str) -> dict[str, Any]:
-    """Ours measured, the naive time computed: the passes of one block over all points that its loops make (L(L + 2) forward,
-    L(L + 1)(2L + 1) / 6 + L(L + 1) back, and L clean ones), times the seconds that each takes here."""
-    fast = apart(ours, shape, threads, nodes)
-    forward, backward = apart(block_seconds, shape, threads)
+def extrapolate(shape: Shape, threads: int, nodes: str) -> dict[str, Any]:
+    """Measure ours and compute the naive time from its number of passes.
+
+    The naive loops make L(L + 2) forward passes of a block over all points, L(L + 1)(2L + 1) / 6 + L(L + 1) backward passes and L clean
+    passes. Each is multiplied by the measured seconds of one pass.
+    """
+    fast = run_in_child(measure_ours, shape, threads, nodes)
+    forward, backward = run_in_child(block_seconds, shape, threads)
     d = shape.depth
     forwards, backwards = d * (d + 2) + d / 20, d * (d + 1) * (2 * d + 1) / 6 + d * (d + 1)
     slow = (forwards * forward + backwards * backward) * shape.images
@@ -161,7 +182,10 @@ def extrapolated(shape: Shape, threads: int, nodes: str) -> dict[str, Any]:
 
 
 def block_seconds(shape: Shape, threads: int, repeats: int = 3) -> tuple[float, float]:
-    """Median seconds of one block over 20 rows, forward with its graph kept, and back to its input."""
+    """Time one block over 20 rows, forward with its graph and backward to its input.
+
+    Returns medians in seconds.
+    """
     torch.set_num_threads(threads)
     block = network(replace(shape, depth=1)).blocks[0]
     times: list[tuple[float, float]] = []
@@ -175,14 +199,17 @@ def block_seconds(shape: Shape, threads: int, repeats: int = 3) -> tuple[float, 
     return statistics.median(t[0] for t in times), statistics.median(t[1] for t in times)
 
 
-def apart(job: Callable[..., Any], *args: Any) -> Any:
-    """The result of a function run in a new process."""
+def run_in_child(job: Callable[..., Any], *args: Any) -> Any:
+    """Run a function in a new process and return its result."""
     with ProcessPoolExecutor(1, mp_context=get_context("spawn")) as pool:
         return pool.submit(job, *args).result()
 
 
 def _peak_mb(since_now: bool = False) -> float:
-    """Largest resident memory of this process, in MB; on Linux it can be counted anew from here on, else it is since its start."""
+    """Return the largest resident memory of this process, in MB.
+
+    On Linux ``since_now`` restarts the count; elsewhere it counts from the start of the process.
+    """
     if since_now:
         with contextlib.suppress(OSError):
             Path("/proc/self/clear_refs").write_text("5", encoding="ascii")

@@ -1,4 +1,4 @@
-"""Export of one attribute of our vision transformer as a ``transformers`` ViT image classifier, which other tools read."""
+"""Export one attribute of our vision transformer as a ``transformers`` image classifier."""
 
 from __future__ import annotations
 
@@ -19,19 +19,19 @@ TOLERANCE = 1e-4
 
 
 def export_vit(model: VisionTransformer, attribute: str, folder: str | os.PathLike[str]) -> Path:
-    """Write config.json, model.safetensors (float32) and preprocessor_config.json in ``folder``, which must not exist yet.
+    """Write config.json, model.safetensors (float32) and preprocessor_config.json to a new ``folder``.
 
-    ``transformers.ViTForImageClassification.from_pretrained(folder)`` then gives the logits of that attribute. Written under a temporary
-    name and renamed when it has been checked that both networks agree, so half an export is never met. Returns the folder.
+    ``transformers.ViTForImageClassification.from_pretrained(folder)`` then gives the logits of that attribute. The files are written under
+    a temporary name; the folder is renamed after a check that both networks agree, so no half export exists. Returns the folder.
 
-    Raises ValueError for an attribute that the model does not have, FileExistsError where the folder exists, RuntimeError where the
-    installed transformers builds a network that does not agree.
+    Raises ValueError if the model lacks the attribute, FileExistsError if the folder exists, RuntimeError if the network that the installed
+    transformers builds does not agree.
     """
     folder = Path(folder)
     if attribute not in model.attributes:
-        raise ValueError(f"this classifier has no attribute '{attribute}'; it has: {', '.join(model.attributes)}.")
+        raise ValueError(f"This classifier has no attribute '{attribute}'. It has: {', '.join(model.attributes)}.")
     if folder.exists():
-        raise FileExistsError(f"'{folder.name}' exists already: choose another folder, or remove it first.")
+        raise FileExistsError(f"'{folder.name}' exists already. Choose another folder, or remove it first.")
     exported = _build(model, attribute)
     _check(model, attribute, exported)
     folder.parent.mkdir(parents=True, exist_ok=True)
@@ -82,7 +82,7 @@ def _build(model: VisionTransformer, attribute: str) -> Any:
 
 
 def _copy_block(block: TransformerBlock, layer: nn.Module) -> None:
-    """Modules by what they do: transformers 4 and 5 name them differently."""
+    """Copy a block's modules by their role, because transformers 4 and 5 name them differently."""
     for ours, names in (
         (block.norm1, ("layernorm_before",)),
         (block.norm2, ("layernorm_after",)),
@@ -124,7 +124,7 @@ def _check(model: VisionTransformer, attribute: str, exported: Any) -> None:
 
 
 def _preprocessor(model: VisionTransformer) -> dict[str, Any]:
-    """What :meth:`AttributeClassifier.preprocess` does, in transformers' words (resample 2 is bilinear)."""
+    """Describe :meth:`AttributeClassifier.preprocess` in transformers' words (resample 2 is bilinear)."""
     return {
         "image_processor_type": "ViTImageProcessor",
         "do_resize": True,

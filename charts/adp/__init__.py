@@ -1,0 +1,1 @@
+"""Charts of predictors: accuracy by noise level, and what calibration tried."""

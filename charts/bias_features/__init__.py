@@ -1,0 +1,1 @@
+"""Charts of bias features: ranked lists, the atlas, and sweeps over strengths."""

@@ -1,0 +1,1 @@
+"""Charts of data sets and of the classifiers trained on them."""

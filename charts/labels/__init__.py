@@ -1,0 +1,1 @@
+"""Charts of labels: shares of classes, and sheets of pictures per class."""

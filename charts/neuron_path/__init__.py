@@ -1,0 +1,1 @@
+"""Charts of neuron paths: paths, their effects, galleries, leakage and pruning."""

@@ -1,0 +1,1 @@
+"""Charts of autoencoders: unexplained variance by noise level, and losses of training."""

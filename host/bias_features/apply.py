@@ -8,19 +8,22 @@ from typing import Any
 import comfy.samplers
 from torch import Tensor
 
-from ...benchmarks.bias_features.splice import SpliceRun
-from ...methods.bias_features.run import SteeringRun, SteerSettings
+from ...methods.bias_features.run import SteeringRun, SteerSettings, resolve_steering
 from ...models.adp import AdpFile
 from ...models.bias_features import BiasFeatures, check_sae
 from ...models.sae import SaeFile
+from ..core.batch_observers import batch_observers
+from ..core.hooks import Handle, run_of, without_run
 from ..core.managed_networks import managed_adp, managed_sae
-from ..core.patch import KEY, Handle, patch_model, without_run
+from ..core.patch import patch_model
 from ..core.sites import check_fit, check_made_for
+from ..core.types import Model
 from ..ledger.ledgers import LedgerHandle
+from ..ledger.observer import ledger_observer
 
 
 def apply_steering(
-    model: Any,
+    model: Model,
     sae: SaeFile,
     bias: BiasFeatures,
     settings: SteerSettings,
@@ -28,38 +31,39 @@ def apply_steering(
     asyrp: bool = False,
     on_finish: Callable[[SteeringRun], None] | None = None,
     ledger: LedgerHandle | None = None,
-) -> Any:
-    """A clone of MODEL that is steered; the original is left as it was. ``on_finish`` gets the run's state when sampling ended well.
-    ``ledger``: see :func:`.batch_patch.patch_model`.
+) -> Model:
+    """Return a clone of MODEL that is steered; the original stays as it was.
 
-    ``asyrp``: the paper's two-branch rule (:func:`two_branch_rule`), with a second U-Net pass per step. With strength 0 or an empty window
-    the clone carries no patch at all. Raises ValueError where autoencoder, bias features, ADP and model do not belong together.
+    ``asyrp``: use the paper's two-branch rule (:func:`two_branch_rule`), with a second U-Net pass per step. ``on_finish`` gets every run
+    that ended well. ``ledger``: its counts decide the quotas, and images are counted there. With strength 0 or an empty window the clone
+    has no patch at all. Raises ValueError where autoencoder, bias features, ADP, settings and model do not belong together.
     """
     check_sae_fit(model, sae)
     check_sae(bias, sae)
     if adp is not None:
         check_fit(model, adp)
-    SteeringRun(sae, bias, settings, adp)  # refuses what these files do not hold now, not in the middle of a queue
+    resolve_steering(bias, settings, adp)  # raises now, not in the middle of a queue
     if settings.strength == 0 or settings.sigma_start < settings.sigma_end:
         return model.clone()
-    (used, networks), (reader, others) = managed_sae(sae), managed_adp(adp)
-    clone, handle = patch_model(model, lambda: SteeringRun(used, bias, settings, reader), on_finish, [*networks, *others], ledger)
+    (used, networks), (read_by, more_networks) = managed_sae(sae), managed_adp(adp)
+    observers = batch_observers(ledger_observer(ledger), on_finish)
+    clone, handle = patch_model(model, lambda: SteeringRun(used, bias, settings, read_by), observers, [*networks, *more_networks])
     if asyrp:
         clone.set_model_sampler_post_cfg_function(two_branch_rule(handle))
     return clone
 
 
 def two_branch_rule(handle: Handle) -> Callable[[dict[str, Any]], Tensor]:
-    """Post-CFG function: x_next = x0(edited) + sigma_next eps(unedited), the rule of Asyrp (Kwon et al. 2023, eq. 5) that DiffLens uses.
+    """Make a post-CFG function for Asyrp's rule: x_next = x0(edited) + sigma_next eps(unedited).
 
-    A sampler takes one prediction D and steps to D + r (x - D) with r = sigma_next / sigma, so that D = (x0_edited - r x0_plain) / (1 - r)
-    makes its step that of the rule: exact for Euler and DDIM with eta 0, an approximation for samplers of higher order. Where nothing was
-    edited there is no second pass, and D stays as it is.
+    DiffLens uses this rule (Kwon et al. 2023, eq. 5). A sampler takes one prediction D and steps to D + r (x - D) with
+    r = sigma_next / sigma. Therefore D = (x0_edited - r x0_plain) / (1 - r) makes the step of the rule. This is exact for Euler and for
+    DDIM with eta 0, and an approximation for samplers of higher order. If nothing was edited, there is no second pass and D stays the same.
     """
 
     def rule(args: dict[str, Any]) -> Tensor:
         options = args["model_options"]
-        run = options.get("transformer_options", {}).get(KEY, {}).get(handle)
+        run = run_of(options.get("transformer_options", {}), handle)
         if run is None or not run.edited_since_asked():
             return args["denoised"]
         sigma, sigmas = float(args["sigma"].max()), options.get("transformer_options", {}).get("sample_sigmas")
@@ -67,8 +71,7 @@ def two_branch_rule(handle: Handle) -> Callable[[dict[str, Any]], Tensor]:
         if following is None or following >= sigma:
             return args["denoised"]
         conds = [args["cond"], args["uncond"]]
-        given = without_run(options, handle)
-        plain = comfy.samplers.calc_cond_batch(args["model"], conds, args["input"], args["sigma"], given)
+        plain = comfy.samplers.calc_cond_batch(args["model"], conds, args["input"], args["sigma"], without_run(options, handle))
         unedited = plain[0] if args["uncond"] is None else plain[1] + (plain[0] - plain[1]) * args["cond_scale"]
         r = following / sigma
         return (args["denoised"] - r * unedited) / (1 - r)
@@ -77,7 +80,10 @@ def two_branch_rule(handle: Handle) -> Callable[[dict[str, Any]], Tensor]:
 
 
 def next_sigma(sigma: float, sigmas: Tensor | None) -> float | None:
-    """The noise level that follows one in a schedule; None where it is not on it (a sampler's step in between)."""
+    """Return the sigma that follows one in a schedule.
+
+    None if it is not in the schedule (a sampler's step in between).
+    """
     if sigmas is None:
         return None
     near = (sigmas.float() - sigma).abs() <= 1e-4 * max(sigma, 1e-4)
@@ -85,13 +91,6 @@ def next_sigma(sigma: float, sigmas: Tensor | None) -> float | None:
     return float(sigmas[at[0] + 1]) if len(at) and int(at[0]) + 1 < len(sigmas) else None
 
 
-def apply_splice(model: Any, sae: SaeFile) -> Any:
-    """A clone of MODEL that samples with h replaced by the autoencoder's reconstruction. Raises ValueError where they do not fit."""
-    check_sae_fit(model, sae)
-    used, networks = managed_sae(sae)
-    return patch_model(model, lambda: SpliceRun(used), networks=networks)[0]
-
-
-def check_sae_fit(model: Any, sae: SaeFile) -> None:
-    """Raise ValueError, in a sentence, where an autoencoder was not made for a MODEL."""
+def check_sae_fit(model: Model, sae: SaeFile) -> None:
+    """Check that an autoencoder was made for a MODEL. Raises ValueError where it was not."""
     check_made_for(model, "autoencoder", sae.base_model, {sae.site: sae.sae.channels})

@@ -1,4 +1,4 @@
-"""Find Bias Features: a search with the host's progress and device, and a reader for it where none is given."""
+"""Find Bias Features: search with the host's progress and device, and train a predictor if none is connected."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from dataclasses import replace
 
 import torch
 
-from ...methods.adp.train import train_file
+from ...methods.adp.train import train_adp
 from ...methods.bias_features.ablation import ablation_lines
 from ...methods.bias_features.code_stream import check_set
 from ...methods.bias_features.find import AttributionSettings, find_bias_features, reader_of
@@ -27,29 +27,35 @@ def find_features(
     attributes: Sequence[str],
     settings: AttributionSettings,
 ) -> tuple[BiasFeatures, list[str]]:
-    """Bias features of these attributes (none: of all that are labelled), and a report.
+    """Find the bias features of these attributes (without any, of all that are labelled).
 
-    ``adp``: reads at the autoencoder's site; None: a linear reader of all that is labelled is trained on the set first. Raises ValueError,
-    in a sentence, where the parts do not fit each other; the host's exception where the user interrupts.
+    Return them and a report.
+
+    ``adp``: reads at the autoencoder's site; without one, a linear predictor of all labelled attributes is trained on the set first. Raises
+    ValueError if the inputs do not fit each other; the host's exception if the user interrupts.
     """
     wanted = list(attributes) or list(labels.attributes)
     labels.only(wanted)
     check_set(features, sae)
     labels, lines = _without_empty(labels, wanted)
     if adp is None:
-        adp = train_file(features, labels, "linear", seed=settings.seed, progress=host_progress(), device=training_device())
-        lines += [f"a linear reader was trained: {said}" for said in adp.info["verdict"].values()]
-    reader = reader_of(adp, sae)
-    with torch.inference_mode(False):  # gradients may be taken of the reader
-        reader, plain = reader.copied(), replace(sae, sae=sae.sae.copied(), stored_digest=sae.digest)
-        found = find_bias_features(features, labels, plain, reader, wanted, settings, host_progress(), training_device())
-    return found, [*found.text().splitlines(), *(line for a in wanted for line in ablation_lines(found, a)), *lines]
+        adp = train_adp(features, labels, "linear", seed=settings.seed, progress=host_progress(), device=training_device())
+        lines += [f"a linear predictor was trained: {verdict}" for verdict in adp.info["verdict"].values()]
+    predictor = reader_of(adp, sae)
+    with torch.inference_mode(False):  # gradients may be taken of the predictor
+        predictor, plain = predictor.copied(), replace(sae, sae=sae.sae.copied(), stored_digest=sae.digest)
+        bias = find_bias_features(features, labels, plain, predictor, wanted, settings, host_progress(), training_device())
+    return bias, [*bias.text().splitlines(), *(line for a in wanted for line in ablation_lines(bias, a)), *lines]
 
 
 def _without_empty(labels: LabelSet, wanted: Sequence[str]) -> tuple[LabelSet, list[str]]:
-    """The labels without attributes of which a class was never seen, so that one that nobody asked for does not stand in the way of those
-    that are wanted; and a line on each that is left out."""
+    """Leave out attributes with a class that no image shows, unless they are wanted.
+
+    Return the labels and a line on each.
+
+    Such an attribute would otherwise stop the search for the others.
+    """
     empty = {a: [c for c, n in zip(classes, labels.counts(a), strict=True) if not n] for a, classes in labels.attributes.items()}
     left_out = [a for a in labels.attributes if empty[a] and a not in wanted]
-    lines = [f"what features carry of '{a}' beside is not told: no image shows {', '.join(empty[a])}" for a in left_out]
+    lines = [f"what the features carry of '{a}' was not measured: no image shows {', '.join(empty[a])}" for a in left_out]
     return labels.only([a for a in labels.attributes if a not in left_out]), lines

@@ -1,25 +1,21 @@
-"""Measure Feature Effects: each feature of the shortlists turned alone, through the host's sampler, and the images read by a classifier."""
+"""Measure Feature Effects: turn each feature of the shortlists alone, sample, and let a classifier read the images."""
 
 from __future__ import annotations
 
 import logging
 from collections.abc import Sequence
 from dataclasses import replace
-from typing import Any
 
 from ...methods.bias_features.causal_scores import PER_CLASS, CausalBench, CausalScores
 from ...methods.bias_features.run import SteerSettings
 from ...methods.bias_features.turn_alone import AMOUNT, Turn
 from ...methods.bias_features.typical_activations import ActivationRun, ActivationSums
-from ...methods.guidance.calibrate import Seen, TrialLog
+from ...methods.core.trials import TrialLog, TrialReadings, Trials
 from ...models.bias_features import BiasFeatures
-from ...models.sae import SaeFile
 from ..core.managed_networks import managed_sae
+from ..core.observer import WhenEnded
 from ..core.patch import patch_model
-from ..core.sampling import SamplerSettings
 from ..core.trials import log_path
-from ..data.record_samples import PromptConditions
-from ..labels.classifier import HostClassifier
 from .apply import apply_steering
 from .trials import SteerTrials
 
@@ -27,53 +23,47 @@ log = logging.getLogger("equipoise")
 
 
 def effects_log(name: str) -> str:
-    """Name of the log of a measurement: not that of a calibration, whose trials are others. Raises ValueError for a name that is a path."""
+    """Return the name of a measurement's log, which differs from that of a calibration.
+
+    Raises ValueError for a bad name.
+    """
     log_path(name)
     return f"{name.strip()} effects"
 
 
 def measure_effects(
-    model: Any,
-    sae: SaeFile,
-    bias: BiasFeatures,
-    positive: Any,
-    negative: Any,
-    latent: dict[str, Any],
-    sampler: SamplerSettings,
-    images: int,
-    name: str,
-    vae: Any,
-    classifier: HostClassifier,
-    *,
-    attributes: Sequence[str] = (),
-    prompts: PromptConditions | None = None,
-    per_class: int = PER_CLASS,
-    amount: float = AMOUNT,
+    trials: SteerTrials, attributes: Sequence[str] = (), per_class: int = PER_CLASS, amount: float = AMOUNT
 ) -> CausalScores:
-    """Causal scores of the ``per_class`` best features of every class of these attributes (none: all of the file).
+    """Measure the best features of every class of these attributes.
 
-    Two trials of ``images`` (rounded up to whole batches of the latent) for every feature, and one of plain images. ``amount``: typical
-    activations that are added (:mod:`..methods.turn_alone`). Trials that ``name`` has done already are not repeated. Raises ValueError, in
-    a sentence, where the parts do not fit each other; the host's exception where the user interrupts.
+    Without attributes, all of the file are measured.
+
+    ``per_class``: features of every class. ``amount``: typical activations that are added (:mod:`...methods.bias_features.turn_alone`).
+    Every feature needs two trials; plain images are sampled once. Trials in the log are not repeated. Raises ValueError if the inputs do
+    not fit each other; the host's exception if the user interrupts.
     """
-    parts = SteerTrials(model, sae, bias, positive, negative, latent, sampler, images, vae, classifier, prompts)
-    wanted = list(attributes) or list(bias.attributes)
-    orders = {a: list(f.classes) for a, f in bias.attributes.items()}
-    record = TrialLog(log_path(effects_log(name)), {**parts.facts(), "classes": orders})
+    files, sampling = trials.files, trials.inputs.sampling
+    wanted = list(attributes) or list(files.bias.attributes)
+    orders = {a: list(f.classes) for a, f in files.bias.attributes.items()}
+    record = TrialLog(log_path(effects_log(trials.inputs.name)), {**trials.facts(), "classes": orders})
     if record.stale:
-        log.info("effects '%s': the earlier trials were made with other settings and are not used.", name)
-    bench = CausalBench(bias, wanted, record, per_class, amount, lambda text: log.info("turned alone: %s", text))
-    host = parts.host(bench.pending, wanted)
+        log.info("effects '%s': the earlier trials were made with other settings and are not used.", trials.inputs.name)
+    host = trials.host(wanted)
 
-    def listen(turns: Sequence[Turn]) -> tuple[Seen, list[float | None]]:
-        sums, (used, networks) = ActivationSums.of(turns), managed_sae(sae)
-        seen = host.run(lambda keep: patch_model(model, lambda: ActivationRun(used, turns, sums), keep, networks)[0])
-        return seen, sums.typical()
+    def listen(turns: Sequence[Turn]) -> tuple[TrialReadings, list[float | None]]:
+        sums, (used, networks) = ActivationSums.of(turns), managed_sae(files.sae)
+        readings = host.run(
+            lambda keep: patch_model(sampling.model, lambda: ActivationRun(used, turns, sums), [WhenEnded(keep)], networks)[0]
+        )
+        return readings, sums.typical()
 
-    def sample(file: BiasFeatures, steer: SteerSettings) -> Seen:
-        chosen = replace(steer, seed=sampler.seed)
-        return host.run(lambda keep: apply_steering(model, sae, file, chosen, on_finish=keep))
+    def sample(bias: BiasFeatures | None, steer: SteerSettings | None) -> TrialReadings:
+        settings = replace(steer, seed=sampling.sampler.seed)
+        return host.run(lambda keep: apply_steering(sampling.model, files.sae, bias, settings, on_finish=keep))
 
-    result = bench.measure(listen, sample, {"judge": classifier.name, "sampler": parts.sampling})
+    bench: Trials[BiasFeatures, SteerSettings] = Trials(sample, host.images, record, lambda text: log.info("turned alone: %s", text))
+    causal = CausalBench(files.bias, wanted, bench, per_class, amount)
+    host.expect(causal.pending)
+    result = causal.measure(listen, trials.note())
     host.finish()
     return result

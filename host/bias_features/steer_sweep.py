@@ -1,4 +1,4 @@
-"""Steer Sweep: the same noise sampled at a row of strengths."""
+"""Steer Sweep: sample the same noise at several strengths."""
 
 from __future__ import annotations
 
@@ -6,105 +6,91 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
-import comfy.sample
-import comfy.utils
 import torch
 from torch import Tensor
 
 from ...methods.bias_features.run import SteerSettings
-from ...models.adp import AdpFile
-from ...models.bias_features import BiasFeatures
-from ...models.sae import SaeFile
-from ..core.sampling import SamplerSettings
-from ..core.versions import fitting_latent
+from ..core.sampling import draw
+from ..core.trials import SamplingInputs
 from ..data.recorder import Watcher
 from ..labels.classifier import HostClassifier
+from ..labels.judge import known_attributes
 from .apply import apply_steering
+from .trials import SteerFiles
 
 
 @dataclass(frozen=True)
 class Sweep:
-    """``images`` [P, N, H, W, 3] in 0..1 on the CPU, by strength; ``shares`` [P]: of the class, as a classifier counts it (None without
-    one); ``strengths`` [P], ascending."""
+    """Images of the same noise at several strengths."""
 
     strengths: tuple[float, ...]
+    """The strengths [P], ascending."""
     images: Tensor
+    """[P, N, H, W, 3] in 0..1 on the CPU, by strength."""
     shares: tuple[float, ...] | None
+    """Share of images that show the class [P], by a classifier; None without one."""
 
 
 def strengths_between(lowest: float, highest: float, points: int) -> tuple[float, ...]:
-    """Strengths at even steps, both ends included, rounded so that 0 is 0. Raises ValueError where they do not ascend."""
+    """Space strengths evenly, both ends included, rounded so that 0 is 0.
+
+    Raises ValueError if they do not ascend.
+    """
     if not lowest < highest or points < 2:
-        raise ValueError(f"a sweep goes from a lower to a higher strength in 2 points or more; met {lowest:g} to {highest:g} in {points}.")
+        raise ValueError(
+            f"a sweep goes from a lower to a higher strength in 2 points or more, not from {lowest:g} to {highest:g} in {points}: change "
+            "lowest, highest or points."
+        )
     step = (highest - lowest) / (points - 1)
     return tuple(round(lowest + i * step, 4) + 0.0 for i in range(points))
 
 
 def steer_sweep(
-    model: Any,
-    sae: SaeFile,
-    bias: BiasFeatures,
+    files: SteerFiles,
+    sampling: SamplingInputs,
     settings: SteerSettings,
     strengths: Sequence[float],
-    sampler: SamplerSettings,
-    positive: Any,
-    negative: Any,
-    latent: dict[str, Any],
     vae: Any,
-    adp: AdpFile | None = None,
     asyrp: bool = False,
     classifier: HostClassifier | None = None,
 ) -> Sweep:
-    """Sample ``latent`` once per strength, all with the noise of ``sampler.seed``; ``settings.strength`` is not used.
+    """Sample the latents once per strength, all from the noise of the sampler's seed.
 
-    Raises ValueError, before anything is sampled, where the files do not fit the model, or the classifier does not know the attribute;
-    the host's exception where the user interrupts.
+    ``settings.strength`` is not used.
+
+    Raises ValueError, before anything is sampled, if the files do not fit the model, or the classifier does not know the attribute; the
+    host's exception if the user interrupts.
     """
-    ((attribute, class_name),) = _single_class(settings)
+    attribute, class_name = _single_class(settings)
     if classifier is not None:
         check_judge(classifier, attribute, class_name)
-    models = [apply_steering(model, sae, bias, replace(settings, strength=s), adp, asyrp) for s in strengths]
-    start = fitting_latent(model, latent)
+    model, sampler = sampling.model, sampling.sampler
+    steered = [apply_steering(model, files.sae, files.bias, replace(settings, strength=s), files.adp, asyrp) for s in strengths]
+    start = sampling.start()
     watcher, pictures = Watcher(model, len(strengths)), []
-    for steered in models:
+    for steered_model in steered:
         watcher.next_batch()
-        noise = comfy.sample.prepare_noise(start, sampler.seed, latent.get("batch_index"))
-        samples = comfy.sample.sample(
-            steered,
-            noise,
-            sampler.steps,
-            sampler.cfg,
-            sampler.sampler_name,
-            sampler.scheduler,
-            positive,
-            negative,
-            start,
-            denoise=sampler.denoise,
-            noise_mask=latent.get("noise_mask"),
-            callback=watcher.step,
-            disable_pbar=not comfy.utils.PROGRESS_BAR_ENABLED,
-            seed=sampler.seed,
-        )
+        samples = draw(steered_model, sampler, sampling.positive, sampling.negative, {**sampling.latent, "samples": start}, watcher.step)
         pictures.append(vae.decode(samples)[..., :3].float().cpu())
     images = torch.stack(pictures)
     return Sweep(tuple(strengths), images, None if classifier is None else _shares(images, classifier, attribute, class_name))
 
 
 def check_judge(classifier: HostClassifier, attribute: str, class_name: str) -> None:
-    """Raise ValueError where a classifier does not read a class."""
+    """Raise ValueError if a classifier does not know a class."""
     if class_name not in classifier.attributes.get(attribute, ()):
-        known = "; ".join(f"{a}: {', '.join(c)}" for a, c in classifier.attributes.items())
         raise ValueError(
-            f"the classifier '{classifier.name}' does not know the class '{class_name}' of '{attribute}'; it knows {known}: connect one "
-            "that does, or none."
+            f"the classifier '{classifier.name}' does not know the class '{class_name}' of '{attribute}'; it knows "
+            f"{known_attributes(classifier)}: connect one that does, or none."
         )
 
 
-def _single_class(settings: SteerSettings) -> list[tuple[str, str]]:
-    """The one attribute and class that a sweep's target names."""
+def _single_class(settings: SteerSettings) -> tuple[str, str]:
+    """Return the one attribute and class of a sweep's target."""
     target = settings.target
     (cell,) = [cell for cell, share in zip(target.cells, target.shares, strict=True) if share > 0]
-    return list(zip(target.attributes, cell, strict=True))
+    ((attribute, class_name),) = zip(target.attributes, cell, strict=True)
+    return attribute, class_name
 
 
 def _shares(images: Tensor, classifier: HostClassifier, attribute: str, class_name: str) -> tuple[float, ...]:

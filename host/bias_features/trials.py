@@ -1,4 +1,4 @@
-"""What trials of bias features have in common: the parts, what they depend on, and who judges."""
+"""Trials of bias features: the files and inputs that they are made of, what they depend on, and who judges them."""
 
 from __future__ import annotations
 
@@ -6,66 +6,59 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from ...models.adp import AdpFile
 from ...models.bias_features import BiasFeatures, check_sae
 from ...models.sae import SaeFile
-from ..core.sampling import SamplerSettings
-from ..core.trials import HostTrials, classifier_judge
-from ..core.versions import fitting_latent
-from ..data.record_samples import GivenConditions, PromptConditions
-from ..data.recording import conditioning_facts, weights_mark
-from ..labels.classifier import HostClassifier
+from ..core.trials import HostTrials, TrialInputs
+from ..data.trial_facts import sampler_facts, trial_facts
+from ..labels.judge import classifier_judge
 from .apply import check_sae_fit
 
 
 @dataclass(frozen=True)
-class SteerTrials:
-    """The parts of trials through the host's sampler. ``asked``: images per trial, rounded up to whole batches of the latent; ``prompts``:
-    in place of ``positive`` and ``negative``. Raises ValueError, in a sentence, where the parts do not fit each other."""
+class SteerFiles:
+    """The files that steering reads."""
 
-    model: Any
     sae: SaeFile
+    """Autoencoder of the model."""
     bias: BiasFeatures
-    positive: Any
-    negative: Any
-    latent: dict[str, Any]
-    sampler: SamplerSettings
-    asked: int
-    vae: Any
-    classifier: HostClassifier
-    prompts: PromptConditions | None = None
+    """Bias features of the autoencoder."""
+    adp: AdpFile | None = None
+    """ADP that reads the images, for profiles that depend on the reading."""
 
-    def __post_init__(self) -> None:
-        check_sae_fit(self.model, self.sae)
+    def check(self, model: Any) -> None:
+        """Raise ValueError if autoencoder, bias features and model do not belong together."""
+        check_sae_fit(model, self.sae)
         check_sae(self.bias, self.sae)
 
-    def host(self, trials: int, attributes: Sequence[str]) -> HostTrials:
-        """So many trials, in which the classifier judges these attributes and whichever others of the file it knows."""
-        classes = {a: self.bias.attribute(a).classes for a in attributes}
-        known = self.classifier.attributes
-        beside = {a: f.classes for a, f in self.bias.attributes.items() if set(known.get(a, ())) == set(f.classes)}
-        conditions = self.prompts or GivenConditions(self.model, self.positive, self.negative)
-        batches = -(-self.asked // fitting_latent(self.model, self.latent).shape[0])
-        host = HostTrials(self.model, conditions, self.latent, self.sampler, batches, trials)
-        host.judge = classifier_judge(self.vae, self.classifier, {**classes, **beside})
-        return host
+
+@dataclass(frozen=True)
+class SteerTrials:
+    """Trials of bias features. Raises ValueError if files and model do not belong together."""
+
+    files: SteerFiles
+    """What is tried."""
+    inputs: TrialInputs
+    """What the trials are made of; a classifier and a VAE are needed."""
+
+    def __post_init__(self) -> None:
+        self.files.check(self.inputs.sampling.model)
+
+    def host(self, attributes: Sequence[str]) -> HostTrials:
+        """Make the sampler of the trials.
+
+        The classifier judges these attributes, and those of the file that it knows.
+        """
+        bias, classifier = self.files.bias, self.inputs.classifier
+        classes = {a: bias.attribute(a).classes for a in attributes}
+        others = {a: f.classes for a, f in bias.attributes.items() if set(classifier.attributes.get(a, ())) == set(f.classes)}
+        judge = classifier_judge(self.inputs.vae, classifier, {**classes, **others})
+        return HostTrials(self.inputs.sampling, self.inputs.images, judge)
 
     def facts(self) -> dict[str, Any]:
-        """What trials depend on."""
-        start = fitting_latent(self.model, self.latent)
-        return {
-            "classifier": self.classifier.fingerprint(),
-            "sampler": self.sampling,
-            "images": -(-self.asked // start.shape[0]) * start.shape[0],
-            "batch": start.shape[0],
-            "latent": list(start.shape[1:]),
-            "model": weights_mark(self.model),
-            "positive": conditioning_facts(self.positive),
-            "negative": conditioning_facts(self.negative),
-            **({"prompts": self.prompts.facts} if self.prompts else {}),
-            "sae": self.sae.digest,
-        }
+        """Return what the trials depend on, for their log."""
+        return {"classifier": self.inputs.classifier.fingerprint(), **trial_facts(self.inputs), "sae": self.files.sae.digest}
 
-    @property
-    def sampling(self) -> dict[str, Any]:
-        """The sampler's settings, as they are written down."""
-        return {k: getattr(self.sampler, k) for k in ("seed", "steps", "cfg", "sampler_name", "scheduler")}
+    def note(self) -> dict[str, Any]:
+        """Return what the file's info says of judge and sampler."""
+        return {"judge": self.inputs.classifier.name, "sampler": sampler_facts(self.inputs.sampling.sampler)}

@@ -1,4 +1,4 @@
-"""Outputs that a node cannot give this time."""
+"""Block an output of a node for one run."""
 
 from __future__ import annotations
 
@@ -6,5 +6,8 @@ from comfy_execution.graph_utils import ExecutionBlocker
 
 
 def blocked(reason: str) -> ExecutionBlocker:
-    """Nodes that wait for the output do not run, and the host shows the reason; nodes that do not are not disturbed."""
+    """Return an output that stops the nodes behind it.
+
+    The host shows the reason, and other nodes run.
+    """
     return ExecutionBlocker(reason)

@@ -1,10 +1,14 @@
-"""Files of the pack's own kinds as the nodes write them: a name, never a path, in the host's models folder."""
+"""Find, name and write the pack's model files: a name, never a path, in the host's model folders.
+
+Files are searched in the user's model folders first, then among those that ship with the pack, which are read only.
+"""
 
 from __future__ import annotations
 
 import json
 import os
-from collections.abc import Callable
+import re
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -12,91 +16,182 @@ from typing import Any
 import folder_paths
 from torch import Tensor
 
-from ...methods.data.classifier_training import save_trained
-from ...models.adp import save_adp
-from ...models.bias_features import save_bias_features
-from ...models.files import read_safetensors
-from ...models.neuron_path import save_neuron_path
-from ...models.sae import save_sae
-from ...models.zero_shot_head import save_zero_shot_head
-from . import folders
-from .names import storable
+from ...models.files import read_metadata, read_safetensors
 
 SUFFIX = ".safetensors"
+MODEL_FOLDERS: dict[str, tuple[str, str]] = {
+    "equipoise_adp": ("equipoise/adp", "adp"),
+    "equipoise_sae": ("equipoise/sae", "sae"),
+    "equipoise_bias_features": ("equipoise/bias_features", "bias_features"),
+    "equipoise_diffusion": ("equipoise/diffusion", "diffusion"),
+    "equipoise_neuron_paths": ("equipoise/neuron_paths", "neuron_paths"),
+    "equipoise_zero_shot_heads": ("equipoise/zero_shot_heads", "zero_shot_heads"),
+    "attribute_classifiers": ("attribute_classifiers", "attribute_classifiers"),
+}
+"""The host's folder key -> (folder below the host's models folder, folder below shipped/weights)."""
+_SHIPPED_WEIGHTS = Path(__file__).resolve().parents[2] / "shipped" / "weights"
+_NAME = re.compile(r"\w[\w .,+()=@-]{0,99}")
+_RESERVED = re.compile(r"(con|prn|aux|nul|com\d|lpt\d)(\..*)?", re.IGNORECASE)
+
+
+# -- names ---------------------------------------------------------------------------------------------------------------------------
+
+
+def storable(name: str) -> bool:
+    """Tell whether a name is one part of a path that every system can store."""
+    return bool(_NAME.fullmatch(name)) and ".." not in name and not name.endswith((".", " ")) and not _RESERVED.fullmatch(name)
+
+
+def check_file_name(name: str, what: str, folder: str) -> None:
+    """Raise ValueError for a name that cannot be stored.
+
+    ``what``: what it names, such as "a ledger". ``folder``: where that is stored.
+    """
+    if not storable(name):
+        raise ValueError(
+            f"'{name[:60]}' cannot be the name of {what} (stored in {folder}): use letters, digits, spaces, dashes and single dots, and no "
+            "separators."
+        )
+
+
+# -- folders -------------------------------------------------------------------------------------------------------------------------
+
+
+def register_model_folders() -> None:
+    """Add the pack's folder keys to the host's. Calling it twice changes nothing.
+
+    Order of search: what extra_model_paths.yaml or another pack registered before, the host's models folder, the pack's own weights.
+    """
+    for key, (below_models, below_weights) in MODEL_FOLDERS.items():
+        paths, extensions = folder_paths.folder_names_and_paths.get(key, ([], set()))
+        own = str(_SHIPPED_WEIGHTS / below_weights)
+        wanted = [p for p in paths if os.path.normpath(p) != os.path.normpath(own)]
+        wanted += [os.path.join(folder_paths.models_dir, *below_models.split("/")), own]
+        folder_paths.folder_names_and_paths[key] = (list(dict.fromkeys(wanted)), set(extensions) | {SUFFIX})
+
+
+def folder_hint(key: str) -> str:
+    """Return the folder where a user puts files of this kind, such as "models/equipoise/adp"."""
+    return f"models/{MODEL_FOLDERS[key][0]}"
+
+
+def choices(key: str) -> list[str]:
+    """List the files of one kind, as a combo shows them."""
+    return list(folder_paths.get_filename_list(key))
+
+
+def choices_where(key: str, accepts: Callable[[Mapping[str, str]], bool]) -> list[str]:
+    """List the files of one kind whose metadata is accepted.
+
+    A file that cannot be read has no metadata.
+    """
+    accepted = []
+    for name in choices(key):
+        try:
+            metadata = read_metadata(resolve(key, name))
+        except (OSError, ValueError):
+            metadata = {}
+        if accepts(metadata):
+            accepted.append(name)
+    return accepted
+
+
+def resolve(key: str, name: str) -> Path:
+    """Return the path of a file of one kind.
+
+    Raises FileNotFoundError, which says where to put it and what is there.
+    """
+    path = folder_paths.get_full_path(key, name)
+    if path is None:
+        known = ", ".join(choices(key)) or "nothing"
+        raise FileNotFoundError(
+            f"'{name}' is not in {folder_hint(key)} (this folder has: {known}): put the file there or choose another one."
+        )
+    return Path(path)
+
+
+def fingerprint(key: str, name: str) -> str:
+    """Return a file's path, modification time (ns) and size, to notice changes."""
+    path = folder_paths.get_full_path(key, name)
+    if path is None:
+        return f"{key}/{name}: missing"
+    stat = os.stat(path)
+    return f"{path}|{stat.st_mtime_ns}|{stat.st_size}"
+
+
+# -- writing -------------------------------------------------------------------------------------------------------------------------
 
 
 @dataclass(frozen=True)
 class FileKind:
-    """``key``: of the folder; ``what``: how messages call such a file; ``save(file, path)``: writes one."""
+    """A kind of file that nodes write. Each system defines its own."""
 
     key: str
+    """The host's key of its folder."""
     what: str
+    """Name of such a file in messages, such as "an ADP"."""
     save: Callable[[Any, Path], None]
+    """Writes an object to a path."""
 
     @property
     def folder(self) -> str:
-        """Where files are kept, for messages and tooltips: "models/equipoise/adp"."""
-        return folders.folder_hint(self.key)
+        """Folder for messages and tooltips, such as "models/equipoise/adp"."""
+        return folder_hint(self.key)
 
     def path(self, name: str) -> Path:
-        """Where a file of this name is saved (with or without its ending). Raises ValueError for a name that is a path, or that not every
-        system can store."""
+        """Return the path for a name, with or without its ending.
+
+        Raises ValueError for a name that cannot be stored.
+        """
         stem = name.strip().removesuffix(SUFFIX)
-        if not storable(stem):
-            raise ValueError(
-                f"'{name[:60]}' cannot be the name of {self.what}: use letters, digits, spaces, dashes and single dots, without "
-                f"separators; files are kept in {self.folder}."
-            )
-        return Path(folder_paths.models_dir) / folders.FOLDERS[self.key][0] / f"{stem}{SUFFIX}"
+        check_file_name(stem, self.what, self.folder)
+        return Path(folder_paths.models_dir) / MODEL_FOLDERS[self.key][0] / f"{stem}{SUFFIX}"
 
     def write(self, file: Any, name: str, overwrite: bool) -> Path:
-        """Save under a temporary name, then rename. Raises ValueError where there is another file of that name, which is not to be
-        overwritten."""
+        """Save under a temporary name, then rename.
+
+        Raises ValueError for another file of that name, unless ``overwrite``.
+        """
         path = self.path(name)
         if not path.exists() or overwrite:
             self.save(file, path)
             return path
-        made = path.with_name(f".{path.name}.{os.getpid()}.new")
+        temporary = path.with_name(f".{path.name}.{os.getpid()}.new")
         try:
-            self.save(file, made)
-            if _same(made, path):  # the same graph queued again after a restart
+            self.save(file, temporary)
+            if _same(temporary, path):  # the same graph queued again after a restart
                 return path
         finally:
-            made.unlink(missing_ok=True)
+            temporary.unlink(missing_ok=True)
         raise self.taken(path)
 
     def taken(self, path: Path) -> ValueError:
-        """What is raised where there is another file."""
+        """Return the error for a name that another file has."""
         return ValueError(
-            f"there is another '{path.name}' in {self.folder} already, and nothing was written: choose another name, or set overwrite."
+            f"there is another '{path.name}' in {self.folder}, so nothing was written: choose another name, or set overwrite."
         )
 
     def hides_shipped(self, path: Path) -> bool:
-        """Whether a file of the pack's own has the same name, which the user's now takes the place of."""
+        """Tell whether the file hides a shipped file of the same name."""
         return any(Path(p, path.name).is_file() for p in folder_paths.get_folder_paths(self.key) if Path(p) != path.parent)
 
     def saved(self, path: Path) -> str:
-        """What a node says of a file that was written."""
+        """Return what a node shows after it wrote a file."""
         note = "\nIt takes the place of the file of that name that ships with the pack." if self.hides_shipped(path) else ""
         return f"{path}{note}"
 
 
-ADP = FileKind("equipoise_adp", "an ADP", save_adp)
-SAE = FileKind("equipoise_sae", "an autoencoder", save_sae)
-BIAS_FEATURES = FileKind("equipoise_bias_features", "bias features", save_bias_features)
-NEURON_PATH = FileKind("equipoise_neuron_paths", "neuron paths", save_neuron_path)
-CLASSIFIER = FileKind("attribute_classifiers", "a classifier", save_trained)
-ZERO_SHOT_HEAD = FileKind("equipoise_zero_shot_heads", "a zero-shot head", save_zero_shot_head)
-
-
 def _same(one: Path, other: Path) -> bool:
-    """Whether two files hold the same; their bytes may differ in the order of the metadata, and the time that it took to make them."""
+    """Compare two files.
+
+    The order of their metadata, and the time that it took to make them, do not count.
+    """
     try:
-        (a, said), (b, told) = read_safetensors(one), read_safetensors(other)
-        alike = _facts(said) == _facts(told)
+        (tensors, metadata), (other_tensors, other_metadata) = read_safetensors(one), read_safetensors(other)
+        alike = _facts(metadata) == _facts(other_metadata)
     except (ValueError, AttributeError):  # no safetensors file, or information of another kind
         return False
-    return alike and a.keys() == b.keys() and all(_equal(a[k], b[k]) for k in a)
+    return alike and tensors.keys() == other_tensors.keys() and all(_equal(v, other_tensors[k]) for k, v in tensors.items())
 
 
 def _facts(metadata: dict[str, str]) -> dict[str, Any]:
@@ -105,7 +200,7 @@ def _facts(metadata: dict[str, str]) -> dict[str, Any]:
 
 
 def _equal(a: Tensor, b: Tensor) -> bool:
-    """Equal in shape and values, what was not measured (NaN) being equal to itself."""
+    """Compare shapes, types and values. NaN (not measured) equals itself."""
     if a.shape != b.shape or a.dtype != b.dtype:
         return False
     return bool(((a == b) | ((a != a) & (b != b))).all())

@@ -1,11 +1,11 @@
-"""The pack's own networks under the host's memory management: loaded beside the diffusion model, counted with it, offloaded with it."""
+"""The pack's own networks under ComfyUI's memory management: loaded with the diffusion model, counted with it, offloaded with it."""
 
 from __future__ import annotations
 
 import copy
 from collections.abc import Iterable
 from dataclasses import replace
-from typing import Any
+from typing import Any, TypeVar
 
 import comfy.model_management
 import torch
@@ -14,49 +14,63 @@ from torch import nn
 
 from ...models.adp import AdpFile
 from ...models.sae import SaeFile
+from .types import Model
 
-KEY = "equipoise"
+NETWORKS_KEY = "equipoise"
+"""Key of the pack's networks among the additional models of a MODEL."""
+
+File = TypeVar("File", AdpFile, SaeFile)
 
 
 def managed_sae(file: SaeFile) -> tuple[SaeFile, list[ModelPatcher]]:
-    """The same file for use in sampling, whose autoencoder the host moves, and the host's handle of it."""
+    """Return the file with an autoencoder that ComfyUI moves, for sampling, and that network's patcher."""
     return _managed(file, "sae", stored_digest=file.digest)
 
 
 def managed_adp(file: AdpFile | None) -> tuple[AdpFile | None, list[ModelPatcher]]:
-    """The same file for use in sampling, whose predictor the host moves, and the host's handle of it; none where there is no predictor."""
+    """Return the file with a predictor that ComfyUI moves, for sampling, and its patcher.
+
+    None if there is no predictor.
+    """
     return (file, []) if file is None or file.predictor is None else _managed(file, "predictor")
 
 
-def _managed(file: Any, attribute: str, **same: Any) -> tuple[Any, list[ModelPatcher]]:
-    """One twin and one handle for each file object, and kept on it, so that they live as long as it does: the host takes a network that
-    outlives its handle for a leak."""
-    kept = vars(file)
-    if "_managed" not in kept:
+def _managed(file: File, attribute: str, **unchanged: Any) -> tuple[File, list[ModelPatcher]]:
+    """Cache one copy of the network and its patcher on the file object.
+
+    ComfyUI reports a leak if a network outlives its patcher.
+    """
+    cache = vars(file)
+    if "_managed" not in cache:
         network = _twin(getattr(file, attribute))
-        handle = ModelPatcher(
+        patcher = ModelPatcher(
             network,
             load_device=comfy.model_management.get_torch_device(),
             offload_device=comfy.model_management.unet_offload_device(),
         )
-        kept["_managed"] = replace(file, **{attribute: network}, **same), [handle]
-    return kept["_managed"]
+        cache["_managed"] = replace(file, **{attribute: network}, **unchanged), [patcher]
+    return cache["_managed"]
 
 
 def _twin(module: nn.Module) -> nn.Module:
-    """A module of its own on the same storage. The host may move it to an accelerator, while the file's own stays where other nodes look
-    for it."""
-    same: dict[int, Any] = {id(p): nn.Parameter(p.detach(), requires_grad=False) for p in module.parameters()}
+    """Copy a module onto the same storage.
+
+    ComfyUI may move the copy, while the file's own network stays where other nodes expect it.
+    """
+    shared: dict[int, Any] = {id(p): nn.Parameter(p.detach(), requires_grad=False) for p in module.parameters()}
     with torch.no_grad():
-        same.update({id(b): b.detach() for b in module.buffers()})
-    return copy.deepcopy(module, same).eval()
+        shared.update({id(b): b.detach() for b in module.buffers()})
+    return copy.deepcopy(module, shared).eval()
 
 
-def load_beside(model: ModelPatcher, handles: Iterable[ModelPatcher]) -> None:
-    """Have networks loaded whenever MODEL is, each once however many nodes use it. ``model``: a clone of one's own, which is changed."""
-    together = list(model.get_additional_models_with_key(KEY))
-    for handle in handles:
-        if not any(handle.is_clone(other) for other in together):
-            together.append(handle)
-    if together:
-        model.set_additional_models(KEY, together)
+def load_with(model: Model, patchers: Iterable[ModelPatcher]) -> None:
+    """Load networks whenever MODEL is loaded, each once for all nodes.
+
+    ``model`` is a clone of the caller's own, which is changed.
+    """
+    networks = list(model.get_additional_models_with_key(NETWORKS_KEY))
+    for patcher in patchers:
+        if not any(patcher.is_clone(other) for other in networks):
+            networks.append(patcher)
+    if networks:
+        model.set_additional_models(NETWORKS_KEY, networks)

@@ -1,4 +1,4 @@
-"""A trainer's progress as the host's: its bar, and its interruption."""
+"""Report a training's progress to the host, and let the host interrupt it."""
 
 from __future__ import annotations
 
@@ -10,7 +10,10 @@ from ...methods.core.trainer import Progress
 
 
 def host_progress() -> Progress:
-    """progress(step, total, figures), which moves the node's bar and raises the host's exception where the user interrupts."""
+    """Return a function that moves the node's bar after each step.
+
+    It raises the host's exception if the user interrupts.
+    """
     bar = comfy.utils.ProgressBar(1)
 
     def report(step: int, total: int, figures: dict[str, float]) -> None:
@@ -21,6 +24,6 @@ def host_progress() -> Progress:
 
 
 def training_device() -> torch.device:
-    """The host's device where torch can draw random numbers on it; else the CPU, which is enough for a predictor."""
+    """Return the host's device if torch can draw random numbers on it, else the CPU."""
     device = comfy.model_management.get_torch_device()
     return device if device.type in ("cpu", "cuda", "mps", "xpu") else torch.device("cpu")

@@ -1,12 +1,17 @@
-"""Feature sites of a host MODEL: which there are, how wide they are, and what kind of model it is."""
+"""Sites of a host MODEL: which it has, their widths, its model family, and its noise levels as log-SNR."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
+import torch
+from torch import Tensor
+
 from ...models.adp import AdpFile
+from ...models.noise_level import log_snr
 from ...models.sites import MIDDLE
+from .types import Model
 
 _FAMILIES = {
     "SD15": "sd15",
@@ -19,25 +24,28 @@ _FAMILIES = {
 }
 
 
-def base_model(model: Any) -> str | None:
-    """Name of the family that a MODEL belongs to, as ADP files call it; None where it is not known."""
+def base_model(model: Model) -> str | None:
+    """Return the model family of a MODEL as ADP files name it.
+
+    None where it is not known.
+    """
     info = getattr(model.model, "equipoise_info", None)
     if info is not None:
         return info.base_model or None
     return _FAMILIES.get(type(getattr(model.model, "model_config", None)).__name__)
 
 
-def site_channels(model: Any) -> dict[str, int]:
-    """Width of every site of a MODEL: "middle" and "output.N"; the last up block has none, since no patch sees its output.
+def site_channels(model: Model) -> dict[str, int]:
+    """Return the width of every site of a MODEL: "middle" and "output.N".
 
-    Raises ValueError where the model is no U-Net with a middle block.
+    The last up block has no site, because no patch sees its output. Raises ValueError where the model is not a U-Net with a middle block.
     """
     network = getattr(model.model, "diffusion_model", None)
     # Distilled U-Nets (KOALA) have the attribute, and None in it.
     if getattr(network, "middle_block", None) is None or not hasattr(network, "output_blocks"):
         raise ValueError(
-            f"this MODEL ({type(network).__name__}) has no U-Net middle block, and guidance and steering act inside a U-Net: use an SD1.5, "
-            "SDXL or unconditional one; diffusion transformers (SD3, FLUX) have none."
+            f"this MODEL ({type(network).__name__}) has no U-Net middle block, and guidance and steering act inside a U-Net: connect an "
+            "SD1.5, SDXL or unconditional model; diffusion transformers (SD3, FLUX) do not work."
         )
     widths = {MIDDLE: network.middle_block[0].out_layers[3].out_channels}
     for i, block in enumerate(network.output_blocks[:-1]):
@@ -45,10 +53,11 @@ def site_channels(model: Any) -> dict[str, int]:
     return widths
 
 
-def lowest_level_site(model: Any) -> str:
-    """The end of the level with the smallest maps, where learned moves act by default: the output of its last up block.
+def lowest_level_site(model: Model) -> str:
+    """Return the site where learned moves act by default.
 
-    Raises ValueError where the model is no U-Net with a middle block.
+    It is the last up block of the smallest maps.
+    Raises ValueError where the model is not a U-Net with a middle block.
     """
     widths = site_channels(model)
     network = model.model.diffusion_model
@@ -58,29 +67,50 @@ def lowest_level_site(model: Any) -> str:
     return site if site in widths else MIDDLE
 
 
-def check_fit(model: Any, adp: AdpFile) -> None:
-    """Raise ValueError, in a sentence, where an ADP was not made for a MODEL."""
+def check_fit(model: Model, adp: AdpFile) -> None:
+    """Check that an ADP was made for a MODEL. Raises ValueError where it was not."""
     check_made_for(model, "ADP", adp.base_model, adp.site_channels)
 
 
-def check_made_for(model: Any, what: str, made_for: str, sites: Mapping[str, int]) -> None:
-    """Raise ValueError, in a sentence, where a file (``what``: "ADP", "autoencoder") was not made for a MODEL. ``made_for``: its base
-    model's name, "" where it is not known; ``sites``: the widths that it needs, by site."""
-    found = base_model(model)
-    if found and made_for and found != made_for:
+def check_made_for(model: Model, what: str, made_for: str, sites: Mapping[str, int]) -> None:
+    """Check that a file was made for a MODEL. Raises ValueError where it was not.
+
+    ``what``: "ADP" or "autoencoder". ``made_for``: name of its base model, "" where it is not known. ``sites``: the widths that it needs.
+    """
+    connected = base_model(model)
+    if connected and made_for and connected != made_for:
         raise ValueError(
-            f"this {what} was made for '{made_for}' and the connected MODEL is '{found}': load the {what} that belongs to the model, or "
-            "train one for it."
+            f"this {what} was made for '{made_for}' and the connected MODEL is '{connected}': load the {what} that belongs to the model, "
+            "or train one for it."
         )
     widths = site_channels(model)
     for site, channels in sites.items():
         if site not in widths:
             raise ValueError(
-                f"this {what} acts at '{site}', and the connected MODEL has only {', '.join(widths)}: load an {what} made for this "
-                "model."
+                f"this {what} acts at '{site}', and the connected MODEL has only {', '.join(widths)}: load an {what} that was made for "
+                "this model."
             )
         if widths[site] != channels:
             raise ValueError(
                 f"this {what} expects {channels} channels at '{site}' (it was made for '{made_for}') and the connected MODEL has "
-                f"{widths[site]}: load an {what} made for this model."
+                f"{widths[site]}: load an {what} that was made for this model."
             )
+
+
+def level_of(model_sampling: Any, sigma: float | Tensor) -> float:
+    """Convert a sigma of a model to log-SNR.
+
+    ``model_sampling`` is the host's noise schedule. Those of U-Nets have a signal of unit scale at every sigma.
+    """
+    return float(log_snr(float(sigma)))
+
+
+def level_range(model: Model) -> tuple[float, float]:
+    """Return the levels of a MODEL's noisiest and cleanest sigma."""
+    sampling = model.get_model_object("model_sampling")
+    return level_of(sampling, sampling.sigma_max), level_of(sampling, sampling.sigma_min)
+
+
+def sigmas_at(levels: Sequence[float]) -> Tensor:
+    """Convert levels to sigmas [levels], noisiest first; the inverse of :func:`level_of`."""
+    return torch.exp(-torch.tensor(sorted(levels)) / 2)

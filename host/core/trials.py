@@ -1,13 +1,13 @@
-"""Trials through the host's sampler: whole batches of images, patched or plain, with progress, previews and interruption."""
+"""Sample trials with the host's sampler: whole batches, patched or plain, with progress, previews and interruption."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import comfy.model_management
-import comfy.sample
 import comfy.utils
 import folder_paths
 import latent_preview
@@ -15,61 +15,125 @@ import torch
 from torch import Tensor
 
 from ...methods.core.batch_run import BatchRun
-from ...methods.guidance.calibrate import Seen
-from ...models.class_order import in_class_order, matched
-from ..data.record_samples import GivenConditions, PromptConditions
-from ..labels.classifier import HostClassifier
-from .names import storable
-from .sampling import SamplerSettings
+from ...methods.core.trials import TrialReadings
+from .files import check_file_name
+from .sampling import SamplerSettings, draw
 from .versions import fitting_latent
 
-PLACE = "output/equipoise/calibration"
+TRIALS_FOLDER = "output/equipoise/calibration"
 
 Judge = Callable[[Tensor], dict[str, Tensor]]
-"""Latent samples [N, ...] -> class probabilities on the CPU, attribute -> [N, K], classes in the order of whoever asks."""
+"""Reads latent samples [N, ...]: attribute -> class probabilities [N, K] on the CPU, in the class order of the edit."""
+
+
+class ImageClassifier(Protocol):
+    """A classifier that reads attributes from images."""
+
+    name: str
+    attributes: dict[str, tuple[str, ...]]
+
+    def fingerprint(self) -> str: ...
+
+    def probabilities(self, images: Tensor) -> dict[str, Tensor]: ...
+
+
+class BatchPrompts(Protocol):
+    """Prompts that batches use in turn."""
+
+    facts: Mapping[str, Any]
+
+    def at(self, batch: int) -> tuple[Any, Any, str]:
+        """Return positive, negative and prompt of a batch."""
+
+
+@dataclass(frozen=True)
+class SamplingInputs:
+    """What a node samples images with."""
+
+    model: Any
+    """MODEL without the edit."""
+    positive: Any
+    """CONDITIONING of every batch."""
+    negative: Any
+    """Negative CONDITIONING of every batch."""
+    latent: dict[str, Any]
+    """LATENT of one batch."""
+    sampler: SamplerSettings
+    """Seed of the first batch, steps, cfg, sampler and scheduler."""
+    prompts: BatchPrompts | None = None
+    """Prompts to use in turn, in place of ``positive`` and ``negative``."""
+
+    def conditions(self, batch: int) -> tuple[Any, Any]:
+        """Return positive and negative of a batch."""
+        if self.prompts is None:
+            return self.positive, self.negative
+        positive, negative, _ = self.prompts.at(batch)
+        return positive, negative
+
+    def batches(self, images: int) -> int:
+        """Return the number of batches that hold so many images."""
+        return -(-images // self.start().shape[0])
+
+    def start(self) -> Tensor:
+        """Return the latents of one batch, in the channels of the model."""
+        return fitting_latent(self.model, self.latent)
+
+
+@dataclass(frozen=True)
+class TrialInputs:
+    """What the trials of a calibration are made of."""
+
+    sampling: SamplingInputs
+    """What is sampled."""
+    images: int
+    """Images per trial, rounded up to whole batches."""
+    name: str
+    """Name under which the trials are saved."""
+    vae: Any = None
+    """Decodes images for the classifier."""
+    classifier: ImageClassifier | None = None
+    """Judges the images; None if the ADP itself judges."""
 
 
 def log_path(name: str) -> Path:
-    """Where the trials of a calibration are written down. Raises ValueError for a name that is a path."""
+    """Return the file that holds the trials of a calibration.
+
+    Raises ValueError for a name that cannot be stored.
+    """
     name = name.strip()
-    if not storable(name):
-        raise ValueError(
-            f"'{name[:60]}' cannot be the name of a calibration: use letters, digits, spaces, dashes and single dots, without separators; "
-            f"its trials are kept in {PLACE}."
-        )
+    check_file_name(name, "a calibration", TRIALS_FOLDER)
     return Path(folder_paths.get_output_directory()) / "equipoise" / "calibration" / f"{name}.json"
 
 
 class HostTrials:
-    """Sampling of whole trials, with progress over all of them, previews and interruption."""
+    """Samples and judges whole trials, with progress over all of them, previews and interruption."""
 
-    def __init__(
-        self,
-        model: Any,
-        conditions: PromptConditions | GivenConditions,
-        latent: dict[str, Any],
-        sampler: SamplerSettings,
-        batches: int,
-        trials: int,
-    ) -> None:
-        self.model, self.conditions, self.latent = model, conditions, latent
-        self.sampler, self.batches = sampler, batches
-        self.start = fitting_latent(model, latent)
-        self.judge: Judge = lambda samples: {}
-        self._bar = comfy.utils.ProgressBar(max(1, trials * batches * sampler.steps))
-        self._total, self._done = trials * batches * sampler.steps, 0
-        self._previewer = latent_preview.get_previewer(model.load_device, model.model.latent_format)
+    def __init__(self, inputs: SamplingInputs, images: int, judge: Judge) -> None:
+        self.inputs, self.judge = inputs, judge
+        self.model, self.latent, self.sampler = inputs.model, inputs.latent, inputs.sampler
+        self.start, self.batches = inputs.start(), inputs.batches(images)
+        self._previewer = latent_preview.get_previewer(self.model.load_device, self.model.model.latent_format)
+        self.expect(1)
 
     @property
     def images(self) -> int:
+        """Images of one trial."""
         return self.batches * self.start.shape[0]
 
+    def expect(self, trials: int) -> None:
+        """Start the progress bar of so many trials."""
+        self._total, self._done = trials * self.batches * self.sampler.steps, 0
+        self._bar = comfy.utils.ProgressBar(max(1, self._total))
+
     def finish(self) -> None:
-        """Trials that were not needed count as done."""
+        """Fill the bar: trials that were not needed count as done."""
         self._bar.update_absolute(self._total, self._total)
 
-    def run(self, patched: Callable[[Callable[[BatchRun], None]], Any] | None) -> Seen:
-        """A trial with MODEL as ``patched(keep)`` gives it, ``keep`` being told of every run that ended (None: as it is)."""
+    def run(self, patched: Callable[[Callable[[BatchRun], None]], Any] | None) -> TrialReadings:
+        """Sample and judge one trial.
+
+        ``patched`` returns the MODEL of a batch. It gets a function to call with every run that ended. None samples plain images.
+        """
         runs: list[BatchRun] = []
         parts: list[dict[str, Tensor]] = []
         for batch in range(self.batches):
@@ -78,16 +142,15 @@ class HostTrials:
             parts.append(self.judge(self._batch(model, batch)))
         read = {a: torch.cat([p[a] for p in parts]) for a in parts[0]}
         if patched is None:
-            return Seen(read)
+            return TrialReadings(read)
         n = self.start.shape[0]
         cells = [torch.full((n,), -1) if run.cells is None else run.cells for run in runs]
-        return Seen(read, torch.cat(cells))
+        return TrialReadings(read, torch.cat(cells))
 
     def _batch(self, model: Any, batch: int) -> Tensor:
         s = self.sampler
         seed = (s.seed + batch) & 0xFFFFFFFFFFFFFFFF
-        positive, negative, _ = self.conditions.at(batch)
-        noise = comfy.sample.prepare_noise(self.start, seed, self.latent.get("batch_index"))
+        positive, negative = self.inputs.conditions(batch)
         begun = self._done
 
         def step(number: int, x0: Tensor, x: Tensor, total: int) -> None:
@@ -95,36 +158,6 @@ class HostTrials:
             preview = self._previewer.decode_latent_to_preview_image("JPEG", x0) if self._previewer else None
             self._bar.update_absolute(min(begun + number + 1, self._total), self._total, preview)
 
-        samples = comfy.sample.sample(
-            model,
-            noise,
-            s.steps,
-            s.cfg,
-            s.sampler_name,
-            s.scheduler,
-            positive,
-            negative,
-            self.start,
-            denoise=s.denoise,
-            noise_mask=self.latent.get("noise_mask"),
-            callback=step,
-            disable_pbar=not comfy.utils.PROGRESS_BAR_ENABLED,
-            seed=seed,
-        )
+        samples = draw(model, replace(s, seed=seed), positive, negative, {**self.latent, "samples": self.start}, step)
         self._done = begun + s.steps
         return samples
-
-
-def classifier_judge(vae: Any, classifier: HostClassifier, classes: Mapping[str, Sequence[str]]) -> Judge:
-    """Decoded latents as a classifier reads them, these attributes with their classes in this order.
-
-    Raises ValueError where the classifier does not know an attribute with its classes.
-    """
-    remedy = "connect one that does, or none to let the ADP itself judge"
-    order = matched(classes, classifier.attributes, "the connected file", f"the classifier '{classifier.name}'", remedy)
-
-    def judge(samples: Tensor) -> dict[str, Tensor]:
-        read = classifier.probabilities(vae.decode(samples))
-        return {**read, **in_class_order(read, order)}
-
-    return judge

@@ -1,6 +1,6 @@
-"""What differs between the versions of the host that are supported (from v0.3.64 on), in one place.
+"""Differences between the supported versions of the host (from v0.3.64 on).
 
-Elsewhere one code path serves all: no file asks which version it runs in. What an older host lacks is left out or stands at its default.
+No other file asks for the version. A feature that an older host lacks is left out or keeps its default.
 """
 
 from __future__ import annotations
@@ -16,37 +16,43 @@ from comfy_api.latest import io
 
 
 def known_arguments(arguments: dict[str, Any]) -> dict[str, Any]:
-    """Those that this host's ``io.Schema`` knows: v0.3.64 has no ``search_aliases``."""
+    """Keep the arguments that this host's ``io.Schema`` knows; v0.3.64 has no ``search_aliases``."""
     known = {field.name for field in dataclasses.fields(io.Schema)}
     return {name: value for name, value in arguments.items() if name in known}
 
 
-def advanced(made: Any) -> Any:
-    """A node's input, folded away among the advanced ones where the host has them (not in v0.3.64)."""
-    if hasattr(made, "advanced"):
-        made.advanced = True
-    return made
+def advanced(node_input: Any) -> Any:
+    """Fold a node's input away among the advanced ones, where the host has them (not in v0.3.64)."""
+    if hasattr(node_input, "advanced"):
+        node_input.advanced = True
+    return node_input
 
 
 def intermediate_dtype() -> torch.dtype:
-    """Of latents and images between nodes: float32 before the host could be told otherwise."""
+    """Return the dtype of latents and images between nodes; float32 on hosts without the option."""
     return getattr(comfy.model_management, "intermediate_dtype", lambda: torch.float32)()
 
 
 def reloadable(patcher: Any, load: Any, path: Any) -> Any:
-    """A MODEL that newer hosts can make again for a second device, by ``load(path)``; older ones do not look."""
+    """Let newer hosts load a MODEL again for a second device, by ``load(path)``."""
     patcher.cached_patcher_init = (load, (path,))
     return patcher
 
 
 def fitting_latent(model: Any, latent: dict[str, Any]) -> torch.Tensor:
-    """The samples of a LATENT as this MODEL takes them (an empty one gets the model's channels, on newer hosts its size too)."""
+    """Fit the samples of a LATENT to a MODEL.
+
+    An empty latent gets the model's channels, and on newer hosts its size too.
+    """
     fix = comfy.sample.fix_empty_latent_channels
     ratios = [n for n in ("downscale_ratio_spacial", "downscale_ratio_temporal") if n in inspect.signature(fix).parameters]
     return fix(model, latent["samples"], *(latent.get(n) for n in ratios))
 
 
 def resident(patcher: Any) -> Any:
-    """A clone of a patcher that can be held in memory whole: where the host streams weights, one that does not."""
+    """Clone a patcher so that its weights stay in memory.
+
+    Where the host streams weights, the clone does not.
+    """
     dynamic = "disable_dynamic" in inspect.signature(patcher.clone).parameters
     return patcher.clone(disable_dynamic=True) if dynamic else patcher.clone()

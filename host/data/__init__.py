@@ -1,0 +1,4 @@
+"""Feature sets and data sets in ComfyUI: recording, pictures, and training of classifiers.
+
+Begin at ``recording``.
+"""

@@ -1,4 +1,4 @@
-"""Classifier Fairness: what a classifier reads in labelled images, by groups of another attribute."""
+"""Classifier Fairness: measure what a classifier reads in labelled images, by groups of another attribute."""
 
 from __future__ import annotations
 
@@ -18,8 +18,10 @@ from .datasets import in_batches
 def fairness_on_dataset(
     classifier: HostClassifier, folder: ImageFolder, attribute: str, group: str
 ) -> tuple[ClassifierFairness, list[str]]:
-    """Figures over all rows of a set that have both labels, and notes. Interruptible. Raises ValueError where attribute, group or classes
-    do not fit classifier and set."""
+    """Measure all rows of a set that have both labels; return figures and notes. Interruptible.
+
+    Raises ValueError if attribute, group or classes do not fit classifier and set.
+    """
     chosen = folder.only([attribute, group])
     classes = _known(classifier, attribute, chosen.attributes[attribute], f"the data set '{folder.name}'")
     rows = [r for r in chosen.rows if attribute in r.labels and group in r.labels]
@@ -27,18 +29,18 @@ def fairness_on_dataset(
         raise ValueError(f"no image of '{folder.name}' has labels of both '{attribute}' and '{group}': choose others.")
     truth = [classes.index(r.labels[attribute]) for r in rows]
     groups = [chosen.attributes[group].index(r.labels[group]) for r in rows]
-    kept = ImageFolder(folder.root, chosen.attributes, tuple(rows))
-    read = torch.cat([_read(classifier, images, attribute) for _, images in _interruptible(in_batches(kept))])
-    notes = [f"{len(chosen.rows) - len(rows)} images lack a label, and were left out"] if len(rows) < len(chosen.rows) else []
+    labelled = ImageFolder(folder.root, chosen.attributes, tuple(rows))
+    read = torch.cat([_read(classifier, images, attribute) for _, images in _interruptible(in_batches(labelled))])
+    notes = [f"{len(chosen.rows) - len(rows)} images were left out, because they lack a label"] if len(rows) < len(chosen.rows) else []
     if any(r.source == f"classifier {classifier.name}" for r in rows):
-        notes.append("these labels were read by this classifier: the figures say how far it agrees with itself, not how well it reads")
+        notes.append("this classifier made these labels: the figures say how far it agrees with itself, not how well it reads")
     return measure_classifier(truth, read, groups, classes, chosen.attributes[group]), notes
 
 
 def fairness_on_images(
     classifier: HostClassifier, images: Tensor, labels: LabelSet, attribute: str, group: str
 ) -> tuple[ClassifierFairness, list[str]]:
-    """The same over images [N, H, W, C] with labels in their order; the most probable class counts."""
+    """Measure images [N, H, W, C] with labels in their order; the most probable class counts."""
     if len(labels.files) != len(images):
         raise ValueError(f"there are {len(labels.files)} labels for {len(images)} images: connect the labels of these images, in order.")
     chosen = labels.only([attribute, group])
@@ -48,12 +50,12 @@ def fairness_on_images(
     unsure = int((chosen.unsure(attribute) | chosen.unsure(group)).sum())
     notes = [f"{unsure} images have an unsure label, which counts as its most probable class"] if unsure else []
     if f"classifier {classifier.name}" in (labels.sources.get(attribute), labels.sources.get(group)):
-        notes.append("these labels were read by this classifier: the figures say how far it agrees with itself, not how well it reads")
+        notes.append("this classifier made these labels: the figures say how far it agrees with itself, not how well it reads")
     return measure_classifier(truth, _read(classifier, images, attribute), groups, classes, chosen.attributes[group]), notes
 
 
 def _known(classifier: HostClassifier, attribute: str, classes: Sequence[str], what: str) -> tuple[str, ...]:
-    """The classifier's classes. Raises ValueError where it does not know the attribute, or a class of it."""
+    """Return the classifier's classes. Raises ValueError if it does not know the attribute, or a class of it."""
     if attribute not in classifier.attributes:
         raise ValueError(f"the classifier '{classifier.name}' does not read '{attribute}'; it reads: {', '.join(classifier.attributes)}.")
     known = classifier.attributes[attribute]
@@ -68,7 +70,7 @@ def _known(classifier: HostClassifier, attribute: str, classes: Sequence[str], w
 
 def _read(classifier: HostClassifier, images: Tensor, attribute: str) -> Tensor:
     if not torch.isfinite(images).all():
-        raise ValueError("images hold values that are no numbers: their VAE or model broke down, often in half precision.")
+        raise ValueError("images hold values that are not finite: their VAE or model broke down, often in half precision.")
     return classifier.probabilities(images)[attribute].argmax(-1)
 
 

@@ -1,4 +1,4 @@
-"""Data sets of labelled images in the host: where they are, what is saved into them, and their pictures for a training."""
+"""Find data sets of labelled images in the host, save images into them, and load their pictures for a training."""
 
 from __future__ import annotations
 
@@ -39,57 +39,60 @@ from ...methods.data.image_folder import (
 from ...methods.data.image_folder_writer import ImageFolderWriter, Item, Saved, parse_splits
 from ...methods.labels.labels import UNSURE_BELOW, LabelSet
 from ...models.files import stays_below, write_text
-from ..core.names import storable
+from ..core.files import check_file_name, storable
 from ..labels.classifier import HostClassifier
 from .feature_sets import read_picture
 
-PLACE = "output/equipoise/datasets"
+DATASETS_PATH = "output/equipoise/datasets"
 INPUT = "input/"
 CHUNK = 64
 MOST_BYTES = 8e9
-"""Pictures of a training stay in memory, and may take so much of it."""
+"""Most memory that the pictures of a training may take."""
 
 
 @dataclass(frozen=True)
 class SaveSettings:
-    """``splits``: as written by the user; ``size``, ``class_folder``: see :class:`..methods.image_folder_writer.ImageFolderWriter`;
-    ``sure``: images whose least sure label has a lower probability are left out; ``origin``: "real" or "generated"; ``graph``: the prompt
-    graph that made the images, or None."""
+    """Set how images are saved into a data set."""
 
     splits: str = "train"
+    """Splits and their shares, as the user writes them."""
     target: TargetDistribution | None = None
+    """Target of the data set; None saves all images."""
     size: int = 0
+    """Size of the data set, see :meth:`..methods.data.image_folder_writer.ImageFolderWriter.add`."""
     class_folder: str = ""
+    """Attribute whose classes become folders."""
     sure: float = 0.0
+    """Images whose least sure label has a lower probability are left out."""
     origin: str = GENERATED
+    """"real" or "generated"."""
     graph: Any = None
+    """Prompt graph that made the images, or None."""
 
 
 def datasets_root() -> Path:
-    """Folder that holds the data sets; it need not exist yet."""
+    """Return the folder that holds the data sets; it need not exist yet."""
     return Path(folder_paths.get_output_directory()) / "equipoise" / "datasets"
 
 
 def dataset_folder(name: str) -> Path:
-    """Folder of a set that is written. Raises ValueError for a name that is a path, or that not every system can store."""
+    """Return the folder of a set to write. Raises ValueError for a path, or a name that not every system can store."""
     name = name.strip()
-    if not storable(name):
-        raise ValueError(
-            f"'{name[:60]}' cannot be the name of a data set: use letters, digits, spaces, dashes and single dots, without separators; "
-            f"sets are kept in {PLACE}."
-        )
+    check_file_name(name, "a data set", DATASETS_PATH)
     return datasets_root() / name
 
 
 def dataset_names() -> list[str]:
-    """Sets that Save Balanced Dataset wrote, and folders in the host's input folder, as "input/NAME"."""
-    root, given = datasets_root(), Path(folder_paths.get_input_directory())
-    made = sorted(p.name for p in root.iterdir() if (p / FACTS).is_file() and storable(p.name)) if root.is_dir() else []
-    return made + (sorted(f"{INPUT}{p.name}" for p in given.iterdir() if p.is_dir() and p.name[:1] not in "._") if given.is_dir() else [])
+    """List the sets that Save Balanced Dataset wrote, and folders in the host's input folder, as "input/NAME"."""
+    root, input_folder = datasets_root(), Path(folder_paths.get_input_directory())
+    names = sorted(p.name for p in root.iterdir() if (p / FACTS).is_file() and storable(p.name)) if root.is_dir() else []
+    if input_folder.is_dir():
+        names += sorted(f"{INPUT}{p.name}" for p in input_folder.iterdir() if p.is_dir() and p.name[:1] not in "._")
+    return names
 
 
 def find_dataset(name: str) -> Path:
-    """Folder of a set that is there, by the name that :func:`dataset_names` gives. Raises ValueError where there is none."""
+    """Find the folder of a set by its name in :func:`dataset_names`. Raises ValueError without one."""
     if name.startswith(INPUT):
         parts = PurePosixPath(name[len(INPUT) :]).parts
         root = Path(folder_paths.get_input_directory())
@@ -97,15 +100,16 @@ def find_dataset(name: str) -> Path:
             return root.joinpath(*parts)
     elif dataset_folder(name).is_dir():
         return dataset_folder(name)
-    raise ValueError(f"there is no data set '{name[:60]}'; there are: {', '.join(dataset_names()) or 'none yet'}.")
+    raise ValueError(f"there is no data set '{name[:60]}'; choose among: {', '.join(dataset_names()) or 'none yet'}.")
 
 
 def dataset_fingerprint(name: str) -> str:
-    """Changes whenever a set's metadata do, or, where it has none, its folders."""
+    """Return a text that changes whenever a set's metadata change, or its folders if it has no metadata."""
     try:
         root = find_dataset(name)
         files = [f for n in (METADATA, METADATA_CSV) for f in sorted(root.rglob(n))] or [root, *(p for p in root.rglob("*") if p.is_dir())]
-        return "|".join([name, *(f"{f.name}:{(s := os.stat(f)).st_mtime_ns}:{s.st_size}" for f in files)])
+        stats = [(f.name, os.stat(f)) for f in files]
+        return "|".join([name, *(f"{file}:{stat.st_mtime_ns}:{stat.st_size}" for file, stat in stats)])
     except (OSError, ValueError):
         return f"{name}: missing"
 
@@ -113,12 +117,12 @@ def dataset_fingerprint(name: str) -> str:
 def read_labels(
     images: Tensor, classifier: HostClassifier | None, labels: LabelSet | None, attributes: Sequence[str]
 ) -> tuple[dict[str, tuple[str, ...]], dict[str, Tensor], str]:
-    """Attributes with their classes, probabilities float32 [N, K] of every image, and where they come from.
+    """Return attributes with their classes, probabilities float32 [N, K] of every image, and their source.
 
-    Raises ValueError unless exactly one of classifier and labels is given, and for unknown attributes or another number of labels.
+    Raises ValueError unless exactly one of classifier and labels is connected, and for unknown attributes or another number of labels.
     """
     if (classifier is None) == (labels is None):
-        raise ValueError("images need labels from one place: connect a classifier, or labels, and not both.")
+        raise ValueError("images need one source of labels: connect either a classifier or labels.")
     if labels is not None:
         if len(labels.files) != len(images):
             raise ValueError(
@@ -142,11 +146,11 @@ def save_images(
     source: str,
     settings: SaveSettings,
 ) -> tuple[ImageFolder | None, Saved, list[str]]:
-    """Save images [N, H, W, 3] in 0..1 with the most probable class of every attribute: the whole set (None while it is empty), what was
-    done, and notes.
+    """Save images [N, H, W, 3] in 0..1 with the most probable class of every attribute.
 
-    Interruptible; what was saved by then stays. Raises ValueError for images that are no numbers, and where name, splits, target, folder or
-    an earlier set of that name do not fit; OSError, told as ValueError, where the output folder cannot be written.
+    Returns the data set (None while it is empty), what was saved, and notes. Interruptible; images saved until then stay. Raises ValueError
+    for images that are not finite, if name, splits, target, folder or an earlier set of that name do not fit, and if the output folder
+    cannot be written.
     """
     splits = parse_splits(settings.splits)
     folder = dataset_folder(name)
@@ -158,14 +162,15 @@ def save_images(
         )
     target = None if settings.target is None else settings.target.reordered(attributes)
     sure = torch.stack([p.amax(-1) for p in probabilities.values()]).amin(0)
-    kept = [i for i in range(len(images)) if float(sure[i]) >= settings.sure]
-    notes = [f"{len(images) - len(kept)} left out, as their labels are less sure than {settings.sure:g}"] if len(kept) < len(images) else []
+    chosen = [i for i in range(len(images)) if float(sure[i]) >= settings.sure]
+    left_out = len(images) - len(chosen)
+    notes = [f"{left_out} left out, because their labels are less sure than {settings.sure:g}"] if left_out else []
     try:
         writer = ImageFolderWriter(folder, attributes, settings.class_folder)
         extra = {ORIGIN: settings.origin, SOURCE: source, GRAPH: _keep_graph(folder, settings.graph)}
         items = [
             _item(images[i], {a: attributes[a][int(p[i].argmax())] for a, p in probabilities.items()}, probabilities, i, extra)
-            for i in kept
+            for i in chosen
         ]
         bar = comfy.utils.ProgressBar(max(1, len(items)))
 
@@ -176,19 +181,19 @@ def save_images(
         saved = writer.add(items, splits, target, settings.size, each)
     except OSError as error:
         raise ValueError(
-            f"the data set cannot be written to {PLACE}/{folder.name} ({error.strerror or error}): free space, or "
+            f"the data set cannot be written to {DATASETS_PATH}/{folder.name} ({error.strerror or error}): free space, or "
             "change the rights of that folder."
         ) from error
-    unsure = sum(float(sure[i]) < UNSURE_BELOW for i in kept)
-    notes += [f"{unsure} of {len(kept)} have a label that is less sure than {UNSURE_BELOW:g}"] if unsure else []
-    found = open_image_folder(folder) if any(writer.rows[s] for s in SPLITS) else None
-    return found, saved, notes
+    unsure = sum(float(sure[i]) < UNSURE_BELOW for i in chosen)
+    notes += [f"{unsure} of {len(chosen)} have a label that is less sure than {UNSURE_BELOW:g}"] if unsure else []
+    dataset = open_image_folder(folder) if any(writer.rows[s] for s in SPLITS) else None
+    return dataset, saved, notes
 
 
 def load_examples(folder: ImageFolder, attributes: Mapping[str, tuple[str, ...]], size: int) -> Examples:
-    """The pictures of a set at size x size, scaled as a classifier scales what it is shown. Interruptible.
+    """Load the pictures of a set at size x size, scaled as a classifier scales them. Interruptible.
 
-    Raises ValueError where a picture cannot be read, or they do not fit into memory.
+    Raises ValueError if a picture cannot be read, or if they do not fit into memory.
     """
     needed = len(folder.rows) * 3 * size * size
     if needed > MOST_BYTES:
@@ -200,13 +205,13 @@ def load_examples(folder: ImageFolder, attributes: Mapping[str, tuple[str, ...]]
         images[i] = _scaled(read_picture(folder.root / row.file), size)
         bar.update(1)
     with torch.inference_mode(False):  # a training cannot use inference tensors
-        classes = {a: {c: i for i, c in enumerate(given)} for a, given in attributes.items()}
+        classes = {a: {c: i for i, c in enumerate(names)} for a, names in attributes.items()}
         labels = {a: torch.tensor([index.get(r.labels.get(a, ""), -1) for r in folder.rows]) for a, index in classes.items()}
         return Examples(dict(attributes), images.clone(), labels, torch.tensor([r.origin == GENERATED for r in folder.rows]))
 
 
 def in_batches(folder: ImageFolder) -> Iterator[tuple[list[Row], Tensor]]:
-    """Rows and pictures IMAGE [B, H, W, 3] of a set, in order; those of a batch have one size."""
+    """Read rows and pictures IMAGE [B, H, W, 3] of a set, in order; pictures of a batch have one size."""
     rows: list[Row] = []
     pictures: list[Tensor] = []
     for row in folder.rows:
@@ -221,7 +226,7 @@ def in_batches(folder: ImageFolder) -> Iterator[tuple[list[Row], Tensor]]:
 
 
 def _scaled(picture: Tensor, size: int) -> Tensor:
-    """uint8 [3, size, size] of a picture [H, W, 3] in 0..1."""
+    """Scale a picture [H, W, 3] in 0..1 to uint8 [3, size, size]."""
     image = picture.movedim(-1, 0)[None]
     if tuple(image.shape[-2:]) != (size, size):
         image = F.interpolate(image, size=(size, size), mode="bilinear", antialias=True, align_corners=False)
@@ -242,11 +247,12 @@ def _png(pixels: np.ndarray) -> bytes:
 
 
 def _keep_graph(folder: Path, graph: Any) -> str:
-    """Keep the graph that made images beside them; its name, or "" without one, and where the host is not to keep metadata."""
+    """Save the graph that made images with them; return its name, or "" without one or if the host saves no metadata."""
     if not graph or args.disable_metadata:
         return ""
     text = json.dumps(graph, sort_keys=True, default=str)
     name = hashlib.sha256(text.encode()).hexdigest()[:16]
-    if not (path := folder / "graphs" / f"{name}.json").is_file():
+    path = folder / "graphs" / f"{name}.json"
+    if not path.is_file():
         write_text(path, text + "\n")
     return name

@@ -1,4 +1,4 @@
-"""Record Features From Images: pictures are encoded, noised to chosen levels, and shown to the U-Net once per level."""
+"""Record Features From Images: encode pictures, add noise of chosen levels, and record h in one call per level."""
 
 from __future__ import annotations
 
@@ -16,48 +16,58 @@ import torch
 from torch import Tensor
 
 from ...methods.data.recording import Recording, RecordingSettings
-from ...models.noise_level import log_snr
 from ...models.sites import MIDDLE
+from ..core.sites import level_range, sigmas_at
+from ..core.types import Conditioning, Model, Vae
 from .feature_sets import picture_files, read_picture, write_picture
-from .recorder import Outcome, Recorder, Watcher
+from .recorder import Recorder, RecordingOutcome, Watcher
 from .recording import apply_recording, caption, conditioning_facts
 
 
 @dataclass(frozen=True)
 class Pictures:
-    """Where pictures come from: a folder below the host's input folder with names in it, or an IMAGE batch. ``size``: they are cropped
-    to a centred square of that side; 0 leaves them as they are."""
+    """Give the pictures of a folder below ComfyUI's input folder, or of an IMAGE batch."""
 
     names: tuple[str, ...]
+    """File names of the pictures."""
     origin: str = ""
+    """The folder as the user wrote it."""
     folder: Path | None = None
+    """The folder; None for an IMAGE batch."""
     batch: Tensor | None = None
+    """The IMAGE batch; None for a folder."""
     size: int = 0
+    """Side of the centred square to which pictures are cropped; 0 leaves them as they are."""
 
     @staticmethod
     def choose(folder: str, batch: Tensor | None, size: int) -> Pictures:
-        """Raises ValueError where both or neither are given."""
+        """Choose between a folder and an IMAGE batch.
+
+        Raises ValueError where both or neither are connected.
+        """
         if (batch is not None) == bool(folder.strip()):
             raise ValueError(
-                "pictures come either from a folder below ComfyUI's input folder or from an IMAGE: "
-                + ("give one of the two, not both." if batch is not None else "name a folder, or connect images.")
+                "pictures come from a folder below ComfyUI's input folder, or from an IMAGE: "
+                + ("use one of the two, not both." if batch is not None else "name a folder, or connect images.")
             )
         if batch is not None:
             return Pictures(tuple(f"{i:06d}.png" for i in range(len(batch))), batch=batch, size=size)
-        place, names = picture_files(folder)
-        return Pictures(tuple(names), folder.strip(), place, size=size)
+        path, names = picture_files(folder)
+        return Pictures(tuple(names), folder.strip(), path, size=size)
 
     @property
     def facts(self) -> dict[str, Any]:
-        """What set.json says of them. A folder may grow, and is known by its name; a batch has no names of its own, and is known by
-        its pictures."""
+        """Return what set.json says of the pictures.
+
+        That is the name of a folder, which may grow, or a hash of an IMAGE batch.
+        """
         if self.batch is None:
             return {"folder": self.origin, "size": self.size}
         digest = hashlib.sha256((self.batch.float().clamp(0, 1) * 255).round().byte().cpu().numpy().tobytes()).hexdigest()
         return {"images": {"mark": digest[:16]}, "size": self.size}
 
     def read(self, name: str) -> Tensor:
-        """float32 [H, W, 3] in 0..1, cropped."""
+        """Read and crop a picture: float32 [H, W, 3] in 0..1."""
         picture = self.batch[self.names.index(name)][..., :3].float().cpu() if self.folder is None else read_picture(self.folder / name)
         if not self.size:
             return picture
@@ -65,7 +75,7 @@ class Pictures:
         return resized[0].movedim(0, -1).clamp(0, 1)
 
     def keep(self, name: str, picture: Tensor, path: Path) -> None:
-        """Put the picture into the set: as the file that it is, or as it was cropped."""
+        """Save a picture in the set: a copy of its file, or the cropped picture."""
         if self.folder is None or self.size:
             write_picture(picture, path)
             return
@@ -75,7 +85,7 @@ class Pictures:
         partial.replace(path)
 
     def bytes_each(self, names: Sequence[str]) -> float:
-        """Of a picture in the set, on average and at most."""
+        """Estimate the bytes of a picture in the set, from above."""
         if self.size or self.folder is None:
             side = self.size**2 if self.size else self.batch[0, ..., 0].numel()
             return 3 * side + 1000
@@ -83,10 +93,14 @@ class Pictures:
 
 
 class OncePerLevel(comfy.samplers.Sampler):
-    """A sampler that only looks: the clean latent noised to every sigma in turn, one call of the model each; the latent is returned."""
+    """Call the model once per sigma, and return the latent unchanged.
+
+    Every call sees the clean latent with noise of its sigma.
+    """
 
     def __init__(self, noise: Tensor) -> None:
-        self.noise = noise  # [levels, N, C, H, W]
+        self.noise = noise
+        """Noise by level, [levels, N, C, H, W]."""
 
     def sample(
         self,
@@ -108,25 +122,34 @@ class OncePerLevel(comfy.samplers.Sampler):
         return latent_image
 
 
-def record_images(
-    model: Any,
-    vae: Any,
-    positive: Any,
-    pictures: Pictures,
-    name: str,
-    levels: Sequence[float],
-    seed: int,
-    batch_size: int,
-    spatial_levels: tuple[float, ...] = (),
-    site: str = MIDDLE,
-) -> Outcome:
-    """Record every picture that the set ``name`` does not hold yet, at every log-SNR of ``levels``, with fresh noise for each.
+@dataclass(frozen=True)
+class ImageRecordingSettings:
+    """Hold what the user chose for recording from images."""
 
-    Image i has seed ``seed`` + i. Raises ValueError where the set was recorded otherwise, a level or the site is none of the model's,
-    or the disk is too small; the host's exception where the user interrupts. What is recorded by then stays.
+    levels: Sequence[float]
+    """Levels (log-SNR) at which every picture is recorded."""
+    seed: int
+    """Seed of the noise of the first image; image i has this seed + i."""
+    batch_size: int
+    """Number of pictures per call."""
+    spatial_levels: tuple[float, ...] = ()
+    """Levels near which h is also kept unpooled."""
+    site: str = MIDDLE
+    """Where h is read."""
+
+
+def record_images(
+    model: Model, vae: Vae, positive: Conditioning, pictures: Pictures, name: str, settings: ImageRecordingSettings
+) -> RecordingOutcome:
+    """Record the pictures that the set ``name`` does not have yet.
+
+    Every picture is recorded at every level, with new noise for each.
+    Raises ValueError where the set was recorded with other settings, the model lacks a level or the site, or the disk is too small; the
+    host's exception where the user interrupts. What was recorded by then stays.
     """
+    levels, seed, batch_size = settings.levels, settings.seed, settings.batch_size
     sigmas = level_sigmas(model, levels)
-    recording = RecordingSettings(spatial_levels=spatial_levels, site=site)
+    recording = RecordingSettings(spatial_levels=settings.spatial_levels, site=settings.site)
     meta = {"source": "images", **pictures.facts, "seed": seed, "levels": sorted(levels), "conditioning": conditioning_facts(positive)}
     recorder = Recorder(model, name, recording, meta)
     done = {e.file for e in recorder.writer.entries}
@@ -136,8 +159,8 @@ def record_images(
     probe = vae.encode(pictures.read(left[0])[None])
     recorder.claim(model, len(left), len(sigmas), probe.shape, pictures.bytes_each(left))
 
-    kept: list[Recording] = []
-    patched = apply_recording(model, recording, kept.append)
+    recordings: list[Recording] = []
+    patched = apply_recording(model, recording, recordings.append)
     chunks = [left[i : i + batch_size] for i in range(0, len(left), batch_size)]
     watcher = Watcher(model, len(chunks))
     latest = None
@@ -148,7 +171,7 @@ def record_images(
             seeds = [(seed + i) % 2**63 for i in ids]
             latents = vae.encode(batch)
             noise = torch.stack([_noise(s, (len(sigmas), *latents.shape[1:])) for s in seeds], dim=1)
-            kept.clear()
+            recordings.clear()
             guider = comfy.samplers.CFGGuider(patched)
             guider.set_conds(positive, positive)
             guider.set_cfg(1.0)
@@ -157,33 +180,38 @@ def record_images(
             )
             for file, picture in zip(names, batch, strict=True):
                 pictures.keep(file, picture, recorder.picture(file))
-            recorder.add(kept[-1], names, seeds, [caption(model, positive)] * len(names))
+            recorder.add(recordings[-1], names, seeds, [caption(model, positive)] * len(names))
             latest = batch
     return recorder.outcome(latest)
 
 
-def level_sigmas(model: Any, levels: Sequence[float]) -> Tensor:
-    """log-SNR levels as sigmas [levels], noisiest first. Raises ValueError where there is none, or the model knows no such noise."""
+def level_sigmas(model: Model, levels: Sequence[float]) -> Tensor:
+    """Convert levels to sigmas [levels], noisiest first.
+
+    Raises ValueError without levels, or for one that the model does not have.
+    """
     if not levels:
-        raise ValueError("no noise levels were given: write some log-SNR values, such as -4, -2, 0, 2, 4.")
-    sampling = model.get_model_object("model_sampling")
-    low, high = float(log_snr(float(sampling.sigma_max))), float(log_snr(float(sampling.sigma_min)))
+        raise ValueError("the list of noise levels is empty: write some log-SNR values, such as -4, -2, 0, 2, 4.")
+    low, high = level_range(model)
     outside = [v for v in levels if not low - 0.01 <= v <= high + 0.01]
     if outside:
         raise ValueError(
-            f"this model knows noise levels from log-SNR {low:.2f} to {high:.2f}, and {outside[0]:.2f} is asked for: take it off the list."
+            f"this model has noise levels from log-SNR {low:.2f} to {high:.2f}, and {outside[0]:.2f} is outside: remove it from the list."
         )
-    return torch.exp(-torch.tensor(sorted(levels)) / 2)
+    return sigmas_at(levels)
 
 
 def _noise(seed: int, shape: tuple[int, ...]) -> Tensor:
-    """Of one image at every level, whatever batch it is in."""
+    """Make the noise of one image at every level.
+
+    It does not depend on the batch.
+    """
     return torch.randn(shape, generator=torch.Generator().manual_seed(seed))
 
 
 def _equal_sizes(pictures: Pictures, names: Sequence[str]) -> Iterator[tuple[list[str], Tensor]]:
-    """Names and IMAGE [N, H, W, 3] of pictures in a row that have one size."""
+    """Yield names and IMAGE [N, H, W, 3] of consecutive pictures of one size."""
     read = [(n, pictures.read(n)) for n in names]
     for _, group in groupby(read, key=lambda pair: pair[1].shape):
-        found = list(group)
-        yield [n for n, _ in found], torch.stack([p for _, p in found])
+        pairs = list(group)
+        yield [n for n, _ in pairs], torch.stack([p for _, p in pairs])

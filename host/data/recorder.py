@@ -1,4 +1,4 @@
-"""What the two ways of recording share: one set being written, its disk, its progress, and what is said of it at the end."""
+"""Writing a feature set, for both nodes that record: its disk space, its progress, and its report."""
 
 from __future__ import annotations
 
@@ -17,25 +17,32 @@ from ...methods.data.feature_set import IMAGES, POOLED, SPATIAL, FeatureSet, Fea
 from ...methods.data.recording import Recording, RecordingSettings
 from ...models.sites import MIDDLE
 from ..core.sites import site_channels
-from .feature_sets import PLACE, check_disk, set_folder, size, stack_pictures
+from ..core.types import Image, Model
+from .feature_sets import FEATURES_PATH, check_disk, set_folder, size, stack_pictures
 from .recording import check_site, map_size, model_facts
 
 log = logging.getLogger("equipoise")
 
 
 @dataclass(frozen=True)
-class Outcome:
-    """``images``: IMAGE [N, H, W, 3] of the latest batch."""
+class RecordingOutcome:
+    """Hold what a recording node returns."""
 
     features: FeatureSet
-    images: Tensor
+    """The set as it is now."""
+    images: Image
+    """Images of the latest batch, [N, H, W, 3]."""
     report: str
+    """What was recorded, a line each."""
 
 
 class Recorder:
-    """Writes one set. Raises ValueError where ``name`` is none, the model lacks the site, or the set has other settings (``meta``)."""
+    """Write one feature set.
 
-    def __init__(self, model: Any, name: str, recording: RecordingSettings, meta: Mapping[str, Any]) -> None:
+    Raises ValueError where ``name`` cannot be the name of a set, the model lacks the site, or the set has other settings (``meta``).
+    """
+
+    def __init__(self, model: Model, name: str, recording: RecordingSettings, meta: Mapping[str, Any]) -> None:
         self._recording = recording
         check_site(model, recording.site)
         self._channels = site_channels(model)[recording.site]
@@ -53,13 +60,17 @@ class Recorder:
         return self.writer.folder
 
     def picture(self, file: str) -> Path:
-        """Where the picture of an image belongs. It is written before the features, so that what the index names has its picture."""
+        """Return the file of an image's picture.
+
+        Write it before the features, so that every image in the index has one.
+        """
         return self.folder / IMAGES / file
 
-    def claim(self, model: Any, images: int, rows: int, latent: Sequence[int], picture_bytes: float) -> None:
-        """Say, before anything is recorded, how much disk it needs. Raises ValueError where that is not free.
+    def claim(self, model: Model, images: int, rows: int, latent: Sequence[int], picture_bytes: float) -> None:
+        """Check before the recording that there is enough disk space.
 
-        ``rows``: pooled features per image; ``latent``: shape of the latents; ``picture_bytes``: of one picture, at most.
+        Raises ValueError where there is not.
+        ``rows``: pooled features per image. ``latent``: shape of the latents. ``picture_bytes``: largest size of a picture.
         """
         height, width = map_size(model, latent[-2], latent[-1], self._recording.site)
         maps = len(self._recording.spatial_levels) * (2 * self._channels * height * width + 13)
@@ -69,51 +80,62 @@ class Recorder:
         log.info("%s.", self._lines[-1])
 
     def add(
-        self, found: Recording, files: Sequence[str], seeds: Sequence[int], prompts: Sequence[str], places: Sequence[int] | None = None
+        self,
+        recording: Recording,
+        files: Sequence[str],
+        seeds: Sequence[int],
+        prompts: Sequence[str],
+        image_index: Sequence[int] | None = None,
     ) -> None:
-        """Add a batch; from its size on disk, see whether the rest will fit. Raises ValueError where it will not."""
+        """Add a batch, and estimate from its size on disk whether the rest will fit.
+
+        Raises ValueError where it will not.
+        """
         self.writer.add(
-            found.features,
-            found.level,
+            recording.features,
+            recording.level,
             files,
             seeds,
             prompts,
-            places=places,
-            unconditional=found.unconditional,
-            spatial=found.spatial,
+            places=image_index,
+            unconditional=recording.unconditional,
+            spatial=recording.spatial,
         )
         self._added += len(files)
         self._to_come -= len(files)
         pictures = sum(self.picture(f).stat().st_size for f in files)
-        self._last = (found, self._shard_bytes() / len(files), pictures / len(files))
+        self._last = (recording, self._shard_bytes() / len(files), pictures / len(files))
         if self._to_come:
             each = self._last[1] + self._last[2]
             check_disk(self._to_come * each, f"recording the {self._to_come} images that are left for '{self.folder.name}'")
 
-    def outcome(self, images: Tensor | None = None, notes: Sequence[str] = (), latest: int = 4) -> Outcome:
-        """The set as it is now, and a report. Without ``images`` the ``latest`` pictures are read from disk."""
+    def outcome(self, images: Tensor | None = None, notes: Sequence[str] = (), latest: int = 4) -> RecordingOutcome:
+        """Return the set as it is now, with a report.
+
+        Without ``images``, the ``latest`` pictures are read from disk.
+        """
         features = open_feature_set(self.folder)
         total = len(features.entries)
-        lines = [f"'{self.folder.name}' holds {total} images in {PLACE}; {self._added or 'none'} recorded now", *self._lines]
+        lines = [f"'{self.folder.name}' holds {total} images in {FEATURES_PATH}; {self._added or 'none'} recorded now", *self._lines]
         if self._last is not None:
-            found, shard, picture = self._last
-            low, high = float(found.level.min()), float(found.level.max())
+            latest_batch, shard, picture = self._last
+            low, high = float(latest_batch.level.min()), float(latest_batch.level.max())
             lines.append(
-                f"{len(found.level)} of {found.calls} calls kept per image, log-SNR {low:.2f} to {high:.2f}, {self._channels} channels at "
-                f"'{self._recording.site}'; {size(shard)} of features and {size(picture)} of picture per image"
+                f"{len(latest_batch.level)} of {latest_batch.calls} calls kept per image, log-SNR {low:.2f} to {high:.2f}, "
+                f"{self._channels} channels at '{self._recording.site}'; {size(shard)} of features and {size(picture)} of picture per image"
             )
-            if self._recording.unconditional and found.unconditional is None:
-                lines.append("no rows of the negative were met: with cfg 1, or an unconditional model, the host does not evaluate it")
-            if found.spatial is not None:
-                levels = ", ".join(f"{float(v):.2f}" for v in found.spatial[1])
-                lines.append(f"unpooled maps of {' x '.join(str(v) for v in found.spatial[0].shape[2:])} at log-SNR {levels}")
+            if self._recording.unconditional and latest_batch.unconditional is None:
+                lines.append("no negative rows: ComfyUI does not evaluate the negative with cfg 1 or with an unconditional model")
+            if latest_batch.spatial is not None:
+                levels = ", ".join(f"{float(v):.2f}" for v in latest_batch.spatial[1])
+                lines.append(f"unpooled maps of {' x '.join(str(v) for v in latest_batch.spatial[0].shape[2:])} at log-SNR {levels}")
         else:
-            lines.append("nothing was left to record: ask for more images to add some, or give a new set another name")
+            lines.append("nothing was left to record. To add images, ask for more; to start a new set, choose another name")
         lines += notes
         log.info("%s", "; ".join(lines))
         if images is None:
             images = stack_pictures([self.picture(e.file) for e in features.entries[-latest:]])
-        return Outcome(features, images, "\n".join(lines))
+        return RecordingOutcome(features, images, "\n".join(lines))
 
     def _shard_bytes(self) -> int:
         entry = self.writer.entries[-1]
@@ -121,9 +143,9 @@ class Recorder:
 
 
 class Watcher:
-    """Progress over all batches, previews of the latest, and the host's interruption."""
+    """Show progress over all batches with previews, and stop when the user interrupts."""
 
-    def __init__(self, model: Any, batches: int) -> None:
+    def __init__(self, model: Model, batches: int) -> None:
         self._previewer = latent_preview.get_previewer(model.load_device, model.model.latent_format)
         self._bar = comfy.utils.ProgressBar(max(1, batches))
         self._batches, self._batch = batches, -1

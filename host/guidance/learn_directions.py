@@ -1,117 +1,82 @@
-"""Learn Directions: moves fitted through the decoder of a MODEL, from a feature set's pictures and labels."""
+"""Learn Directions: fit moves through the decoder of a MODEL, from a feature set's pictures and labels."""
 
 from __future__ import annotations
 
-import time
 from collections.abc import Sequence
 from dataclasses import asdict
-from typing import Any
 
-import torch
-
-from ...methods.data.feature_set import FeatureSet
-from ...methods.guidance.fit_moves import FitSettings, fit_moves, fit_state
-from ...methods.guidance.run import LEARNED
-from ...methods.labels.labels import LabelSet, for_entries
+from ...methods.guidance.fit_moves import FitImages, FitSettings, SitePredictor, fit_moves, new_fit
+from ...methods.guidance.moves import LEARNED
+from ...methods.labels.labels import for_entries
 from ...models.adp import AdpFile
 from ...models.class_order import in_class_order, matched
-from ...models.digests import module_mark, tensors_digest
+from ...models.digests import tensors_digest
 from ..core.fit.differentiable import model_conditions
-from ..core.fit.differentiable_labels import DifferentiableLabels
-from ..core.fit.learning_images import encoded_prompts, learning_latents
-from ..core.fit.session import (
-    AUTO,
-    Learned,
-    begin,
-    chosen_site,
-    diffusion_of,
-    finish,
-    gradients,
-    learning_path,
-    loaded,
-)
+from ..core.fit.session import AUTO, FitSession, chosen_site
 from ..core.sites import check_fit
-from ..data.recording import conditioning_facts, weights_mark
+from ..data.learning_pictures import LearningInputs, learning_pictures
 from ..labels.classifier import HostClassifier
+from ..labels.differentiable_labels import DifferentiableLabels
+from .learned_moves import LearnedMoves, host_diffusion, learned_moves
 
 
 def learn_directions(
-    model: Any,
-    adp: AdpFile,
-    features: FeatureSet,
-    labels: LabelSet,
-    vae: Any,
-    classifier: HostClassifier | None,
-    settings: FitSettings,
-    name: str,
-    *,
-    attributes: Sequence[str] = (),
-    site: str = AUTO,
-    positive: Any = None,
-    clip: Any = None,
-) -> Learned:
-    """Fit moves of these attributes (none: all that are labelled), several at once.
+    inputs: LearningInputs, adp: AdpFile, settings: FitSettings, name: str, attributes: Sequence[str] = (), site: str = AUTO
+) -> LearnedMoves:
+    """Fit the moves of these attributes together; without any, of all that are labelled.
 
-    ``clip``: each picture is denoised under the prompt that it was recorded with; else ``positive`` holds for all. Without a classifier
-    denoising alone is asked for. Interrupted or killed, the same settings under the same ``name`` go on where they stopped, with the same
-    result. Raises ValueError, in a sentence, where the parts do not fit each other or memory does not suffice; the host's exception where
-    the user interrupts.
+    A fit that was interrupted resumes if the same settings come under the same ``name``, and ends with the same result. Raises ValueError
+    if the inputs do not fit each other or memory does not suffice; the host's exception if the user interrupts.
     """
-    started = time.monotonic()
-    learning_path(name)
+    session = FitSession(name, settings.steps, settings.batch)
+    model, features, labels, classifier = inputs.model, inputs.features, inputs.labels, inputs.classifier
     check_fit(model, adp)
-    place = chosen_site(model, site)
+    chosen = chosen_site(model, site)
     wanted = tuple(attributes) or tuple(labels.attributes)
     tables = for_entries(labels, features.entries, wanted)
     classes = {a: adp.attributes.get(a, labels.attributes[a]) for a in wanted}
     order = matched(classes, labels.attributes, "the ADP", "the label set", "connect the labels that the ADP was trained on")
     tables = in_class_order(tables, order)
     judged = _judged(classifier, classes)
-    if clip is None and positive is None:
-        raise ValueError("the model needs a conditioning to denoise under: connect positive, or clip for the prompts of the set.")
+    inputs.check_conditioning()
 
-    latents, places, seen = learning_latents(model, vae, features)
-    tables = {a: t[places] for a, t in tables.items()}
-    conditionings, which = [positive], torch.zeros(len(places), dtype=torch.long)
-    if clip is not None:
-        conditionings, which = encoded_prompts(clip, [features.entries[i].prompt for i in places])
-    conditions = model_conditions(model, conditionings, latents.shape[1:])
-    labeller = DifferentiableLabels(model, vae, classifier, {a: classes[a] for a in judged}) if judged else None
-    network = loaded(model, conditions, (settings.batch, *latents.shape[1:]))
+    pictures = learning_pictures(inputs)
+    latents = pictures.latents
+    tables = {a: t[pictures.entries] for a, t in tables.items()}
+    conditions = model_conditions(model, pictures.conditionings, latents.shape[1:])
+    labeller = DifferentiableLabels(model, inputs.vae, classifier, {a: classes[a] for a in judged}) if judged else None
+    network = session.network(model, conditions, latents.shape[1:])
     facts = {
+        **pictures.facts(inputs, tables),
         "source": LEARNED,
         "settings": asdict(settings),
-        "site": place[0],
+        "site": chosen[0],
         "classes": classes,
-        "model": weights_mark(model),
         "predictor": None if adp.predictor is None else tensors_digest(adp.predictor.state_dict()),
         "features": features.name,
-        "files": tensors_digest({"which": which, "places": torch.tensor(places), **tables}),
-        "latents": list(latents.shape),
-        "vae": module_mark(vae.first_stage_model),
-        "classifier": classifier.fingerprint() if judged else None,
         "judged": judged,
-        "conditions": [conditioning_facts(c) for c in conditionings],
     }
-    sites = dict.fromkeys(wanted, place)
-    lines = [seen]
-    with gradients(settings.batch):
-        predictor = None if adp.predictor is None else adp.predictor.copied()
-        state = fit_state({a: len(c) for a, c in classes.items()}, predictor, sites, settings, network.device)
-        checkpoint, said = begin(state, name, facts)
-        diffusion = diffusion_of(network, labeller.logits if labeller else None, judged)
-        fit_moves(diffusion, latents, tables, predictor, sites, settings, which, None, checkpoint, state, adp.site)
-    lines += [said] if said else []
-    lines.append(f"judged by '{classifier.name}': {', '.join(judged)}" if judged else "no classifier: fitted by denoising alone")
+    sites = dict.fromkeys(wanted, chosen)
+    session.lines.append(pictures.note)
+    with session.gradients():
+        reads = SitePredictor(None if adp.predictor is None else adp.predictor.copied(), adp.site)
+        fit = new_fit({a: len(c) for a, c in classes.items()}, reads, sites, settings, network.device)
+        session.resume(fit, facts)
+        diffusion = host_diffusion(network, labeller.logits if labeller else None, judged)
+        fit_moves(diffusion, FitImages(latents, tables, pictures.conditioning_of), reads, sites, settings, fit=fit)
+    session.lines.append(f"judged by '{classifier.name}': {', '.join(judged)}" if judged else "no classifier: learned by denoising alone")
     unjudged = [a for a in wanted if judged and a not in judged]
     if unjudged:
-        lines.append(f"the classifier does not know {', '.join(unjudged)}: fitted by denoising alone")
-    lines.append(f"{settings.steps} steps of {settings.batch} images; {time.monotonic() - started:.0f} s")
-    return finish(state, sites, LEARNED, adp, model, classes, settings, lines)
+        session.lines.append(f"the classifier does not know {', '.join(unjudged)}: learned by denoising alone")
+    session.report_duration("images")
+    return learned_moves(session, fit, sites, LEARNED, adp, classes, settings)
 
 
 def _judged(classifier: HostClassifier | None, classes: dict[str, tuple[str, ...]]) -> tuple[str, ...]:
-    """Attributes that a classifier judges. Raises ValueError where it knows none of them, or one of them with other classes."""
+    """Return the attributes that a classifier judges.
+
+    Raises ValueError if it knows none, or one with other classes.
+    """
     if classifier is None:
         return ()
     remedy = "connect one that does, or none to learn by denoising alone"

@@ -1,190 +1,201 @@
-"""Learn Directions From Prompts: moves fitted to what a text model's own words do, without classifier, labels or pictures."""
+"""Learn Directions From Prompts: fit moves to what a text model's own words do, without classifier, labels or pictures."""
 
 from __future__ import annotations
 
 import json
-import time
-from dataclasses import asdict, dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import comfy.model_management
-import comfy.sample
 import comfy.utils
 import torch
 from torch import Tensor
 
-from ...methods.core.fit_state import SIGNATURE
-from ...methods.guidance.fit_moves import FitSettings
-from ...methods.guidance.fit_prompts import UNEDITED, fit_prompt_moves, prompt_state
+from ...methods.guidance.fit_moves import FitSettings, SitePredictor
+from ...methods.guidance.fit_prompts import UNEDITED, PromptImages, fit_prompt_moves, new_prompt_fit
+from ...methods.guidance.moves import LEARNED_PROMPTS
 from ...methods.guidance.prompt_classes import PromptClasses
-from ...methods.guidance.run import LEARNED_PROMPTS
 from ...models.adp import AdpFile
 from ...models.class_order import matched
 from ...models.digests import tensors_digest
 from ...models.files import read_safetensors, write_safetensors
 from ..core.fit.differentiable import model_conditions
-from ..core.fit.learning_images import encoded_prompts
-from ..core.fit.session import AUTO, Learned, begin, chosen_site, diffusion_of, finish, gradients, learning_path, loaded
-from ..core.sampling import SamplerSettings
-from ..core.sites import check_fit
+from ..core.fit.session import AUTO, FitSession, chosen_site, encoded_prompts
+from ..core.sampling import draw
+from ..core.sites import base_model, check_fit
 from ..core.versions import fitting_latent
 from ..data.recording import conditioning_facts, tensor_facts, weights_mark
+from .learned_moves import LearnedMoves, host_diffusion, learned_moves
+from .prompt_sampling import PromptSampling
 
 IMAGES = 96
+KEY_FIELD = "key"
+"""Metadata of the file of sampled latents: the settings that they were sampled with."""
 WEAK = 0.01
 """Root mean square of what words change, below which the report doubts that the model knows them."""
 
 
 @dataclass(frozen=True)
-class _Plan:
-    """``batches``: (group of aligned prompts, class, seed) each; ``size``: images of a batch."""
+class _Batch:
+    """A batch of latents to sample under one prompt."""
 
-    batches: list[tuple[int, int, int]]
+    group: int
+    """Group of prompts that differ only in the class."""
+    class_index: int
+    """Class that the prompt names."""
+    seed: int
+    """Seed of the noise."""
+
+
+@dataclass(frozen=True)
+class _ClassSampler:
+    """Samples latents in equal parts for every prompt that names a class."""
+
+    sampling: PromptSampling
+    conditionings: list[Any]
+    """The different CONDITIONINGs."""
+    class_prompts: Tensor
+    """Index of the conditioning of each group and class, int64 [G, K]."""
+    negative: int
+    """Index of the negative conditioning."""
+    batches: list[_Batch]
     size: int
+    """Images of a batch."""
+
+    def latents(self, path: Path, facts: Mapping[str, Any]) -> Tensor:
+        """Sample latents [N, C, H, W] on the CPU, in the model's own scale.
+
+        Batches that are saved beside ``path`` are not repeated.
+        """
+        saved, signature = path.with_name(f"{path.stem}.latents.safetensors"), json.dumps(facts, sort_keys=True)
+        parts = self._saved(saved, signature)
+        s, model = self.sampling.sampler, self.sampling.model
+        start = fitting_latent(model, self.sampling.latent)[: self.size]
+        bar = comfy.utils.ProgressBar(len(self.batches) * s.steps)
+        for number in range(len(parts), len(self.batches)):
+            batch = self.batches[number]
+
+            def step(done: int, x0: Tensor, x: Tensor, total: int, begun: int = number * s.steps) -> None:
+                comfy.model_management.throw_exception_if_processing_interrupted()
+                bar.update_absolute(begun + done + 1)
+
+            positive = self.conditionings[int(self.class_prompts[batch.group, batch.class_index])]
+            sampler = replace(s, seed=batch.seed)
+            samples = draw(model, sampler, positive, self.conditionings[self.negative], {"samples": start}, step)
+            parts.append(model.model.process_latent_in(samples).float().cpu())
+            write_safetensors(saved, {"latents": torch.cat(parts)}, {KEY_FIELD: signature})
+        with torch.inference_mode(False):
+            return torch.cat(parts)
+
+    def _saved(self, path: Path, signature: str) -> list[Tensor]:
+        """Read the batches that an interrupted run saved with the same settings."""
+        if not path.is_file():
+            return []
+        try:
+            tensors, meta = read_safetensors(path)
+            return list(tensors["latents"].split(self.size)) if meta.get(KEY_FIELD) == signature else []
+        except (KeyError, ValueError):
+            return []
 
 
 def learn_from_prompts(
-    model: Any,
-    clip: Any,
+    sampling: PromptSampling,
     prompts: PromptClasses,
     settings: FitSettings,
     name: str,
-    *,
-    latent: dict[str, Any],
-    sampler: SamplerSettings,
-    images: int = IMAGES,
-    negative: str = "",
     adp: AdpFile | None = None,
     site: str = AUTO,
-) -> Learned:
-    """Sample ``images`` latents (rounded up to equal parts of the class prompts) and fit the move of one attribute to them.
+) -> LearnedMoves:
+    """Fit the move of one attribute to latents sampled under class prompts.
 
-    With an ADP that reads the attribute, moves depend on the reading; else there is one vector per class, assigned seeded. Interrupted or
-    killed, the same settings under the same ``name`` go on where they stopped. Raises ValueError, in a sentence, where the parts do not fit
-    each other or memory does not suffice; the host's exception where the user interrupts.
+    With an ADP that reads the attribute, the move depends on the reading; otherwise there is one vector per class, assigned seeded. A fit
+    that was interrupted resumes if the same settings come under the same ``name``. Raises ValueError if the inputs do not fit each other or
+    memory does not suffice; the host's exception if the user interrupts.
     """
-    started = time.monotonic()
-    path = learning_path(name)
-    place = chosen_site(model, site)
-    attribute, classes = prompts.attribute, prompts.classes
-    if adp is not None:
-        check_fit(model, adp)
-        if attribute in adp.attributes:
-            matched({attribute: classes}, adp.attributes, "the prompts", "the ADP", "name the classes of the prompts as in the ADP")
-            classes = adp.attributes[attribute]
-    aligned = [dict(zip(prompts.classes, group, strict=True)) for group in prompts.aligned()]
-    neutral = prompts.neutral()
-    texts = [negative, *(neutral[g % len(neutral)] for g in range(len(aligned)))]
-    texts += [group[c] for group in aligned for c in classes]
-    conditionings, which = encoded_prompts(clip, texts)
-    start = fitting_latent(model, latent)
-    groups = len(aligned)
-    plan = _plan(groups, len(classes), images, start.shape[0], sampler.seed)
-    of_class = which[1 + groups :].reshape(groups, len(classes))
+    session = FitSession(name, settings.steps, settings.batch)
+    model = sampling.model
+    chosen = chosen_site(model, site)
+    attribute, classes = prompts.attribute, _class_order(model, prompts, adp)
+    texts, groups = _texts(sampling, prompts, classes)
+    conditionings, which = encoded_prompts(sampling.clip, texts)
+    start = fitting_latent(model, sampling.latent)
+    neutral, class_prompts = which[1 : 1 + groups], which[1 + groups :].reshape(groups, len(classes))
+    batches, size = _plan(groups, len(classes), sampling, start.shape[0])
     facts = {
         "model": weights_mark(model),
         "conditions": [conditioning_facts(c) for c in conditionings],
         "texts": texts,
-        "sampler": asdict(sampler),
+        "sampler": asdict(sampling.sampler),
         "latent": tensor_facts(start),
-        "plan": [plan.batches, plan.size],
+        "plan": [[[b.group, b.class_index, b.seed] for b in batches], size],
     }
-    clean = _samples(model, conditionings, of_class, int(which[0]), start, sampler, plan, path, json.dumps(facts, sort_keys=True))
+    clean = _ClassSampler(sampling, conditionings, class_prompts, int(which[0]), batches, size).latents(session.path, facts)
     conditions = model_conditions(model, conditionings, clean.shape[1:])
-    network = loaded(model, conditions, (settings.batch, *clean.shape[1:]))
+    network = session.network(model, conditions, clean.shape[1:])
     facts |= {
         "source": LEARNED_PROMPTS,
         "settings": asdict(settings),
-        "site": place[0],
+        "site": chosen[0],
         "attribute": attribute,
         "classes": classes,
         "predictor": None if adp is None or adp.predictor is None else tensors_digest(adp.predictor.state_dict()),
     }
-    with gradients(settings.batch):
-        group = torch.tensor([g for g, _, _ in plan.batches]).repeat_interleave(plan.size)
-        drawn = torch.tensor([c for _, c, _ in plan.batches]).repeat_interleave(plan.size)
+    session.lines.append(f"{len(clean)} latents sampled under {groups * len(classes)} prompts of {len(classes)} classes")
+    with session.gradients():
+        group = torch.tensor([b.group for b in batches]).repeat_interleave(size)
+        class_of = torch.tensor([b.class_index for b in batches]).repeat_interleave(size)
         predictor = None if adp is None or adp.predictor is None else adp.predictor.copied()
-        state = prompt_state(len(classes), predictor, attribute, place, settings, network.device)
-        checkpoint, said = begin(state, name, facts)
-        fit_prompt_moves(
-            diffusion_of(network),
-            clean,
-            drawn,
-            which[1 : 1 + groups][group],
-            of_class[group],
-            predictor,
-            attribute,
-            place,
-            settings,
-            checkpoint=checkpoint,
-            state=state,
-            **({} if adp is None else {"read_at": adp.site}),
-        )
-    lines = [f"{len(clean)} latents sampled under {len(aligned) * len(classes)} prompts of {len(classes)} classes"]
-    lines += [said] if said else []
-    most = float(state.fixed[UNEDITED].max().sqrt())
-    weak = ": hardly anything, so the model may not know them, and there is little to learn" if most < WEAK else ""
-    lines.append(f"the words change the prediction by up to {most:.2%} of its scale{weak}")
-    lines.append(f"{settings.steps} steps of {settings.batch} latents; {time.monotonic() - started:.0f} s")
-    return finish(state, {attribute: place}, LEARNED_PROMPTS, adp, model, {attribute: classes}, settings, lines)
+        reads = SitePredictor() if adp is None else SitePredictor(predictor, adp.site)
+        fit = new_prompt_fit(len(classes), reads, attribute, chosen, settings, network.device)
+        session.resume(fit, facts)
+        images = PromptImages(clean, class_of, neutral[group], class_prompts[group])
+        fit_prompt_moves(host_diffusion(network), images, reads, attribute, chosen, settings, fit=fit)
+    session.lines.append(_effect_line(float(fit.measured[UNEDITED].max().sqrt())))
+    session.report_duration("latents")
+    file = adp or AdpFile(None, {}, base_model(model) or "")
+    return learned_moves(session, fit, {attribute: chosen}, LEARNED_PROMPTS, file, {attribute: classes}, settings)
 
 
-def _plan(groups: int, classes: int, images: int, batch: int, seed: int) -> _Plan:
-    """Equal parts for every prompt, in batches of one prompt each that are no larger than the latent's."""
-    parts = groups * classes
-    size = max(1, min(batch, images // parts))
-    rounds = max(1, -(-images // (parts * size)))
+def _effect_line(most: float) -> str:
+    weak = "; this is very little, so the model may not know these words" if most < WEAK else ""
+    return f"the words change the prediction by up to {most:.2%} of its scale{weak}"
+
+
+def _class_order(model: Any, prompts: PromptClasses, adp: AdpFile | None) -> Sequence[str]:
+    """Return the classes in the ADP's order.
+
+    Raises ValueError if the ADP belongs to another model or has other classes.
+    """
+    if adp is None:
+        return prompts.classes
+    check_fit(model, adp)
+    if prompts.attribute not in adp.attributes:
+        return prompts.classes
+    wanted = {prompts.attribute: prompts.classes}
+    matched(wanted, adp.attributes, "the prompts", "the ADP", "name the classes of the prompts as in the ADP")
+    return adp.attributes[prompts.attribute]
+
+
+def _texts(sampling: PromptSampling, prompts: PromptClasses, classes: Sequence[str]) -> tuple[list[str], int]:
+    """List the negative prompt, a neutral prompt per group, and each group's class prompts; count the groups."""
+    groups = [dict(zip(prompts.classes, group, strict=True)) for group in prompts.aligned()]
+    neutral = prompts.neutral()
+    texts = [sampling.negative, *(neutral[g % len(neutral)] for g in range(len(groups)))]
+    return texts + [group[c] for group in groups for c in classes], len(groups)
+
+
+def _plan(groups: int, classes: int, sampling: PromptSampling, most: int) -> tuple[list[_Batch], int]:
+    """Give every prompt an equal part of the images, in batches of one prompt each.
+
+    Return the batches and their size.
+
+    No batch holds more than ``most`` images.
+    """
+    prompts = groups * classes
+    size = max(1, min(most, sampling.images // prompts))
+    rounds = max(1, -(-sampling.images // (prompts * size)))
     order = [(g, c) for _ in range(rounds) for g in range(groups) for c in range(classes)]
-    return _Plan([(g, c, (seed + i) & 0xFFFFFFFFFFFFFFFF) for i, (g, c) in enumerate(order)], size)
-
-
-def _samples(
-    model: Any,
-    conditionings: list[Any],
-    of_class: Tensor,
-    negative: int,
-    start: Tensor,
-    s: SamplerSettings,
-    plan: _Plan,
-    path: Path,
-    signature: str,
-) -> Tensor:
-    """Latents [N, C, H, W] on the CPU in the model's own scale, batch after batch; those that are kept beside the checkpoint are not
-    sampled again."""
-    kept = path.with_name(f"{path.stem}.latents.safetensors")
-    parts: list[Tensor] = []
-    if kept.is_file():
-        try:
-            tensors, meta = read_safetensors(kept)
-            parts = list(tensors["latents"].split(plan.size)) if meta.get(SIGNATURE) == signature else []
-        except (KeyError, ValueError):
-            parts = []
-    bar = comfy.utils.ProgressBar(len(plan.batches) * s.steps)
-    for number in range(len(parts), len(plan.batches)):
-        group, chosen, seed = plan.batches[number]
-
-        def step(done: int, x0: Tensor, x: Tensor, total: int, begun: int = number * s.steps) -> None:
-            comfy.model_management.throw_exception_if_processing_interrupted()
-            bar.update_absolute(begun + done + 1)
-
-        here = start[: plan.size]
-        samples = comfy.sample.sample(
-            model,
-            comfy.sample.prepare_noise(here, seed),
-            s.steps,
-            s.cfg,
-            s.sampler_name,
-            s.scheduler,
-            conditionings[int(of_class[group, chosen])],
-            conditionings[negative],
-            here,
-            denoise=s.denoise,
-            callback=step,
-            disable_pbar=not comfy.utils.PROGRESS_BAR_ENABLED,
-            seed=seed,
-        )
-        parts.append(model.model.process_latent_in(samples).float().cpu())
-        write_safetensors(kept, {"latents": torch.cat(parts)}, {SIGNATURE: signature})
-    with torch.inference_mode(False):
-        return torch.cat(parts)
+    seed = sampling.sampler.seed
+    return [_Batch(g, c, (seed + i) & 0xFFFFFFFFFFFFFFFF) for i, (g, c) in enumerate(order)], size

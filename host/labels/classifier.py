@@ -17,7 +17,7 @@ from torch import Tensor
 
 from ...models.attribute_classifier import AttributeClassifier, load_classifier
 from ...models.transformers_classifier import load_transformers_classifier
-from ..core import folders
+from ..core import files as model_files
 
 KEY = "attribute_classifiers"
 CONFIG = "config.json"
@@ -81,7 +81,7 @@ def classifier_choices() -> list[str]:
     Folders without safetensors are among them, so that who looks for one is told why it cannot be loaded.
     """
     names = []
-    for name in folders.choices(KEY):
+    for name in model_files.choices(KEY):
         parent = Path(name).parent.as_posix()
         names.append(parent if parent != "." and _is_folder(parent) else name)
     for root in folder_paths.get_folder_paths(KEY):
@@ -91,20 +91,20 @@ def classifier_choices() -> list[str]:
 
 def resolve_classifier(name: str) -> Path:
     """Path of a file, or of a folder with a config.json. Raises FileNotFoundError, saying what there is."""
-    return folders.resolve(KEY, f"{name}/{CONFIG}").parent if _is_folder(name) else folders.resolve(KEY, name)
+    return model_files.resolve(KEY, f"{name}/{CONFIG}").parent if _is_folder(name) else model_files.resolve(KEY, name)
 
 
 def classifier_fingerprint(name: str) -> str:
     """Changes whenever the file, or a file in the folder, changes."""
     if not _is_folder(name):
-        return folders.fingerprint(KEY, name)
+        return model_files.fingerprint(KEY, name)
     folder = resolve_classifier(name)
     stats = ((entry.name, entry.stat()) for entry in sorted(os.scandir(folder), key=lambda e: e.name) if entry.is_file())
     return "|".join([str(folder), *(f"{n}:{s.st_mtime_ns}:{s.st_size}" for n, s in stats)])
 
 
 def load_host_classifier(name: str) -> HostClassifier:
-    """Load by the name that :func:`classifier_choices` gives. Raises FileNotFoundError or ValueError in one sentence."""
+    """Load by the name that :func:`classifier_choices` gives. Raises FileNotFoundError or ValueError."""
     path = resolve_classifier(name)
     model = load_transformers_classifier(path) if path.is_dir() else load_classifier(path, operations=comfy.ops.manual_cast)
     return HostClassifier(model, name)

@@ -51,6 +51,11 @@ def files_behind(prompt: Mapping[str, Any] | None, node_id: str | None, input_na
     return list(dict.fromkeys(found))
 
 
+def clip_files(graph: Mapping[str, Any] | None, node_id: str | None) -> dict[str, list[Path]]:
+    """Find the weight files behind a node's inputs clip_vision and clip, as "vision" and "clip"."""
+    return {"vision": files_behind(graph, node_id, "clip_vision"), "clip": files_behind(graph, node_id, "clip")}
+
+
 def in_files(weight: Tensor, files: Sequence[Path], endings: Sequence[str]) -> bool | None:
     """Whether one of the files holds this matrix, or its transpose, under a name with one of the endings. None: it cannot be told.
 

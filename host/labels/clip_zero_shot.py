@@ -13,7 +13,6 @@ from torch import Tensor
 from ...methods.labels.label_text import ClassSpec
 from ...methods.labels.zero_shot import class_direction, phrasings, zero_shot
 from ...models.digests import tensor_digest
-from ..neuron_path.edited_vision import edit_mark
 from .clip_projection import in_files, is_blank
 from .labelling import ImageSource
 
@@ -27,6 +26,8 @@ HOLDERS = {
 }
 """Width of the shared space -> which file holds the text projection into it."""
 COSINE = "cosine"
+EDIT_MARK = "equipoise_edit_mark"
+"""Attribute of a CLIP_VISION that an edit of its network sets."""
 
 
 def clip_source(
@@ -37,11 +38,12 @@ def clip_source(
     classes: attribute -> class -> phrases (:mod:`..methods.label_text`). templates: see :func:`..methods.zero_shot.read_templates`. files:
     "vision" and "clip" -> the weight files they came from, as far as known. Readings also hold ``cosine`` [N, 1], the largest one.
 
-    Raises ValueError, in one sentence, for an image encoder that is not CLIP's, one that does not go with the text encoder, and where
+    Raises ValueError for an image encoder that is not CLIP's, one that does not go with the text encoder, and where
     either projection is missing: then it says which file has it.
     """
     directions, told = text_directions(clip, classes, templates, files, vision)
-    projection = _image_projection(vision)
+    projection, mark = _image_projection(vision), edit_mark(vision)
+    edited = {"edited": mark} if mark else {}
 
     def read(images: Tensor, masks: Tensor | None) -> dict[str, Tensor]:
         embeddings = vision.encode_image(images)["image_embeds"]
@@ -59,12 +61,20 @@ def clip_source(
             "templates": list(templates),
             "directions": {a: tensor_digest((d * 1e4).round()) for a, d in directions.items()},
             "vision": [tensor_digest(projection), tensor_digest(vision.model.vision_model.embeddings.patch_embedding.weight)],
-            **({"edited": mark} if (mark := edit_mark(vision)) else {}),
+            **edited,
         },
         read=read,
         origin="CLIP zero-shot",
     )
     return source, told
+
+
+def edit_mark(vision: Any) -> str:
+    """Return what tells an edited CLIP_VISION from others; empty for one without edits.
+
+    Labels of an edited model are cached apart from those of the original.
+    """
+    return getattr(vision, EDIT_MARK, "")
 
 
 def text_directions(

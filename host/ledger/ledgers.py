@@ -1,4 +1,4 @@
-"""Ledgers in the host: where they are, which run writes into them, and whose images come to be recorded."""
+"""Ledgers in the host: where they lie, which node is at work, and the recording of images in them."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import logging
 import os
 import platform
 import uuid
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -28,37 +28,47 @@ from PIL.PngImagePlugin import PngInfo
 from torch import Tensor
 
 from ...methods.core.targets import TargetDistribution
-from ...methods.ledger.ledger import Ledger, Reservation, RunKey, SeenImage
+from ...methods.ledger.ledger import Ledger, RunKey, SeenImage
 from ...methods.ledger.ledger_images import TEXT, Picture, reconcile, save_picture
 from ...models.files import write_text
-from ..core.names import storable
+from ..core.files import check_file_name, storable
 from ..labels.classifier import HostClassifier
 
 log = logging.getLogger("equipoise")
 
-PLACE, PICTURES = "user/equipoise/ledgers", "output/equipoise/ledgers"
-ENDING = ".sqlite"
+LEDGERS_FOLDER, PICTURES_FOLDER = "user/equipoise/ledgers", "output/equipoise/ledgers"
+LEDGER_SUFFIX = ".sqlite"
 
 
 @dataclass(frozen=True)
 class LedgerHandle:
-    """What the LEDGER socket carries: which ledger, and the group that images are counted in. No counts: they are read when they are used,
-    so that no cached node can hold old ones."""
+    """Name a ledger and a group in it; this is what the LEDGER socket carries.
+
+    It has no counts. They are read when they are used, so that no cached node can have old ones.
+    """
 
     name: str
+    """Name of the ledger."""
     group: str = ""
+    """Group in which images are counted."""
 
     def open(self) -> Ledger:
-        """The ledger, for this process. Its methods raise ValueError where the file is none."""
+        """Open the ledger for this process.
+
+        Its methods raise ValueError where the file is not a ledger.
+        """
         return Ledger(ledger_path(self.name), this_process(), has_ended, self.group)
 
     @property
     def folder(self) -> Path:
-        """Where its pictures are saved; it need not exist yet."""
+        """Return the folder of its pictures, which need not exist yet."""
         return Path(folder_paths.get_output_directory()) / "equipoise" / "ledgers" / self.name
 
     def opened(self) -> tuple[Ledger, int]:
-        """The ledger, checked, without what a process left that was killed, and with rows for pictures that lost theirs (how many)."""
+        """Open the ledger and repair what a killed process left.
+
+        Return it with the number of pictures whose rows were restored.
+        """
         ledger = self.open()
         ledger.check()
         ledger.tidy()
@@ -66,54 +76,62 @@ class LedgerHandle:
 
 
 def ledgers_root() -> Path:
-    """Folder of the ledgers, in the host's user folder; it need not exist yet."""
+    """Return the folder of the ledgers in ComfyUI's user folder, which need not exist yet."""
     return Path(folder_paths.get_user_directory()) / "equipoise" / "ledgers"
 
 
 def ledger_path(name: str) -> Path:
-    """File of a ledger. Raises ValueError for a name that is a path, or that not every system can store."""
-    if not storable(name):
-        raise ValueError(
-            f"'{name[:60]}' cannot be the name of a ledger: use letters, digits, spaces, dashes and single dots, without separators; "
-            f"ledgers are kept in {PLACE}."
-        )
-    return ledgers_root() / f"{name}{ENDING}"
+    """Return the file of a ledger.
+
+    Raises ValueError for a name that is a path, or that not every system can store.
+    """
+    check_file_name(name, "a ledger", LEDGERS_FOLDER)
+    return ledgers_root() / f"{name}{LEDGER_SUFFIX}"
 
 
 def ledger_names() -> list[str]:
-    """Ledgers that are there."""
+    """List the names of the existing ledgers."""
     root = ledgers_root()
-    return sorted(p.name[: -len(ENDING)] for p in root.glob(f"*{ENDING}") if storable(p.name[: -len(ENDING)])) if root.is_dir() else []
+    names = [path.name.removesuffix(LEDGER_SUFFIX) for path in root.glob(f"*{LEDGER_SUFFIX}")] if root.is_dir() else []
+    return sorted(name for name in names if storable(name))
 
 
 def existing_ledger(name: str) -> LedgerHandle:
-    """A ledger that is there. Raises ValueError, naming those that are, where it is not."""
+    """Return an existing ledger.
+
+    Raises ValueError, with the names of those that exist, if there is none of this name.
+    """
     name = name.strip()
     if not ledger_path(name).is_file():
-        raise ValueError(f"there is no ledger '{name}'; there are: {', '.join(ledger_names()) or 'none yet'}.")
+        names = ledger_names()
+        remedy = f"choose one of {', '.join(names)}" if names else "make one with Balance Ledger"
+        raise ValueError(f"there is no ledger '{name}': {remedy}.")
     return LedgerHandle(name)
 
 
 def ledgers_fingerprint() -> str:
-    """Changes whenever any ledger does."""
-    found = []
+    """Return a text that changes whenever any ledger does."""
+    facts = []
     for path in sorted(ledgers_root().glob("*")) if ledgers_root().is_dir() else []:
-        if path.name.endswith((ENDING, f"{ENDING}-wal")):
+        if path.name.endswith((LEDGER_SUFFIX, f"{LEDGER_SUFFIX}-wal")):
             stat = path.stat()
-            found.append(f"{path.name}:{stat.st_mtime_ns}:{stat.st_size}")
-    return "|".join(found)
+            facts.append(f"{path.name}:{stat.st_mtime_ns}:{stat.st_size}")
+    return "|".join(facts)
 
 
 # -- who is at work ----------------------------------------------------------------------------------------------------------------------
 
 
 def this_process() -> str:
-    """A name of this process that no other on this machine has, has had or will have."""
+    """Return a name of this process that no other process of this machine ever has."""
     return f"{platform.node()}/{os.getpid()}/{psutil.Process().create_time():.2f}"
 
 
 def has_ended(owner: str) -> bool:
-    """Whether the process of that name has ended; False where that cannot be told (one of another machine)."""
+    """Check whether the process of that name has ended.
+
+    False where that is not known (a process of another machine).
+    """
     parts = owner.rsplit("/", 2)
     if len(parts) != 3 or parts[0] != platform.node() or not parts[1].isdecimal():
         return False
@@ -126,49 +144,14 @@ def has_ended(owner: str) -> bool:
 
 
 def running_node() -> RunKey | None:
-    """The queued prompt and the node that the host executes now; None outside of a prompt. An item of a list has a key of its own."""
+    """Return the prompt and the node that ComfyUI executes now.
+
+    None outside of a prompt. Every item of a list has its own key.
+    """
     context = get_executing_context()
     if context is None:
         return None
     return RunKey(context.prompt_id, context.node_id + (f"#{context.list_index}" if context.list_index else ""))
-
-
-class LedgerRun:
-    """One sampling run's part in a ledger: it reserves when it is asked for quotas, is finished when sampling ended well, and releases.
-
-    ``again``: the run begins with images and not with nothing, so that another node of the prompt may have drawn them.
-    """
-
-    def __init__(self, handle: LedgerHandle, seed: int = 0, again: bool = False) -> None:
-        self._ledger, self._seed, self._again = handle.open(), seed, again
-        self.key = running_node() or RunKey(f"script-{uuid.uuid4().hex}", "")
-        self._reserved: tuple[TargetDistribution, Reservation] | None = None
-
-    def quotas(self, target: TargetDistribution, images: int, seed: int) -> list[int]:
-        """Images per cell by what the ledger has counted; reserved until :meth:`finish` or :meth:`release`."""
-        reservation = self._ledger.reserve(target, self.key, images, seed, self._seed, self._again)
-        self._reserved, self.key = (target, reservation), reservation.key
-        return reservation.counts
-
-    def finish(self, cells: Tensor | Sequence[int] | None, target: TargetDistribution | None = None) -> None:
-        """Sampling ended well, and image i became cell ``cells[i]``. ``target``: where they were decided without asking for quotas, by a
-        run that was cut off."""
-        if self._reserved is None and target is not None and cells is not None:
-            self._reserved = target, Reservation(self.key, 0, [])
-        if self._reserved is None or cells is None:
-            return
-        (target, reservation), self._reserved = self._reserved, None
-        self._ledger.confirm(target, reservation, [int(c) for c in cells], self._seed)
-
-    def release(self) -> None:
-        """Drop what was reserved and not finished. Never raises: it stands where another error may be on its way."""
-        if self._reserved is None:
-            return
-        (target, reservation), self._reserved = self._reserved, None
-        try:
-            self._ledger.release(target, reservation)
-        except ValueError as error:
-            log.warning("What a failed run had reserved stays reserved until this ComfyUI ends: %s", error)
 
 
 # -- recording ---------------------------------------------------------------------------------------------------------------------------
@@ -176,16 +159,19 @@ class LedgerRun:
 
 @dataclass(frozen=True)
 class Recorded:
-    """``files``: names in the ledger's folder; ``seen``: class names per image in the order of the target; ``assigned``: the same, None
-    where nothing is known; ``found``: pictures whose row had been lost."""
+    """Report what was recorded."""
 
     files: list[str]
+    """Names of the pictures in the ledger's folder."""
     seen: list[tuple[str, ...]]
+    """Class names that the classifier read of every image, in the order of the target."""
     assigned: list[tuple[str, ...] | None]
-    found: int
+    """Class names that every image was assigned; None where they are not known."""
+    restored: int
+    """Number of pictures whose lost rows were restored."""
 
 
-def record_images(
+def record_attributes(
     images: Tensor,
     handle: LedgerHandle,
     target: TargetDistribution,
@@ -194,103 +180,107 @@ def record_images(
     graph: Any = None,
     extra: Mapping[str, Any] | None = None,
 ) -> Recorded:
-    """Save images [N, H, W, C] in 0..1 and count what the classifier sees in them: each file by rename, then its row.
+    """Save images [N, H, W, C] in 0..1 and count their classes.
 
-    ``assigned``: what Distribution Guidance KSampler says of them; ``graph``: the queued prompt in API form. Interruptible; what was saved
-    by then stays. Raises ValueError where images, target, classifier and ``assigned`` do not belong together, or nothing can be written.
+    The classifier reads the classes.
+    Every file is written by rename, then its row. ``assigned``: output of that name of Distribution Guidance KSampler. ``graph``: the
+    queued prompt in API form. ``extra``: more metadata for the pictures. Interruptible; what was saved by then stays.
+
+    Raises ValueError where images, target, classifier and ``assigned`` do not belong together, or nothing can be written.
     """
     broken = [i for i, image in enumerate(images) if not torch.isfinite(image).all()]
     if broken:
         raise ValueError(
-            f"{len(broken)} of {len(images)} images hold values that are no numbers (the first is image {broken[0]}), and nothing was "
-            "recorded: their VAE or model broke down, often in half precision."
+            f"{len(broken)} of {len(images)} images have values that are not numbers (the first is image {broken[0]}), so nothing was "
+            "recorded: their VAE or model failed, often because of half precision."
         )
     try:
         ordered = target.reordered(classifier.attributes)
     except ValueError as error:
         raise ValueError(f"The classifier '{classifier.name}' cannot record this target: {error}") from error
-    given, certain = read_assigned(assigned, ordered, len(images))
+    named, certain = read_assigned(assigned, ordered, len(images))
     read = classifier.probabilities(images)
     best = [read[a].argmax(-1).tolist() for a in ordered.attributes]
     seen = [tuple(names[k] for names, k in zip(ordered.classes, image, strict=True)) for image in zip(*best, strict=True)]
     pixels = [_pixels(image) for image in images]
     digests = [hashlib.sha256(f"{p.shape}".encode() + p.tobytes()).hexdigest() for p in pixels]
     own = running_node() or RunKey(f"script-{uuid.uuid4().hex}", "")
-    ledger, found = handle.opened()
+    ledger, restored = handle.opened()
     claim = ledger.claim(ordered, own, drawn_by(graph, own), digests, certain)
     prompt_hash = hashlib.sha256(json.dumps(graph, sort_keys=True, default=str).encode()).hexdigest() if graph else ""
-    more = {} if args.disable_metadata else {"prompt": graph, **(extra or {})}
+    metadata = {} if args.disable_metadata else {"prompt": graph, **(extra or {})}
     epoch, files, classes = ledger.epoch, [], []
     bar = comfy.utils.ProgressBar(len(images))
     first = min(claim.known, default=0)
     for i, digest in enumerate(digests):
         comfy.model_management.throw_exception_if_processing_interrupted()
         was, seed, file = claim.known.get(first + i, (None, "", None))
-        became = given[i] if given else was
+        became = named[i] if named else was
         image = SeenImage(first + i, seen[i], became, seed, prompt_hash, file)
-        picture = Picture(digest, lambda text, p=pixels[i]: _png(p, {**more, TEXT: text}))
+        picture = Picture(digest, lambda text, p=pixels[i]: _png(p, {**metadata, TEXT: text}))
         try:
             files.append(save_picture(ledger, epoch, handle.folder, ordered, claim.key, picture, image))
         except OSError as error:
             raise ValueError(
-                f"image {i} cannot be saved in {PICTURES}/{handle.name} ({error.strerror or error}), and is not counted: free space, or "
-                "change the rights of that folder."
+                f"image {i} cannot be saved in {PICTURES_FOLDER}/{handle.name} ({error.strerror or error}), and is not counted: free some "
+                "disk space, or change the rights of that folder."
             ) from error
         classes.append(became)
         bar.update(1)
-    return Recorded(files, seen, classes, found)
+    return Recorded(files, seen, classes, restored)
 
 
 def read_assigned(text: str, target: TargetDistribution, n: int) -> tuple[list[tuple[str, ...]] | None, RunKey | None]:
-    """Classes per image, in the order of the target, and the run, from the output 'assigned' of a sampler. (None, None) for "".
+    """Read the output 'assigned' of a sampler.
 
-    Raises ValueError where it is no such text, or speaks of other attributes or another number of images.
+    Return the classes per image, in the order of the target, and the run.
+    Returns (None, None) for "". Raises ValueError where it is not such a text, or has other attributes or another number of images.
     """
     if not text.strip():
         return None, None
     try:
-        told = json.loads(text)
-        attributes, names, run = told["attributes"], told["assigned"], told.get("run")
+        message = json.loads(text)
+        attributes, names, run = message["attributes"], message["assigned"], message.get("run")
         key = None if run is None else RunKey(str(run["prompt"]), str(run["node"]))
         if sorted(attributes) != sorted(target.attributes):
-            raise ValueError(f"it speaks of {', '.join(map(str, attributes))}, and the target of {', '.join(target.attributes)}")
+            raise ValueError(f"it is about {', '.join(map(str, attributes))}, and the target is about {', '.join(target.attributes)}")
         if names is None:
             return None, key
         if len(names) != n:
-            raise ValueError(f"it speaks of {len(names)} images, and {n} are connected")
-        place = [attributes.index(a) for a in target.attributes]
-        known = {"/".join(cell[place.index(i)] for i in range(len(place))): cell for cell in target.cells}
+            raise ValueError(f"it is about {len(names)} images, and {n} are connected")
+        order = [attributes.index(a) for a in target.attributes]
+        known = {"/".join(cell[order.index(i)] for i in range(len(order))): cell for cell in target.cells}
         return [known[name] for name in names], key
     except KeyError as error:
         raise ValueError(
-            f"'assigned' holds no {error}, or a class that the classifier lacks: connect the sampler's output of that name."
+            f"'assigned' has no {error}, or a class that the classifier does not know: connect the sampler's output of that name."
         ) from None
     except (ValueError, TypeError, AttributeError) as error:
         raise ValueError(
-            f"'assigned' does not belong to these images ({error}): connect the output of the sampler that drew them."
+            f"'assigned' does not belong to these images ({error}): connect the output of the sampler that made them."
         ) from error
 
 
 def drawn_by(graph: Any, own: RunKey) -> list[RunKey]:
-    """Nodes of a queued prompt from which the images of a node may come, the nearest first."""
+    """List the nodes that may have made a node's images, nearest first."""
     node, hash_, index = own.node.partition("#")
     return [RunKey(own.run, f"{name}{hash_}{index}") for name in _before(graph, node)]
 
 
 def _before(graph: Any, node: str) -> Iterator[str]:
-    """Ids of the nodes that lie before one, by the input 'images' of it, the nearest first."""
+    """Yield the nodes before the input 'images' of one, nearest first."""
     if not isinstance(graph, Mapping):
         return
     inputs = graph.get(node, {}).get("inputs", {})
     level, met = [inputs.get("images")], set()
     while level:
-        found = []
+        next_level = []
         for link in level:
             if isinstance(link, (list, tuple)) and len(link) == 2 and str(link[0]) in graph and str(link[0]) not in met:
                 met.add(str(link[0]))
                 yield str(link[0])
-                found += graph[str(link[0])].get("inputs", {}).values()
-        level = found
+                next_level += graph[str(link[0])].get("inputs", {}).values()
+        level = next_level
 
 
 def _pixels(image: Tensor) -> np.ndarray:
@@ -315,7 +305,11 @@ COLUMNS = (
 
 
 def export_ledger(handle: LedgerHandle) -> tuple[Path, int]:
-    """Write a ledger's rows as CSV beside its pictures' folder; the file, and how many rows. Raises ValueError where that cannot be."""
+    """Write the rows of a ledger as CSV next to its pictures' folder.
+
+    Return the file and the number of rows.
+    Raises ValueError where it cannot be written.
+    """
     ledger, _ = handle.opened()
     rows, stream = ledger.rows(), io.StringIO(newline="")
     writer = csv.DictWriter(stream, COLUMNS, extrasaction="ignore", lineterminator="\n")
@@ -326,6 +320,7 @@ def export_ledger(handle: LedgerHandle) -> tuple[Path, int]:
         write_text(path, stream.getvalue())
     except OSError as error:
         raise ValueError(
-            f"the ledger cannot be written to {PICTURES} ({error.strerror or error}): free space, or change the rights of that folder."
+            f"the ledger cannot be written to {PICTURES_FOLDER} ({error.strerror or error}): free some disk space, or change the rights of "
+            "that folder."
         ) from error
     return path, len(rows)

@@ -23,6 +23,7 @@ from ...models.neuron_adapters import IN_LAYER, LAYER
 from ...models.neuron_vit import CLS, NeuronVit
 from ...models.zero_shot_head import ZeroShotHead
 from ..labels.classifier import HostClassifier
+from ..labels.clip_zero_shot import EDIT_MARK
 from .models import vision_of
 
 ROWS = (ONE_ROW, ALL_ROWS)
@@ -98,6 +99,7 @@ def edited_clip_vision(vision: Any, edit: NeuronEdit, rows: str) -> Any:
     edits = (*earlier, edit)
     made = _patched(original, changing(edits, rows, CLS))
     made.equipoise_original, made.equipoise_edits, made.equipoise_rows = original, edits, rows
+    setattr(made, EDIT_MARK, digest_of(edits, rows))
     return made
 
 
@@ -109,12 +111,6 @@ def original_of(model: Any) -> Any:
 def edits_of(vision: Any) -> tuple[NeuronEdit, ...]:
     """What was edited in a CLIP_VISION."""
     return getattr(vision, "equipoise_edits", ())
-
-
-def edit_mark(vision: Any) -> str:
-    """Empty for a CLIP_VISION as it is; else changes with its edits, so that labels of one are not taken for those of another."""
-    edits = edits_of(vision)
-    return digest_of(edits, vision.equipoise_rows) if edits else ""
 
 
 def unedited_net(classifier: HostClassifier | None, vision: Any | None, attribute: str = "") -> NeuronVit:
@@ -163,12 +159,12 @@ def hooked(network: nn.Module, change: Change) -> Iterator[None]:
 
 def second_maps(network: nn.Module) -> dict[int, nn.Module]:
     """Layer -> the linear map that reads its neurons."""
-    found = {}
+    modules = {}
     for name, module in network.named_modules():
         match = LAYER.search(name)
         if match and match[2] in IN_LAYER["fc2"]:
-            found[int(match[1])] = module
-    return found
+            modules[int(match[1])] = module
+    return modules
 
 
 def digest_of(edits: Sequence[NeuronEdit], rows: str) -> str:

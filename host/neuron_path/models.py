@@ -35,7 +35,7 @@ def vision_of(
 ) -> NeuronVit:
     """Either a classifier's head for one attribute (empty: its only one), or a CLIP_VISION with a zero-shot head, on the host's device.
 
-    Raises ValueError, in a sentence, where neither or both are connected, where the model is no vision transformer that neuron paths can
+    Raises ValueError where neither or both are connected, where the model is no vision transformer that neuron paths can
     follow, and where it was edited: paths are those of a model as it is.
     """
     if classifier is not None and clip_vision is not None:
@@ -76,27 +76,27 @@ def pixels_of(net: NeuronVit, images: Tensor) -> Tensor:
 
 def logits_of(net: NeuronVit, pixels: Tensor) -> Tensor:
     """Logits, float32 [B, K] on the CPU, of preprocessed pixels; the host can interrupt between chunks."""
-    found = []
+    parts = []
     for part in pixels.split(BATCH):
         comfy.model_management.throw_exception_if_processing_interrupted()
         with torch.no_grad():
-            found.append(net.run(0, net.embed(part.to(net.device))).float().cpu())
-    return torch.cat(found)
+            parts.append(net.run(0, net.embed(part.to(net.device))).float().cpu())
+    return torch.cat(parts)
 
 
 def targets_of(net: NeuronVit, pixels: Tensor, wanted: str = PREDICTED) -> Tensor:
     """The class that each image's path is found for, int64 [B] positions in the head.
 
     ``wanted``: empty = what the model reads in it; one class for all; or as many as there are images, separated by commas. Raises
-    ValueError, in a sentence, for a class that the head has not, and for another number.
+    ValueError for a class that the head has not, and for another number.
     """
     named = [part.strip() for part in wanted.split(",") if part.strip()]
     if not named:
         return logits_of(net, pixels).argmax(1)
     if len(named) not in (1, len(pixels)):
         raise ValueError(f"{len(named)} classes are named for {len(pixels)} image(s): name one for all, or one for each.")
-    found = torch.tensor(check_labels(net, named))
-    return found.expand(len(pixels)).clone() if len(found) == 1 else found
+    classes = torch.tensor(check_labels(net, named))
+    return classes.expand(len(pixels)).clone() if len(classes) == 1 else classes
 
 
 def _of_classifier(classifier: HostClassifier, attribute: str) -> NeuronVit:

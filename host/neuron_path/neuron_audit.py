@@ -22,36 +22,36 @@ def audited_nets(
 ) -> dict[str, NeuronVit]:
     """Attribute -> the network with its head: attributes of a classifier (none named: all), or zero-shot heads of a CLIP_VISION.
 
-    Raises ValueError, in a sentence, for fewer than two of them, one that is not there, and as :func:`.vision_neurons.vision_of`.
+    Raises ValueError for fewer than two of them, one that is not there, and as :func:`.vision_neurons.vision_of`.
     """
-    given = [h for h in heads if h is not None]
+    connected = [h for h in heads if h is not None]
     if classifier is None:
-        first = vision_of(None, clip_vision, given[0] if given else None)
-        names = [h.attribute for h in given]
+        first = vision_of(None, clip_vision, connected[0] if connected else None)
+        names = [h.attribute for h in connected]
         if len(set(names)) < len(names) or len(names) < 2:
             raise ValueError(
                 f"an audit compares two or more zero-shot heads of different attributes; met {', '.join(names)}: connect others."
             )
-        if any(h.width != given[0].width for h in given):
+        if any(h.width != connected[0].width for h in connected):
             raise ValueError("these zero-shot heads have embeddings of different widths: encode all prompts with one text model.")
-        found = {}
-        for h in given:
+        nets = {}
+        for h in connected:
             # Gradients are taken through the head, which they could not through what was made in inference mode.
             with torch.inference_mode(False):
                 weight = F.normalize(h.embeddings.float().clone(), dim=-1).to(first.device)
-            found[h.attribute] = replace(
+            nets[h.attribute] = replace(
                 first, weights={**first.weights, "head.weight": weight}, labels=h.labels, scale=h.scale, name=h.attribute
             )
-        return found
+        return nets
     names = list(attributes) or list(classifier.attributes)
     if len(set(names)) < 2:
         raise ValueError(f"an audit compares two or more attributes, and '{classifier.name}' was asked for {', '.join(names)}: name more.")
-    found, trunk = {}, {}
+    nets, trunk = {}, {}
     for name in dict.fromkeys(names):
         net = vision_of(classifier, clip_vision, None, name)
         trunk = trunk or {k: v for k, v in net.weights.items() if not k.startswith("head.")}
-        found[name] = replace(net, weights={**net.weights, **trunk})
-    return found
+        nets[name] = replace(net, weights={**net.weights, **trunk})
+    return nets
 
 
 def class_neurons(path: NeuronPathFile, net: NeuronVit, class_name: str = "") -> NeuronPathFile:

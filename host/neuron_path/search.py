@@ -27,7 +27,7 @@ SCORES = ("activation", "contribution", "joint", "additive", "objective")
 def found_paths(net: NeuronVit, pixels: Tensor, targets: Tensor, settings: PathSettings, model: str) -> NeuronPathFile:
     """Paths by a search, of preprocessed images. ``model``: its name, for reports.
 
-    Raises ValueError, in a sentence, for settings that there are not, and for no images.
+    Raises ValueError for settings that there are not, and for no images.
     """
     s = settings.checked(net.neurons)
     more = {"shortlist": s.shortlist} if s.search == SHORTLIST else {}
@@ -37,7 +37,7 @@ def found_paths(net: NeuronVit, pixels: Tensor, targets: Tensor, settings: PathS
 def baseline_paths(
     net: NeuronVit, pixels: Tensor, targets: Tensor, kind: str, settings: PathSettings, seed: int, model: str
 ) -> NeuronPathFile:
-    """Paths by a baseline of ``methods.neuron_baselines``, with the scores that paths found by a search have too."""
+    """Paths by a baseline of ``methods/neuron_path/neuron_baselines.py``, with the scores that paths found by a search have too."""
     s = settings.checked(net.neurons)
     parts = 0
 
@@ -55,7 +55,7 @@ def class_path(file: NeuronPathFile, rule: str, net: NeuronVit | None = None, pi
 
     ``rule``: "mode", the most frequent neurons; or "mean score", that with the best mean score over the class's images. net, pixels: the
     network and the preprocessed images of the file, which the second rule needs; with them scores are measured, as means over the images.
-    Raises ValueError, in a sentence, without them, for another network, and for another number of images.
+    Raises ValueError without them, for another network, and for another number of images.
     """
     if rule not in RULES:
         raise ValueError(f"a class path is chosen by {' or '.join(RULES)}, not '{rule}': choose one of them.")
@@ -66,8 +66,8 @@ def class_path(file: NeuronPathFile, rule: str, net: NeuronVit | None = None, pi
     check_network(file, net)
     if len(pixels) != file.images:
         raise ValueError(f"there are {file.images} neuron path(s) and {len(pixels)} image(s): connect the images that they were found in.")
-    said = {k: file.info[k] for k in ("nodes", "objective", "shortlist") if k in file.info}
-    s = PathSettings(file.method if file.method in SEARCHES else CLEAN_LAYER, top_k=file.top_k, shared=True, **said)
+    recorded = {k: file.info[k] for k in ("nodes", "objective", "shortlist") if k in file.info}
+    s = PathSettings(file.method if file.method in SEARCHES else CLEAN_LAYER, top_k=file.top_k, shared=True, **recorded)
     chosen, figures = {}, []
     for label in file.classes:
         index = [i for i, t in enumerate(file.target) if t == label]
@@ -77,14 +77,14 @@ def class_path(file: NeuronPathFile, rule: str, net: NeuronVit | None = None, pi
                 return find_paths(net, x, t, s, progress)
             return score_paths(net, x, t, mode_path(file.path[index]).expand(len(x), -1, -1), s)
 
-        found, added = _over(net, pixels[index], file.targets()[index], s, search)
-        chosen[label] = found.path[0].cpu()
-        figures.append([x.float().mean(0).cpu() for x in (found.activation, added, found.joint, found.additive, found.objective)])
+        paths, added = _over(net, pixels[index], file.targets()[index], s, search)
+        chosen[label] = paths.path[0].cpu()
+        figures.append([x.float().mean(0).cpu() for x in (paths.activation, added, paths.joint, paths.additive, paths.objective)])
     measured = {name: torch.stack(rows) for name, rows in zip(SCORES, zip(*figures, strict=True), strict=True)}
     return replace(class_paths(file, chosen), method=s.search if rule == MEAN_SCORE else file.method, **measured)
 
 
-def images_at_once(net: NeuronVit, settings: PathSettings) -> int:
+def images_per_search(net: NeuronVit, settings: PathSettings) -> int:
     """Images whose layers' states and tangents fit into the memory that a search is given, at least one; all, where they share a path."""
     if settings.shared:
         return 2**31
@@ -97,7 +97,7 @@ def _file(
     net: NeuronVit, pixels: Tensor, targets: Tensor, s: PathSettings, method: str, model: str, search: Search, more: dict[str, Any]
 ) -> NeuronPathFile:
     started = time.monotonic()
-    found, added = _over(net, pixels, targets, s, search)
+    paths, added = _over(net, pixels, targets, s, search)
     info = {
         "model": model,
         "family": net.family,
@@ -108,13 +108,13 @@ def _file(
         "seconds": round(time.monotonic() - started, 2),
         **more,
     }
-    figures = [x.detach().float().cpu() for x in (found.activation, added, found.joint, found.additive, found.objective)]
+    figures = [x.detach().float().cpu() for x in (paths.activation, added, paths.joint, paths.additive, paths.objective)]
     return NeuronPathFile(
         method,
         net.name,
         tuple(net.labels),
         tuple(net.labels[int(t)] for t in targets),
-        found.path.cpu(),
+        paths.path.cpu(),
         *figures,
         net.neurons,
         net.fingerprint(),
@@ -125,7 +125,7 @@ def _file(
 
 def _over(net: NeuronVit, pixels: Tensor, targets: Tensor, s: PathSettings, search: Search) -> tuple[FoundPaths, Tensor]:
     """Paths of all images, and what each neuron adds [B, L, K], some images at a time."""
-    report, size, total = host_progress(), images_at_once(net, s), max(1, len(pixels))
+    report, size, total = host_progress(), images_per_search(net, s), max(1, len(pixels))
     parts, added = [], []
     for start in range(0, total, size):
         x, t = pixels[start : start + size], targets[start : start + size]

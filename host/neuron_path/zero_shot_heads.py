@@ -10,35 +10,38 @@ import torch
 
 from ...methods.labels.label_text import ClassSpec
 from ...models.files import read_metadata, read_safetensors
-from ...models.zero_shot_head import FORMAT, ZeroShotHead, class_embeddings, load_zero_shot_head
-from ..core import folders
+from ...models.zero_shot_head import FORMAT, ZeroShotHead, class_embeddings, load_zero_shot_head, save_zero_shot_head
+from ..core import files as model_files
 from ..labels.clip_zero_shot import text_directions
 
 KEY = "equipoise_zero_shot_heads"
+ZERO_SHOT_FILES = model_files.FileKind(KEY, "a zero-shot head", save_zero_shot_head)
 
 
-def made_head(
+def make_head(
     clip: Any, classes: ClassSpec, templates: Sequence[str], scale: float, files: Mapping[str, Sequence[Path]], vision: Any | None = None
 ) -> tuple[ZeroShotHead, str]:
-    """A head for the one attribute of ``classes``, and a sentence on what could be told of CLIP's projections.
+    """Make a head for the one attribute of ``classes``, and describe the encoder and its projections.
 
-    Raises ValueError, in a sentence, for several attributes, and for a CLIP without its text projection or of another width than vision's.
+    Raises ValueError for several attributes, and for a CLIP without its text projection or of another width than vision's.
     """
     if len(classes) != 1:
         raise ValueError(f"a zero-shot head has one attribute, and {len(classes)} are given ({', '.join(classes)}): make a head for each.")
     ((attribute, named),) = classes.items()
-    directions, told = text_directions(clip, classes, templates, files, vision)
-    info = {"classes": {c: list(m) for c, m in named.items()}, "templates": list(templates), "encoder": told}
-    return ZeroShotHead(attribute, tuple(named), directions[attribute], scale, info), told
+    directions, encoder = text_directions(clip, classes, templates, files, vision)
+    info = {"classes": {c: list(m) for c, m in named.items()}, "templates": list(templates), "encoder": encoder}
+    return ZeroShotHead(attribute, tuple(named), directions[attribute], scale, info), encoder
 
 
-def found_head(name: str, scale: float) -> ZeroShotHead:
-    """A head from its folder: one that Zero-Shot Attribute Head saved, or a safetensors file of text embeddings with a tensor [D] or [P, D]
-    for each class, by its name; the file's name is then the attribute's. ``scale``: for those that state none.
+def load_head(name: str, scale: float) -> ZeroShotHead:
+    """Load a head from its folder.
 
-    Raises FileNotFoundError, or ValueError in a sentence for a file of another kind.
+    The file is one that Zero-Shot Attribute Head saved, or a safetensors file of text embeddings with a tensor [D] or [P, D] for each
+    class, by the class's name; the attribute then has the file's name. ``scale`` is for files that state none.
+
+    Raises FileNotFoundError, or ValueError for a file of another kind.
     """
-    path = folders.resolve(KEY, name)
+    path = model_files.resolve(KEY, name)
     if "format" in read_metadata(path):
         return load_zero_shot_head(path)
     tensors, _ = read_safetensors(path)

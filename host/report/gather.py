@@ -1,4 +1,4 @@
-"""What a fairness report needs of the host: networks that read images, and the queued graph that tells where they came from."""
+"""Read the images of a fairness report with all networks, and the settings of the queued graph."""
 
 from __future__ import annotations
 
@@ -15,9 +15,10 @@ from torch import Tensor
 
 from ...methods.core.targets import TargetDistribution
 from ...methods.report import provenance
-from ...models.inception import inception_features, missing
+from ...models.inception import inception_features
+from ...models.inception import missing as missing_inception
 from ..labels.classifier import HostClassifier
-from ..labels.clip_projection import files_behind
+from ..labels.clip_projection import clip_files
 from ..labels.clip_zero_shot import text_directions
 from .provenance import file_rows, images_row, named_files, software
 
@@ -29,81 +30,136 @@ INCEPTION = "models/equipoise/inception"
 
 @dataclass(frozen=True)
 class ReportInputs:
-    """What the node was given. Images: IMAGE [N, H, W, C] in 0..1, each set of a size of its own."""
+    """The node's inputs. Each set of images is an IMAGE [N, H, W, C] in 0..1, in a size of its own."""
 
     base: Tensor
+    """Images from plain sampling."""
+
     steered: Tensor
+    """Images from guided or steered sampling."""
+
     judge: HostClassifier
+    """The classifier that measures."""
+
     target: TargetDistribution | None = None
+    """Shares that were asked for; None compares with equal shares."""
+
     second: HostClassifier | None = None
+    """A second judge, shown next to the first."""
+
     labeller: HostClassifier | None = None
+    """The classifier that gave the labels for training."""
+
     reference: Tensor | None = None
+    """Images for measures of quality."""
+
     vision: Any = None
+    """CLIP_VISION for measures of quality and similarity; None leaves them out."""
+
     clip: Any = None
+    """CLIP for the agreement of images and prompt; None leaves it out."""
+
     prompt: str = ""
+    """The prompt of all images, if there is one."""
+
     inception: bool = False
+    """Whether distances in Inception features are measured."""
+
     attributes: tuple[str, ...] = ()
+    """Attributes to show; empty: those of the target, or all."""
+
     same_seeds: bool = True
+    """Whether images at one place of both sets have one seed."""
+
     batch: int = 1
+    """Number of steered images that were sampled together."""
 
 
 @dataclass(frozen=True)
 class ClassReadings:
-    """A classifier's probabilities of each set, attribute -> [N, K], with the classes of its attributes."""
+    """A classifier's probabilities of each set, attribute -> [N, K]."""
 
     name: str
+    """The classifier's name."""
+
     classes: Mapping[str, Sequence[str]]
+    """Attribute -> class names, in the order of the probabilities."""
+
     base: Mapping[str, Tensor]
+    """Probabilities of the base images."""
+
     steered: Mapping[str, Tensor]
+    """Probabilities of the steered images."""
+
     reference: Mapping[str, Tensor] | None = None
+    """Probabilities of the reference images, if they are read."""
 
 
 @dataclass(frozen=True)
 class SetFeatures:
-    """A network's features of each set, [N, D]. ``clip``: they are projected CLIP embeddings."""
+    """A network's features of each set, [N, D]."""
 
     name: str
+    """The network's name."""
+
     base: Tensor
+    """Features of the base images."""
+
     steered: Tensor
+    """Features of the steered images."""
+
     reference: Tensor | None = None
+    """Features of the reference images, if there are any."""
+
     clip: bool = False
+    """Whether the features are projected CLIP embeddings."""
 
 
 @dataclass(frozen=True)
 class Gathered:
-    """``judges``: one or two, with ``targets`` in their class order (None where none is given); ``others``: the labeller, if any.
-    ``prompt``: CLIP embeddings of base images, steered images and prompt. ``untold``: what was asked for and could not be had."""
+    """Everything that the networks read in the images."""
 
     judges: tuple[ClassReadings, ...]
+    """Readings of one or two judges."""
+
     targets: tuple[tuple[Sequence[str], Sequence[float]] | None, ...]
+    """The target in each judge's class order; None without a target."""
+
     others: tuple[ClassReadings, ...]
+    """Readings of the labeller, if there is one."""
+
     features: tuple[SetFeatures, ...]
+    """Features by network."""
+
     prompt: tuple[Tensor, Tensor, Tensor] | None
-    untold: tuple[str, ...]
+    """CLIP embeddings of the base images, the steered images and the prompt."""
+
+    missing: tuple[str, ...]
+    """Sentences on measures that were asked for and could not be taken."""
 
 
-def gather(given: ReportInputs, graph: provenance.Graph | None = None, node_id: str | None = None) -> Gathered:
-    """Read all images with all networks. What does not fit is refused before anything is read.
+def gather(inputs: ReportInputs, graph: provenance.Graph | None = None, node_id: str | None = None) -> Gathered:
+    """Read all images with all networks. Checks all inputs first.
 
-    Raises ValueError, in a sentence, for images that are empty, not finite or not images, for a classifier that does not know the target or
-    an attribute, and where seeds are said to be the same and numbers differ; the host's exception where the user interrupts.
+    Raises ValueError for images that are empty, not finite or not images, for a classifier that does not know the target or
+    an attribute, and for sets of different length with same_seeds; the host's exception where the user interrupts.
     """
-    for name, images in sets_of(given).items():
+    for name, images in sets_of(inputs).items():
         check_images(images, name)
-    if given.same_seeds and len(given.base) != len(given.steered):
+    if inputs.same_seeds and len(inputs.base) != len(inputs.steered):
         raise ValueError(
-            f"with the same seeds there are as many base images as steered ones; met {len(given.base)} and {len(given.steered)}: switch "
+            f"with the same seeds there are as many base images as steered ones; met {len(inputs.base)} and {len(inputs.steered)}: switch "
             "same_seeds off, or connect images of the same seeds."
         )
-    shown = [c for c in (given.judge, given.second) if c is not None]
-    targets = tuple(target_for(c, given.target) for c in shown)
+    shown = [c for c in (inputs.judge, inputs.second) if c is not None]
+    targets = tuple(target_for(c, inputs.target) for c in shown)
     for classifier in shown:
-        check_attributes(classifier, given.attributes)
-    networks = [*shown, *([given.labeller] if given.labeller is not None else [])]
+        check_attributes(classifier, inputs.attributes)
+    networks = [*shown, *([inputs.labeller] if inputs.labeller is not None else [])]
     names = _distinct([c.name for c in networks])
-    read = tuple(_read(c, n, given, reference=i == 0) for i, (c, n) in enumerate(zip(networks, names, strict=True)))
-    features, prompt, untold = _features(given, graph, node_id)
-    return Gathered(read[: len(shown)], targets, read[len(shown) :], tuple(features), prompt, tuple(untold))
+    read = tuple(_read(c, n, inputs, reference=i == 0) for i, (c, n) in enumerate(zip(networks, names, strict=True)))
+    features, prompt, missing = _features(inputs, graph, node_id)
+    return Gathered(read[: len(shown)], targets, read[len(shown) :], tuple(features), prompt, tuple(missing))
 
 
 def interruptible() -> None:
@@ -111,9 +167,9 @@ def interruptible() -> None:
     comfy.model_management.throw_exception_if_processing_interrupted()
 
 
-def sets_of(given: ReportInputs) -> dict[str, Tensor]:
-    """The sets of images that there are, by name."""
-    sets = {BASE: given.base, STEERED: given.steered, REFERENCE: given.reference}
+def sets_of(inputs: ReportInputs) -> dict[str, Tensor]:
+    """Return the sets of images that are connected, by name."""
+    sets = {BASE: inputs.base, STEERED: inputs.steered, REFERENCE: inputs.reference}
     return {name: images for name, images in sets.items() if images is not None}
 
 
@@ -131,7 +187,7 @@ def check_images(images: Tensor, name: str) -> None:
 
 
 def target_for(classifier: HostClassifier, target: TargetDistribution | None) -> tuple[Sequence[str], Sequence[float]] | None:
-    """Attributes and shares in a classifier's class order. Raises ValueError where it does not know them."""
+    """Return attributes and shares in a classifier's class order. Raises ValueError for unknown ones."""
     if target is None:
         return None
     try:
@@ -149,9 +205,9 @@ def check_attributes(classifier: HostClassifier, attributes: Sequence[str]) -> N
         raise ValueError(f"the classifier '{classifier.name}' does not read '{unknown}'; it reads: {known}.")
 
 
-def origin(given: ReportInputs, graph: provenance.Graph | None, node_id: str | None, hashed: bool) -> dict[str, Any]:
-    """``settings``, ``files`` and ``software`` for the page, from the queued graph; what cannot be told is left out."""
-    sets = sets_of(given)
+def origin(inputs: ReportInputs, graph: provenance.Graph | None, node_id: str | None, hashed: bool) -> dict[str, Any]:
+    """Return ``settings``, ``files`` and ``software`` for the page, as far as the queued graph shows them."""
+    sets = sets_of(inputs)
     rows = [images_row(name, images) for name, images in sets.items()]
     settings, seeds = [], ""
     if graph and node_id is not None and str(node_id) in graph:
@@ -165,41 +221,47 @@ def origin(given: ReportInputs, graph: provenance.Graph | None, node_id: str | N
 
 
 def _distinct(names: Sequence[str]) -> list[str]:
-    """Names with a number where two are the same."""
+    """Number names that occur more than once."""
     return [n if n not in names[:i] else f"{n} ({names[:i].count(n) + 1})" for i, n in enumerate(names)]
 
 
-def _read(classifier: HostClassifier, name: str, given: ReportInputs, reference: bool) -> ClassReadings:
-    """Probabilities of base and steered images, and of the reference where they are asked for."""
-    sets = {k: classifier.probabilities(i) for k, i in sets_of(given).items() if k != REFERENCE or reference}
+def _read(classifier: HostClassifier, name: str, inputs: ReportInputs, reference: bool) -> ClassReadings:
+    """Read base and steered images, and the reference images if ``reference`` is set."""
+    sets = {k: classifier.probabilities(i) for k, i in sets_of(inputs).items() if k != REFERENCE or reference}
     return ClassReadings(name, classifier.attributes, **sets)
 
 
 def _features(
-    given: ReportInputs, graph: Mapping[str, Any] | None, node_id: str | None
+    inputs: ReportInputs, graph: Mapping[str, Any] | None, node_id: str | None
 ) -> tuple[list[SetFeatures], tuple[Tensor, Tensor, Tensor] | None, list[str]]:
-    """Features of CLIP's image encoder and of Inception, where they are wanted, and of the judge; embeddings of images and prompt."""
-    sets, found, prompted, untold = sets_of(given), [], None, []
-    if given.vision is not None:
-        files = {what: files_behind(graph, node_id, name) for what, name in (("vision", "clip_vision"), ("clip", "clip"))}
+    """Compute features of CLIP, Inception and the judge, and CLIP embeddings of the prompt.
+
+    Also returns the sentences on what is missing.
+    """
+    sets, networks, prompted, missing = sets_of(inputs), [], None, []
+    if inputs.vision is not None:
+        files = clip_files(graph, node_id)
         name = files["vision"][0].name if files["vision"] else "the connected CLIP_VISION"
-        projected = isinstance(getattr(getattr(given.vision.model, "visual_projection", None), "weight", None), Tensor)
-        found.append(SetFeatures(name, **{k: vision_features(given.vision, i) for k, i in sets.items()}, clip=projected))
-        if given.prompt.strip() and given.clip is not None:
-            direction, _ = text_directions(given.clip, {"prompt": {"text": (given.prompt.strip(),)}}, ("{}",), files, given.vision)
-            prompted = found[0].base, found[0].steered, direction["prompt"]
-    if given.prompt.strip() and prompted is None:
-        untold.append("Agreement with the prompt is not stated: it needs clip_vision and clip, the image and the text encoder of one CLIP.")
-    if given.inception and (why := missing(inception_folder())):
-        untold.append(f"{why} Weights belong into {INCEPTION}.")
-    elif given.inception:
-        found.append(SetFeatures("Inception (clean-fid)", **{k: _inception(i) for k, i in sets.items()}))
-    found.append(SetFeatures(f"{given.judge.name} (the judge's own features)", **{k: given.judge.embed(i) for k, i in sets.items()}))
-    return found, prompted, untold
+        projected = isinstance(getattr(getattr(inputs.vision.model, "visual_projection", None), "weight", None), Tensor)
+        networks.append(SetFeatures(name, **{k: vision_features(inputs.vision, i) for k, i in sets.items()}, clip=projected))
+        if inputs.prompt.strip() and inputs.clip is not None:
+            direction, _ = text_directions(inputs.clip, {"prompt": {"text": (inputs.prompt.strip(),)}}, ("{}",), files, inputs.vision)
+            prompted = networks[0].base, networks[0].steered, direction["prompt"]
+    if inputs.prompt.strip() and prompted is None:
+        missing.append(
+            "Agreement with the prompt is not stated: it needs clip_vision and clip, the image and the text encoder of one CLIP."
+        )
+    problem = missing_inception(inception_folder()) if inputs.inception else ""
+    if problem:
+        missing.append(f"{problem} Weights belong into {INCEPTION}.")
+    elif inputs.inception:
+        networks.append(SetFeatures("Inception (clean-fid)", **{k: _inception(i) for k, i in sets.items()}))
+    networks.append(SetFeatures(f"{inputs.judge.name} (the judge's own features)", **{k: inputs.judge.embed(i) for k, i in sets.items()}))
+    return networks, prompted, missing
 
 
 def inception_folder() -> Path:
-    """Where clean-fid's weights are looked for."""
+    """Return the folder of clean-fid's weights."""
     return Path(folder_paths.models_dir) / "equipoise" / "inception"
 
 
@@ -215,9 +277,10 @@ def _inception(images: Tensor) -> Tensor:
 
 
 def vision_features(vision: Any, images: Tensor) -> Tensor:
-    """A CLIP_VISION's image embeddings, float32 [N, D] on the CPU: CLIP's projected ones, or what another encoder gives in their place.
+    """Compute a CLIP_VISION's image embeddings, float32 [N, D] on the CPU.
 
-    Images are cropped to their square middle, as the host does by default. Raises ValueError where the encoder gives no such vectors.
+    Embeddings of CLIP are projected. Images are cropped to their square middle, as the host does by default.
+    Raises ValueError where the encoder gives no such vectors.
     """
     bar, parts = comfy.utils.ProgressBar(len(images)), []
     for chunk in images[..., :3].split(CHUNK):

@@ -1,4 +1,4 @@
-"""Files that a queued graph names, found in the host's folders, with their SHA-256; and which software made the figures."""
+"""Find the files that a queued graph names, with their SHA-256, and the versions of the software."""
 
 from __future__ import annotations
 
@@ -25,28 +25,33 @@ _PROJECT = Path(__file__).resolve().parents[2] / "pyproject.toml"
 
 @dataclass(frozen=True)
 class NamedFile:
-    """A file that a graph names: as it is named there, below which folder of the host it was found, and where that is."""
+    """A file that a queued graph names."""
 
     name: str
+    """Name in the graph."""
+
     folder: str
+    """Folder of the host that holds the file."""
+
     path: Path
+    """Path on disk."""
 
 
 def named_files(values: Iterable[tuple[str, str]]) -> list[NamedFile]:
-    """Files among the values of nodes, given with a hint (see :func:`..methods.provenance.texts`): model files by the host's folder keys,
-    folders of classifiers, and pictures in the input folder.
+    """Find model files, folders of classifiers and input pictures among the values of nodes.
 
-    Where folders of several kinds hold a file of that name, the hint tells which is meant; if it does not, all are listed.
+    Each value has a hint (see ``provenance.texts`` in methods). If several folders hold a file of that name, the hint selects one. If it
+    does not, all are listed.
     """
-    found: dict[Path, NamedFile] = {}
+    files: dict[Path, NamedFile] = {}
     for hint, value in values:
         for file in _files_of(hint, value):
-            found.setdefault(file.path, file)
-    return list(found.values())
+            files.setdefault(file.path, file)
+    return list(files.values())
 
 
 def file_rows(files: Iterable[NamedFile], hashed: bool = True) -> list[tuple[str, str, str, str]]:
-    """Rows (file, folder, size, SHA-256). Large files take seconds: with the node's progress, and the host can interrupt."""
+    """List rows of file, folder, size and SHA-256. Large files take seconds, so the host can interrupt."""
     chosen = list(files)
     sizes = [f.path.stat().st_size for f in chosen]
     bar = comfy.utils.ProgressBar(max(1, sum(sizes) // PIECE))
@@ -57,7 +62,7 @@ def file_rows(files: Iterable[NamedFile], hashed: bool = True) -> list[tuple[str
 
 
 def sha256_of(path: Path, bar: comfy.utils.ProgressBar) -> str:
-    """SHA-256 of a file in hexadecimal, read piece by piece. Raises the host's exception where the user interrupts."""
+    """Compute the SHA-256 of a file in hexadecimal. Raises the host's exception where the user interrupts."""
     digest = hashlib.sha256()
     with path.open("rb") as stream:
         while piece := stream.read(PIECE):
@@ -68,7 +73,7 @@ def sha256_of(path: Path, bar: comfy.utils.ProgressBar) -> str:
 
 
 def images_row(name: str, images: Tensor) -> tuple[str, str, str, str]:
-    """The same for a batch of images [N, H, W, C]: SHA-256 of its shape and its 8-bit pixels, so that a report can be tied to pictures."""
+    """Describe a batch of images [N, H, W, C] as a row; its SHA-256 covers shape and 8-bit pixels."""
     n, h, w, _ = images.shape
     digest = hashlib.sha256(str((n, h, w, 3)).encode())
     for image in images[..., :3]:
@@ -77,10 +82,10 @@ def images_row(name: str, images: Tensor) -> tuple[str, str, str, str]:
 
 
 def software() -> str:
-    """Versions of this pack, the host and torch, and the device."""
-    found = re.search(r'^version = "([^"]+)"', _PROJECT.read_text(encoding="utf-8"), re.MULTILINE) if _PROJECT.is_file() else None
+    """Describe the versions of this pack, the host and torch, and the device."""
+    version = re.search(r'^version = "([^"]+)"', _PROJECT.read_text(encoding="utf-8"), re.MULTILINE) if _PROJECT.is_file() else None
     device = comfy.model_management.get_torch_device()
-    return f"Equipoise {found[1] if found else 'of unknown version'}, {_host()}, torch {torch.__version__}, on {device}."
+    return f"Equipoise {version[1] if version else 'of unknown version'}, {_host()}, torch {torch.__version__}, on {device}."
 
 
 def _host() -> str:

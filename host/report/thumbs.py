@@ -1,4 +1,4 @@
-"""Small pictures of a batch with what was assigned and seen, for the front end to show on a node."""
+"""Small pictures of a batch with the classes assigned and seen, which the front end shows on a node."""
 
 from __future__ import annotations
 
@@ -13,20 +13,21 @@ from PIL import Image, ImageOps
 from torch import Tensor
 
 MOST = 64
-"""Images that are shown; a node has no room for more."""
+"""Upper limit of the images on a node, which has no room for more."""
 TILE, COLUMNS = 96, 8
-"""Side of a picture, in pixels, and how many stand in a row of the file."""
+"""Side of a picture in pixels, and pictures per row of the file."""
 GROUND = (128, 128, 128)
 
 
-def thumbnails(
+def image_thumbs(
     images: Tensor,
     seen: Mapping[str, Tensor],
     classes: Mapping[str, Sequence[str]],
     assigned: Mapping[str, Sequence[str]] | None = None,
 ) -> list[dict[str, Any]]:
-    """The first images, in one file below the host's temporary folder, and what to write beside them: a list of one dict, as the host's
-    ``ui`` wants it.
+    """Write the first images into one temporary file and return a list of one dict for ``ui``.
+
+    The dict holds the file and what the front end writes below each image.
 
     images [N, H, W, 3 or 4] in 0..1; ``seen``: attribute -> class probabilities [N, K]; ``classes``: its class names; ``assigned``:
     attribute -> class name of every image, where any were.
@@ -43,17 +44,17 @@ def thumbnails(
     name = f"equipoise_thumbs_{uuid.uuid4().hex}.jpg"
     sheet.save(folder / name, quality=88)
     read = {a: [classes[a][k] for k in p[:shown].argmax(-1).tolist()] for a, p in seen.items()}
-    told = {
+    sheet_info = {
         "sheet": {"filename": name, "subfolder": "", "type": "temp"},
         "columns": columns,
         "images": len(images),
         "seen": [{a: names[i] for a, names in read.items()} for i in range(shown)],
         "assigned": None if assigned is None else [{a: names[i] for a, names in assigned.items()} for i in range(shown)],
     }
-    return [told]
+    return [sheet_info]
 
 
 def _tile(image: Image.Image) -> Image.Image:
-    """An image as large as a tile allows; small ones are enlarged by whole pixels' colours."""
+    """Fit an image into a tile; small images are enlarged without smoothing."""
     small = max(image.size) < TILE
     return ImageOps.contain(image, (TILE, TILE), Image.Resampling.NEAREST if small else Image.Resampling.BICUBIC)

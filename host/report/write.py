@@ -1,4 +1,4 @@
-"""Where reports are written: numbered files below the host's output folder, whole or not at all, and never over another one."""
+"""Write reports as numbered files below the host's output folder. Files are complete and never overwrite others."""
 
 from __future__ import annotations
 
@@ -8,18 +8,21 @@ from pathlib import Path
 
 import folder_paths
 
-from ..core.names import storable
+from ..core.files import check_file_name
 
 PLACE = "output/equipoise/reports"
 
 
 def reports_root() -> Path:
-    """Folder of the reports; it need not exist yet."""
+    """Return the folder of the reports, which may not exist yet."""
     return Path(folder_paths.get_output_directory()) / "equipoise" / "reports"
 
 
 def check_place(name: str) -> None:
-    """Raise ValueError, in a sentence, for a name that is a path, or a folder that cannot be written: before anything is measured."""
+    """Raise ValueError for a name that is a path and for a folder that cannot be written.
+
+    Called before anything is measured.
+    """
     _stem(name)
     root = reports_root()
     try:
@@ -46,13 +49,14 @@ def write_report(name: str, document: str) -> Path:
 
 
 def shown_path(path: Path) -> str:
-    """A report's place as users know it: "output/equipoise/reports/NAME_00001.html"."""
+    """Return a report's path as users know it, such as "output/equipoise/reports/NAME_00001.html"."""
     return f"{PLACE}/{path.name}"
 
 
 def _named(partial: Path, root: Path, stem: str) -> Path:
-    """Give a whole file the first number that no file has; another process may take one in the meantime."""
-    number = 1 + max((int(m[1]) for p in root.glob("*.html") if (m := re.fullmatch(rf"{re.escape(stem)}_(\d+)\.html", p.name))), default=0)
+    """Rename a complete file to the first free number. Another process may take a number in the meantime."""
+    matches = (re.fullmatch(rf"{re.escape(stem)}_(\d+)\.html", p.name) for p in root.glob("*.html"))
+    number = 1 + max((int(m[1]) for m in matches if m), default=0)
     while True:
         path = root / f"{stem}_{number:05d}.html"
         try:
@@ -72,11 +76,7 @@ def _named(partial: Path, root: Path, stem: str) -> Path:
 
 def _stem(name: str) -> str:
     stem = name.strip()
-    if not storable(stem):
-        raise ValueError(
-            f"'{name}' cannot be the name of a report: use letters, digits, spaces, dashes and single dots, without separators; reports "
-            f"are kept in {PLACE}."
-        )
+    check_file_name(stem, "a report", PLACE)
     return stem
 
 

@@ -1,0 +1,4 @@
+"""Training of sparse autoencoders with ComfyUI's progress and device.
+
+Begin at ``train``.
+"""

@@ -1,4 +1,4 @@
-"""Train SAE: a training with the host's progress and device, and its file."""
+"""Train SAE: train with the host's progress and device, and write the file."""
 
 from __future__ import annotations
 
@@ -7,16 +7,20 @@ from pathlib import Path
 from ...methods.data.feature_set import FeatureSet
 from ...methods.sae.train import checkpoint_path, train_sae
 from ...methods.sae.training import SaeSettings
-from ...models.sae import SaeFile
-from ..core.files import SAE
+from ...models.sae import SaeFile, save_sae
+from ..core.files import FileKind
 from ..core.progress import host_progress, training_device
 
+SAE_FILES = FileKind("equipoise_sae", "an autoencoder", save_sae)
 
-def train_and_save(features: FeatureSet, settings: SaeSettings, name: str, overwrite: bool) -> tuple[SaeFile, Path]:
-    """Train on a set, from the checkpoint in its folder where there is one, and save. Raises ValueError, in a sentence, for a bad name or
-    one that is taken, and where the set cannot be trained on; the host's exception where the user interrupts."""
-    path, checkpoint = SAE.path(name), checkpoint_path(features, settings)
+
+def train_and_save_sae(features: FeatureSet, settings: SaeSettings, name: str, overwrite: bool) -> tuple[SaeFile, Path]:
+    """Train on a set, from the checkpoint in its folder if there is one, and save.
+
+    Raises ValueError for a bad name or one that is taken, and if the set cannot be trained on; the host's exception if the user interrupts.
+    """
+    path, checkpoint = SAE_FILES.path(name), checkpoint_path(features, settings)
     if path.exists() and not overwrite and not checkpoint.is_file():
-        raise SAE.taken(path)  # before the work: nothing of this training was ever done, so the file is another one
-    made = train_sae(features, settings, host_progress(), checkpoint, device=training_device())
-    return made, SAE.write(made, name, overwrite)
+        raise SAE_FILES.taken(path)  # before the work: this training never began, so the file is another one
+    sae = train_sae(features, settings, host_progress(), checkpoint, device=training_device())
+    return sae, SAE_FILES.write(sae, name, overwrite)

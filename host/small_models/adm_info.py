@@ -77,7 +77,7 @@ class AdmInfo:
 
 
 def read_info(name: str, config: AdmConfig, metadata: Mapping[str, str]) -> AdmInfo:
-    """Read and check the metadata of a diffusion file. Raises ValueError in one sentence where it contradicts the weights."""
+    """Read and check the metadata of a diffusion file. Raises ValueError where it contradicts the weights."""
 
     def whole(key: str, default: int) -> int:
         try:

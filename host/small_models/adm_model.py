@@ -183,7 +183,7 @@ def share_unconditional_call(
 
 
 def patcher_from(name: str, state_dict: Mapping[str, Tensor], metadata: Mapping[str, str]) -> comfy.model_patcher.ModelPatcher:
-    """MODEL from a state dict and its metadata. Raises ValueError in one sentence where they are not a model that is supported here."""
+    """MODEL from a state dict and its metadata. Raises ValueError where they are not a model that is supported here."""
     management = comfy.model_management
     config = read_config(state_dict, metadata)
     info = read_info(name, config, metadata)

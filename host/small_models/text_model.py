@@ -255,7 +255,7 @@ def _load_model(path: str | os.PathLike[str]) -> comfy.model_patcher.ModelPatche
 
 
 def load_text_model(path: str | os.PathLike[str]) -> tuple[comfy.model_patcher.ModelPatcher, comfy.sd.CLIP]:
-    """MODEL and CLIP from a file of this format. Raises ValueError, in one sentence, where the file is another kind or damaged.
+    """MODEL and CLIP from a file of this format. Raises ValueError where the file is another kind or damaged.
 
     Images and latents are those of :class:`.pixel_vae.PixelVae` at ``info_of(model).ratio``.
     """

@@ -1,0 +1,4 @@
+"""Training and figures of the attribute distribution predictor.
+
+Begin at ``train``. The file format is in ``models/adp``.
+"""

@@ -1,6 +1,6 @@
-"""Put attributes into a predictor, and take them out, without touching the others.
+"""Add attributes to a predictor, and remove them, without changing the others.
 
-Every attribute group has hidden units of its own: the layers of two predictors stand beside each other in one, with zeros between them.
+Every group of attributes has its own hidden units: the layers of two predictors are blocks of one, with zeros between them.
 Weights are copied bit for bit; readings may differ in their last bit, as sums over wider layers may be taken in another order.
 """
 
@@ -15,14 +15,16 @@ from ...models.adp import AttributePredictor
 
 
 def joined_predictor(old: AttributePredictor, new: AttributePredictor) -> AttributePredictor:
-    """Both predictors' attributes in one. They must have kind, width, levels, statistics and, for "mlp", the level embedding in common
-    (ValueError otherwise)."""
+    """Join the attributes of two predictors in one.
+
+    Raises ValueError unless they have kind, width, levels, statistics and, for "mlp", the level embedding in common.
+    """
     same = [old.kind == new.kind, old.channels == new.channels, torch.equal(old.knots, new.knots)]
     same += [torch.equal(old.mean, new.mean), torch.equal(old.std, new.std)]
     if old.kind == "mlp":
         same += [torch.equal(old.modulate[0].weight, new.modulate[0].weight), torch.equal(old.modulate[0].bias, new.modulate[0].bias)]
     if not all(same) or set(old.attributes) & set(new.attributes):
-        raise ValueError("two predictors can be joined where they share levels and statistics and have different attributes.")
+        raise ValueError("two predictors can be joined only if they share levels and statistics and have different attributes.")
     with torch.inference_mode(False), torch.no_grad():
         both = _like(old, {**old.attributes, **new.attributes}, old.hidden + new.hidden)
         for attribute, table in [*old.temperature.items(), *new.temperature.items()]:
@@ -43,21 +45,21 @@ def joined_predictor(old: AttributePredictor, new: AttributePredictor) -> Attrib
 
 
 def without(predictor: AttributePredictor, attributes: Sequence[str]) -> AttributePredictor:
-    """The predictor without these attributes, and without the hidden units that only they used. At least one has to be left."""
-    kept = {a: c for a, c in predictor.attributes.items() if a not in attributes}
+    """Remove attributes from a predictor, with the hidden units that only they used. At least one must remain."""
+    remaining = {a: c for a, c in predictor.attributes.items() if a not in attributes}
     rows, start = [], 0
     for attribute, classes in predictor.attributes.items():
-        if attribute in kept:
+        if attribute in remaining:
             rows += range(start, start + len(classes))
         start += len(classes)
     with torch.inference_mode(False), torch.no_grad():
         if predictor.kind == "linear":
-            less = _like(predictor, kept, predictor.hidden)
+            less = _like(predictor, remaining, predictor.hidden)
             less.weight.copy_(predictor.weight[:, rows])
             less.bias.copy_(predictor.bias[:, rows])
         else:
             units = _used_units(predictor, rows)
-            less = _like(predictor, kept, len(units))
+            less = _like(predictor, remaining, len(units))
             both = torch.cat([units, units + predictor.hidden])
             for name in ("weight", "bias"):
                 getattr(less.project, name).copy_(getattr(predictor.project, name)[units])
@@ -67,13 +69,13 @@ def without(predictor: AttributePredictor, attributes: Sequence[str]) -> Attribu
             less.mix.bias.copy_(predictor.mix.bias[units])
             less.read.weight.copy_(predictor.read.weight[rows][:, units])
             less.read.bias.copy_(predictor.read.bias[rows])
-        for attribute in kept:
+        for attribute in remaining:
             less.temperature[attribute].copy_(predictor.temperature[attribute])
         return less.eval().requires_grad_(False)
 
 
 def _used_units(predictor: AttributePredictor, rows: list[int]) -> Tensor:
-    """Hidden units that these outputs depend on: those that they read, and those that are mixed into them."""
+    """Find the hidden units that these outputs depend on: those that they read, and those that are mixed into them."""
     read = (predictor.read.weight[rows] != 0).any(0)
     mixed = (predictor.mix.weight[read] != 0).any(0)
     units = (read | mixed).nonzero().flatten()
@@ -81,8 +83,8 @@ def _used_units(predictor: AttributePredictor, rows: list[int]) -> Tensor:
 
 
 def _like(p: AttributePredictor, attributes: dict[str, tuple[str, ...]], hidden: int) -> AttributePredictor:
-    """A predictor of the same kind, width, levels and statistics; its weights are still to be set."""
-    with torch.random.fork_rng(devices=[]):  # its initial weights are drawn, and nobody else's numbers are to change for that
+    """Make a predictor of the same kind, width, levels and statistics; its weights are still to be set."""
+    with torch.random.fork_rng(devices=[]):  # its initial weights are drawn, and the global random numbers must not change
         made = AttributePredictor(attributes, p.channels, p.knots.clone(), p.kind, hidden)
     made.mean.copy_(p.mean)
     made.std.copy_(p.std)

@@ -1,6 +1,6 @@
-"""What a predictor is worth on held-out images, noise level by noise level, and in words.
+"""Measure a predictor on held-out images, by noise level, and describe the figures in words.
 
-Everything here is kept in the ADP file's ``info``, so that the same words and charts can be made from the file alone.
+All figures go into the ADP file's ``info``, so that the same words and charts can be made from the file alone.
 """
 
 from __future__ import annotations
@@ -27,21 +27,25 @@ Curve = list[list[float]]
 
 @dataclass(frozen=True)
 class Figures:
-    """Held-out figures of one attribute. ``images``: held-out images by most probable class."""
+    """Hold the figures of one attribute on held-out images."""
 
     accuracy: Curve
+    """Balanced accuracy by log-SNR."""
     loss: Curve
+    """Cross-entropy by log-SNR, after calibration."""
     calibration_error: Curve
+    """Expected calibration error by log-SNR."""
     images: tuple[int, ...]
+    """Held-out images by most probable class."""
 
 
 def nearest_knot(level: Tensor, knots: Tensor) -> Tensor:
-    """Index of the knot nearest to each log-SNR [N]."""
+    """Return the index of the knot nearest to each log-SNR [N]."""
     return (level[:, None] - knots[None]).abs().argmin(1)
 
 
 def accuracy_by_level(logits: Tensor, truth: Tensor, level: Tensor, knots: Tensor) -> Curve:
-    """Balanced accuracy (mean recall over classes) of the rows nearest to every knot: [[log_snr, accuracy], ...]."""
+    """Measure the balanced accuracy (mean recall over classes) of the rows nearest to every knot: [[log_snr, accuracy], ...]."""
     nearest = nearest_knot(level, knots)
     right, true_class = logits.argmax(-1) == truth.argmax(-1), truth.argmax(-1)
     result = []
@@ -54,31 +58,31 @@ def accuracy_by_level(logits: Tensor, truth: Tensor, level: Tensor, knots: Tenso
 
 
 def cross_entropy(logits: Tensor, truth: Tensor, weights: Tensor) -> Tensor:
-    """Per row [N]: -sum_k w_k y_k log p_k, for soft labels ``truth`` [N, K] and class weights [K]."""
+    """Compute per row [N] -sum_k w_k y_k log p_k, for soft labels ``truth`` [N, K] and class weights [K]."""
     return -(weights * truth * logits.log_softmax(-1)).sum(-1)
 
 
 def fit_temperature(logits: Tensor, truth: Tensor, level: Tensor, knots: Tensor, weights: Tensor | None = None) -> Tensor:
-    """Temperature per noise level [T] that minimises the cross-entropy (Guo et al. 2017), by search over 0.25 to 8.
+    """Fit a temperature per noise level [T] that minimises the cross-entropy (Guo et al. 2017), by search over 0.25 to 8.
 
-    Levels with fewer than 20 rows take theirs from those around them; 1 where there are none at all.
+    Levels with fewer than 20 rows take theirs from the levels around them; all are 1 if no level has enough rows.
     """
     w = torch.ones(truth.shape[1]) if weights is None else weights
     nearest = nearest_knot(level, knots)
     grid = torch.logspace(-2, 3, 41, base=2.0)
-    found = torch.ones(len(knots))
+    temperatures = torch.ones(len(knots))
     fitted = torch.bincount(nearest, minlength=len(knots)) >= FEW_ROWS
     for i in fitted.nonzero().flatten().tolist():
         rows = nearest == i
-        found[i] = grid[torch.stack([cross_entropy(logits[rows] / t, truth[rows], w).mean() for t in grid]).argmin()]
-    return filled(found[fitted], knots[fitted], knots) if fitted.any() else found
+        temperatures[i] = grid[torch.stack([cross_entropy(logits[rows] / t, truth[rows], w).mean() for t in grid]).argmin()]
+    return filled(temperatures[fitted], knots[fitted], knots) if fitted.any() else temperatures
 
 
 def calibration_error(p: Tensor, truth: Tensor, weights: Tensor | None = None, bins: int = BINS) -> float:
-    """Expected calibration error (Naeini et al. 2015; Guo et al. 2017) of probabilities [N, K] over equal bins of confidence.
+    """Compute the expected calibration error (Naeini et al. 2015; Guo et al. 2017) of probabilities [N, K] over equal bins of confidence.
 
-    ``truth`` [N, K] may be soft: an answer is as right as its class is probable. ``weights`` [K]: of the classes, for a predictor that was
-    trained with them: the error is then that on images whose classes are as frequent as the weights make them.
+    ``truth`` [N, K] may be soft: an answer is as right as its class is probable. ``weights`` [K]: class weights that the predictor was
+    trained with; the error is then that on images whose classes are as frequent as the weights make them.
     """
     w = torch.ones(truth.shape[1]) if weights is None else weights
     confidence, answer = p.max(-1)
@@ -90,19 +94,19 @@ def calibration_error(p: Tensor, truth: Tensor, weights: Tensor | None = None, b
 
 
 def figures(logits: Tensor, truth: Tensor, level: Tensor, ids: Tensor, knots: Tensor, weights: Tensor) -> Figures:
-    """Figures of raw logits [N, K] for soft labels [N, K] at log-SNR [N] of images [N].
+    """Measure raw logits [N, K] against soft labels [N, K] at log-SNR [N] of images [N].
 
-    Loss and calibration error are those after calibration by temperature, which is fitted on one half of the images and measured on the
-    other, both ways: the temperatures that go into the file know the held-out images.
+    Loss and calibration error are measured after calibration by temperature, which is fitted on one half of the images and measured on the
+    other, both ways: the temperatures that go into the file were fitted on the held-out images.
     """
     images, inverse = ids.unique(return_inverse=True)
     fold = inverse % 2
     calibrated = logits.clone()
     for half in (0, 1):
-        here, there = fold == half, fold != half
+        measured, fitted = fold == half, fold != half
         if len(images) > 1:
-            table = fit_temperature(logits[there], truth[there], level[there], knots, weights)
-            calibrated[here] = logits[here] / at_level(table, knots, level[here])[:, None]
+            table = fit_temperature(logits[fitted], truth[fitted], level[fitted], knots, weights)
+            calibrated[measured] = logits[measured] / at_level(table, knots, level[measured])[:, None]
     nearest = nearest_knot(level, knots)
     losses, errors = [], []
     loss, p = cross_entropy(calibrated, truth, weights), calibrated.softmax(-1)
@@ -119,7 +123,7 @@ def figures(logits: Tensor, truth: Tensor, level: Tensor, ids: Tensor, knots: Te
 
 
 def trajectory(level: Tensor, most: int = 51) -> list[float]:
-    """The way from noise to image as it was recorded: log-SNR, ascending, each for an equal share of the recorded calls."""
+    """Summarise the recorded calls: log-SNR, ascending, each for an equal share of them."""
     order = level.float().sort().values
     distinct, counts = order.unique(return_counts=True)
     if len(distinct) <= most and int(counts.max()) == int(counts.min()):
@@ -127,21 +131,21 @@ def trajectory(level: Tensor, most: int = 51) -> list[float]:
     return [round(float(order[round(q * (len(order) - 1))]), 4) for q in torch.linspace(0, 1, most).tolist()]
 
 
-def along(curve: Curve, way: Sequence[float]) -> Tensor:
-    """A curve's values at the log-SNRs of the way."""
+def along(curve: Curve, recorded: Sequence[float]) -> Tensor:
+    """Interpolate a curve at the recorded log-SNRs."""
     at, values = torch.tensor(curve, dtype=torch.float32).unbind(1)
-    return filled(values[:, None], at, torch.tensor(list(way), dtype=torch.float32))[:, 0]
+    return filled(values[:, None], at, torch.tensor(list(recorded), dtype=torch.float32))[:, 0]
 
 
-def share_above(curve: Curve, way: Sequence[float], accuracy: float = GOOD) -> float:
-    """Share of the recorded way, 0 to 1, over which the balanced accuracy is at least ``accuracy``."""
-    return float((along(curve, way) >= accuracy).float().mean())
+def share_above(curve: Curve, recorded: Sequence[float], accuracy: float = GOOD) -> float:
+    """Return the share of the recorded calls, 0 to 1, with a balanced accuracy of at least ``accuracy``."""
+    return float((along(curve, recorded) >= accuracy).float().mean())
 
 
-def reads_between(curve: Curve, way: Sequence[float], threshold: float) -> tuple[int, int] | None:
-    """First call and the one after the last of the longest stretch with at least this accuracy; None where there is none."""
+def reads_between(curve: Curve, recorded: Sequence[float], threshold: float) -> tuple[int, int] | None:
+    """Find the longest stretch with at least this accuracy: its first call and the one after its last; None without any."""
     best, start = None, None
-    for i, good in enumerate([*(along(curve, way) >= threshold).tolist(), False]):
+    for i, good in enumerate([*(along(curve, recorded) >= threshold).tolist(), False]):
         if good and start is None:
             start = i
         if not good and start is not None:
@@ -152,24 +156,27 @@ def reads_between(curve: Curve, way: Sequence[float], threshold: float) -> tuple
 
 
 def threshold_of(classes: int) -> float:
-    """Balanced accuracy from which an attribute counts as read: two fifths of the way from chance to certainty (70% for two classes)."""
+    """Return the balanced accuracy from which an attribute counts as read.
+
+    It lies two fifths between chance and certainty: 70% for two classes.
+    """
     chance = 1 / classes
     return chance + 0.4 * (1 - chance)
 
 
-def verdict(attribute: str, classes: Sequence[str], found: Figures, way: Sequence[float]) -> str:
-    """One plain sentence or two: from where on an attribute is read, how well, and what is to be doubted."""
+def verdict(attribute: str, classes: Sequence[str], measured: Figures, recorded: Sequence[float]) -> str:
+    """Say in a sentence or two when an attribute is read, how well, and what is uncertain."""
     threshold = threshold_of(len(classes))
-    span = reads_between(found.accuracy, way, threshold)
+    span = reads_between(measured.accuracy, recorded, threshold)
     if span is None:
-        best = max(v for _, v in found.accuracy)
+        best = max(v for _, v in measured.accuracy)
         text = (
             f"does not read `{attribute}`: {best:.0%} accurate at best, where guessing gives {1 / len(classes):.0%}; check the labels, or "
             "record more images"
         )
     else:
-        start, end, n = *span, len(way)
-        mean = float(along(found.accuracy, way)[start:end].mean())
+        start, end, n = *span, len(recorded)
+        mean = float(along(measured.accuracy, recorded)[start:end].mean())
         begin, finish = f"{start / n:.0%}", f"{end / n:.0%}"
         if (start, end) == (0, n):
             text = f"reads `{attribute}` all the way, {mean:.0%} accurate"
@@ -179,13 +186,13 @@ def verdict(attribute: str, classes: Sequence[str], found: Figures, way: Sequenc
             text = f"reads `{attribute}` up to {finish} of the way, {mean:.0%} accurate; below {threshold:.0%} after that"
         else:
             text = f"reads `{attribute}` from {begin} to {finish} of the way, {mean:.0%} accurate; below {threshold:.0%} elsewhere"
-        text += f"; {GOOD:.0%} or better over {share_above(found.accuracy, way):.0%} of it"
-    few = [f"{n} of {c}" for c, n in zip(classes, found.images, strict=True) if n < FEW_IMAGES]
+        text += f"; {GOOD:.0%} or better over {share_above(measured.accuracy, recorded):.0%} of it"
+    few = [f"{n} of {c}" for c, n in zip(classes, measured.images, strict=True) if n < FEW_IMAGES]
     return text + (f". Only {', '.join(few)} among the held-out images, which is too few to be sure" if few else "")
 
 
-def describe(file: AdpFile) -> str:
-    """All that an ADP file says of itself, in lines: what it reads and how well, how it was trained, and its calibration."""
+def describe_adp(file: AdpFile) -> str:
+    """Describe an ADP in lines: what it reads and how well, how it was trained, and its calibration."""
     info = file.info
     lines = [file.text()]
     for attribute in file.attributes:
@@ -198,16 +205,19 @@ def describe(file: AdpFile) -> str:
 
 def _of_attribute(file: AdpFile, attribute: str, info: Mapping[str, Any]) -> list[str]:
     lines = []
-    if said := info.get("verdict", {}).get(attribute):
-        lines.append(said)
+    sentence = info.get("verdict", {}).get(attribute)
+    if sentence:
+        lines.append(sentence)
     for name, key in (
         ("held-out balanced accuracy", "accuracy_by_log_snr"),
         ("held-out loss", "loss_by_log_snr"),
         ("calibration error", "calibration_error_by_log_snr"),
     ):
-        if curve := info.get(key, {}).get(attribute):
+        curve = info.get(key, {}).get(attribute)
+        if curve:
             lines.append(f"{name} by log-SNR: " + ", ".join(f"{at:g}: {value:.3f}" for at, value in curve))
-    if trained := info.get("trained", {}).get(attribute):
+    trained = info.get("trained", {}).get(attribute)
+    if trained:
         known = {"images": "images", "held_out": "held out", "epochs": "epochs", "features": "features", "labels": "labels from"}
         lines.append("trained: " + ", ".join(f"{word} {trained[k]}" for k, word in known.items() if trained.get(k) not in (None, "")))
     for source, move in file.sources().get(attribute, {}).items():

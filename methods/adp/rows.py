@@ -1,4 +1,4 @@
-"""Rows of a feature set on their way into a training: split by image, streamed in bounded memory, checked, and their statistics."""
+"""Prepare rows of a feature set for training: split by image, streamed in bounded memory, checked, and their statistics."""
 
 from __future__ import annotations
 
@@ -23,29 +23,31 @@ Rows = tuple[Tensor, Tensor, Tensor]
 
 
 def split_images(entries: Sequence[Entry], seed: int, labels: Mapping[str, Tensor] | None = None) -> tuple[list[Entry], list[Entry]]:
-    """Training and held-out images; an image's rows never fall on both sides.
+    """Split images into training and held-out ones; an image's rows never fall on both sides.
 
-    labels: attribute -> class index int64 [N], rows as in entries. Where a class with two or more images would be missing on one side, its
-    first image there changes sides.
+    ``labels``: attribute -> class index int64 [N], rows as in entries. If a class with two or more images is missing on one side, its first
+    image changes sides.
     """
     order = list(range(len(entries)))
     random.Random(seed).shuffle(order)
     cut = max(1, round(len(order) * HELD_OUT))
-    train, held = order[cut:], order[:cut]
+    train, held_out = order[cut:], order[:cut]
     for classes in (labels or {}).values():
         for members in (torch.nonzero(classes == c).flatten().tolist() for c in classes.unique()):
             chosen = set(members)
-            for side, other in ((train, held), (held, train)):
+            for side, other in ((train, held_out), (held_out, train)):
                 if len(members) > 1 and not chosen & set(side):
                     moved = next(i for i in other if i in chosen)
                     other.remove(moved)
                     side.append(moved)
-    return [entries[i] for i in train], [entries[i] for i in held]
+    return [entries[i] for i in train], [entries[i] for i in held_out]
 
 
 def checked_rows(folder: Path, entries: Sequence[Entry], channels: int | None = None) -> Iterator[Rows]:
-    """Rows of the images' shards, one shard at a time. Raises ValueError where they are of another width than ``channels``, and, naming
-    the image, where features are not finite."""
+    """Read the rows of images, one shard at a time.
+
+    Raises ValueError if they are of another width than ``channels``, and, with the image's name, if features are not finite.
+    """
     for features, level, ids in iterate_shards(folder, entries):
         if channels is not None and features.shape[1] != channels:
             raise ValueError(
@@ -56,11 +58,11 @@ def checked_rows(folder: Path, entries: Sequence[Entry], channels: int | None = 
 
 
 def buffers(folder: Path, entries: Sequence[Entry], shards: Sequence[str]) -> Iterator[Rows]:
-    """Rows of several shards at a time, in the order of ``shards``, at most about ``BUFFER_BYTES``, so that memory stays bounded."""
-    place = {s: i for i, s in enumerate(shards)}
+    """Read rows of several shards at a time, in the order of ``shards``, at most about ``BUFFER_BYTES``."""
+    position = {s: i for i, s in enumerate(shards)}
     parts: list[Rows] = []
     rows = 0
-    for part in iterate_shards(folder, sorted(entries, key=lambda e: place[e.shard])):
+    for part in iterate_shards(folder, sorted(entries, key=lambda e: position[e.shard])):
         parts.append(part)
         rows += len(part[1])
         if rows >= min(BUFFER_ROWS, BUFFER_BYTES // max(1, 2 * part[0][:1].numel())):
@@ -71,7 +73,7 @@ def buffers(folder: Path, entries: Sequence[Entry], shards: Sequence[str]) -> It
 
 
 def shard_orders(entries: Sequence[Entry], seed: int) -> Iterator[list[str]]:
-    """Shards in another order for every epoch, without end; the same orders for the same seed."""
+    """Shuffle shards for every epoch, without end; the same orders for the same seed."""
     rng = random.Random(seed)
     while True:
         shards = sorted({e.shard for e in entries})
@@ -80,7 +82,7 @@ def shard_orders(entries: Sequence[Entry], seed: int) -> Iterator[list[str]]:
 
 
 def chunks(rows: Iterable[Rows]) -> Iterator[Rows]:
-    """The same rows, a thousand at a time."""
+    """Split rows into chunks of a thousand."""
     for features, level, ids in rows:
         yield from zip(features.split(CHUNK_ROWS), level.split(CHUNK_ROWS), ids.split(CHUNK_ROWS), strict=True)
 
@@ -88,7 +90,7 @@ def chunks(rows: Iterable[Rows]) -> Iterator[Rows]:
 def fit_statistics(predictor: AttributePredictor, folder: Path, entries: Sequence[Entry]) -> Tensor:
     """Set ``mean`` and ``std`` of the pooled features per channel and noise level, from the rows nearest to every level.
 
-    Returns the log-SNR of all rows. Raises ValueError where there are none, or where they are not finite.
+    Returns the log-SNR of all rows. Raises ValueError if there are none, or if they are not finite.
     """
     knots = predictor.knots
     count = torch.zeros(len(knots))
@@ -113,7 +115,7 @@ def fit_statistics(predictor: AttributePredictor, folder: Path, entries: Sequenc
 
 
 def filled(values: Tensor, at: Tensor, knots: Tensor) -> Tensor:
-    """Values [S, ...] at ascending levels ``at`` [S], interpolated to ``knots`` [T] (clamped at both ends): [T, ...]."""
+    """Interpolate values [S, ...] at ascending levels ``at`` [S], to ``knots`` [T] (clamped at both ends): [T, ...]."""
     low, weight = interpolation(at.contiguous(), knots)
     high = (low + 1).clamp(max=len(at) - 1)
     return torch.lerp(values[low], values[high], weight.view(-1, *[1] * (values.ndim - 1)))

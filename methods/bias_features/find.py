@@ -18,7 +18,7 @@ from ...models.sae import SaeFile
 from ..adp.rows import filled, split_images
 from ..core.trainer import Progress
 from ..data.feature_set import FeatureSet
-from ..guidance.direction_rows import chosen_images
+from ..guidance.direction_rows import images_for_directions
 from ..labels.labels import UNSURE_BELOW, LabelSet, for_entries
 from .ablation import Ablation
 from .attribution import AttributeImages, Attribution, resamples, sure_classes
@@ -251,7 +251,7 @@ def some_images(tables: Mapping[str, Tensor], count: int, most: int, seed: int) 
     are; the rest at random."""
     if count <= most:
         return list(range(count))
-    chosen = {i for p in tables.values() for i in chosen_images(p, max(1, most // (2 * len(tables))))}
+    chosen = {i for p in tables.values() for i in images_for_directions(p, max(1, most // (2 * len(tables))))}
     order = torch.randperm(count, generator=torch.Generator().manual_seed(seed)).tolist()
     rest = [i for i in order if i not in chosen]
     return sorted([*chosen, *rest[: max(0, most - len(chosen))]])

@@ -1,10 +1,10 @@
-"""Turn one feature alone, up or down, at the places where it tells a class: what its causal score is measured by.
+"""Turn one feature alone, up or down, where it carries a class, to measure its causal score.
 
-Attribution says what a reader takes from a feature; a reading is not an effect (Shi et al., CVPR 2025, choose features by attribution
-alone). Here the feature is turned in whole sampling runs and the finished images are read. Its places are those of the 4x4 grid at which
-its class-difference profile, averaged over noise levels, is at least half as large as at its largest. *Up* adds ``amount`` times its
-typical activation there, *down* takes its activation there away, both at all noise levels of the profile. The typical activation is its
-mean where it is active, at those places and noise levels, in plain images.
+Attribution says what a predictor takes from a feature, but a reading is not an effect (Shi et al., CVPR 2025, choose features by
+attribution alone). So the feature is turned in sampling runs, and the finished images are read. It is turned at those positions of the 4x4
+grid where its class-difference profile, averaged over noise levels, is at least half as large as at its largest. *Up* adds ``amount`` times
+its typical activation there, *down* removes its activation there, both at all noise levels of the profile. The typical activation is the
+mean over plain images, at those positions and noise levels, where the feature is active.
 """
 
 from __future__ import annotations
@@ -19,79 +19,86 @@ from ...models.bias_features import CLASS_DIFFERENCE, AttributeFeatures, BiasFea
 from ...models.sites import GRID
 
 NEAR = 0.5
-"""A place counts where the profile is at least this share of its largest value."""
+"""A position counts if the profile there is at least this share of its largest value."""
 AMOUNT = 10.0
-"""Typical activations that are added. One feature at one place is a small part of what carries an attribute: on the test bed 1 to 3 class
-differences, which are about as large, change hardly an image, and 30 turn the effect of some features around."""
+"""Typical activations that are added. One feature at one position is a small part of what carries an attribute: on the test bed 1 to 3
+class differences, which are about as large, change hardly an image, and 30 reverse the effect of some features."""
 NOTHING = -1e4
-"""Added to an activation to be taken away: far below any, and activations stay at 0."""
+"""Added to an activation to remove it: far below any, and activations stay at 0."""
 SOURCE = "alone"
 
 
 @dataclass(frozen=True)
 class Turn:
-    """One feature to be turned.
-
-    ``index``: its place among the attribute's features; ``latent``: its number in the autoencoder; ``own``: the class that it speaks for
-    most; ``places`` bool [4, 4]; ``knots`` [T] log-SNR and ``levels`` bool [T]: at which of them it is turned, falling to nothing towards
-    the others; ``surplus``: the largest value of its profile, which stands in for a typical activation where it is never seen active.
-    """
+    """One feature to turn, and where."""
 
     attribute: str
+    """Attribute whose class the feature carries."""
     index: int
+    """Index among the attribute's features."""
     latent: int
+    """Number in the autoencoder."""
     own: int
-    places: Tensor
+    """Class that the feature speaks for most."""
+    positions: Tensor
+    """Positions of the grid where it is turned, bool [4, 4]."""
     knots: Tensor
+    """log-SNR levels of its profile, [T]."""
     levels: Tensor
+    """Knots at which it is turned, bool [T]; the edit falls to 0 towards the others."""
     surplus: float
+    """Largest value of its profile. It replaces the typical activation of a feature that is never active."""
 
     @property
     def window(self) -> tuple[float, float]:
-        """log-SNR between which it is turned."""
+        """Interval of log-SNR in which it is turned."""
         return float(self.knots[0]), float(self.knots[-1])
 
     @property
     def key(self) -> str:
-        """Names what is turned, whichever attribute it is turned for."""
+        """Digest of what is turned, the same for every attribute."""
         low, high = self.window
-        places = "".join(str(int(p)) for p in self.places.flatten())
-        return hashlib.sha256(f"{self.latent} {places} {low:.4f} {high:.4f}".encode()).hexdigest()[:16]
+        positions = "".join(str(int(p)) for p in self.positions.flatten())
+        return hashlib.sha256(f"{self.latent} {positions} {low:.4f} {high:.4f}".encode()).hexdigest()[:16]
 
 
-def turns_of(attribute: str, found: AttributeFeatures, per_class: int) -> list[Turn]:
-    """The shortlist: of every class the ``per_class`` features that speak for it most, best first, each once.
+def turns_of(attribute: str, features: AttributeFeatures, per_class: int) -> list[Turn]:
+    """List the ``per_class`` features that speak most for each class, best first.
 
-    A feature that is nowhere more active in its class than in the others has no place to be turned at, and is left out. Raises ValueError
-    where there is no class-difference profile to tell the places, or no feature to turn.
+    A feature that is nowhere more active in its class than in the others cannot be turned, and is left out. Raises ValueError if there is
+    no class-difference profile, or no feature to turn.
     """
-    profile = found.profiles.get(CLASS_DIFFERENCE)
+    profile = features.profiles.get(CLASS_DIFFERENCE)
     if profile is None:
         raise ValueError(
-            f"the bias features of '{attribute}' hold no '{CLASS_DIFFERENCE}' profile, which tells where features are to be turned: find "
-            "them again."
+            f"the bias features of '{attribute}' have no '{CLASS_DIFFERENCE}' profile, which says where to turn a feature: run Find Bias "
+            "Features again."
         )
     levels = (profile.delta != 0).flatten(1).any(1)
-    lists = [found.best(name, per_class).tolist() for name in found.classes]
+    lists = [features.best(name, per_class).tolist() for name in features.classes]
     ranked = dict.fromkeys(i for rank in range(per_class) for chosen in lists for i in chosen[rank : rank + 1])
     turns = []
     for i in ranked:
-        own = int(found.scores[:, i].argmax())
+        own = int(features.scores[:, i].argmax())
         mean = profile.delta[:, own, :, i].mean((0, 1))
-        if (most := float(mean.max())) > 0:
+        most = float(mean.max())
+        if most > 0:
             surplus = float(profile.delta[:, own, :, i].max())
-            turns.append(Turn(attribute, i, int(found.features[i]), own, mean >= NEAR * most, profile.knots, levels, surplus))
+            turns.append(Turn(attribute, i, int(features.features[i]), own, mean >= NEAR * most, profile.knots, levels, surplus))
     if not turns:
-        raise ValueError(f"no feature of '{attribute}' speaks for a class of it, so there is none to turn: find its features again.")
+        raise ValueError(f"no feature of '{attribute}' speaks for a class of it, so there is none to turn: run Find Bias Features again.")
     return turns
 
 
 def turned_file(file: BiasFeatures, turn: Turn, added: float) -> BiasFeatures:
-    """Bias features with which steering towards any class of the turn's attribute adds ``added`` to this feature alone, at its places."""
+    """Make bias features that add ``added`` to this feature alone, at its positions.
+
+    They do so for every class that is steered to.
+    """
     classes = file.attribute(turn.attribute).classes
     k, t = len(classes), len(turn.knots)
-    here = turn.levels.float()[:, None, None] * turn.places * added
-    delta = here[:, None, None, None].expand(t, k, 1, 1, GRID, GRID).clone()
+    by_level = turn.levels.float()[:, None, None] * turn.positions * added
+    delta = by_level[:, None, None, None].expand(t, k, 1, 1, GRID, GRID).clone()
     none = torch.zeros(k, 1)
     alone = AttributeFeatures(
         classes,

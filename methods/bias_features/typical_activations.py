@@ -9,9 +9,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from ...models.noise_level import log_snr
 from ...models.sae import SaeFile
 from ..core.rows import read_rows
+from ..core.run import Call, Run
 from .run import on_map
 from .turn_alone import Turn
 
@@ -32,26 +32,24 @@ class ActivationSums:
         return [float(t / n) if n else None for t, n in zip(self.total, self.count, strict=True)]
 
 
-class ActivationRun:
+class ActivationRun(Run):
     """One sampling run in which features are listened to, each at its places and noise levels, in the positive's rows; h stays as it is."""
 
     what = "the measurement of typical activations"
-    exempt = False
-    images: int | None = None
-    on_cpu = False
     cells: Tensor | None = None
 
     def __init__(self, sae: SaeFile, turns: Sequence[Turn], sums: ActivationSums) -> None:
-        self.sites, self.sums = {sae.site}, sums
+        super().__init__([sae.site])
+        self.sums = sums
         self._sae: Any = sae.sae
         self._features, self._column = torch.tensor([t.latent for t in turns]).unique(return_inverse=True)
-        self._places = torch.stack([t.places.float() for t in turns])
+        self._places = torch.stack([t.positions.float() for t in turns])
         self._window = torch.tensor([t.window for t in turns])
 
-    def edit(self, site: str, h: Tensor, options: dict[str, Any], roles: dict[Any, str] | None = None) -> Tensor:
+    def edit(self, site: str, h: Tensor, call: Call) -> Tensor:
         """h [R, C, H, W] itself."""
-        level = float(log_snr(float(options["sigmas"].max())))
-        rows = read_rows(h.shape[0], options, roles)
+        level = call.level
+        rows = read_rows(h.shape[0], call.options, call.roles)
         listened = ((self._window[:, 0] < level) & (level < self._window[:, 1])).nonzero().flatten()
         if rows is None or not rows.conditional.any() or not len(listened):
             return h
@@ -70,8 +68,5 @@ class ActivationRun:
 
     def release(self) -> None:
         """Drop the autoencoder; the run ends here."""
+        super().release()
         self._sae = None
-
-    def __deepcopy__(self, memo: dict[int, Any]) -> ActivationRun:
-        # The host may copy its options deeply; a run is one thing, with one state.
-        return self

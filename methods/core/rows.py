@@ -1,4 +1,4 @@
-"""Which row of a U-Net call is which image, and in which role."""
+"""Rows of a call: which image each row belongs to, and in which role."""
 
 from __future__ import annotations
 
@@ -11,35 +11,39 @@ from torch import Tensor
 
 CONDITIONAL, UNCONDITIONAL, EXEMPT = "cond", "uncond", "exempt"
 BY_NUMBER = "by number"
-"""Of a conditioning that stands on both sides: its number in ``cond_or_uncond`` says which it is."""
+"""Role of a conditioning that is on both sides: its number in ``cond_or_uncond`` says which side a row is on."""
 
 
 @dataclass(frozen=True)
 class Rows:
-    """``image`` int64 [R]: index of the image that each row belongs to; ``conditional`` bool [R]: of the positive, and not exempt;
-    ``images``: how many the run has, of which a call may hold only some; ``exempt`` bool [R]: of a conditioning that is neither to be
-    read nor edited, on whichever side."""
+    """Describe the rows of one call."""
 
     image: Tensor
+    """Index of the image that each row belongs to, int64 [R]."""
     conditional: Tensor
+    """Which rows are of the positive and not exempt, bool [R]."""
     images: int
+    """Number of images of the run, of which a call may hold only some."""
     exempt: Tensor
+    """Which rows are neither read nor edited, on whichever side, bool [R]."""
 
     @property
     def unconditional(self) -> Tensor:
-        """bool [R]: of the negative, and not exempt."""
+        """Which rows are of the negative and not exempt, bool [R]."""
         return ~(self.conditional | self.exempt)
 
 
 def read_rows(rows: int, options: Mapping[str, Any], roles: Mapping[Any, str] | None = None, images: int | None = None) -> Rows | None:
-    """Tell the rows of a call apart.
+    """Find the image and the role of every row of a call.
 
-    The host batches chunks of B rows, one per entry of ``cond_or_uncond``; packs that tile repeat all the chunks per tile. Hence, for row
-    r: chunk = (r // B) mod K, and r mod B is its place in the batch, with B = len(sigmas). That place is the image, but where the call is
-    a context window over the batch, which lists its images. ``roles`` maps the uuid of a conditioning to "cond", "uncond", "exempt" or
-    "by number" (guiders number their conditionings as they like); where it is given, a conditioning that it does not name is another
-    patch's own (the empty prompt of Perp-Neg) and not the positive. Without it index 0 is taken as conditional. ``images``: of the
-    whole run, where that is known. None where the rows do not fit this pattern.
+    None where the rows do not fit the host's pattern.
+    The host batches chunks of B rows, one per entry of ``cond_or_uncond``, and packs that tile repeat all the chunks per tile. Row r is
+    therefore in chunk (r // B) mod K and at position r mod B of the batch, with B = len(sigmas). The position is the image, except in a
+    context window over the batch, which lists its images.
+
+    ``roles`` maps the uuid of a conditioning to "cond", "uncond", "exempt" or "by number". If it is given, a conditioning that it does not
+    name belongs to another patch (the empty prompt of Perp-Neg) and is not the positive. Without it, index 0 is the positive. ``images``:
+    number of images of the whole run, where it is known.
     """
     marks = options.get("cond_or_uncond") or [0]
     batch = int(options["sigmas"].shape[0])
@@ -61,7 +65,7 @@ def read_rows(rows: int, options: Mapping[str, Any], roles: Mapping[Any, str] | 
 
 
 def _role(uuid: Any, mark: int, roles: Mapping[Any, str] | None) -> str:
-    """Of one chunk."""
+    """Return the role of one chunk."""
     name = BY_NUMBER if uuid is None or not roles else roles.get(uuid, UNCONDITIONAL)
     if name != BY_NUMBER:
         return name
@@ -69,7 +73,10 @@ def _role(uuid: Any, mark: int, roles: Mapping[Any, str] | None) -> str:
 
 
 def _window(options: Mapping[str, Any], batch: int) -> Tensor | None:
-    """int64 [B]: the images that a batch of rows holds; None where a context window over the batch does not say so."""
+    """Return the images of a batch of rows, int64 [B].
+
+    None where a context window over the batch does not list them.
+    """
     window = options.get("context_window")
     if window is None or getattr(window, "dim", None) != 0:
         return torch.arange(batch)

@@ -1,4 +1,4 @@
-"""Target distributions: what share of the images each class, or each cell of a joint table, is to have."""
+"""Target distributions: the share of images that each class, or each cell of a joint target, is to have."""
 
 from __future__ import annotations
 
@@ -14,16 +14,16 @@ SEPARATOR = "/"
 
 @dataclass(frozen=True)
 class TargetDistribution:
-    """Shares over the product of one or more attributes' classes.
-
-    ``shares`` is row-major over ``classes`` (the last attribute runs fastest), not negative, and sums to 1. ``notes`` says in words what
-    was done to the weights that the user gave.
-    """
+    """State the shares over the cells of one or more attributes."""
 
     attributes: tuple[str, ...]
+    """Names of the attributes."""
     classes: tuple[tuple[str, ...], ...]
+    """Classes of every attribute."""
     shares: tuple[float, ...]
+    """Share of every cell, row-major over ``classes`` (the last attribute runs fastest). Not negative; they sum to 1."""
     notes: tuple[str, ...] = ()
+    """Messages on how the user's weights were turned into shares."""
 
     def __post_init__(self) -> None:
         if len(self.shares) != math.prod(len(c) for c in self.classes) or len(self.attributes) != len(self.classes):
@@ -32,17 +32,22 @@ class TargetDistribution:
             raise ValueError(f"the shares of a target are not negative and sum to 1; met {self.shares}.")
 
     @property
+    def sizes(self) -> tuple[int, ...]:
+        """Number of classes of every attribute."""
+        return tuple(len(c) for c in self.classes)
+
+    @property
     def cells(self) -> list[tuple[str, ...]]:
-        """Class names of every cell, in the order of ``shares``."""
+        """Return the class names of every cell, in the order of ``shares``."""
         return list(itertools.product(*self.classes))
 
     @property
     def names(self) -> list[str]:
-        """Cells as text, "yes/long"."""
+        """Return every cell as text, such as "yes/long"."""
         return [SEPARATOR.join(cell) for cell in self.cells]
 
     def marginal(self, attribute: str) -> dict[str, float]:
-        """Share of every class of one attribute."""
+        """Return the share of every class of one attribute."""
         i = self.attributes.index(attribute)
         totals = dict.fromkeys(self.classes[i], 0.0)
         for cell, share in zip(self.cells, self.shares, strict=True):
@@ -50,7 +55,7 @@ class TargetDistribution:
         return totals
 
     def cell_classes(self, cell: int) -> dict[str, int]:
-        """Class index per attribute of a cell."""
+        """Return the class index of a cell by attribute."""
         indices = []
         for classes in reversed(self.classes):
             cell, index = divmod(cell, len(classes))
@@ -58,15 +63,15 @@ class TargetDistribution:
         return dict(zip(self.attributes, reversed(indices), strict=True))
 
     def reordered(self, known: Mapping[str, Sequence[str]]) -> TargetDistribution:
-        """The same target over another's class order, e.g. an ADP's or a classifier's.
+        """Return the same target in another class order, such as an ADP's or a classifier's.
 
         Classes that the target does not name get share 0. Raises ValueError for an attribute or class that is not known.
         """
         for attribute, classes in zip(self.attributes, self.classes, strict=True):
             _check_known(attribute, classes, known)
         order = tuple(tuple(known[a]) for a in self.attributes)
-        given = dict(zip(self.cells, self.shares, strict=True))
-        shares = tuple(given.get(cell, 0.0) for cell in itertools.product(*order))
+        by_cell = dict(zip(self.cells, self.shares, strict=True))
+        shares = tuple(by_cell.get(cell, 0.0) for cell in itertools.product(*order))
         return TargetDistribution(self.attributes, order, shares, self.notes)
 
     def __str__(self) -> str:
@@ -85,7 +90,10 @@ def _check_known(attribute: str, classes: Sequence[str], known: Mapping[str, Seq
 
 
 def normalise(weights: Sequence[float]) -> tuple[tuple[float, ...], tuple[str, ...]]:
-    """Weights -> shares that sum to 1, and a note where they did not. Raises ValueError for negative, non-finite or all-zero weights."""
+    """Scale weights to shares that sum to 1; add a note if they did not.
+
+    Raises ValueError for negative, non-finite or all-zero weights.
+    """
     if any(not math.isfinite(w) or w < 0 for w in weights):
         met = ", ".join(f"{w:g}" for w in weights)
         raise ValueError(f"weights of a target are finite and not negative, and {met} was met: give every class a weight of 0 or more.")
@@ -98,12 +106,12 @@ def normalise(weights: Sequence[float]) -> tuple[tuple[float, ...], tuple[str, .
 
 
 def make_target(weights: Mapping[str, Mapping[str, float]]) -> TargetDistribution:
-    """A target from weights per attribute; several attributes are taken as independent (product of the marginals)."""
+    """Make a target from weights by attribute; several attributes are independent (product of the marginals)."""
     attributes, classes, marginals, notes = [], [], [], []
-    for attribute, given in weights.items():
-        shares, note = normalise(list(given.values()))
+    for attribute, class_weights in weights.items():
+        shares, note = normalise(list(class_weights.values()))
         attributes.append(attribute)
-        classes.append(tuple(given))
+        classes.append(tuple(class_weights))
         marginals.append(shares)
         notes += [f"{attribute}: {n}" for n in note]
     shares = tuple(math.prod(cell) for cell in itertools.product(*marginals))
@@ -116,10 +124,13 @@ _WEIGHT = re.compile(r"^\s*(?P<name>[^=]+?)\s*=\s*(?P<value>[-+0-9.eE%]+)\s*$")
 
 
 def _read_weights(text: str, names: Sequence[str], what: str) -> tuple[list[float], list[str]]:
-    """Weights in the order of ``names``. Those left out share equally what is left to 1 (or 100%), or get 0 where nothing is left."""
+    """Read weights in the order of ``names``.
+
+    Names left out share equally the rest to 1 (or 100%), or get 0 without a rest.
+    """
     if text.strip().lower() in EQUAL:
         return [1 / len(names)] * len(names), []
-    given: dict[str, float] = {}
+    by_name: dict[str, float] = {}
     for part in filter(str.strip, re.split(r"[,\n]", text)):
         match = _WEIGHT.match(part)
         if not match:
@@ -127,29 +138,29 @@ def _read_weights(text: str, names: Sequence[str], what: str) -> tuple[list[floa
         name, value = match["name"], match["value"]
         if name not in names:
             raise ValueError(f"{what} has no '{name}'; known: {', '.join(names)}.")
-        if name in given:
+        if name in by_name:
             raise ValueError(f"{what}: '{name}' is given twice.")
         try:
-            given[name] = float(value.removesuffix("%")) / (100 if value.endswith("%") else 1)
+            by_name[name] = float(value.removesuffix("%")) / (100 if value.endswith("%") else 1)
         except ValueError:
             raise ValueError(f"'{value}' is not a number: write {name}=0.5 or {name}=50%.") from None
-    if not given:
+    if not by_name:
         raise ValueError(f"{what}: no weights given; write for instance '{names[0]}=0.5' or 'uniform'.")
-    missing = [n for n in names if n not in given]
-    left = 1 - sum(given.values())
+    missing = [n for n in names if n not in by_name]
+    left = 1 - sum(by_name.values())
     notes = []
     if missing:
         each = left / len(missing) if left > 1e-9 else 0.0
         notes.append(f"{', '.join(missing)} not given: {each:g} each")
-        given |= dict.fromkeys(missing, each)
-    return [given[n] for n in names], notes
+        by_name |= dict.fromkeys(missing, each)
+    return [by_name[n] for n in names], notes
 
 
 def parse_target(text: str, known: Mapping[str, Sequence[str]]) -> TargetDistribution:
-    """Read a target from text.
+    """Read a target from text such as "hair: long=0.4, short=0.6".
 
     ``eyeglasses: yes=0.5, no=0.5`` is one attribute; several, separated by ``;``, are independent; ``eyeglasses x hair: yes/long=0.4, ...``
-    is a joint table; ``uniform`` stands for equal shares. Classes left out share what is left. Weights need not sum to 1.
+    is a joint table; ``uniform`` stands for equal shares. Classes left out share the rest equally. Weights need not sum to 1.
 
     ``known``: attribute -> classes in order. Raises ValueError for what is not known or not understood.
     """
@@ -183,10 +194,11 @@ PRESETS = ("weights", "uniform")
 
 
 def target_from_form(attributes: str, preset: str, weights: str, known: Mapping[str, Sequence[str]] | None) -> TargetDistribution:
-    """A target from what a form holds: ``attributes`` "A" or "A x B", a preset, and weights "yes=0.5, no=0.5" or "yes/long=0.4, ...".
+    """Make a target from the inputs of a node.
 
-    ``known`` (attribute -> classes) is what the connected ADP or classifier knows; without it the classes are those that ``weights``
-    names, in that order. Raises ValueError for what is not understood, not known, negative or all zero.
+    ``attributes`` is "A" or "A x B"; ``weights`` is "yes=0.5, no=0.5" or "yes/long=0.4, ...". ``known`` (attribute -> classes) is what the
+    connected ADP or classifier knows. Without it, the classes are those that ``weights`` names, in that order.
+    Raises ValueError for text that is not understood, names that are not known, and weights that are negative or all zero.
     """
     names = [a.strip() for a in re.split(r"\s+x\s+|\*", attributes.strip())]
     if not all(names):
@@ -206,7 +218,7 @@ def target_from_form(attributes: str, preset: str, weights: str, known: Mapping[
 
 
 def product(first: TargetDistribution, second: TargetDistribution) -> TargetDistribution:
-    """Joint target of two independent ones. Raises ValueError where they share an attribute."""
+    """Join two independent targets. Raises ValueError where they share an attribute."""
     both = set(first.attributes) & set(second.attributes)
     if both:
         raise ValueError(f"both targets speak of '{both.pop()}': join targets over different attributes.")

@@ -1,6 +1,6 @@
-"""Augmentations of training images, with kornia: what a photograph or a diffusion model varies, and what is seen in the picture stays.
+"""Augment training images: vary what a photograph or a diffusion model varies, and keep what is seen in the picture.
 
-Colours are left alone unless asked for: skin tones and hair colours are read off them.
+Colours stay unless the user asks for it, because skin tones and hair colours are read from them. Augmentations by name use kornia.
 """
 
 from __future__ import annotations
@@ -8,19 +8,20 @@ from __future__ import annotations
 from collections.abc import Callable
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 NONE, GEOMETRY, QUALITY, COLOUR = AUGMENTATIONS = ("none", "geometry", "quality", "colour")
-"""Each holds what the one before it does: mirrored, turned, moved and scaled a little; blurred and noisy; brighter, paler, tinted."""
+"""Each includes the one before: mirrored, turned, moved and scaled a little; blurred and noisy; brighter, paler, tinted."""
 
 Augment = Callable[[Tensor, int], Tensor]
 
 
 def augmentation(name: str) -> Augment:
-    """augment(images [B, 3, H, W] in 0..1, seed) -> the same shape, in 0..1; equal seeds give equal images on one device. The random
-    numbers of others are left as they were.
+    """Return augment(images [B, 3, H, W] in 0..1, seed) -> the same shape, in 0..1.
 
-    Raises ValueError for an unknown name, and where kornia (a requirement of ComfyUI) is not installed.
+    Equal seeds give equal images on one device; the global random numbers stay as they were. Raises ValueError for an unknown name, and if
+    kornia (a requirement of ComfyUI) is not installed.
     """
     if name not in AUGMENTATIONS:
         raise ValueError(f"there is no augmentation '{name}': choose one of {', '.join(AUGMENTATIONS)}.")
@@ -40,20 +41,38 @@ def augmentation(name: str) -> Augment:
     return augment
 
 
+def degrade(images: Tensor, generator: torch.Generator) -> Tensor:
+    """Degrade images [B, 3, H, W] in 0..1 as the small diffusion models do.
+
+    Half of the rows are blurred; a grain repeats every 2x2 pixels (the packing of the latents); noise has any strength up to 0.1.
+    """
+    b, _, height, width = images.shape
+
+    def share() -> Tensor:
+        return torch.rand(b, 1, 1, 1, generator=generator)
+
+    blurred = F.avg_pool2d(F.pad(images, (1, 1, 1, 1), mode="replicate"), 3, stride=1)
+    out = images + share() * (share() < 0.5) * 0.8 * (blurred - images)
+    grain = torch.randn(b, 3, 2, 2, generator=generator).repeat(1, 1, height // 2, width // 2)
+    out = out + grain * share() * (share() < 0.7) * 0.06
+    out = out + torch.randn(images.shape, generator=generator) * share() ** 2 * 0.1
+    return out.clamp(0, 1)
+
+
 def _steps(level: int) -> list[torch.nn.Module]:
     try:
-        import kornia.augmentation as made
+        import kornia.augmentation as augmentations
     except ImportError as error:
-        raise ValueError("augmentations need the package kornia, which ComfyUI installs: install it, or choose 'none'.") from error
+        raise ValueError("augmentations need the package kornia, which ComfyUI installs: install kornia, or choose 'none'.") from error
     steps = [
-        made.RandomHorizontalFlip(p=0.5),
-        made.RandomAffine(degrees=6.0, translate=(0.05, 0.05), scale=(0.93, 1.07), padding_mode="border", p=0.8),
+        augmentations.RandomHorizontalFlip(p=0.5),
+        augmentations.RandomAffine(degrees=6.0, translate=(0.05, 0.05), scale=(0.93, 1.07), padding_mode="border", p=0.8),
     ]
     if level >= 2:
         steps += [
-            made.RandomGaussianBlur(kernel_size=(3, 3), sigma=(0.2, 1.0), p=0.3),
-            made.RandomGaussianNoise(mean=0.0, std=0.03, p=0.5),
+            augmentations.RandomGaussianBlur(kernel_size=(3, 3), sigma=(0.2, 1.0), p=0.3),
+            augmentations.RandomGaussianNoise(mean=0.0, std=0.03, p=0.5),
         ]
     if level >= 3:
-        steps.append(made.ColorJiggle(brightness=0.15, contrast=0.15, saturation=0.15, hue=0.02, p=0.8))
+        steps.append(augmentations.ColorJiggle(brightness=0.15, contrast=0.15, saturation=0.15, hue=0.02, p=0.8))
     return steps

@@ -1,8 +1,8 @@
-"""Train an attribute classifier on labelled images, real and generated: the end of Balancing Act (CVPR 2024), where balanced generated
-data make a fairer classifier.
+"""Train an attribute classifier on labelled images, real and generated.
 
-Every image is drawn with a weight: a generated one with ``generated_weight`` where a real one has 1, and, where attributes are named to be
-balanced, every combination of their classes as often as every other.
+This is the last part of Balancing Act (CVPR 2024), where balanced generated data make a fairer classifier. Every image is drawn with a
+weight: 1 for a real image, ``generated_weight`` for a generated one. If attributes are to be balanced, every combination of their classes
+is drawn equally often.
 """
 
 from __future__ import annotations
@@ -20,62 +20,77 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from ...models.attribute_classifier import AttributeClassifier, ConvNet, VisionTransformer, VitSizes, save_classifier
-from ..core.trainer import Progress, TrainState
+from ..core.trainer import AveragedSettings, AveragedTraining, Progress
 from .augment import QUALITY, augmentation
 
 CNN, VIT = ARCHITECTURES = ("cnn", "vit")
 UNKNOWN = -1
-"""Label of an image that an attribute was not read for; it teaches nothing about that attribute."""
+"""Label of an image whose class is not known; it teaches nothing about that attribute."""
 WIDTHS = (16, 32, 64, 96, 128, 160)
 SIZES = (32, 64, 128, 224)
 
 
 @dataclass(frozen=True)
 class ClassifierSettings:
-    """``image_size``: pixels that the network sees, one of ``SIZES``; ``augment``: see :mod:`.augment`; ``balance``: attributes."""
+    """Set how an attribute classifier is trained."""
 
     architecture: str = CNN
+    """Kind of network, one of ``ARCHITECTURES``."""
     image_size: int = 64
+    """Pixels per side that the network sees, one of ``SIZES``."""
     steps: int = 1000
+    """Number of steps."""
     batch: int = 64
+    """Images per step."""
     lr: float = 2e-3
+    """Highest learning rate."""
     augment: str = QUALITY
+    """How images are changed before the network sees them, see :mod:`.augment`."""
     generated_weight: float = 1.0
+    """How often a generated image is drawn, if a real one is drawn once."""
     balance: tuple[str, ...] = ()
+    """Attributes whose combinations of classes are drawn equally often."""
     seed: int = 0
+    """Seed of all random numbers."""
 
 
 @dataclass(frozen=True)
 class Examples:
-    """Labelled images. attributes: name -> K class names; images uint8 [N, 3, S, S]; labels: attribute -> int64 [N], class indices or -1
-    where it is not known; generated: bool [N]."""
+    """Hold labelled images."""
 
     attributes: dict[str, tuple[str, ...]]
+    """Attribute -> names of its K classes."""
     images: Tensor
+    """Pixels, uint8 [N, 3, S, S]."""
     labels: dict[str, Tensor]
+    """Attribute -> class indices, int64 [N]; ``UNKNOWN`` without a label."""
     generated: Tensor
+    """Whether an image was generated, bool [N]."""
 
     def __len__(self) -> int:
         return len(self.images)
 
     def digest(self) -> str:
-        """Changes whenever the images or what is said of them do."""
-        found = hashlib.sha256(json.dumps({a: list(c) for a, c in self.attributes.items()}, sort_keys=True).encode())
+        """Return a digest of the images and their labels."""
+        digest = hashlib.sha256(json.dumps({a: list(c) for a, c in self.attributes.items()}, sort_keys=True).encode())
         for tensor in (self.images, self.generated, *(self.labels[a] for a in sorted(self.labels))):
-            found.update(str(tuple(tensor.shape)).encode())
-            found.update(tensor.contiguous().numpy().tobytes())
-        return found.hexdigest()[:16]
+            digest.update(str(tuple(tensor.shape)).encode())
+            digest.update(tensor.contiguous().numpy().tobytes())
+        return digest.hexdigest()[:16]
 
 
 @dataclass(frozen=True)
 class Trained:
-    """``model``: averaged weights in the precision in which they are saved; ``log``: the training's; ``held_out``: attribute ->
-    ``accuracy``, ``n`` and ``by_class`` on images that took no part (empty without any); ``info``: settings and data, for the file."""
+    """Hold a trained classifier and its figures."""
 
     model: AttributeClassifier
+    """Network with averaged weights, in the precision in which they are saved."""
     log: list[dict[str, float]]
+    """Entries of the training's log."""
     held_out: dict[str, dict[str, Any]]
+    """Attribute -> ``accuracy``, ``n`` and ``by_class`` on held-out images; empty without any."""
     info: dict[str, Any] = field(default_factory=dict)
+    """Settings and data, for the file."""
 
 
 def train_classifier(
@@ -86,16 +101,16 @@ def train_classifier(
     progress: Progress | None = None,
     device: torch.device | str = "cpu",
 ) -> Trained:
-    """Train a new classifier. ``folder``: below which checkpoints are kept, in one named after settings and data, so that the same training
-    goes on where it stopped (None: none are kept). ``progress`` may raise, which interrupts and leaves a checkpoint.
+    """Train a new classifier.
 
-    Raises ValueError, in a sentence, for settings out of range, images of another size, and an attribute of which fewer than two classes
-    have examples.
+    ``folder``: gets a folder with checkpoints, named after settings and data, from which the same training resumes; None keeps none.
+    ``progress`` may raise, which interrupts and leaves a checkpoint. Raises ValueError for settings out of range, images of another size,
+    and an attribute of which fewer than two classes have examples.
     """
     check(examples, settings)
     if folder is None:
-        with tempfile.TemporaryDirectory(prefix="equipoise-classifier-") as place:
-            return train_classifier(examples, settings, held_out, Path(place), progress, device)
+        with tempfile.TemporaryDirectory(prefix="equipoise-classifier-") as temporary:
+            return train_classifier(examples, settings, held_out, Path(temporary), progress, device)
     with torch.inference_mode(False), torch.enable_grad():
         with torch.random.fork_rng():
             torch.manual_seed(settings.seed)
@@ -103,7 +118,8 @@ def train_classifier(
         warmup = max(1, min(100, settings.steps // 10))
         # An average over much of a short training would be one of its beginnings.
         average = min(0.999, 1 - 10 / settings.steps) if settings.steps > 10 else 0.0
-        state = TrainState(net, settings.lr, settings.steps, settings.seed, warmup, weight_decay=0.02, ema=average)
+        averaged = AveragedSettings(settings.lr, settings.steps, settings.seed, warmup, weight_decay=0.02, average=average)
+        training = AveragedTraining(net, averaged, folder / training_name(examples, settings))
         augment, weights = augmentation(settings.augment), drawing_weights(examples, settings)
 
         def loss(generator: torch.Generator) -> Tensor:
@@ -113,28 +129,31 @@ def train_classifier(
             logits = net(net.preprocess(augment(images, seed)))
             return _loss(logits, {a: y[index].to(device) for a, y in examples.labels.items()})
 
-        state.run(loss, folder / training_name(examples, settings), progress, every=max(1, settings.steps // 100))
-        model = state.ema.cpu().eval()
+        training.train(loss, progress, every=max(1, settings.steps // 100))
+        model = training.ema.cpu().eval()
         for weight in model.parameters():
             weight.copy_(weight.half().float())
-    made = accuracy(model, held_out) if held_out is not None and len(held_out) else {}
-    return Trained(model, state.log, made, _info(examples, settings, held_out, state.elapsed()))
+    figures = held_out_accuracy(model, held_out) if held_out is not None and len(held_out) else {}
+    return Trained(model, training.log, figures, _info(examples, settings, held_out, training.elapsed()))
 
 
-def save_trained(made: Trained, path: Path) -> None:
-    """Write a classifier with what it was trained on, and how well it reads what was held out."""
-    save_classifier(made.model, path, {"info": json.dumps({**made.info, "held_out_accuracy": made.held_out})})
+def save_trained(trained: Trained, path: Path) -> None:
+    """Write a classifier, with its training data and its accuracy on held-out images."""
+    save_classifier(trained.model, path, {"info": json.dumps({**trained.info, "held_out_accuracy": trained.held_out})})
 
 
 def training_name(examples: Examples, settings: ClassifierSettings) -> str:
-    """Name of a training's folder, made of all that it depends on."""
+    """Return the name of a training's folder, made of all that it depends on."""
     facts = json.dumps([asdict(settings), examples.digest()], sort_keys=True)
     return f"{settings.architecture}-{hashlib.sha256(facts.encode()).hexdigest()[:16]}"
 
 
 def new_classifier(settings: ClassifierSettings, attributes: Mapping[str, tuple[str, ...]]) -> AttributeClassifier:
-    """An untrained network: a convolutional one with a stage more for every doubling of the size above 32, or a vision transformer whose
-    patches make a grid of 8 x 8 (14 x 14 at 224)."""
+    """Make an untrained network.
+
+    A convolutional one has a stage more for every doubling of the size above 32. The patches of a vision transformer make a grid of
+    8 x 8 (14 x 14 at 224).
+    """
     size = settings.image_size
     if settings.architecture == CNN:
         return ConvNet(attributes, size, WIDTHS[: 3 + max(0, (size // 32).bit_length() - 1)])
@@ -142,18 +161,22 @@ def new_classifier(settings: ClassifierSettings, attributes: Mapping[str, tuple[
 
 
 def drawing_weights(examples: Examples, settings: ClassifierSettings) -> Tensor:
-    """How often every image is drawn, float64 [N], summing to 1. Raises ValueError where nothing is left to draw, or an attribute to be
-    balanced is unknown or has unlabelled images."""
+    """Return how often every image is drawn, float64 [N], summing to 1.
+
+    Raises ValueError if nothing is left to draw, or if an attribute to be balanced is unknown or has unlabelled images.
+    """
     weights = torch.where(examples.generated, settings.generated_weight, 1.0).double()
     if weights.sum() <= 0:
-        raise ValueError("all images are generated and generated_weight is 0, so that nothing is left to train on: raise it.")
+        raise ValueError("all images are generated and generated_weight is 0, so nothing is left to train on: raise generated_weight.")
     cell = torch.zeros(len(examples), dtype=torch.long)
     for attribute in settings.balance:
         if attribute not in examples.labels:
-            raise ValueError(f"'{attribute}' cannot be balanced, as the images have no such labels, only {', '.join(examples.labels)}.")
+            raise ValueError(
+                f"'{attribute}' cannot be balanced, because the images have no such labels: choose among {', '.join(examples.labels)}."
+            )
         missing = int((examples.labels[attribute] == UNKNOWN).sum())
         if missing:
-            raise ValueError(f"'{attribute}' cannot be balanced, as {missing} images have no label of it: leave it out, or label them.")
+            raise ValueError(f"'{attribute}' cannot be balanced, because {missing} images have no label of it: label them or leave it out.")
         cell = cell * len(examples.attributes[attribute]) + examples.labels[attribute]
     if settings.balance:
         total = torch.zeros(int(cell.max()) + 1, dtype=torch.float64).index_add_(0, cell, weights)
@@ -161,30 +184,33 @@ def drawing_weights(examples: Examples, settings: ClassifierSettings) -> Tensor:
     return weights / weights.sum()
 
 
-def accuracy(model: AttributeClassifier, examples: Examples) -> dict[str, dict[str, Any]]:
-    """Attribute -> ``accuracy`` and ``n``, and ``by_class``: class -> share of its images that are read as it (None without any)."""
-    made: dict[str, dict[str, Any]] = {}
+def held_out_accuracy(model: AttributeClassifier, examples: Examples) -> dict[str, dict[str, Any]]:
+    """Measure a classifier: attribute -> ``accuracy``, ``n`` and ``by_class``.
+
+    ``by_class``: class -> share of its images that are read as it (None without any).
+    """
+    figures: dict[str, dict[str, Any]] = {}
     for attribute, read in decisions(model, examples.images).items():
         classes, truth = model.attributes[attribute], examples.labels.get(attribute)
         known = torch.zeros(0, dtype=torch.bool) if truth is None else truth != UNKNOWN
         if not known.any():
             continue
         right = read[known] == truth[known]
-        of = [right[truth[known] == c] for c in range(len(classes))]
-        by_class = {c: float(r.float().mean()) if len(r) else None for c, r in zip(classes, of, strict=True)}
-        made[attribute] = {"accuracy": float(right.float().mean()), "n": len(right), "by_class": by_class}
-    return made
+        of_class = [right[truth[known] == c] for c in range(len(classes))]
+        by_class = {c: float(r.float().mean()) if len(r) else None for c, r in zip(classes, of_class, strict=True)}
+        figures[attribute] = {"accuracy": float(right.float().mean()), "n": len(right), "by_class": by_class}
+    return figures
 
 
 @torch.no_grad()
 def decisions(model: AttributeClassifier, images: Tensor, batch: int = 256) -> dict[str, Tensor]:
-    """The most probable class of images uint8 [N, 3, H, W]: attribute -> int64 [N]."""
+    """Return the most probable classes of images uint8 [N, 3, H, W]: attribute -> int64 [N]."""
     parts = [model.probabilities(chunk.float() / 255) for chunk in images.split(batch)]
     return {a: torch.cat([p[a] for p in parts]).argmax(-1) for a in model.attributes}
 
 
 def check(examples: Examples, settings: ClassifierSettings) -> None:
-    """Raise ValueError, in a sentence, where a training makes no sense."""
+    """Raise ValueError if a training is not possible."""
     s = settings
     if s.architecture not in ARCHITECTURES or s.image_size not in SIZES:
         raise ValueError(
@@ -199,12 +225,12 @@ def check(examples: Examples, settings: ClassifierSettings) -> None:
         raise ValueError("there are no labelled images to train on: save some first.")
     drawn = drawing_weights(examples, s) > 0
     for attribute, classes in examples.attributes.items():
-        there = set(examples.labels[attribute][drawn].tolist()) - {UNKNOWN}
-        missing = [c for i, c in enumerate(classes) if i not in there]
+        present = set(examples.labels[attribute][drawn].tolist()) - {UNKNOWN}
+        missing = [c for i, c in enumerate(classes) if i not in present]
         if missing:
             raise ValueError(
-                f"no image shows '{missing[0]}' of '{attribute}', which a classifier cannot learn then: add images of it, or leave the "
-                "attribute out."
+                f"no image shows '{missing[0]}' of '{attribute}', so a classifier cannot learn it: add images of this class, or leave "
+                "the attribute out."
             )
 
 
@@ -230,5 +256,5 @@ def _info(examples: Examples, settings: ClassifierSettings, held_out: Examples |
 
 
 def counted(labels: Tensor, classes: Sequence[str]) -> dict[str, int]:
-    """Class -> images of it."""
+    """Count the images of every class."""
     return dict(zip(classes, torch.bincount(labels[labels != UNKNOWN], minlength=len(classes)).tolist(), strict=True))

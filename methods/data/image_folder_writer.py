@@ -1,7 +1,7 @@
-"""Adding images to a data set: nothing is overwritten, no image comes in twice, and what a lost process left half done is put right.
+"""Add images to a data set: nothing is overwritten, no image comes in twice, and an interrupted addition is repaired.
 
-A picture is written under a hidden name, then its row is appended, then the picture gets its name, which is made of what it shows. The row
-decides: a hidden picture whose row is there gets its name when the set is opened next, one without a row is removed.
+A picture is written under a hidden name, then its row is appended, then the picture gets its name, which is made of its pixels. The row
+decides: when the set is opened next, a hidden picture with a row gets its name, and one without a row is removed.
 """
 
 from __future__ import annotations
@@ -20,7 +20,19 @@ from typing import Any
 
 from ...models.files import write_text
 from ..core.targets import TargetDistribution
-from .image_folder import DIGEST, FACTS, FILE_NAME, FORMAT, FORMAT_VERSION, METADATA, OWN_COLUMNS, SPLITS, read_facts, read_rows, said
+from .image_folder import (
+    DIGEST,
+    FACTS,
+    FILE_NAME,
+    FORMAT,
+    FORMAT_VERSION,
+    METADATA,
+    OWN_COLUMNS,
+    SPLITS,
+    counts_text,
+    read_facts,
+    read_metadata_rows,
+)
 
 CSV = "labels.csv"
 PENDING = ".pending"
@@ -29,45 +41,51 @@ _UNSAFE = re.compile(r"[^\w .+-]")
 
 @dataclass(frozen=True)
 class Item:
-    """An image that is offered. ``digest``: of its pixels, hexadecimal; ``labels``: attribute -> class; ``png()``: its file; ``extra``:
-    further columns."""
+    """Hold an image that may be added."""
 
     digest: str
+    """Digest of its pixels, hexadecimal."""
     labels: dict[str, str]
+    """Attribute -> class."""
     png: Callable[[], bytes]
+    """Makes the content of its file."""
     extra: Mapping[str, Any] = field(default_factory=dict)
+    """Further columns of its row."""
 
 
 @dataclass
 class Saved:
-    """What came of images that were offered: how many were saved, by split; ``known``: were there already; ``full``: their part of the
-    target is full. ``files``: of those that were saved, relative to the root."""
+    """Count what was added to a data set."""
 
     files: list[str] = field(default_factory=list)
+    """Files that were added, relative to the root."""
     splits: Counter[str] = field(default_factory=Counter)
+    """Images that were added, by split."""
     known: int = 0
+    """Images that the data set had already."""
     full: int = 0
+    """Images that were left out because their cell of the target is full."""
 
     def text(self) -> str:
-        """In words."""
-        parts = [f"saved {len(self.files)} ({said(self.splits)})" if self.files else "saved none"]
-        parts += [f"{self.known} were there already"] if self.known else []
-        parts += [f"{self.full} left out, as the target asks for no more like them"] if self.full else []
+        """Put the counts into words."""
+        parts = [f"saved {len(self.files)} ({counts_text(self.splits)})" if self.files else "saved none"]
+        parts += [f"{self.known} were in the data set already"] if self.known else []
+        parts += [f"{self.full} left out, because their share of the target is full"] if self.full else []
         return "; ".join(parts)
 
 
 class ImageFolderWriter:
-    """A data set that is added to. ``attributes``: name -> classes, which all of its images have.
+    """Add images to a data set, new or old. ``attributes``: name -> classes, which all of its images have.
 
-    ``class_folder``: an attribute whose classes become folders ("" for none). Raises ValueError where there is a set of that name with
-    other attributes, classes or folders, or a folder that is no data set of ours.
+    ``class_folder``: an attribute whose classes become folders ("" for none). Raises ValueError if there is a set of that name with other
+    attributes, classes or folders, or a folder that is not a data set of ours.
     """
 
     def __init__(self, root: Path, attributes: Mapping[str, Sequence[str]], class_folder: str = "") -> None:
         self.root, self.attributes = root, {a: tuple(c) for a, c in attributes.items()}
         self.class_folder = class_folder
         if class_folder and class_folder not in self.attributes:
-            raise ValueError(f"'{class_folder}' cannot name the folders, as the images have no such labels, only {', '.join(attributes)}.")
+            raise ValueError(f"'{class_folder}' cannot name the folders, because the images have labels of {', '.join(attributes)} alone.")
         reserved = set(OWN_COLUMNS) & set(self.attributes)
         if reserved:
             raise ValueError(f"'{sorted(reserved)[0]}' is a column that every data set has: give the attribute another name.")
@@ -85,11 +103,11 @@ class ImageFolderWriter:
         size: int = 0,
         each: Callable[[], None] = lambda: None,
     ) -> Saved:
-        """Save those items that are new, and that the target has room for. ``splits``: see :func:`parse_splits`. ``each`` is called before
-        every item, and may raise: all before it are saved.
+        """Save the items that are new and that the target has room for.
 
-        target with ``size``: at most so many images of every cell as it has of ``size``. target without: as many as keep the whole set at
-        the target's shares. ``size`` without a target: so many images at most.
+        ``splits``: see :func:`parse_splits`. ``each`` is called before every item, and may raise: all items before it are saved. With a
+        target and ``size``, a cell gets at most its share of ``size`` images; with a target alone, as many as keep the data set at the
+        target's shares; ``size`` alone limits the number of images.
         """
         new, outcome, seen = [], Saved(), set(self._digests)
         for item in items:
@@ -112,11 +130,11 @@ class ImageFolderWriter:
         return outcome
 
     def counts(self, target: TargetDistribution | None = None) -> Counter[tuple[str, ...]]:
-        """Images of every cell of the target (of all together without one)."""
+        """Count the images of every cell of the target, or of all together without one."""
         return Counter(cell_of(r, target) for rows in self.rows.values() for r in rows)
 
     def _room(self, new: Sequence[Item], target: TargetDistribution | None, size: int) -> dict[tuple[str, ...], int] | None:
-        """How many images of every cell may still come; None for any number."""
+        """Return how many images of every cell may still be added; None for any number."""
         have = self.counts(target)
         if target is None:
             return {(): size - have[()]} if size else None
@@ -128,7 +146,7 @@ class ImageFolderWriter:
         return {c: max(0, int(scale * s + 1e-9) - have[c]) for c, s in wanted}
 
     def _next_split(self, labels: Mapping[str, str], splits: Mapping[str, float]) -> str:
-        """The split that is most behind its share among the images with these labels, so that every one is composed alike."""
+        """Choose the split that is most behind its share among the images with these labels, so that all are composed alike."""
         alike = {s: self._alike[s, self._labels(labels)] for s in splits}
         n = sum(alike.values()) + 1
         return max(splits, key=lambda s: (splits[s] * n - alike[s], splits[s]))
@@ -141,7 +159,7 @@ class ImageFolderWriter:
         name = f"{folder}/{item.digest[:24]}.png" if folder else f"{item.digest[:24]}.png"
         path = self.root / split / name
         path.parent.mkdir(parents=True, exist_ok=True)
-        if path.exists():  # not of this set's rows: somebody's own, and kept
+        if path.exists():  # a file of the user's own, without a row
             raise ValueError(f"'{split}/{name}' is in the data set '{self.root.name}' without a row in {METADATA}: move it away.")
         pending = path.with_name(f".{path.name}{PENDING}")
         with pending.open("wb") as stream:
@@ -166,7 +184,7 @@ class ImageFolderWriter:
             "class_folder": self.class_folder,
         }
         if facts is None and self.root.is_dir() and any(self.root.iterdir()):
-            raise ValueError(f"the folder '{self.root.name}' is there and is no data set of Equipoise: choose another name.")
+            raise ValueError(f"the folder '{self.root.name}' exists and is not a data set of Equipoise: choose another name.")
         if facts is None or not any((self.root / s / METADATA).is_file() for s in SPLITS):
             write_text(self.root / FACTS, json.dumps(mine, indent=1, ensure_ascii=False) + "\n")
             return
@@ -178,36 +196,38 @@ class ImageFolderWriter:
                 )
 
     def _repair(self) -> dict[str, list[dict[str, Any]]]:
-        """Put right what was half done, and read the rows."""
-        found: dict[str, list[dict[str, Any]]] = {}
+        """Repair what was interrupted, and read the rows."""
+        rows_of: dict[str, list[dict[str, Any]]] = {}
         for split in SPLITS:
             path = self.root / split / METADATA
             if path.is_file():
                 cut_half_line(path)
-            found[split] = read_rows(path) if path.is_file() else []
-            lacking = next((n for n, r in enumerate(found[split], 1) if any(not isinstance(r.get(a), str) for a in self.attributes)), 0)
+            rows_of[split] = read_metadata_rows(path) if path.is_file() else []
+            lacking = next((n for n, r in enumerate(rows_of[split], 1) if any(not isinstance(r.get(a), str) for a in self.attributes)), 0)
             if lacking:
-                raise ValueError(f"row {lacking} of '{split}/{METADATA}' has not all labels ({', '.join(self.attributes)}): correct it.")
-            named = {r[FILE_NAME] for r in found[split]}
+                raise ValueError(f"row {lacking} of '{split}/{METADATA}' lacks a label ({', '.join(self.attributes)}): correct the row.")
+            named = {r[FILE_NAME] for r in rows_of[split]}
             for pending in sorted((self.root / split).rglob(f".*{PENDING}")):
                 picture = pending.with_name(pending.name[1 : -len(PENDING)])
                 if picture.relative_to(self.root / split).as_posix() in named and not picture.exists():
                     os.rename(pending, picture)
                 else:
                     pending.unlink()
-        self._repair_csv(found)
-        return found
+        self._repair_csv(rows_of)
+        return rows_of
 
-    def _repair_csv(self, found: Mapping[str, list[dict[str, Any]]]) -> None:
+    def _repair_csv(self, rows_of: Mapping[str, list[dict[str, Any]]]) -> None:
         path = self.root / CSV
-        there: set[str] = set()
+        written: set[str] = set()
         if path.is_file():
             cut_half_line(path)
             try:
-                there = {line[0] for line in csv.reader(path.read_text(encoding="utf-8").splitlines()) if line}
+                written = {line[0] for line in csv.reader(path.read_text(encoding="utf-8").splitlines()) if line}
             except (UnicodeDecodeError, csv.Error) as error:
-                raise ValueError(f"'{CSV}' in the data set '{self.root.name}' is damaged: remove it, and it is written anew.") from error
-        self._write_csv([(s, r) for s, rows in found.items() for r in rows if f"{s}/{r[FILE_NAME]}" not in there])
+                raise ValueError(
+                    f"'{CSV}' in the data set '{self.root.name}' is damaged: remove this file, and Equipoise writes it anew."
+                ) from error
+        self._write_csv([(s, r) for s, rows in rows_of.items() for r in rows if f"{s}/{r[FILE_NAME]}" not in written])
 
     def _write_csv(self, rows: Sequence[tuple[str, Mapping[str, Any]]]) -> None:
         path, text = self.root / CSV, io.StringIO(newline="")
@@ -223,12 +243,12 @@ class ImageFolderWriter:
         classes = self.attributes.get(self.class_folder, ())
         named = {c: _UNSAFE.sub("_", c).strip(". ") or "_" for c in classes}
         if len({n.casefold() for n in named.values()}) < len(named):
-            raise ValueError(f"the classes of '{self.class_folder}' cannot all be folders of their own: {', '.join(classes)}.")
+            raise ValueError(f"the classes of '{self.class_folder}' do not give different folder names: {', '.join(classes)}.")
         return named
 
 
 def parse_splits(text: str) -> dict[str, float]:
-    """ "train=0.8, test=0.2" or "train" -> split -> share, which sum to 1. Raises ValueError for unknown splits and for bad shares."""
+    """Parse "train=0.8, test=0.2" or "train" to split -> share, which sum to 1. Raises ValueError for unknown splits and bad shares."""
     shares: dict[str, float] = {}
     for part in (p.strip() for p in re.split(r"[,;\n]", text) if p.strip()):
         name, _, value = (x.strip() for x in part.partition("="))
@@ -237,7 +257,7 @@ def parse_splits(text: str) -> dict[str, float]:
         except ValueError:
             share = -1.0
         if name not in SPLITS or name in shares or not 0 < share < float("inf"):
-            raise ValueError(f"'{part}' is no split: write one of {', '.join(SPLITS)}, or shares such as train=0.8, test=0.2.")
+            raise ValueError(f"'{part}' is not a split: write one of {', '.join(SPLITS)}, or shares such as train=0.8, test=0.2.")
         shares[name] = share
     if not shares:
         raise ValueError(f"no split is named: write one of {', '.join(SPLITS)}, or shares such as train=0.8, test=0.2.")
@@ -245,12 +265,12 @@ def parse_splits(text: str) -> dict[str, float]:
 
 
 def cell_of(labels: Mapping[str, Any], target: TargetDistribution | None) -> tuple[str, ...]:
-    """The cell of a target that an image's labels fall into."""
+    """Return the cell of a target that an image's labels fall into."""
     return () if target is None else tuple(str(labels[a]) for a in target.attributes)
 
 
 def whole_parts(shares: Sequence[float], n: int) -> list[int]:
-    """Whole numbers that sum to n in the proportion of the shares, by largest remainder (first ones first)."""
+    """Divide n into whole numbers in the proportion of the shares, by largest remainder (first ones first)."""
     counts = [int(s * n + 1e-9) for s in shares]
     order = sorted(range(len(shares)), key=lambda i: counts[i] - shares[i] * n)
     for i in order[: n - sum(counts)]:
@@ -259,7 +279,7 @@ def whole_parts(shares: Sequence[float], n: int) -> list[int]:
 
 
 def append(path: Path, text: str) -> None:
-    """Append whole lines in one write, and wait until they are on disk. Raises OSError where they do not fit, and takes back what did."""
+    """Append full lines in one write, and wait until they are on disk. Raises OSError, with nothing appended, if they do not fit."""
     path.parent.mkdir(parents=True, exist_ok=True)
     handle = os.open(path, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o644)
     try:
@@ -276,22 +296,22 @@ def append(path: Path, text: str) -> None:
 
 
 def cut_half_line(path: Path) -> None:
-    """Remove the last line where it is half of one that was being written; a whole one gets the line end that it lacks."""
+    """Remove the last line if it is half a row; give a complete one its missing line end."""
     data = path.read_bytes()
     if not data or data.endswith(b"\n"):
         return
     lines = data.decode("utf-8", "replace").splitlines() or [""]
     if path.suffix == ".csv":
         try:
-            whole = len(next(csv.reader(lines[:1]))) == len(next(csv.reader(lines[-1:])))
+            complete = len(next(csv.reader(lines[:1]))) == len(next(csv.reader(lines[-1:])))
         except (csv.Error, StopIteration):
-            whole = False
+            complete = False
     else:
         try:
-            whole = isinstance(json.loads(lines[-1]), dict)
+            complete = isinstance(json.loads(lines[-1]), dict)
         except (ValueError, RecursionError):
-            whole = False
-    if whole:
+            complete = False
+    if complete:
         append(path, "\n")
         return
     with path.open("rb+") as stream:

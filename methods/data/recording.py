@@ -1,7 +1,7 @@
-"""What is kept of h while a model samples: the counterpart of guidance that only looks.
+"""Recording of h while a model samples: a run that reads and does not edit.
 
-A *call* is one evaluation of the model by the sampler, whatever number of U-Net passes it takes: short of memory the host runs positive
-and negative apart, and samplers of second order evaluate twice a step.
+The sampler evaluates the model once per *call*. A call may take several U-Net passes: short of memory, the host runs positive and negative
+apart. Samplers of second order make two calls per step.
 """
 
 from __future__ import annotations
@@ -14,39 +14,45 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from ...models.noise_level import log_snr
 from ...models.sites import MIDDLE, pool
 from ..core.rows import read_rows
+from ..core.run import Call, Run, plain_level
 
 
 @dataclass(frozen=True)
 class RecordingSettings:
-    """``every``: keep every k-th call, the first one included; ``unconditional``: keep the negative's rows too; ``spatial_levels``:
-    log-SNR values near which one call each is kept unpooled; ``site``: where h is taken, "middle" or "output.N"; ``exact``: keep pooled
-    features in fp32, for differences that half precision would round away."""
+    """Hold what the user chose for a recording."""
 
     every: int = 1
+    """Keep every k-th call, beginning with the first."""
     unconditional: bool = False
+    """Whether the negative's rows are kept too."""
     spatial_levels: tuple[float, ...] = ()
+    """Levels (log-SNR). The call nearest to each is also kept unpooled."""
     site: str = MIDDLE
+    """Where h is read: "middle" or "output.N"."""
     exact: bool = False
+    """Keep pooled features in fp32, for differences that half precision would round away."""
 
 
 @dataclass(frozen=True)
 class Recording:
-    """One run's features, on the CPU: ``features`` fp16 [N, calls, C, 4, 4] (fp32 if exact) with log-SNR ``level`` fp32 [calls].
-    ``unconditional`` and ``spatial`` (fp16 [N, levels, C, H, W]) are pairs of the same kind, None where there are none. ``calls``: all that
-    were made."""
+    """Hold the features that one run recorded, on the CPU."""
 
     features: Tensor
+    """Pooled h of the positive, fp16 [N, calls, C, 4, 4]; fp32 if exact."""
     level: Tensor
+    """log-SNR of every call kept, fp32 [calls]."""
     unconditional: tuple[Tensor, Tensor] | None
+    """Features and levels of the negative; None where there are none."""
     spatial: tuple[Tensor, Tensor] | None
+    """Unpooled h, fp16 [N, levels, C, H, W], with its levels; None where there is none."""
     calls: int
+    """Number of all calls that the sampler made."""
 
 
 class _Means:
-    """Means over the rows of every image, several maps of which may come in several passes."""
+    """Average the rows of every image, over one or more passes."""
 
     def __init__(self, images: int, like: Tensor) -> None:
         self.total = like.new_zeros(images, *like.shape[1:])
@@ -57,41 +63,50 @@ class _Means:
         self.count.index_add_(0, image, self.count.new_ones(len(image)))
 
     def on_cpu(self, dtype: torch.dtype = torch.float16) -> Tensor:
-        """[N, ...]."""
+        """Return the means [N, ...] on the CPU."""
         return (self.total / self.count.view(-1, *[1] * (self.total.ndim - 1))).to("cpu", dtype)
 
 
-class RecordingRun:
-    """State of one sampling run. :meth:`begin` and :meth:`end` enclose a call, :meth:`see` is given every U-Net pass in it."""
+class RecordingRun(Run):
+    """Record h at one site. :meth:`begin` and :meth:`end` enclose every call of the sampler."""
+
+    what = "the recording"
 
     def __init__(self, settings: RecordingSettings) -> None:
+        super().__init__([settings.site])
         self.settings = settings
+        self.recording: Recording | None = None
+        """What was recorded; set when sampling ended well."""
         self.calls = self.unread = 0
-        self.exempt = False
-        self._kept: dict[bool, list[tuple[float, Tensor]]] = {True: [], False: []}
+        self._exempt_seen = False
+        self._pooled_calls: dict[bool, list[tuple[float, Tensor]]] = {True: [], False: []}
         self._near: dict[float, tuple[float, float, Tensor]] = {}
         self._open = False
         self._clear()
 
     def begin(self) -> None:
-        """A call starts; what an earlier one that failed left is dropped."""
+        """Start a call, and drop what an earlier one left that failed."""
         self._clear()
         self._open = True
 
-    def see(self, h: Tensor, options: Mapping[str, Any], roles: Mapping[Any, str] | None = None) -> None:
-        """h [R, C, H, W] of a U-Net pass; it is neither kept nor changed. Several positives of an image are averaged; those that are
-        exempt from guidance are left out, as guidance will not read them."""
+    def edit(self, site: str, h: Tensor, call: Call) -> Tensor:
+        """Record h [R, C, H, W] of one U-Net pass and return it unchanged.
+
+        Several positives of an image are averaged. Rows that are exempt are left out, because guidance does not read them either.
+        """
         if not self._open:
-            return
-        rows = read_rows(h.shape[0], options, roles)
+            return h
+        rows = read_rows(h.shape[0], call.options, call.roles)
         if rows is None:
             self.unread += 1
-            return
-        self.exempt |= bool(rows.exempt.any())
+            return h
+        self._exempt_seen |= bool(rows.exempt.any())
         index = torch.arange(h.shape[0])
-        chunk = (index // rows.images) % len(options.get("cond_or_uncond") or [0])
-        fresh = self._fresh(options)[chunk]
-        self._level = float(log_snr(float(options["sigmas"].max())))
+        keys = _chunk_keys(call.options)
+        chunk = (index // rows.images) % len(keys)
+        # A conditioning that comes a second time in a call is a perturbed pass (PAG, SAG), whose h does not belong to the image.
+        fresh = torch.tensor([key not in self._seen for key in keys])[chunk]
+        self._level = call.level
         for conditional in (True, False) if self.settings.unconditional else (True,):
             chosen = index[fresh & (rows.conditional if conditional else rows.unconditional)]
             if not len(chosen):
@@ -104,48 +119,49 @@ class RecordingRun:
             self._touched |= conditional
             if conditional and self._nearer():
                 self._see_map(part.float(), image, rows.images)
+        self._seen.update(keys)
+        return h
 
     def end(self) -> None:
-        """The call is over."""
+        """End a call, and keep what it recorded."""
         self._open = False
         if self._touched:
             for conditional, means in self._pooled.items():
                 dtype = torch.float32 if self.settings.exact else torch.float16
-                self._kept[conditional].append((self._level, means.on_cpu(dtype)))
+                self._pooled_calls[conditional].append((self._level, means.on_cpu(dtype)))
             self._keep_map()
             self.calls += 1
         self._clear()
 
-    def result(self) -> Recording:
-        """Raises ValueError where nothing could be recorded."""
-        if not self._kept[True] and self.exempt and not self.unread:
+    def finish(self) -> None:
+        """Collect the recording. Raises ValueError if no features were recorded."""
+        pooled_calls = self._pooled_calls
+        if not pooled_calls[True] and self._exempt_seen and not self.unread:
             raise ValueError(
-                "no features were recorded: every positive is exempt from guidance, and guidance reads no such rows. Take Exempt From "
-                "Guidance off while recording."
+                "no features were recorded: every positive is exempt from guidance, so its rows are not read; bypass Exempt From Guidance "
+                "while you record."
             )
-        if not self._kept[True]:
+        if not pooled_calls[True]:
             why = (
-                f"the rows of {self.unread} U-Net calls could not be told apart (another patch regroups them, as tiling does)"
+                f"the rows of {self.unread} U-Net calls do not fit the batch (another patch regroups them, for example for tiling)"
                 if self.unread
-                else "no U-Net call with rows of the positive was seen (another patch replaces or caches them)"
+                else "no U-Net call had rows of the positive (another patch replaces or caches the calls)"
             )
-            raise ValueError(f"no features were recorded: {why}. Take that patch off the MODEL while recording.")
-        features, level = _stack(self._kept[True])
+            raise ValueError(f"no features were recorded: {why}; remove that patch from the MODEL while you record.")
+        features, level = _stack(pooled_calls[True])
         spatial = None
         if self._near:
             calls = {number: (at, maps) for number, at, maps in self._near.values()}
             spatial = _stack([calls[number] for number in sorted(calls)])
-        unconditional = _stack(self._kept[False]) if self._kept[False] else None
-        return Recording(features, level, unconditional, spatial, self.calls)
+        unconditional = _stack(pooled_calls[False]) if pooled_calls[False] else None
+        self.recording = Recording(features, level, unconditional, spatial, self.calls)
 
     def release(self) -> None:
         """Drop the tensors; the run ends here."""
-        self._kept, self._near = {True: [], False: []}, {}
+        super().release()
+        self.recording = None
+        self._pooled_calls, self._near = {True: [], False: []}, {}
         self._clear()
-
-    def __deepcopy__(self, memo: dict[int, Any]) -> RecordingRun:
-        # The host may copy its options deeply; a run is one thing, with one state.
-        return self
 
     def _clear(self) -> None:
         self._level = 0.0
@@ -154,27 +170,18 @@ class RecordingRun:
         self._pooled: dict[bool, _Means] = {}
         self._maps: _Means | None = None
 
-    def _fresh(self, options: Mapping[str, Any]) -> Tensor:
-        """Per chunk of a pass, bool: whether its conditioning was not evaluated in this call before.
-
-        A second time it is a perturbed pass (PAG, SAG), whose h is not what the model makes of the image.
-        """
-        marks = options.get("cond_or_uncond") or [0]
-        uuids = list(options.get("uuids") or [])
-        keys = [(uuids[i] if i < len(uuids) else None, mark) for i, mark in enumerate(marks)]
-        fresh = torch.tensor([key not in self._seen for key in keys])
-        self._seen.update(keys)
-        return fresh
-
     def _nearer(self) -> bool:
-        """Whether this call is nearer to one of the spatial levels than all before."""
+        """Check whether this call is nearer to one of the spatial levels than all before."""
         return any(abs(self._level - wanted) < self._distance(wanted) for wanted in self.settings.spatial_levels)
 
     def _distance(self, wanted: float) -> float:
         return abs(self._near[wanted][1] - wanted) if wanted in self._near else float("inf")
 
     def _see_map(self, maps: Tensor, image: Tensor, images: int) -> None:
-        """Whole maps only: a positive with an area comes as a smaller one."""
+        """Add maps of the full size.
+
+        A positive with an area has smaller ones, which are left out.
+        """
         size = 0 if self._maps is None else self._maps.total[0].numel()
         if maps[0].numel() > size:
             self._maps = _Means(images, maps)
@@ -190,21 +197,31 @@ class RecordingRun:
                 self._near[wanted] = (self.calls, self._level, half)
 
 
-def _stack(kept: list[tuple[float, Tensor]]) -> tuple[Tensor, Tensor]:
-    """[N, calls, ...] and log-SNR [calls]."""
-    return torch.stack([values for _, values in kept], dim=1), torch.tensor([at for at, _ in kept])
+def _chunk_keys(options: Mapping[str, Any]) -> list[tuple[Any, int]]:
+    """Identify the conditioning of every chunk of a pass.
+
+    By its uuid, if known, and its number.
+    """
+    marks = options.get("cond_or_uncond") or [0]
+    uuids = list(options.get("uuids") or [])
+    return [(uuids[i] if i < len(uuids) else None, mark) for i, mark in enumerate(marks)]
+
+
+def _stack(calls: list[tuple[float, Tensor]]) -> tuple[Tensor, Tensor]:
+    """Join calls to [N, calls, ...] and log-SNR [calls]."""
+    return torch.stack([values for _, values in calls], dim=1), torch.tensor([at for at, _ in calls])
 
 
 def parse_levels(text: str) -> tuple[float, ...]:
-    """Noise levels as a user writes them, as log-SNR, ascending: numbers are log-SNR, "sigma=2.5" is a sigma. () for an empty text.
+    """Read noise levels that a user wrote as log-SNR, or as "sigma=2.5"; return log-SNR, ascending.
 
     Raises ValueError where a word is neither.
     """
-    found = set()
+    levels = set()
     for word in re.split(r"[,;\s]+", text.strip()):
         match = re.fullmatch(r"(sigma=)?([+-]?(?:\d+\.?\d*|\.\d+)(?:e[+-]?\d+)?)", word, re.IGNORECASE)
         if word and (match is None or (match[1] and float(match[2]) <= 0)):
-            raise ValueError(f"'{word}' is no noise level: write log-SNR values such as -4, 0, 4, or sigmas as sigma=2.5.")
+            raise ValueError(f"'{word}' is not a noise level: write log-SNR values such as -4, 0, 4, or sigmas as sigma=2.5.")
         if match:
-            found.add(float(log_snr(float(match[2]))) if match[1] else float(match[2]))
-    return tuple(sorted(found))
+            levels.add(plain_level(float(match[2])) if match[1] else float(match[2]))
+    return tuple(sorted(levels))

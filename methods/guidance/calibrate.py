@@ -1,219 +1,185 @@
-"""Calibrate an ADP's moves by trials: what every bench, with a host or without, has in common.
+"""Calibrate an ADP's moves by trials, with a host or without.
 
-A bench samples images (plain ones, or under a uniform target with a move) and says what is seen in them. Directions read off a feature
-set get signed sizes by bands of noise levels (:func:`.calibration.calibrate_direction`); the one that hits most without making more
-images doubtful is used by default, the others are kept. Every trial is written down as it ends, and not run again.
+The caller samples images: plain ones, or under a uniform target with a move. Directions read off a feature set get signed sizes by bands of
+noise levels, and learned moves get gains by class (:mod:`.calibration`). The move that hits most without making more images unsure becomes
+the default. The file keeps the others.
 """
 
 from __future__ import annotations
 
-import json
 import math
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field, replace
-from pathlib import Path
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
 from torch import Tensor
 
 from ...models.adp import AdpFile, Move
-from ...models.files import DAMAGE, write_text
 from ...models.sites import MIDDLE
 from ..adp.figures import along
 from ..core.targets import make_target
+from ..core.trials import (
+    STRENGTHS,
+    Comparison,
+    TrialReadings,
+    TrialResult,
+    Trials,
+    composition,
+    composition_drift,
+    reachable,
+    rounded_windows,
+)
 from ..data.feature_set import FeatureSet
-from ..labels.labels import UNSURE_BELOW, LabelSet, for_entries
-from .calibration import BANDS, Say, Trial, TrialResult, calibrate, calibrate_direction, composition, composition_drift
-from .direction_rows import chosen_images, direction_levels, rows_at
+from ..labels.labels import LabelSet, for_entries
+from .calibration import BANDS, Trial, calibrate, calibrate_direction
+from .direction_rows import direction_levels, images_for_directions, rows_at
 from .directions import KINDS, direction_move
-from .run import FITTED, GuidanceSettings
+from .moves import FITTED
+from .run import GuidanceSettings
 
 STAGE = "compare_directions"
-RISE = 0.03
-"""What may be added to the unsure share of plain images, and to the drift of the calibrated size, before quality is said to fall."""
-STRENGTHS = (1.25, 1.6, 2.0)
-MIDDLE_SIZES, ENOUGH = (0.15, 0.4, 0.8, 1.6, 3.2), 0.985
-"""Sizes in the middle band, in norms of h (what a model needs differs by more than ten times), and hits that leave nothing to look for."""
+MIDDLE_SIZES, WANTED_SHARE = (0.15, 0.4, 0.8, 1.6, 3.2), 0.985
+"""Sizes in the middle band, in norms of h (what a model needs differs by more than ten times), and hits that end the search."""
 MARGIN = 1.5
-"""Times the smallest gain of a learned move that is enough in a trial, a choice: a few dozen images cannot tell 93% from 99%, and 1.6 times
-the size that was enough raised the drift of other attributes by 0.01 only. It does not mend a predictor that was made from few images: of a
-file made from 1,000, sizes 1.1, 1.5 and 2.2 times the one that was enough for 96 of 96 images all brought 94 to 97% to their class."""
+"""Factor on the smallest gain of a learned move that reaches the wanted share. This is a choice: a few dozen images cannot tell 93% from
+99%, and 1.6 times the size that was enough raised the drift of other attributes by 0.01 only. It does not mend a predictor that was made
+from few images: of a file made from 1,000, sizes 1.1, 1.5 and 2.2 times the one that was enough for 96 of 96 images all brought 94 to 97%
+to their class."""
 TRIALS_EACH, TRIALS_LEARNED = 9, 24
-"""Trials of one direction, as calibrate_direction and, for a learned move, calibrate make them at most."""
+"""Largest number of trials of one direction (calibrate_direction) and of one learned move (calibrate)."""
+
+MoveTrials = Trials[AdpFile, GuidanceSettings]
 
 
 @dataclass(frozen=True)
-class Seen:
-    """Images of one trial. ``read``: attribute -> class probabilities [N, K], by whoever judges; ``cells``: the class that each was
-    assigned, int64 [N] (None for plain images)."""
-
-    read: dict[str, Tensor]
-    cells: Tensor | None = None
-
-
-Sample = Callable[[AdpFile | None, GuidanceSettings | None], Seen]
-"""sample(file with the move, settings) -> what was seen; (None, None) for plain images. The same noise at every call."""
-
-
-@dataclass
-class TrialLog:
-    """Trials that were made, by a key of the move, in a JSON file (None: nowhere). ``settings``: what they depend on; those in the file
-    that were made with others are not used."""
-
-    path: Path | None
-    settings: Mapping[str, Any]
-    trials: dict[str, dict[str, Any]] = field(default_factory=dict)
-    stale: bool = False
-
-    def __post_init__(self) -> None:
-        if self.path is None or not self.path.is_file():
-            return
-        try:
-            stored = json.loads(self.path.read_text(encoding="utf-8"))
-            if stored["settings"] == json.loads(json.dumps(self.settings)):
-                self.trials = {key: dict(record) for key, record in stored["trials"].items()}
-            else:
-                self.stale = True
-        except (OSError, *DAMAGE):
-            self.trials, self.stale = {}, True
-
-    def keep(self, key: str, record: dict[str, Any]) -> None:
-        self.trials[key] = record
-        if self.path is not None:
-            write_text(self.path, json.dumps({"settings": self.settings, "trials": self.trials}, indent=1))
-
-
-@dataclass(frozen=True)
-class Calibrated:
-    """``file``: with the moves; ``lines``: the report; ``trials``: attribute -> what was tried, in order."""
+class CalibratedMoves:
+    """Moves of one attribute after their calibration."""
 
     file: AdpFile
+    """The ADP with the calibrated moves."""
     lines: list[str]
+    """Report."""
     trials: dict[str, list[dict[str, Any]]]
+    """Records of the trials in order, by attribute."""
     plain_unsure: dict[str, float]
+    """Share of unsure plain images, by attribute."""
 
 
-class Bench:
-    """Trials of one ADP file. ``images``: how many ``sample`` makes at a time; ``seed``: of who is assigned what."""
+class MoveBench:
+    """Calibrates the moves of one ADP. ``seed``: decides which image is assigned which class."""
 
-    def __init__(self, adp: AdpFile, sample: Sample, images: int, seed: int, log: TrialLog, say: Say | None = None) -> None:
-        self.adp, self._sample, self.images, self.seed, self.log = adp, sample, images, seed, log
-        self._say = say or (lambda text: None)
+    def __init__(self, adp: AdpFile, trials: MoveTrials, seed: int) -> None:
+        self.adp, self.trials, self.seed = adp, trials, seed
         self._plain: dict[str, Any] | None = None
 
     def plain(self) -> dict[str, Any]:
-        """Unsure share of plain images by attribute, and what goes along with every class in them."""
+        """Return unsure shares of plain images, and what goes along with every class."""
         if self._plain is None:
-            if "plain" not in self.log.trials:
-                read = self._sample(None, None).read
-                sizes, hard = {a: p.shape[1] for a, p in read.items()}, {a: p.argmax(-1) for a, p in read.items()}
-                record = {
-                    "unsure": {a: _unsure(p) for a, p in read.items()},
-                    "composition": {a: {o: _numbers(t) for o, t in composition(hard, a, sizes).items()} for a in sizes},
-                }
-                self._say("plain images: read with doubt " + ", ".join(f"{a} {u:.1%}" for a, u in record["unsure"].items()))
-                self.log.keep("plain", record)
-            self._plain = self.log.trials["plain"]
+            self._plain = self.trials.log.record("plain", self._sample_plain)
         return self._plain
 
-    def trial(self, attribute: str, strength: float = 1.0) -> Trial:
-        """A trial of one attribute's move, under a uniform target."""
-        return lambda move: TrialResult(torch.tensor((r := self.record(attribute, move, strength))["hits"]), r["drift"])
+    def _sample_plain(self) -> dict[str, Any]:
+        readings = self.trials.sample(None, None)
+        shown, sizes = readings.classes(), {a: p.shape[1] for a, p in readings.read.items()}
+        unsure = readings.unsure()
+        self.trials.say("plain images: unsure " + ", ".join(f"{a} {u:.1%}" for a, u in unsure.items()))
+        tables = {a: {o: _numbers(t) for o, t in composition(shown, a, sizes).items()} for a in sizes}
+        return {"unsure": unsure, "composition": tables}
+
+    def trial(self, attribute: str) -> Trial:
+        """Return a function that tries a move of an attribute under a uniform target."""
+
+        def run(move: Move) -> TrialResult:
+            record = self.record(attribute, move)
+            return TrialResult(torch.tensor(record["hits"]), record["drift"])
+
+        return run
 
     def record(self, attribute: str, move: Move, strength: float = 1.0) -> dict[str, Any]:
-        """What a trial found, from the log where it was made before."""
-        key = _key(attribute, move, strength)
-        if key not in self.log.trials:
-            plain = self.plain()
-            classes = self.adp.attributes[attribute]
-            target = make_target({attribute: dict.fromkeys(classes, 1 / len(classes))})
-            trial_file = replace(self.adp, moves={attribute: move}, alternatives={}, info={})
-            seen = self._sample(trial_file, GuidanceSettings(target, seed=self.seed, strength=strength))
-            hard = {a: p.argmax(-1) for a, p in seen.read.items()}
-            cells = torch.full((len(hard[attribute]),), -1) if seen.cells is None else seen.cells
-            hits = [_share(hard[attribute][cells == k] == k) for k in range(len(classes))]
-            sizes = {a: p.shape[1] for a, p in seen.read.items()}
-            reference = {o: torch.tensor(t, dtype=torch.float32) for o, t in _nans(plain["composition"][attribute]).items()}
-            drift = composition_drift(composition(hard, attribute, sizes), reference)
-            named = {"attribute": attribute, "source": move.source, "site": move.site, "sizes": band_sizes(move), "assign": move.assign}
-            figures = {"hits": [round(h, 4) for h in hits], "drift": round(drift, 4), "unsure": _unsure(seen.read[attribute])}
-            self.log.keep(key, {**named, "strength": strength, **figures})
-        return self.log.trials[key]
+        """Return the record of a move's trial, sampled now unless the log has it."""
+        text = f"{attribute} {move.source} {move.site} {move.assign} {strength:g}"
+        return self.trials.log.record(move.digest(text), lambda: self._sample(attribute, move, strength))
 
-    def calibrate(self, attribute: str, candidates: Sequence[Move]) -> Calibrated:
+    def _sample(self, attribute: str, move: Move, strength: float) -> dict[str, Any]:
+        plain = self.plain()
+        classes = self.adp.attributes[attribute]
+        target = make_target({attribute: dict.fromkeys(classes, 1 / len(classes))})
+        tried = replace(self.adp, moves={attribute: move}, alternatives={}, info={})
+        readings = self.trials.sample(tried, GuidanceSettings(target, seed=self.seed, strength=strength))
+        return {
+            "attribute": attribute,
+            "source": move.source,
+            "site": move.site,
+            "sizes": band_sizes(move),
+            "assign": move.assign,
+            "strength": strength,
+            "hits": [round(h, 4) for h in readings.hits(attribute, len(classes))],
+            "drift": round(_drift(readings, attribute, plain["composition"][attribute]), 4),
+            "unsure": readings.unsure()[attribute],
+        }
+
+    def calibrate(self, attribute: str, candidates: Sequence[Move]) -> CalibratedMoves:
         """Calibrate these moves of an attribute, choose the best, and find where its quality ends."""
         done: dict[str, tuple[Move, dict[str, Any]]] = {}
         for move in candidates:
-            trial = self.trial(attribute)
-            if move.source in FITTED:
-                enough = reachable(ENOUGH, self.images // len(self.adp.attributes[attribute]))
-                made, _ = calibrate(move, trial, enough, MARGIN, self._say)
-            else:
-                made, _, _ = calibrate_direction(move, trial, self._say, MIDDLE_SIZES, ENOUGH)
-            done[made.source] = made, self.record(attribute, made)
+            sized = self._sized(attribute, move)
+            done[sized.source] = sized, self.record(attribute, sized)
         plain = self.plain()["unsure"][attribute]
 
         def worth(source: str) -> tuple[bool, float, float]:
             r = done[source][1]
-            return not self._rises(r["unsure"], plain), round(_mean(r["hits"]), 2), -r["drift"]
+            return not self.trials.unsure_rises(r["unsure"], plain), round(_mean(r["hits"]), 2), -r["drift"]
 
         best = max(done, key=worth)
-        quality = self._quality(attribute, *done[best])
+        records = {s: r for s, (_, r) in done.items()}
         record = {
-            "hits": {s: round(_mean(r["hits"]), 4) for s, (_, r) in done.items()},
-            "by_class": {s: r["hits"] for s, (_, r) in done.items()},
-            "drift": {s: r["drift"] for s, (_, r) in done.items()},
-            "unsure": {s: r["unsure"] for s, (_, r) in done.items()},
+            "hits": {s: round(_mean(r["hits"]), 4) for s, r in records.items()},
+            "by_class": {s: r["hits"] for s, r in records.items()},
+            "drift": {s: r["drift"] for s, r in records.items()},
+            "unsure": {s: r["unsure"] for s, r in records.items()},
             "unsure_plain": plain,
-            "sizes": {s: r["sizes"] for s, (_, r) in done.items()},
+            "sizes": {s: r["sizes"] for s, r in records.items()},
             "bands": list(BANDS),
-            "window": {s: [round(v, 3) for v in m.window] for s, (m, _) in done.items()},
-            "images": self.images,
-            "quality": quality,
-            **{k: v for k, v in self.log.settings.items() if k in ("judge", "sampler", "features")},
+            "window": rounded_windows({s: m.window for s, (m, _) in done.items()}),
+            "images": self.trials.images,
+            "quality": self._quality(attribute, *done[best]),
+            **{k: v for k, v in self.trials.log.settings.items() if k in ("judge", "sampler", "features")},
         }
         file = with_moves(self.adp, attribute, {s: m for s, (m, _) in done.items()}, best, record)
-        tried = [t for t in self.log.trials.values() if t.get("attribute") == attribute and t["source"] in done]
-        shown = [{**t, "chosen": done[t["source"]][1] is t, "best": done[best][1] is t} for t in tried]
-        return Calibrated(file, _lines(attribute, file, record, best), {attribute: shown}, {attribute: plain})
+        tried = [t for t in self.trials.log.trials.values() if t.get("attribute") == attribute and t["source"] in done]
+        trials = [{**t, "chosen": records[t["source"]] is t, "best": records[best] is t} for t in tried]
+        return CalibratedMoves(file, _lines(attribute, file, record, best), {attribute: trials}, {attribute: plain})
 
-    def _rises(self, unsure: float, plain: float) -> bool:
-        """More than 3 points above plain images, and at least two images more: one more is chance."""
-        return unsure - plain > RISE and (unsure - plain) * self.images > 1.5
+    def _sized(self, attribute: str, move: Move) -> Move:
+        """Search the sizes of one move."""
+        trial = self.trial(attribute)
+        if move.source in FITTED:
+            share = reachable(WANTED_SHARE, self.trials.images // len(self.adp.attributes[attribute]))
+            return calibrate(move, trial, share, MARGIN, self.trials.say)[0]
+        return calibrate_direction(move, trial, self.trials.say, MIDDLE_SIZES, WANTED_SHARE)[0]
 
     def _quality(self, attribute: str, move: Move, at_one: dict[str, Any]) -> dict[str, Any]:
-        """How far the strength can be raised before more images are doubtful, or what goes along with a class drifts further."""
+        """Find up to which strength images stay sure and other attributes stay."""
         plain = self.plain()["unsure"][attribute]
-        if self._rises(at_one["unsure"], plain):
-            text = f"quality: at strength 1, {at_one['unsure']:.1%} of the images are read with doubt ({plain:.1%} of plain ones): use less"
+        if self.trials.unsure_rises(at_one["unsure"], plain):
+            text = (
+                f"quality: at strength 1, {at_one['unsure']:.1%} of the images are unsure (plain images: {plain:.1%}); "
+                "use a lower strength"
+            )
             return {"limit": None, "text": text}
-        limit, why = 1.0, ""
-        for strength in STRENGTHS:
+
+        def compared(strength: float) -> list[Comparison]:
             r = self.record(attribute, move, strength)
-            if self._rises(r["unsure"], plain):
-                why = f"at {strength:g}, {r['unsure']:.1%} of the images are read with doubt ({plain:.1%} of plain ones)"
-            elif r["drift"] - at_one["drift"] > RISE:
-                why = f"at {strength:g}, the drift of other attributes rises from {at_one['drift']:.3f} to {r['drift']:.3f}"
-            if why:
-                break
-            limit = strength
-        return {"limit": limit, "text": f"quality holds up to strength {limit:g}; {why or 'no higher one was tried'}"}
+            return [Comparison(r["unsure"], plain, r["drift"], at_one["drift"])]
 
-
-def reachable(share: float, images: int) -> float:
-    """A share that a trial of so many images can tell from all of them: as many may miss as the share allows, rounded up.
-
-    Asking 48 images for 98.5% asks for all 48, and one that never hits drives the search to its end: sizes of three times those that were
-    enough, which then missed more images under another sampler (96.1% of 512; see docs/adp_samplers.md).
-    """
-    return 1 - math.ceil((1 - share) * images - 1e-9) / max(1, images)
+        return self.trials.quality(compared)
 
 
 def directions_of(features: FeatureSet, labels: LabelSet, attribute: str) -> list[Move]:
-    """The three directions that can be read off a set for an attribute, at its site, uncalibrated."""
+    """Compute the three uncalibrated directions of an attribute from a feature set."""
     p = for_entries(labels, features.entries, [attribute])[attribute]
-    chosen = chosen_images(p)
+    chosen = images_for_directions(p)
     levels = direction_levels(features)
     rows = rows_at(features.folder, [features.entries[i] for i in chosen], levels)
     hard = p[chosen].argmax(-1)
@@ -224,8 +190,10 @@ def directions_of(features: FeatureSet, labels: LabelSet, attribute: str) -> lis
 
 
 def reading_levels(adp: AdpFile, low: float, high: float) -> dict[str, float]:
-    """For every attribute that the ADP reads the log-SNR, between these, at which it does so best: where a finished image is read off the
-    network."""
+    """Find, for every attribute, the log-SNR in an interval where the ADP reads best.
+
+    Finished images are read at these levels.
+    """
     levels = {}
     for attribute in adp.read:
         curve = adp.info.get("accuracy_by_log_snr", {}).get(attribute) or [[0.0, 0.0]]
@@ -237,36 +205,42 @@ def reading_levels(adp: AdpFile, low: float, high: float) -> dict[str, float]:
 
 
 def with_moves(file: AdpFile, attribute: str, made: Mapping[str, Move], best: str, record: dict[str, Any]) -> AdpFile:
-    """The file with calibrated moves of an attribute. What it held before is kept beside them, and stays the default where an earlier
-    calibration saw it hit more."""
+    """Put calibrated moves of an attribute into the file, beside those that it has.
+
+    A move that hit more in an earlier calibration stays the default.
+    """
     calibration = {**file.info.get("calibration", {})}
     earlier = {s: float(h) for r in calibration.get(attribute, {}).values() for s, h in r.get("hits", {}).items() if s not in made}
-    held = {**file.sources().get(attribute, {}), **made}
-    before = max((s for s in earlier if s in held), key=earlier.get, default=None)
+    moves_of = {**file.sources().get(attribute, {}), **made}
+    before = max((s for s in earlier if s in moves_of), key=earlier.get, default=None)
     if before is not None and earlier[before] > record["hits"][best] + 0.005:
         best = before
     calibration[attribute] = {**calibration.get(attribute, {}), STAGE: record}
-    chosen = held.pop(best)
+    chosen = moves_of.pop(best)
     info = {**file.info, "calibration": calibration}
-    if curve := file.info.get("accuracy_by_log_snr", {}).get(attribute):
+    curve = file.info.get("accuracy_by_log_snr", {}).get(attribute)
+    if curve:
         low, high = (min(max(v, curve[0][0]), curve[-1][0]) for v in chosen.window)
         info["accuracy_mid"] = {**file.info.get("accuracy_mid", {}), attribute: round(float(along(curve, [(low + high) / 2])), 4)}
-    moves, others = {**file.moves, attribute: chosen}, {**file.alternatives, attribute: held}
+    moves, others = {**file.moves, attribute: chosen}, {**file.alternatives, attribute: moves_of}
     return replace(file, moves=moves, alternatives=others, info=info)
 
 
 def band_sizes(move: Move) -> list[float]:
-    """Signed sizes at high, middle and low noise, the largest of each band's levels and classes; 0 where a band has no level."""
+    """Return the largest signed size at high, middle and low noise.
+
+    0 if a band has no level.
+    """
     band = torch.bucketize(move.knots, torch.tensor(BANDS, dtype=move.knots.dtype))
-    found = []
+    largest = []
     for i in range(3):
         sizes = move.sizes[band == i].flatten()
-        found.append(round(float(sizes[sizes.abs().argmax()]), 4) if len(sizes) else 0.0)
-    return found
+        largest.append(round(float(sizes[sizes.abs().argmax()]), 4) if len(sizes) else 0.0)
+    return largest
 
 
 def trials_needed(moves: Mapping[str, Sequence[Move]]) -> int:
-    """How many trials a calibration of these candidates has at most, the plain images included."""
+    """Return the largest number of trials of a calibration, with the plain images."""
     each = {a: sum(TRIALS_LEARNED if m.source in FITTED else TRIALS_EACH for m in ms) for a, ms in moves.items()}
     return 1 + sum(n + len(STRENGTHS) for n in each.values())
 
@@ -277,30 +251,24 @@ def _lines(attribute: str, file: AdpFile, record: Mapping[str, Any], best: str) 
     sizes = ", ".join(f"{s:g}" for s in record["sizes"][best])
     low, high = record["window"][best]
     lines = [
-        f"{attribute}: '{best}' reaches {hits[best]:.1%} of {record['images']} images ({by_class})",
-        f"  sizes at high, middle and low noise {sizes}, in norms of h; log-SNR {low:.1f} to {high:.1f}",
-        f"  drift of other attributes {drift[best]:.3f}; unsure {unsure[best]:.1%} ({record['unsure_plain']:.1%} of plain images)",
+        f"{attribute}: with '{best}', {hits[best]:.1%} of {record['images']} images show their class ({by_class})",
+        f"  sizes at high, middle and low noise: {sizes}, in norms of h; log-SNR {low:.1f} to {high:.1f}",
+        f"  drift of other attributes: {drift[best]:.3f}; unsure: {unsure[best]:.1%} (plain images: {record['unsure_plain']:.1%})",
         f"  {quality['text']}",
     ]
     others = [f"'{s}' {h:.1%}" for s, h in hits.items() if s != best]
     if others:
         lines.append(f"  also tried: {', '.join(others)}")
     if file.moves[attribute].source != best:
-        lines.append(f"  '{file.moves[attribute].source}', calibrated before, hit more and stays the one used")
+        lines.append(f"  '{file.moves[attribute].source}' hit more in an earlier calibration, so it stays the default")
     return lines
 
 
-def _key(attribute: str, move: Move, strength: float) -> str:
-    return move.digest(f"{attribute} {move.source} {move.site} {move.assign} {strength:g}")
-
-
-def _unsure(p: Tensor) -> float:
-    return round(_share(p.amax(-1) < UNSURE_BELOW), 4)
-
-
-def _share(of: Tensor) -> float:
-    """Share that is true; 0 where there is nothing."""
-    return float(of.float().mean()) if len(of) else 0.0
+def _drift(readings: TrialReadings, attribute: str, plain: Mapping[str, Sequence[Sequence[float | None]]]) -> float:
+    """Compare what goes along with an attribute's classes with plain images."""
+    reference = {o: torch.tensor([[math.nan if v is None else v for v in row] for row in t], dtype=torch.float32) for o, t in plain.items()}
+    sizes = {a: p.shape[1] for a, p in readings.read.items()}
+    return composition_drift(composition(readings.classes(), attribute, sizes), reference)
 
 
 def _mean(values: Sequence[float]) -> float:
@@ -308,8 +276,5 @@ def _mean(values: Sequence[float]) -> float:
 
 
 def _numbers(table: Tensor) -> list[list[float | None]]:
+    """Turn a table into numbers for JSON, with None for NaN."""
     return [[round(v, 5) if math.isfinite(v) else None for v in row] for row in table.tolist()]
-
-
-def _nans(tables: Mapping[str, Sequence[Sequence[float | None]]]) -> dict[str, list[list[float]]]:
-    return {o: [[math.nan if v is None else v for v in row] for row in t] for o, t in tables.items()}

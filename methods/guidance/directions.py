@@ -1,4 +1,4 @@
-"""Directions read off recorded features: class-mean difference, shrunken linear discriminant, and their sum, at every noise level."""
+"""Read directions from recorded features: class-mean difference, shrunken linear discriminant, and their sum, at every noise level."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ CONTRAST = "prompt-contrast"
 
 
 def class_means(x: Tensor, labels: Tensor, classes: int) -> Tensor:
-    """Mean per class [K, D] of features [N, D]. Raises ValueError where a class has no image."""
+    """Average features [N, D] per class: [K, D]. Raises ValueError if a class has no image."""
     counts = torch.bincount(labels, minlength=classes)
     if (counts == 0).any():
         raise ValueError(f"class {int((counts == 0).nonzero()[0])} has no image in the feature set: record more images, or drop the class.")
@@ -24,16 +24,16 @@ def class_means(x: Tensor, labels: Tensor, classes: int) -> Tensor:
 
 
 def mean_difference(x: Tensor, labels: Tensor, classes: int) -> Tensor:
-    """Unit vectors [K, D] from the mean over classes to the mean of every class."""
+    """Return unit vectors [K, D] from the mean over classes to the mean of every class."""
     means = class_means(x, labels, classes)
     return torch.nn.functional.normalize(means - means.mean(0), dim=1)
 
 
 def linear_discriminant(x: Tensor, labels: Tensor, classes: int, shrinkage: float = 0.1) -> Tensor:
-    """Unit vectors [K, D]: (shrunken within-class covariance)^-1 (class mean - mean over classes).
+    """Return unit vectors [K, D]: (shrunken within-class covariance)^-1 (class mean - mean over classes).
 
-    The covariance is moved by ``shrinkage`` towards a multiple of the identity (Ledoit & Wolf 2004, with a fixed share). Where there are
-    more features than images the inverse is taken in the space of the images (Woodbury), so D may be 20,480.
+    The covariance is moved by ``shrinkage`` towards a multiple of the identity (Ledoit & Wolf 2004, with a fixed share). If there are
+    more features than images, the inverse is taken in the space of the images (Woodbury), so D may be 20,480.
     """
     means = class_means(x, labels, classes)
     difference = means - means.mean(0)
@@ -43,20 +43,20 @@ def linear_discriminant(x: Tensor, labels: Tensor, classes: int, shrinkage: floa
     a, b = shrinkage * scale, (1 - shrinkage) / n
     if d <= n:
         covariance = b * residual.T @ residual + a * torch.eye(d)
-        found = torch.linalg.solve(covariance, difference.T).T
+        vectors = torch.linalg.solve(covariance, difference.T).T
     else:
         inner = torch.eye(n) * a / b + residual @ residual.T
-        found = (difference - torch.linalg.solve(inner, residual @ difference.T).T @ residual) / a
-    return torch.nn.functional.normalize(found, dim=1)
+        vectors = (difference - torch.linalg.solve(inner, residual @ difference.T).T @ residual) / a
+    return torch.nn.functional.normalize(vectors, dim=1)
 
 
 def direction_move(kind: str, features: Tensor, level: Tensor, labels: Tensor, classes: int, size: float = 1.0, site: str = MIDDLE) -> Move:
-    """A move from recorded features, relative to what an image is read as.
+    """Make a move of recorded features, relative to the class that an image is read as.
 
     features [rows, C, 4, 4]; log-SNR [rows]; labels int64 [rows] of the rows' images. Rows are grouped by their distinct log-SNR, which
-    become the move's knots. With u_c the unit direction of class c, the way from class k to class c is u_c - u_k: an image that is read
-    as c already is left alone, and one that is read as the class beyond c is brought back, so that a class between two others is reached
-    from either side. The longest way of a knot has norm 1, every size is ``size`` (in norms of h). Raises ValueError for an unknown
+    become the move's knots. With u_c the unit direction of class c, the step from class k to class c is u_c - u_k: an image that is read
+    as c already stays as it is, and one that is read as the class beyond c comes back, so that a class between two others is reached from
+    either side. The longest step of a knot has norm 1, every size is ``size`` (in norms of h). Raises ValueError for an unknown
     kind or an empty class.
     """
     if kind not in KINDS:
@@ -66,12 +66,12 @@ def direction_move(kind: str, features: Tensor, level: Tensor, labels: Tensor, c
     for i, knot in enumerate(knots):
         rows = level == knot
         x, y = features[rows].float().flatten(1), labels[rows]
-        found = torch.zeros(classes, x.shape[1])
+        direction = torch.zeros(classes, x.shape[1])
         if kind in (MEAN, SUM):
-            found = found + mean_difference(x, y, classes)
+            direction = direction + mean_difference(x, y, classes)
         if kind in (DISCRIMINANT, SUM):
-            found = found + linear_discriminant(x, y, classes)
-        unit = torch.nn.functional.normalize(found, dim=1)
+            direction = direction + linear_discriminant(x, y, classes)
+        unit = torch.nn.functional.normalize(direction, dim=1)
         longest = torch.cdist(unit, unit).max().clamp(min=1e-8)
         vectors[i, :, 0] = (unit / longest).view(classes, -1, GRID, GRID)
     return Move(site, knots, vectors, torch.full((len(knots), classes), size), source=kind, relative=True)

@@ -1,4 +1,4 @@
-"""Put moves into an ADP file beside those that it holds, whether it reads their attribute or not."""
+"""Add moves to an ADP, whether it reads their attribute or not."""
 
 from __future__ import annotations
 
@@ -11,41 +11,44 @@ from ...models.class_order import matched
 
 
 def check_classes(file: AdpFile, attributes: Mapping[str, Sequence[str]]) -> None:
-    """Raise ValueError where an attribute that the file knows has other classes there; their order does not matter."""
+    """Raise ValueError if the file has one of these attributes with other classes.
+
+    Their order does not matter.
+    """
     known = {a: c for a, c in attributes.items() if a in file.attributes}
     matched(known, file.attributes, "the new moves", "this ADP", "use the same classes, or another name for the attribute")
 
 
 def with_alternative(
-    file: AdpFile | None, base_model: str, attribute: str, classes: Sequence[str], move: Move, said: Mapping[str, Any]
+    file: AdpFile | None, base_model: str, attribute: str, classes: Sequence[str], move: Move, record: Mapping[str, Any]
 ) -> AdpFile:
-    """The file, or a new one without a predictor, with an uncalibrated move of an attribute beside those that it has.
+    """Add an uncalibrated move to the file, or to a new one without a predictor.
 
-    classes: in the order of the move's vectors; the file's order is kept where it knows them. A move of the same source is replaced, and
-    what its calibration said is dropped. ``said`` is kept in ``info["directions"]``. Raises ValueError where the file has the attribute
-    with other classes.
+    ``classes``: in the order of the move's vectors. If the file has the attribute, its order of the classes stays. A move of the same
+    source is replaced, and its calibration records are dropped. ``record`` goes to ``info["directions"]``. Raises ValueError if the file
+    has the attribute with other classes.
     """
     file = file or AdpFile(None, {}, base_model)
     check_classes(file, {attribute: classes})
     order = file.attributes.get(attribute, tuple(classes))
     move = move.reordered([list(classes).index(c) for c in order])
-    held = {s: m for s, m in file.sources().get(attribute, {}).items() if s != move.source}
+    others = {s: m for s, m in file.sources().get(attribute, {}).items() if s != move.source}
     default = file.moves.get(attribute)
     moves = {a: m for a, m in file.moves.items() if a != attribute}
     if default is not None and default.source != move.source:
-        moves[attribute] = held.pop(default.source)
-    told = file.info.get("directions", {})
-    info = {**file.info, "directions": {**told, attribute: {**told.get(attribute, {}), move.source: dict(said)}}}
+        moves[attribute] = others.pop(default.source)
+    records = file.info.get("directions", {})
+    info = {**file.info, "directions": {**records, attribute: {**records.get(attribute, {}), move.source: dict(record)}}}
     if attribute in info.get("calibration", {}):
-        info["calibration"] = {**info["calibration"], attribute: _forgotten(info["calibration"][attribute], move.source)}
+        info["calibration"] = {**info["calibration"], attribute: _without_source(info["calibration"][attribute], move.source)}
     unread = file.unread if attribute in file.attributes else {**file.unread, attribute: order}
     return replace(
-        file, moves=moves, alternatives={**file.alternatives, attribute: {**held, move.source: move}}, info=info, unread=unread
+        file, moves=moves, alternatives={**file.alternatives, attribute: {**others, move.source: move}}, info=info, unread=unread
     )
 
 
 def in_order(file: AdpFile, attributes: Mapping[str, Sequence[str]]) -> AdpFile:
-    """The file with the moves of these attributes in another order of their classes."""
+    """Reorder the classes of these attributes in all their moves."""
     remedy = "use the same classes, or another name for the attribute"
     order = matched(attributes, file.attributes, "the new order", "this ADP", remedy)
     moves = {a: m.reordered(order[a]) if a in order else m for a, m in file.moves.items()}
@@ -54,8 +57,8 @@ def in_order(file: AdpFile, attributes: Mapping[str, Sequence[str]]) -> AdpFile:
     return replace(file, moves=moves, alternatives=others, unread=unread)
 
 
-def _forgotten(stages: Mapping[str, Any], source: str) -> dict[str, Any]:
-    """Calibration records without what they say of one source."""
+def _without_source(stages: Mapping[str, Any], source: str) -> dict[str, Any]:
+    """Remove the entries of one source from calibration records."""
     tables = ("hits", "by_class", "drift", "unsure", "sizes", "window")
     return {
         stage: {k: {s: v for s, v in t.items() if s != source} if k in tables and isinstance(t, Mapping) else t for k, t in r.items()}

@@ -1,19 +1,18 @@
-"""Learn how to move images to a class: vectors in h-space, fitted through the decoder, once, off line.
+"""Fit the vectors in h that move images to a class, through the decoder, once.
 
-Two things are asked of the vectors V of a level t at the same time, the network running with h + |h| sum_k p_k V[t, c, k], p being the
-ADP's reading of h. Images of class c, noised, are to be denoised as well as possible (the conditional score of c written as an edit of h:
-textual inversion, Gal et al. 2023, in h-space). And images of any class are to be predicted as clean images that the labeller calls c.
-The from-to form is that of the gradient of a softmax classifier, w_c - sum_k p_k w_k. Where no predictor reads the attribute, there is one
-vector per class, V[t, c]; where no labeller judges it, denoising alone is asked for. Directions and signs at every noise level come out of
-the fit; nothing is assumed of them. Gradients run through the decoder half of the U-Net only, and never in sampling, which just adds the
-vectors.
+The network runs with h + |h| sum_k p_k V[t, c, k], where p is the ADP's reading of h. The vectors V of a level t serve two objectives at
+once. Images of class c, noised, should be denoised as well as possible (the conditional score of c written as an edit of h: textual
+inversion, Gal et al. 2023, in h). And images of any class should be predicted as clean images that the labeller calls c. The from-to form
+is that of the gradient of a softmax classifier, w_c - sum_k p_k w_k. If no predictor reads the attribute, there is one vector per class,
+V[t, c]; if no labeller knows it, denoising is the only objective. The fit finds directions and signs at every noise level. Gradients run
+through the decoder half of the U-Net only, and never in sampling, which just adds the vectors.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Collection, Mapping
+from dataclasses import dataclass, field
 from typing import Any
 
 import torch
@@ -23,110 +22,139 @@ from torch import Tensor
 from ...models.adp import AttributePredictor, Move
 from ...models.noise_level import at_level, log_snr
 from ...models.sites import GRID, MIDDLE, block_site, pool
-from ..core.fit_state import Checkpoint, FitState, run_fit
-from ..core.trainer import Progress
+from ..core.trainer import Progress, VectorFit
+from .moves import move_vector
 from .raking import raked
-from .run import move_vector
 
 SCALE = "scale"
-"""Name of the unit of vectors by level, [T], among what a fit has measured; absent: 1."""
+"""Name of the unit of vectors by level, [T], among what a fit has measured; 1 if absent."""
 WIDTH = 96
-"""Channels for which the learning rate was found."""
+"""Channels for which the learning rate was chosen."""
 
 
 @dataclass(frozen=True)
 class Diffusion:
-    """A diffusion model as the fit needs it, differentiable.
+    """Hold a diffusion model as a fit needs it, differentiable.
 
-    ``output(x, t, transformer_options)``: the network's output for latents [B, C, H, W] at one timestep; ``wanted(clean, noise, t)``: the
-    output of a perfect network; ``clean(x, output, t)``: the clean latents that an output stands for; ``logits(clean)``: the labeller's
-    logits of them, attribute -> [B, K]. ``judged``: attributes that the labeller knows; None means all. ``scale``: of the loss while
-    gradients are taken, for networks in half precision. Latents have unit variance at every timestep (variance-preserving form).
+    Latents [B, C, H, W] have unit variance at every timestep (variance-preserving form).
     """
 
     output: Callable[[Tensor, int, dict[str, Any]], Tensor]
+    """output(x, t, transformer_options): the network's output for latents at one timestep."""
     wanted: Callable[[Tensor, Tensor, int], Tensor]
+    """wanted(clean, noise, t): the output of a perfect network."""
     clean: Callable[[Tensor, Tensor, int], Tensor]
+    """clean(x, output, t): the clean latents that an output stands for."""
     logits: Callable[[Tensor], dict[str, Tensor]]
+    """logits(clean): the labeller's logits of clean latents, attribute -> [B, K]."""
     alphas_cumprod: Tensor
+    """Noise schedule of the model, by timestep."""
     judged: tuple[str, ...] | None = None
+    """Attributes that the labeller knows; None means all."""
     scale: float = 1.0
+    """Factor of the loss while gradients are taken, for networks in half precision."""
     device: torch.device = torch.device("cpu")
+    """Device that the model runs on."""
 
     @property
     def levels(self) -> Tensor:
-        """log-SNR of every timestep."""
+        """Return the log-SNR of every timestep."""
         return log_snr(((1 - self.alphas_cumprod) / self.alphas_cumprod).sqrt())
 
     def noised(self, clean: Tensor, noise: Tensor, t: int) -> Tensor:
-        """Latents at a timestep."""
+        """Noise clean latents to a timestep."""
         return self.alphas_cumprod[t].sqrt() * clean + (1 - self.alphas_cumprod[t]).sqrt() * noise
 
 
 @dataclass(frozen=True)
 class FitSettings:
-    """``label_range``: log-SNR between which images are sent to other classes: sharp enough to be labelled, and not yet decided;
-    ``denoising``: weight of the denoising loss beside the labelling loss; ``confident``: cross-entropy below which an image asks for
-    nothing more, so that no class is overdone; ``shortness``: weight of the squared length of a step, which keeps directions that nothing
-    asks for at zero. ``hold``: weight of the labels of attributes that an image is not sent to another class of, which are to stay as they
-    were; with it, images are also drawn so that no attribute goes along with another (:func:`.raking.raked`). ``lr``: with Adam, 4e-3 gave
-    vectors twice as long as 6e-4 and no better ones: the rest was the noise of the gradient; for up to ``WIDTH`` channels, and less for
-    more.
-    """
+    """Set how moves are fitted."""
 
     steps: int = 1600
+    """Number of steps."""
     batch: int = 48
+    """Images per step."""
     lr: float = 1e-3
+    """Learning rate of Adam for up to ``WIDTH`` channels; more channels get less. 4e-3 gave vectors twice as long as 6e-4 and no better
+    ones: the rest was the noise of the gradient."""
     label_range: tuple[float, float] = (-5.0, 1.5)
+    """Log-SNR between which images are sent to other classes: sharp enough to be labelled, and not yet decided."""
     denoising: float = 5.0
+    """Weight of the denoising loss; the labelling loss has weight 1."""
     confident: float = 0.02
+    """Cross-entropy below which an image adds no loss, so that no class is overdone."""
     shortness: float = 0.1
+    """Weight of the squared length of a step, which keeps directions without a gradient at zero."""
     hold: float = 0.0
+    """Weight of keeping the labels of attributes whose class an image is not sent away from. With it, images are also drawn so that
+    attributes are independent of each other (:func:`.raking.raked`)."""
     seed: int = 0
+    """Seed of all random numbers."""
+
+
+@dataclass(frozen=True)
+class FitImages:
+    """Hold the images that moves are fitted to."""
+
+    clean: Tensor
+    """Images of the model itself in latent space, [N, C, H, W]."""
+    labels: Mapping[str, Tensor] = field(default_factory=dict)
+    """Attribute -> class probabilities [N, K], of the attributes that are fitted."""
+    conditioning: Tensor | None = None
+    """Conditions [N] for ``transformer_options["y"]``, if the model has any."""
+    preserved: Mapping[str, Tensor] = field(default_factory=dict)
+    """Attribute -> class probabilities [N, K], of further attributes that the labeller reads and that should stay (``hold``)."""
+
+
+@dataclass(frozen=True)
+class SitePredictor:
+    """Hold a predictor and the site that it reads."""
+
+    predictor: AttributePredictor | None = None
+    """Predictor of an ADP; None reads nothing."""
+    site: str = MIDDLE
+    """Site at which the predictor reads h."""
+
+    @property
+    def attributes(self) -> Collection[str]:
+        """Return the attributes that are read."""
+        return () if self.predictor is None else self.predictor.attributes
 
 
 def move_knots(low: float = -9.0, high: float = 6.0, count: int = 11) -> Tensor:
-    """Log-SNR levels at which moves are stored (sigma 90 to 0.05)."""
+    """Return the log-SNR levels at which moves are stored (sigma 90 to 0.05)."""
     return torch.linspace(low, high, count)
 
 
 def fit_moves(
     model: Diffusion,
-    clean: Tensor,
-    labels: Mapping[str, Tensor],
-    predictor: AttributePredictor | None,
+    images: FitImages,
+    reads: SitePredictor,
     sites: Mapping[str, tuple[str, int]],
     settings: FitSettings | None = None,
-    conditioning: Tensor | None = None,
     progress: Progress | None = None,
-    checkpoint: Checkpoint | None = None,
-    state: FitState | None = None,
-    read_at: str = MIDDLE,
+    fit: VectorFit | None = None,
     hook: MoveHook | None = None,
-    beside: Mapping[str, Tensor] | None = None,
 ) -> dict[str, Move]:
     """Fit moves of several attributes at once, every row under a random subset of them, so that they compose.
 
-    clean [N, C, H, W]: images of the model itself in latent space; labels: attribute -> class probabilities [N, K]; sites: attribute ->
-    (site, channels there). ``conditioning`` [N] goes to ``transformer_options["y"]`` where the model has one. An attribute that the
-    predictor does not read gets one vector per class, and is assigned seeded. ``state``: of :func:`fit_state`, where the caller wants its
-    curve or resumes it. ``read_at``: the predictor's site. ``hook``: what applies the state's vectors, where
-    they are not added to h. ``beside``: labels [N, K] of attributes that the labeller reads and that are held alone (``hold``). Returns
-    moves with their fitted sizes.
+    ``sites``: attribute -> (site, channels). An attribute that the predictor does not read gets one vector per class, and is assigned
+    seeded. ``fit``: from :func:`new_fit`, if the caller wants its curve or resumes it. ``hook``: applies the fit's vectors, if they are not
+    added to h. Returns moves with their fitted sizes.
     """
     s = settings or FitSettings()
-    names = list(sites)
-    hard = {a: labels[a].argmax(-1) for a in names}
-    classes = {a: labels[a].shape[1] for a in names}
-    state = state or fit_state(classes, predictor, sites, s, model.device)
+    clean, conditioning, names = images.clean, images.conditioning, list(sites)
+    hard = {a: images.labels[a].argmax(-1) for a in names}
+    classes = {a: images.labels[a].shape[1] for a in names}
+    fit = fit or new_fit(classes, reads, sites, s, model.device)
     judged = [a for a in names if model.judged is None or a in model.judged]
-    hook = hook or MoveHook(sites, state.vectors, predictor, model.device, read_at=read_at)
-    held = hard | {a: t.argmax(-1) for a, t in (beside or {}).items()} if s.hold else {}
+    hook = hook or MoveHook(sites, fit.vectors, reads, model.device)
+    preserved = hard | {a: t.argmax(-1) for a, t in images.preserved.items()} if s.hold else {}
     if s.hold:
-        weights = {a: raked(held, a) for a in names}
+        weights = {a: raked(preserved, a) for a in names}
     else:
         weights = {a: 1.0 / torch.bincount(hard[a], minlength=classes[a]).clamp(min=1).float()[hard[a]] for a in names}
-    level_of, generator = model.levels, state.generator
+    level_of, generator = model.levels, fit.generator
 
     def step_loss(step: int) -> tuple[Tensor, list[float]]:
         t, level = draw_level(level_of, hook.knots, generator)
@@ -142,7 +170,7 @@ def fit_moves(
         wanted_class = {a: hard[a][index].clone() for a in names}
         for a in judged:
             wanted_class[a][half:] = torch.randint(0, classes[a], (s.batch - half,), generator=generator)
-        # Always told the balanced attribute: without it the others' vectors would learn what goes along with them in a balanced set.
+        # The balanced attribute is always moved: without it the others' vectors would learn what goes along with them in a balanced set.
         include = {a: (torch.rand(s.batch, generator=generator) < (1.0 if a == balanced else 0.4)).float() for a in names}
         options = hook.options(level, wanted_class, include)
         if conditioning is not None:
@@ -158,49 +186,53 @@ def fit_moves(
                 (F.cross_entropy(logits[a], hook.wanted[a][half:], reduction="none") - s.confident).clamp(min=0) * hook.include[a][half:]
                 for a in judged
             )
-            for a in held:
+            for a in preserved:
                 if a in logits:
-                    kept = F.cross_entropy(logits[a], held[a][index[half:]].to(logits[a].device), reduction="none")
-                    still = 1 - hook.include[a][half:] if a in hook.include else 1.0
-                    per_row = per_row + s.hold * (kept - s.confident).clamp(min=0) * still
+                    change = F.cross_entropy(logits[a], preserved[a][index[half:]].to(logits[a].device), reduction="none")
+                    unmoved = 1 - hook.include[a][half:] if a in hook.include else 1.0
+                    per_row = per_row + s.hold * (change - s.confident).clamp(min=0) * unmoved
             label_loss = per_row.mean()
         loss = loss + label_loss + s.shortness * sum(v.mean() for v in hook.lengths)
         return loss, [error.item(), label_loss.item() if half < s.batch else float("nan")]
 
-    run_fit(state, step_loss, checkpoint, progress, model.scale)
-    return finished_moves(state, sites)
+    fit.fit(step_loss, progress, model.scale)
+    return finished_moves(fit, sites)
 
 
-def fit_state(
+def new_fit(
     classes: Mapping[str, int],
-    predictor: AttributePredictor | None,
+    reads: SitePredictor,
     sites: Mapping[str, tuple[str, int]],
     settings: FitSettings,
     device: torch.device,
     columns: tuple[str, ...] = ("denoising", "labelling"),
-) -> FitState:
-    """A fit that has not begun: [T, K, K, C, 4, 4] for attributes that the predictor reads, [T, K, 1, C, 4, 4] for others."""
-    read = () if predictor is None else predictor.attributes
-    shapes = {a: (len(move_knots()), k, k if a in read else 1, sites[a][1], GRID, GRID) for a, k in classes.items()}
+) -> VectorFit:
+    """Begin a fit at zero: [T, K, K, C, 4, 4] for attributes that the predictor reads, [T, K, 1, C, 4, 4] for others."""
+    knots = len(move_knots())
+    shapes = {a: (knots, k, k if a in reads.attributes else 1, sites[a][1], GRID, GRID) for a, k in classes.items()}
+    vectors = {a: torch.zeros(shape, device=device) for a, shape in shapes.items()}
     # Adam moves every number alike far: with more of them, less each, so that a vector goes as far in a step at any width.
     lr = settings.lr * min(1.0, math.sqrt(WIDTH / max(channels for _, channels in sites.values())))
-    return FitState.new(shapes, device, lr, settings.steps, settings.seed, columns)
+    return VectorFit(vectors, lr, settings.steps, settings.seed, columns)
 
 
-def finished_moves(state: FitState, sites: Mapping[str, tuple[str, int]], source: str = "learned") -> dict[str, Move]:
-    """The moves of a fit, on the CPU."""
-    knots, scale = move_knots(), state.fixed.get(SCALE)
-    vectors = {a: v.detach().cpu() if scale is None else scaled(v.detach().cpu(), scale) for a, v in state.vectors.items()}
+def finished_moves(fit: VectorFit, sites: Mapping[str, tuple[str, int]], source: str = "learned") -> dict[str, Move]:
+    """Take the moves of a fit, on the CPU."""
+    knots, scale = move_knots(), fit.measured.get(SCALE)
+    vectors = {a: v.detach().cpu() if scale is None else scaled(v.detach().cpu(), scale) for a, v in fit.vectors.items()}
     return {a: normalised_move(sites[a][0], knots, v, source) for a, v in vectors.items()}
 
 
 def scaled(vectors: Tensor, scale: Tensor) -> Tensor:
-    """Vectors [T, ...] in units of their own at every level [T]."""
+    """Scale vectors [T, ...] by a unit for every level [T]."""
     return vectors * scale.to(vectors).view(-1, *[1] * (vectors.ndim - 1))
 
 
 def draw_level(level_of: Tensor, knots: Tensor, generator: torch.Generator) -> tuple[int, float]:
-    """One timestep for the whole call, uniform in log-SNR over the knots and down to pure noise: the hook then works as in sampling."""
+    """Draw one timestep and its log-SNR for a whole call, as in sampling.
+
+    Uniform in log-SNR over the knots and down to pure noise.
+    """
     low, high = min(float(knots[0]), float(level_of.min())), float(knots[-1])
     drawn = low + (high - low) * float(torch.rand((), generator=generator))
     t = int((level_of - drawn).abs().argmin())
@@ -208,21 +240,23 @@ def draw_level(level_of: Tensor, knots: Tensor, generator: torch.Generator) -> t
 
 
 class MoveHook:
-    """Applies vectors in the network while they are fitted. ``lengths``: squared lengths of the steps of the last call, per site [B];
-    ``wanted`` and ``include``: its classes and whether rows are moved, on the device. ``scale`` [T]: the vectors' unit by level, and that
-    of the lengths."""
+    """Apply vectors in the network while they are fitted.
+
+    ``lengths``: squared lengths of the steps of the last call, per site [B]; ``wanted`` and ``include``: its classes and whether rows are
+    moved, on the device.
+    """
 
     def __init__(
         self,
         sites: Mapping[str, tuple[str, int]],
         vectors: Mapping[str, Tensor],
-        predictor: AttributePredictor | None,
+        reads: SitePredictor,
         device: torch.device,
         scale: Tensor | None = None,
-        read_at: str = MIDDLE,
     ) -> None:
-        self.sites, self.vectors, self.device, self.scale, self.read_at = sites, vectors, device, scale, read_at
-        self.predictor = None if predictor is None else predictor.on(device)
+        """``scale`` [T]: unit of the vectors and of the lengths, by level."""
+        self.sites, self.vectors, self.device, self.scale, self.read_at = sites, vectors, device, scale, reads.site
+        self.predictor = None if reads.predictor is None else reads.predictor.on(device)
         self.knots = move_knots()
         self._ones = {a: torch.ones(v.shape[:2], device=device) for a, v in vectors.items()}
         self._moves: dict[str, Move] = {}
@@ -234,7 +268,7 @@ class MoveHook:
         self._level = 0.0
 
     def options(self, level: float, wanted: Mapping[str, Tensor], include: Mapping[str, Tensor]) -> dict[str, Any]:
-        """transformer_options for the next call: attribute -> class int64 [B], attribute -> 0 or 1 [B]."""
+        """Make transformer_options for the next call: attribute -> class int64 [B], attribute -> 0 or 1 [B]."""
         self._level, self._read, self.lengths = level, {}, []
         self.wanted = {a: w.to(self.device) for a, w in wanted.items()}
         self.include = {a: i.to(self.device) for a, i in include.items()}
@@ -246,7 +280,7 @@ class MoveHook:
         return {"patches": {"output_block_patch": [self.patch]}}
 
     def patch(self, h: Tensor, skip: Tensor, options: dict[str, Any]) -> tuple[Tensor, Tensor]:
-        """As the host calls it at every output block."""
+        """Edit h, as a patch that the host calls at every output block."""
         site = block_site(options["block"])
         self.read(site, h)
         dtype = h.dtype
@@ -259,14 +293,14 @@ class MoveHook:
         return h.to(dtype), skip
 
     def read(self, site: str, h: Tensor) -> None:
-        """Take a reading, where this is the predictor's site."""
+        """Take a reading, if this is the predictor's site."""
         if site == self.read_at and self.predictor is not None:
             logits = self.predictor(pool(h.detach()), torch.full((h.shape[0],), self._level, device=self.device))
             self._read = {a: logits[a].softmax(-1) for a in self.sites if a in logits}
 
 
 def normalised_move(site: str, knots: Tensor, vectors: Tensor, source: str = "learned") -> Move:
-    """Vectors [T, K, R, C, 4, 4] -> a move whose longest vector per knot has norm 1; the sizes hold the lengths [T, K].
+    """Make a move of vectors [T, K, R, C, 4, 4]: the longest vector per knot has norm 1, the sizes hold the lengths [T, K].
 
     Without a reading (R = 1) images are assigned seeded.
     """
@@ -277,5 +311,5 @@ def normalised_move(site: str, knots: Tensor, vectors: Tensor, source: str = "le
 
 
 def natural_lengths(move: Move) -> list[float]:
-    """Fitted length per knot, in norms of h (for logs)."""
+    """Return the fitted length per knot, in norms of h (for logs)."""
     return [round(float(v), 4) for v in at_level(move.sizes, move.knots, move.knots).amax(1)]

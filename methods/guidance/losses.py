@@ -1,4 +1,4 @@
-"""The paper's losses on the soft mean of a batch, for any number of classes, finite at shares of 0 and 1."""
+"""Compute the paper's losses on the soft mean of a batch, for any number of classes, finite at shares of 0 and 1."""
 
 from __future__ import annotations
 
@@ -16,7 +16,10 @@ SMOOTHING = 1e-3
 
 
 def soft_loss(mode: str, mean: Tensor, target: Tensor) -> Tensor:
-    """Divergence of a soft batch mean from a target, both [K]. Balancing Act: chi-square sum (p - r)^2 / r, or KL(p || r)."""
+    """Compute the divergence of a soft batch mean from a target, both [K].
+
+    Balancing Act: chi-square sum (p - r)^2 / r, or KL(p || r).
+    """
     p = (mean + SMOOTHING) / (1 + SMOOTHING * mean.numel())
     r = (target + SMOOTHING) / (1 + SMOOTHING * target.numel())
     if mode == CHI_SQUARE:
@@ -27,7 +30,7 @@ def soft_loss(mode: str, mean: Tensor, target: Tensor) -> Tensor:
 
 
 def soft_loss_gradient(mode: str, x: Tensor, logits: Mapping[str, Tensor], target: TargetDistribution, temperature: float) -> Tensor:
-    """Gradient of the loss with respect to x [N, C, H, W], from which ``logits`` (attribute -> [N, K]) were computed.
+    """Compute the loss's gradient by x [N, C, H, W], from which ``logits`` (attribute -> [N, K]) were computed.
 
     The probabilities are softened by ``temperature`` (8 in the paper); several attributes form one joint table per image (product).
     """

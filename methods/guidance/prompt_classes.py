@@ -1,4 +1,4 @@
-"""Classes as prompts describe them: templates with a slot, and for every class the words that go into it."""
+"""Describe classes by prompts: templates with a slot, and for every class the words that go into it."""
 
 from __future__ import annotations
 
@@ -12,33 +12,39 @@ SLOT = "{}"
 
 @dataclass(frozen=True)
 class PromptClasses:
-    """``templates``: each with one ``{}``; ``phrases``: class -> the words that describe it, at least one each."""
+    """Hold the prompts of one attribute."""
 
     attribute: str
+    """Name of the attribute."""
     classes: tuple[str, ...]
+    """Names of its classes."""
     templates: tuple[str, ...]
+    """Prompts with one ``{}`` each."""
     phrases: dict[str, tuple[str, ...]]
+    """Class -> phrases that describe it, at least one each."""
 
     def prompts(self, name: str) -> list[str]:
-        """All prompts of a class: its phrases in order, each in every template; the i-th has template i modulo the number of templates."""
+        """Return all prompts of a class: its phrases in order, each in every template."""
         return [t.replace(SLOT, p) for p in self.phrases[name] for t in self.templates]
 
     def aligned(self) -> list[tuple[str, ...]]:
-        """Prompts that differ in the class alone, a tuple in order of the classes each: as many as the class with most phrases has
-        (:meth:`prompts`), the others using theirs in turn."""
+        """Return groups of prompts that differ in the class alone, a tuple in order of the classes each.
+
+        There are as many groups as the class with most phrases has prompts; the others use theirs in turn.
+        """
         turns = max(len(p) for p in self.phrases.values())
         each = [self.phrases[c] for c in self.classes]
         return [tuple(t.replace(SLOT, p[i % len(p)]) for p in each) for i in range(turns) for t in self.templates]
 
     def neutral(self) -> list[str]:
-        """The templates with nothing in the slot, in order, one each."""
+        """Return the templates with nothing in the slot, in order."""
         return [_tidy(t.replace(SLOT, "")) for t in self.templates]
 
 
 def parse_prompt_classes(attribute: str, templates: str, classes: str) -> PromptClasses:
     """Read ``templates``, one per line, each with ``{}`` once, and ``classes``, a line each: ``CLASS: PHRASE`` or ``CLASS: PHRASE|PHRASE``.
 
-    Raises ValueError, in one sentence, for a template without slot, fewer than two classes, a class without a phrase or given twice, a
+    Raises ValueError for a template without slot, fewer than two classes, a class without a phrase or given twice, a
     phrase that two classes have, and names that targets could not be written with.
     """
     attribute = attribute.strip()
@@ -53,16 +59,16 @@ def parse_prompt_classes(attribute: str, templates: str, classes: str) -> Prompt
     for line in (row.strip() for row in classes.splitlines() if row.strip()):
         name, colon, rest = line.partition(":")
         name = name.strip()
-        said = tuple(dict.fromkeys(" ".join(p.split()) for p in rest.split("|") if p.strip()))
-        if not colon or not said:
+        words = tuple(dict.fromkeys(" ".join(p.split()) for p in rest.split("|") if p.strip()))
+        if not colon or not words:
             raise ValueError(f"the class '{name}' has no phrase: write CLASS: PHRASE, a line each, for instance yes: with eyeglasses.")
         check_name(name, f"class of '{attribute}'")
         if name in phrases:
-            raise ValueError(f"the class '{name}' is given twice: put its phrases on one line, {name}: one|another.")
-        shared = next((f"'{p}' stands for {o} and for {name}" for o, known in phrases.items() for p in said if p in known), None)
+            raise ValueError(f"the class '{name}' has two lines: put its phrases on one line, {name}: one|another.")
+        shared = next((f"'{p}' stands for {o} and for {name}" for o, known in phrases.items() for p in words if p in known), None)
         if shared:
-            raise ValueError(f"the phrase {shared}: classes that are said alike cannot be told apart, so give each its own words.")
-        phrases[name] = said
+            raise ValueError(f"the phrase {shared}: two classes with the same words cannot be distinguished, so give each its own words.")
+        phrases[name] = words
     if len(phrases) < 2:
         raise ValueError(
             f"'{attribute}' has {len(phrases)} class(es), and at least two are needed: a line each, such as yes: with eyeglasses, and "
@@ -72,5 +78,5 @@ def parse_prompt_classes(attribute: str, templates: str, classes: str) -> Prompt
 
 
 def _tidy(prompt: str) -> str:
-    """White space squeezed, also before commas, and no comma at either end."""
+    """Squeeze white space, also before commas, and remove commas at both ends."""
     return re.sub(r"\s+,", ",", " ".join(prompt.split())).strip(" ,")

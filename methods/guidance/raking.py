@@ -1,4 +1,4 @@
-"""Weights of images under which attributes do not go along with each other, so that what is learned of one does not bring another."""
+"""Weigh images so that attributes are independent of each other, and a fit of one does not bring another."""
 
 from __future__ import annotations
 
@@ -8,14 +8,14 @@ import torch
 from torch import Tensor
 
 ROUNDS, LARGEST = 20, 10.0
-"""Rounds of the fit, and how much more an image may weigh than its class's average: a rare combination has few pictures."""
+"""Rounds of the fit, and the largest weight of an image relative to its class's average: a rare combination has few pictures."""
 
 
 def raked(labels: Mapping[str, Tensor], attribute: str, rounds: int = ROUNDS, largest: float = LARGEST) -> Tensor:
-    """Weights float32 [N] that sum to 1, the same for every class of an attribute, and within each class give every other attribute the
-    shares that it has over all images.
+    """Return weights float32 [N] that sum to 1 and make the other attributes independent of one attribute.
 
-    labels: attribute -> class int64 [N]. By iterative proportional fitting (raking; Deming and Stephan, 1940), in float64 on the CPU.
+    Every class of it has the same weight, and within each class every other attribute has the shares that it has over all images.
+    ``labels``: attribute -> class int64 [N]. By iterative proportional fitting (raking; Deming and Stephan, 1940), in float64 on the CPU.
     """
     own = labels[attribute].cpu()
     others = {a: v.cpu() for a, v in labels.items() if a != attribute}
@@ -28,8 +28,8 @@ def raked(labels: Mapping[str, Tensor], attribute: str, rounds: int = ROUNDS, la
             for v in others.values():
                 k = int(v.max()) + 1
                 wanted = torch.bincount(v, minlength=k).double() / len(v)
-                made = torch.zeros(k, dtype=torch.float64).index_add_(0, v[inside], w)
-                w = w * (wanted / made.clamp(min=1e-12))[v[inside]]
+                current = torch.zeros(k, dtype=torch.float64).index_add_(0, v[inside], w)
+                w = w * (wanted / current.clamp(min=1e-12))[v[inside]]
             w = w / w.sum()
         for _ in range(rounds):
             w = w.clamp(max=largest / len(inside))

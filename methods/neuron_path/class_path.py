@@ -39,8 +39,8 @@ class Likeness:
 
 def frequency(path: Tensor, neurons: int) -> Tensor:
     """Share of the paths [B, L, K] that hold a neuron: float32 [L, D]."""
-    held = torch.zeros(path.shape[0], path.shape[1], neurons)
-    return held.scatter(2, path, 1.0).mean(0)
+    chosen = torch.zeros(path.shape[0], path.shape[1], neurons)
+    return chosen.scatter(2, path, 1.0).mean(0)
 
 
 def mode_path(path: Tensor) -> Tensor:
@@ -66,13 +66,13 @@ def agreement(path: Tensor) -> Tensor:
     return torch.stack([layer.unique(return_counts=True)[1].max() / len(path) for layer in path.transpose(0, 1)]).float()
 
 
-def entropy(path: Tensor) -> Tensor:
+def layer_entropy(path: Tensor) -> Tensor:
     """Entropy of the neurons that images choose in each layer, in bits: float32 [L]; 0 where all agree (at K = 1)."""
-    found = []
+    bits = []
     for layer in path.transpose(0, 1):
         p = layer.unique(return_counts=True)[1] / layer.numel()
-        found.append(-(p * p.log2()).sum())
-    return torch.stack(found).float().clamp(min=0)
+        bits.append(-(p * p.log2()).sum())
+    return torch.stack(bits).float().clamp(min=0)
 
 
 def jaccard(path: Tensor) -> Tensor:
@@ -113,17 +113,17 @@ def likeness(path: Tensor, target: Sequence[str], neurons: int, draws: int = DRA
     return Likeness(within, between, (1 + reached) / (1 + draws), "of two classes")
 
 
-def stability(path: Tensor, chosen: Tensor, draws: int = DRAWS, seed: int = 0) -> Tensor:
+def path_stability(path: Tensor, chosen: Tensor, draws: int = DRAWS, seed: int = 0) -> Tensor:
     """Share of resamples of the images in which a neuron of a class path [L, K] is among the layer's K most frequent: float32 [L, K]."""
     generator = torch.Generator().manual_seed(seed)
-    found = torch.zeros(chosen.shape)
+    hits = torch.zeros(chosen.shape)
     for _ in range(draws):
         drawn = path[torch.randint(0, len(path), (len(path),), generator=generator)]
-        found += (chosen[:, :, None] == mode_path(drawn)[:, None, :]).any(-1)
-    return found / draws
+        hits += (chosen[:, :, None] == mode_path(drawn)[:, None, :]).any(-1)
+    return hits / draws
 
 
-def similarity(file: NeuronPathFile) -> Tensor:
+def path_similarity(file: NeuronPathFile) -> Tensor:
     """Cosine of the frequency tensors of every two classes, float32 [C, C], in the order of ``file.classes``."""
     flat = torch.stack([frequency(file.of_class(c).path, file.neurons).flatten() for c in file.classes])
     flat = F.normalize(flat, dim=1)

@@ -54,14 +54,14 @@ def readings(net: NeuronVit, pixels: Tensor, edit: NeuronEdit | None = None, pro
 
     Pruning draws its neurons anew for every image, also where images are read in several passes. ``progress`` may raise, which interrupts.
     """
-    found = []
+    parts = []
     for start in range(0, len(pixels), ROWS):
         part = pixels[start : start + ROWS]
         edits = [] if edit is None else [_of_rows(edit, start, len(part))]
-        found.append(edited_logits(net, part, edits).float().softmax(-1).cpu())
+        parts.append(edited_logits(net, part, edits).float().softmax(-1).cpu())
         if progress:
             progress(start + len(part), len(pixels), {})
-    return torch.cat(found)
+    return torch.cat(parts)
 
 
 def images_at_once(net: NeuronVit, memory_mb: int) -> int:

@@ -119,7 +119,7 @@ def audit_leakage(
     nets: attribute -> the network with that attribute's head; pixels [B, 3, H, W]: preprocessed. Intervals of the excesses hold for all
     pairs together (Bonferroni). ``progress`` may raise, which interrupts.
 
-    Raises ValueError, in a sentence, for fewer than two attributes, heads of different networks, and fewer than 8 images.
+    Raises ValueError for fewer than two attributes, heads of different networks, and fewer than 8 images.
     """
     s = settings or AuditSettings()
     names = tuple(nets)
@@ -142,7 +142,7 @@ def audit_leakage(
     for name, net in nets.items():
         paths[name] = _paths(net, pixels, clean[name].argmax(1), s.path, lambda *_: step(0))
         step(3)
-    held = {name: F.normalize(frequency(path, nets[name].neurons).flatten(), dim=0) for name, path in paths.items()}
+    directions = {name: F.normalize(frequency(path, nets[name].neurons).flatten(), dim=0) for name, path in paths.items()}
     pairs = len(names) * (len(names) - 1)
     level = 1 - (1 - LEVEL) / pairs
     leaks = []
@@ -161,7 +161,7 @@ def audit_leakage(
                 Leak(
                     a,
                     b,
-                    float(held[a] @ held[b]),
+                    float(directions[a] @ directions[b]),
                     _jaccard(paths[a], paths[b]),
                     estimate(flips, seed=s.seed),
                     estimate(moved, seed=s.seed),
@@ -247,7 +247,7 @@ def leak_carriers(
     which A and B do go together would have it rightly, so give such in which they do not (a Joint Target makes them). The choice is made on
     one half of the images, and the figures are of the other.
 
-    Raises ValueError, in a sentence, where fewer than two groups have 8 images.
+    Raises ValueError where fewer than two groups have 8 images.
     """
     groups = groups.cpu()
     if sum(int((groups == k).sum()) >= 2 * FEWEST for k in groups.unique()) < 2:
@@ -257,22 +257,22 @@ def leak_carriers(
     # Every other image of each class, in an order drawn from the seed.
     order = torch.randperm(len(pixels), generator=torch.Generator().manual_seed(seed))
     order = order[groups[order].argsort(stable=True)]
-    chosen, kept = order[0::2], order[1::2]
+    chosen, tested = order[0::2], order[1::2]
     p = readings(net, pixels[chosen])
     classes, label = _furthest(p, groups[chosen])
     scores = _carry(net, pixels[chosen], groups[chosen], classes, label)
-    whole, tried, best = gap(p, groups[chosen]), {}, 1
+    full_gap, tried, best = gap(p, groups[chosen]), {}, 1
     counts = [k for k in COUNTS if k <= max(1, net.neurons // 4)]
     for number, count in enumerate(counts):
         tried[count] = gap(readings(net, pixels[chosen], NeuronEdit(scores.topk(count, dim=1).indices)), groups[chosen])
         best = min(tried, key=tried.__getitem__)
         if progress:
             progress(number + 1, len(counts) + 1, {})
-        if tried[count] <= left * whole:
+        if tried[count] <= left * full_gap:
             best = count
             break
     top = scores.topk(best, dim=1)
-    clean, edited = readings(net, pixels[kept]), readings(net, pixels[kept], NeuronEdit(top.indices))
+    clean, edited = readings(net, pixels[tested]), readings(net, pixels[tested], NeuronEdit(top.indices))
     if progress:
         progress(len(counts) + 1, len(counts) + 1, {})
     return Carriers(
@@ -282,8 +282,8 @@ def leak_carriers(
         top.values,
         classes,
         label,
-        gap_estimate(clean, groups[kept], seed),
-        gap_estimate(edited, groups[kept], seed),
+        gap_estimate(clean, groups[tested], seed),
+        gap_estimate(edited, groups[tested], seed),
         estimate((clean.argmax(1) != edited.argmax(1)).float(), seed=seed),
         tried,
     )
@@ -311,8 +311,8 @@ def _furthest(p: Tensor, groups: Tensor) -> tuple[tuple[int, int], int]:
     """Two groups, and the class whose mean probability is furthest apart between them; it is larger in the first."""
     large = [int(k) for k in groups.unique() if (groups == k).sum() >= FEWEST]
     means = {k: p[groups == k].mean(0) for k in large}
-    found = max(((float((means[i] - means[j]).max()), i, j) for i in large for j in large if i != j), key=lambda f: f[0])
-    return (found[1], found[2]), int((means[found[1]] - means[found[2]]).argmax())
+    _, first, second = max(((float((means[i] - means[j]).max()), i, j) for i in large for j in large if i != j), key=lambda f: f[0])
+    return (first, second), int((means[first] - means[second]).argmax())
 
 
 def _carry(net: NeuronVit, pixels: Tensor, groups: Tensor, classes: tuple[int, int], label: int) -> Tensor:
@@ -320,8 +320,8 @@ def _carry(net: NeuronVit, pixels: Tensor, groups: Tensor, classes: tuple[int, i
     targets = torch.full((len(pixels),), label, device=net.device)
     with torch.inference_mode(False), torch.no_grad():
         # Copies: the host makes images in inference mode, and no gradient can be taken through such.
-        given = pixels.to(net.device, net.dtype).clone()
-        gradients, values = total_gradients(net, given, targets, PathSettings(objective=MARGIN))
+        inputs = pixels.to(net.device, net.dtype).clone()
+        gradients, values = total_gradients(net, inputs, targets, PathSettings(objective=MARGIN))
         first, second = ((groups == k).to(net.device) for k in classes)
-        found = [((v[first].mean(0) - v[second].mean(0)) * g.mean(0)).sum(0) for g, v in zip(gradients, values, strict=True)]
-    return torch.stack(found).float().cpu()
+        layers = [((v[first].mean(0) - v[second].mean(0)) * g.mean(0)).sum(0) for g, v in zip(gradients, values, strict=True)]
+    return torch.stack(layers).float().cpu()

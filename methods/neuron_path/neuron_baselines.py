@@ -32,7 +32,7 @@ def baseline_path(
 ) -> Tensor:
     """A path of every image, int64 [B, L, K], by one of ``BASELINES``; with ``shared``, one for all by the mean of their scores.
 
-    Raises ValueError, in a sentence, for a kind that there is not, and for what a search for paths would refuse.
+    Raises ValueError for a kind that there is not, and for what a search for paths would refuse.
     """
     s = (settings or PathSettings()).checked(net.neurons)
     if kind not in BASELINES:
@@ -44,8 +44,8 @@ def baseline_path(
         scores = drawn.expand(len(pixels), -1, -1)
     else:
         with torch.inference_mode(False), torch.no_grad():
-            given = pixels.to(net.device, net.dtype).clone(), targets.to(net.device)
-            scores = SCORES[kind](net, *given, s, progress)
+            inputs = pixels.to(net.device, net.dtype).clone(), targets.to(net.device)
+            scores = SCORES[kind](net, *inputs, s, progress)
             if s.shared:
                 scores = scores.mean(0, keepdim=True).expand_as(scores)
     return scores.argmax(2, keepdim=True) if s.top_k == 1 else scores.topk(s.top_k, dim=2).indices
@@ -61,14 +61,14 @@ def _knowledge(net: NeuronVit, pixels: Tensor, targets: Tensor, s: PathSettings,
     prefix = PathPrefix(net, net.embed(pixels), s.nodes)
     if net.rows == CLS:
         prefix.total = torch.zeros_like(prefix.total)
-    found = []
+    layers = []
     for layer in range(net.depth):
         x, t = prefix.held()
-        found.append(candidate_scores(prefix, x, t, targets, s, whole_layer=True))
+        layers.append(candidate_scores(prefix, x, t, targets, s, whole_layer=True))
         prefix.state, prefix.layer = x, layer + 1
         if progress:
             progress(layer + 1, net.depth, {})
-    return torch.stack(found, 1)
+    return torch.stack(layers, 1)
 
 
 def _influence(net: NeuronVit, pixels: Tensor, targets: Tensor, s: PathSettings, progress: Progress | None) -> Tensor:
@@ -119,12 +119,12 @@ def contributions(net: NeuronVit, pixels: Tensor, targets: Tensor, path: Tensor,
     f, parts, size = objective(s.objective), [], chunk_rows(net, 0, s.memory_mb)
     with torch.inference_mode(False), torch.no_grad():
         for index in torch.arange(len(pixels)).split(max(1, size // 4)):
-            given = pixels[index].to(net.device, net.dtype).clone()
-            x, wanted, chosen = net.embed(given), targets[index].to(net.device), path[index].to(net.device)
+            inputs = pixels[index].to(net.device, net.dtype).clone()
+            x, wanted, chosen = net.embed(inputs), targets[index].to(net.device), path[index].to(net.device)
             prefix = PathPrefix(net, x, s.nodes)
             used = prefix.weights.nonzero().flatten()
-            places = [chosen[:, layer][:, None].expand(-1, clean.shape[1], -1) for layer, clean in enumerate(prefix.clean)]
-            own = [clean.gather(2, at) for clean, at in zip(prefix.clean, places, strict=True)]
+            indices = [chosen[:, layer][:, None].expand(-1, clean.shape[1], -1) for layer, clean in enumerate(prefix.clean)]
+            own = [clean.gather(2, at) for clean, at in zip(prefix.clean, indices, strict=True)]
             total = [torch.zeros_like(values) for values in own]
             for some in used.split(max(1, size // len(index))):
                 points, leaves = prefix.points[some], []
@@ -136,11 +136,11 @@ def contributions(net: NeuronVit, pixels: Tensor, targets: Tensor, path: Tensor,
                     points: Tensor = points,
                     leaves: list[Tensor] = leaves,
                     own: list[Tensor] = own,
-                    places: list[Tensor] = places,
+                    indices: list[Tensor] = indices,
                 ) -> Tensor:
                     leaves.append((points.view(-1, 1, 1, 1) * own[layer]).requires_grad_())
                     n = len(points)
-                    return clean[layer].repeat(n, 1, 1).scatter(2, places[layer].repeat(n, 1, 1), leaves[layer].flatten(0, 1))
+                    return clean[layer].repeat(n, 1, 1).scatter(2, indices[layer].repeat(n, 1, 1), leaves[layer].flatten(0, 1))
 
                 with torch.enable_grad():
                     out = f(net.run(0, x.repeat(len(points), 1, 1), hold), wanted.repeat(len(points))).view(len(points), -1)

@@ -92,8 +92,8 @@ def mean_values(net: NeuronVit, pixels: Tensor, batch: int = 64) -> Tensor:
 
 def union(paths: Tensor) -> Tensor:
     """All neurons that paths [B, L, K] hold, by layer: int64 [L, M], -1 where a layer holds fewer."""
-    found = [layer.unique() for layer in paths.transpose(0, 1)]
-    out = paths.new_full((len(found), max(map(len, found))), -1)
-    for i, f in enumerate(found):
+    layers = [layer.unique() for layer in paths.transpose(0, 1)]
+    out = paths.new_full((len(layers), max(map(len, layers))), -1)
+    for i, f in enumerate(layers):
         out[i, : len(f)] = f
     return out

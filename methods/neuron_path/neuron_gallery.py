@@ -43,7 +43,7 @@ def neuron_gallery(
 ) -> list[GalleryRow]:
     """A row for each (layer, neuron), in order. pixels [B, 3, H, W]: preprocessed. ``progress`` may raise, which interrupts.
 
-    Raises ValueError, in a sentence, without images or neurons, and for a neuron that there is not.
+    Raises ValueError without images or neurons, and for a neuron that there is not.
     """
     if not len(pixels) or not neurons:
         raise ValueError("a gallery shows neurons by images: connect at least one image, and name at least one neuron.")
@@ -79,12 +79,12 @@ def neuron_gallery(
 def _units(net: NeuronVit, pixels: Tensor, neurons: Sequence[tuple[int, int]]) -> tuple[Tensor, Tensor]:
     """The units at all tokens, float32 [B, N, n] on the CPU, and logits."""
     x = net.embed(pixels.to(net.device))
-    found = torch.zeros(len(pixels), net.tokens, len(neurons))
+    maps = torch.zeros(len(pixels), net.tokens, len(neurons))
     for layer in range(net.depth):
         a = net.attend(layer, x)
         u = net.hidden(layer, a)
         for n, (of, j) in enumerate(neurons):
             if of == layer:
-                found[:, :, n] = u[:, :, j].float().cpu()
+                maps[:, :, n] = u[:, :, j].float().cpu()
         x = a + net.linear(f"layers.{layer}.fc2", u)
-    return found, net.logits(x).float().cpu()
+    return maps, net.logits(x).float().cpu()

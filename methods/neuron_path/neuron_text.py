@@ -16,9 +16,9 @@ def pairs(neurons: Tensor) -> str:
 
 
 def listed(text: str, depth: int, width: int) -> list[tuple[int, int]]:
-    """(layer, neuron) of each that is named, in order and once. Raises ValueError, in a sentence, for what is no such list, and for a
+    """(layer, neuron) of each that is named, in order and once. Raises ValueError for what is no such list, and for a
     layer or a neuron that there is not."""
-    found = []
+    neurons = []
     for part in (p.strip() for p in re.split(r"[,;\n]", text)):
         if not part:
             continue
@@ -30,15 +30,15 @@ def listed(text: str, depth: int, width: int) -> list[tuple[int, int]]:
             raise ValueError(
                 f"this model has the layers 0 to {depth - 1} of neurons 0 to {width - 1}, and {layer}:{neuron} is none of them."
             )
-        found.append((layer, neuron))
-    return list(dict.fromkeys(found))
+        neurons.append((layer, neuron))
+    return list(dict.fromkeys(neurons))
 
 
 def named_neurons(text: str, depth: int, width: int) -> Tensor:
     """The same as int64 [L, K], -1 where a layer has fewer. Errors as of :func:`listed`, and for an empty list."""
-    found = listed(text, depth, width)
-    if not found:
+    neurons = listed(text, depth, width)
+    if not neurons:
         raise ValueError("no neurons are named: connect a neuron path, or write some as layer:neuron.")
-    rows = [[j for layer, j in found if layer == i] for i in range(depth)]
+    rows = [[j for layer, j in neurons if layer == i] for i in range(depth)]
     most = max(map(len, rows))
     return torch.tensor([row + [-1] * (most - len(row)) for row in rows])

@@ -1,13 +1,13 @@
-"""What paths do: the model's answer with the neurons of each image's path removed, or doubled, beside paths drawn at random.
+"""Effects of neuron paths: how the model's reading changes if the neurons of a path are removed or doubled, compared with random paths.
 
-Wang et al., "Discovering Influential Neuron Path in Vision Transformers", ICLR 2025, section 4. Nothing is held: the layers that follow
-answer to the change. Where the paper gives a mean alone, intervals over images stand beside it here.
+Wang et al., "Discovering Influential Neuron Path in Vision Transformers", ICLR 2025, section 4. The layers that follow respond to the
+change. The paper gives means; this module adds intervals over images.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 
 import torch
 from torch import Tensor
@@ -23,40 +23,72 @@ REMOVAL, DOUBLING = "removal", "doubling"
 OPERATIONS = (REMOVAL, DOUBLING)
 CONTROL = "random"
 SMALLEST = 1e-6
-"""Ratios of probabilities are taken over at least so much."""
+"""Lower limit of the denominator in ratios of probabilities."""
 
 
 @dataclass(frozen=True)
 class PathEffect:
-    """One method's paths, removed or doubled. ``joint``, ``additive`` [B]: scores of the paths; ``before``, ``after`` [B]: the target's
-    probability; ``flipped`` [B]: share of the draws in which the label changed (one draw but for the control); ``right_before``,
-    ``right_after`` [B]: likewise, the label is the true one."""
+    """What one operation on the paths of one method does to each of B images."""
 
     method: str
+    """Name of the method that found the paths, or "random"."""
+
     operation: str
+    """"removal" or "doubling"."""
+
     joint: Tensor
+    """Joint scores of the paths, [B]."""
+
     additive: Tensor
+    """Additive scores of the paths, [B]."""
+
     before: Tensor
+    """Probability of the target without the operation, [B]."""
+
     after: Tensor
+    """Probability of the target with the operation, [B]."""
+
     flipped: Tensor
+    """Share of the draws in which the label changed, [B]; all but the control have one draw."""
+
     right_before: Tensor
+    """Share of the draws in which the label is the true class without the operation, [B]."""
+
     right_after: Tensor
+    """Share of the draws in which the label is the true class with the operation, [B]."""
 
     @property
     def change(self) -> Tensor:
-        """Change of the target's probability, [B]."""
+        """Return the change of the target's probability, [B]."""
         return self.after - self.before
 
     @property
     def ratio(self) -> Tensor:
-        """The target's probability over what it was, less 1, [B]: the paper's probability deviation."""
+        """Return the ratio of the target's probabilities minus 1, [B]: the paper's probability deviation."""
         return self.after / self.before.clamp(min=SMALLEST) - 1
 
     def figures(self, seed: int = 0) -> dict[str, Estimate]:
-        """``joint``, ``additive``, ``change``, ``ratio``, ``flipped`` and ``accuracy`` (its change), with 95% intervals over images."""
+        """Return the means with 95% intervals over images.
+
+        The keys are joint, additive, change, ratio, flipped and accuracy (its change).
+        """
         accuracy = self.right_after - self.right_before
         named = {"joint": self.joint, "additive": self.additive, "change": self.change, "ratio": self.ratio}
         return {k: estimate(v, seed=seed) for k, v in {**named, "flipped": self.flipped, "accuracy": accuracy}.items()}
+
+
+@dataclass(frozen=True)
+class EffectSettings:
+    """How the effects of paths are measured."""
+
+    scores: PathSettings = field(default_factory=PathSettings)
+    """Settings of the paths' scores; ``shared`` is not used."""
+
+    control_draws: int = 5
+    """Random paths for each image, whose mean is the method "random"; 0 for none. A method of that name takes its place."""
+
+    seed: int = 0
+    """Seed of the random paths."""
 
 
 def path_effects(
@@ -64,31 +96,29 @@ def path_effects(
     pixels: Tensor,
     targets: Tensor,
     paths: Mapping[str, Tensor],
+    settings: EffectSettings | None = None,
     truth: Tensor | None = None,
-    settings: PathSettings | None = None,
-    control_draws: int = 5,
-    seed: int = 0,
     progress: Progress | None = None,
 ) -> list[PathEffect]:
-    """Effects of paths int64 [B, L, K], by method: for each its removal, then its doubling.
+    """Measure paths int64 [B, L, K], by method: for each its removal, then its doubling.
 
-    pixels [B, 3, H, W]: preprocessed; targets int64 [B]; truth int64 [B]: true classes, where they are known (else the targets stand in).
-    ``control_draws``: random paths for each image, of which the mean is taken as the method "random" (0: none; a method of that name takes
-    its place). ``progress`` may raise, which interrupts.
+    pixels [B, 3, H, W] are preprocessed; targets int64 [B] are the classes of the paths; truth int64 [B] holds the true classes (None: the
+    targets). ``progress`` may raise, which interrupts.
 
-    Raises ValueError, in a sentence, without images or paths, and for paths of another shape.
+    Raises ValueError without images or paths, and for paths of another shape.
     """
+    use = settings or EffectSettings()
     if not paths:
         raise ValueError("there are no paths to measure: connect at least one.")
     true = targets if truth is None else truth
     if len(true) != len(pixels):
         raise ValueError(f"{len(pixels)} image(s) need as many true classes and met {len(true)}: give one for each.")
     drawn: dict[str, list[Tensor]] = {name: [path] for name, path in paths.items()}
-    if CONTROL not in drawn and control_draws:
+    if CONTROL not in drawn and use.control_draws:
         like = next(iter(paths.values()))
-        drawn[CONTROL] = [random_like(like, net.neurons, seed + i) for i in range(control_draws)]
+        drawn[CONTROL] = [random_like(like, net.neurons, use.seed + i) for i in range(use.control_draws)]
     total, done = 3 * sum(map(len, drawn.values())) + 1, 0
-    s = replace(settings or PathSettings(), shared=False)
+    s = replace(use.scores, shared=False)
 
     def step() -> None:
         nonlocal done
@@ -98,7 +128,7 @@ def path_effects(
 
     clean = readings(net, pixels)
     step()
-    found = []
+    effects = []
     for name, draws in drawn.items():
         scores = []
         for path in draws:
@@ -114,8 +144,8 @@ def path_effects(
             for path in draws:
                 edited.append(readings(net, pixels, NeuronEdit(path, ZERO if operation == REMOVAL else SCALE)))
                 step()
-            found.append(_effect(name, operation, joint, additive, clean, edited, targets, true))
-    return found
+            effects.append(_effect(name, operation, joint, additive, clean, edited, targets, true))
+    return effects
 
 
 def _effect(
@@ -143,10 +173,10 @@ def _effect(
 
 
 def effect_table(effects: list[PathEffect], seed: int = 0) -> str:
-    """A line per method and operation: what the paths score, and what taking them away or doubling them does."""
+    """Write a table with a line per method and operation."""
     lines = ["method, operation: joint score, additive part, change of probability, ratio - 1, labels changed, change of accuracy"]
     for e in effects:
         f = e.figures(seed)
-        told = ", ".join([*(f[k].text() for k in ("joint", "additive", "change")), *(f[k].text(".1%") for k in ("ratio", "flipped"))])
-        lines.append(f"{e.method}, {e.operation}: {told}, {f['accuracy'].text('+.1%')}")
+        figures = ", ".join([*(f[k].text() for k in ("joint", "additive", "change")), *(f[k].text(".1%") for k in ("ratio", "flipped"))])
+        lines.append(f"{e.method}, {e.operation}: {figures}, {f['accuracy'].text('+.1%')}")
     return "\n".join(lines)

@@ -33,7 +33,7 @@ class PathSettings:
     memory_mb: int = 1024
 
     def checked(self, neurons: int) -> PathSettings:
-        """The same. Raises ValueError, in a sentence, for what there is not."""
+        """The same. Raises ValueError for what there is not."""
         for value, known, what in (
             (self.search, SEARCHES, "search"),
             (self.nodes, NODES, "nodes"),

@@ -104,7 +104,7 @@ def prune_curve(
     """Paths from every other image, the curve from the rest.
 
     pixels [B, 3, H, W]: preprocessed; truth int64 [B]: true classes (None: what the model reads). ``progress`` may raise, which interrupts.
-    Raises ValueError, in a sentence, for fewer than 8 images, numbers that a layer has not, and another number of true classes.
+    Raises ValueError for fewer than 8 images, numbers that a layer has not, and another number of true classes.
     """
     s = settings or PruneSettings()
     kept = sorted(set(s.kept))
@@ -150,8 +150,8 @@ def prune_curve(
             control = [torch.stack(parts).mean(0) for parts in zip(*drawn, strict=True)] if drawn else own
             points.append(PrunePoint(k, share, float((stay >= 0).sum()) / net.depth, *(estimate(x, seed=s.seed) for x in (*own, *control))))
     base = (clean[test].argmax(1) == wanted).float()
-    whole = [p for p in points if p.share == max(s.shares)]
-    good = [p.kept for p in whole if p.accuracy.mean >= float(base.mean()) - WITHIN and p.share == 1]
+    widest = [p for p in points if p.share == max(s.shares)]
+    good = [p.kept for p in widest if p.accuracy.mean >= float(base.mean()) - WITHIN and p.share == 1]
     return PruneCurve(
         estimate(base, seed=s.seed),
         estimate(clean[test].gather(1, wanted[:, None])[:, 0], seed=s.seed),

@@ -51,14 +51,14 @@ def find_paths(
     """Paths of images for one class each.
 
     pixels [B, 3, H, W]: preprocessed; targets int64 [B]: positions in the head. ``progress(layer, layers, {})`` may raise, which
-    interrupts. Raises ValueError, in a sentence, for settings that there are not, no images, or another number of targets.
+    interrupts. Raises ValueError for settings that there are not, no images, or another number of targets.
     """
     s = (settings or PathSettings()).checked(net.neurons)
     _check(net, pixels, targets)
     with torch.inference_mode(False), torch.no_grad():
         targets = targets.to(net.device)
         prefix = PathPrefix(net, net.embed(_plain(pixels, net)), s.nodes)
-        kept = []
+        layers = []
         for layer in range(net.depth):
             x, t = prefix.held()
             if s.search == SHORTLIST:
@@ -66,12 +66,12 @@ def find_paths(
             else:
                 scores = candidate_scores(prefix, x, t, targets, s, whole_layer=s.search == PAPER)
                 if keep_scores:
-                    kept.append(scores)
+                    layers.append(scores)
                 chosen = _best(scores, s)
             prefix.extend(x, t, chosen)
             if progress:
                 progress(layer + 1, net.depth, {})
-        return _finished(prefix, targets, s, torch.stack(kept, 1) if kept else None)
+        return _finished(prefix, targets, s, torch.stack(layers, 1) if layers else None)
 
 
 def score_paths(net: NeuronVit, pixels: Tensor, targets: Tensor, path: Tensor, settings: PathSettings | None = None) -> FoundPaths:
@@ -107,13 +107,13 @@ def candidate_scores(prefix: PathPrefix, x: Tensor, t: Tensor, targets: Tensor, 
 
 def exact_scores(prefix: PathPrefix, x: Tensor, t: Tensor, candidates: Tensor, targets: Tensor, s: PathSettings) -> Tensor:
     """JAS of the path with each of candidates [B, C] added to it alone: [B, C]."""
-    net, found = prefix.net, []
+    net, parts = prefix.net, []
     for c in candidates.split(1, dim=1):
         g = suffix_gradient(net, prefix.layer + 1, prefix.with_neurons(x, c), targets, s, prefix.weights)
         moved = _along(g, t) + torch.einsum("abrd,brd->b", g[:, :, net.where], prefix.direction(c))
         value = prefix.values[:, 0].gather(1, c)[:, 0] if net.rows == CLS else 0.0
-        found.append(moved * (prefix.total + value))
-    return torch.stack(found, 1)
+        parts.append(moved * (prefix.total + value))
+    return torch.stack(parts, 1)
 
 
 def suffix_gradient(net: NeuronVit, start: int, x: Tensor, targets: Tensor, s: PathSettings, weights: Tensor) -> Tensor:

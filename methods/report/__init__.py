@@ -1,0 +1,1 @@
+"""Where images came from, read off a queued graph without asking ComfyUI."""

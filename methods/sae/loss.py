@@ -1,4 +1,4 @@
-"""Loss of a sparse autoencoder and its gradients, computed along the active latents alone.
+"""Compute the loss of a sparse autoencoder and its gradients along the active latents alone.
 
 Of 1,024 latents 16 are active: gradients of the others are zero, and a backward pass through dense activations would spend its time on
 them. The sums below are those that autograd makes (the tests compare them).
@@ -21,36 +21,41 @@ from ...models.topk import top_k
 
 @dataclass(frozen=True)
 class Active:
-    """Active latents of N tokens, one after another: ``values`` [M] and ``latents`` int64 [M]; token i has those from ``offsets[i]`` on
-    (int64 [N + 1])."""
+    """Hold the active latents of N tokens, one token after another."""
 
     values: Tensor
+    """Activations [M]."""
     latents: Tensor
+    """Their latents, int64 [M]."""
     offsets: Tensor
+    """First entry of every token, and the end, int64 [N + 1]."""
 
 
 @dataclass(frozen=True)
 class Step:
-    """``loss``: mean squared error per channel, which is the unexplained share of the variance, as tokens are normalised; ``auxiliary``:
-    mean square of what dead latents leave of that error, None without them; ``fired`` bool [m]; ``least``: smallest activation that was
-    kept above 0; ``kept``: how many those are per token."""
+    """Hold the figures of one step."""
 
     loss: Tensor
+    """Mean squared error per channel; the unexplained share of the variance, as tokens are normalised."""
     auxiliary: Tensor | None
+    """Mean square of what dead latents leave of that error; None without dead latents."""
     fired: Tensor
-    least: Tensor
-    kept: Tensor
+    """Whether each latent fired, bool [m]."""
+    smallest: Tensor
+    """Smallest activation above 0."""
+    active: Tensor
+    """Number of activations above 0, per token."""
 
 
 @torch.no_grad()
 def choose(sae: SparseAutoencoder, before: Tensor) -> Active:
-    """The k largest of every row of ``before`` [N, m], or the N * k largest of all; none below 0."""
+    """Choose the k largest of every row of ``before`` [N, m], or the N * k largest of all; none below 0."""
     n, m = before.shape
     if sae.activation == BATCH_TOPK:
-        values, places = before.flatten().topk(n * sae.k, sorted=False)
-        places, order = places.sort()
-        offsets = torch.searchsorted(places, torch.arange(n + 1, device=places.device) * m)
-        return Active(values[order].relu(), places % m, offsets)
+        values, positions = before.flatten().topk(n * sae.k, sorted=False)
+        positions, order = positions.sort()
+        offsets = torch.searchsorted(positions, torch.arange(n + 1, device=positions.device) * m)
+        return Active(values[order].relu(), positions % m, offsets)
     values, latents = top_k(before, sae.k)
     return Active(values.relu().flatten(), latents.flatten(), torch.arange(0, n * sae.k + 1, sae.k, device=before.device))
 
@@ -83,17 +88,19 @@ def add_gradients(sae: SparseAutoencoder, x: Tensor, dead: Tensor | None = None,
     if dead is not None and len(dead):
         auxiliary = _add_auxiliary(sae, centred, -error, dead, weight, k_aux)
     fired = torch.zeros_like(sae.encoder_bias).index_add_(0, active.latents, on.float()) > 0
-    least = torch.where(on, active.values, torch.inf).min()
-    return Step(loss, auxiliary, fired, least.where(least.isfinite(), 0.0), on.sum() / n)
+    smallest = torch.where(on, active.values, torch.inf).min()
+    return Step(loss, auxiliary, fired, smallest.where(smallest.isfinite(), 0.0), on.sum() / n)
 
 
 def by_latent(active: Active, latents: int) -> tuple[Tensor, Tensor, Tensor]:
-    """The same by latent, as int64 on its device: places in ``active`` [M], the tokens that they belong to [M], and where each latent's
-    begin [m]."""
+    """Sort active latents by latent, as int64 on their device.
+
+    Returns positions in ``active`` [M], the tokens that they belong to [M], and where each latent begins [m].
+    """
     n = len(active.offsets) - 1
     if active.latents.device.type == "cpu":  # a matrix by columns, which is counted instead of sorted
-        places = np.arange(len(active.latents))
-        by_token = csr_array((places, active.latents.numpy(), active.offsets.numpy()), shape=(n, latents))
+        positions = np.arange(len(active.latents))
+        by_token = csr_array((positions, active.latents.numpy(), active.offsets.numpy()), shape=(n, latents))
         columns = by_token.tocsc()
         return tuple(torch.from_numpy(a).long() for a in (columns.data, columns.indices, columns.indptr[:-1]))
     order = active.latents.argsort(stable=True)
@@ -103,7 +110,7 @@ def by_latent(active: Active, latents: int) -> tuple[Tensor, Tensor, Tensor]:
 
 
 def _products(y: Tensor, decoder: Tensor, active: Active) -> Tensor:
-    """<y of the token, atom of the latent> for every active latent: [M]."""
+    """Compute <y of the token, atom of the latent> for every active latent: [M]."""
     if y.device.type == "cuda" or (y.device.type == "cpu" and torch.backends.mkl.is_available()):
         shape = (len(y), len(decoder))
         with warnings.catch_warnings():
@@ -119,8 +126,8 @@ def _add_auxiliary(sae: SparseAutoencoder, centred: Tensor, error: Tensor, dead:
     # Again, and not columns of what was computed for all: single columns lie far apart in memory, and cost more.
     z = F.linear(centred, sae.encoder[dead], sae.encoder_bias[dead]).relu()
     if len(dead) > k_aux:
-        least = top_k(z, k_aux)[0].amin(1, keepdim=True)
-        z = z * (z >= least)
+        smallest = top_k(z, k_aux)[0].amin(1, keepdim=True)
+        z = z * (z >= smallest)
     atoms = sae.decoder[dead]
     left = z @ atoms - error
     weight *= min(1.0, len(dead) / k_aux)  # a few dead latents cannot explain much, and are not pushed to

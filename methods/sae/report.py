@@ -1,4 +1,4 @@
-"""What a sparse autoencoder leaves unexplained on images that it was not trained on, by noise level."""
+"""Measure what a sparse autoencoder leaves unexplained on held-out images, by noise level."""
 
 from __future__ import annotations
 
@@ -17,19 +17,23 @@ MOST_TOKENS = 2**19
 
 @dataclass(frozen=True)
 class SaeReport:
-    """``fvu``: squared error over variance of the normalised features, all levels together; ``fvu_by_log_snr``: [[log-SNR, FVU, latents
-    active per position], ...]; ``l0``: latents active per position; ``dead_share``: of latents that no token excited; ``frequency`` [m]:
-    share of tokens that excited each."""
+    """Hold the figures of an autoencoder on held-out images."""
 
     fvu: float
+    """Squared error over variance of the normalised features, all levels together."""
     l0: float
+    """Latents active per position."""
     dead_share: float
+    """Share of the latents that no token excited."""
     fvu_by_log_snr: list[list[float]]
+    """[[log-SNR, FVU, latents active per position], ...]."""
     tokens: int
+    """Tokens that were measured."""
     frequency: Tensor
+    """Share of the tokens that excited each latent [m]."""
 
     def info(self) -> dict[str, Any]:
-        """As a file keeps it."""
+        """Return the figures for the file."""
         return {
             "fvu": round(self.fvu, 5),
             "l0": round(self.l0, 2),
@@ -46,7 +50,7 @@ def evaluate(
     total: Callable[[Tensor], Tensor] = lambda x: x,
     most: int = MOST_TOKENS,
 ) -> SaeReport:
-    """Features [rows, C, H, W] with log-SNR [rows], on the CPU; ``total`` adds up over processes.
+    """Measure an autoencoder on features [rows, C, H, W] with log-SNR [rows], on the CPU; ``total`` adds up over processes.
 
     Levels are those of the nearest knots. Sums are made in float64, on the CPU.
     """
@@ -73,16 +77,16 @@ def evaluate(
     count, error, square, active, sums, fired = (total(v) for v in (count, error, square, active, sums, fired))
     n = float(count.sum())
     if not n:
-        raise ValueError("there are no held-out features to look at: record more images.")
+        raise ValueError("there are no held-out features to measure on: record more images.")
     spread = square - sums.pow(2).sum(1) / count.clamp(min=1)
     table = [
         [round(float(knots[i]), 3), round(float(error[i] / spread[i].clamp(min=1e-12)), 5), round(float(active[i] / count[i]), 2)]
         for i in range(levels)
         if count[i]
     ]
-    whole = square.sum() - sums.sum(0).pow(2).sum() / n
+    spread_of_all = square.sum() - sums.sum(0).pow(2).sum() / n
     return SaeReport(
-        fvu=float(error.sum() / whole.clamp(min=1e-12)),
+        fvu=float(error.sum() / spread_of_all.clamp(min=1e-12)),
         l0=float(active.sum()) / n,
         dead_share=float((fired == 0).double().mean()),
         fvu_by_log_snr=table,
@@ -92,7 +96,7 @@ def evaluate(
 
 
 def _fired(sae: SparseAutoencoder, x: Tensor) -> tuple[Tensor, Tensor]:
-    """How many latents every token excites [N], and how many tokens every latent is excited by [m]."""
+    """Count the latents that every token excites [N], and the tokens that excite every latent [m]."""
     if sae.activation == BATCH_TOPK:
         on = sae.before(x) > sae.threshold.clamp(min=0)
         return on.sum(1), on.sum(0).double()

@@ -1,4 +1,4 @@
-"""Mean and scale of features by noise level, such that what is interpolated between knots fits the levels that were recorded."""
+"""Fit mean and scale of features by noise level, so that interpolation between knots fits the recorded levels."""
 
 from __future__ import annotations
 
@@ -22,10 +22,10 @@ ROUNDS = 200
 
 @torch.no_grad()
 def fit_normalisation(sae: SparseAutoencoder, rows: Iterable[tuple[Tensor, Tensor]], total: Sum = lambda x: x) -> None:
-    """Set ``mean`` and ``scale`` from features [rows, C, H, W] and log-SNR [rows], in one pass. ValueError where there are none.
+    """Set ``mean`` and ``scale`` from features [rows, C, H, W] and log-SNR [rows], in one pass. Raises ValueError without any.
 
-    The mean is the best interpolated one in the sense of least squares; the scale is made by multiplicative steps, so that it stays above 0
-    however steeply it changes from one recorded level to the next. Sums are kept in float64, on the CPU.
+    The mean is the interpolation with the least squared error. The scale is fitted by multiplicative steps, so that it stays above 0
+    even if it changes steeply between recorded levels. Sums are kept in float64, on the CPU.
     """
     knots = sae.knots
     bins = (len(knots) - 1) * FINE + 1
@@ -33,12 +33,12 @@ def fit_normalisation(sae: SparseAutoencoder, rows: Iterable[tuple[Tensor, Tenso
     sums = torch.zeros(bins, sae.channels, dtype=torch.float64)
     for features, level in rows:
         low, weight = interpolation(knots, level.float())
-        place = ((low + weight) * FINE).round().long()
+        bin_of = ((low + weight) * FINE).round().long()
         x = features.float()
-        count += torch.bincount(place, minlength=bins)
-        levels.index_add_(0, place, level.double())
-        sums.index_add_(0, place, x.mean(dim=(2, 3)).double())
-        squares.index_add_(0, place, x.pow(2).mean(dim=(1, 2, 3)).double())
+        count += torch.bincount(bin_of, minlength=bins)
+        levels.index_add_(0, bin_of, level.double())
+        sums.index_add_(0, bin_of, x.mean(dim=(2, 3)).double())
+        squares.index_add_(0, bin_of, x.pow(2).mean(dim=(1, 2, 3)).double())
     count, levels, sums, squares = (total(v) for v in (count, levels, sums, squares))
     seen = count > 0
     if not seen.any():
@@ -57,7 +57,7 @@ def fit_normalisation(sae: SparseAutoencoder, rows: Iterable[tuple[Tensor, Tenso
 
 
 def _positive(hats: Tensor, n: Tensor, wanted: Tensor, tie: Tensor) -> Tensor:
-    """Values > 0 at the knots [T] whose interpolations ``hats`` [N, T] are ``wanted`` [N], as nearly as can be; n [N]: weights."""
+    """Fit values > 0 at the knots [T] whose interpolations ``hats`` [N, T] are nearest to ``wanted`` [N]; n [N]: weights."""
     weights = hats * n[:, None]
     near = weights.sum(0)
     known = near > 1e-6 * n.sum()
@@ -73,7 +73,7 @@ def _positive(hats: Tensor, n: Tensor, wanted: Tensor, tie: Tensor) -> Tensor:
 
 
 def _hats(knots: Tensor, level: Tensor) -> Tensor:
-    """Weights of the knots in the interpolation at log-SNR [N]: float64 [N, T]."""
+    """Return the weights of the knots in the interpolation at log-SNR [N]: float64 [N, T]."""
     low, weight = interpolation(knots, level)
     out = torch.zeros(len(level), len(knots), dtype=torch.float64)
     out.scatter_(1, low[:, None], 1 - weight[:, None].double())
@@ -81,13 +81,13 @@ def _hats(knots: Tensor, level: Tensor) -> Tensor:
 
 
 def _differences(count: int) -> Tensor:
-    """d^T d of the differences between neighbours, float64 [T, T]."""
+    """Return d^T d of the differences between neighbours, float64 [T, T]."""
     d = torch.diff(torch.eye(count, dtype=torch.float64), dim=0)
     return d.T @ d
 
 
 def geometric_median(x: Tensor, rounds: int = 20) -> Tensor:
-    """Point with the least sum of distances to x [N, C], by Weiszfeld's rule: [C]."""
+    """Find the point [C] with the least sum of distances to x [N, C], by Weiszfeld's rule."""
     centre = x.mean(0)
     for _ in range(rounds):
         weight = 1 / (x - centre).norm(dim=1).clamp(min=1e-6)

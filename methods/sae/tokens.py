@@ -1,7 +1,7 @@
-"""Tokens (features of single positions) of a feature set, streamed for training: split by image, shuffled, repeatable from any step.
+"""Stream tokens (features of single positions) of a feature set: split by image, shuffled, repeatable from any step.
 
 A *group* of shards is in memory at a time; its tokens are shuffled over images, noise levels and positions. What a step sees depends on
-the seed, the step and the rank alone, so that a training that was cut off goes on with the batches it would have had.
+the seed, the step and the rank alone, so that a training that resumes gets the batches it would have had.
 """
 
 from __future__ import annotations
@@ -28,30 +28,38 @@ Rows = tuple[Tensor, Tensor]
 
 @dataclass(frozen=True)
 class TokenSource:
-    """Rows of a feature set that hold whole maps. ``positions``: H * W of a map, ``channels``: C."""
+    """Hold a feature set whose rows are full maps."""
 
     features: FeatureSet
+    """The feature set."""
     kind: str
+    """Kind of its rows, ``POOLED`` or ``SPATIAL``."""
     channels: int
+    """Channels of a map."""
     positions: int
+    """Positions of a map, H * W."""
 
     def rows_of(self, entry: Entry) -> int:
+        """Return the number of an image's rows."""
         return entry.spatial_rows if self.kind == SPATIAL else entry.rows
 
     def shard_of(self, entry: Entry) -> str:
+        """Return the shard that holds an image's rows."""
         return entry.spatial if self.kind == SPATIAL else entry.shard
 
     def shards(self, entries: Sequence[Entry]) -> dict[str, list[Entry]]:
-        """Entries by shard, in the order of the index; those without rows are left out."""
-        found: dict[str, list[Entry]] = {}
+        """Group entries by shard, in the order of the index; leave out those without rows."""
+        by_shard: dict[str, list[Entry]] = {}
         for entry in entries:
             if self.rows_of(entry):
-                found.setdefault(self.shard_of(entry), []).append(entry)
-        return found
+                by_shard.setdefault(self.shard_of(entry), []).append(entry)
+        return by_shard
 
     def rows(self, entries: Sequence[Entry]) -> Iterator[Rows]:
-        """Rows of these images, a shard at a time. Raises ValueError where features are not finite, not as wide or as large as the
-        others, or fewer than the index says."""
+        """Read the rows of these images, a shard at a time.
+
+        Raises ValueError if features are not finite, not as wide or as large as the others, or fewer than the index says.
+        """
         folder, name = self.features.folder, self.features.name
         for shard, members in self.shards(entries).items():
             parts = iterate_spatial(folder, members) if self.kind == SPATIAL else iterate_shards(folder, members, None)
@@ -74,15 +82,15 @@ class TokenSource:
 
 
 def token_source(features: FeatureSet) -> TokenSource:
-    """What of a feature set an autoencoder can be trained on: the unpooled maps, or pooled ones of maps that were 4x4 anyway.
+    """Choose what an autoencoder is trained on: the unpooled maps, or pooled ones if the maps were 4x4 anyway.
 
-    Raises ValueError where there is neither, where the set does not say how large its maps were, and where it is empty.
+    Raises ValueError if there is neither, if the set does not say how large its maps were, and if it is empty.
     """
     name, meta = features.name, features.meta
     kind = SPATIAL if any(e.spatial_rows for e in features.entries) else POOLED
-    whole = kind == SPATIAL or _left_whole(meta)
-    if not whole:
-        holds = "averages over regions alone" if whole is False else "4x4 grids alone and does not say how large the maps were"
+    unpooled = kind == SPATIAL or _left_whole(meta)
+    if not unpooled:
+        holds = "averages over regions alone" if unpooled is False else "4x4 grids alone and does not say how large the maps were"
         raise ValueError(
             f"the feature set '{name}' holds {holds}, and an autoencoder is trained on single positions: record a set with noise levels "
             "under 'spatial_levels'."

@@ -23,9 +23,10 @@ from ..data.feature_set import Entry, FeatureSet
 from .report import evaluate
 from .statistics import fit_normalisation, geometric_median
 from .tokens import TokenSource, TokenStream, divided, token_source
-from .training import SaeSettings, SaeTraining, total, world
+from .training import SaeSettings, SaeTraining, summed, world
 
-FOLDER = "training"
+CHECKPOINTS_FOLDER = "training"
+"""Checkpoints lie in this folder of a feature set."""
 CENTRE_TOKENS = 16_384
 """Tokens whose geometric median the pre-bias starts from."""
 
@@ -38,59 +39,60 @@ def train_sae(
     base_model: str = "",
     device: torch.device | str = "cpu",
 ) -> SaeFile:
-    """Train on a set, hold 15% of its images out, and report on them.
+    """Train on a set, hold out 15% of its images, and measure on them.
 
-    ``checkpoint``: file to go on with and to write to (:func:`checkpoint_path` gives the usual one; None: none is kept); one of other
-    settings, or of a set that has grown since, is not gone on with. ``progress`` may raise, which interrupts and leaves a checkpoint.
-    With a torch.distributed process group all processes call this with the same arguments, and all return the same file. ``base_model``:
-    the diffusion model's name, where the set does not say it.
+    ``checkpoint``: file to resume from and to write (:func:`checkpoint_path` gives the usual one; None keeps none); one of other settings,
+    or of a set that has grown since, is not used. ``progress`` may raise, which interrupts and leaves a checkpoint. With a
+    torch.distributed process group all processes call this with the same arguments, and all return the same autoencoder. ``base_model``:
+    the diffusion model's name, if the set does not state it.
 
-    Raises ValueError, in one sentence, where the set is empty or holds nothing that an autoencoder can be trained on, features are not
-    finite, or k is larger than the number of latents.
+    Raises ValueError if the set is empty or holds nothing that an autoencoder can be trained on, features are not finite, or k is larger
+    than the number of latents.
     """
     settings = _checked(settings or SaeSettings())
     source = token_source(features)
     settings = settings.settled(source.channels)
-    train, held = sides(source, settings.seed)
+    train, held_out = sides(source, settings.seed)
     with torch.inference_mode(False):
         sae = SparseAutoencoder(source.channels, settings.latents, settings.k, default_knots(), settings.activation)
-        fit_normalisation(sae, source.rows(train), total)
+        fit_normalisation(sae, source.rows(train), summed)
         stream = TokenStream(source, train, settings.batch // world()[1], settings.seed)
         start_centre(sae, stream)
-        training = SaeTraining(sae.to(device), settings, features.digest)
-        if checkpoint:
-            training.resume(checkpoint)
-        training.run(stream, progress, checkpoint)
-        return finished(training, source, held, base_model)
+        training = SaeTraining(sae.to(device), settings, features.digest, checkpoint)
+        training.resume()
+        training.train(stream, progress)
+        return finished(training, source, held_out, base_model)
 
 
 def sides(source: TokenSource, seed: int) -> tuple[list[Entry], list[Entry]]:
-    """This process's part of the images to train on and of those held out. Raises ValueError where there are too few images."""
+    """Return this process's part of the training images and of the held-out ones. Raises ValueError for too few images."""
     entries = [e for e in source.features.entries if source.rows_of(e)]
     if len(entries) < 2:
         raise ValueError(
             f"the feature set '{source.features.name}' holds {len(entries) or 'no'} image(s): record at least two, better 1,000."
         )
     rank, processes = world()
-    train, held = split_images(entries, seed)
+    train, held_out = split_images(entries, seed)
     train = divided(source, train, rank, processes)
-    # Held-out images may be too few for all processes; who has none adds nothing to the sums.
-    return train, held[rank::processes]
+    # Held-out images may be too few for all processes; a process without any adds nothing to the sums.
+    return train, held_out[rank::processes]
 
 
 def checkpoint_path(features: FeatureSet, settings: SaeSettings) -> Path:
-    """Where the checkpoint of a training is kept: in the set's folder, under a name made of the settings and of what the set holds, so
-    that after more was recorded a training starts anew."""
+    """Return the path of a training's checkpoint, in the set's folder.
+
+    Its name is made of the settings and of what the set holds, so that a training starts anew after more was recorded.
+    """
     facts = json.dumps([asdict(settings), features.digest], sort_keys=True)
-    return features.folder / FOLDER / f"sae-{settings.activation}-{hashlib.sha256(facts.encode()).hexdigest()[:12]}.safetensors"
+    return features.folder / CHECKPOINTS_FOLDER / f"sae-{settings.activation}-{hashlib.sha256(facts.encode()).hexdigest()[:12]}.safetensors"
 
 
-def finished(training: SaeTraining, source: TokenSource, held: list[Entry], base_model: str = "") -> SaeFile:
-    """The autoencoder as its file will have it (weights in fp16), with what was measured on the held-out images."""
+def finished(training: SaeTraining, source: TokenSource, held_out: list[Entry], base_model: str = "") -> SaeFile:
+    """Round the weights to fp16, as in the file, and measure the autoencoder on the held-out images."""
     sae = training.sae.requires_grad_(False)
     for weight in training.parameters:
         weight.copy_(weight.half().float())
-    report = evaluate(sae, source.rows(held), total)
+    report = evaluate(sae, source.rows(held_out), summed)
     features = source.features
     named = str(features.meta.get("base_model") or "") or base_model
     info = {**report.info(), "trained": _trained(training, source)}
@@ -120,7 +122,7 @@ def _checked(settings: SaeSettings) -> SaeSettings:
     processes = world()[1]
     if settings.steps < 1 or settings.batch < processes:
         raise ValueError(
-            f"training takes at least 1 step of {processes} token(s), one for each process, and was given {settings.steps} of "
+            f"training needs at least 1 step of {processes} token(s), one for each process; steps is {settings.steps} and batch is "
             f"{settings.batch}: raise them."
         )
     return replace(settings, batch=settings.batch // processes * processes)
@@ -128,25 +130,25 @@ def _checked(settings: SaeSettings) -> SaeSettings:
 
 @torch.no_grad()
 def start_centre(sae: SparseAutoencoder, stream: TokenStream) -> None:
-    """Start the pre-bias at the geometric median of the first tokens, and the encoder at the length with which it reconstructs them best
-    (as the decoder's transpose of norm 1 it overshoots, its atoms not being orthogonal); over all processes."""
+    """Start the pre-bias at the geometric median of the first tokens, and the encoder at its best length.
+
+    As the decoder's transpose of norm 1 the encoder overshoots, because the atoms are not orthogonal. Over all processes.
+    """
     tokens, level = _first(stream.batches(), CENTRE_TOKENS // world()[1])
     x = (tokens.float() - at_level(sae.mean, sae.knots, level)) / at_level(sae.scale, sae.knots, level)[:, None]
-    sae.bias.copy_(total(geometric_median(x)) / world()[1])
+    sae.bias.copy_(summed(geometric_median(x)) / world()[1])
     made, wanted = sae.reconstruct_tokens(x) - sae.bias, x - sae.bias
-    products = total(torch.stack([(made * wanted).sum(), made.pow(2).sum()]))
+    products = summed(torch.stack([(made * wanted).sum(), made.pow(2).sum()]))
     sae.encoder *= (products[0] / products[1].clamp(min=1e-12)).clamp(0.05, 1.0)
 
 
 def _first(batches: Iterator[tuple[Tensor, Tensor]], tokens: int) -> tuple[Tensor, Tensor]:
     size = 0
-    found: list[tuple[Tensor, Tensor]] = []
+    parts: list[tuple[Tensor, Tensor]] = []
     for part in islice(batches, tokens):
-        found.append(part)
+        parts.append(part)
         size += len(part[1])
         if size >= tokens:
             break
-    x, level = (torch.cat(column)[:tokens] for column in zip(*found, strict=True))
+    x, level = (torch.cat(column)[:tokens] for column in zip(*parts, strict=True))
     return x, level
-
-

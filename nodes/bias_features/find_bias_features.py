@@ -1,24 +1,19 @@
-"""Find Bias Features and Save Bias Features."""
+"""Find Bias Features."""
 
 from __future__ import annotations
 
 import math
 from typing import Any
 
-import torch
-from comfy_api.latest import io, ui
+from comfy_api.latest import io
 
-from ...charts.bias_features.ranking import bias_features_chart, ranking_facts
 from ...host.bias_features.find_features import find_features
-from ...host.core.files import BIAS_FEATURES
 from ...methods.bias_features.find import AttributionSettings
-from ...models.bias_features import BiasFeatures as BiasFeaturesFile
-from ..core.shared_inputs import fixed_seed, names_of
+from ..core.inputs import fixed_seed, names_of
 from ..core.sockets import TRAINING, Adp, BiasFeatures, Features, Labels, Sae, schema
-from ..core.ui import as_image, shown
-from ..guidance.calibrate import stacked_images
+from ..core.ui import shown
+from .ranking_chart import ranking_image
 
-FOLDER = "models/equipoise/bias_features"
 DEFAULT = AttributionSettings()
 
 
@@ -95,50 +90,8 @@ class FindBiasFeatures(io.ComfyNode):
     ) -> io.NodeOutput:
         settings = AttributionSettings(tau=per_class, max_side_effect=beside or math.inf, seed=seed)
         found, lines = find_features(features, labels, sae, adp, names_of(attribute), settings)
-        report, chart = "\n".join(lines), charts_of(found)
+        report, chart = "\n".join(lines), ranking_image(found)
         return io.NodeOutput(found, report, chart, ui=shown(cls, chart, report))
 
 
-def charts_of(found: BiasFeaturesFile) -> torch.Tensor:
-    """IMAGE with a picture per attribute; a white one where no feature speaks for any class."""
-    speaking = [a for a, f in found.attributes.items() if bool((f.scores > 0).any())]
-    charts = [as_image(bias_features_chart(a, ranking_facts(found.attribute(a)))) for a in speaking]
-    return stacked_images(charts or [torch.ones(1, 240, 960, 3)])
-
-
-class SaveBiasFeatures(io.ComfyNode):
-    @classmethod
-    def define_schema(cls) -> io.Schema:
-        return schema(
-            node_id="EquipoiseSaveBiasFeatures",
-            display_name="Save Bias Features",
-            category=TRAINING,
-            description=f"Saves bias features to {FOLDER}. Load Bias Features lists the file. An incomplete file is never left behind.",
-            search_aliases=["export", "write", "store", "difflens", "safetensors"],
-            is_output_node=True,
-            inputs=[
-                BiasFeatures.Input(
-                    "bias_features",
-                    tooltip="The bias features to save, from Find Bias Features, Learn Feature Profiles or Calibrate Bias Features.",
-                ),
-                io.String.Input(
-                    "name",
-                    default="my_bias_features",
-                    tooltip=f"Name of the file in {FOLDER}, with or without .safetensors. Folders are refused.",
-                ),
-                io.Boolean.Input(
-                    "overwrite",
-                    default=False,
-                    tooltip="On: replace another file with this name. Off: leave that file as it is and report an error.",
-                ),
-            ],
-            outputs=[io.String.Output("path", display_name="path", tooltip="The file that was written.")],
-        )
-
-    @classmethod
-    def execute(cls, bias_features: BiasFeaturesFile, name: str, overwrite: bool) -> io.NodeOutput:
-        path = BIAS_FEATURES.write(bias_features, name, overwrite)
-        return io.NodeOutput(str(path), ui=ui.PreviewText(BIAS_FEATURES.saved(path)))
-
-
-NODES = [FindBiasFeatures, SaveBiasFeatures]
+NODES = [FindBiasFeatures]

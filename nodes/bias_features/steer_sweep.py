@@ -5,18 +5,20 @@ from __future__ import annotations
 from typing import Any
 
 import torch
-from comfy_api.latest import io, ui
+from comfy_api.latest import io
 
 from ...charts.bias_features.steer_sweep import steer_strip
 from ...host.bias_features.steer_sweep import Sweep, steer_sweep, strengths_between
-from ...host.core.patch import window_sigmas
-from ...host.core.sampling import SamplerSettings
-from ...methods.bias_features.run import SteerSettings, parse_latents
+from ...host.bias_features.trials import SteerFiles
+from ...host.core.trials import SamplingInputs
+from ...host.labels.classifier import HostClassifier
 from ...methods.bias_features.steer_report import steering_report
-from ..core.sampler_inputs import denoise_input, sampler_inputs
-from ..core.shared_inputs import drawn_seed
+from ...models.bias_features import BiasFeatures as BiasFeaturesFile
+from ...models.sae import SaeFile
+from ..core.inputs import SAMPLER, TRIAL, sampler_seed
 from ..core.sockets import STEERING, Adp, Classifier, schema
-from .steering import ASYRP, all_to, as_masks, edit_inputs, files_inputs, only_input
+from ..core.ui import as_image, shown
+from .steer_inputs import ASYRP, all_to, edit_inputs, files_inputs, only_input, steer_settings
 
 
 class SteerSweep(io.ComfyNode):
@@ -51,12 +53,12 @@ class SteerSweep(io.ComfyNode):
                     tooltip="Number of strengths, in equal steps. The batch is sampled once per strength.",
                 ),
                 *edit_inputs(),
-                drawn_seed("Seed of the noise. It is the same at every strength."),
-                *sampler_inputs(),
+                sampler_seed("Seed of the noise. It is the same at every strength."),
+                *SAMPLER.inputs(),
                 io.Conditioning.Input("positive", tooltip="What to draw."),
                 io.Conditioning.Input("negative", tooltip="What to avoid. For an unconditional model, connect the same as positive."),
                 io.Latent.Input("latent_image", tooltip="Latent to start from. Each of its images becomes a row of the strip."),
-                denoise_input(),
+                SAMPLER.denoise(),
                 io.Vae.Input("vae", tooltip="Decodes the samples."),
                 Adp.Input("adp", optional=True, tooltip="Reads the images, for profiles that depend on the current reading of an image."),
                 Classifier.Input(
@@ -79,93 +81,36 @@ class SteerSweep(io.ComfyNode):
     @classmethod
     def execute(
         cls,
-        model: Any,
-        sae: Any,
-        bias_features: Any,
+        model: io.Model.Type,
+        sae: SaeFile,
+        bias_features: BiasFeaturesFile,
         attribute: str,
         class_name: str,
-        lowest: float,
-        highest: float,
-        points: int,
-        mode: str,
-        profile: str,
-        features: int,
-        amount: float,
-        rows: str,
-        start_percent: float,
-        end_percent: float,
-        rule: str,
-        seed: int,
-        steps: int,
-        cfg: float,
-        sampler_name: str,
-        scheduler: str,
-        positive: Any,
-        negative: Any,
-        latent_image: Any,
-        denoise: float,
-        vae: Any,
-        adp: Any = None,
-        classifier: Any = None,
-        mask: Any = None,
-        only: str = "",
+        classifier: HostClassifier | None = None,
+        **widgets: Any,
     ) -> io.NodeOutput:
-        strengths = strengths_between(lowest, highest, points)
-        sigma_start, sigma_end = window_sigmas(model, start_percent, end_percent)
-        settings = SteerSettings(
-            target=all_to(bias_features, attribute, class_name),
-            seed=seed,
-            rows=rows,
-            sigma_start=sigma_start,
-            sigma_end=sigma_end,
-            mode=mode,
-            source=profile,
-            features=features,
-            only=parse_latents(only),
-            amount=amount,
-            mask=as_masks(mask),
-        )
-        sampler = SamplerSettings(seed, steps, cfg, sampler_name, scheduler, denoise)
-        swept = steer_sweep(
-            model,
-            sae,
-            bias_features,
-            settings,
-            strengths,
-            sampler,
-            positive,
-            negative,
-            latent_image,
-            vae,
-            adp,
-            rule == ASYRP,
-            classifier,
-        )
+        strengths = strengths_between(widgets["lowest"], widgets["highest"], widgets["points"])
+        adp, asyrp = widgets.get("adp"), widgets["rule"] == ASYRP
+        settings = steer_settings(widgets, model, all_to(bias_features, attribute, class_name))
+        sampling = SamplingInputs(model, *TRIAL.take(widgets), SAMPLER.take(widgets))
+        swept = steer_sweep(SteerFiles(sae, bias_features, adp), sampling, settings, strengths, widgets["vae"], asyrp, classifier)
         name = f"{attribute.strip()}: {class_name.strip()}"
-        report = "\n".join([steering_report(bias_features, settings, adp, rule == ASYRP), *told(swept, name)])
-        strip = strip_of(swept, name, "" if classifier is None else f"share that '{classifier.name}' reads as the class, below")
-        return io.NodeOutput(
-            strip,
-            swept.images.flatten(0, 1),
-            report,
-            ui={**ui.PreviewImage(strip, cls=cls).as_dict(), **ui.PreviewText(report).as_dict()},
-        )
+        report = "\n".join([steering_report(bias_features, settings, adp, asyrp), *sweep_lines(swept, name)])
+        strip = strip_of(swept, name, "" if classifier is None else f"below: share of images that show the class, by '{classifier.name}'")
+        return io.NodeOutput(strip, swept.images.flatten(0, 1), report, ui=shown(cls, strip, report))
 
 
 def strip_of(swept: Sweep, title: str, note: str) -> torch.Tensor:
-    """IMAGE [1, H, W, 3]: the labelled strip."""
-    drawn = steer_strip(swept.images.movedim(-1, 2), swept.strengths, f"{title}, by strength", note, swept.shares)
-    return torch.from_numpy(drawn).unsqueeze(0).float() / 255
+    """Draw the labelled strip, IMAGE [1, H, W, 3]."""
+    return as_image(steer_strip(swept.images.movedim(-1, 2), swept.strengths, f"{title}, by strength", note, swept.shares))
 
 
-def told(swept: Sweep, name: str) -> list[str]:
-    """A line on every point."""
+def sweep_lines(swept: Sweep, name: str) -> list[str]:
+    """Report every strength."""
     count = swept.images.shape[1]
     if swept.shares is None:
-        return [f"sampled at strength {', '.join(f'{s:g}' for s in swept.strengths)}; {count} images each, with the same noise"]
-    return [
-        f"strength {s:+g}: {share:.1%} of {count} images read as {name}" for s, share in zip(swept.strengths, swept.shares, strict=True)
-    ]
+        return [f"sampled at strength {', '.join(f'{s:g}' for s in swept.strengths)}; {count} images each, from the same noise"]
+    return [f"strength {s:+g}: {share:.1%} of {count} images show {name}" for s, share in zip(swept.strengths, swept.shares, strict=True)]
 
 
 NODES = [SteerSweep]

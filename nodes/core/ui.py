@@ -14,6 +14,12 @@ def as_image(picture: np.ndarray) -> torch.Tensor:
     return torch.from_numpy(picture).unsqueeze(0).float() / 255
 
 
+def as_batch(images: list[torch.Tensor]) -> torch.Tensor:
+    """Join IMAGEs of one width into a batch, padded with white below."""
+    height = max(i.shape[1] for i in images)
+    return torch.cat([torch.nn.functional.pad(i, (0, 0, 0, 0, 0, height - i.shape[1]), value=1.0) for i in images])
+
+
 def shown(cls: type[Any], image: torch.Tensor, text: str) -> dict[str, Any]:
     """Show an IMAGE and a text on the node itself."""
     return {**ui.PreviewImage(image, cls=cls).as_dict(), **ui.PreviewText(text).as_dict()}

@@ -90,13 +90,13 @@ class ClassifierFairnessNode(io.ComfyNode):
         if (images is None) != (labels is None) or (dataset is None) == (images is None):
             raise ValueError("connect either a data set, or images together with their labels.")
         if dataset is not None:
-            found, notes = fairness_on_dataset(classifier, dataset.of_split(split), attribute, group)
+            fairness, notes = fairness_on_dataset(classifier, dataset.of_split(split), attribute, group)
         else:
-            found, notes = fairness_on_images(classifier, images, labels, attribute, group)
-        report = "\n".join([fairness_text(found, attribute, group), *(f"note: {n}" for n in notes)])
-        chart = as_image(fairness_chart(found, attribute, group, classifier.name))
-        odds = found.equalised_odds_difference.value
-        figures = {"classifier": classifier.name, "attribute": attribute, "group": group, **found.to_dict()}
+            fairness, notes = fairness_on_images(classifier, images, labels, attribute, group)
+        report = "\n".join([fairness_text(fairness, attribute, group), *(f"note: {n}" for n in notes)])
+        chart = as_image(fairness_chart(fairness, attribute, group, classifier.name))
+        odds = fairness.equalised_odds_difference.value
+        figures = {"classifier": classifier.name, "attribute": attribute, "group": group, **fairness.to_dict()}
         figures["notes"] = [*figures["notes"], *notes]
         text = json.dumps(figures, allow_nan=False)
         return io.NodeOutput(chart, report, -1.0 if odds is None else odds, text, ui=shown(cls, chart, report))

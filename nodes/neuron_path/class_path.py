@@ -9,16 +9,15 @@ from comfy_api.latest import io
 
 from ...charts.core.sheet import stacked
 from ...charts.neuron_path.class_similarity import class_similarity_chart
-from ...host.labels.classifier import HostClassifier
-from ...host.neuron_path.models import pixels_of, vision_of
+from ...host.neuron_path.models import pixels_of
 from ...host.neuron_path.search import class_path
-from ...methods.neuron_path.class_path import DRAWS, MODE, RULES, agreement, entropy, likeness, similarity, stability
+from ...methods.neuron_path.class_path import DRAWS, MODE, RULES, agreement, layer_entropy, likeness, path_similarity, path_stability
 from ...models.neuron_path import NeuronPathFile
-from ..core.shared_inputs import fixed_seed
+from ..core.inputs import fixed_seed
 from ..core.sockets import NEURONS, NeuronPaths, schema
 from ..core.ui import as_image, shown
-from .neuron_inputs import vision_inputs
-from .neuron_path import drawn, path_lines
+from .neuron_inputs import VISION
+from .path_outputs import path_lines, paths_picture
 
 
 class ClassPath(io.ComfyNode):
@@ -44,7 +43,7 @@ class ClassPath(io.ComfyNode):
                     tooltip="The images of the paths, in the same order. With them and the model, the node measures the scores of the "
                     "class paths.",
                 ),
-                *vision_inputs(),
+                *VISION.inputs(),
                 io.Combo.Input(
                     "rule",
                     options=list(RULES),
@@ -78,49 +77,41 @@ class ClassPath(io.ComfyNode):
 
     @classmethod
     def execute(
-        cls,
-        neuron_path: NeuronPathFile,
-        rule: str,
-        draws: int,
-        seed: int,
-        images: torch.Tensor | None = None,
-        classifier: HostClassifier | None = None,
-        clip_vision: Any = None,
-        zero_shot_head: Any = None,
+        cls, neuron_path: NeuronPathFile, rule: str, draws: int, seed: int, images: torch.Tensor | None = None, **widgets: Any
     ) -> io.NodeOutput:
         if neuron_path.shared:
             raise ValueError("these are paths of classes already, and say nothing of single images: connect paths found with shared off.")
         net = pixels = None
-        if images is not None or classifier is not None or clip_vision is not None:
-            net = vision_of(classifier, clip_vision, zero_shot_head, neuron_path.attribute)
+        if images is not None or VISION.connected(widgets):
+            net = VISION.take(widgets, neuron_path.attribute)
             if images is None:
                 raise ValueError("a model is connected, and no images to measure the class path in: connect those of the paths too.")
             pixels = pixels_of(net, images)
         made = class_path(neuron_path, rule, net, pixels)
-        bold = {c: made.path[i] for i, c in enumerate(made.target)}
-        report, picture = class_report(neuron_path, made, rule, draws, seed), drawn(neuron_path, bold, made)
-        if len(bold) > 1:
+        chosen = {c: made.path[i] for i, c in enumerate(made.target)}
+        report, picture = class_report(neuron_path, made, rule, draws, seed), paths_picture(neuron_path, chosen, made)
+        if len(chosen) > 1:
             note = "cosine of the shares of images that choose each neuron: 0 = no neuron in common"
-            picture = stacked([picture, class_similarity_chart(list(bold), similarity(neuron_path).numpy(), note)])
+            picture = stacked([picture, class_similarity_chart(list(chosen), path_similarity(neuron_path).numpy(), note)])
         chart = as_image(picture)
         return io.NodeOutput(made, chart, report, ui=shown(cls, chart, report))
 
 
-def class_report(found: NeuronPathFile, made: NeuronPathFile, rule: str, draws: int, seed: int) -> str:
+def class_report(paths: NeuronPathFile, made: NeuronPathFile, rule: str, draws: int, seed: int) -> str:
     """Paths of classes with their stability, agreement and entropy by layer, and what chance would give."""
     lines = [f"class paths by {rule}", *path_lines(made, {c: made.path[i] for i, c in enumerate(made.target)})]
     for i, label in enumerate(made.target):
-        own = found.of_class(label).path
+        own = paths.of_class(label).path
         lines.append(f"{label}, {len(own)} image(s)")
         lines.append(f"  agreement by layer: {' '.join(f'{x:.0%}' for x in agreement(own))}")
-        lines.append(f"  entropy by layer, bits: {' '.join(f'{x:.2f}' for x in entropy(own))}")
+        lines.append(f"  entropy by layer, bits: {' '.join(f'{x:.2f}' for x in layer_entropy(own))}")
         if len(own) > 1:
-            kept = stability(own, made.path[i], draws, seed).mean(1)
-            lines.append(f"  stability by layer over {draws} resamples: {' '.join(f'{x:.0%}' for x in kept)}")
-    alike = likeness(found.path, found.target, found.neurons, draws, seed)
+            stability = path_stability(own, made.path[i], draws, seed).mean(1)
+            lines.append(f"  stability by layer over {draws} resamples: {' '.join(f'{x:.0%}' for x in stability)}")
+    alike = likeness(paths.path, paths.target, paths.neurons, draws, seed)
     lines.append(alike.text() if alike else "one image of each class: nothing can be said of how alike images are")
     if len(made.target) > 1:
-        table = similarity(found)
+        table = path_similarity(paths)
         for i, a in enumerate(made.target):
             pairs = (f"{b} {table[i, j]:.2f}" for j, b in enumerate(made.target) if j != i)
             lines.append(f"similarity of {a} to: {', '.join(pairs)}")

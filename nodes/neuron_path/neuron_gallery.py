@@ -9,15 +9,14 @@ from comfy_api.latest import io
 
 from ...charts.neuron_path.neuron_gallery import FIT, NeuronRow, gallery_chart
 from ...host.core.progress import host_progress
-from ...host.labels.classifier import HostClassifier
-from ...host.neuron_path.models import model_name, pixels_of, vision_of
+from ...host.neuron_path.models import pixels_of
 from ...host.neuron_path.neuron_audit import class_neurons
 from ...methods.neuron_path.neuron_gallery import GalleryRow, neuron_gallery
 from ...methods.neuron_path.neuron_text import listed
 from ...models.neuron_path import NeuronPathFile
 from ..core.sockets import NEURONS, NeuronPaths, schema
 from ..core.ui import as_image, shown
-from .neuron_inputs import attribute_input, vision_inputs
+from .neuron_inputs import VISION, attribute_input
 
 
 class NeuronGallery(io.ComfyNode):
@@ -34,7 +33,7 @@ class NeuronGallery(io.ComfyNode):
             search_aliases=["interpretability", "neuron", "activation", "feature visualization", "heat map", "maximally activating"],
             inputs=[
                 io.Image.Input("images", tooltip="Images to choose from. More images show more."),
-                *vision_inputs(),
+                *VISION.inputs(),
                 attribute_input(" Leave it empty if neuron_path is connected."),
                 io.String.Input(
                     "neurons",
@@ -74,13 +73,12 @@ class NeuronGallery(io.ComfyNode):
         class_name: str,
         count: int,
         overlay: bool,
-        classifier: HostClassifier | None = None,
-        clip_vision: Any = None,
-        zero_shot_head: Any = None,
         neuron_path: NeuronPathFile | None = None,
+        **widgets: Any,
     ) -> io.NodeOutput:
-        wanted = attribute if neuron_path is None or attribute.strip() or classifier is None else neuron_path.attribute
-        net = vision_of(classifier, clip_vision, zero_shot_head, wanted)
+        if neuron_path is not None and not attribute.strip() and widgets.get("classifier") is not None:
+            attribute = neuron_path.attribute
+        net = VISION.take(widgets, attribute)
         pixels = pixels_of(net, images)
         chosen = listed(neurons, net.depth, net.neurons)
         if neuron_path is not None:
@@ -92,11 +90,11 @@ class NeuronGallery(io.ComfyNode):
         if not chosen:
             raise ValueError("no neurons are named: connect a neuron path, or write some as layer:neuron.")
         order = list(dict.fromkeys(chosen))[:count]
-        found = neuron_gallery(net, pixels, order, FIT, host_progress())
+        gallery = neuron_gallery(net, pixels, order, FIT, host_progress())
         pictures = images[..., :3].float().cpu().numpy()
-        rows = [_row(r, pictures) for r in found]
-        chart = as_image(gallery_chart(rows, f"neurons of {model_name(net, classifier)}, labels of {net.name}", overlay))
-        text = "\n".join(r.text() for r in found)
+        rows = [_row(r, pictures) for r in gallery]
+        chart = as_image(gallery_chart(rows, f"neurons of {VISION.name(widgets, net)}, labels of {net.name}", overlay))
+        text = "\n".join(r.text() for r in gallery)
         return io.NodeOutput(chart, text, ui=shown(cls, chart, text))
 
 

@@ -1,0 +1,4 @@
+"""Nodes that load and train sparse autoencoders.
+
+Begin at ``load_sae``. Files lie in models/equipoise/sae.
+"""

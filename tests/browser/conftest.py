@@ -1,8 +1,8 @@
-"""Real front ends for the tests of this folder: Chromium, a server of each supported host that serves its own front end, and the scripts.
+"""Run the real front ends of both supported hosts in Chromium.
 
-Needs Chromium, Node, and playwright-core in the folder that PLAYWRIGHT_PATH names (npm install playwright-core); skipped where one is
-missing. The oldest host's front end is the static folder of the comfyui-frontend-package that it asks for, in COMFYUI_FLOOR_FRONTEND
-(default: comfyui_frontend_package-1.27.10/static in Equipoise's cache folder).
+The tests need Chromium, Node, and playwright-core in the folder that PLAYWRIGHT_PATH names (npm install playwright-core); they are skipped
+if one is missing. The oldest host's front end is the static folder of the comfyui-frontend-package that it asks for. COMFYUI_FLOOR_FRONTEND
+names it (default: comfyui_frontend_package-1.27.10/static in Equipoise's cache folder).
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ Script = Callable[..., list[dict[str, Any]]]
 
 @pytest.fixture(scope="session")
 def chromium() -> tuple[str, str]:
-    """Folder of playwright-core, and Chromium."""
+    """Return the folder of playwright-core and the path of Chromium."""
     folder, found = os.environ.get("PLAYWRIGHT_PATH", ""), shutil.which("chromium") or shutil.which("google-chrome")
     if not folder or not found or not shutil.which("node"):
         pytest.skip("set PLAYWRIGHT_PATH to a folder with playwright-core, and install Node and Chromium, to use nodes in a browser.")
@@ -35,7 +35,10 @@ def chromium() -> tuple[str, str]:
 
 @pytest.fixture(scope="session")
 def script(chromium: tuple[str, str]) -> Script:
-    """script(name, *words, limit=seconds): the JSON lines that a script of this folder prints. It has to exit with ``code``."""
+    """Return script(name, *words, limit=seconds), which returns a script's JSON lines.
+
+    The script must exit with ``code``.
+    """
 
     def run(name: str, *words: object, limit: float, code: int = 0) -> list[dict[str, Any]]:
         command = ["node", str(HERE / name), *chromium, *map(str, words)]
@@ -48,15 +51,16 @@ def script(chromium: tuple[str, str]) -> Script:
 
 @pytest.fixture(scope="session")
 def server_files(load_module: Callable[[Path, str], Any], repository: Path) -> Any:
-    """tests/host/equipoise_server.py, with a folder name whose web files are served."""
-    module = load_module(repository / "tests" / "host" / "equipoise_server.py", "equipoise_server_of_browser_tests")
+    """Load benchmarks/core/graph_server.py, with a folder name whose web files are served."""
+    path = repository / "benchmarks" / "core" / "graph_server.py"
+    module = load_module(path, "equipoise.benchmarks.core.graph_server_of_browser_tests")
     module.ODD_NAME = FOLDER
     return module
 
 
 @pytest.fixture(scope="session")
 def page_current(chromium: Any, server_files: Any, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Any]:
-    """A server of the host at COMFYUI_PATH."""
+    """Start a server of the host at COMFYUI_PATH."""
     path = server_files.checkout("COMFYUI_PATH", "~/ComfyUI")
     if not (path / "main.py").is_file():
         pytest.skip(f"no ComfyUI at {path}: set COMFYUI_PATH to a checkout.")
@@ -66,7 +70,7 @@ def page_current(chromium: Any, server_files: Any, tmp_path_factory: pytest.Temp
 
 @pytest.fixture(scope="session")
 def page_floor(chromium: Any, server_files: Any, dev: Any, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Any]:
-    """A server of the oldest supported host, with the front end that it asks for."""
+    """Start a server of the oldest supported host with its own front end."""
     path = server_files.checkout("COMFYUI_FLOOR_PATH", "~/ComfyUI-0.3.64")
     pages = server_files.checkout("COMFYUI_FLOOR_FRONTEND", str(dev.cache_folder() / "comfyui_frontend_package-1.27.10" / "static"))
     if not (path / "main.py").is_file() or not (pages / "index.html").is_file():

@@ -1,7 +1,7 @@
-"""A real ComfyUI for tests: in this process, or as a server of its own.
+"""Run a real ComfyUI for tests, in this process or as a server.
 
-``COMFYUI_PATH`` (default ~/ComfyUI) is the host that runs in this process, ``COMFYUI_FLOOR_PATH`` (default ~/ComfyUI-0.3.64) the oldest
-supported one. Only one version fits in one process: the floor is reached through its server, or a pytest of its own.
+``COMFYUI_PATH`` (default ~/ComfyUI) is the host in this process, ``COMFYUI_FLOOR_PATH`` (default ~/ComfyUI-0.3.64) the oldest supported
+version. One process can hold only one version, so tests reach the oldest one through its server, or through a pytest of its own.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ import torch
 for folder in (Path(__file__).parent, Path(__file__).resolve().parents[2] / "tools"):
     sys.path.append(str(folder))  # for helper files whose names no host uses
 
-from equipoise_server import Server, checkout  # noqa: E402
+from equipoise.benchmarks.core.graph_server import Server, checkout  # noqa: E402
 from equipoise_tiny import write_tiny_models  # noqa: E402
 
 VERSIONS = {"current": ("COMFYUI_PATH", "~/ComfyUI"), "floor": ("COMFYUI_FLOOR_PATH", "~/ComfyUI-0.3.64")}
@@ -46,11 +46,14 @@ def _checkout(config: pytest.Config, variable: str, default: str) -> Path:
 
 @dataclass(frozen=True)
 class Host:
-    """The host in this process. ``nodes`` is its nodes.py; ``base`` its (temporary) base directory."""
+    """ComfyUI in this process."""
 
     path: Path
+    """Its checkout."""
     base: Path
+    """Its temporary base directory."""
     nodes: Any
+    """Its nodes.py."""
 
     @property
     def diffusion_folder(self) -> Path:
@@ -69,13 +72,16 @@ class Host:
         scheduler: str = "normal",
         denoise: float = 1.0,
     ) -> dict[str, Any]:
-        """The host's own KSampler node: LATENT in, LATENT out."""
+        """Run the host's own KSampler node: LATENT in, LATENT out."""
         return self.nodes.KSampler().sample(model, seed, steps, cfg, sampler, scheduler, positive, negative, latent, denoise)[0]
 
 
 @pytest.fixture(scope="session")
 def host(pytestconfig: pytest.Config, tmp_path_factory: pytest.TempPathFactory, tiny_models: Path) -> Host:
-    """ComfyUI on the CPU in this process, its folders in a temporary base directory, the tiny models among its diffusion files."""
+    """Start ComfyUI on the CPU in this process, with the tiny models.
+
+    Its base directory is temporary.
+    """
     path = _checkout(pytestconfig, *VERSIONS["current"])
     base = tmp_path_factory.mktemp("host")
     folder = base / "models" / "equipoise" / "diffusion"
@@ -91,7 +97,7 @@ def host(pytestconfig: pytest.Config, tmp_path_factory: pytest.TempPathFactory, 
         import comfy.cli_args  # noqa: F401  reads sys.argv
     finally:
         sys.argv = arguments
-    from equipoise.host.core.folders import register_model_folders
+    from equipoise.host.core.files import register_model_folders
 
     import nodes as host_nodes
 
@@ -101,20 +107,20 @@ def host(pytestconfig: pytest.Config, tmp_path_factory: pytest.TempPathFactory, 
 
 @pytest.fixture
 def prompt(host: Host) -> Iterator[Host]:
-    """The host, in the inference mode in which it runs prompts."""
+    """Enter the inference mode in which the host runs prompts, and return the host."""
     with torch.inference_mode():
         yield host
 
 
 @pytest.fixture(scope="session")
 def tiny_models(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A folder with small random diffusion files (see equipoise_tiny.py)."""
+    """Make a folder of small random diffusion files (see equipoise_tiny.py)."""
     return write_tiny_models(tmp_path_factory.mktemp("tiny"))
 
 
 @pytest.fixture(scope="session")
 def floor_path(pytestconfig: pytest.Config) -> Path:
-    """The checkout of the oldest supported host; skips where it is missing."""
+    """Return the checkout of the oldest supported host; skip the test if it is missing."""
     return _checkout(pytestconfig, *VERSIONS["floor"])
 
 
@@ -126,17 +132,23 @@ def _server(config: pytest.Config, factory: pytest.TempPathFactory, tiny: Path, 
 
 @pytest.fixture(scope="session")
 def server_current(pytestconfig: pytest.Config, tmp_path_factory: pytest.TempPathFactory, tiny_models: Path) -> Iterator[Server]:
-    """A running server of the host at COMFYUI_PATH, with the pack under an odd folder name."""
+    """Start a server of the host at COMFYUI_PATH.
+
+    The pack's folder has an odd name there.
+    """
     yield from _server(pytestconfig, tmp_path_factory, tiny_models, "current")
 
 
 @pytest.fixture(scope="session")
 def server_floor(pytestconfig: pytest.Config, tmp_path_factory: pytest.TempPathFactory, tiny_models: Path) -> Iterator[Server]:
-    """The same for the oldest supported host, at COMFYUI_FLOOR_PATH."""
+    """Start a server of the oldest supported host, at COMFYUI_FLOOR_PATH."""
     yield from _server(pytestconfig, tmp_path_factory, tiny_models, "floor")
 
 
 @pytest.fixture(params=["current", "floor"])
 def server(request: pytest.FixtureRequest) -> Server:
-    """Each of the two servers in turn; started when first asked for, stopped at the end of the session."""
+    """Return each of the two servers in turn; each starts when it is needed.
+
+    Both stop at the end of the session.
+    """
     return request.getfixturevalue(f"server_{request.param}")

@@ -1,13 +1,13 @@
-"""The random checkpoints of the benchmarks, by the path at which tests load them."""
+"""Give tests the benchmarks' random checkpoints under a path."""
 
 from equipoise.benchmarks.core.random_checkpoints import (
     CONFIGS,
     PREFIX,
-    conditioning,
+    random_conditioning,
     random_tensors,
     random_weights,
     shapes,
     write_checkpoint,
 )
 
-__all__ = ["CONFIGS", "PREFIX", "conditioning", "random_tensors", "random_weights", "shapes", "write_checkpoint"]
+__all__ = ["CONFIGS", "PREFIX", "random_conditioning", "random_tensors", "random_weights", "shapes", "write_checkpoint"]

@@ -1,7 +1,7 @@
-"""What saved graphs and API prompts hold on to in a node: ids, inputs, outputs and their order; and what a change of them breaks.
+"""Compare definitions of nodes, and name the changes that break saved graphs and prompts.
 
-A saved graph keeps the values of a node's widgets as a list without names, and links by the number of an output. So an input or an output
-may be added after the others, and nothing may be moved, taken away or made narrower.
+A saved graph stores a node's widget values as a list without names, and links by the number of an output. So a new input or output may
+follow the others, but none may be moved, removed or made narrower.
 """
 
 from __future__ import annotations
@@ -20,12 +20,15 @@ Definition = dict[str, Any]
 
 
 def definitions(object_info: Mapping[str, Any]) -> dict[str, Definition]:
-    """Node id -> what is pinned of it, from the host's /object_info; the pack's nodes alone, sorted by id."""
+    """Pin the pack's nodes from the host's /object_info, sorted by id."""
     return {name: definition(object_info[name]) for name in sorted(object_info) if name.startswith("Equipoise")}
 
 
 def definition(info: Mapping[str, Any]) -> Definition:
-    """One node's. Inputs in the order in which the front end makes their slots and widgets: the required ones first."""
+    """Pin one node.
+
+    Inputs keep the order in which the front end makes slots and widgets: required ones first.
+    """
     inputs = []
     for group in ("required", "optional"):
         order = info.get("input_order", {}).get(group) or list(info["input"].get(group, {}))
@@ -51,7 +54,7 @@ def pinned_input(name: str, kind: Any, options: Mapping[str, Any], required: boo
 
 
 def differences(old: Mapping[str, Definition], new: Mapping[str, Definition]) -> tuple[list[str], list[str]]:
-    """(changes that break saved graphs or prompts, changes that do not), one line each."""
+    """List changes that break saved graphs or prompts, and changes that do not."""
     breaking = [f"{name}: the node is gone" for name in old if name not in new]
     harmless = [f"{name}: a new node" for name in new if name not in old]
     for name in sorted(old.keys() & new.keys()):

@@ -1,6 +1,7 @@
-"""What guidance and steering are combined with: one list, which the tests run and docs/composition.md prints.
+"""List what guidance and steering are combined with.
 
-A partner changes a :class:`equipoise_unet.Scene`. The names of host nodes stand as in their menus.
+The tests run the list, and docs/composition.md prints it. A partner changes a :class:`equipoise_unet.Scene`. Names of host nodes are those
+of the menu.
 """
 
 from __future__ import annotations
@@ -20,31 +21,40 @@ POSITIVE_ONLY = frozenset({(0, True), (1, False)})
 
 @dataclass(frozen=True)
 class Partner:
-    """``nodes``: where it comes from; ``rule``: what the pair does, for the table; ``apply``: a scene with it in; ``chain``: it stands in
-    the MODEL's chain, so that it may come before our node or after it; ``same``: both orders then give the same image, bit for bit;
-    ``shows``: it can be told from the image that it is there; ``waits``: guidance waits for a reading of all images, and leaves rows of
-    the positive alone until then; ``rows``: which rows are edited by default; ``why_not``: a reason why this
-    host cannot run it even alone."""
+    """A node or setting that is combined with guidance and steering."""
 
     name: str
+    """Its name in the table."""
     nodes: str
+    """Where it comes from."""
     rule: str
+    """What the pair does, for the table."""
     apply: Callable[[Scene], Scene]
+    """Returns a scene that contains it."""
     chain: bool = True
+    """Whether it stands in the MODEL's chain, so that it may come before or after our node."""
     same: bool = True
+    """Whether both orders of the nodes give the same image, bit for bit."""
     shows: bool = True
+    """Whether the image shows that it is there."""
     waits: bool = False
+    """Whether guidance waits for a reading of all images, and leaves rows of the positive alone until then."""
     rows: frozenset[tuple[int, bool]] = POSITIVE_ONLY
+    """Rows that are edited by default."""
     why_not: Callable[[], str | None] = field(default=lambda: None)
+    """Returns a reason why this host cannot run it even alone, or None."""
 
     @property
     def key(self) -> str:
-        """Its name as a test's id."""
+        """Return the name as a test's id."""
         return self.name.lower().replace(" ", "-").replace("(", "").replace(")", "").replace(",", "").replace("'", "")
 
 
 def node(module: str, name: str, *arguments: Any, **named: Any) -> Any:
-    """First output of a node of the host's extras; in its newer or its older form. Arguments that this version lacks are left out."""
+    """Run a node of the host's extras and return its first output.
+
+    It may exist in a newer or an older form. Arguments that this version lacks are left out.
+    """
     cls = getattr(importlib.import_module(f"comfy_extras.nodes_{module}"), name)
     run = cls.execute if hasattr(cls, "execute") else getattr(cls(), cls.FUNCTION)
     known = inspect.signature(run).parameters
@@ -53,12 +63,12 @@ def node(module: str, name: str, *arguments: Any, **named: Any) -> Any:
 
 
 def on_model(module: str, name: str, *arguments: Any, **named: Any) -> Callable[[Scene], Scene]:
-    """A node that takes a MODEL first and gives one."""
+    """Make a partner's change from a node that takes a MODEL first and returns one."""
     return lambda scene: scene.but(model=node(module, name, scene.model, *arguments, **named))
 
 
 def sampled(**settings: Any) -> Callable[[Scene], Scene]:
-    """Other settings of KSampler."""
+    """Return a change of KSampler's settings."""
     return lambda scene: scene.but(settings=settings)
 
 
@@ -66,7 +76,7 @@ def sampled(**settings: Any) -> Callable[[Scene], Scene]:
 
 
 def lora(scene: Scene) -> Scene:
-    """A low-rank change of every linear layer of the attention, through the host's own loader of weights."""
+    """Add a low-rank change to all linear layers of the attention, with the host's loader."""
     import comfy.lora
 
     state, generator = {}, torch.Generator().manual_seed(1)
@@ -86,7 +96,7 @@ def lora(scene: Scene) -> Scene:
 
 
 def image_prompt(scene: Scene) -> Scene:
-    """As IPAdapter does: cross-attention to further tokens, added to what the text gave, in every block that has it."""
+    """Add cross-attention to further tokens in every block that has it, as IPAdapter does."""
     generator = torch.Generator().manual_seed(4)
     tokens = torch.randn(1, 4, CONTEXT, generator=generator)
     clone = scene.model.clone()
@@ -120,7 +130,7 @@ def v_prediction(scene: Scene) -> Scene:
 
 
 def windows(scene: Scene) -> Scene:
-    """Over the images of the batch: one at a time."""
+    """Sample one image at a time with context windows over the batch."""
     made = node(
         "context_windows",
         "ContextWindowsManualNode",
@@ -142,7 +152,10 @@ def windows(scene: Scene) -> Scene:
 
 
 def windows_fail() -> str | None:
-    """v0.3.64 compares the batch's noise levels with the schedule element by element, which fails for more than one image."""
+    """Tell whether context windows fail on this host.
+
+    v0.3.64 compares the batch's noise levels with the schedule element by element, which fails for more than one image.
+    """
     import comfy.context_windows
 
     source = inspect.getsource(comfy.context_windows.IndexListContextHandler.set_step)
@@ -150,7 +163,7 @@ def windows_fail() -> str | None:
 
 
 def tiles(scene: Scene) -> Scene:
-    """As tiled diffusion packs do: overlapping tiles in one call, tile by tile all the chunks, through the model's function wrapper."""
+    """Cut latents into overlapping tiles in the model's function wrapper, as tiled diffusion does."""
 
     def wrapper(apply_model: Callable[..., torch.Tensor], given: dict[str, Any]) -> torch.Tensor:
         x, t, c = given["input"], given["timestep"], given["c"]
@@ -171,7 +184,10 @@ def tiles(scene: Scene) -> Scene:
 
 
 def easy_cache_fails() -> str | None:
-    """v0.3.64 adds what it kept of one conditioning to the rows of both."""
+    """Tell whether EasyCache fails on this host.
+
+    v0.3.64 adds what it stored for one conditioning to the rows of both.
+    """
     from comfy_extras.nodes_easycache import EasyCacheHolder
 
     source = inspect.getsource(EasyCacheHolder.apply_cache_diff)
@@ -179,12 +195,12 @@ def easy_cache_fails() -> str | None:
 
 
 def cached(name: str) -> Callable[[Scene], Scene]:
-    """A cache so generous that it skips calls within a few steps."""
+    """Use a cache so generous that it skips calls within a few steps."""
     return lambda scene: scene.but(model=node("easycache", name, scene.model, 3.0, 0.0, 1.0, False), settings={"steps": 5})
 
 
 def compiled(scene: Scene) -> Scene:
-    """torch.compile as TorchCompileModel sets it up, with the back end that traces and does not generate code."""
+    """Compile the model as TorchCompileModel does, with a back end that only traces."""
     from comfy_api.torch_helpers import set_torch_compile_wrapper
 
     clone = scene.model.clone()
@@ -233,7 +249,7 @@ def in_turn(scene: Scene) -> Scene:
 
 
 def hooked(scene: Scene) -> Scene:
-    """A LoRA that belongs to the positive alone."""
+    """Add a LoRA that belongs to the positive alone."""
     import comfy.hooks
     import node_helpers
 

@@ -1,4 +1,7 @@
-"""Sees what guidance or steering does inside the host's sampling: which rows of which call were changed, and which runs are alive."""
+"""Record what guidance or steering does in the host's sampling.
+
+It sees which rows of which call change, and which runs are alive.
+"""
 
 from __future__ import annotations
 
@@ -13,17 +16,22 @@ from torch import Tensor
 
 @dataclass(frozen=True)
 class Call:
-    """One visit of a run: ``marks`` is the host's cond_or_uncond; ``changed`` says, per row, whether h went on as another."""
+    """One visit of a run."""
 
     site: str
+    """Site."""
     marks: tuple[int, ...]
+    """The host's cond_or_uncond."""
     shape: tuple[int, ...]
+    """Shape of h."""
     changed: tuple[bool, ...]
+    """Per row, whether the run changed h."""
     sigma: float
+    """Noise level."""
 
     @property
     def by_chunk(self) -> list[tuple[int, bool]]:
-        """(mark, changed) per chunk; the rows of a chunk have to agree."""
+        """Return (mark, changed) per chunk; all rows of a chunk must agree."""
         size = len(self.changed) // len(self.marks)
         chunks = [self.changed[i * size : (i + 1) * size] for i in range(len(self.marks))]
         assert all(len(set(chunk)) == 1 for chunk in chunks), f"some rows of a chunk were changed and some not: {self}"
@@ -31,23 +39,24 @@ class Call:
 
 
 class Spy:
-    """Records every call of a run's edit, and a weak reference to every run that the host's side makes.
+    """Record every call of a run's edit, and every run that the host makes.
 
-    ``what``: "guidance" (GuidanceRun) or "steering" (SteeringRun), the modules in methods and host.
+    It holds runs by weak references. ``what``: "guidance" (GuidanceRun) or "steering" (SteeringRun).
     """
 
     def __init__(self, patch: pytest.MonkeyPatch, what: str = "guidance") -> None:
         kind = f"{what.title()}Run"
-        host_module = importlib.import_module(f"equipoise.host.{what}")
-        made_there = getattr(importlib.import_module(f"equipoise.methods.{what}"), kind)
+        room = {"guidance": "guidance", "steering": "bias_features"}[what]
+        host_module = importlib.import_module(f"equipoise.host.{room}.apply")
+        made_there = getattr(importlib.import_module(f"equipoise.methods.{room}.run"), kind)
         self.calls: list[Call] = []
         self.runs: list[weakref.ref[Any]] = []
         edit = made_there.edit
 
-        def seen(run: Any, site: str, h: Tensor, options: dict[str, Any], roles: Any = None) -> Tensor:
-            out = edit(run, site, h, options, roles)
+        def seen(run: Any, site: str, h: Tensor, call: Any) -> Tensor:
+            out = edit(run, site, h, call)
             changed = tuple((out != h).flatten(1).any(1).tolist())
-            self.calls.append(Call(site, tuple(options["cond_or_uncond"]), tuple(h.shape), changed, float(options["sigmas"].max())))
+            self.calls.append(Call(site, tuple(call.options["cond_or_uncond"]), tuple(h.shape), changed, call.sigma))
             return out
 
         def made(*args: Any, **kwargs: Any) -> Any:
@@ -66,5 +75,5 @@ class Spy:
         return [call for call in self.calls if call.site == site]
 
     def chunks(self, site: str = "middle") -> set[tuple[int, bool]]:
-        """Every (mark, changed) that was seen at a site."""
+        """List every (mark, changed) that was seen at a site."""
         return {pair for call in self.at(site) for pair in call.by_chunk}

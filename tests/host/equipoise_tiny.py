@@ -1,4 +1,4 @@
-"""Small diffusion models with random weights, and weights by the formula of the reference data."""
+"""Make small random diffusion models, and weights by the formula of the reference data."""
 
 from __future__ import annotations
 
@@ -37,21 +37,21 @@ MODELS: dict[str, tuple[dict[str, object], dict[str, str]]] = {
 
 
 def tiny(name: str) -> tuple[dict[str, Tensor], dict[str, str]]:
-    """State dict and metadata of one of MODELS; the same weights at every call."""
+    """Return state dict and metadata of one of MODELS, the same at every call."""
     torch.manual_seed(7)
     config, meta = MODELS[name]
     return parameters_of(AdmUNet(AdmConfig(**{**BASE, **config}))), {**META, **meta}
 
 
 def write_tiny_models(folder: Path) -> Path:
-    """Write all of MODELS as safetensors files; returns the folder."""
+    """Write all of MODELS as safetensors files and return the folder."""
     for name in MODELS:
         write_safetensors(folder / f"tiny_{name}.safetensors", *tiny(name))
     return folder
 
 
 def formula_weights(shapes: Mapping[str, Sequence[int]]) -> dict[str, Tensor]:
-    """Weights by the formula in the reference data's README, for parameters given by name and shape. float32."""
+    """Make float32 weights from names and shapes, by the formula in tests/data/README.md."""
     out = {}
     for n, name in enumerate(sorted(shapes)):
         shape = tuple(shapes[name])

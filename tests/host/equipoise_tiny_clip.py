@@ -1,4 +1,4 @@
-"""CLIP as the host loads it, small and with random weights: an image encoder, and a text encoder with or without its projection."""
+"""Make a small random CLIP that the host loads: image and text encoders."""
 
 from __future__ import annotations
 
@@ -14,7 +14,10 @@ LAYERS = {"num_hidden_layers": DEPTH, "num_attention_heads": HEADS, "intermediat
 
 
 def tiny_clip(seed: int = 0) -> dict[str, Tensor]:
-    """Weights of both encoders under transformers' names, of a size at which images and texts differ."""
+    """Make weights of both encoders under transformers' names.
+
+    They are large enough that different images and texts give different results.
+    """
     import transformers
 
     torch.manual_seed(seed)
@@ -30,12 +33,12 @@ def tiny_clip(seed: int = 0) -> dict[str, Tensor]:
 
 
 def part(state: dict[str, Tensor], *starts: str) -> dict[str, Tensor]:
-    """Weights whose names start so."""
+    """Select the weights whose names start with a prefix."""
     return {k: v.clone() for k, v in state.items() if k.startswith(starts)}
 
 
 def host_vision(state: dict[str, Tensor], folder: Path, **changed: Any) -> Any:
-    """The host's CLIP_VISION. ``changed``: of its configuration."""
+    """Load the host's CLIP_VISION. ``changed``: entries of its configuration."""
     from comfy.clip_vision import ClipVisionModel
 
     config = {
@@ -55,7 +58,10 @@ def host_vision(state: dict[str, Tensor], folder: Path, **changed: Any) -> Any:
 
 
 def host_text(state: dict[str, Tensor], projection: bool = True) -> Any:
-    """The host's CLIP as its Load CLIP makes it; without the projection the host leaves that uninitialised."""
+    """Load the host's CLIP as its Load CLIP does.
+
+    The host leaves a missing projection uninitialised.
+    """
     import comfy.sd
 
     small = {"hidden_size": WIDTH, **{k: LAYERS[k] for k in LAYERS if k != "hidden_act"}}

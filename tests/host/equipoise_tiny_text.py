@@ -1,4 +1,4 @@
-"""A small text-to-image file with random weights. The host has to be importable by then."""
+"""Make a small random text-to-image file. ComfyUI must be importable first."""
 
 from __future__ import annotations
 
@@ -23,7 +23,10 @@ CLIP = {"hidden_size": 32, "num_hidden_layers": 2, "num_attention_heads": 2, "in
 
 
 def tiny_net(seed: int = 7) -> tuple[Any, Any]:
-    """(TextNet, Tokens) of the shape above; what training starts at zero is random too."""
+    """Make (TextNet, Tokens) with the shape above.
+
+    Weights that training starts at zero are random too.
+    """
     from equipoise.factory.captions import vocabulary
     from equipoise.factory.text_training import TextNet, Tokens
 
@@ -38,9 +41,9 @@ def tiny_net(seed: int = 7) -> tuple[Any, Any]:
 
 
 def write_tiny_text(path: Path, seed: int = 7) -> Path:
-    """Write that net as a file for Load Quickstart Text Model."""
-    from equipoise.factory.text_training import export
+    """Write the net as a file for Load Quickstart Text Model."""
+    from equipoise.factory.text_training import export_text_model
 
     net, tokens = tiny_net(seed)
-    export(net, tokens.ids, path, {"note": "random"})
+    export_text_model(net, tokens.ids, path, {"note": "random"})
     return path

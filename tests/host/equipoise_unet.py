@@ -1,4 +1,7 @@
-"""A small U-Net of Stable Diffusion 1.5's kind with random weights, in the host's own samplers. The host has to be importable by then."""
+"""Run a small random U-Net of Stable Diffusion 1.5's kind in the host's samplers.
+
+ComfyUI must be importable first.
+"""
 
 from __future__ import annotations
 
@@ -20,7 +23,7 @@ MIDDLE, UP = ("middle", 128), ("output.1", 128)
 
 
 def randomise(network: torch.nn.Module, seed: int = 7) -> torch.nn.Module:
-    """Random weights scaled by 1 / sqrt(fan in), the layers that training starts at zero too."""
+    """Set random weights scaled by 1 / sqrt(fan in), also where training starts at zero."""
     generator = torch.Generator().manual_seed(seed)
     with torch.no_grad():
         for name, value in network.named_parameters():
@@ -31,7 +34,10 @@ def randomise(network: torch.nn.Module, seed: int = 7) -> torch.nn.Module:
 
 
 def tiny_sd(dtype: torch.dtype = torch.float32, cast: torch.dtype | None = None, operations: Any = None) -> Any:
-    """MODEL. ``dtype``: of its weights; ``cast``: of its arithmetic where another; ``operations``: whose layers (None: the host's)."""
+    """Make a MODEL.
+
+    ``dtype``: type of its weights; ``cast``: type of its arithmetic if it differs; ``operations``: layers to use (None: the host's).
+    """
     import comfy.model_patcher
     import comfy.supported_models
 
@@ -47,12 +53,12 @@ def tiny_sd(dtype: torch.dtype = torch.float32, cast: torch.dtype | None = None,
 
 
 def text(seed: int) -> list[list[Any]]:
-    """CONDITIONING of random features."""
+    """Make a CONDITIONING of random features."""
     return [[torch.randn(1, 8, CONTEXT, generator=torch.Generator().manual_seed(seed)), {}]]
 
 
 def control_net(seed: int = 9) -> Any:
-    """CONTROL_NET of the same shape."""
+    """Make a CONTROL_NET of the same shape."""
     import comfy.cldm.cldm
     import comfy.controlnet
 
@@ -63,7 +69,10 @@ def control_net(seed: int = 9) -> Any:
 
 
 class Scene:
-    """What goes into a sampler: a MODEL, its conditionings, a LATENT, and KSampler's settings or a ``guider`` (MODEL, scene -> GUIDER)."""
+    """Inputs of a sampler: MODEL, conditionings, LATENT, and KSampler's settings or a guider.
+
+    ``guider``: (MODEL, scene) -> GUIDER.
+    """
 
     def __init__(self, host: Any, model: Any) -> None:
         self.host, self.model = host, model
@@ -73,13 +82,13 @@ class Scene:
         self.guider: Any = None
 
     def but(self, **changed: Any) -> Scene:
-        """The same with some parts changed; ``settings`` are added to those there are."""
+        """Return a copy with some parts changed; ``settings`` are merged."""
         other = Scene.__new__(Scene)
         other.__dict__ = {**self.__dict__, **changed, "settings": {**self.settings, **changed.get("settings", {})}}
         return other
 
     def sample(self) -> Tensor:
-        """Samples [N, 4, H, W]."""
+        """Sample and return latents [N, 4, H, W]."""
         if self.guider is None:
             return self.host.ksampler(self.model, self.positive, self.negative, self.latent, **self.settings)["samples"]
         import comfy.sample
@@ -94,5 +103,5 @@ class Scene:
 
 
 def some(latent: Mapping[str, Any], seed: int = 3) -> dict[str, Any]:
-    """A LATENT that is not empty, of the same shape."""
+    """Make a random LATENT of the same shape."""
     return {**latent, "samples": torch.randn(latent["samples"].shape, generator=torch.Generator().manual_seed(seed))}

@@ -1,4 +1,7 @@
-"""What the front end does when it queues a workflow: from the UI format (version 0.4) to the API format, by the host's /object_info."""
+"""Turn a workflow into the prompt that the front end queues.
+
+It converts the UI format (version 0.4) to the API format, by the host's /object_info.
+"""
 
 from __future__ import annotations
 
@@ -12,7 +15,10 @@ _WIDGETS = ("INT", "FLOAT", "STRING", "BOOLEAN", "COMBO")
 
 
 def inputs_of(definition: Mapping[str, Any]) -> list[tuple[str, str, dict[str, Any]]]:
-    """(name, type, options) of a node's inputs in the host's order; a combo's choices are in options["options"], on every host."""
+    """List (name, type, options) of a node's inputs in the host's order.
+
+    A combo's choices are in options["options"], on every host.
+    """
     found = []
     for kind in ("required", "optional"):
         for name in definition["input_order"].get(kind, []):
@@ -25,12 +31,15 @@ def inputs_of(definition: Mapping[str, Any]) -> list[tuple[str, str, dict[str, A
 
 
 def is_widget(kind: str, options: Mapping[str, Any]) -> bool:
-    """Whether an input shows as a field of the node."""
+    """Tell whether an input shows as a field of the node."""
     return kind in _WIDGETS and not options.get("forceInput")
 
 
 def widget_names(definition: Mapping[str, Any]) -> list[str]:
-    """Names of the widgets, one per entry of widgets_values; "" for what follows a seed ("control after generate")."""
+    """Return a widget name for each entry of widgets_values.
+
+    The entry after a seed ("control after generate") has the name "".
+    """
     names = []
     for name, kind, options in inputs_of(definition):
         if is_widget(kind, options):
@@ -39,7 +48,10 @@ def widget_names(definition: Mapping[str, Any]) -> list[str]:
 
 
 def to_api(workflow: Mapping[str, Any], object_info: Mapping[str, Any]) -> dict[str, Any]:
-    """The prompt that the front end would queue. ValueError where a node has more or fewer widget values than the host's schema."""
+    """Make the prompt that the front end would queue.
+
+    Raises ValueError if a node has more or fewer widget values than the host's schema.
+    """
     links = {link[0]: [str(link[1]), link[2]] for link in workflow["links"]}
     prompt = {}
     for node in workflow["nodes"]:

@@ -1,4 +1,4 @@
-"""A tiny model in the host's own samplers, and what tests of edits of h ask of it."""
+"""Run a tiny model in the host's samplers, and check edits of h."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ N = 4
 
 
 class World:
-    """One of the tiny models with its conditionings and an empty latent of N images."""
+    """A tiny model with its conditionings and an empty latent of N images."""
 
     def __init__(self, host: Any, name: str) -> None:
         from equipoise.host.small_models.adm_info import conditioning
@@ -34,11 +34,11 @@ class World:
 
 
 class Broken(Exception):
-    """What :func:`breaking` raises."""
+    """Error that :func:`breaking` raises."""
 
 
 def breaking(model: Any, at_call: int) -> Any:
-    """A clone whose output patch raises at the middle block of the given call."""
+    """Clone a model whose output patch fails at the middle block of one call."""
     calls: list[int] = []
 
     def patch(h: Tensor, skip: Tensor, options: dict[str, Any]) -> tuple[Tensor, Tensor]:
@@ -54,19 +54,19 @@ def breaking(model: Any, at_call: int) -> Any:
 
 
 def far(a: Tensor, b: Tensor) -> bool:
-    """Whether two images differ by more than rounding does."""
+    """Tell whether two images differ by more than rounding."""
     return float((a - b).abs().max()) > 1e-2
 
 
 def placed(model: Any) -> tuple[int, int]:
-    """Number of patches and of wrappers that a MODEL carries."""
+    """Count the patches and wrappers of a MODEL."""
     options = model.model_options.get("transformer_options", {})
     wrappers = [w for kinds in model.wrappers.values() for ws in kinds.values() for w in ws]
     return sum(len(p) for p in options.get("patches", {}).values()), len(wrappers)
 
 
 def sentence(error: Any) -> str:
-    """The message of a refusal: one sentence on one line, without a path of this machine."""
+    """Return a refusal's message: one line without a path of this machine."""
     text = str(error.value)
     assert "\n" not in text and text.endswith("."), text
     assert len(re.findall(r"[.!?](?=\s|$)", text.replace("...", ""))) == 1, text

@@ -1,4 +1,4 @@
-"""A host MODEL as a function that gradients go through, from what is added to h to the prediction.
+"""Make a host MODEL a differentiable function, from what is added to h to the prediction.
 
 The host runs nodes in inference mode, and its weights are inference tensors, which no gradient can pass. Only the decoder half of the
 U-Net comes after h, so only its weights are cloned, outside that mode and with LoRA and other patches counted in; the encoder half runs on
@@ -23,15 +23,14 @@ from torch import Tensor, nn
 
 DECODER = ("diffusion_model.output_blocks.", "diffusion_model.out.", "diffusion_model.id_predictor.")
 HALF_SCALE = 1024.0
-"""Of the loss, where the model computes in fp16: its gradients would else fall below the smallest number."""
+"""Scale of the loss if the model computes in fp16, because its gradients would fall below the smallest number."""
 _NARROWS = ("area", "mask", "control", "gligen", "hooks", "timestep_start", "timestep_end", "start_percent", "end_percent")
 
 
 class Differentiable:
-    """``velocity(x, t, options)`` of a loaded MODEL. ``alphas_cumprod`` float32 [T] on the CPU: of the model's own noise levels, by t.
+    """A loaded MODEL as a differentiable function.
 
-    x [B, C, H, W] float32 is variance preserving: sqrt(a) x0 + sqrt(1 - a) noise, in the model's own latent scale. The result is what a
-    perfect v-predicting network would give, sqrt(a) noise - sqrt(1 - a) x0, whatever the model predicts.
+    ``alphas_cumprod`` float32 [T] on the CPU: the model's own noise levels, by t.
     """
 
     def __init__(self, patcher: Any, conditions: Sequence[Mapping[str, Any]]) -> None:
@@ -51,15 +50,19 @@ class Differentiable:
         self.scale = HALF_SCALE if (self.model.manual_cast_dtype or self.model.get_dtype()) == torch.float16 else 1.0
 
     def velocity(self, x: Tensor, t: int, options: Mapping[str, Any]) -> Tensor:
-        """``options["patches"]["output_block_patch"]`` run before the MODEL's own; ``options["y"]`` int64 [B]: which of the conditions
-        each row has (absent: the first)."""
+        """Return what a perfect v-predicting network would give, whatever the model predicts.
+
+        x [B, C, H, W] float32 is variance preserving, sqrt(a) x0 + sqrt(1 - a) noise, in the model's own latent scale; the result is
+        sqrt(a) noise - sqrt(1 - a) x0. ``options["patches"]["output_block_patch"]`` run before the MODEL's own. ``options["y"]`` int64 [B]:
+        index of each row's condition (absent: the first).
+        """
         sigma = self.sigmas[t].to(self.device)
         rows = options["y"].tolist() if "y" in options else [0] * len(x)
-        given = self._options.get("patches", {})
+        patches = self._options.get("patches", {})
         ours = options.get("patches", {}).get("output_block_patch", [])
-        made = {
+        transformer_options = {
             **self._options,
-            "patches": {**given, "output_block_patch": [*ours, *given.get("output_block_patch", [])]},
+            "patches": {**patches, "output_block_patch": [*ours, *patches.get("output_block_patch", [])]},
             "cond_or_uncond": [0],
             "sigmas": sigma.expand(len(x)),
             "sample_sigmas": sigma.expand(1),
@@ -67,24 +70,24 @@ class Differentiable:
             "optimized_attention_override": _plain_attention,
         }
         root = (1 + sigma**2).sqrt()
-        arguments = {**self._condition(rows), "transformer_options": made}
+        arguments = {**self._condition(rows), "transformer_options": transformer_options}
         clean = torch.func.functional_call(self._call, self._weights, (x * root, sigma.expand(len(x))), arguments)
         return (x / root - clean.float()) * (root / sigma)
 
     def _condition(self, rows: list[int]) -> dict[str, Any]:
-        """Keyword arguments of apply_model for rows with these conditions."""
+        """Return the keyword arguments of apply_model for rows with these conditions."""
         used = sorted(set(rows))
         if len(used) == 1:
             return {k: c.process_cond(batch_size=len(rows), area=None).cond for k, c in self.conditions[used[0]].items()}
-        found = {}
+        arguments = {}
         for key in self.conditions[used[0]]:
             each = {i: self.conditions[i][key].process_cond(batch_size=1, area=None) for i in used}
-            found[key] = each[rows[0]].concat([each[i] for i in rows[1:]])
-        return found
+            arguments[key] = each[rows[0]].concat([each[i] for i in rows[1:]])
+        return arguments
 
 
 class _Call(nn.Module):
-    """What functional_call needs: a forward."""
+    """Gives functional_call a forward."""
 
     def __init__(self, network: nn.Module) -> None:
         super().__init__()
@@ -99,11 +102,14 @@ def _plain_attention(_: Any, *args: Any, **kwargs: Any) -> Tensor:
 
 
 def load_whole(patchers: Sequence[Any], memory: float) -> None:
-    """Load all of them at once, patches applied. Raises ValueError where the host keeps a part outside the device's memory."""
+    """Load all patchers at once, with their patches.
+
+    Raises ValueError if the host keeps a part outside the device's memory.
+    """
     comfy.model_management.load_models_gpu(list(patchers), memory_required=memory, force_full_load=True)
     if any(getattr(p.model, "model_lowvram", False) for p in patchers):
         raise ValueError(
-            "this model is loaded only in part, and learning needs all of its weights in the device's memory: start ComfyUI without "
+            "this model is loaded in part only, and learning needs all of its weights in the device's memory: start ComfyUI without "
             "--novram, or use a smaller model."
         )
 
@@ -119,14 +125,15 @@ def check_sampling(model: Any) -> None:
 
 
 def model_conditions(model: Any, conditionings: Sequence[Any], shape: Sequence[int]) -> list[dict[str, Any]]:
-    """CONDITIONINGs as the MODEL's inputs, one dict of the host's COND objects each, without inference tensors.
+    """Convert CONDITIONINGs to the MODEL's inputs, without inference tensors.
 
-    shape: of a latent, (C, H, W). Raises ValueError for a CONDITIONING that is no single prompt for the whole image and all steps.
+    ``shape``: of a latent, (C, H, W). Returns a dict of the host's COND objects for each. Raises ValueError for a CONDITIONING that is not
+    a single prompt for the whole image and all steps.
     """
     check_sampling(model)
     device = model.load_device
     noise = torch.zeros((1, *shape), device=device)
-    found = []
+    inputs = []
     for conditioning in conditionings:
         converted = comfy.sampler_helpers.convert_cond(conditioning)
         if len(converted) != 1 or any(converted[0].get(key) is not None for key in _NARROWS):
@@ -136,8 +143,8 @@ def model_conditions(model: Any, conditionings: Sequence[Any], shape: Sequence[i
             )
         encoded = comfy.samplers.encode_model_conds(model.model.extra_conds, converted, noise, device, "positive", latent_image=noise)
         with torch.inference_mode(False):
-            found.append({key: _normal_cond(cond) for key, cond in encoded[0]["model_conds"].items()})
-    return found
+            inputs.append({key: _normal_cond(cond) for key, cond in encoded[0]["model_conds"].items()})
+    return inputs
 
 
 def _normal_cond(cond: comfy.conds.CONDRegular) -> comfy.conds.CONDRegular:

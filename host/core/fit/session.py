@@ -1,12 +1,11 @@
-"""What the two ways of learning directions share: names and checkpoints, the site, the file that results, memory that does not suffice."""
+"""Run a named fit: checkpoint and resume, progress, memory errors and report. Every node that learns an edit uses it."""
 
 from __future__ import annotations
 
 import json
-import logging
-from collections.abc import Callable, Iterator, Mapping, Sequence
+import time
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -16,43 +15,100 @@ import folder_paths
 import torch
 from torch import Tensor
 
-from ....methods.core.fit_state import Checkpoint, FitState
-from ....methods.guidance.edit_file import with_alternative
-from ....methods.guidance.fit_moves import Diffusion, FitSettings, finished_moves
-from ....models.adp import AdpFile
-from ..names import storable
-from ..sites import base_model, lowest_level_site, site_channels
+from ....methods.core.checkpoint import RESUMED, STALE
+from ....methods.core.trainer import VectorFit
+from ..files import check_file_name
+from ..sites import lowest_level_site, site_channels
 from ..versions import resident
 from .differentiable import Differentiable, load_whole
 
-log = logging.getLogger("equipoise")
-PLACE = "output/equipoise/learning"
+LEARNING_FOLDER = "output/equipoise/learning"
 AUTO = "auto"
 
 
-@dataclass(frozen=True)
-class Learned:
-    """``file``: with the new moves among its alternatives; ``lines``: a report; ``curve``: (step, figure -> value), averaged over short
-    stretches of steps."""
-
-    file: AdpFile
-    lines: list[str]
-    curve: list[tuple[int, dict[str, float]]]
-
-
 def learning_path(name: str) -> Path:
-    """Checkpoint of a fit. Raises ValueError for a name that is a path."""
+    """Return the file of a fit's checkpoint.
+
+    Raises ValueError for a name that cannot be stored.
+    """
     name = name.strip()
-    if not storable(name):
-        raise ValueError(
-            f"'{name[:60]}' cannot be the name of what is learned: use letters, digits, spaces, dashes and single dots, without "
-            f"separators; it goes on from {PLACE} when it was interrupted."
-        )
+    check_file_name(name, "a fit", LEARNING_FOLDER)
     return Path(folder_paths.get_output_directory()) / "equipoise" / "learning" / f"{name}.safetensors"
 
 
+class FitSession:
+    """One fit under a name: the same settings under the same name resume it.
+
+    Raises ValueError for a name that cannot be stored.
+    """
+
+    def __init__(self, name: str, steps: int, batch: int) -> None:
+        self.path = learning_path(name)
+        self.steps, self.batch = steps, batch
+        self.lines: list[str] = []
+        self._started = time.monotonic()
+
+    def network(self, model: Any, conditions: Sequence[Any], latent: Sequence[int]) -> Differentiable:
+        """Load the MODEL whole, as a differentiable function.
+
+        ``latent``: shape of one latent, [C, H, W].
+        """
+        patcher = resident(model)
+        load_whole([patcher], 2 * model.model.memory_required([2 * self.batch, *latent]))
+        return Differentiable(patcher, conditions)
+
+    @contextmanager
+    def gradients(self) -> Iterator[None]:
+        """Leave the host's inference mode. Raises ValueError if memory does not suffice."""
+        try:
+            with torch.inference_mode(False), torch.enable_grad():
+                yield
+        except (torch.OutOfMemoryError, RuntimeError) as error:
+            out = isinstance(error, torch.OutOfMemoryError) or "can't allocate memory" in str(error) or "out of memory" in str(error)
+            if not out:
+                raise
+            raise ValueError(
+                f"memory does not suffice to learn with a batch of {self.batch}: lower 'batch', or use smaller images."
+            ) from error
+
+    def resume(self, fit: VectorFit, facts: Mapping[str, Any]) -> None:
+        """Resume a fit if an earlier run saved it with the same ``facts``, and report that.
+
+        The fit then moves the node's bar, and the host can interrupt it after every step.
+        """
+        fit.path, fit.key = self.path, json.dumps(facts, sort_keys=True)
+        resumed = fit.resume()
+        if resumed == RESUMED and fit.done:
+            self.lines.append("learned in an earlier run, and not again")
+        elif resumed == RESUMED:
+            self.lines.append(f"resumed at step {fit.step} of {fit.total}")
+        elif resumed == STALE:
+            self.lines.append("started again, because an earlier run of this name had other settings")
+        bar = comfy.utils.ProgressBar(fit.total)
+
+        def after_step(step: int, total: int) -> None:
+            comfy.model_management.throw_exception_if_processing_interrupted()
+            bar.update_absolute(step, total)
+
+        fit.after_step = after_step
+
+    def report_duration(self, samples: str) -> None:
+        """Report steps, batch and time. ``samples``: what a batch holds ("images")."""
+        self.lines.append(f"{self.steps} steps of {self.batch} {samples}; {time.monotonic() - self._started:.0f} s")
+
+    def report_losses(self, fit: VectorFit) -> None:
+        """Report every figure in the first and in the last steps."""
+        for column in fit.columns:
+            values = [v[column] for _, v in fit.curve() if column in v]
+            if values:
+                self.lines.append(f"{column}: {values[0]:.4g} in the first steps, {values[-1]:.4g} in the last")
+
+
 def chosen_site(model: Any, site: str) -> tuple[str, int]:
-    """A site by its name, or "auto", and its width. Raises ValueError where the model has no such site."""
+    """Return the name and the width of a site, by its name or "auto".
+
+    Raises ValueError if the model has no such site.
+    """
     site = site.strip() or AUTO
     site = lowest_level_site(model) if site == AUTO else site
     widths = site_channels(model)
@@ -61,84 +117,15 @@ def chosen_site(model: Any, site: str) -> tuple[str, int]:
     return site, widths[site]
 
 
-def begin(state: FitState, name: str, facts: Mapping[str, Any]) -> tuple[Checkpoint, str]:
-    """Go on with the fit ``name`` where its settings are these, and say so. The checkpoint moves the node's bar and lets the host
-    interrupt after every step."""
-    path, signature = learning_path(name), json.dumps(facts, sort_keys=True)
-    found = state.resume(path, signature)
-    said = {
-        "resumed": f"went on from step {state.step} of {state.steps}" if state.step < state.steps else "was learned before, and not again",
-        "stale": "begun anew, as an earlier run of this name had other settings",
-    }.get(found, "")
-    bar = comfy.utils.ProgressBar(state.steps)
+def encoded_prompts(clip: Any, prompts: Sequence[str]) -> tuple[list[Any], Tensor]:
+    """Encode every different prompt once.
 
-    def every_step(step: int, steps: int) -> None:
+    Return the CONDITIONINGs, and the index of each prompt's, int64 [N].
+    """
+    different = list(dict.fromkeys(prompts))
+    conditionings = []
+    for prompt in different:
         comfy.model_management.throw_exception_if_processing_interrupted()
-        bar.update_absolute(step, steps)
-
-    return Checkpoint(path, signature, every_step=every_step), said
-
-
-@contextmanager
-def gradients(batch: int) -> Iterator[None]:
-    """Out of the host's inference mode. Raises ValueError, in a sentence, where memory does not suffice."""
-    try:
-        with torch.inference_mode(False), torch.enable_grad():
-            yield
-    except (torch.OutOfMemoryError, RuntimeError) as error:
-        out = isinstance(error, torch.OutOfMemoryError) or "can't allocate memory" in str(error) or "out of memory" in str(error)
-        if not out:
-            raise
-        raise ValueError(f"memory does not suffice to learn with a batch of {batch}: lower 'batch', or use smaller images.") from error
-
-
-def loaded(model: Any, conditions: Sequence[Any], shape: Sequence[int]) -> Differentiable:
-    """The MODEL loaded whole, as a differentiable function. ``shape``: of a batch of latents."""
-    patcher = resident(model)
-    load_whole([patcher], 2 * model.model.memory_required([2 * shape[0], *shape[1:]]))
-    return Differentiable(patcher, conditions)
-
-
-def diffusion_of(
-    network: Differentiable, logits: Callable[[Tensor], dict[str, Tensor]] | None = None, judged: tuple[str, ...] = ()
-) -> Diffusion:
-    """As the fit needs it: a v-prediction over the model's own noise levels."""
-    a = network.alphas_cumprod
-
-    def wanted(clean: Tensor, noise: Tensor, t: int) -> Tensor:
-        return a[t].sqrt() * noise - (1 - a[t]).sqrt() * clean
-
-    def clean(x: Tensor, output: Tensor, t: int) -> Tensor:
-        return a[t].sqrt() * x - (1 - a[t]).sqrt() * output
-
-    return Diffusion(network.velocity, wanted, clean, logits or (lambda latents: {}), a, judged, network.scale, network.device)
-
-
-def finish(
-    state: FitState,
-    sites: Mapping[str, tuple[str, int]],
-    source: str,
-    adp: AdpFile | None,
-    model: Any,
-    classes: Mapping[str, tuple[str, ...]],
-    settings: FitSettings,
-    lines: list[str],
-) -> Learned:
-    """Moves of a fit that has ended, in a file, with the report's last lines."""
+        conditionings.append(clip.encode_from_tokens_scheduled(clip.tokenize(prompt)))
     with torch.inference_mode(False):
-        moves = finished_moves(state, sites, source)
-    curve = state.curve()
-    first, last = curve[0][1], curve[-1][1]
-    for column in state.columns:
-        values = [v[column] for _, v in curve if column in v]
-        if values:
-            lines.append(f"{column}: {first.get(column, values[0]):.4g} in the first steps, {last.get(column, values[-1]):.4g} in the last")
-    record = {"steps": settings.steps, "batch": settings.batch, "seed": settings.seed}
-    file = adp or AdpFile(None, {}, base_model(model) or "")
-    for attribute, move in moves.items():
-        low, high = float(move.sizes.amax(1).min()), float(move.sizes.max())
-        form = "told by the reading" if move.vectors.shape[2] > 1 else "one vector per class, assigned seeded"
-        lines.append(f"{attribute} at {move.site}: steps of {low:.3f} to {high:.3f} norms of h by noise level ({form})")
-        file = with_alternative(file, file.base_model, attribute, classes[attribute], move, {**record, "lines": lines[-1:]})
-    log.info("learned %s: %s", ", ".join(moves), "; ".join(lines))
-    return Learned(file, lines, curve)
+        return conditionings, torch.tensor([different.index(p) for p in prompts])

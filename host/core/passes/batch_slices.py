@@ -1,4 +1,4 @@
-"""Some images of a batch: their rows of a LATENT, of CONDITIONING, and of what ControlNets are shown."""
+"""Slices of a batch: the rows of some images in a LATENT, in CONDITIONING, and in the hints of ControlNets."""
 
 from __future__ import annotations
 
@@ -7,23 +7,32 @@ from typing import Any
 
 from torch import Tensor
 
+from ..types import Conditioning, Latent
 
-def latent_rows(latent: dict[str, Any], rows: Sequence[int]) -> dict[str, Any]:
-    """Some images of a LATENT, with their masks and noise indices. Masks of fewer images than the batch are repeated, as the host does."""
+
+def latent_rows(latent: Latent, rows: Sequence[int]) -> Latent:
+    """Take some images of a LATENT with their masks and noise indices.
+
+    Masks of fewer images than the batch are repeated, as the host does.
+    """
     n = latent["samples"].shape[0]
     if list(rows) == list(range(n)):
         return dict(latent)
     picked = {k: v[list(rows)] if isinstance(v, Tensor) and v.shape[:1] == (n,) else v for k, v in latent.items()}
-    if isinstance(mask := latent.get("noise_mask"), Tensor) and mask.ndim > 2:
+    mask = latent.get("noise_mask")
+    if isinstance(mask, Tensor) and mask.ndim > 2:
         picked["noise_mask"] = _rows(mask, rows)
     if "batch_index" in latent:
         picked["batch_index"] = [latent["batch_index"][row] for row in rows]
     return picked
 
 
-def conditioning_rows(conditioning: Any, rows: Sequence[int], images: int) -> Any:
-    """CONDITIONING for some images of a batch of ``images``: of tensors with several entries theirs, repeated where there are fewer than
-    images, as the host does; what holds one entry for all stays."""
+def conditioning_rows(conditioning: Conditioning, rows: Sequence[int], images: int) -> Conditioning:
+    """Take the CONDITIONING of some images of a batch of ``images``.
+
+    Tensors with several entries give those of the images, repeated where there are fewer than images, as the host does. Tensors with one
+    entry for all stay.
+    """
     if list(rows) == list(range(images)):
         return conditioning
     controls: dict[int, Any] = {}
@@ -38,14 +47,17 @@ def _entry(entry: dict[str, Any], rows: Sequence[int], controls: dict[int, Any])
 
 
 def _rows(value: Any, rows: Sequence[int]) -> Any:
-    """Rows of a tensor with several; anything else as it is."""
+    """Take rows of a tensor that has several; return anything else as it is."""
     if not isinstance(value, Tensor) or value.ndim < 2 or len(value) < 2:
         return value
     return value[[row % len(value) for row in rows]]
 
 
 def _control_rows(control: Any, rows: Sequence[int], known: dict[int, Any]) -> Any:
-    """A copy of a ControlNet, and of those before it, with these images' hints; the same copy for the same ControlNet."""
+    """Copy a ControlNet and those before it with the hints of these images.
+
+    One copy for each ControlNet.
+    """
     if id(control) not in known:
         hint, extra = getattr(control, "cond_hint_original", None), getattr(control, "extra_concat_orig", None) or []
         before = getattr(control, "previous_controlnet", None)

@@ -1,8 +1,8 @@
-"""One batch drawn in passes of a few images, as if it were drawn at once.
+"""One batch sampled in passes of a few images, with the same result as if it were sampled at once.
 
-Image i gets the noise that it has in the whole batch: that of the start, and that of samplers that add noise at every step. Quotas are
-those of the whole batch. Where classes are given by what images are read as, every pass is first drawn up to that reading and no further;
-when all are read, the classes are given, and the passes are drawn again with them. Progress and previews are those of the whole.
+Image i gets the noise that it has in the whole batch: at the start, and from samplers that add noise at every step. Quotas are those of
+the whole batch. If classes are assigned by readings, every pass is first sampled up to its reading. When all are read, the classes are
+assigned, and the passes are sampled again with them. Progress and previews are those of the whole batch.
 """
 
 from __future__ import annotations
@@ -22,84 +22,107 @@ from comfy.patcher_extension import WrappersMP
 from torch import Tensor
 
 from ....methods.core.batch_run import WaitsForOthers
+from ..types import Conditioning, Latent, Model
 from .batch_slices import conditioning_rows, latent_rows
-from .pass_cache import Unfinished
-from .shared_batch import KEY, Together
+from .pass_cache import PassCache
+from .shared_batch import BATCH_KEY, SharedBatch
 
 BROWNIAN = re.compile(r"sample_dpmpp_(sde|2m_sde|3m_sde)")
-"""Samplers whose own noise is a Brownian tree; all others draw it anew at every step."""
+"""Samplers whose own noise is a Brownian tree. All others draw new noise at every step."""
 
 MOST_ROUNDS = 32
-"""Readings of all passes, one for every patch that gives classes by them, and drawing: far more than anyone stacks."""
+"""Limit of rounds over all passes: one reading for every patch that assigns by readings, then sampling."""
 
-Sample = Callable[[Any, Any, Any, dict[str, Any]], Tensor]
+Sample = Callable[[Model, Conditioning, Conditioning, Latent], Tensor]
 """(MODEL, positive, negative, LATENT) -> samples."""
+
+
+@dataclass(frozen=True)
+class PassSettings:
+    """Say which images are sampled, and in which passes."""
+
+    image_index: Sequence[int]
+    """Images of the LATENT that are sampled."""
+    size: int
+    """Number of images per pass; 0 for all at once."""
+    seed: int
+    """Seed of the sampler."""
+    cache: PassCache | None = None
+    """Where finished passes lie until all are sampled; None to cache nothing."""
 
 
 @dataclass
 class Steps:
-    """Progress over all passes. ``spent``: steps of the readings so far; ``ahead``: of those that are still to come in this round."""
+    """Count the progress over all passes."""
 
     passes: int
+    """Number of passes."""
     done: int = 0
+    """Number of finished passes."""
     spent: int = 0
+    """Steps of the readings so far."""
     ahead: int = 0
+    """Steps of the readings that are still to come in this round."""
     last: int = 0
+    """Steps of the current pass so far."""
 
-    def place(self, step: int, steps: int, waits: bool, index: int, left: int) -> tuple[int, int]:
-        """(steps done, steps of all) at a step of pass ``index`` of the ``left`` ones. While the first is read it is not known how far the
-        readings go: as far as it has come, in all passes but the last, which goes on from its reading."""
+    def position(self, step: int, steps: int, waits: bool, number: tuple[int, int]) -> tuple[int, int]:
+        """Return (steps done, steps of all) at a step of a pass.
+
+        ``number``: index of the pass, and how many are left.
+        While the first pass is read, it is not known how far the readings go. They are taken to go as far as it has come, in all passes but
+        the last, which continues from its reading.
+        """
+        index, left = number
         ahead = self.ahead
         if waits and index < left - 1:
             ahead = (step + 1) * (left - 1) if index == 0 else max(self.ahead, step + 1)
         return self.done * steps + self.spent + step, self.passes * steps + self.spent + ahead
 
     def read(self, index: int, left: int) -> None:
-        """Pass ``index`` was read, and left there."""
+        """Note that pass ``index`` of the ``left`` ones stopped at its reading."""
         self.spent += self.last
         self.ahead = self.last * max(0, left - index - 2)
 
 
 def draw_in_passes(
-    model: Any,
+    model: Model,
     sample: Sample,
-    positive: Any,
-    negative: Any,
-    latent: dict[str, Any],
-    rows: Sequence[int],
-    size: int,
-    seed: int,
-    batch: Together,
-    unfinished: Unfinished | None = None,
+    positive: Conditioning,
+    negative: Conditioning,
+    latent: Latent,
+    batch: SharedBatch,
+    passes: PassSettings,
 ) -> Tensor:
-    """Samples of the images ``rows`` of a LATENT, in passes of ``size`` (0: all at once). ``seed``: that of ``sample``.
+    """Sample images of a LATENT in passes.
 
-    The noise is that of a batch of just these images, drawn at once. ``batch``: made for the whole LATENT; what was decided in one call
-    holds in the next. ``unfinished``: where finished passes are kept until all are drawn.
+    The noise is that of a batch of just these images, sampled at once. ``batch`` is made for the whole LATENT; what was decided in one call
+    holds in the next.
     """
-    rows, size = list(rows), size if 0 < size < len(rows) else len(rows)
-    parts = [range(start, min(start + size, len(rows))) for start in range(0, len(rows), size)]
-    drawn: dict[int, Tensor] = {} if unfinished is None else unfinished.passes(len(parts))
-    steps, images = Steps(len(parts), len(drawn)), latent["samples"].shape[0]
-    begun, rounds = list(drawn), 0
+    image_index = list(passes.image_index)
+    size = passes.size if 0 < passes.size < len(image_index) else len(image_index)
+    parts = [range(start, min(start + size, len(image_index))) for start in range(0, len(image_index), size)]
+    cache, images = passes.cache, latent["samples"].shape[0]
+    drawn: dict[int, Tensor] = {} if cache is None else cache.passes(len(parts))
+    steps, resumed, rounds = Steps(len(parts), len(drawn)), list(drawn), 0
+    frame = _Frame(len(image_index), passes.seed, "batch_index" not in latent)
     while len(drawn) < len(parts):
         rounds += 1
         if rounds > MOST_ROUNDS:
             raise RuntimeError(
-                "passes of one batch were read differently each time, so no classes could be given: set images_per_pass to 0."
+                "the passes of one batch were read differently each time, so no classes could be assigned: set images_per_pass to 0."
             )
         waiting, left = 0, [number for number in range(len(parts)) if number not in drawn]
         for index, number in enumerate(left):
             comfy.model_management.throw_exception_if_processing_interrupted()
-            part = parts[number]
-            here = [rows[i] for i in part]
-            batch.start(here)
-            given = (conditioning_rows(c, here, images) for c in (positive, negative))
+            chosen = [image_index[i] for i in parts[number]]
+            batch.start(chosen)
             try:
                 drawn[number] = sample(
-                    _one_pass(model, part, len(rows), seed, "batch_index" not in latent, batch, steps, (index, len(left))),
-                    *given,
-                    latent_rows(latent, here),
+                    _one_pass(model, parts[number], frame, batch, steps, (index, len(left))),
+                    conditioning_rows(positive, chosen, images),
+                    conditioning_rows(negative, chosen, images),
+                    latent_rows(latent, chosen),
                 )
             except WaitsForOthers:
                 waiting += 1
@@ -108,23 +131,36 @@ def draw_in_passes(
             finally:
                 batch.finish()
             steps.done += 1
-            if unfinished is not None and len(drawn) < len(parts):
-                unfinished.keep(number, drawn[number], batch.decided)
+            if cache is not None and len(drawn) < len(parts):
+                cache.keep(number, drawn[number], batch.decided)
         steps.ahead = 0
-        if waiting and begun:  # what was kept of an earlier run lacks its classes: all are read, and drawn anew
-            drawn, begun, steps.done = {}, [], 0
-    if unfinished is not None:
-        unfinished.clear()
+        if waiting and resumed:  # the cached passes lack their classes: all are read and sampled again
+            drawn, resumed, steps.done = {}, [], 0
+    if cache is not None:
+        cache.clear()
     first = drawn[0]
     return first if len(parts) == 1 else torch.cat([drawn[number].to(first) for number in range(len(parts))])
 
 
-def _one_pass(
-    model: Any, part: range, images: int, seed: int, own_noise: bool, batch: Together, steps: Steps, place: tuple[int, int]
-) -> Any:
-    """A clone of MODEL that draws the images ``part`` of a batch of ``images``. ``place``: which pass of how many it is."""
+@dataclass(frozen=True)
+class _Frame:
+    """Describe the batch to which the passes belong."""
+
+    images: int
+    """Number of images over all passes."""
+    seed: int
+    """Seed of the sampler."""
+    makes_noise: bool
+    """Whether the noise of the start is made for the batch here, because the LATENT has no noise indices."""
+
+
+def _one_pass(model: Model, part: range, frame: _Frame, batch: SharedBatch, steps: Steps, number: tuple[int, int]) -> Model:
+    """Return a clone of MODEL that samples the images ``part`` of a batch.
+
+    ``number``: index of the pass, and how many are left.
+    """
     clone = model.clone()
-    clone.model_options.setdefault("transformer_options", {})[KEY] = batch
+    clone.model_options.setdefault("transformer_options", {})[BATCH_KEY] = batch
 
     def outer_sample(
         executor: Any,
@@ -141,39 +177,42 @@ def _one_pass(
 
         def progress(step: int, x0: Tensor, x: Tensor, total: int) -> None:
             steps.last = step + 1
-            done, of = steps.place(step, total, batch.waits, *place)
+            done, of = steps.position(step, total, batch.waits, number)
             callback(done, x0, x, of)
 
-        if len(part) < images:
-            if own_noise:
-                noise = comfy.sample.prepare_noise(noise.new_empty(images, *noise.shape[1:]), seed)[part.start : part.stop]
-            sampler = _with_noise_of_all(sampler, part, images)
-        told = callback if callback is None or steps.passes == 1 else progress
-        return executor(noise, latent, sampler, sigmas, denoise_mask, told, *args, **kwargs)
+        if len(part) < frame.images:
+            if frame.makes_noise:
+                like_all = noise.new_empty(frame.images, *noise.shape[1:])
+                noise = comfy.sample.prepare_noise(like_all, frame.seed)[part.start : part.stop]
+            sampler = _with_noise_of_all(sampler, part, frame.images)
+        reports = callback if callback is None or steps.passes == 1 else progress
+        return executor(noise, latent, sampler, sigmas, denoise_mask, reports, *args, **kwargs)
 
-    clone.add_wrapper_with_key(WrappersMP.OUTER_SAMPLE, KEY, outer_sample)
+    clone.add_wrapper_with_key(WrappersMP.OUTER_SAMPLE, BATCH_KEY, outer_sample)
     return clone
 
 
 def _with_noise_of_all(sampler: Any, part: range, images: int) -> Any:
-    """A sampler whose noise on the way is, for these images, what it would be in the whole batch; the sampler itself where it adds none,
-    or makes its noise in a way of its own."""
+    """Return a sampler that adds the noise these images would get in the whole batch.
+
+    Return the sampler itself if it adds no noise, or makes its noise by other means.
+    """
     function, options = getattr(sampler, "sampler_function", None), getattr(sampler, "extra_options", {})
     if function is None or "noise_sampler" in options or "noise_sampler" not in inspect.signature(function).parameters:
         return sampler
 
     @functools.wraps(function)
-    def in_part(model: Any, x: Tensor, sigmas: Tensor, **given: Any) -> Tensor:
+    def in_part(model: Any, x: Tensor, sigmas: Tensor, **options_of_call: Any) -> Tensor:
         if len(sigmas) > 1:
-            whole, seed = x.new_zeros(images, *x.shape[1:]), (given.get("extra_args") or {}).get("seed")
+            like_all, seed = x.new_zeros(images, *x.shape[1:]), (options_of_call.get("extra_args") or {}).get("seed")
             name = getattr(function, "__name__", "")
             if BROWNIAN.match(name):
                 ends = sigmas[sigmas > 0].min(), sigmas.max()
                 cpu = not name.endswith("_gpu")
-                noise = comfy.k_diffusion.sampling.BrownianTreeNoiseSampler(whole, *ends, seed=seed, cpu=cpu)
+                noise = comfy.k_diffusion.sampling.BrownianTreeNoiseSampler(like_all, *ends, seed=seed, cpu=cpu)
             else:
-                noise = comfy.k_diffusion.sampling.default_noise_sampler(whole, seed=seed)
-            given["noise_sampler"] = lambda *at: noise(*at)[part.start : part.stop]
-        return function(model, x, sigmas, **given)
+                noise = comfy.k_diffusion.sampling.default_noise_sampler(like_all, seed=seed)
+            options_of_call["noise_sampler"] = lambda *at: noise(*at)[part.start : part.stop]
+        return function(model, x, sigmas, **options_of_call)
 
     return type(sampler)(in_part, options, getattr(sampler, "inpaint_options", {}))

@@ -1,6 +1,6 @@
-"""What the runs have in common that draw one batch in several passes: whose pass it is, and the decisions about the whole.
+"""State shared by the passes of one batch: the images of the current pass, and the class assignment of the whole batch.
 
-It travels in the transformer options, so that every patch of ours on a MODEL finds it, wherever it stands.
+It travels in the transformer options, so that every patch of ours on a MODEL finds it, wherever the patch stands.
 """
 
 from __future__ import annotations
@@ -8,75 +8,113 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from ....methods.core.batch_run import BatchRun, Whole
+from torch import Tensor
+
+from ....methods.core.batch_run import BatchPlan, BatchRun, QuotaSource
 from ....methods.core.targets import TargetDistribution
-from ...ledger.ledgers import LedgerRun
+from ..observer import Observer, Start
 
-KEY = "equipoise_together"
+BATCH_KEY = "equipoise_together"
+"""In transformer options: the batch that is sampled in passes."""
 
 
-class Together:
-    """A batch of ``images``, of which ``rows`` are being drawn.
+class SharedBatch:
+    """Share one class assignment between the passes of a batch of ``images``.
 
-    ``decided``: the cells of every patch of ours in the order of the MODEL, where a run that was cut off had decided them. A context
-    manager: images count in a ledger when all were drawn, and what is reserved for them is released when that fails.
+    ``decided``: cells of every patch of ours, in the order of the MODEL, from a cancelled run that had decided them. A context manager:
+    images count in a ledger when all were sampled, and their quotas are released when that fails.
     """
 
     def __init__(self, images: int, decided: Sequence[Sequence[int] | None] = ()) -> None:
-        self.images, self.rows = images, list(range(images))
+        self.images, self.image_index = images, list(range(images))
         self._decided = list(decided)
-        self._wholes: dict[Any, Whole] = {}
+        self._plans: dict[Any, BatchPlan] = {}
         self._runs: list[BatchRun] = []
-        self._counted: dict[Any, tuple[LedgerRun, TargetDistribution]] = {}
+        self._sources: dict[Any, tuple[QuotaSource, TargetDistribution]] = {}
 
-    def __enter__(self) -> Together:
+    def __enter__(self) -> SharedBatch:
         return self
 
     def __exit__(self, kind: type[BaseException] | None, *_: Any) -> None:
         try:
-            for handle, (counted, target) in self._counted.items() if kind is None else ():
-                counted.finish(self._wholes[handle].cells, target)
+            for handle, (source, target) in self._sources.items() if kind is None else ():
+                source.finish(self._plans[handle].cells, target)
         finally:
-            for counted, _ in self._counted.values():
-                counted.release()
-            self._counted = {}
+            for source, _ in self._sources.values():
+                source.release()
+            self._sources = {}
 
-    def __deepcopy__(self, memo: dict[int, Any]) -> Together:
-        # The host may copy options deeply; all copies speak of one batch.
+    def __deepcopy__(self, memo: dict[int, Any]) -> SharedBatch:
+        # The host may copy options deeply. All copies mean one batch.
         return self
 
-    def start(self, rows: Sequence[int]) -> None:
-        """The next pass draws these images."""
-        self.rows, self._runs = list(rows), []
+    def start(self, image_index: Sequence[int]) -> None:
+        """Begin a pass that samples these images."""
+        self.image_index, self._runs = list(image_index), []
 
-    def join(self, handle: Any, run: BatchRun, counted: LedgerRun | None = None) -> None:
-        """A run of the pass: its quotas are those of the whole from here on. ``counted``: its part in a ledger, kept of the first pass."""
-        if handle not in self._wholes:
-            place = len(self._wholes)
-            cells = self._decided[place] if place < len(self._decided) else None
+    def join(self, handle: Any, run: BatchRun) -> None:
+        """Add a run to the pass, with the quotas of the whole batch."""
+        if handle not in self._plans:
+            number = len(self._plans)
+            cells = self._decided[number] if number < len(self._decided) else None
             fits = cells is not None and len(cells) == self.images and all(0 <= c < len(run.target.shares) for c in cells)
-            self._wholes[handle] = Whole(self.images, cells if fits else None)
-        run.whole, run.rows = self._wholes[handle], self.rows
+            self._plans[handle] = BatchPlan(self.images, cells if fits else None)
+        run.batch_plan, run.image_index = self._plans[handle], self.image_index
         self._runs.append(run)
-        if counted is not None:
-            counted = self._counted.setdefault(handle, (counted, run.target))[0]
-            run.ask_quotas = counted.quotas
+        source, _ = self._sources.setdefault(handle, (run.quota_source, run.target))
+        run.quota_source = _BatchQuotas(source)
 
     def finish(self) -> None:
-        """The pass is over; its runs are let go."""
+        """End the pass and let go of its runs."""
         self._runs = []
 
     @property
     def waits(self) -> bool:
-        """Whether a run of this pass cannot be drawn to its end before all passes were read."""
+        """Whether a run of this pass must stop at its reading.
+
+        It must while other passes were not read yet.
+        """
         return any(run.waits for run in self._runs)
 
     @property
     def decided(self) -> list[list[int] | None]:
-        """The cells of the whole batch, of every patch of ours in the order of the MODEL."""
-        return [None if w.cells is None else w.cells.tolist() for w in self._wholes.values()]
+        """Cells of the whole batch by patch of ours, in the order of the MODEL."""
+        return [None if plan.cells is None else plan.cells.tolist() for plan in self._plans.values()]
 
 
-def together(options: Mapping[str, Any]) -> Together | None:
-    """What transformer options say of the batch; None where a run is a batch of its own."""
-    return options.get(KEY)
+class _BatchQuotas(QuotaSource):
+    """Pass on a run's request for quotas.
+
+    The batch finishes and releases the source, since several runs share it.
+    """
+
+    def __init__(self, source: QuotaSource) -> None:
+        self._source = source
+
+    def quotas(self, target: TargetDistribution, images: int, seed: int) -> list[int]:
+        """Ask the source of the batch."""
+        return self._source.quotas(target, images, seed)
+
+    def finish(self, cells: Tensor | Sequence[int] | None, target: TargetDistribution | None = None) -> None:
+        """Do nothing: the images count when all passes were sampled."""
+
+
+class SharedBatchObserver(Observer):
+    """Let every run join the batch of which it samples a pass.
+
+    It takes over the quota source of the observers before it.
+    """
+
+    def started(self, run: BatchRun, start: Start) -> None:
+        """Join the batch, if there is one."""
+        batch = shared_batch(start.options)
+        if batch is not None:
+            batch.join(start.handle, run)
+
+
+def shared_batch(options: Mapping[str, Any]) -> SharedBatch | None:
+    """Return the batch of which these transformer options sample a pass.
+
+    None where a run is a batch of its own.
+    """
+    return options.get(BATCH_KEY)

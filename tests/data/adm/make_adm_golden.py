@@ -1,10 +1,10 @@
-"""Make ``adm_golden.safetensors``: outputs of the original guided-diffusion U-Net on weights that anyone can rebuild.
+"""Make ``adm_golden.safetensors``: outputs of the original guided-diffusion U-Net.
 
     python make_adm_golden.py FOLDER_OF_A_GUIDED_DIFFUSION_CHECKOUT
 
 Made with openai/guided-diffusion at commit 22e0df8183507e13a7813f8d38d51b072ca1e67c and torch 2.11.0, float32, CPU. Weights and inputs come
-from NumPy's legacy generator, whose stream is frozen, so only the middle block and the output are stored. The weights have full rank: a
-network of such weights carries rounding errors through without enlarging them, and the comparison holds on any machine.
+from NumPy's legacy generator, whose stream is frozen, so anyone can rebuild them, and only the middle block and the output are stored. The
+weights have full rank: such a network does not enlarge rounding errors, so the comparison holds on any machine.
 """
 
 from __future__ import annotations
@@ -59,7 +59,7 @@ CASES: dict[str, dict[str, Any]] = {
 
 
 def weights(parameters: Mapping[str, Iterable[int]]) -> dict[str, Tensor]:
-    """float32 weights for parameter names and shapes: the n-th in order of name is drawn from seed n."""
+    """Draw float32 weights for parameter names and shapes: the n-th in order of name has seed n."""
     drawn = {}
     for n, name in enumerate(sorted(parameters)):
         shape = tuple(parameters[name])
@@ -72,7 +72,7 @@ def weights(parameters: Mapping[str, Iterable[int]]) -> dict[str, Tensor]:
 
 
 def inputs(config: Mapping[str, Any]) -> tuple[Tensor, Tensor, Tensor | None]:
-    """x float32 [2, 3, 16, 16], timesteps float32 [2], and y int64 [2] where the case has classes."""
+    """Draw x float32 [2, 3, 16, 16], timesteps float32 [2], and y int64 [2] if there are classes."""
     x = np.random.RandomState(1000).standard_normal((BATCH, config["in_channels"], SIDE, SIDE))
     y = torch.tensor(LABELS) if config.get("num_classes") else None
     return torch.from_numpy(x.astype(np.float32)), torch.tensor(TIMESTEPS), y

@@ -48,7 +48,7 @@ class World:
         self.edge = 0.0
 
     def features(self, images: int = 40) -> Any:
-        from equipoise.nodes.data.recording import RecordFeatures
+        from equipoise.nodes.data.record_features import RecordFeatures
 
         return RecordFeatures.execute(
             self.model, self.vae, self.empty(8), "set", images, "", "", 5, STEPS, 1.0, "euler", "normal", 1.0, 1, False, "",
@@ -76,7 +76,7 @@ class World:
         )
 
     def calibrate(self, adp: Any, **given: Any) -> Any:
-        from equipoise.nodes.guidance.calibrate import CalibrateADP
+        from equipoise.nodes.guidance.calibrate_adp import CalibrateADP
 
         settings: dict[str, Any] = {
             "model": self.model, "positive": self.positive, "negative": self.negative, "latent_image": self.empty(8), "images": 8,
@@ -93,7 +93,7 @@ def world(prompt: Any) -> World:
 @pytest.fixture
 def made(world: World) -> SimpleNamespace:
     """A feature set, its labels, and the ADP that Train ADP makes of them."""
-    from equipoise.nodes.adp.train import TrainADP
+    from equipoise.nodes.adp.train_adp import TrainADP
 
     features = world.features()
     labels = world.labels(features)
@@ -120,7 +120,7 @@ def test_train_adp_gives_a_predictor_its_curves_and_a_verdict(world: World, made
 
 def test_train_adp_is_interrupted_between_steps_and_goes_on(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
     import comfy.model_management as management
-    from equipoise.nodes.adp.train import TrainADP
+    from equipoise.nodes.adp.train_adp import TrainADP
 
     features = world.features()
     labels = world.labels(features)
@@ -135,8 +135,10 @@ def test_train_adp_is_interrupted_between_steps_and_goes_on(world: World, monkey
 
 def test_attributes_are_added_to_a_file_that_was_saved_and_loaded(world: World, made: SimpleNamespace) -> None:
     from equipoise.methods.labels.labels import LabelSet
-    from equipoise.nodes.adp.load import LoadADP
-    from equipoise.nodes.adp.train import ADPInfo, SaveADP, TrainADP
+    from equipoise.nodes.adp.adp_info import ADPInfo
+    from equipoise.nodes.adp.load_adp import LoadADP
+    from equipoise.nodes.adp.save_adp import SaveADP
+    from equipoise.nodes.adp.train_adp import TrainADP
 
     path = SaveADP.execute(made.adp, "first", False).result[0]
     assert Path(path) == world.host.base / "models" / "equipoise" / "adp" / "first.safetensors"
@@ -152,7 +154,7 @@ def test_attributes_are_added_to_a_file_that_was_saved_and_loaded(world: World, 
 
 
 def test_save_adp_writes_whole_files_by_name_alone(world: World, made: SimpleNamespace, monkeypatch: pytest.MonkeyPatch) -> None:
-    from equipoise.nodes.adp.train import SaveADP
+    from equipoise.nodes.adp.save_adp import SaveADP
 
     folder = world.host.base / "models" / "equipoise" / "adp"
     for bad in ("", "..", "a/b", "a\\b", "../up", "/root", "C:x", "con", "nul.x", "a..b", "a\0b", ".hidden", "x" * 200, "tail."):
@@ -177,7 +179,7 @@ def test_save_adp_writes_whole_files_by_name_alone(world: World, made: SimpleNam
 
 
 def test_adp_info_of_a_file_without_figures(prompt: Any, made: SimpleNamespace) -> None:
-    from equipoise.nodes.adp.train import ADPInfo
+    from equipoise.nodes.adp.adp_info import ADPInfo
 
     bare = made.adp.__class__(made.adp.predictor, {}, "tiny")
     text, chart = ADPInfo.execute(bare).result
@@ -200,11 +202,12 @@ def test_calibrate_adp_tries_three_directions_and_keeps_them_all(world: World, m
     record = adp.info["calibration"]["light"]["compare_directions"]
     assert set(record["hits"]) == {"mean-difference", "linear-discriminant", "sum"} and record["images"] == 8
     assert record["judge"] == ("brightness" if judge == "classifier" else "the ADP, on finished images")
-    assert "quality" in record["quality"]["text"] and "light: '" in report and "quality" in report
+    assert "quality" in record["quality"]["text"] and "light: with '" in report and "quality" in report
     assert chart.shape[0] == 1 and chart.shape[2] == 960
     assert 0 <= adp.info["accuracy_mid"]["light"] <= 1
     assert repr(world.model.model_options) == before and not made.adp.moves
-    from equipoise.methods.guidance.calibrate import STRENGTHS, TRIALS_EACH
+    from equipoise.methods.core.trials import STRENGTHS
+    from equipoise.methods.guidance.calibrate import TRIALS_EACH
 
     log = json.loads((folders / "calibration" / "trials.json").read_text(encoding="utf-8"))
     # Plain images; a direction's trials, which end early where nothing is left to gain; higher strengths of the best.

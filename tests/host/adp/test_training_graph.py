@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 import torch
-from equipoise_server import REPOSITORY, Server
+from equipoise.benchmarks.core.graph_server import REPOSITORY, Server
 from equipoise_workflow import to_api
 from safetensors import safe_open
 from safetensors.torch import load_file, save_file

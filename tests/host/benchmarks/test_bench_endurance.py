@@ -6,7 +6,7 @@ import json
 from pathlib import Path
 
 import pytest
-from equipoise_server import checkout
+from equipoise.benchmarks.core.graph_server import checkout
 
 
 @pytest.mark.parametrize("variable", ["COMFYUI_PATH", "COMFYUI_FLOOR_PATH"])

@@ -22,25 +22,25 @@ from equipoise.benchmarks.guidance.guidance_cells import (
     UNIVERSAL,
     Cell,
 )
-from equipoise.benchmarks.guidance.guidance_figures import Kept, fairness
+from equipoise.benchmarks.guidance.guidance_figures import CellData, fairness
 from torch import Tensor
 
 BATCH = 4
 
 
 @pytest.fixture(scope="module")
-def sampler(host: Any) -> Iterator[guidance_samples.Sampler]:
+def sampler(host: Any) -> Iterator[guidance_samples.CellSampler]:
     """Both models, loaded as a benchmark loads them: outside inference mode."""
     threads, boot = torch.get_num_threads(), guidance_samples.boot_host
     guidance_samples.boot_host = lambda: None
     try:
-        yield guidance_samples.Sampler((UNCONDITIONAL, TEXT))
+        yield guidance_samples.CellSampler((UNCONDITIONAL, TEXT))
     finally:
         guidance_samples.boot_host = boot
         torch.set_num_threads(threads)
 
 
-def images(sampler: guidance_samples.Sampler, cell: Cell) -> Tensor:
+def images(sampler: guidance_samples.CellSampler, cell: Cell) -> Tensor:
     with torch.no_grad():
         return sampler.sampled(cell)[0]
 
@@ -52,18 +52,18 @@ def few_steps(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.fixture
-def plain(sampler: guidance_samples.Sampler, few_steps: None) -> Tensor:
+def plain(sampler: guidance_samples.CellSampler, few_steps: None) -> Tensor:
     return images(sampler, Cell(BASE, None, BATCH, BATCH))
 
 
 @pytest.mark.parametrize("method", ["chi-square", "kl", SAMPLE, SAMPLE + QUOTA, LATENT, LATENT + QUOTA, UNIVERSAL, UNIVERSAL + QUOTA, OURS])
 def test_every_method_changes_images_and_keeps_what_its_figures_need(
-    sampler: guidance_samples.Sampler, plain: Tensor, tmp_path: Path, method: str
+    sampler: guidance_samples.CellSampler, plain: Tensor, tmp_path: Path, method: str
 ) -> None:
     cell = Cell(method, "eyeglasses x hair uniform", BATCH, BATCH)
     measured = sampler.make(cell, tmp_path)
     assert measured["n"] == BATCH and measured["seconds_per_image"] > 0 and measured["peak_mb"] > 100
-    kept = Kept(tmp_path, cell)
+    kept = CellData(tmp_path, cell)
     assert kept.features.shape[0] == BATCH and abs(kept.read["hair"].sum(1) - 1).max() < 1e-4
     plain_features = sampler.judge.embed(plain).numpy()
     assert abs(kept.features - plain_features).max() > 1e-4
@@ -76,28 +76,28 @@ def test_every_method_changes_images_and_keeps_what_its_figures_need(
 
 
 @pytest.mark.parametrize("method", [SAMPLE, UNIVERSAL])
-def test_a_scale_of_0_is_plain_sampling(sampler: guidance_samples.Sampler, plain: Tensor, method: str) -> None:
+def test_a_scale_of_0_is_plain_sampling(sampler: guidance_samples.CellSampler, plain: Tensor, method: str) -> None:
     torch.testing.assert_close(images(sampler, Cell(method, FIRST, BATCH, BATCH, strength=0.0)), plain, rtol=1e-4, atol=1e-4)
 
 
-def test_universal_guidance_brings_images_to_their_classes(sampler: guidance_samples.Sampler, tmp_path: Path) -> None:
+def test_universal_guidance_brings_images_to_their_classes(sampler: guidance_samples.CellSampler, tmp_path: Path) -> None:
     cell = Cell(UNIVERSAL + QUOTA, FIRST, BATCH, 2 * BATCH, strength=10.0)
     sampler.make(cell, tmp_path)
-    found = fairness(cell, Kept(tmp_path, cell), FIRST, bootstrap=0)
+    found = fairness(cell, CellData(tmp_path, cell), FIRST, bootstrap=0)
     assert found["hit"] >= 0.75, "by the judge, while the gradient is the labeller's"
 
 
-def test_mixed_prompts_are_obeyed_and_show_the_same_professions(sampler: guidance_samples.Sampler, tmp_path: Path) -> None:
+def test_mixed_prompts_are_obeyed_and_show_the_same_professions(sampler: guidance_samples.CellSampler, tmp_path: Path) -> None:
     cell = Cell(MIXING + QUOTA, FIRST, BATCH, 2 * BATCH, bed=TEXT)
     for made in (cell, cell.plain):
         sampler.make(made, tmp_path)
-    mixed, plain = Kept(tmp_path, cell), Kept(tmp_path, cell.plain)
+    mixed, plain = CellData(tmp_path, cell), CellData(tmp_path, cell.plain)
     assert fairness(cell, mixed, FIRST, bootstrap=0)["hit"] >= 0.75
     for kept in (mixed, plain):
         assert kept.read["profession"].argmax(1).tolist() == [0, 1, 2, 3] * 2
 
 
-def test_universal_guidance_leaves_the_negatives_rows_alone(sampler: guidance_samples.Sampler) -> None:
+def test_universal_guidance_leaves_the_negatives_rows_alone(sampler: guidance_samples.CellSampler) -> None:
     """With text, a negative prompt and attention, whose default on a CPU no gradient passes."""
     from equipoise.benchmarks.guidance.universal import apply_universal
     from equipoise.host.core.sampling import SamplerSettings, ksample
@@ -120,8 +120,8 @@ def test_universal_guidance_leaves_the_negatives_rows_alone(sampler: guidance_sa
     assert torch.equal(sample(bed.model), before), "the original is left as it was"
 
 
-def test_a_watch_times_every_step_and_changes_nothing(sampler: guidance_samples.Sampler) -> None:
-    from equipoise.benchmarks.core.full_width import Watch
+def test_a_watch_times_every_step_and_changes_nothing(sampler: guidance_samples.CellSampler) -> None:
+    from equipoise.benchmarks.host.full_width import Watch
     from equipoise.host.core.sampling import SamplerSettings, ksample
     from equipoise.host.small_models.adm_model import empty_latent
 

@@ -6,7 +6,7 @@ import json
 from typing import Any
 
 import pytest
-from equipoise_server import checkout
+from equipoise.benchmarks.core.graph_server import checkout
 
 
 @pytest.mark.parametrize(("variable", "default"), [("COMFYUI_PATH", "~/ComfyUI"), ("COMFYUI_FLOOR_PATH", "~/ComfyUI-0.3.64")])
@@ -27,13 +27,13 @@ def test_the_bar_costs_little_and_shows_much(monkeypatch: pytest.MonkeyPatch, va
 
 
 def test_figures() -> None:
-    from equipoise.benchmarks.host.live import figures
+    from equipoise.benchmarks.host.live import live_figures
 
     def drawn(sampling: float, **more: Any) -> dict[str, Any]:
         return {"sampling": [[2 * sampling, sampling]], "tell": [], "send": [], "bytes": [], "messages": 0, "states": 0, **more}
 
     told = {"tell": [[0.1, 0.01], [0.1, 0.01]], "send": [[0.2, 0.02]], "bytes": [300, 500], "messages": 2, "states": 2}
-    out = figures([(drawn(2.0, **told), drawn(1.0)), (drawn(4.0, **told), drawn(4.0))])
+    out = live_figures([(drawn(2.0, **told), drawn(1.0)), (drawn(4.0, **told), drawn(4.0))])
     assert out["share_of_sampling"] == {"median": pytest.approx(0.015), "largest": pytest.approx(0.02)}
     assert out["share_of_sampling_by_the_wall"]["largest"] == pytest.approx(0.1)
     assert out["states"] == {"fewest": 2, "most": 2} and out["bytes_per_message"] == 400 and not out["met"]

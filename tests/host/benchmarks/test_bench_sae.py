@@ -18,11 +18,11 @@ def test_what_an_autoencoder_loses_is_seen_in_the_images(prompt: Any, monkeypatc
     axes = torch.cat([torch.eye(96), -torch.eye(96)])  # both directions of every channel: nothing is lost
     whole.encoder.copy_(axes)
     whole.decoder.copy_(axes)
-    found = bench.splicing(SaeFile(whole, bench.SITE, "equipoise-portraits"), 16)
+    found = bench.measure_splicing(SaeFile(whole, bench.SITE, "equipoise-portraits"), 16)
     assert set(found["agreement"]) == {"eyeglasses", "hair", "skin_tone", "profession"} and found["n"] == 16
     assert min(found["agreement"].values()) == 1.0 and found["similarity"] > 0.999
     nothing = SparseAutoencoder(96, 192, 1, torch.zeros(1)).requires_grad_(False)
     nothing.scale.mul_(1e-3)
     nothing.decoder.zero_()
-    lost = bench.splicing(SaeFile(nothing, bench.SITE, "equipoise-portraits"), 16)
+    lost = bench.measure_splicing(SaeFile(nothing, bench.SITE, "equipoise-portraits"), 16)
     assert min(lost["agreement"].values()) < 1.0 and lost["similarity"] < found["similarity"] - 0.05

@@ -56,7 +56,7 @@ def parts(prompt: Any, saes: Any) -> Iterator[SimpleNamespace]:
 
 
 def measure(parts: SimpleNamespace, **given: Any) -> tuple[Any, str, Tensor]:
-    from equipoise.nodes.bias_features.measure_effects import MeasureFeatureEffects
+    from equipoise.nodes.bias_features.measure_feature_effects import MeasureFeatureEffects
 
     w = parts.world
     settings: dict[str, Any] = {
@@ -98,7 +98,8 @@ def test_features_are_turned_through_the_host_s_sampler(parts: SimpleNamespace, 
         up, down = (bright_shares(parts, added, j) for added in (40 * record["typical"][j], NOTHING))
         assert float(found.causal[1, place]) == pytest.approx(up - down, abs=1e-6)
     assert record["images"] == IMAGES and record["judge"] == "bright.safetensors" and set(record["beside"][0]) == {"tint"}
-    assert report.startswith("light: 2 features turned alone, up by 40 times") and "4 images (dark 50%, bright 50%" in report
+    assert report.startswith("light: 2 features turned alone, up by 40 times")
+    assert "4 images per trial (plain images: dark 50%, bright 50%" in report
     assert chart.shape[0] == 1 and chart.shape[2:] == (960, 3) and parts.bias.attribute("light").causal.isnan().all()
 
 

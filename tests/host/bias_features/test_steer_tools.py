@@ -58,9 +58,9 @@ def files(prompt: Any, sae: Any, bias: Any) -> Iterator[tuple[Path, Path]]:
 
 
 def test_files_are_listed_loaded_and_steer_as_what_was_saved(files: tuple[Path, Path], world: World, sae: Any, bias: Any) -> None:
-    from equipoise.host.core.folders import choices
-    from equipoise.nodes.bias_features.bias_features import LoadBiasFeatures
-    from equipoise.nodes.sae.load import LoadSAE
+    from equipoise.host.core.files import choices
+    from equipoise.nodes.bias_features.load_bias_features import LoadBiasFeatures
+    from equipoise.nodes.sae.load_sae import LoadSAE
 
     name = files[0].name
     assert name in choices("equipoise_sae") and name in choices("equipoise_bias_features")
@@ -77,8 +77,8 @@ def test_files_are_listed_loaded_and_steer_as_what_was_saved(files: tuple[Path, 
 
 
 def test_files_of_another_kind_and_damaged_ones_are_refused(files: tuple[Path, Path]) -> None:
-    from equipoise.nodes.bias_features.bias_features import LoadBiasFeatures
-    from equipoise.nodes.sae.load import LoadSAE
+    from equipoise.nodes.bias_features.load_bias_features import LoadBiasFeatures
+    from equipoise.nodes.sae.load_sae import LoadSAE
 
     whole = [path.read_bytes() for path in files]
     for node, path, other, part in (
@@ -96,18 +96,19 @@ def test_files_of_another_kind_and_damaged_ones_are_refused(files: tuple[Path, P
 
 
 def test_a_target_takes_its_classes_from_bias_features(bias: Any) -> None:
-    from equipoise.nodes.guidance.target import JointTarget, TargetDistribution
+    from equipoise.nodes.guidance.joint_target import JointTarget
+    from equipoise.nodes.guidance.target_distribution import TargetDistributionNode
 
-    chosen, text = TargetDistribution.execute("hair", "uniform", "", bias_features=bias).result
+    chosen, text = TargetDistributionNode.execute("hair", "uniform", "", bias_features=bias).result
     assert chosen.classes == (ATTRIBUTES["hair"],) and chosen.shares == pytest.approx((1 / 3,) * 3) and text.startswith("hair: short=")
-    chosen = TargetDistribution.execute("eyeglasses", "weights", "yes=0.2", bias_features=bias).result[0]
+    chosen = TargetDistributionNode.execute("eyeglasses", "weights", "yes=0.2", bias_features=bias).result[0]
     assert chosen.shares == pytest.approx((0.8, 0.2))
     joint = JointTarget.execute("eyeglasses x hair", "uniform", "", bias_features=bias).result[0]
     assert len(joint.shares) == 6
     adp = SimpleNamespace(attributes={"hair": ("bob", "bald")})
-    assert TargetDistribution.execute("hair", "uniform", "", adp, bias_features=bias).result[0].classes == (("bob", "bald"),)
+    assert TargetDistributionNode.execute("hair", "uniform", "", adp, bias_features=bias).result[0].classes == (("bob", "bald"),)
     with pytest.raises(ValueError, match="'beard'.*known: eyeglasses, hair") as error:
-        TargetDistribution.execute("beard", "uniform", "", bias_features=bias)
+        TargetDistributionNode.execute("beard", "uniform", "", bias_features=bias)
     sentence(error)
 
 
@@ -163,7 +164,7 @@ def test_a_sweep_is_the_host_s_sampler_at_every_strength(world: World, sae: Any,
         assert torch.equal(images[2 * point : 2 * point + 2], wanted)
     assert torch.equal(images[2:4], VAE.decode(world.sample(n=2, steps=2))), "strength 0"
     assert far(images[:2], images[2:4]) and far(images[4:], images[2:4])
-    lines = [line for line in report.splitlines() if "read as eyeglasses: yes" in line]
+    lines = [line for line in report.splitlines() if "show eyeglasses: yes" in line]
     assert [line.split(":")[0] for line in lines] == ["strength -1", "strength +0", "strength +1"] and "of 2 images" in lines[0]
     assert "12 features" in report
 

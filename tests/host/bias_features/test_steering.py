@@ -69,7 +69,7 @@ def target(text: str = "eyeglasses: uniform") -> Any:
 
 def node(model: Any, sae: Any, bias: Any, **given: Any) -> Any:
     """MODEL and report of the node; all images to 'yes' unless told otherwise."""
-    from equipoise.nodes.bias_features.steering import BiasFeatureSteer
+    from equipoise.nodes.bias_features.bias_feature_steer import BiasFeatureSteer
 
     settings: dict[str, Any] = {
         "attribute": "eyeglasses", "class_name": "yes", "strength": 1.0, "mode": "profile", "profile": "calibrated", "features": 0,
@@ -146,7 +146,7 @@ def test_an_error_inside_sampling_leaves_nothing_behind(world: World, sae: Any, 
         world.sample(broken)
     # The traceback still holds the run; its tensors are gone all the same.
     held = [run() for run in spy.runs if run() is not None]
-    assert held and all(run._sae is None and not run._here and not run._read for run in held)
+    assert held and all(run._sae is None and not run._on_device and not run._read for run in held)
     del held, error
     gc.collect()
     assert spy.alive == 0
@@ -253,7 +253,7 @@ def test_a_mask_says_where(world: World, sae: Any, bias: Any) -> None:
     flat: list[Tensor] = []
     world.sample(seen_at_up(steer(world.model, sae, bias, mask=mask[0]), flat), steps=1, cfg=1.0)
     assert torch.equal(flat[0], masked[0])
-    with pytest.raises(ValueError, match="the mask has 3 images and the batch more"):
+    with pytest.raises(ValueError, match="the mask has 3 images and the batch has more"):
         world.sample(steer(world.model, sae, bias, mask=mask.expand(3, -1, -1)))
 
 
@@ -365,7 +365,7 @@ def test_bad_input_is_one_sentence_before_anything_is_sampled(world: World, saes
     assert "no bias features of 'beard'" in refused(attribute="beard")
     text = refused(class_name="maybe")
     assert "no class 'maybe'" in text and "no, yes" in text
-    assert "'only' takes numbers of features" in refused(only="the best")
+    assert "is not the number of a feature" in refused(only="the best")
     assert "#99999 is not among the bias features of eyeglasses" in refused(only="99999")
     hat = replace(target(), attributes=("hat",))
     assert "no bias features of 'hat'" in refused(target=hat)
@@ -379,11 +379,11 @@ def test_the_report_says_what_is_turned(world: World, sae: Any, bias: Any, adp: 
     _, report = node(world.model, sae, bias, target=target(), features=2)
     assert "target eyeglasses: no=0.5, yes=0.5, strength 1" in report and "4 features (#" in report
     assert "profile 'learned', calibrated, over log-SNR -12.0 to 12.0" in report
-    assert "at random from the seed: nothing reads eyeglasses" in report
-    assert "by least change" in node(world.model, sae, bias, target=target(), adp=adp, assign="reading")[1]
+    assert "at random from the seed, because nothing reads eyeglasses" in report
+    assert "so that the least changes" in node(world.model, sae, bias, target=target(), adp=adp, assign="reading")[1]
     one = int(bias.attributes["eyeglasses"].features[2])
     assert f"1 feature (#{one})" in node(world.model, sae, bias, target=target(), only=f"#{one}", features=2)[1]
     by_reading = saes.random_profile(2, 12, 1.0, source="learned", rows=2)
     found = replace(bias.attributes["eyeglasses"], profiles={"learned": by_reading})
     _, report = node(world.model, sae, replace(bias, attributes={"eyeglasses": found}), rule="asyrp")
-    assert "averaged over the classes; connect an ADP" in report and "two U-Net passes" in report
+    assert "averaged over the classes: connect an ADP" in report and "two calls per step" in report

@@ -8,7 +8,7 @@ from itertools import pairwise
 from typing import Any
 
 import numpy as np
-from equipoise_server import REPOSITORY, Outcome, Server
+from equipoise.benchmarks.core.graph_server import REPOSITORY, PromptOutcome, Server
 from equipoise_workflow import to_api
 
 QUICK_FIND, QUICK_STEER = "find_bias_features_quickstart", "bias_feature_steer_quickstart"
@@ -36,7 +36,7 @@ def node_of(prompt: dict[str, Any], kind: str) -> str:
     return found
 
 
-def text_of(outcome: Outcome, prompt: dict[str, Any], kind: str) -> str:
+def text_of(outcome: PromptOutcome, prompt: dict[str, Any], kind: str) -> str:
     return "".join(outcome.outputs[node_of(prompt, kind)]["text"])
 
 

@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from equipoise_server import Server
+from equipoise.benchmarks.core.graph_server import Server
 
 ATTRIBUTES = {"eyeglasses": ("no", "yes")}
 NAME = "random.safetensors"

@@ -46,7 +46,7 @@ def brightness(name: str = "light") -> Any:
 
 
 def record(world: World, vae: Any, name: str = "steering training", **given: Any) -> Any:
-    from equipoise.nodes.data.recording import RecordFeatures
+    from equipoise.nodes.data.record_features import RecordFeatures
 
     settings: dict[str, Any] = {"spatial_levels": "-4, 0, 4", "site": SITE} | given
     return RecordFeatures.execute(
@@ -56,7 +56,7 @@ def record(world: World, vae: Any, name: str = "steering training", **given: Any
 
 
 def train(features: Any, name: str, **given: Any) -> Any:
-    from equipoise.nodes.sae.train import TrainSAE
+    from equipoise.nodes.sae.train_sae import TrainSAE
 
     settings = {"latents": 96, "k": 8, "activation": "topk", "steps": 40, "batch": 128, "seed": 0, "overwrite": False} | given
     return TrainSAE.execute(features=features, name=name, **settings).result
@@ -70,7 +70,7 @@ def find(made: Any, **given: Any) -> Any:
 
 
 def learn(made: Any, **given: Any) -> Any:
-    from equipoise.nodes.bias_features.learn_profiles import LearnFeatureProfiles
+    from equipoise.nodes.bias_features.learn_feature_profiles import LearnFeatureProfiles
 
     settings: dict[str, Any] = {
         "model": made.world.model, "sae": made.sae, "bias_features": made.found, "features": made.features, "labels": made.labels,
@@ -81,7 +81,7 @@ def learn(made: Any, **given: Any) -> Any:
 
 
 def calibrate(made: Any, **given: Any) -> Any:
-    from equipoise.nodes.bias_features.calibrate_steering import CalibrateBiasFeatures
+    from equipoise.nodes.bias_features.calibrate_bias_features import CalibrateBiasFeatures
 
     w = made.world
     settings: dict[str, Any] = {
@@ -132,7 +132,7 @@ def interrupt_at(monkeypatch: pytest.MonkeyPatch, at: int, of: int) -> None:
 
 
 def test_a_set_is_recorded_at_an_up_block(made: SimpleNamespace, prompt: Any) -> None:
-    from equipoise.nodes.data.recording import RecordFeaturesFromImages
+    from equipoise.nodes.data.record_features_from_images import RecordFeaturesFromImages
 
     assert made.features.meta["site"] == SITE and made.features.meta["channels"] == CHANNELS
     assert f"at '{SITE}'" in made.report and "unpooled maps" in made.report
@@ -143,13 +143,13 @@ def test_a_set_is_recorded_at_an_up_block(made: SimpleNamespace, prompt: Any) ->
     take = functools.partial(RecordFeaturesFromImages.execute, w.model, made.vae, w.positive, spatial_levels="0", images=pictures, **given)
     assert take(site=SITE).result[0].meta["site"] == SITE
     for refused in (lambda: take(site="output.9"), lambda: record(w, made.vae, "nowhere", site="output.9")):
-        with pytest.raises(ValueError, match="no site 'output.9', only middle, output.0") as error:
+        with pytest.raises(ValueError, match="no site 'output.9': choose one of middle, output.0") as error:
             refused()
         sentence(error)
 
 
 def test_train_sae_saves_what_it_made(made: SimpleNamespace, prompt: Any) -> None:
-    from equipoise.nodes.sae.load import LoadSAE
+    from equipoise.nodes.sae.load_sae import LoadSAE
 
     sae, report, chart = made.trained
     assert (sae.site, sae.base_model, sae.sae.latents, sae.sae.k) == (SITE, "tiny", 96, 8)
@@ -169,15 +169,15 @@ def test_train_sae_saves_what_it_made(made: SimpleNamespace, prompt: Any) -> Non
 
 def test_an_interrupted_training_ends_as_if_it_had_not_been(made: SimpleNamespace, prompt: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     import comfy.model_management as management
-    from equipoise.methods.sae.train import FOLDER
+    from equipoise.methods.sae.train import CHECKPOINTS_FOLDER
 
-    for file in (made.features.folder / FOLDER).glob("sae-*"):
+    for file in (made.features.folder / CHECKPOINTS_FOLDER).glob("sae-*"):
         file.unlink()
     interrupt_at(monkeypatch, 20, 40)
     with pytest.raises(management.InterruptProcessingException):
         train(made.features, "cut")
     path = prompt.base / "models" / "equipoise" / "sae" / "cut.safetensors"
-    assert not path.exists() and len(list((made.features.folder / FOLDER).glob("sae-*"))) == 1
+    assert not path.exists() and len(list((made.features.folder / CHECKPOINTS_FOLDER).glob("sae-*"))) == 1
     seen: list[int] = []
     monkeypatch.setattr("comfy.utils.PROGRESS_BAR_HOOK", lambda value, *_, **__: seen.append(value))
     again = train(made.features, "cut")[0]
@@ -189,21 +189,21 @@ def test_an_interrupted_training_ends_as_if_it_had_not_been(made: SimpleNamespac
 
 
 def test_bias_features_are_found_and_saved(made: SimpleNamespace, prompt: Any) -> None:
-    from equipoise.nodes.adp.train import TrainADP
-    from equipoise.nodes.bias_features.bias_features import LoadBiasFeatures
-    from equipoise.nodes.bias_features.find_bias_features import SaveBiasFeatures
+    from equipoise.nodes.adp.train_adp import TrainADP
+    from equipoise.nodes.bias_features.load_bias_features import LoadBiasFeatures
+    from equipoise.nodes.bias_features.save_bias_features import SaveBiasFeatures
 
     found, report, chart = made.found_out
     (features,) = found.attributes.values()
     assert features.classes == LIGHT["light"] and 0 < len(features.features) <= 16 and found.sae_digest == made.sae.digest
-    assert "without its" in report and "a linear reader was trained" in report and chart.shape[0] == 1 and chart.shape[2] == 960
+    assert "without its" in report and "a linear predictor was trained" in report and chart.shape[0] == 1 and chart.shape[2] == 960
     reader = TrainADP.execute(made.features, made.labels, "mlp", 1, 0).result[0]
     assert "a linear reader" not in find(made, adp=reader, attribute="light", per_class=2, beside=5.0)[1]
 
     rows = torch.tensor([[1.0, 0.0]]).repeat(IMAGES, 1)
     beside = replace(made.labels, attributes={**LIGHT, "hat": ("no", "yes")}, probabilities={**made.labels.probabilities, "hat": rows})
     same, report, _ = find(made, labels=beside, attribute="light")
-    assert "'hat' beside is not told: no image shows yes" in report and set(same.attributes) == {"light"}
+    assert "'hat' was not measured: no image shows yes" in report and set(same.attributes) == {"light"}
     assert torch.equal(same.attributes["light"].features, features.features)
     with pytest.raises(ValueError, match="the class 'yes' of 'hat' has no example among 24 images") as error:
         find(made, labels=beside)
@@ -233,9 +233,9 @@ def test_bias_features_are_found_and_saved(made: SimpleNamespace, prompt: Any) -
 def test_profiles_are_learned_calibrated_and_steered_by(made: SimpleNamespace, prompt: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     from equipoise.host.bias_features import learn_profiles as host_learn
     from equipoise.host.core.trials import HostTrials
-    from equipoise.nodes.bias_features.steering import BiasFeatureSteer
+    from equipoise.nodes.bias_features.bias_feature_steer import BiasFeatureSteer
 
-    monkeypatch.setattr(host_learn, "decoder_effects", functools.partial(host_learn.decoder_effects, batches=2, batch=4))
+    monkeypatch.setattr(host_learn, "EffectSettings", functools.partial(host_learn.EffectSettings, batches=2, batch=4))
     learned, report, chart = learn(made)
     before, features = made.found.attribute("light"), learned.attribute("light")
     assert set(features.profiles) == {"class-difference", "learned"} and len(features.features) >= len(before.features)
@@ -245,7 +245,7 @@ def test_profiles_are_learned_calibrated_and_steered_by(made: SimpleNamespace, p
 
     calibrated, report, chart = calibrate(made, bias_features=learned)
     default = calibrated.attribute("light").default
-    assert default in features.profiles and f"'{default}' at strength 1 makes of 4 images: dark" in report
+    assert default in features.profiles and f"with '{default}' at strength 1, of 4 images sent to each class these show it: dark" in report
     assert calibrated.info["calibration"]["light"]["judge"] == "brightness" and chart.shape == (1, 520, 960, 3)
     with monkeypatch.context() as m:
         m.setattr(HostTrials, "_batch", lambda *a: pytest.fail("a trial was made again"))

@@ -11,8 +11,9 @@ from typing import Any
 
 import pytest
 import torch
+from equipoise.benchmarks.core.graph_server import Server
 from equipoise_mutations import bad_input
-from equipoise_server import Server
+from equipoise_nodes import execute
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -38,11 +39,13 @@ def refusal(call: Callable[[], Any]) -> str:
 
 def test_no_name_leads_out_of_its_folder(prompt: Any) -> None:
     import folder_paths
-    from equipoise.host.core import files as model_files
     from equipoise.host.core import trials as host_trials
     from equipoise.host.core.fit import session as learning
     from equipoise.host.data import datasets, feature_sets
+    from equipoise.host.data.train_classifier import CLASSIFIER_FILES
     from equipoise.host.report import write as reports
+    from equipoise.host.sae.train import SAE_FILES
+    from equipoise.nodes.adp.save_adp import ADP_FILES
 
     root = Path(folder_paths.base_path).resolve()
     places = [
@@ -50,7 +53,7 @@ def test_no_name_leads_out_of_its_folder(prompt: Any) -> None:
         (feature_sets.set_folder, feature_sets.features_root()),
         (host_trials.log_path, Path(folder_paths.get_output_directory(), "equipoise", "calibration")),
         (learning.learning_path, Path(folder_paths.get_output_directory(), "equipoise", "learning")),
-        *((kind.path, kind.path("a").parent) for kind in (model_files.ADP, model_files.SAE, model_files.CLASSIFIER)),
+        *((kind.path, kind.path("a").parent) for kind in (ADP_FILES, SAE_FILES, CLASSIFIER_FILES)),
         (lambda name: reports.reports_root() / reports._stem(name), reports.reports_root()),
     ]
     seen = {"kept": 0, "refused": 0}
@@ -78,14 +81,15 @@ def test_no_name_leads_out_of_its_folder(prompt: Any) -> None:
 
 def test_targets_are_read_or_refused_in_a_sentence(prompt: Any) -> None:
     from equipoise.methods.core.targets import PRESETS
-    from equipoise.nodes.guidance.target import JointTarget, TargetDistribution
+    from equipoise.nodes.guidance.joint_target import JointTarget
+    from equipoise.nodes.guidance.target_distribution import TargetDistributionNode
 
     words = st.sampled_from(("yes", "no", "eyeglasses", "hair", "=", ",", "\n", "/", " x ", ":", "\0", "a" * 500, "\u00e9")) | NUMBERS
     texts = st.lists(words, max_size=8).map("".join)
     seen = {"read": 0, "refused": 0}
 
     @bad_input(200)
-    @given(st.sampled_from((TargetDistribution, JointTarget)), texts | st.just("eyeglasses"), st.sampled_from(PRESETS), texts)
+    @given(st.sampled_from((TargetDistributionNode, JointTarget)), texts | st.just("eyeglasses"), st.sampled_from(PRESETS), texts)
     def one(node: Any, attribute: str, preset: str, weights: str) -> None:
         said = refusal(lambda: node.execute(attribute, preset, weights))
         seen["refused" if said else "read"] += 1
@@ -100,7 +104,7 @@ def test_targets_are_read_or_refused_in_a_sentence(prompt: Any) -> None:
 def test_images_of_any_shape_are_read_or_refused(prompt: Any, repository: Path) -> None:
     from equipoise.host.data.datasets import datasets_root
     from equipoise.host.labels.classifier import load_host_classifier
-    from equipoise.nodes.data.datasets import SaveBalancedDataset
+    from equipoise.nodes.data.save_balanced_dataset import SaveBalancedDataset
     from equipoise.shipped.weights import LABELLER
 
     classifier = load_host_classifier(LABELLER.name)
@@ -113,7 +117,7 @@ def test_images_of_any_shape_are_read_or_refused(prompt: Any, repository: Path) 
         images = torch.full(shape, value)
         read = refusal(lambda: classifier.probabilities(images))
         assert read or (len(shape) == 4 and min(shape) > 0)
-        saved = refusal(lambda: SaveBalancedDataset.execute(images, name, split, "", 0, "", 0.0, "generated", classifier))
+        saved = refusal(lambda: execute(SaveBalancedDataset, images, name, split, "", 0, "", 0.0, "generated", classifier))
         assert saved, "no split is named as these are"
 
     one()

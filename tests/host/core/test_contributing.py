@@ -11,14 +11,15 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from equipoise_server import REPOSITORY
+from equipoise.benchmarks.core.graph_server import REPOSITORY
+from equipoise.methods.core.run import Call
 
 PAGE = (REPOSITORY / "CONTRIBUTING.md").read_text(encoding="utf-8")
 HEADS = {
     "host/labels/labelling.py": "import torch\nfrom torch import Tensor\nfrom .labelling import ImageSource\n",
-    "methods/one_direction.py": (
-        "from torch import Tensor\nfrom ..models.adp import AdpFile\nfrom .batch_run import BatchRun, BatchSettings\n"
-        "from .rows import Rows\n"
+    "methods/guidance/one_direction.py": (
+        "from torch import Tensor\nfrom ...models.adp import AdpFile\nfrom ..core.batch_run import BatchRun, BatchSettings\n"
+        "from ..core.rows import Rows\n"
     ),
     "metrics/sureness.py": (
         "from dataclasses import dataclass\nfrom numpy.typing import ArrayLike\nfrom torch import Tensor\n"
@@ -38,7 +39,7 @@ def example(load_module: Callable[[Path, str], ModuleType], tmp_path: Path) -> E
         (block,) = re.findall(rf"```python\n# {re.escape(file)}\n(.*?)```", PAGE, flags=re.S)
         path = tmp_path / "example.py"
         path.write_text(f"from __future__ import annotations\n{HEADS[file]}{block}", encoding="utf-8")
-        return load_module(path, f"equipoise.{file.partition('/')[0]}.example")
+        return load_module(path, f"equipoise.{'.'.join(file.split('/')[:-1])}.example")
 
     return load
 
@@ -57,17 +58,17 @@ def test_the_edit_moves_half_of_the_images_and_none_at_strength_0(example: Examp
 
     reads = {"hair": ("short", "long")}
     predictor = AttributePredictor(reads, 6, torch.tensor([-4.0, 0.0, 4.0])).eval()
-    made = example("methods/one_direction.py").OneDirection
+    made = example("methods/guidance/one_direction.py").OneDirection
     adp = AdpFile(predictor, {}, "tiny")
     target = parse_target("hair: short=0.5, long=0.5", reads)
     h = torch.randn(8, 6, 8, 8, generator=torch.Generator().manual_seed(1))
     options = {"sigmas": torch.ones(4), "cond_or_uncond": [1, 0]}
-    out = made(adp, BatchSettings(target), torch.ones(6)).edit(adp.site, h, options)
+    out = made(adp, BatchSettings(target), torch.ones(6)).edit(adp.site, h, Call.read(options))
     moved = (out != h).flatten(1).any(1)
     assert not moved[:4].any() and int(moved[4:].sum()) == 2
     size = (out - h).flatten(1).norm(dim=1)[moved] / h.flatten(1).norm(dim=1)[moved]
     assert size.tolist() == pytest.approx([0.05, 0.05], rel=1e-4)
-    assert made(adp, BatchSettings(target, strength=0.0), torch.ones(6)).edit(adp.site, h, options) is h
+    assert made(adp, BatchSettings(target, strength=0.0), torch.ones(6)).edit(adp.site, h, Call.read(options)) is h
 
 
 def test_the_metric_has_an_interval_that_narrows(example: Example) -> None:

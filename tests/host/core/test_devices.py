@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 import torch
+from equipoise.methods.core.run import Call
 from equipoise_unet import MIDDLE, UP, Scene, tiny_sd
 from torch import Tensor, nn
 
@@ -131,7 +132,7 @@ class Elsewhere(Tensor):
 def test_a_device_that_lacks_an_operation(
     prompt: Any, files: tuple[Any, Any, Any], kind: str, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from equipoise.host.core.devices import edit_where_possible
+    from equipoise.host.core.hooks import edit_on_device
     from equipoise.methods.bias_features.run import SteeringRun
     from equipoise.methods.guidance.run import GuidanceRun
 
@@ -160,16 +161,16 @@ def test_a_device_that_lacks_an_operation(
             numbers = torch.randn(2, width, 4, 4, generator=torch.Generator().manual_seed(call))
             h = torch.empty(numbers.shape, device="meta").as_subclass(Elsewhere)
             h.numbers = numbers
-            out = edit_where_possible(there, site, h, options, None)
+            out = edit_on_device(there, site, h, Call.read(options))
             assert out.device.type == "meta" and out.shape == h.shape
-            wanted = here.edit(site, numbers, options)
+            wanted = here.edit(site, numbers, Call.read(options))
             assert not torch.equal(wanted, numbers) and torch.equal(outputs[-1], wanted)
     assert there.on_cpu and len(outputs) == 3
     assert len(caplog.messages) == 1 and "is computed on the CPU, which is slower: meta lacks an operation" in caplog.messages[0]
 
 
 def test_what_the_cpu_lacks_is_not_hidden(prompt: Any) -> None:
-    from equipoise.host.core.devices import edit_where_possible
+    from equipoise.host.core.hooks import edit_on_device
 
     class Run:
         on_cpu, what = False, "a run"
@@ -178,4 +179,4 @@ def test_what_the_cpu_lacks_is_not_hidden(prompt: Any) -> None:
             raise NotImplementedError("no such operation")
 
     with pytest.raises(NotImplementedError, match="no such operation"):
-        edit_where_possible(Run(), "middle", torch.zeros(1, 1, 1, 1), {}, None)
+        edit_on_device(Run(), "middle", torch.zeros(1, 1, 1, 1), None)

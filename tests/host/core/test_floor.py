@@ -8,7 +8,7 @@ import subprocess
 import sys
 from pathlib import Path
 
-from equipoise_server import REPOSITORY
+from equipoise.benchmarks.core.graph_server import REPOSITORY
 
 FILES = (
     "test_adm_host.py",

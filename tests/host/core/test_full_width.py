@@ -11,7 +11,8 @@ from typing import Any
 
 import pytest
 import torch
-from equipoise_checkpoints import conditioning, random_weights, write_checkpoint
+from equipoise_checkpoints import random_conditioning, random_weights, write_checkpoint
+from equipoise_nodes import execute
 from equipoise_spy import Spy
 from torch import Tensor
 
@@ -33,7 +34,7 @@ class Checkpoint:
 
     def __init__(self, host: Any, name: str, model: Any) -> None:
         self.host, self.name, self.model = host, name, model
-        self.positive, self.other, self.negative = (conditioning(name, seed) for seed in (1, 2, 3))
+        self.positive, self.other, self.negative = (random_conditioning(name, seed) for seed in (1, 2, 3))
 
     def sample(self, model: Any = None, n: int = 2, positive: Any = None, **sampler: Any) -> Tensor:
         settings = {"seed": 5, "steps": 2, "cfg": 5.0, **sampler}
@@ -221,7 +222,7 @@ def test_a_positive_with_an_area(checkpoint: Checkpoint, adp: Any, spy: Spy) -> 
 
 def test_a_random_autoencoder_steers(checkpoint: Checkpoint, saes: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     """At the middle block of SD 1.5, and at an up block of SDXL."""
-    from equipoise.nodes.bias_features.steering import BiasFeatureSteer
+    from equipoise.nodes.bias_features.bias_feature_steer import BiasFeatureSteer
 
     spy = Spy(monkeypatch, "steering")
     site, width = SITE[checkpoint.name] if checkpoint.name == "sdxl" else (MIDDLE, 1280)
@@ -230,7 +231,7 @@ def test_a_random_autoencoder_steers(checkpoint: Checkpoint, saes: Any, monkeypa
 
     def steer(strength: float, rows: str = "cond") -> Any:
         given = ("eyeglasses", "yes", strength, "profile", "calibrated", 0, 3.0, rows, 0.0, 1.0, "one pass", "auto", 0)
-        return BiasFeatureSteer.execute(checkpoint.model, sae, bias, *given).result[0]
+        return execute(BiasFeatureSteer, checkpoint.model, sae, bias, *given).result[0]
 
     once = {"n": 1, "steps": 1}
     plain, steered = checkpoint.sample(**once), checkpoint.sample(steer(1.0), **once)
@@ -239,7 +240,8 @@ def test_a_random_autoencoder_steers(checkpoint: Checkpoint, saes: Any, monkeypa
     assert torch.equal(checkpoint.sample(steer(0.0), **once), plain)
     other = saes.random_sae(512, site, checkpoint.name)
     with pytest.raises(ValueError, match=f"expects 512 channels at '{site}'.*has {width}"):
-        BiasFeatureSteer.execute(
+        execute(
+            BiasFeatureSteer,
             checkpoint.model, other, saes.random_bias(other, ATTRIBUTES), "eyeglasses", "yes", 1.0, "profile", "calibrated", 0, 3.0, "cond",
             0.0, 1.0, "one pass", "auto", 0,
         )  # fmt: skip

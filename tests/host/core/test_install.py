@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from equipoise_server import ODD_NAME, REPOSITORY, Server
+from equipoise.benchmarks.core.graph_server import ODD_NAME, REPOSITORY, Server
 
 BLOCKED = "raise ModuleNotFoundError(\"No module named 'matplotlib'\", name='matplotlib')\n"
 AMBER = (0xFF, 0xF6, 0xDF)

@@ -10,7 +10,7 @@ import sys
 from typing import Any
 
 import pytest
-from equipoise_server import ODD_NAME, REPOSITORY, Server
+from equipoise.benchmarks.core.graph_server import ODD_NAME, REPOSITORY, Server
 
 CATEGORIES = {f"equipoise/{menu}" for menu in ("loaders", "guidance", "steering", "evaluation", "latent", "training", "neurons", "data")}
 NODES = {
@@ -100,7 +100,7 @@ def test_a_node_file_that_fails_to_import_is_reported_with_its_traceback(
 def test_a_schema_that_the_host_refuses_is_reported_with_the_nodes_name(host: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     from comfy_api.latest import io
     from equipoise import nodes
-    from equipoise.nodes.small_models import unconditional
+    from equipoise.nodes.small_models import class_label
 
     class Twice(io.ComfyNode):
         @classmethod
@@ -111,14 +111,14 @@ def test_a_schema_that_the_host_refuses_is_reported_with_the_nodes_name(host: An
         def execute(cls, a: int) -> io.NodeOutput:
             return io.NodeOutput()
 
-    monkeypatch.setattr(unconditional, "NODES", [Twice])
+    monkeypatch.setattr(class_label, "NODES", [Twice])
     with pytest.raises(RuntimeError, match="refuses the schema of Twice"):
         nodes.all_nodes()
 
 
 def test_the_users_file_wins_over_the_shipped_one(host: Any, monkeypatch: pytest.MonkeyPatch, tmp_path: Any) -> None:
     import folder_paths
-    from equipoise.host.core import folders
+    from equipoise.host.core import files as model_files
 
     shipped, user = tmp_path / "shipped" / "adp", tmp_path / "models" / "equipoise" / "adp"
     for folder, text in ((shipped, "theirs"), (user, "ours")):
@@ -128,19 +128,19 @@ def test_the_users_file_wins_over_the_shipped_one(host: Any, monkeypatch: pytest
     extra = tmp_path / "extra"
     extra.mkdir()
     monkeypatch.setattr(folder_paths, "models_dir", str(tmp_path / "models"))
-    monkeypatch.setattr(folders, "_PACK_WEIGHTS", tmp_path / "shipped")
+    monkeypatch.setattr(model_files, "_SHIPPED_WEIGHTS", tmp_path / "shipped")
     monkeypatch.setitem(folder_paths.folder_names_and_paths, "equipoise_adp", ([str(extra)], set()))
-    folders.register_model_folders()
-    folders.register_model_folders()
+    model_files.register_model_folders()
+    model_files.register_model_folders()
     paths, extensions = folder_paths.folder_names_and_paths["equipoise_adp"]
     assert paths == [str(extra), str(user), str(shipped)] and extensions == {".safetensors"}
-    assert folders.resolve("equipoise_adp", "same.safetensors").read_text() == "ours"
-    assert folders.choices("equipoise_adp") == ["only_shipped.safetensors", "same.safetensors"]
-    before = folders.fingerprint("equipoise_adp", "same.safetensors")
-    assert before == folders.fingerprint("equipoise_adp", "same.safetensors")
+    assert model_files.resolve("equipoise_adp", "same.safetensors").read_text() == "ours"
+    assert model_files.choices("equipoise_adp") == ["only_shipped.safetensors", "same.safetensors"]
+    before = model_files.fingerprint("equipoise_adp", "same.safetensors")
+    assert before == model_files.fingerprint("equipoise_adp", "same.safetensors")
     (user / "same.safetensors").write_text("another one")
-    assert before != folders.fingerprint("equipoise_adp", "same.safetensors")
+    assert before != model_files.fingerprint("equipoise_adp", "same.safetensors")
     with pytest.raises(FileNotFoundError, match=r"'absent.safetensors' is not in models/equipoise/adp .*only_shipped"):
-        folders.resolve("equipoise_adp", "absent.safetensors")
+        model_files.resolve("equipoise_adp", "absent.safetensors")
     with pytest.raises(FileNotFoundError):
-        folders.resolve("equipoise_adp", "../../models/equipoise/adp/none.safetensors")
+        model_files.resolve("equipoise_adp", "../../models/equipoise/adp/none.safetensors")

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from equipoise.benchmarks.core.graph_server import Server
 from equipoise_locales import (
     LANGUAGES,
     LOCALES,
@@ -28,7 +29,6 @@ from equipoise_locales import (
     translated,
     wanted,
 )
-from equipoise_server import Server
 
 
 @pytest.fixture(scope="module")

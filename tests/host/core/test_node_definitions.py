@@ -14,8 +14,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from equipoise.benchmarks.core.graph_server import Server
 from equipoise_definitions import FILES, Definition, definitions, differences
-from equipoise_server import Server
 
 FILE = Path(__file__).resolve().parents[1] / "node_definitions.json"
 HOW = "EQUIPOISE_DEFINITIONS={} python dev.py test tests/host/core/test_node_definitions.py"

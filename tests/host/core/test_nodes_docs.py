@@ -6,7 +6,7 @@ import re
 from typing import Any
 
 import pytest
-from equipoise_server import REPOSITORY
+from equipoise.benchmarks.core.graph_server import REPOSITORY
 
 FILES = ("adp_name", "model_name", "classifier_name", "sae_name", "bias_features_name", "neuron_path_name", "head_name")
 """Combos over files, whose default depends on what is installed."""

@@ -57,7 +57,8 @@ def target(text: str = "eyeglasses x hair: uniform") -> Any:
 
 def drawn(world: World, adp: Any, size: int = 0, key: str | None = None, **given: Any) -> tuple[Tensor, Any]:
     """Samples and outcome of N images, ``size`` at a time."""
-    from equipoise.host.core.sampling import SamplerSettings, guided_ksample
+    from equipoise.host.core.sampling import SamplerSettings
+    from equipoise.host.guidance.sampling import GuidedSampling, guided_ksample
     from equipoise.methods.guidance.run import GuidanceSettings
 
     settings = {k: given.pop(k) for k in ("mode", "assign", "strength", "cells") if k in given}
@@ -65,7 +66,8 @@ def drawn(world: World, adp: Any, size: int = 0, key: str | None = None, **given
     sampler = SamplerSettings(5, given.pop("steps", 4), 3.0, given.pop("sampler", "euler"), "normal", given.pop("denoise", 1.0))
     positive, negative = given.pop("positive", world.positive), given.pop("negative", world.negative)
     latent, model = given.pop("latent", None) or world.empty(N), given.pop("model", world.model)
-    out, outcome = guided_ksample(model, adp, guidance, sampler, positive, negative, latent, images_per_pass=size, key=key, **given)
+    chosen = GuidedSampling(guidance, sampler, given.pop("repair", 0), size, key, given.pop("ledger", None))
+    out, outcome = guided_ksample(model, adp, chosen, positive, negative, latent, **given)
     assert out["samples"].shape[0] == latent["samples"].shape[0]
     return out["samples"], outcome
 
@@ -89,7 +91,7 @@ def test_passes_are_the_batch_drawn_at_once(classes: World, adp: Any, spy: Spy, 
     for attribute, shares in at_once.readings.items():
         assert outcome.readings[attribute] == pytest.approx(shares, abs=1e-3)
     assert max(call.shape[0] for call in spy.calls) == 2 * size
-    assert f"{N} images were drawn in {-(-N // size)} passes: one quota over all." in outcome.text()
+    assert f"{N} images were sampled in {-(-N // size)} passes: one quota for the whole batch." in outcome.text()
     plain_calls, passes = 4 * 2, -(-N // size)
     extra = len(spy.calls) - plain_calls * passes
     assert extra == 0 if assign == "seeded" else 0 < extra < plain_calls * passes, "a reading ends where classes are given"
@@ -174,14 +176,14 @@ def test_every_patch_of_ours_keeps_its_quotas_over_all(classes: World, adp: Any,
         parts, outcome = drawn(classes, adp, 2, model=model, assign="reading")
         close(parts, whole)
         assert outcome.cells == at_once.cells and Counter(seen[0].cells.tolist()) == {0: 3, 1: 2}
-        by_image = {row: cell for run in seen[1:] for row, cell in zip(run.rows, run.cells.tolist(), strict=True)}
+        by_image = {row: cell for run in seen[1:] for row, cell in zip(run.image_index, run.cells.tolist(), strict=True)}
         assert [by_image[i] for i in range(N)] == seen[0].cells.tolist()
 
 
 def test_what_assigns_nothing_is_drawn_in_passes_too(classes: World, adp: Any) -> None:
     close(drawn(classes, adp, 2, strength=0.0)[0], classes.sample(n=N, steps=4))
     soft, outcome = drawn(classes, adp, 2, mode="kl", strength=0.01)
-    assert outcome.cells is None and "mode 'kl' goes by the mean of each pass" in outcome.text() and soft.isfinite().all()
+    assert outcome.cells is None and "mode 'kl' uses the mean of each pass" in outcome.text() and soft.isfinite().all()
 
 
 def test_images_made_again_are_those_of_the_whole_batch(classes: World, adp: Any) -> None:
@@ -256,7 +258,7 @@ def test_a_cancelled_run_keeps_what_is_finished(classes: World, adp: Any, host: 
     spy.calls.clear()
     image, again = drawn(classes, adp, 2, key="cut")
     assert torch.equal(image, wanted) and again.cells == outcome.cells
-    assert "3 images were kept from this run" in again.text() and len(spy.calls) == 8, "one pass, and no reading"
+    assert "3 images were finished before this run was cancelled" in again.text() and len(spy.calls) == 8, "one pass, and no reading"
     assert not (folder / "cut").exists()
 
 
@@ -284,7 +286,7 @@ def test_a_ledger_counts_the_whole_batch_when_all_of_it_is_drawn(classes: World,
     assert ledger.open().rows() == [], "what was cut off is reserved no longer, and nobody has its images"
     with CurrentNodeContext("again", "4"):
         _, outcome = drawn(classes, adp, 2, key="counted", ledger=ledger)
-    assert "3 images were kept" in outcome.text()
+    assert "3 images were finished" in outcome.text()
     rows = ledger.open().rows()
     assert [(r["run"], r["node"], r["place"], r["state"]) for r in rows] == [("again", "4", i, "made") for i in range(5)]
     assert [r["assigned"] for r in rows] == [outcome.names[cell] for cell in outcome.cells]
@@ -295,10 +297,10 @@ def test_a_ledger_counts_the_whole_batch_when_all_of_it_is_drawn(classes: World,
 
 @pytest.mark.parametrize("spoilt", ["assigned.json", "pass_0001.latent"])
 def test_what_was_kept_and_is_damaged_is_drawn_again(classes: World, adp: Any, host: Any, spoilt: str) -> None:
-    from equipoise.host.core.passes.pass_cache import Unfinished
+    from equipoise.host.core.passes.pass_cache import PassCache
 
     wanted, outcome = drawn(classes, adp, 2)
-    kept = Unfinished("damaged")
+    kept = PassCache("damaged")
     kept.keep(0, torch.zeros_like(wanted[:2]) if spoilt == "assigned.json" else wanted[:2], [outcome.cells])
     (kept.folder / spoilt).write_bytes(b"[[0, 99" if spoilt.endswith("json") else b"\xff" * 40)
     image, again = drawn(classes, adp, 2, key="damaged")
@@ -307,15 +309,15 @@ def test_what_was_kept_and_is_damaged_is_drawn_again(classes: World, adp: Any, h
 
 
 def test_a_full_disk_stops_nothing(classes: World, adp: Any, monkeypatch: pytest.MonkeyPatch, caplog: Any) -> None:
-    from equipoise.host.core.passes import pass_cache as unfinished
+    from equipoise.host.core.passes import pass_cache
 
     def full(*_: Any) -> None:
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr(unfinished, "write_safetensors", full)
+    monkeypatch.setattr(pass_cache, "write_safetensors", full)
     image, _ = drawn(classes, adp, 2, key="full")
     assert torch.equal(image, drawn(classes, adp, 2)[0])
-    assert caplog.text.count("finished passes cannot be kept") == 1
+    assert caplog.text.count("finished passes cannot be saved") == 1
 
 
 def test_a_run_is_known_by_all_that_stands_before_it(host: Any, prompt: Any) -> None:
@@ -349,17 +351,17 @@ def test_a_run_is_known_by_all_that_stands_before_it(host: Any, prompt: Any) -> 
 
 
 def test_the_node_tells_its_run_from_others(classes: World, adp: Any, monkeypatch: pytest.MonkeyPatch) -> None:
-    from equipoise.nodes.guidance import guidance
+    from equipoise.nodes.guidance import distribution_guidance_ksampler
 
     keys: list[Any] = []
     outcome = SimpleNamespace(cells=None, names=[], missed=None, text=lambda: "")
 
-    def note(*_: Any, images_per_pass: int, key: str | None, ledger: Any) -> Any:
-        keys.append((images_per_pass, key))
+    def note(model: Any, adp: Any, settings: Any, *_: Any) -> Any:
+        keys.append((settings.images_per_pass, settings.key))
         return {}, outcome
 
-    monkeypatch.setattr(guidance, "guided_ksample", note)
-    node = guidance.DistributionGuidanceKSampler
+    monkeypatch.setattr(distribution_guidance_ksampler, "guided_ksample", note)
+    node = distribution_guidance_ksampler.DistributionGuidanceKSampler
     graph = {"4": {"class_type": "EquipoiseDistributionGuidanceKSampler", "inputs": {"seed": 3}}}
     settings: dict[str, Any] = {
         "seed": 5, "steps": 3, "cfg": 3.0, "sampler_name": "euler", "scheduler": "normal", "denoise": 1.0, "mode": "quota",
@@ -410,8 +412,9 @@ def test_an_image_of_a_batch_is_the_image_alone(classes: World, adp: Any, saes: 
 
 def test_networks_are_the_hosts_to_load(classes: World, adp: Any, saes: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     import comfy.model_management
-    from equipoise.host.bias_features.apply import apply_splice, apply_steering
-    from equipoise.host.core.managed_networks import KEY
+    from equipoise.benchmarks.bias_features.splice import apply_splice
+    from equipoise.host.bias_features.apply import apply_steering
+    from equipoise.host.core.managed_networks import NETWORKS_KEY
     from equipoise.host.guidance.apply import apply_guidance
     from equipoise.methods.bias_features.run import SteerSettings
     from equipoise.methods.guidance.run import GuidanceSettings
@@ -424,13 +427,13 @@ def test_networks_are_the_hosts_to_load(classes: World, adp: Any, saes: Any, mon
         return apply_steering(model, sae, bias, SteerSettings(target(f"eyeglasses: {cell}=1")), adp)
 
     model = steer(steer(apply_guidance(classes.model, adp, GuidanceSettings(target())), "yes=0, no"), "no=0, yes")
-    beside = model.get_additional_models_with_key(KEY)
+    beside = model.get_additional_models_with_key(NETWORKS_KEY)
     assert sorted(type(m.model).__name__ for m in beside) == ["AttributePredictor", "SparseAutoencoder"], "each once"
-    assert not classes.model.get_additional_models_with_key(KEY)
+    assert not classes.model.get_additional_models_with_key(NETWORKS_KEY)
     twin = next(m for m in beside if type(m.model).__name__ == "SparseAutoencoder")
     assert {p.data_ptr() for p in twin.model.parameters()} == storages, "no second copy of the weights"
     assert twin.model is not sae.sae and twin.model_size() == sum(t.nbytes for t in sae.sae.state_dict().values())
-    assert apply_splice(classes.model, sae).get_additional_models_with_key(KEY)[0].is_clone(twin)
+    assert apply_splice(classes.model, sae).get_additional_models_with_key(NETWORKS_KEY)[0].is_clone(twin)
 
     loaded: list[set[str]] = []
     load = comfy.model_management.load_models_gpu

@@ -16,8 +16,8 @@ from typing import Any
 
 import pytest
 import torch
+from equipoise.benchmarks.core.graph_server import REPOSITORY, Server
 from equipoise_checkpoints import CONFIGS, PREFIX, random_tensors, write_checkpoint
-from equipoise_server import REPOSITORY, Server
 from equipoise_workflow import to_api
 
 CLASSES = {"gender_presentation": ("feminine", "masculine")}

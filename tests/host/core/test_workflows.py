@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from equipoise_server import REPOSITORY, Server
+from equipoise.benchmarks.core.graph_server import REPOSITORY, Server
 from equipoise_workflow import CONTROLS, NOTES, inputs_of, is_widget, to_api, widget_names
 
 WORKFLOWS = sorted((REPOSITORY / "workflows").glob("*.json"))

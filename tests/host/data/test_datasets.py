@@ -57,7 +57,7 @@ def place(prompt: Any) -> Iterator[Path]:
 
 
 def save(images: torch.Tensor, name: str = "set", graph: Any = None, **given: Any) -> tuple[Any, str, str]:
-    from equipoise.nodes.data.datasets import SaveBalancedDataset
+    from equipoise.nodes.data.save_balanced_dataset import SaveBalancedDataset
 
     options: dict[str, Any] = {"split": "train", "attribute": "", "size": 0, "class_folder": "", "sure": 0.0, "origin": "generated"}
     options |= given
@@ -67,7 +67,7 @@ def save(images: torch.Tensor, name: str = "set", graph: Any = None, **given: An
 
 
 def train(dataset: Any, name: str = "set_classifier", **given: Any) -> tuple[Any, str, torch.Tensor]:
-    from equipoise.nodes.data.train_classifier import TrainAttributeClassifier
+    from equipoise.nodes.data.train_attribute_classifier import TrainAttributeClassifier
 
     options: dict[str, Any] = {"attribute": "tint", "architecture": "cnn", "image_size": "32", "steps": 30, "batch": 8, "augment": "none"}
     options |= {"generated_weight": 1.0, "balance": "", "seed": 0, "overwrite": False} | given
@@ -89,13 +89,13 @@ def target(text: str) -> Any:
 
 
 def test_a_set_is_saved_balanced_added_to_and_loaded(place: Path) -> None:
-    from equipoise.nodes.data.datasets import LoadDataset
+    from equipoise.nodes.data.load_dataset import LoadDataset
 
     offered = pictures({("red", "dark"): 6, ("blue", "dark"): 2})
     found, report, path = save(offered, target=target("tint: uniform"), split="train=0.5, test=0.5", class_folder="tint")
     assert found.counts("tint") == {"red": 2, "blue": 2} and "4 left out" in report and Path(path) == place / "set"
     again, report, _ = save(offered, target=target("tint: uniform"), split="train=0.5, test=0.5", class_folder="tint")
-    assert "saved none; 4 were there already" in report and len(again.rows) == 4
+    assert "saved none; 4 were in the data set already" in report and len(again.rows) == 4
     more, _, _ = save(
         pictures({("blue", "bright"): 3}, 1), target=target("tint: blue=0.6, red=0.4"), split="train", size=10, class_folder="tint"
     )
@@ -116,7 +116,7 @@ def test_pictures_come_back_as_they_were(place: Path) -> None:
 
 
 def test_the_graph_is_kept_once_and_a_set_is_noticed_to_change(place: Path) -> None:
-    from equipoise.nodes.data.datasets import LoadDataset
+    from equipoise.nodes.data.load_dataset import LoadDataset
 
     save(even(1), graph={"1": {"class_type": "A"}})
     before = LoadDataset.fingerprint_inputs("set", "")
@@ -138,26 +138,26 @@ def test_labels_of_ones_own_and_unsure_images(place: Path) -> None:
     assert found.counts("mood") == {"calm": 2, "wild": 2} and found.rows[0].source == "me"
     with pytest.raises(ValueError, match="there are 4 labels for 2 images"):
         save(images[:2], "other", labels=labels)
-    with pytest.raises(ValueError, match="nothing could be saved yet: saved none; 4 left out, as their labels are less sure than 0.9"):
+    with pytest.raises(ValueError, match="nothing could be saved yet: saved none; 4 left out, because their labels are less sure than 0.9"):
         save(images, "sure", sure=0.9)
     kept, report, _ = save(images, "sure", sure=0.9, attribute="tint")
     assert len(kept.rows) == 4 and "less sure" not in report
 
 
 def test_what_cannot_be_saved_is_told_in_a_sentence(place: Path) -> None:
-    from equipoise.nodes.data.datasets import SaveBalancedDataset
+    from equipoise.nodes.data.save_balanced_dataset import SaveBalancedDataset
 
     images = even(1)
     images[2, 3, 3] = float("nan")
     cases = [
         ({"images": images}, "1 of 4 images hold values that are no numbers .the first is image 2."),
         ({"images": even(1) * float("nan")}, "4 of 4 images"),
-        ({"classifier": None}, "connect a classifier, or labels"),
+        ({"classifier": None}, "connect either a classifier or labels"),
         ({"attribute": "age"}, "does not read 'age'; it reads: tint, light"),
         ({"target": target_of_another()}, "'beard'"),
         ({"class_folder": "age"}, "cannot name the folders"),
         ({"name": "../up"}, "cannot be the name of a data set"),
-        ({"split": "dev"}, "is no split"),
+        ({"split": "dev"}, "is not a split"),
     ]
     for change, says in cases:
         given = {"images": even(1), "name": "bad"} | change
@@ -166,7 +166,7 @@ def test_what_cannot_be_saved_is_told_in_a_sentence(place: Path) -> None:
         assert "\n" not in str(caught.value)
     assert not (place / "bad" / "train").exists()
     assert SaveBalancedDataset.validate_inputs("set", "train") is True
-    assert "no split" in SaveBalancedDataset.validate_inputs("set", "all")
+    assert "not a split" in SaveBalancedDataset.validate_inputs("set", "all")
 
 
 def target_of_another() -> Any:
@@ -202,7 +202,7 @@ def test_saving_can_be_interrupted_and_goes_on(place: Path) -> None:
 
 @pytest.mark.parametrize("architecture", ["cnn", "vit"])
 def test_a_classifier_is_trained_saved_and_loaded_by_name(place: Path, prompt: Any, architecture: str) -> None:
-    from equipoise.nodes.labels.classifier import LoadAttributeClassifier
+    from equipoise.nodes.labels.load_attribute_classifier import LoadAttributeClassifier
 
     dataset, _, _ = save(even(12), split="train=0.75, test=0.25")
     classifier, report, chart = train(dataset, f"set_{architecture}", architecture=architecture, attribute="tint, light", steps=60)
@@ -269,14 +269,14 @@ def test_folders_that_cannot_be_written_are_told(place: Path, monkeypatch: pytes
     def refused(*_: Any, **__: Any) -> None:
         raise PermissionError(13, "Permission denied")
 
-    monkeypatch.setattr("equipoise.methods.core.trainer.write_safetensors", refused)
+    monkeypatch.setattr("equipoise.methods.core.checkpoint.write_safetensors", refused)
     with pytest.raises(ValueError, match="cannot be written to output/equipoise/learning .*Permission denied.*change the rights"):
         train(dataset, steps=2)
 
 
 def test_pictures_of_other_sizes_and_foreign_folders(place: Path, prompt: Any) -> None:
     from equipoise.host.data.feature_sets import write_picture
-    from equipoise.nodes.data.datasets import LoadDataset
+    from equipoise.nodes.data.load_dataset import LoadDataset
 
     folder = prompt.base / "input" / "colours"
     for i, image in enumerate(even(6)):

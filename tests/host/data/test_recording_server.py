@@ -7,7 +7,7 @@ import time
 from pathlib import Path
 from typing import Any
 
-from equipoise_server import Server
+from equipoise.benchmarks.core.graph_server import Server
 
 INDEX = "index.jsonl"
 

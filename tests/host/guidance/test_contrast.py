@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 import torch
+from equipoise_nodes import execute
 from equipoise_tiny import tiny
 from equipoise_tiny_text import write_tiny_text
 
@@ -30,15 +31,15 @@ def text_file(host: Any) -> Iterator[Path]:
 
 @pytest.fixture
 def world(prompt: Any, text_file: Path) -> Any:
-    from equipoise.nodes.small_models.text_model import LoadQuickstartTextModel
-    from equipoise.nodes.small_models.unconditional import EmptyPixelLatent
+    from equipoise.nodes.small_models.empty_pixel_latent import EmptyPixelLatent
+    from equipoise.nodes.small_models.load_quickstart_text_model import LoadQuickstartTextModel
 
     model, clip, vae = LoadQuickstartTextModel.execute(text_file.name).result
     return SimpleNamespace(host=prompt, model=model, clip=clip, vae=vae, empty=lambda n: EmptyPixelLatent.execute(model, 0, 0, n).result[0])
 
 
 def contrast(world: Any, model: Any = None, **given: Any) -> Any:
-    from equipoise.nodes.guidance.contrast import ContrastDirections
+    from equipoise.nodes.guidance.contrast_directions import ContrastDirections
 
     settings = {
         "attribute": "eyeglasses", "templates": TEMPLATES, "classes": CLASSES, "latent_image": world.empty(3), "images": 6,
@@ -130,9 +131,10 @@ def test_the_same_seed_gives_the_same_directions_and_inputs_stay_as_they_were(wo
 
 def test_a_file_of_directions_goes_through_save_load_and_guidance(world: Any) -> None:
     from equipoise.methods.core.targets import parse_target
-    from equipoise.nodes.adp.load import LoadADP
-    from equipoise.nodes.adp.train import ADPInfo, SaveADP
-    from equipoise.nodes.guidance.guidance import DistributionGuidanceKSampler
+    from equipoise.nodes.adp.adp_info import ADPInfo
+    from equipoise.nodes.adp.load_adp import LoadADP
+    from equipoise.nodes.adp.save_adp import SaveADP
+    from equipoise.nodes.guidance.distribution_guidance_ksampler import DistributionGuidanceKSampler
 
     made = contrast(world, site="auto").result[0]
     assert made.alternatives["eyeglasses"]["prompt-contrast"].site == "output.1"
@@ -149,7 +151,8 @@ def test_a_file_of_directions_goes_through_save_load_and_guidance(world: Any) ->
         return world.host.nodes.CLIPTextEncode().encode(world.clip, words)[0]
 
     def draw(strength: float, mode: str = "quota", direction: str = "prompt-contrast", repair: int = 0) -> Any:
-        return DistributionGuidanceKSampler.execute(
+        return execute(
+            DistributionGuidanceKSampler,
             world.model, 3, 3, 4.0, "euler", "normal", encode("a photo of a doctor"), encode(""), world.empty(4), 1.0, file, target, mode,
             strength, 0.0, 1.0, "cond", direction, "reading", repair,
         ).result  # fmt: skip
@@ -161,12 +164,12 @@ def test_a_file_of_directions_goes_through_save_load_and_guidance(world: Any) ->
         with pytest.raises(ValueError, match="does not read 'eyeglasses'") as error:
             draw(1.0, **given)
         sentence(error)
-    with pytest.raises(ValueError, match="choose direction 'prompt-contrast'"):
+    with pytest.raises(ValueError, match="set direction to 'prompt-contrast'"):
         draw(1.0, direction="calibrated")
 
 
 def test_calibration_wants_a_classifier_and_works_with_one(world: Any) -> None:
-    from equipoise.nodes.guidance.calibrate import CalibrateADP
+    from equipoise.nodes.guidance.calibrate_adp import CalibrateADP
 
     made = contrast(world).result[0]
 
@@ -175,8 +178,8 @@ def test_calibration_wants_a_classifier_and_works_with_one(world: Any) -> None:
 
     def calibrate(**given: Any) -> Any:
         return CalibrateADP.execute(
-            world.model, made, encode("a photo of a doctor"), encode(""), world.empty(4), 4, 7, 2, 4.0, "euler", "normal", "",
-            "contrast trials", **given,
+            model=world.model, adp=made, positive=encode("a photo of a doctor"), negative=encode(""), latent_image=world.empty(4), images=4,
+            seed=7, steps=2, cfg=4.0, sampler_name="euler", scheduler="normal", attribute="", name="contrast trials", **given,
         )  # fmt: skip
 
     with pytest.raises(ValueError, match="does not read 'eyeglasses', so .*connect a classifier.*'prompt-contrast'") as error:
@@ -191,7 +194,8 @@ def test_calibration_wants_a_classifier_and_works_with_one(world: Any) -> None:
         name="brightness", attributes={"eyeglasses": ("no", "yes")}, probabilities=probabilities, fingerprint=lambda: "1"
     )
     file, report, _ = calibrate(classifier=classifier, vae=world.vae).result
-    assert file.predictor is None and file.moves["eyeglasses"].source == "prompt-contrast" and "eyeglasses: 'prompt-contrast'" in report
+    assert file.predictor is None and file.moves["eyeglasses"].source == "prompt-contrast"
+    assert "eyeglasses: with 'prompt-contrast'" in report
 
 
 def test_directions_join_an_adp_that_reads_other_attributes(world: Any, adps: Any) -> None:
@@ -220,7 +224,7 @@ def test_what_cannot_be_contrasted_is_told_in_one_sentence(world: Any, adps: Any
     width, base = site_channels(world.model)["middle"], base_model(world.model)
     cases: list[tuple[str, dict[str, Any]]] = [
         ("has no site 'output.9'", {"site": "output.9"}),
-        ("at least 2 are needed, and 1 was given", {"noise_levels": 1}),
+        ("at least 2 levels are needed, not 1", {"noise_levels": 1}),
         ("needs exactly one {}", {"templates": "a photo"}),
         ("the class 'no' has no phrase", {"classes": "yes: with\nno:"}),
         ("was made for 'sdxl' and the connected MODEL is", {"adp": adps.random_adp({"hair": ("a", "b")}, width, base_model="sdxl")}),
@@ -237,8 +241,8 @@ def test_what_cannot_be_contrasted_is_told_in_one_sentence(world: Any, adps: Any
 
 
 def test_the_node_checks_its_text_before_the_queue(host: Any) -> None:
-    from equipoise.nodes.core.prompt_inputs import CLASSES, TEMPLATES
-    from equipoise.nodes.guidance.contrast import ContrastDirections
+    from equipoise.nodes.guidance.contrast_directions import ContrastDirections
+    from equipoise.nodes.guidance.prompt_inputs import CLASSES, TEMPLATES
 
     assert ContrastDirections.validate_inputs("eyeglasses", TEMPLATES, CLASSES) is True
     assert "at least two are needed" in ContrastDirections.validate_inputs("eyeglasses", TEMPLATES, "yes: with")

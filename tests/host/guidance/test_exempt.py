@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 import torch
+from equipoise_nodes import execute
 from equipoise_spy import Spy
 from equipoise_tiny import tiny
 from torch import Tensor
@@ -51,7 +52,7 @@ def spy(monkeypatch: pytest.MonkeyPatch, prompt: Any) -> Spy:
 
 
 def exempt(conditioning: Any) -> Any:
-    from equipoise.nodes.guidance.exempt import ExemptFromGuidance
+    from equipoise.nodes.guidance.exempt_from_guidance import ExemptFromGuidance
 
     return ExemptFromGuidance.execute(conditioning).result[0]
 
@@ -192,14 +193,15 @@ def test_an_exempt_negative_is_not_edited_either(world: Any, spy: Spy) -> None:
 
 
 def test_the_sampler_node_says_that_nothing_was_done(world: Any) -> None:
-    from equipoise.nodes.guidance.guidance import DistributionGuidanceKSampler
+    from equipoise.nodes.guidance.distribution_guidance_ksampler import DistributionGuidanceKSampler
 
-    latent, report, assigned = DistributionGuidanceKSampler.execute(
+    latent, report, assigned = execute(
+        DistributionGuidanceKSampler,
         world.model, 5, 3, 3.0, "euler", "normal", exempt(world.explicit), world.negative, world.latent, 1.0, world.adp, target(), "quota",
         1.0, 0.0, 1.0, "cond", "calibrated", "auto", 0,
     ).result  # fmt: skip
     assert torch.equal(latent["samples"], draw(world, world.explicit))
-    assert report == "guidance did nothing: all that is drawn here is exempt from it (Exempt From Guidance)."
+    assert report == "guidance did nothing: every positive is exempt from it (Exempt From Guidance)."
     assert '"assigned": null' in assigned
 
 

@@ -12,6 +12,7 @@ from typing import Any
 
 import pytest
 import torch
+from equipoise_nodes import execute
 from equipoise_spy import Spy
 from equipoise_world import Broken, N, World, breaking, far, placed, sentence
 from torch import Tensor
@@ -78,11 +79,11 @@ def test_guidance_reaches_the_image_and_its_quotas(world: World, adp: Any, spy: 
 @pytest.mark.parametrize(("start", "end", "strength"), [(0.0, 1.0, 0.0), (0.5, 0.5, 1.0), (0.7, 0.2, 1.0), (1.0, 1.0, 1.0)])
 @pytest.mark.parametrize("mode", ["quota", "kl"])
 def test_off_is_plain_sampling_bit_for_bit(world: World, adp: Any, start: float, end: float, strength: float, mode: str) -> None:
-    from equipoise.nodes.guidance.guidance import DistributionGuidance
+    from equipoise.nodes.guidance.distribution_guidance import DistributionGuidance
 
     before = placed(world.model)
-    model = DistributionGuidance.execute(
-        world.model, adp, target(), mode, strength, start, end, "cond", "calibrated", "auto", 3
+    model = execute(
+        DistributionGuidance, world.model, adp, target(), mode, strength, start, end, "cond", "calibrated", "auto", 3
     ).result[0]
     assert model is not world.model and placed(model) == before == placed(world.model)
     assert torch.equal(world.sample(model), world.sample())
@@ -118,13 +119,15 @@ def test_a_sampler_beside_a_guided_one_is_not_touched(world: World, adp: Any, sp
 
 
 def test_inputs_are_not_written_to(classes: World, adp: Any) -> None:
-    from equipoise.host.core.sampling import SamplerSettings, guided_ksample
+    from equipoise.host.core.sampling import SamplerSettings
+    from equipoise.host.guidance.sampling import GuidedSampling, guided_ksample
     from equipoise.methods.guidance.run import GuidanceSettings
 
     latent = classes.empty(N)
     kept, conds = {k: v.clone() for k, v in latent.items()}, repr((classes.positive, classes.negative))
     sampler = SamplerSettings(5, 3, 3.0, "euler", "normal")
-    guided_ksample(classes.model, adp, GuidanceSettings(target()), sampler, classes.positive, classes.negative, latent)
+    settings = GuidedSampling(GuidanceSettings(target()), sampler)
+    guided_ksample(classes.model, adp, settings, classes.positive, classes.negative, latent)
     assert latent.keys() == kept.keys() and all(torch.equal(latent[k], v) for k, v in kept.items())
     assert repr((classes.positive, classes.negative)) == conds
 
@@ -144,7 +147,7 @@ def test_an_error_inside_sampling_leaves_nothing_behind(world: World, adp: Any, 
         world.sample(broken)
     # The traceback still holds the run; its tensors are gone all the same.
     held = [run() for run in spy.runs if run() is not None]
-    assert held and all(run._predictor is None and not run._read and not run._here for run in held)
+    assert held and all(run._predictor is None and not run._read and not run._on_device for run in held)
     del held, error
     gc.collect()
     assert spy.alive == 0
@@ -327,7 +330,7 @@ VAE = SimpleNamespace(decode=lambda samples: samples)
 
 def run_node(world: World, adp: Any, n: int = N, **given: Any) -> tuple[Tensor, str, dict[str, Any]]:
     """Samples, report and assigned of Distribution Guidance KSampler; the joint uniform target unless one is given."""
-    from equipoise.nodes.guidance.guidance import DistributionGuidanceKSampler
+    from equipoise.nodes.guidance.distribution_guidance_ksampler import DistributionGuidanceKSampler
 
     settings: dict[str, Any] = {
         "seed": 5, "steps": 3, "cfg": 3.0, "sampler_name": "euler", "scheduler": "normal", "denoise": 1.0, "mode": "quota",
@@ -341,10 +344,10 @@ def run_node(world: World, adp: Any, n: int = N, **given: Any) -> tuple[Tensor, 
 
 
 def test_the_sampler_node_is_the_patch_and_ksampler_bit_for_bit(world: World, adp: Any) -> None:
-    from equipoise.nodes.guidance.guidance import DistributionGuidance
+    from equipoise.nodes.guidance.distribution_guidance import DistributionGuidance
 
     for mode, direction in (("quota", "calibrated"), ("quota", "adp-gradient"), ("kl", "calibrated")):
-        patched = DistributionGuidance.execute(world.model, adp, target(), mode, 0.7, 0.0, 0.9, "cond", direction, "auto", 5).result[0]
+        patched = execute(DistributionGuidance, world.model, adp, target(), mode, 0.7, 0.0, 0.9, "cond", direction, "auto", 5).result[0]
         image, report, assigned = run_node(world, adp, mode=mode, strength=0.7, end_percent=0.9, direction=direction)
         assert torch.equal(image, world.sample(patched))
         if mode == "quota":
@@ -371,8 +374,8 @@ def test_repair_makes_again_only_what_missed(world: World, adp: Any) -> None:
     labels = Labels([flipped(right, [0, 2], "hair"), flipped(right, [2], "eyeglasses"), right])
     image, report, after = run_node(world, adp, repair=5, vae=VAE, classifier=labels)
     assert after == assigned | {"missed": 0}
-    assert "repair round 1: 2 images made again" in report and "repair round 2: 1 images made again" in report
-    assert "round 3" not in report and "otherwise than assigned: 0" in report
+    assert "repair round 1: 2 images sampled again" in report and "repair round 2: 1 images sampled again" in report
+    assert "round 3" not in report and "missed their class, by the classifier: 0" in report
     assert len(labels.seen) == 3 and torch.equal(labels.seen[0], first) and torch.equal(labels.seen[2], image)
     assert torch.equal(image[[1, 3]], first[[1, 3]]), "images that hit are kept bit for bit"
     assert torch.equal(labels.seen[1][[1, 3]], first[[1, 3]])
@@ -408,7 +411,7 @@ def test_without_repair_misses_are_counted(world: World, adp: Any) -> None:
     _, _, assigned = run_node(world, adp)
     labels = Labels([flipped(classes_of(assigned["assigned"]), [0, 1, 3], "hair")])
     image, report, after = run_node(world, adp, vae=VAE, classifier=labels)
-    assert after["missed"] == 3 and "otherwise than assigned: 3" in report and "made again" not in report
+    assert after["missed"] == 3 and "missed their class, by the classifier: 3" in report and "sampled again" not in report
     assert torch.equal(image, run_node(world, adp)[0])
 
 
@@ -416,25 +419,25 @@ def test_repair_ends_with_its_rounds(world: World, adp: Any) -> None:
     _, _, assigned = run_node(world, adp)
     wrong = flipped(classes_of(assigned["assigned"]), [0], "hair")
     _, report, after = run_node(world, adp, repair=2, vae=VAE, classifier=Labels([wrong] * 3))
-    assert report.count("made again") == 2 and after["missed"] == 1
+    assert report.count("sampled again") == 2 and after["missed"] == 1
 
 
 @pytest.mark.parametrize("n", [1, 2, 3])
 def test_a_batch_smaller_than_the_number_of_classes_works_and_says_so(world: World, adp: Any, n: int) -> None:
     image, report, assigned = run_node(world, adp, n=n)
     assert image.isfinite().all() and len(set(assigned["assigned"])) == n
-    said = [line for line in report.splitlines() if "cannot hold" in line]
-    assert said == [f"{n} images cannot hold all 4 classes of the target: quotas were rounded by the seed."]
+    said = [line for line in report.splitlines() if "cannot show" in line]
+    assert said == [f"{n} images cannot show all 4 classes of the target: the seed decided how the quotas were rounded."]
     drawn = {tuple(sorted(run_node(world, adp, n=1, seed=seed)[2]["assigned"])) for seed in range(12)}
     assert len(drawn) == 4, "every cell has its turn"
-    assert "cannot hold" not in run_node(world, adp)[1]
-    assert "cannot hold" not in run_node(world, adp, n=1, target=target("eyeglasses: yes=1, no=0"))[1]
+    assert "cannot show" not in run_node(world, adp)[1]
+    assert "cannot show" not in run_node(world, adp, n=1, target=target("eyeglasses: yes=1, no=0"))[1]
 
 
 def test_guidance_that_could_not_act_says_so(world: World, adps: Any, adp: Any) -> None:
     narrow = adps.random_adp(ATTRIBUTES, CHANNELS, base_model="tiny", window=True)
     image, report, assigned = run_node(world, narrow, end_percent=0.01)
-    assert "guidance did nothing: no sampling step fell into the noise levels" in report and assigned["assigned"] is None
+    assert "guidance did nothing: no sampling step was at a noise level" in report and assigned["assigned"] is None
     assert torch.equal(image, world.sample())
     assert "did nothing" not in run_node(world, narrow)[1]
     off = run_node(world, adp, strength=0.0)[1]
@@ -447,11 +450,11 @@ def test_guidance_that_could_not_act_says_so(world: World, adps: Any, adp: Any) 
 
 
 def test_an_adp_of_another_model_is_refused(world: World, adps: Any) -> None:
-    from equipoise.nodes.guidance.guidance import DistributionGuidance
+    from equipoise.nodes.guidance.distribution_guidance import DistributionGuidance
 
     def refused(adp: Any) -> str:
         with pytest.raises(ValueError) as error:
-            DistributionGuidance.execute(world.model, adp, target(), "quota", 1.0, 0.0, 1.0, "cond", "calibrated", "auto", 0)
+            execute(DistributionGuidance, world.model, adp, target(), "quota", 1.0, 0.0, 1.0, "cond", "calibrated", "auto", 0)
         with pytest.raises(ValueError) as again:
             run_node(world, adp)
         assert str(again.value) == str(error.value)
@@ -500,7 +503,7 @@ def adp_file(host: Any, adp: Any) -> Any:
 
 
 def test_load_adp(world: World, adp: Any, adp_file: Any) -> None:
-    from equipoise.nodes.adp.load import LoadADP
+    from equipoise.nodes.adp.load_adp import LoadADP
 
     name = adp_file()
     loaded, text = LoadADP.execute(name).result
@@ -525,7 +528,7 @@ def test_load_adp(world: World, adp: Any, adp_file: Any) -> None:
     ids=["not an ADP", "missing metadata", "wrong width", "truncated", "truncated header", "empty"],
 )
 def test_a_bad_adp_file_is_refused(adp_file: Any, change: Any, keep: float, parts: tuple[str, ...]) -> None:
-    from equipoise.nodes.adp.load import LoadADP
+    from equipoise.nodes.adp.load_adp import LoadADP
 
     name = adp_file(change, keep)
     with pytest.raises(ValueError) as error:
@@ -544,19 +547,20 @@ def test_a_bad_adp_file_is_refused(adp_file: Any, change: Any, keep: float, part
     ],
 )
 def test_bad_targets_are_refused(adp: Any, attribute: str, weights: str, parts: tuple[str, ...]) -> None:
-    from equipoise.nodes.guidance.target import JointTarget, TargetDistribution
+    from equipoise.nodes.guidance.joint_target import JointTarget
+    from equipoise.nodes.guidance.target_distribution import TargetDistributionNode
 
-    for execute in (TargetDistribution.execute, JointTarget.execute):
+    for make_target in (TargetDistributionNode.execute, JointTarget.execute):
         with pytest.raises(ValueError) as error:
-            execute(attribute, "weights", weights, adp)
+            make_target(attribute, "weights", weights, adp)
         text = sentence(error)
         assert all(part in text for part in parts), text
 
 
 def test_weights_are_normalised_and_it_is_said(world: World, adp: Any) -> None:
-    from equipoise.nodes.guidance.target import TargetDistribution
+    from equipoise.nodes.guidance.target_distribution import TargetDistributionNode
 
-    chosen, text = TargetDistribution.execute("eyeglasses", "weights", "yes=3\nno=1", adp).result
+    chosen, text = TargetDistributionNode.execute("eyeglasses", "weights", "yes=3\nno=1", adp).result
     assert chosen.shares == (0.25, 0.75) and chosen.attributes == ("eyeglasses",)
     assert text == "eyeglasses: no=0.25, yes=0.75\nthe weights sum to 4 and were divided by it"
     _, report, assigned = run_node(world, adp, target=chosen)
@@ -564,10 +568,11 @@ def test_weights_are_normalised_and_it_is_said(world: World, adp: Any) -> None:
 
 
 def test_a_joint_target_of_two(adp: Any) -> None:
-    from equipoise.nodes.guidance.target import JointTarget, TargetDistribution
+    from equipoise.nodes.guidance.joint_target import JointTarget
+    from equipoise.nodes.guidance.target_distribution import TargetDistributionNode
 
-    one = TargetDistribution.execute("eyeglasses", "weights", "yes=0.3, no=0.7", adp).result[0]
-    two = TargetDistribution.execute("hair", "uniform", "", adp).result[0]
+    one = TargetDistributionNode.execute("eyeglasses", "weights", "yes=0.3, no=0.7", adp).result[0]
+    two = TargetDistributionNode.execute("hair", "uniform", "", adp).result[0]
     joint, text = JointTarget.execute("ignored", "weights", "", adp, None, one, two).result
     assert joint.attributes == ("eyeglasses", "hair") and joint.shares == pytest.approx((0.35, 0.35, 0.15, 0.15))
     assert text.startswith("eyeglasses x hair: no/short=0.35")
@@ -580,16 +585,16 @@ def test_a_joint_target_of_two(adp: Any) -> None:
 
 
 def test_a_target_made_without_the_adp_is_checked_against_it_before_sampling(world: World, adp: Any, spy: Spy) -> None:
-    from equipoise.nodes.guidance.guidance import DistributionGuidance
-    from equipoise.nodes.guidance.target import TargetDistribution
+    from equipoise.nodes.guidance.distribution_guidance import DistributionGuidance
+    from equipoise.nodes.guidance.target_distribution import TargetDistributionNode
 
     for attribute, weights, part in (("beard", "yes=1, no=1", "'beard'"), ("eyeglasses", "sun=1, no=1", "'sun'")):
-        unknown = TargetDistribution.execute(attribute, "weights", weights).result[0]
+        unknown = TargetDistributionNode.execute(attribute, "weights", weights).result[0]
         with pytest.raises(ValueError, match=part) as error:
             run_node(world, adp, target=unknown)
         sentence(error)
         with pytest.raises(ValueError, match=part):
-            DistributionGuidance.execute(world.model, adp, unknown, "quota", 0.0, 0.0, 1.0, "cond", "calibrated", "auto", 0)
+            execute(DistributionGuidance, world.model, adp, unknown, "quota", 0.0, 0.0, 1.0, "cond", "calibrated", "auto", 0)
     assert not spy.calls
 
 

@@ -85,12 +85,14 @@ class World:
         self.adp = AdpFile(predictor, {}, "tiny")
 
     def learn(self, name: str = "fit", steps: int = 4, batch: int = 4, **given: Any) -> Any:
+        from equipoise.host.data.learning_pictures import LearningInputs
         from equipoise.host.guidance.learn_directions import learn_directions
         from equipoise.methods.guidance.fit_moves import FitSettings
 
-        use = {"model": self.model, "adp": self.adp, "features": self.features, "labels": self.labels, "vae": self.vae}
-        use |= {"classifier": brightness(), "positive": self.positive, "settings": FitSettings(steps, batch), "name": name}
-        return learn_directions(**(use | given))
+        use = {"model": self.model, "features": self.features, "labels": self.labels, "vae": self.vae}
+        use |= {"classifier": brightness(), "positive": self.positive, "clip": None}
+        inputs = LearningInputs(**{k: given.pop(k, v) for k, v in use.items()})
+        return learn_directions(inputs, **({"adp": self.adp, "settings": FitSettings(steps, batch), "name": name} | given))
 
 
 @pytest.fixture
@@ -174,11 +176,11 @@ def test_an_interrupted_fit_goes_on_and_ends_the_same(world: World, folder: Path
     assert (folder / "cut.safetensors").is_file()
     monkeypatch.setattr("comfy.utils.PROGRESS_BAR_HOOK", None)
     again = world.learn("cut", 6)
-    assert any("went on from step" in line for line in again.lines)
+    assert any("resumed at step" in line for line in again.lines)
     assert torch.equal(move_of(again).vectors, whole.vectors) and torch.equal(move_of(again).sizes, whole.sizes)
     done = world.learn("cut", 6)
     assert any("not again" in line for line in done.lines) and torch.equal(move_of(done).vectors, whole.vectors)
-    assert any("begun anew" in line for line in world.learn("cut", 3).lines)
+    assert any("started again" in line for line in world.learn("cut", 3).lines)
 
 
 def test_weights_patched_by_a_lora_are_what_is_fitted(prompt: Any, world: World) -> None:
@@ -334,14 +336,14 @@ def text_file(host: Any) -> Iterator[Path]:
 
 @pytest.fixture
 def text(prompt: Any, text_file: Path) -> tuple[Any, Any, Any]:
-    from equipoise.nodes.small_models.text_model import LoadQuickstartTextModel
+    from equipoise.nodes.small_models.load_quickstart_text_model import LoadQuickstartTextModel
 
     return LoadQuickstartTextModel.execute(text_file.name).result
 
 
 def from_prompts(text: tuple[Any, Any, Any], name: str = "said", fit_steps: int = 6, **given: Any) -> Any:
     from equipoise.host.small_models.adm_model import empty_latent
-    from equipoise.nodes.guidance.learn import LearnDirectionsFromPrompts
+    from equipoise.nodes.guidance.learn_directions_from_prompts import LearnDirectionsFromPrompts
 
     use = {
         "model": text[0], "clip": text[1], "attribute": "glasses", "templates": "a photo of a doctor {}\na photo of a chef {}",
@@ -363,6 +365,7 @@ def test_text_models_are_the_same_both_ways(text: Any, prompt: Any) -> None:
 def test_directions_are_learned_from_prompts(text: Any, prompt: Any) -> None:
     from equipoise.host.core.sampling import SamplerSettings
     from equipoise.host.guidance.learn_from_prompts import learn_from_prompts
+    from equipoise.host.guidance.prompt_sampling import PromptSampling
     from equipoise.host.small_models.adm_model import empty_latent
     from equipoise.methods.guidance.fit_moves import FitSettings
     from equipoise.methods.guidance.prompt_classes import parse_prompt_classes
@@ -370,7 +373,7 @@ def test_directions_are_learned_from_prompts(text: Any, prompt: Any) -> None:
     before = weights(text[0])
     prompts = parse_prompt_classes("glasses", "a photo of a doctor {}", "yes: with eyeglasses\nno: without eyeglasses")
     sampler, latent = SamplerSettings(0, 2, 2.0, "euler", "normal"), empty_latent(text[0], 0, 0, 4)
-    made = learn_from_prompts(text[0], text[1], prompts, FitSettings(30, 8), "said", latent=latent, sampler=sampler, images=8)
+    made = learn_from_prompts(PromptSampling(text[0], text[1], latent, sampler, 8), prompts, FitSettings(30, 8), "said")
     assert same(weights(text[0]), before)
     left = [f["unexplained"] for _, f in made.curve]
     assert sum(left[-8:]) < 0.95 * sum(left[:8]), left
@@ -398,11 +401,12 @@ def test_learning_from_prompts_goes_on_where_it_was_interrupted(text: Any, folde
     assert (folder / "cut.latents.safetensors").is_file()
     monkeypatch.setattr("comfy.utils.PROGRESS_BAR_HOOK", None)
     adp, report, _ = from_prompts(text, "cut").result
-    assert "went on from step" in report
+    assert "resumed at step" in report
     assert torch.equal(adp.alternatives["glasses"]["learned-prompts"].vectors, whole.vectors)
 
 
 def test_pictures_are_denoised_under_the_prompts_that_made_them(text: Any, prompt: Any) -> None:
+    from equipoise.host.data.learning_pictures import LearningInputs
     from equipoise.host.guidance.learn_directions import learn_directions
     from equipoise.methods.guidance.fit_moves import FitSettings
     from equipoise.models.adp import AdpFile
@@ -411,10 +415,8 @@ def test_pictures_are_denoised_under_the_prompts_that_made_them(text: Any, promp
     adp = AdpFile(None, {}, "")
 
     def learn(name: str, **given: Any) -> Tensor:
-        made = learn_directions(
-            text[0], adp, world.features, world.labels, world.vae, None, FitSettings(3, 6), name, **given
-        )  # fmt: skip
-        return move_of(made).vectors
+        inputs = LearningInputs(text[0], world.features, world.labels, world.vae, **given)
+        return move_of(learn_directions(inputs, adp, FitSettings(3, 6), name)).vectors
 
     own = learn("own", clip=text[1])
     assert torch.equal(own, learn("again", clip=text[1]))
@@ -422,10 +424,11 @@ def test_pictures_are_denoised_under_the_prompts_that_made_them(text: Any, promp
 
 
 def test_learn_directions_through_its_node(world: World) -> None:
-    from equipoise.nodes.guidance.learn import LearnDirections
+    from equipoise.nodes.guidance.learn_directions import LearnDirections
 
-    given = (world.model, world.adp, world.features, world.labels, world.vae)
-    out = LearnDirections.execute(*given, " light ", "middle", 3, 4, 0, "node", positive=world.positive)
+    sockets = {"model": world.model, "adp": world.adp, "features": world.features, "labels": world.labels, "vae": world.vae}
+    fields = {"attributes": " light ", "site": "middle", "fit_steps": 3, "batch": 4, "seed": 0, "name": "node"}
+    out = LearnDirections.execute(**sockets, **fields, positive=world.positive)
     adp, report, chart = out.result
     assert move_of_adp(adp).site == "middle" and "light at middle" in report and chart.shape == (1, 520, 960, 3)
 

@@ -96,7 +96,7 @@ def host_text(state: dict[str, Tensor]) -> Any:
 
 
 def run(features: Any, vision: Any, clip: Any, graph: dict[str, Any] | None = None, classes: str = CLASSES) -> tuple[Any, str]:
-    from equipoise.nodes.labels.label_sources import LabelFeaturesWithCLIP
+    from equipoise.nodes.labels.label_features_with_clip import LabelFeaturesWithCLIP
 
     hidden = type("Hidden", (), {"prompt": graph, "unique_id": "9"})()
     return type("Prepared", (LabelFeaturesWithCLIP,), {"hidden": hidden}).execute(features, vision, clip, classes, TEMPLATES).result

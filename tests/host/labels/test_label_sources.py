@@ -67,13 +67,13 @@ def vit_folder(prompt: Any) -> Iterator[str]:
 
 
 def classifier(name: str) -> Any:
-    from equipoise.nodes.labels.classifier import LoadAttributeClassifier
+    from equipoise.nodes.labels.load_attribute_classifier import LoadAttributeClassifier
 
     return LoadAttributeClassifier.execute(name).result[0]
 
 
 def with_classifier(*arguments: Any, **options: Any) -> Any:
-    from equipoise.nodes.labels.label_sources import LabelFeaturesWithClassifier
+    from equipoise.nodes.labels.label_features_with_classifier import LabelFeaturesWithClassifier
 
     return LabelFeaturesWithClassifier.execute(*arguments, **options).result
 
@@ -217,8 +217,8 @@ def test_a_missing_and_a_damaged_picture_are_named(features: Any) -> None:
 
 
 def test_skin_tone_merged_into_three(features: Any, drawn: Any) -> None:
-    from equipoise.nodes.labels.label_sources import LabelFeaturesWithSkinTone
-    from equipoise.nodes.labels.labels import MergeLabels
+    from equipoise.nodes.labels.label_features_with_skin_tone import LabelFeaturesWithSkinTone
+    from equipoise.nodes.labels.merge_labels import MergeLabels
 
     labels, report = LabelFeaturesWithSkinTone.execute(features).result
     assert labels.attributes["skin_tone"][0] == "very light" and "ITA from -" in report and "not read" not in report
@@ -229,7 +229,7 @@ def test_skin_tone_merged_into_three(features: Any, drawn: Any) -> None:
 
 
 def test_a_mask_beside_the_face_is_not_skin(features: Any) -> None:
-    from equipoise.nodes.labels.label_sources import LabelFeaturesWithSkinTone
+    from equipoise.nodes.labels.label_features_with_skin_tone import LabelFeaturesWithSkinTone
 
     for picture in (features.folder / "images").iterdir():
         save_picture(picture, torch.full((3, 8, 8), 0.5))
@@ -238,7 +238,7 @@ def test_a_mask_beside_the_face_is_not_skin(features: Any) -> None:
 
 
 def test_prompts_and_what_they_do_not_say(features: Any) -> None:
-    from equipoise.nodes.labels.label_sources import LabelFeaturesFromPrompts
+    from equipoise.nodes.labels.label_features_from_prompts import LabelFeaturesFromPrompts
 
     labels, _ = LabelFeaturesFromPrompts.execute(features, "eyeglasses: yes=with eyeglasses, no=...").result
     assert labels.counts("eyeglasses") == (N // 2, N // 2) and labels.probabilities["eyeglasses"][0].tolist() == [1, 0]
@@ -250,7 +250,7 @@ def test_prompts_and_what_they_do_not_say(features: Any) -> None:
 
 def test_a_label_file(features: Any, prompt: Any) -> None:
     import folder_paths
-    from equipoise.nodes.labels.label_sources import LabelFeaturesFromCSV
+    from equipoise.nodes.labels.label_features_from_csv import LabelFeaturesFromCSV
 
     rows = [f"{i:04d}.png,{'long' if i % 4 == 0 else 'short'}" for i in reversed(range(N))]
     path = Path(folder_paths.get_input_directory()) / "deep" / "l.csv"
@@ -275,16 +275,21 @@ def test_a_label_file(features: Any, prompt: Any) -> None:
 
 
 def test_typing_errors_show_before_anything_runs(prompt: Any) -> None:
-    from equipoise.nodes.labels import label_sources as nodes
-    from equipoise.nodes.labels.labels import MergeLabels
+    from equipoise.nodes.labels.label_features_from_csv import LabelFeaturesFromCSV
+    from equipoise.nodes.labels.label_features_from_prompts import PROMPT_CLASSES, LabelFeaturesFromPrompts
+    from equipoise.nodes.labels.label_features_with_classifier import LabelFeaturesWithClassifier
+    from equipoise.nodes.labels.label_features_with_clip import LabelFeaturesWithCLIP
+    from equipoise.nodes.labels.label_features_with_skin_tone import LabelFeaturesWithSkinTone
+    from equipoise.nodes.labels.merge_labels import MergeLabels
+    from equipoise.nodes.labels.source_inputs import CLIP_CLASSES, CLIP_TEMPLATES
 
-    assert nodes.LabelFeaturesWithCLIP.validate_inputs(nodes.CLIP_CLASSES, nodes.CLIP_TEMPLATES, "") is True
-    assert "CLIP cannot read" in nodes.LabelFeaturesWithCLIP.validate_inputs("a: x, y=...", nodes.CLIP_TEMPLATES, "")
-    assert "exactly one {}" in nodes.LabelFeaturesWithCLIP.validate_inputs(nodes.CLIP_CLASSES, "a photo", "")
-    assert "is no box" in nodes.LabelFeaturesWithClassifier.validate_inputs("1, 2")
-    assert "holds ','" in nodes.LabelFeaturesWithSkinTone.validate_inputs("a,b", "")
-    assert nodes.LabelFeaturesFromPrompts.validate_inputs(nodes.PROMPT_CLASSES) is True
-    assert nodes.LabelFeaturesFromCSV.validate_inputs("") is True
+    assert LabelFeaturesWithCLIP.validate_inputs(CLIP_CLASSES, CLIP_TEMPLATES, "") is True
+    assert "CLIP cannot read" in LabelFeaturesWithCLIP.validate_inputs("a: x, y=...", CLIP_TEMPLATES, "")
+    assert "exactly one {}" in LabelFeaturesWithCLIP.validate_inputs(CLIP_CLASSES, "a photo", "")
+    assert "is no box" in LabelFeaturesWithClassifier.validate_inputs("1, 2")
+    assert "holds ','" in LabelFeaturesWithSkinTone.validate_inputs("a,b", "")
+    assert LabelFeaturesFromPrompts.validate_inputs(PROMPT_CLASSES) is True
+    assert LabelFeaturesFromCSV.validate_inputs("") is True
     assert "at least two are needed" in MergeLabels.validate_inputs("hair: a")
 
 
@@ -293,8 +298,8 @@ def test_typing_errors_show_before_anything_runs(prompt: Any) -> None:
 
 def test_label_features_shows_and_keeps_the_labels(features: Any, prompt: Any) -> None:
     from equipoise.methods.labels.labels import read_csv
-    from equipoise.nodes.labels.label_sources import LabelFeaturesFromCSV
-    from equipoise.nodes.labels.labels import LabelFeatures
+    from equipoise.nodes.labels.label_features import LabelFeatures
+    from equipoise.nodes.labels.label_features_from_csv import LabelFeaturesFromCSV
 
     labels, _ = with_classifier(features, classifier("portraits_judge.safetensors"))
     node = type("Prepared", (LabelFeatures,), {"hidden": type("Hidden", (), {"prompt": None, "extra_pnginfo": None})()})
@@ -319,7 +324,7 @@ def test_label_features_shows_and_keeps_the_labels(features: Any, prompt: Any) -
 
 def test_label_features_names_classes_without_an_example(features: Any) -> None:
     from equipoise.methods.labels.labels import LabelSet
-    from equipoise.nodes.labels.labels import LabelFeatures
+    from equipoise.nodes.labels.label_features import LabelFeatures
 
     table = torch.tensor([[0.6, 0.4, 0.0]]).repeat(N, 1)
     labels = LabelSet({"hair": ("short", "long", "none")}, tuple(e.file for e in features.entries), {"hair": table})

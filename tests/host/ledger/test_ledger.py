@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from equipoise_server import Server
+from equipoise.benchmarks.core.graph_server import Server
 from equipoise_world import Broken, World, breaking, sentence
 from PIL import Image
 
@@ -94,10 +94,10 @@ def graph(node: str = "7") -> dict[str, Any]:
 
 
 def record(handle: Any, images: torch.Tensor, run: str, *seen: str, asked: str = HALF, assigned: str = "", node: str = "7") -> Any:
-    from equipoise.host.ledger.ledgers import record_images
+    from equipoise.host.ledger.ledgers import record_attributes
 
     with at(run, "9"):
-        return record_images(images, handle, target(asked), Seer(*seen), assigned, graph(node), {"workflow": {}})
+        return record_attributes(images, handle, target(asked), Seer(*seen), assigned, graph(node), {"workflow": {}})
 
 
 def pictures(n: int, seed: int = 0) -> torch.Tensor:
@@ -179,7 +179,8 @@ def test_where_nothing_is_guided_nothing_is_counted(world: World, adp: Any, hand
 
 
 def test_repair_keeps_the_rows_of_the_first_round(world: World, adp: Any, handle: Any) -> None:
-    from equipoise.host.core.sampling import SamplerSettings, guided_ksample
+    from equipoise.host.core.sampling import SamplerSettings
+    from equipoise.host.guidance.sampling import GuidedSampling, guided_ksample
     from equipoise.methods.guidance.run import GuidanceSettings
 
     def classify(samples: torch.Tensor) -> dict[str, torch.Tensor]:
@@ -187,8 +188,8 @@ def test_repair_keeps_the_rows_of_the_first_round(world: World, adp: Any, handle
 
     sampler = SamplerSettings(3, 3, 1.0, "euler", "normal")
     with at("a", "7"):
-        drawn = (GuidanceSettings(target()), sampler, world.positive, world.negative, world.empty(4))
-        _, outcome = guided_ksample(world.model, adp, *drawn, classify, 2, ledger=handle)
+        settings = GuidedSampling(GuidanceSettings(target()), sampler, repair=2, ledger=handle)
+        _, outcome = guided_ksample(world.model, adp, settings, world.positive, world.negative, world.empty(4), classify)
     assert outcome.rounds == [2, 2] and "quotas by the ledger" in outcome.text()
     assert counts(handle) == {"no": 2, "yes": 2}
 
@@ -237,10 +238,10 @@ def test_the_samplers_own_word_is_taken(world: World, adp: Any, handle: Any) -> 
     [
         ("hello", "does not belong to these images"),
         ("[]", "does not belong to these images"),
-        ('{"attributes": ["hair"], "assigned": ["long"]}', "it speaks of hair, and the target of eyeglasses"),
-        ('{"attributes": ["eyeglasses"], "assigned": ["yes"]}', "it speaks of 1 images, and 2 are connected"),
-        ('{"attributes": ["eyeglasses"], "assigned": ["yes", "maybe"]}', "holds no 'maybe'"),
-        ('{"attributes": ["eyeglasses"]}', "holds no 'assigned'"),
+        ('{"attributes": ["hair"], "assigned": ["long"]}', "it is about hair, and the target is about eyeglasses"),
+        ('{"attributes": ["eyeglasses"], "assigned": ["yes"]}', "it is about 1 images, and 2 are connected"),
+        ('{"attributes": ["eyeglasses"], "assigned": ["yes", "maybe"]}', "has no 'maybe'"),
+        ('{"attributes": ["eyeglasses"]}', "has no 'assigned'"),
     ],
 )
 def test_what_belongs_to_other_images_is_refused(handle: Any, told: str, part: str) -> None:
@@ -310,15 +311,15 @@ def test_what_a_picture_tells_is_not_believed_where_it_cannot_be(handle: Any) ->
 def test_images_that_are_no_numbers_and_targets_that_cannot_be_seen_are_refused(handle: Any) -> None:
     broken = pictures(2)
     broken[1, 0, 0, 0] = float("nan")
-    with pytest.raises(ValueError, match="1 of 2 images hold values that are no numbers") as error:
+    with pytest.raises(ValueError, match="1 of 2 images have values that are not numbers") as error:
         record(handle, broken, "a", "no", "no")
     sentence(error)
-    from equipoise.host.ledger.ledgers import record_images
+    from equipoise.host.ledger.ledgers import record_attributes
     from equipoise.methods.core.targets import make_target
 
     beard = make_target({"beard": {"yes": 0.5, "no": 0.5}})
     with pytest.raises(ValueError, match="'seer' cannot record this target.*'beard'"):
-        record_images(pictures(1), handle, beard, Seer("no"))
+        record_attributes(pictures(1), handle, beard, Seer("no"))
     assert not handle.open().images()
 
 
@@ -350,7 +351,7 @@ def test_a_process_is_known_and_one_that_ended_too(prompt: Any) -> None:
 @pytest.mark.parametrize("name", ["../up", "a/b", "", "nul", "x" * 200, "a\x00b", "/etc/passwd", "C:\\x"])
 def test_a_ledger_is_never_outside_its_folder(prompt: Any, name: str) -> None:
     from equipoise.host.ledger.ledgers import ledger_path
-    from equipoise.nodes.ledger.ledger import BalanceLedger
+    from equipoise.nodes.ledger.balance_ledger import BalanceLedger
 
     with pytest.raises(ValueError, match="cannot be the name of a ledger"):
         ledger_path(name)
@@ -363,19 +364,23 @@ def prepared(node: Any, prompt: Any = None) -> Any:
 
 
 def test_the_nodes_show_export_draw_and_reset(handle: Any) -> None:
-    from equipoise.nodes.ledger import ledger as nodes
-    from equipoise.nodes.report.histogram import AttributeHistogram
+    from equipoise.nodes.ledger.balance_ledger import BalanceLedger
+    from equipoise.nodes.ledger.export_ledger import ExportLedger
+    from equipoise.nodes.ledger.ledger_report import LedgerReport
+    from equipoise.nodes.ledger.record_attributes import RecordAttributes
+    from equipoise.nodes.ledger.reset_ledger import ResetLedger
+    from equipoise.nodes.report.attribute_histogram import AttributeHistogram
 
-    made, text = nodes.BalanceLedger.execute(f" {handle.name} ").result
+    made, text = BalanceLedger.execute(f" {handle.name} ").result
     assert made == handle and text == f"ledger '{handle.name}': 0 images"
     with pytest.raises(ValueError, match="has counted no image yet"):
-        nodes.LedgerReport.execute(made)
+        LedgerReport.execute(made)
     for i in range(3):
         with at(f"run {i}", "9"):
-            out = prepared(nodes.RecordAttributes, graph()).execute(pictures(2, i), made, target(), Seer("yes", "no" if i else "yes"))
+            out = prepared(RecordAttributes, graph()).execute(pictures(2, i), made, target(), Seer("yes", "no" if i else "yes"))
     assert out.result[0] is made and "2 images recorded by eyeglasses, with no class assigned" in out.result[1]
     assert [i["subfolder"] for i in out.ui["images"]] == [f"equipoise/ledgers/{handle.name}"] * 2
-    chart, fd, text, figures = prepared(nodes.LedgerReport).execute(made).result
+    chart, fd, text, figures = prepared(LedgerReport).execute(made).result
     assert chart.shape[2] == 960 and fd == pytest.approx(2**0.5 * (4 / 6 - 0.5)) and "no 2, yes 4" in text
     assert json.loads(figures)["panels"][0]["report"]["counts"] == [2, 4]
     drawn = prepared(AttributeHistogram).execute(target=target(), ledger=made)
@@ -384,16 +389,16 @@ def test_the_nodes_show_export_draw_and_reset(handle: Any) -> None:
         AttributeHistogram.execute(ledger=made)
     with pytest.raises(ValueError, match="connect both images and classifier, or a ledger"):
         AttributeHistogram.execute()
-    path = Path(nodes.ExportLedger.execute(made).result[0])
+    path = Path(ExportLedger.execute(made).result[0])
     lines = path.read_text(encoding="utf-8").splitlines()
     assert len(lines) == 7 and lines[0].startswith("time,attributes,target,group,assigned,seen") and "eyeglasses" in lines[1]
-    assert "was left as it is: it counts 6 images, and 5 were named" in nodes.ResetLedger.execute(handle.name, 5).result[0]
-    before = nodes.ResetLedger.fingerprint_inputs(handle.name, 6)
-    assert "has forgotten 6 images" in nodes.ResetLedger.execute(handle.name, 6).result[0]
-    assert nodes.ResetLedger.fingerprint_inputs(handle.name, 6) != before
-    assert "it counts 0 images" in nodes.ResetLedger.execute(handle.name, 6).result[0]
-    with pytest.raises(ValueError, match="there is no ledger 'nothing'; there are: .*test"):
-        nodes.ResetLedger.execute("nothing", 1)
+    assert "was left as it is: it counts 6 images, and 5 were named" in ResetLedger.execute(handle.name, 5).result[0]
+    before = ResetLedger.fingerprint_inputs(handle.name, 6)
+    assert "has forgotten 6 images" in ResetLedger.execute(handle.name, 6).result[0]
+    assert ResetLedger.fingerprint_inputs(handle.name, 6) != before
+    assert "it counts 0 images" in ResetLedger.execute(handle.name, 6).result[0]
+    with pytest.raises(ValueError, match="there is no ledger 'nothing': choose one of .*test"):
+        ResetLedger.execute("nothing", 1)
 
 
 def node(kind: str, **inputs: Any) -> dict[str, Any]:

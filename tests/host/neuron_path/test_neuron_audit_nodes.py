@@ -91,32 +91,32 @@ def make_head(attribute: str, seed: int, width: int = WIDTH) -> Any:
 
 
 def find(images: Tensor, **given: Any) -> Any:
-    from equipoise.nodes.neuron_path.neuron_path import FindNeuronPath
+    from equipoise.nodes.neuron_path.find_neuron_path import FindNeuronPath
 
     fixed = {"target": "", "search": "clean-layer", "objective": "margin", "nodes": "gauss-4", "shortlist": 4, "memory_mb": 64}
     return FindNeuronPath.execute(images, **{"attribute": "", "top_k": 1, "shared": False, **fixed, **given}).result[0]
 
 
 def edit(**given: Any) -> Any:
-    from equipoise.nodes.neuron_path.neuron_edit import EditVisionNeurons
+    from equipoise.nodes.neuron_path.edit_vision_neurons import EditVisionNeurons
 
     return EditVisionNeurons.execute(**{**EDIT, **given}).result
 
 
 def audit(images: Tensor, **given: Any) -> Any:
-    from equipoise.nodes.neuron_path.neuron_audit import AttributeLeakageAudit
+    from equipoise.nodes.neuron_path.attribute_leakage_audit import AttributeLeakageAudit
 
     return AttributeLeakageAudit.execute(images, **{**AUDIT, **given}).result
 
 
 def effect(images: Tensor, path: Any, **given: Any) -> Any:
-    from equipoise.nodes.neuron_path.neuron_audit import NeuronPathEffect
+    from equipoise.nodes.neuron_path.neuron_path_effect import NeuronPathEffect
 
     return NeuronPathEffect.execute(images, path, **{"control_draws": 1, "seed": 0, **given}).result
 
 
 def prune(images: Tensor, **given: Any) -> Any:
-    from equipoise.nodes.neuron_path.prune_classifier import PruneClassifierCurve
+    from equipoise.nodes.neuron_path.prune_classifier_curve import PruneClassifierCurve
 
     return PruneClassifierCurve.execute(images, **{**PRUNE, **given}).result
 
@@ -218,7 +218,7 @@ def test_means_keep_only_and_layers(labeller: Any, images: Tensor) -> None:
 def test_an_edited_clip_vision_model_and_its_original_in_turn(vision: Any, head: Any, images: Tensor) -> None:
     from dataclasses import replace
 
-    from equipoise.host.neuron_path.edited_vision import edit_mark
+    from equipoise.host.labels.clip_zero_shot import edit_mark
     from equipoise.host.neuron_path.models import pixels_of, vision_of
     from equipoise.methods.neuron_path.neuron_edits import edited_logits
 
@@ -258,7 +258,7 @@ def test_an_edited_clip_vision_model_and_its_original_in_turn(vision: Any, head:
 
 
 def test_effects_of_several_paths_of_the_same_images(labeller: Any, images: Tensor) -> None:
-    from equipoise.nodes.neuron_path.neuron_path import BaselinePaths
+    from equipoise.nodes.neuron_path.baseline_paths import BaselinePaths
 
     own = find(images, classifier=labeller, attribute="eyeglasses", top_k=4)
     fixed = {"attribute": "eyeglasses", "target": "", "objective": "margin", "nodes": "gauss-4", "top_k": 4, "shared": False, "seed": 0}

@@ -61,13 +61,13 @@ def labeller(prompt: Any) -> Any:
 
 
 def find(images: Tensor, **given: Any) -> Any:
-    from equipoise.nodes.neuron_path.neuron_path import FindNeuronPath
+    from equipoise.nodes.neuron_path.find_neuron_path import FindNeuronPath
 
     return FindNeuronPath.execute(images, **{**FIND, **given}).result
 
 
 def make_head(clip: Any = None, vision: Any = None, classes: str = CLASSES, **given: Any) -> Any:
-    from equipoise.nodes.neuron_path.zero_shot import ZeroShotAttributeHead
+    from equipoise.nodes.neuron_path.zero_shot_attribute_head import ZeroShotAttributeHead
 
     hidden = type("Hidden", (), {"prompt": given.pop("graph", None), "unique_id": "9"})()
     node = type("Prepared", (ZeroShotAttributeHead,), {"hidden": hidden})
@@ -201,7 +201,7 @@ def test_batches_give_the_paths_of_single_images(labeller: Any, images: Tensor, 
     from equipoise.host.neuron_path import search as neuron_paths
 
     whole, *_ = find(images, classifier=labeller, attribute="hair", top_k=2)
-    monkeypatch.setattr(neuron_paths, "images_at_once", lambda net, settings: 2)
+    monkeypatch.setattr(neuron_paths, "images_per_search", lambda net, settings: 2)
     parts, *_ = find(images, classifier=labeller, attribute="hair", top_k=2)
     assert torch.equal(whole.path, parts.path) and torch.allclose(whole.joint, parts.joint, rtol=1e-4)
     random, *_ = baseline(images, classifier=labeller, attribute="hair")
@@ -209,7 +209,7 @@ def test_batches_give_the_paths_of_single_images(labeller: Any, images: Tensor, 
 
 
 def baseline(images: Tensor, **given: Any) -> Any:
-    from equipoise.nodes.neuron_path.neuron_path import BaselinePaths
+    from equipoise.nodes.neuron_path.baseline_paths import BaselinePaths
 
     return BaselinePaths.execute(images, **{**BASE, **given}).result
 
@@ -310,7 +310,8 @@ def test_class_paths_that_cannot_be(labeller: Any, vision: Any, head: Any, image
 
 
 def test_saved_and_loaded_paths_are_the_same(prompt: Any, labeller: Any, images: Tensor) -> None:
-    from equipoise.nodes.neuron_path.neuron_path_files import LoadNeuronPath, SaveNeuronPath
+    from equipoise.nodes.neuron_path.load_neuron_path import LoadNeuronPath
+    from equipoise.nodes.neuron_path.save_neuron_path import SaveNeuronPath
 
     found, *_ = find(images, classifier=labeller, attribute="hair", top_k=2)
     (path,) = SaveNeuronPath.execute(found, "test paths", True).result

@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from equipoise_server import Server
+from equipoise.benchmarks.core.graph_server import Server
 from PIL import Image
 
 NAME = "server_paths"

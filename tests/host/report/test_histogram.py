@@ -67,7 +67,7 @@ def classifiers(prompt: Any) -> Iterator[Any]:
 
 
 def load(name: str = FILE) -> Any:
-    from equipoise.nodes.labels.classifier import LoadAttributeClassifier
+    from equipoise.nodes.labels.load_attribute_classifier import LoadAttributeClassifier
 
     return LoadAttributeClassifier.execute(name).result[0]
 
@@ -79,7 +79,7 @@ def target(text: str, known: Any = ATTRIBUTES) -> Any:
 
 
 def run(*arguments: Any, **options: Any) -> tuple[torch.Tensor, float, dict[str, Any], dict[str, Any]]:
-    from equipoise.nodes.report.histogram import AttributeHistogram
+    from equipoise.nodes.report.attribute_histogram import AttributeHistogram
 
     # The host gives a copy of the class with the prompt's hidden values; a preview asks for them.
     node = type("Prepared", (AttributeHistogram,), {"hidden": type("Hidden", (), {"prompt": None, "extra_pnginfo": None})()})
@@ -96,7 +96,7 @@ def test_files_and_folders_are_offered_by_name(classifiers: Any) -> None:
 
 
 def test_the_loader_says_what_it_reads_and_notices_a_new_file(classifiers: Any) -> None:
-    from equipoise.nodes.labels.classifier import LoadAttributeClassifier
+    from equipoise.nodes.labels.load_attribute_classifier import LoadAttributeClassifier
 
     assert LoadAttributeClassifier.execute(FILE).result[1] == "tint: red, blue\nlight: dark, medium, bright"
     for name, file in ((FILE, FILE), ("test_vit", "test_vit/config.json")):
@@ -233,8 +233,8 @@ def test_no_more_pictures_than_a_node_has_room_for(classifiers: Any) -> None:
     ("asked", "text", "says"),
     [
         (None, "{}", "connect the target too"),
-        ("tint: uniform", '{"attributes": ["tint"], "assigned": ["red"]}', "speaks of 1 images, and 4 are connected"),
-        ("tint: uniform", '{"attributes": ["light"], "assigned": []}', "speaks of light, and the target of tint"),
+        ("tint: uniform", '{"attributes": ["tint"], "assigned": ["red"]}', "is about 1 images, and 4 are connected"),
+        ("tint: uniform", '{"attributes": ["light"], "assigned": []}', "is about light, and the target is about tint"),
         ("tint: uniform", "no json", "connect the output of the sampler that drew them"),
     ],
 )

@@ -59,7 +59,7 @@ def reports(prompt: Any) -> Iterator[Any]:
 
 
 def load(name: str = "report_judge") -> Any:
-    from equipoise.nodes.labels.classifier import LoadAttributeClassifier
+    from equipoise.nodes.labels.load_attribute_classifier import LoadAttributeClassifier
 
     return LoadAttributeClassifier.execute(f"{name}.safetensors").result[0]
 
@@ -72,10 +72,10 @@ def target(text: str = "tint: red=0.5, blue=0.5", known: Any = NAMES) -> Any:
 
 def run(*arguments: Any, graph: Any = None, node: str | None = None, **options: Any) -> tuple[torch.Tensor, dict[str, Any], str, Path]:
     """page, figures, text on the node, file."""
-    from equipoise.nodes.report.report import FairnessReport
+    from equipoise.nodes.report.fairness_report import FairnessReportNode
 
     hidden = type("Hidden", (), {"prompt": graph, "unique_id": node, "extra_pnginfo": None})()
-    output = type("Prepared", (FairnessReport,), {"hidden": hidden}).execute(*arguments, **options)
+    output = type("Prepared", (FairnessReportNode,), {"hidden": hidden}).execute(*arguments, **options)
     page, fd, text, file = output.result
     figures = json.loads(text)
     assert fd == figures["fd"]
@@ -137,7 +137,7 @@ def test_inception_features_where_they_are_and_the_reason_where_not(reports: Any
     assert len(figures["similarity"]) == 1
     assert any("Inception features need" in w and "models/equipoise/inception" in w for w in figures["warnings"])
     # what clean-fid does with its weights is tested without a host; here only who is asked
-    monkeypatch.setattr(module, "missing", lambda folder: "")
+    monkeypatch.setattr(module, "missing_inception", lambda folder: "")
     monkeypatch.setattr(module, "inception_features", lambda images, folder, device, progress: images.flatten(1)[:, :20])
     _, figures, _, _ = run(BASE, STEERED, load(), target(), inception=True, reference=pictures(8, 8))
     rows = [q for q in figures["quality"] if q["features"] == "Inception (clean-fid)"]
@@ -223,7 +223,7 @@ def test_equal_sets_and_other_sizes_are_noticed(reports: Any) -> None:
 
     assert "equal, bit for bit" in warned(BASE, BASE.clone())
     assert "12 x 12 pixels and steered ones 20 x 20" in warned(BASE, pictures(8, 8, 4, size=20))
-    assert "reference images are one of the two sets" in warned(BASE, STEERED, reference=BASE)
+    assert "reference images are equal to one of the two sets" in warned(BASE, STEERED, reference=BASE)
     assert "confirms nothing" in warned(BASE, STEERED, classifier_2=load("report_copy"))
 
 

@@ -11,29 +11,29 @@ from typing import Any
 
 import pytest
 import torch
-from equipoise_server import REPOSITORY
+from equipoise.benchmarks.core.graph_server import REPOSITORY
 from equipoise_tiny import MODELS, NAMES, formula_weights, tiny
 
-SHARED = REPOSITORY.parent / "shared" / "data" / "adm"
+DATA = REPOSITORY / "tests" / "data" / "adm"
 SHIPPED = REPOSITORY / "shipped" / "weights" / "diffusion"
 
 
 @pytest.fixture
 def load(prompt: Any) -> Callable[[str], tuple[Any, Any, Any]]:
     """Load one of the tiny models through the node: name -> (model, vae, unconditional)."""
-    from equipoise.nodes.small_models.unconditional import LoadUnconditionalDiffusion
+    from equipoise.nodes.small_models.load_unconditional_diffusion import LoadUnconditionalDiffusion
 
     return lambda name: LoadUnconditionalDiffusion.execute(f"tiny_{name}.safetensors").result
 
 
 def empty(model: Any, batch: int = 2, width: int = 0, height: int = 0) -> dict[str, Any]:
-    from equipoise.nodes.small_models.unconditional import EmptyPixelLatent
+    from equipoise.nodes.small_models.empty_pixel_latent import EmptyPixelLatent
 
     return EmptyPixelLatent.execute(model, width, height, batch).result[0]
 
 
 def label(model: Any, text: str) -> tuple[Any, Any]:
-    from equipoise.nodes.small_models.unconditional import ClassLabel
+    from equipoise.nodes.small_models.class_label import ClassLabel
 
     return ClassLabel.execute(model, text).result
 
@@ -396,14 +396,12 @@ def test_a_copy_for_a_second_device_can_be_made(load: Any) -> None:
 
 @pytest.mark.parametrize("name", ["plain", "p2_like", "new_attention_order", "class_conditional"])
 def test_golden_outputs_through_the_hosts_operations(prompt: Any, name: str) -> None:
-    if not (SHARED / "golden.json").is_file():
-        pytest.skip("the reference data (../shared/data/adm/golden.json) is absent")
     from equipoise.host.small_models.adm_model import patcher_from
     from equipoise.models.adm_unet import build_unet
     from safetensors.torch import load_file
 
-    case = json.loads((SHARED / "golden.json").read_text())[name]
-    golden = load_file(SHARED / "golden.safetensors")
+    case = json.loads((DATA / "golden.json").read_text())[name]
+    golden = load_file(DATA / "golden.safetensors")
     meta = {key: str(case["config"][key]) for key in ("num_heads", "num_head_channels", "use_new_attention_order", "image_size")}
     weights = formula_weights(case["parameters"])
     network = patcher_from(name, weights, meta).model.diffusion_model
@@ -424,9 +422,7 @@ def test_golden_outputs_through_the_hosts_operations(prompt: Any, name: str) -> 
 
 
 def test_the_published_p2_model_runs_at_256(prompt: Any) -> None:
-    listing = SHARED / "p2_celebahq_256_parameters.json"
-    if not listing.is_file():
-        pytest.skip("the parameter list (../shared/data/adm/p2_celebahq_256_parameters.json) is absent")
+    listing = DATA / "p2_celebahq_256_parameters.json"
     from equipoise.host.small_models.adm_info import conditioning
     from equipoise.host.small_models.adm_model import info_of, patcher_from
     from equipoise.host.small_models.pixel_vae import PixelVae
@@ -449,7 +445,7 @@ def test_the_published_p2_model_runs_at_256(prompt: Any) -> None:
 def test_the_shipped_models_draw(prompt: Any, file: str) -> None:
     if not (SHIPPED / file).is_file():
         pytest.skip(f"shipped/weights/diffusion/{file} is not there")
-    from equipoise.nodes.small_models.unconditional import LoadUnconditionalDiffusion
+    from equipoise.nodes.small_models.load_unconditional_diffusion import LoadUnconditionalDiffusion
 
     model, vae, unconditional = LoadUnconditionalDiffusion.execute(file).result
     positive, negative = (unconditional, unconditional) if model.model.equipoise_info.num_classes is None else label(model, "0")

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 import numpy as np
-from equipoise_server import Server
+from equipoise.benchmarks.core.graph_server import Server
 
 
 def graph(file: str, cfg: float = 1.0, text: str | None = None, batch: int = 3, steps: int = 3) -> dict[str, Any]:

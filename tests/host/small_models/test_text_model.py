@@ -25,7 +25,7 @@ def text_file(host: Any) -> Iterator[Path]:
 @pytest.fixture
 def loaded(prompt: Any, text_file: Path) -> tuple[Any, Any, Any]:
     """(model, clip, vae) through the node."""
-    from equipoise.nodes.small_models.text_model import LoadQuickstartTextModel
+    from equipoise.nodes.small_models.load_quickstart_text_model import LoadQuickstartTextModel
 
     return LoadQuickstartTextModel.execute(text_file.name).result
 
@@ -36,7 +36,7 @@ def encode(host: Any, clip: Any, text: str) -> Any:
 
 
 def empty(model: Any, batch: int = 2) -> dict[str, Any]:
-    from equipoise.nodes.small_models.unconditional import EmptyPixelLatent
+    from equipoise.nodes.small_models.empty_pixel_latent import EmptyPixelLatent
 
     return EmptyPixelLatent.execute(model, 0, 0, batch).result[0]
 
@@ -180,8 +180,8 @@ def test_a_conditioning_of_another_width_is_refused(prompt: Any, loaded: Any) ->
 
 
 def test_each_loader_lists_and_takes_its_own_files(prompt: Any, text_file: Path, tiny_models: Path) -> None:
-    from equipoise.nodes.small_models.text_model import LoadQuickstartTextModel
-    from equipoise.nodes.small_models.unconditional import LoadUnconditionalDiffusion
+    from equipoise.nodes.small_models.load_quickstart_text_model import LoadQuickstartTextModel
+    from equipoise.nodes.small_models.load_unconditional_diffusion import LoadUnconditionalDiffusion
 
     assert text_file.name in LoadQuickstartTextModel.define_schema().inputs[0].options
     assert not any(n.startswith("tiny_p") for n in LoadQuickstartTextModel.define_schema().inputs[0].options)
@@ -237,11 +237,11 @@ def test_a_damaged_file_is_refused_in_a_sentence(prompt: Any, text_file: Path, t
 
 
 def test_training_moves_every_weight_and_lowers_the_loss(host: Any) -> None:
-    from equipoise.factory.train_text import TextLoss, draw_pool
+    from equipoise.factory.train_text import TextLoss, draw_labelled_images
 
     net, tokens = tiny_net()
     net.train().requires_grad_(True)
-    loss = TextLoss(net, tokens, *draw_pool(64, 1), batch=8)
+    loss = TextLoss(net, tokens, *draw_labelled_images(64, 1), batch=8)
     optimizer = torch.optim.AdamW(net.parameters(), 2e-3)
     values = []
     for step in range(12):
@@ -257,7 +257,7 @@ def test_training_moves_every_weight_and_lowers_the_loss(host: Any) -> None:
 def test_the_start_is_the_unconditional_model_without_its_attention(host: Any, tmp_path: Path) -> None:
     """With both attentions silent the two networks are one function, whatever the prompt."""
     from equipoise.factory.text_training import TextNet, warm_start
-    from equipoise.factory.train_diffusion import CONFIG, export
+    from equipoise.factory.train_diffusion import CONFIG, export_diffusion
     from equipoise.models.adm_unet import AdmConfig, AdmUNet
 
     torch.manual_seed(3)
@@ -266,7 +266,7 @@ def test_the_start_is_the_unconditional_model_without_its_attention(host: Any, t
         if hasattr(module, "proj_out"):
             torch.nn.init.zeros_(module.proj_out.weight)
             torch.nn.init.zeros_(module.proj_out.bias)
-    export(source, tmp_path / "start.safetensors", {})
+    export_diffusion(source, tmp_path / "start.safetensors", {})
     net = TextNet(20)
     taken = warm_start(net, tmp_path / "start.safetensors")
     attention = [k for k in source.state_dict() if re.search(r"\.(qkv|proj_out|norm)\.", k)]
@@ -276,17 +276,17 @@ def test_the_start_is_the_unconditional_model_without_its_attention(host: Any, t
         expected = source(x, t)
         for tokens in (torch.zeros(2, 77, dtype=torch.long), torch.arange(154).reshape(2, 77) % 20):
             torch.testing.assert_close(net(x, t, tokens), expected, rtol=1e-4, atol=1e-4)
-    export(AdmUNet(AdmConfig(**{**CONFIG, "norm_groups": 32})), tmp_path / "other.safetensors", {})
+    export_diffusion(AdmUNet(AdmConfig(**{**CONFIG, "norm_groups": 32})), tmp_path / "other.safetensors", {})
     with pytest.raises(ValueError, match="was trained with 32 norm groups and this network has 8"):
         warm_start(net, tmp_path / "other.safetensors")
 
 
 def test_training_may_start_from_a_text_model(host: Any, tmp_path: Path) -> None:
-    from equipoise.factory.text_training import TextNet, export, warm_start
+    from equipoise.factory.text_training import TextNet, export_text_model, warm_start
 
     torch.manual_seed(4)
     first, again = TextNet(5), TextNet(5)
-    export(first, [3, 5, 8, 13, 21], tmp_path / "first.safetensors", {})
+    export_text_model(first, [3, 5, 8, 13, 21], tmp_path / "first.safetensors", {})
     assert warm_start(again, tmp_path / "first.safetensors") == len(first.state_dict())
     for name, value in first.state_dict().items():
         assert torch.equal(value.half(), again.state_dict()[name].half()), name
@@ -296,10 +296,10 @@ def test_training_may_start_from_a_text_model(host: Any, tmp_path: Path) -> None
 
 def test_the_trained_shape_is_small_and_sd15_in_plan(host: Any, tmp_path: Path) -> None:
     from equipoise.factory.captions import vocabulary
-    from equipoise.factory.text_training import TextNet, Tokens, export
+    from equipoise.factory.text_training import TextNet, Tokens, export_text_model
 
     tokens = Tokens(vocabulary())
-    export(TextNet(len(tokens.ids)), tokens.ids, tmp_path / "full.safetensors", {})
+    export_text_model(TextNet(len(tokens.ids)), tokens.ids, tmp_path / "full.safetensors", {})
     assert (tmp_path / "full.safetensors").stat().st_size < 6 * 2**20 and len(tokens.ids) < 40
     with pytest.raises(KeyError):
         tokens(["a photo of a dentist"])

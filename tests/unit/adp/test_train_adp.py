@@ -11,9 +11,9 @@ import pytest
 import torch
 from equipoise.methods.adp import rows as adp_rows
 from equipoise.methods.adp.extend import joined_predictor, without
-from equipoise.methods.adp.figures import describe
+from equipoise.methods.adp.figures import describe_adp
 from equipoise.methods.adp.rows import buffers, split_images
-from equipoise.methods.adp.train import recommended, train_adp, train_file
+from equipoise.methods.adp.train import AdpSettings, recommended, train_adp, train_predictor
 from equipoise.methods.core.targets import make_target
 from equipoise.methods.data.feature_set import FeatureSet, FeatureSetWriter, open_feature_set, read_index
 from equipoise.methods.guidance.run import GuidanceRun, GuidanceSettings
@@ -59,7 +59,7 @@ def features(tmp_path_factory: pytest.TempPathFactory) -> FeatureSet:
 def files(features: FeatureSet) -> dict[str, AdpFile]:
     """A file of each kind, trained in the mode in which a host runs its nodes."""
     with torch.inference_mode():
-        return {kind: train_file(features, labels_of(features), kind, epochs=5) for kind in ("mlp", "linear")}
+        return {kind: train_adp(features, labels_of(features), kind, epochs=5) for kind in ("mlp", "linear")}
 
 
 # -- what is learnt and what is said of it -------------------------------------------------------------------------------------------
@@ -81,8 +81,8 @@ def test_what_can_be_read_is_read_and_nothing_else(files: dict[str, AdpFile], ki
     assert late[4.0] < 0.1
     save_adp(file, tmp_path / "a.safetensors")
     back = load_adp(tmp_path / "a.safetensors")
-    assert describe(back) == describe(file) and "trained: images 320, held out 48" in describe(back)
-    assert "labels from the test" in describe(back)
+    assert describe_adp(back) == describe_adp(file) and "trained: images 320, held out 48" in describe_adp(back)
+    assert "labels from the test" in describe_adp(back)
 
 
 def test_a_linear_predictor_reads_between_the_recorded_levels(files: dict[str, AdpFile]) -> None:
@@ -98,7 +98,7 @@ def test_training_ends_where_nothing_more_is_learnt(tmp_path: Path) -> None:
     features = write(tmp_path / "set", 80)
     noise = torch.eye(2)[torch.randint(0, 2, (80,), generator=torch.Generator().manual_seed(3))]
     labels = LabelSet({"hair": HAIR}, tuple(e.file for e in features.entries), {"hair": noise})
-    file = train_file(features, labels, epochs=60)
+    file = train_adp(features, labels, epochs=60)
     trained = file.info["trained"]["hair"]
     held = [h for _, h in trained["history"]]
     assert trained["epochs"] < 60 and len(held) == trained["epochs"]
@@ -113,7 +113,8 @@ def test_rare_classes_count_as_much_as_common_ones(tmp_path: Path) -> None:
     table = {"hair": labels.probabilities["hair"]}
     recall = {}
     for balanced in (False, True):
-        predictor, _ = train_adp(features.folder, table, {"hair": HAIR}, epochs=4, batch=64, lr=1e-3, noise=1.0, class_balanced=balanced)
+        settings = AdpSettings(epochs=4, batch=64, lr=1e-3, noise=1.0, class_balanced=balanced)
+        predictor, _ = train_predictor(features.folder, table, {"hair": HAIR}, settings)
         x = torch.randn(200, 3, 4, 4, generator=torch.Generator().manual_seed(8))
         x[:, 0] += 0.35
         recall[balanced] = float((predictor(x * 5 + 3, torch.full((200,), 4.0))["hair"].argmax(-1) == 1).float().mean())
@@ -143,19 +144,19 @@ def same(a: AdpFile, b: AdpFile) -> bool:
 @pytest.mark.parametrize("kind", ["mlp", "linear"])
 def test_an_interrupted_training_ends_as_if_it_had_not_been(tmp_path: Path, kind: str) -> None:
     whole, cut = write(tmp_path / "whole" / "set"), write(tmp_path / "cut" / "set")
-    expected = train_file(whole, labels_of(whole), kind, epochs=5)
+    expected = train_adp(whole, labels_of(whole), kind, epochs=5)
     for step in (60, 120):  # an epoch has 34 steps
         with pytest.raises(Stop):
-            train_file(cut, labels_of(cut), kind, epochs=5, progress=stop_at(step))
+            train_adp(cut, labels_of(cut), kind, epochs=5, progress=stop_at(step))
         (kept,) = (cut.folder / "training").iterdir()
-        assert json.loads(read_safetensors(kept)[1]["state"])["epoch"] == step // 34
+        assert int(read_safetensors(kept)[1]["step"]) == step // 34
     seen: list[int] = []
-    file = train_file(cut, labels_of(cut), kind, epochs=5, progress=lambda done, total, _: seen.append(done))
+    file = train_adp(cut, labels_of(cut), kind, epochs=5, progress=lambda done, total, _: seen.append(done))
     assert seen[0] == 110, "it went on after the last whole epoch"
     assert same(file, expected)
     assert file.info["accuracy_by_log_snr"] == expected.info["accuracy_by_log_snr"]
     seen.clear()
-    assert same(train_file(cut, labels_of(cut), kind, epochs=5, progress=lambda done, total, _: seen.append(done)), expected)
+    assert same(train_adp(cut, labels_of(cut), kind, epochs=5, progress=lambda done, total, _: seen.append(done)), expected)
     assert len(seen) == 1, "a finished training is not done again"
 
 
@@ -169,17 +170,17 @@ from pathlib import Path
 from equipoise.methods.data.feature_set import open_feature_set
 from equipoise.methods.labels.labels import LabelSet
 from equipoise.methods.core.targets import make_target
-from equipoise.methods.adp.train import train_file
+from equipoise.methods.adp.train import train_adp
 folder = Path("set")
 features = open_feature_set(folder)
 p = torch.eye(2)[torch.tensor(json.loads((folder / "labels.json").read_text())).long()]
 labels = LabelSet({"hair": ("short", "long")}, tuple(e.file for e in features.entries), {"hair": p})
 if os.fork() == 0:
     kill = lambda done, total, figures: os.kill(os.getpid(), signal.SIGKILL) if done >= 50 else None
-    train_file(features, labels, epochs=6, progress=kill)
+    train_adp(features, labels, epochs=6, progress=kill)
 pid, status = os.wait()
 seen = []
-file = train_file(features, labels, epochs=6, progress=lambda done, total, figures: seen.append(done))
+file = train_adp(features, labels, epochs=6, progress=lambda done, total, figures: seen.append(done))
 print(json.dumps([os.WTERMSIG(status), seen[0], file.info["trained"]["hair"]["epochs"], len(list((folder / "training").iterdir()))]))
 """
     signal, first, epochs, kept = json.loads(fresh_python(code, OMP_NUM_THREADS="1"))
@@ -191,12 +192,12 @@ print(json.dumps([os.WTERMSIG(status), seen[0], file.info["trained"]["hair"]["ep
 def test_a_damaged_checkpoint_is_not_used_and_others_are_cleared(tmp_path: Path) -> None:
     features = write(tmp_path / "set", 80)
     labels = labels_of(features, "hair")
-    expected = train_file(features, labels, epochs=2)
+    expected = train_adp(features, labels, epochs=2)
     (kept,) = (features.folder / "training").iterdir()
     kept.write_bytes(kept.read_bytes()[:200])
-    assert same(train_file(features, labels, epochs=2), expected)
+    assert same(train_adp(features, labels, epochs=2), expected)
     for seed in range(1, 5):
-        train_file(features, labels, epochs=1, seed=seed)
+        train_adp(features, labels, epochs=1, seed=seed)
     assert len(list((features.folder / "training").iterdir())) == 3
 
 
@@ -205,11 +206,11 @@ def test_a_damaged_checkpoint_is_not_used_and_others_are_cleared(tmp_path: Path)
 
 @pytest.mark.parametrize("kind", ["mlp", "linear"])
 def test_an_added_attribute_leaves_the_others_as_they_were(features: FeatureSet, files: dict[str, AdpFile], kind: str) -> None:
-    first = train_file(features, labels_of(features, "hair"), kind, epochs=3)
+    first = train_adp(features, labels_of(features, "hair"), kind, epochs=3)
     move = Move("middle", torch.tensor([0.0]), torch.randn(1, 2, 1, 3, 4, 4), torch.ones(1, 2))
     first = AdpFile(first.predictor, {"hair": move}, first.base_model, {**first.info, "accuracy_mid": {"hair": 0.9}})
     with torch.inference_mode():
-        both = train_file(features, labels_of(features, "glasses"), kind, extend=first)
+        both = train_adp(features, labels_of(features, "glasses"), kind, extend=first)
     assert both.attributes == {"hair": HAIR, "glasses": GLASSES} and both.moves["hair"] is move
     x, level = torch.randn(50, 3, 4, 4), torch.randn(50) * 5
     torch.testing.assert_close(both.predictor(x, level)["hair"], first.predictor(x, level)["hair"])
@@ -228,12 +229,12 @@ def test_an_attribute_that_is_there_is_replaced(features: FeatureSet, files: dic
     old = files[kind]
     move = Move("middle", torch.tensor([0.0]), torch.randn(1, 2, 1, 3, 4, 4), torch.ones(1, 2))
     old = AdpFile(old.predictor, {"hair": move, "glasses": move}, old.base_model, old.info, {"hair": {"sum": move}})
-    new = train_file(features, labels_of(features, "hair"), kind, epochs=2, extend=old)
+    new = train_adp(features, labels_of(features, "hair"), kind, epochs=2, extend=old)
     assert list(new.attributes) == ["glasses", "hair"] and list(new.moves) == ["glasses"] and not new.alternatives
     x, level = torch.randn(50, 3, 4, 4), torch.randn(50) * 5
     torch.testing.assert_close(new.predictor(x, level)["glasses"], old.predictor(x, level)["glasses"])
     assert not torch.equal(new.predictor(x, level)["hair"], old.predictor(x, level)["hair"])
-    everything = train_file(features, labels_of(features), kind, epochs=1, extend=new)
+    everything = train_adp(features, labels_of(features), kind, epochs=1, extend=new)
     assert list(everything.attributes) == ["hair", "glasses"] and not everything.moves
 
 
@@ -246,7 +247,7 @@ def test_predictors_that_have_nothing_in_common_are_not_joined(files: dict[str, 
 
 def test_an_adp_reads_where_its_set_was_recorded(features: FeatureSet, tmp_path: Path) -> None:
     there = FeatureSet(features.folder, features.entries, {**META, "site": "output.1"})
-    made = train_file(there, labels_of(features, "hair"), epochs=1)
+    made = train_adp(there, labels_of(features, "hair"), epochs=1)
     save_adp(made, tmp_path / "there.safetensors")
     back = load_adp(tmp_path / "there.safetensors")
     assert back.site == "output.1" and back.site_channels == {"output.1": 3} and "reads at output.1" in back.text()
@@ -268,7 +269,7 @@ def test_bad_input_is_one_clear_sentence(features: FeatureSet, files: dict[str, 
 
     def refuses(match: str, *arguments: Any, **options: Any) -> None:
         with pytest.raises(ValueError, match=match) as error:
-            train_file(*arguments, **options)
+            train_adp(*arguments, **options)
         sentence(error)
 
     refuses("holds no image", FeatureSet(tmp_path, (), META), labels)
@@ -300,7 +301,7 @@ def test_features_that_are_no_numbers_are_told_before_training(tmp_path: Path, h
     tensors["features"][entry.offset + 1, 2, 0, 0] = float("nan")
     write_safetensors(features.folder / entry.shard, tensors)
     with pytest.raises(ValueError, match=rf"the features of '{entry.file}' in 'set' are not finite .* at log-SNR -2.00") as error:
-        train_file(features, labels)
+        train_adp(features, labels)
     sentence(error)
 
 
@@ -309,7 +310,7 @@ def test_a_set_of_two_models_is_refused(tmp_path: Path) -> None:
     FeatureSetWriter(features.folder, META).add(torch.zeros(40, 4, 5, 4, 4), LEVELS, [f"n{i}" for i in range(40)], [0] * 40, [""] * 40)
     features = open_feature_set(features.folder)
     with pytest.raises(ValueError, match="put together from two models") as error:
-        train_file(features, labels_of(features))
+        train_adp(features, labels_of(features))
     sentence(error)
 
 
@@ -350,6 +351,6 @@ def test_labels_may_stand_in_another_order_and_ids_may_have_gaps(tmp_path: Path,
     full = labels_of(write(tmp_path / "other"))
     order = [i for i in torch.randperm(160, generator=torch.Generator().manual_seed(1)).tolist() if not 30 <= i < 33]
     labels = LabelSet(full.attributes, tuple(full.files[i] for i in order), {a: p[order] for a, p in full.probabilities.items()})
-    file = train_file(features, labels, "linear")
+    file = train_adp(features, labels, "linear")
     assert len(read_index(features.folder)) == 157
     assert min(v for _, v in file.info["accuracy_by_log_snr"]["glasses"]) > 0.95

@@ -9,8 +9,8 @@ import numpy as np
 import pytest
 import torch
 from equipoise.benchmarks.adp import adp, adp_accuracy, adp_timing, clothing, cross_scheduler
-from equipoise.benchmarks.adp.cross_scheduler import WAYS, Way, slug
-from equipoise.benchmarks.core.stages import kept
+from equipoise.benchmarks.adp.cross_scheduler import SAMPLING_METHODS, SamplingMethod, slug
+from equipoise.benchmarks.core.stages import load_or_make
 from equipoise.factory.portraits import portraits
 from equipoise.methods.data.feature_set import open_feature_set
 from equipoise.methods.labels.labels import read_csv
@@ -24,12 +24,12 @@ def test_a_finished_part_is_not_measured_again(tmp_path: Path) -> None:
         made.append(1)
         return {"fd": torch.tensor(0.25), "nothing": float("nan")}
 
-    first = kept(tmp_path, "part", {"n": 2, "ways": ("a", "b")}, make)
+    first = load_or_make(tmp_path, "part", {"n": 2, "ways": ("a", "b")}, make)
     assert (first["fd"], first["nothing"]) == (0.25, None) and first["seconds"] >= 0
-    assert kept(tmp_path, "part", {"n": 2, "ways": ["a", "b"]}, make) == first and len(made) == 1
-    kept(tmp_path, "part", {"n": 3, "ways": ["a", "b"]}, make)
+    assert load_or_make(tmp_path, "part", {"n": 2, "ways": ["a", "b"]}, make) == first and len(made) == 1
+    load_or_make(tmp_path, "part", {"n": 3, "ways": ["a", "b"]}, make)
     (tmp_path / "part.json").write_text('{"facts": {"n"', encoding="utf-8")
-    kept(tmp_path, "part", {"n": 3, "ways": ["a", "b"]}, make)
+    load_or_make(tmp_path, "part", {"n": 3, "ways": ["a", "b"]}, make)
     assert len(made) == 3 and json.loads((tmp_path / "part.json").read_text(encoding="utf-8"))["facts"]["n"] == 3
 
 
@@ -56,7 +56,7 @@ def test_labels_are_written_as_a_person_would(tmp_path: Path) -> None:
 
 
 def test_the_timing_set_is_whole_and_readable(tmp_path: Path) -> None:
-    labels = adp_timing.random_set(tmp_path / "set", 12, 3, per_shard=5)
+    labels = adp_timing.random_feature_set(tmp_path / "set", 12, 3, per_shard=5)
     features = open_feature_set(tmp_path / "set")
     assert len(features.entries) == 12 == len(labels.files) and {e.rows for e in features.entries} == {adp_timing.LEVELS}
     assert labels.probabilities["four"].sum(0).tolist() == [3, 3, 3, 3]
@@ -79,7 +79,7 @@ def _kind() -> dict[str, object]:
 
 
 def test_the_object_has_the_keys_of_the_contract(tmp_path: Path) -> None:
-    ways = WAYS[:2]
+    ways = SAMPLING_METHODS[:2]
     cells = {w.name: {"fd": 0.01 * (i + 1), "commit": "b" * 40} for i, w in enumerate(ways)}
     made = {"stage_seconds": {"calibrate": 9.0}}
     table = [{"trained": w.name, "made": made, "cells": cells} for w in ways]
@@ -87,22 +87,22 @@ def test_the_object_has_the_keys_of_the_contract(tmp_path: Path) -> None:
     part = {"images": 200, "epochs": 2, "processor": 15.0}
     timing = {"test_bed": {"clock": 61.0}, "sd_part": part}
     kinds = {"mlp": _kind(), "linear": _kind()}
-    found = adp.composed(timing, kinds, {}, None, table, cross_scheduler.Sizes(), False)
+    found = adp.adp_result(timing, kinds, {}, None, table, cross_scheduler.TableSizes(), False)
     assert (found["accuracy_mid"], found["by_log_snr"][1]) == (0.9, [0.0, 0.9])
     assert found["worst_cross_scheduler_fd"] == 0.02, "the shipped file's row is no part of it"
     assert found["train_seconds_per_2000x50"] == 61.0 and found["train_seconds_sd_width"] is None
     assert "900 s for 2,000 and 12" in found["notes"]["train_seconds_sd_width"] and "aaaaaaaaa, bbbbbbbbb" in found["notes"]["commit"]
-    none = adp.composed({**timing, "sd_part": None}, kinds, {}, None, [], cross_scheduler.Sizes(), True)
+    none = adp.adp_result({**timing, "sd_part": None}, kinds, {}, None, [], cross_scheduler.TableSizes(), True)
     assert none["worst_cross_scheduler_fd"] is None and "no ComfyUI" in none["notes"]["worst_cross_scheduler_fd"]
-    adp_accuracy.draw(kinds, tmp_path / "kinds.png")
+    adp_accuracy.draw_accuracy(kinds, tmp_path / "kinds.png")
     assert np.asarray(Image.open(tmp_path / "kinds.png")).shape[1] == 960
 
 
 def test_rows_stand_in_the_order_of_the_samplers(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    def row(folder: Path, way: Way | None, ways: tuple[Way, ...], sizes: object) -> dict[str, object]:
+    def row(folder: Path, way: SamplingMethod | None, ways: tuple[SamplingMethod, ...], sizes: object) -> dict[str, object]:
         return {"trained": "shipped" if way is None else way.name}
 
-    monkeypatch.setattr(adp, "row", row)
-    rows = adp.cross_table(tmp_path, WAYS, cross_scheduler.Sizes(), 1)
-    assert [r["trained"] for r in rows] == [*(w.name for w in WAYS), "shipped"]
-    assert len({slug(w) for w in WAYS}) == 5 and slug(WAYS[1]) == "dpm---2m-karras-20"
+    monkeypatch.setattr(adp, "table_row", row)
+    rows = adp.cross_table(tmp_path, SAMPLING_METHODS, cross_scheduler.TableSizes(), 1)
+    assert [r["trained"] for r in rows] == [*(w.name for w in SAMPLING_METHODS), "shipped"]
+    assert len({slug(w) for w in SAMPLING_METHODS}) == 5 and slug(SAMPLING_METHODS[1]) == "dpm---2m-karras-20"

@@ -16,24 +16,24 @@ from equipoise.benchmarks.data.downstream import (
     SETS,
     SKEWED,
     SKIN_TONE,
-    Bench,
+    DownstreamBench,
     Size,
-    balanced,
-    cells_of,
-    composed,
+    balanced_portraits,
+    downstream_result,
     over_repetitions,
     oversampled,
-    skewed,
+    skewed_set,
+    task_group_cells,
     task_only,
 )
-from equipoise.benchmarks.data.downstream_images import BATCH, KINDS, Made, Sampler
+from equipoise.benchmarks.data.downstream_images import BATCH, KINDS, ImageSet, ImageSetSampler
 from equipoise.factory.portraits import ATTRIBUTES
 from PIL import Image
 
 TINY = Size(repetitions=2, images=32, test=120, steps=2)
 
 
-class Stub(Sampler):
+class Stub(ImageSetSampler):
     """Hands out drawn images for sampled ones."""
 
     asked: list[tuple[str, str, int]]
@@ -42,26 +42,26 @@ class Stub(Sampler):
         super().__init__()
         self.asked = []
 
-    def made(self, folder: Path, kind: str, target: str, repetition: int, n: int) -> Made:
+    def made(self, folder: Path, kind: str, target: str, repetition: int, n: int) -> ImageSet:
         self.asked.append((kind, target, repetition))
         group = HAIR if "hair" in target else SKIN_TONE
-        drawn = balanced(group, n, KINDS.index(kind))
-        return Made(drawn.images, drawn.labels, None)
+        drawn = balanced_portraits(group, n, KINDS.index(kind))
+        return ImageSet(drawn.images, drawn.labels, None)
 
 
 @pytest.fixture
-def bench(tmp_path: Path) -> Bench:
-    made = Bench(tmp_path, TINY)
+def bench(tmp_path: Path) -> DownstreamBench:
+    made = DownstreamBench(tmp_path, TINY)
     made.sampler = Stub()
     return made
 
 
 def test_skewed_sets_are_skewed_as_they_say(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(downstream, "_drawn", lambda labels, _: torch.zeros(len(labels[HAIR]), 3, 1, 1, dtype=torch.uint8))
-    hair = [torch.bincount(cells_of(skewed(HAIR, r)), minlength=4).tolist() for r in range(5)]
+    hair = [torch.bincount(task_group_cells(skewed_set(HAIR, r)), minlength=4).tolist() for r in range(5)]
     for yes_short, yes_long, no_short, no_long in hair:
         assert yes_short < 20 and no_long < 60 and yes_long > 140 and no_short > 700
-    skin = [torch.bincount(cells_of(skewed(SKIN_TONE, r)), minlength=6).tolist() for r in range(5)]
+    skin = [torch.bincount(task_group_cells(skewed_set(SKIN_TONE, r)), minlength=6).tolist() for r in range(5)]
     for light, medium, dark, *_ in skin:
         assert 300 < light < 400 and 20 < medium < 70 and 1 <= dark < 15
     assert len({tuple(x) for x in hair + skin}) == 10  # every repetition has a set of its own
@@ -69,14 +69,14 @@ def test_skewed_sets_are_skewed_as_they_say(monkeypatch: pytest.MonkeyPatch) -> 
 
 def test_tests_are_balanced_and_of_other_drawings() -> None:
     for group in (HAIR, SKIN_TONE):
-        test = balanced(group, 600, downstream.TEST_SEED)
-        counts = torch.bincount(cells_of(test))
+        test = balanced_portraits(group, 600, downstream.TEST_SEED)
+        counts = torch.bincount(task_group_cells(test))
         assert int(counts.max() - counts.min()) == 0
-        known = {x.numpy().tobytes() for x in skewed(group, 0).images}
+        known = {x.numpy().tobytes() for x in skewed_set(group, 0).images}
         assert not any(x.numpy().tobytes() in known for x in test.images)
 
 
-def test_sets_hold_what_their_names_say(bench: Bench) -> None:
+def test_sets_hold_what_their_names_say(bench: DownstreamBench) -> None:
     for group in (HAIR, SKIN_TONE):
         sets = {name: bench.training_set(group, name, 1) for name in SETS}
         base = sets[SKEWED]
@@ -85,7 +85,7 @@ def test_sets_hold_what_their_names_say(bench: Bench) -> None:
             assert len(sets[name]) == 1032 and int(sets[name].generated.sum()) == 32
             assert torch.equal(sets[name].images[:1000], base.images)
         for name in (OVERSAMPLED, PLAIN_OVERSAMPLED):
-            counts = torch.bincount(cells_of(sets[name]))
+            counts = torch.bincount(task_group_cells(sets[name]))
             assert int(counts.max()) == int(counts.min())
         assert not sets[OVERSAMPLED].generated.any() and sets[PLAIN_OVERSAMPLED].generated.any()
         assert {a for a in task_only(base).labels} == {"eyeglasses"}
@@ -93,14 +93,14 @@ def test_sets_hold_what_their_names_say(bench: Bench) -> None:
     assert ("guided", "eyeglasses x hair: uniform", 1) in asked and ("steered", "eyeglasses x skin_tone: uniform", 1) in asked
 
 
-def test_oversampling_only_repeats(bench: Bench) -> None:
-    base = skewed(HAIR, 0)
+def test_oversampling_only_repeats(bench: DownstreamBench) -> None:
+    base = skewed_set(HAIR, 0)
     made = oversampled(base, 3)
     known = {x.numpy().tobytes() for x in base.images}
     assert all(x.numpy().tobytes() in known for x in made.images) and torch.equal(made.images, oversampled(base, 3).images)
 
 
-def test_facts_change_with_what_figures_depend_on(bench: Bench) -> None:
+def test_facts_change_with_what_figures_depend_on(bench: DownstreamBench) -> None:
     facts = bench.facts(HAIR, "guided", 0)
     assert facts == bench.facts(HAIR, "guided", 0)
     others = [(HAIR, "guided", 1), (HAIR, "plain", 0), (SKIN_TONE, "guided", 0), (HAIR, SKEWED, 0)]
@@ -110,11 +110,12 @@ def test_facts_change_with_what_figures_depend_on(bench: Bench) -> None:
 
 
 def test_sampled_sets_are_kept_and_made_again_where_they_would_be_others(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    sampler, calls = Sampler(), []
+    sampler, calls = ImageSetSampler(), []
 
-    def sample(kind: str, target: str, repetition: int, n: int) -> Made:
+    def sample(kind: str, target: str, repetition: int, n: int) -> ImageSet:
         calls.append((kind, target, repetition, n))
-        return Made(torch.full((n, 3, 2, 2), len(calls), dtype=torch.uint8), {"hair": torch.zeros(n, dtype=torch.long)}, torch.arange(n))
+        images = torch.full((n, 3, 2, 2), len(calls), dtype=torch.uint8)
+        return ImageSet(images, {"hair": torch.zeros(n, dtype=torch.long)}, torch.arange(n))
 
     monkeypatch.setattr(sampler, "_sample", sample)
     first = sampler.made(tmp_path, "guided", "eyeglasses x hair: uniform", 0, BATCH)
@@ -145,7 +146,7 @@ def figures(accuracy: float, odds: float) -> dict[str, Any]:
 
 def test_cuts_and_gains_are_paired_by_repetition() -> None:
     runs = {SKEWED: [figures(0.8, 0.4), figures(0.6, 0.8)], "guided": [figures(0.9, 0.1), figures(0.8, 0.4)]}
-    made = composed({HAIR: runs}, TINY)
+    made = downstream_result({HAIR: runs}, TINY)
     assert made["guided"]["cut"][0] == pytest.approx((0.75 + 0.5) / 2) and made["guided"]["gain"][0] == pytest.approx(0.15)
     assert "cut" not in made[SKEWED] and made[SKEWED]["accuracy"][0] == pytest.approx(0.7)
     assert set(made["by_skew"][HAIR]["guided"]["by_group"]) == set(ATTRIBUTES[HAIR])
@@ -155,10 +156,10 @@ def test_cuts_and_gains_are_paired_by_repetition() -> None:
 
 def test_it_trains_judges_and_goes_on(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(downstream, "QUICK", Size((HAIR,), repetitions=2, images=32, test=40, steps=1))
-    monkeypatch.setattr(downstream, "Sampler", Stub)
+    monkeypatch.setattr(downstream, "ImageSetSampler", Stub)
     made = downstream.run(quick=True, folder=tmp_path)
     assert set(made) >= {*SETS, "by_skew", "notes"} and made["guided"]["accuracy"][1] is not None
     with Image.open(tmp_path / "quick" / "downstream.png") as picture:
         assert picture.width == 960
-    monkeypatch.setattr(Bench, "measure", None)  # nothing is measured twice
+    monkeypatch.setattr(DownstreamBench, "measure", None)  # nothing is measured twice
     assert downstream.run(quick=True, folder=tmp_path)["by_skew"] == made["by_skew"]

@@ -35,15 +35,17 @@ from equipoise.benchmarks.guidance.guidance_cells import (
     at_edge,
     best_scale,
     cells,
-    places,
+    target_batches,
     trials,
 )
-from equipoise.benchmarks.guidance.guidance_samples import facts, in_order, prompt_of
+from equipoise.benchmarks.guidance.guidance_samples import facts, prompt_of, reordered_cells
 from equipoise.benchmarks.guidance.per_image import SampleGuidance, drawn_cells, independent_cells
 from equipoise.benchmarks.guidance.universal import guided_denoised
 from equipoise.factory.portraits import ATTRIBUTES
+from equipoise.methods.core.run import Call
 from equipoise.methods.core.targets import parse_target
-from equipoise.methods.guidance.run import GRADIENT, GuidanceSettings
+from equipoise.methods.guidance.moves import GRADIENT
+from equipoise.methods.guidance.run import GuidanceSettings
 from equipoise.models.files import write_safetensors
 from equipoise.models.noise_level import log_snr
 from equipoise.models.sites import pool
@@ -62,12 +64,12 @@ def planned(quick: bool) -> list[Cell]:
 def test_every_method_is_measured_everywhere_beside_plain_images_of_its_seeds(quick: bool) -> None:
     made = planned(quick)
     assert len({c.name for c in made}) == len(made) and set(METHODS) >= CONTRACT
-    for target, batch in places(quick):
+    for target, batch in target_batches(quick):
         here = {c.method for c in made if c.batch == batch and c.target in (None, target)}
         assert here == set(METHODS)
     assert all(c.plain in made and c.images % c.batch == 0 for c in made)
-    assert {b for t, b in places(quick) if t == FIRST} == ({1, 16} if quick else set(BATCHES))
-    assert quick or {t for t, _ in places(quick)} == set(TARGETS)
+    assert {b for t, b in target_batches(quick) if t == FIRST} == ({1, 16} if quick else set(BATCHES))
+    assert quick or {t for t, _ in target_batches(quick)} == set(TARGETS)
     assert {c.bed for c in made if c.kind == MIXING} == {TEXT} and (OURS, TEXT) in {(c.method, c.bed) for c in made}
 
 
@@ -85,7 +87,7 @@ def test_scales_are_chosen_on_other_seeds_and_under_names_of_their_own(quick: bo
     assert {c.seed for c in tried} == {TRIAL_SEED}
     assert max(c.seed + c.images // c.batch for c in reported) < min(c.seed for c in tried), "seeds are counted on by batch"
     batches = {(c.target, c.batch) for c in tried if c.kind == "chi-square"}
-    assert batches == set(places(quick)), "the paper's losses have a scale for every target and batch size"
+    assert batches == set(target_batches(quick)), "the paper's losses have a scale for every target and batch size"
 
 
 def test_of_scales_that_do_as_well_the_smallest_is_taken() -> None:
@@ -119,7 +121,7 @@ def test_prompts_name_the_classes_in_the_words_of_the_captions() -> None:
 def test_cells_are_brought_to_the_judges_order() -> None:
     given = parse_target("a x b: uniform", {"a": ("p", "q"), "b": ("x", "y", "z")})
     wanted = parse_target("a x b: uniform", {"a": ("q", "p"), "b": ("z", "x", "y")})
-    moved = in_order(torch.arange(6), given, wanted)
+    moved = reordered_cells(torch.arange(6), given, wanted)
     assert [wanted.cells[i] for i in moved] == given.cells
 
 
@@ -131,7 +133,7 @@ def test_sample_guidance_goes_up_the_softened_probability_of_the_assigned_class(
     run = SampleGuidance(adp, settings)
     h = torch.randn(4, 8, 4, 4, generator=torch.Generator().manual_seed(0))
     sigma = torch.tensor([2.0])
-    out = run.edit("middle", h, {"sigmas": sigma.expand(2), "cond_or_uncond": [1, 0]})
+    out = run.edit("middle", h, Call.read({"sigmas": sigma.expand(2), "cond_or_uncond": [1, 0]}))
     assert torch.equal(out[:2], h[:2]), "rows of the negative stay"
 
     def score(x: Tensor) -> Tensor:
@@ -216,18 +218,18 @@ def test_the_figures_of_a_cell(tmp_path: Path, reference: figures.Reference) -> 
     write_cell(tmp_path, cell, [0, 0, 0, 0, 1, 1, 1, 0], [0] * 6 + [1] * 2, assigned=[0, 0, 0, 0, 1, 1, 1, 1])
     write_cell(tmp_path, cell.plain, [1] * 8, [0] * 8, sure=0.7)
     sampled = {"seconds_per_image": 0.25, "peak_mb": 900.0}
-    ours = figures.column(cell, FIRST, sampled, tmp_path, reference)
+    ours = figures.cell_figures(cell, FIRST, sampled, tmp_path, reference)
     assert set(ours) >= NEEDED and json.dumps(ours)
     assert ours["shares"] == {"yes": 0.625, "no": 0.375} and ours["fd"] == pytest.approx(0.125 * 2**0.5)
     assert (ours["hit"], ours["unsure"], ours["seconds_per_image"]) == (0.875, 0.0, 0.25)
     assert ours["drift_by_attribute"] == {"hair": 0.25, "skin_tone": 0.0, "profession": 0.0}
     assert 0 < ours["drift_floor"] <= ours["drift"] == 0.25
-    plain = figures.column(cell.plain, "eyeglasses x hair uniform", sampled, tmp_path, reference)
+    plain = figures.cell_figures(cell.plain, "eyeglasses x hair uniform", sampled, tmp_path, reference)
     assert plain["drift"] == 0 and plain["unsure"] == 1 and plain["hit"] is None and len(plain["shares"]) == 4
-    assert figures.missed(cell, tmp_path) == pytest.approx(0.125)
+    assert figures.scale_figure(cell, tmp_path) == pytest.approx(0.125)
     soft = Cell("kl", FIRST, 4, 8)
     write_cell(tmp_path, soft, [0] * 8, [0] * 8)
-    assert figures.missed(soft, tmp_path) == pytest.approx(0.5 * 2**0.5), "a loss on the mean assigns nothing"
+    assert figures.scale_figure(soft, tmp_path) == pytest.approx(0.5 * 2**0.5), "a loss on the mean assigns nothing"
 
 
 def test_the_drawn_portraits_are_weighted_to_the_target(reference: figures.Reference) -> None:
@@ -247,7 +249,7 @@ def fake(fd: float, commit: str = "a" * 40) -> dict[str, Any]:
 def all_figures(quick: bool, text: bool = True) -> dict[tuple[str, str, str, int], dict[str, Any]]:
     fd = {BASE: 0.4, "chi-square": 0.2, "kl": 0.3, OURS: 0.02, SAMPLE: 0.25}
     found = {}
-    for target, batch in places(quick):
+    for target, batch in target_batches(quick):
         for cell in (c for c in planned(quick) if c.batch == batch and c.target in (None, target) and (text or c.bed != TEXT)):
             found[cell.bed, cell.method, target, batch] = fake(fd.get(cell.method, 0.1))
     return found
@@ -255,7 +257,7 @@ def all_figures(quick: bool, text: bool = True) -> dict[tuple[str, str, str, int
 
 @pytest.mark.parametrize("quick", [False, True])
 def test_the_contracts_keys(tmp_path: Path, quick: bool) -> None:
-    out = bench.composed(all_figures(quick), {}, quick, tmp_path)
+    out = bench.guidance_result(all_figures(quick), {}, quick, tmp_path)
     assert list(out["by_batch"]) == (["1", "16"] if quick else [str(b) for b in BATCHES])
     for methods in (*out["by_batch"].values(), *out["by_target"].values()):
         assert set(methods) >= CONTRACT and all(set(f) >= NEEDED for f in methods.values())
@@ -275,7 +277,7 @@ def test_methods_are_compared_on_one_model_only(tmp_path: Path) -> None:
     found = all_figures(True)
     found[TEXT, MIXING, FIRST, 1] = fake(0.0)
     found[TEXT, OURS, FIRST, 16] = {**fake(0.12), "fd_low": 0.09}
-    out = bench.composed(found, {}, True, tmp_path)
+    out = bench.guidance_result(found, {}, True, tmp_path)
     assert out["comparison"]["1"]["lowest"] == OURS
     first, other = out["text_comparison"]["1"], out["text_comparison"]["16"]
     assert first["lowest"] == MIXING and not first["reaches_lowest"] and not first["within_lowest"]
@@ -286,7 +288,7 @@ def test_what_is_missing_is_said(tmp_path: Path) -> None:
     found = all_figures(True, text=False)
     found[UNCONDITIONAL, OURS, FIRST, 1] = fake(0.05, commit="b" * 40)
     found[UNCONDITIONAL, LATENT + QUOTA, FIRST, 1] = fake(0.03)
-    out = bench.composed(found, {}, True, tmp_path)
+    out = bench.guidance_result(found, {}, True, tmp_path)
     assert out["by_batch"]["1"][MIXING] is None and out["by_batch"]["16"][MIXING + QUOTA] is None and out["text_model"] is None
     assert "label-mixing is null" in out["notes"]["null"] and "aaaaaaaaa, bbbbbbbbb" in out["notes"]["commit"]
     beside = out["comparison"]["1"]
@@ -298,7 +300,7 @@ def test_a_scale_at_the_edge_of_what_was_tried_is_told(tmp_path: Path) -> None:
     tried = {(SAMPLE, FIRST, 16): [Cell(SAMPLE + QUOTA, FIRST, 16, 16, s, seed=TRIAL_SEED) for s in (1.0, 3.0, 10.0)]}
     for cell, hits in zip(tried[SAMPLE, FIRST, 16], (8, 12, 16), strict=True):
         write_cell(tmp_path, cell, [0] * 16, [0] * 16, assigned=[0] * hits + [1] * (16 - hits))
-    scales, table = bench.chosen(tmp_path, tried)
+    scales, table = bench.choose_scales(tmp_path, tried)
     assert scales == {(SAMPLE, FIRST, 16): 10.0}
     (row,) = table.values()
     assert row["at_edge"] and row["missed"] == pytest.approx({"1": 0.5, "3": 0.25, "10": 0.0})
@@ -317,12 +319,12 @@ def test_larger_scales_are_tried_while_the_largest_is_best(tmp_path: Path, monke
             right = hits[trial.strength]
             write_cell(folder, trial, [0] * 16, [0] * 16, assigned=[0] * right + [1] * (16 - right))
 
-    monkeypatch.setattr(bench, "sampled", sampled)
+    monkeypatch.setattr(bench, "sample_cells", sampled)
     sampled(tmp_path, [cell(3.0), cell(10.0)], (), 1)
     tried = {(SAMPLE, FIRST, 16): [cell(3.0), cell(10.0)]}
     bench.try_further(tmp_path, tried, (), 1)
     assert asked == [3.0, 10.0, 30.0, 100.0] and [c.strength for c in tried[SAMPLE, FIRST, 16]] == asked
-    assert bench.chosen(tmp_path, tried)[0] == {(SAMPLE, FIRST, 16): 30.0}
+    assert bench.choose_scales(tmp_path, tried)[0] == {(SAMPLE, FIRST, 16): 30.0}
     assert at_edge({1.0: 0.2, 3.0: 0.2}) == 3.0 and at_edge({1.0: 0.1, 3.0: 0.2}) == 1.0
     assert at_edge({1.0: 0.3, 3.0: 0.1, 10.0: 0.2}) is None
 
@@ -345,10 +347,10 @@ def test_cells_that_are_kept_are_not_sampled_again(tmp_path: Path, monkeypatch: 
 
     monkeypatch.setattr(bench, "_sampler", Stand())
     monkeypatch.setattr(bench, "in_children", here)
-    first = bench.sampled(tmp_path, wanted, (UNCONDITIONAL,), 1)
-    assert bench.sampled(tmp_path, wanted, (UNCONDITIONAL,), 1) == first and asked == [wanted]
+    first = bench.sample_cells(tmp_path, wanted, (UNCONDITIONAL,), 1)
+    assert bench.sample_cells(tmp_path, wanted, (UNCONDITIONAL,), 1) == first and asked == [wanted]
     (tmp_path / f"{wanted[1].name}.safetensors").unlink()
-    bench.sampled(tmp_path, wanted, (UNCONDITIONAL,), 1)
+    bench.sample_cells(tmp_path, wanted, (UNCONDITIONAL,), 1)
     assert asked[1:] == [[wanted[1]]], "figures without what they come from are not kept"
 
 

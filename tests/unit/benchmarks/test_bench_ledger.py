@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
-from equipoise.benchmarks.host.ledger import SEEDS, TARGETS, Queue, by_the_ledger, composed, forget, graph
+from equipoise.benchmarks.host.ledger import SEEDS, TARGETS, Queue, forget, ledger_counts, ledger_graph, ledger_result
 from equipoise.methods.core.targets import parse_target
 from equipoise.methods.ledger.ledger import Ledger, RunKey, SeenImage
 
@@ -17,7 +17,7 @@ def test_the_contracts_keys_are_means_over_the_queues_of_a_target() -> None:
             figures[Queue(target, True, seed, 256)] = {"fd": 0.01 * i}
             figures[Queue(target, False, seed, 256)] = {"fd": 0.1}
     two = {t: {"rows_lost": 1, "rows_double": 2} for t in TARGETS}
-    told = composed(figures, two, {"opened": 20}, 256)
+    told = ledger_result(figures, two, {"opened": 20}, 256)
     assert set(told) >= {"batch", "n", "fd_with", "fd_without", "rows_lost", "rows_double", "seeds", "notes"}
     assert (told["batch"], told["n"], told["rows_lost"], told["rows_double"]) == (1, 256, 2, 4)
     assert told["fd_with"] == {t: pytest.approx(0.015) for t in TARGETS} and told["fd_without"] == {t: pytest.approx(0.1) for t in TARGETS}
@@ -25,7 +25,7 @@ def test_the_contracts_keys_are_means_over_the_queues_of_a_target() -> None:
 
 
 def test_with_and_without_differ_in_one_link() -> None:
-    one, other = graph("skin_tone", 7, "name"), graph("skin_tone", 7, "name", guided_by_it=False)
+    one, other = ledger_graph("skin_tone", 7, "name"), ledger_graph("skin_tone", 7, "name", guided_by_it=False)
     assert one["draw"]["inputs"].pop("ledger") == ["ledger", 0] and one == other
     assert one["latent"]["inputs"]["batch_size"] == 1 and one["record"]["inputs"]["ledger"] == ["ledger", 0]
     links = [v for n in one.values() for v in n["inputs"].values() if isinstance(v, list)]
@@ -39,7 +39,7 @@ def test_a_queue_begins_anew_and_tells_what_the_ledger_saw(tmp_path: Path) -> No
     ledger = Ledger(path, "me")
     for i, (assigned, seen) in enumerate([("no", "no"), ("yes", "no"), ("yes", "yes")]):
         ledger.record(target, RunKey(str(i), "1"), SeenImage(0, (seen,), (assigned,)))
-    assert by_the_ledger(ledger.rows()) == {"assigned": {"no": 1, "yes": 2}, "seen": {"no": 2, "yes": 1}, "hits": 2}
+    assert ledger_counts(ledger.rows()) == {"assigned": {"no": 1, "yes": 2}, "seen": {"no": 2, "yes": 1}, "hits": 2}
     folder.mkdir()
     (folder / "a.png").touch()
     beside = path.with_name("l2.sqlite")

@@ -8,9 +8,8 @@ from types import SimpleNamespace
 from typing import Any
 
 import pytest
-from equipoise.benchmarks.core import full_width
-from equipoise.benchmarks.core.full_width import GUIDANCE, PLAIN, STEERING, TWO_PASS, UNIVERSAL, VARIANTS
-from equipoise.benchmarks.host import overhead
+from equipoise.benchmarks.host import full_width, overhead
+from equipoise.benchmarks.host.full_width import GUIDANCE, PLAIN, STEERING, TWO_PASS, UNIVERSAL, VARIANTS
 from equipoise.benchmarks.host.overhead import GROUPS, MODELS, Part
 
 
@@ -29,7 +28,7 @@ def parts() -> tuple[dict[str, Any], dict[str, Any]]:
 
 
 def test_the_contracts_keys(tmp_path: Path) -> None:
-    out = overhead.composed(*parts(), False, tmp_path)
+    out = overhead.overhead_result(*parts(), False, tmp_path)
     for model in MODELS:
         assert set(out[model]) >= set(VARIANTS)
         for variant in VARIANTS:
@@ -50,7 +49,7 @@ def test_what_is_missing_is_null_with_the_reason(tmp_path: Path) -> None:
         table["sdxl"][UNIVERSAL] = reason
     memory["sd15"][STEERING] = {"peak_mb": None, "commit": "b" * 40}
     times["sd15"][TWO_PASS] = "null: a part of the benchmark failed"
-    out = overhead.composed(times, memory, False, tmp_path)
+    out = overhead.overhead_result(times, memory, False, tmp_path)
     assert out["sdxl"][UNIVERSAL]["time_ratio"] is None is out["sdxl"][UNIVERSAL]["memory_ratio"]
     assert out["notes"]["sdxl.universal.time_ratio"] == reason == out["notes"]["sdxl.universal.memory_ratio"]
     assert "does not tell" in out["notes"]["sd15.steering.memory_ratio"] and out["sd15"][STEERING]["time_ratio"]
@@ -59,13 +58,13 @@ def test_what_is_missing_is_null_with_the_reason(tmp_path: Path) -> None:
 
 def test_quick_leaves_sdxl_out_and_says_so(tmp_path: Path) -> None:
     times, memory = ({"sd15": table["sd15"]} for table in parts())
-    out = overhead.composed(times, memory, True, tmp_path)
+    out = overhead.overhead_result(times, memory, True, tmp_path)
     assert out["sdxl"][GUIDANCE]["time_ratio"] is None and out["notes"]["sdxl.guidance.time_ratio"] == "null: left out of --quick"
 
 
 def test_what_does_not_fit_is_not_tried() -> None:
     able, reasons = overhead.fitting("sdxl", "float32", VARIANTS, 2e9)
-    assert not able and set(reasons) == set(VARIANTS) and "there were 2.0" in reasons[GUIDANCE]
+    assert not able and set(reasons) == set(VARIANTS) and "2.0 GB were free" in reasons[GUIDANCE]
     assert overhead.fitting("sdxl", "float32", VARIANTS, float("inf")) == (VARIANTS, {})
     half, left_out = overhead.fitting("sdxl", "float16", VARIANTS, 10e9)
     assert half == (GUIDANCE, STEERING, TWO_PASS) and "needs 20.0 GB" in left_out[UNIVERSAL]

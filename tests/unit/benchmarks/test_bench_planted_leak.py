@@ -13,7 +13,7 @@ from equipoise.tests.equipoise_planted_leak import planted
 
 
 def test_training_labels_go_together_as_often_as_stated() -> None:
-    labels = bench.together(4000, torch.Generator().manual_seed(0))
+    labels = bench.correlated_labels(4000, torch.Generator().manual_seed(0))
     same = (labels["eyeglasses"] == 0) == (labels["hair"] == 1)
     assert float(same.float().mean()) == pytest.approx(bench.AGREE, abs=0.01)
     assert float((labels["hair"] == 1).float().mean()) == pytest.approx(0.5, abs=0.03)
@@ -49,7 +49,7 @@ def test_the_whole_run_on_a_leak_that_was_planted_by_hand(monkeypatch: pytest.Mo
     for name, value in (("AUDITED", 24), ("CHOSEN", 40), ("PAIRS", 48), ("NATURAL", 96), ("SAMPLED", 48)):
         monkeypatch.setattr(bench, name, value)
     drawn = bench.independent(48, 9)[0]
-    monkeypatch.setattr(bench, "samples", lambda folder, n: drawn[:n])
+    monkeypatch.setattr(bench, "sample_images", lambda folder, n: drawn[:n])
     found = bench.run(True, tmp_path)
     assert ["hair", "eyeglasses"] in found["planted"]["flagged"] and found["clean"]["flagged"] == []
     assert found["leak_left"] < 0.5 and found["after"]["leak"][0] < found["before"]["leak"][0]

@@ -6,8 +6,8 @@ from pathlib import Path
 
 import torch
 from equipoise.benchmarks.bias_features import sae_attribution
-from equipoise.benchmarks.bias_features.sae_attribution import measure, sample_codes
-from equipoise.methods.adp.train import train_file
+from equipoise.benchmarks.bias_features.sae_attribution import attribution_figures, sample_codes
+from equipoise.methods.adp.train import train_adp
 from equipoise.methods.data.feature_set import FeatureSet, FeatureSetWriter, open_feature_set
 from equipoise.methods.labels.labels import LabelSet
 from equipoise.models.sae import SaeFile, SparseAutoencoder
@@ -29,9 +29,9 @@ def small(folder: Path) -> tuple[FeatureSet, LabelSet, SaeFile]:
 
 def test_figures_of_attribution(tmp_path: Path, monkeypatch: object) -> None:
     features, labels, sae = small(tmp_path)
-    reader = train_file(features, labels, "linear", 8).predictor
+    reader = train_adp(features, labels, "linear", 8).predictor
     monkeypatch.setattr(sae_attribution, "EXACT_SAMPLES", 20)
-    found = measure(features, labels, sae, reader, ["hair"], samples=40)
+    found = attribution_figures(features, labels, sae, reader, ["hair"], samples=40)
     assert found["samples"] == 40 and found["attribution_speedup"] > 0
     assert found["attribution_error"] < 1e-4 and found["completeness_error"] < 1e-5
     # Ten points by the left rule are not exact, or the comparison would show nothing.

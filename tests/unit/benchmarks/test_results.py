@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from equipoise.benchmarks.core.summary import RESULTS, guidance_table, results, targets_table
+from equipoise.benchmarks.guidance.summary import RESULTS, guidance_table, results, targets_table
 
 ROOT = Path(__file__).resolve().parents[3]
 FILES = sorted(path.stem for path in RESULTS.glob("*.json"))

@@ -26,7 +26,7 @@ def test_without_a_library_the_peer_is_null_with_the_reason(
     features: FeatureSet, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(sae_peer, "LIBRARIES", {"no-such-library": "no_such_library"})
-    found = sae_peer.compare(tmp_path, features, SETTINGS)
+    found = sae_peer.compare_trainers(tmp_path, features, SETTINGS)
     assert found["peer"] is None and found["peer_name"] is None and found["peers"] == {}
     assert found["peer_notes"] == ["no-such-library is not installed in this interpreter"]
     assert found["ours"].keys() == {"fvu", "tokens_per_second", "dead_share", "l0", "processor_seconds"}
@@ -37,22 +37,22 @@ def test_without_a_library_the_peer_is_null_with_the_reason(
 def test_the_best_peer_is_measured_on_the_same_tokens(features: FeatureSet, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     seen: dict[str, list[torch.Tensor]] = {}
 
-    def make(settings: SaeSettings, channels: int, own: bool) -> sae_peer.Trainer:
+    def make(settings: SaeSettings, channels: int, own: bool) -> sae_peer.PeerTrainer:
         name = f"stand-in ({sae_peer.DEFAULTS if own else sae_peer.OURS})"
         batches = seen.setdefault(name, [])
         atoms = torch.zeros(16, channels)
         if not own:  # one that knows the axes, and so does better than one that knows nothing
             atoms[:6], atoms[6:12] = torch.eye(6), -torch.eye(6)
-        return sae_peer.Trainer(name, batches.append, lambda: (atoms, torch.zeros(16), atoms, torch.zeros(channels)))
+        return sae_peer.PeerTrainer(name, batches.append, lambda: (atoms, torch.zeros(16), atoms, torch.zeros(channels)))
 
     monkeypatch.setattr(sae_peer, "LIBRARIES", {"stand-in": "json"})
     monkeypatch.setattr(sae_peer, "MAKERS", {"stand-in": make})
     monkeypatch.setattr(sae_peer, "installed", lambda: {"stand-in": "1"})
-    found = sae_peer.compare(tmp_path, features, SETTINGS)
+    found = sae_peer.compare_trainers(tmp_path, features, SETTINGS)
     assert found["peer_name"] == "stand-in (our rate and schedule)" and len(found["peers"]) == 2
     assert found["peers"]["stand-in (its defaults)"]["fvu"] > 0.95 > found["peer"]["fvu"]
     first, second = seen.values()
     assert len(first) == 12 and all(torch.equal(a, b) and a.shape == (64, 6) for a, b in zip(first, second, strict=True))
     assert abs(float(torch.cat(first).pow(2).mean()) - 1) < 0.1  # normalised
     with pytest.raises(ValueError, match="TopK per position"):
-        sae_peer.compare(tmp_path, features, SaeSettings(latents=16, k=2, activation=BATCH_TOPK))
+        sae_peer.compare_trainers(tmp_path, features, SaeSettings(latents=16, k=2, activation=BATCH_TOPK))

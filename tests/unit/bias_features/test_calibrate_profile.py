@@ -10,7 +10,7 @@ import pytest
 import torch
 from equipoise.methods.bias_features.calibrate_profile import ProfileBench
 from equipoise.methods.bias_features.run import SteerSettings
-from equipoise.methods.guidance.calibrate import Seen, TrialLog
+from equipoise.methods.core.trials import TrialLog, TrialReadings, Trials
 from equipoise.models.bias_features import CLASS_DIFFERENCE, LEARNED, AttributeFeatures, BiasFeatures, Profile
 
 KNOTS = torch.tensor([-7.0, -2.0, 3.0])
@@ -41,7 +41,7 @@ class World:
     def __init__(self, need: tuple[float, float], hats: Callable[[float], float] = lambda size: 0.0, cut_after: int = 10**6) -> None:
         self.need, self.hats, self.left, self.calls = need, hats, cut_after, 0
 
-    def __call__(self, bias: BiasFeatures | None, settings: SteerSettings | None) -> Seen:
+    def __call__(self, bias: BiasFeatures | None, settings: SteerSettings | None) -> TrialReadings:
         if not self.left:
             raise KeyboardInterrupt
         self.left -= 1
@@ -57,12 +57,12 @@ class World:
         return self._seen(torch.where(arrived, sent, 1 - sent), round(N * self.hats(max(size))), sent)
 
     @staticmethod
-    def _seen(hair: torch.Tensor, hats: int, sent: torch.Tensor | None = None) -> Seen:
-        return Seen({"hair": torch.eye(2)[hair], "hat": torch.eye(2)[(torch.arange(N) < hats).long()]}, sent)
+    def _seen(hair: torch.Tensor, hats: int, sent: torch.Tensor | None = None) -> TrialReadings:
+        return TrialReadings({"hair": torch.eye(2)[hair], "hat": torch.eye(2)[(torch.arange(N) < hats).long()]}, sent)
 
 
 def bench(world: World, *profiles: Profile, log: Path | None = None) -> ProfileBench:
-    return ProfileBench(file(*profiles), "hair", world, N, TrialLog(log, {"judge": "the test"}))
+    return ProfileBench(file(*profiles), "hair", Trials(world, N, TrialLog(log, {"judge": "the test"})))
 
 
 @pytest.mark.parametrize("need", [(0.4, 0.9), (1.5, 3.0), (1.0, 0.6)])
@@ -91,7 +91,7 @@ def test_sizes_are_those_of_each_class_and_the_better_profile_is_used() -> None:
     sizes = found.profiles[LEARNED].sizes
     assert 0.45 <= float(sizes[1, 0]) <= 0.75 and 2.0 <= float(sizes[1, 1]) <= 3.1 and torch.equal(sizes[0], sizes[2])
     assert torch.equal(found.profiles[LEARNED].delta, learned.delta), "sizes alone are changed"
-    assert done.lines[0].startswith(f"hair: '{found.default}' at strength 1 makes of 100 images: short ")
+    assert done.lines[0].startswith(f"hair: with '{found.default}' at strength 1, of 100 images sent to each class these show it: short ")
     assert {t["class"] for t in done.trials} == set(CLASSES) and all(t["source"] == found.default for t in done.trials)
     assert all({"size", "share"} <= t.keys() for t in done.trials)
 
@@ -101,9 +101,9 @@ def test_quality_ends_where_other_attributes_drift() -> None:
     learned = profile(LEARNED)
     world = World((1.0, 1.0), hats=lambda size: 0.5 if size > 1.4 else 0.0)
     done = bench(world, learned).calibrate()
-    assert done.record["quality"]["limit"] == 1.25 and "drift rises" in done.record["quality"]["text"]
+    assert done.record["quality"]["limit"] == 1.25 and "the drift of other attributes rises" in done.record["quality"]["text"]
     calm = bench(World((1.0, 1.0)), learned).calibrate()
-    assert calm.record["quality"] == {"limit": 2.0, "text": "quality holds up to strength 2; no higher one was tried"}
+    assert calm.record["quality"] == {"limit": 2.0, "text": "quality holds up to strength 2; no higher strength was tried"}
 
 
 def test_trials_are_not_repeated_after_a_cut(tmp_path: Path) -> None:
@@ -127,7 +127,7 @@ def test_plain_images_that_were_not_judged_for_an_attribute_are_made_again(tmp_p
     log = TrialLog(tmp_path / "log.json", {})
     log.keep("plain", {"read": {"hat": [0] * N}, "unsure": {"hat": 0.0}})
     world = World((0.6, 2.5))
-    tried = ProfileBench(file(profile(LEARNED)), "hair", world, N, log)
+    tried = ProfileBench(file(profile(LEARNED)), "hair", Trials(world, N, log))
     assert set(tried.plain()["read"]) == {"hair", "hat"} and world.calls == 1
     tried.plain()
     assert world.calls == 1
@@ -141,13 +141,13 @@ def test_a_gain_is_of_one_class() -> None:
 class Doubter(World):
     """Without doubt some images never arrive; with it all do, at the size that is needed."""
 
-    def __call__(self, bias: BiasFeatures | None, settings: SteerSettings | None) -> Seen:
+    def __call__(self, bias: BiasFeatures | None, settings: SteerSettings | None) -> TrialReadings:
         seen = super().__call__(bias, settings)
         if bias is None or bias.attribute("hair").profile().doubt > 1 or seen.cells is None:
             return seen
         stuck = torch.arange(N) < 6
         hair = torch.where(stuck, 1 - seen.cells, seen.read["hair"].argmax(-1))
-        return Seen({**seen.read, "hair": torch.eye(2)[hair]}, seen.cells)
+        return TrialReadings({**seen.read, "hair": torch.eye(2)[hair]}, seen.cells)
 
 
 @pytest.mark.parametrize("world", [World((1.0, 1.0)), Doubter((1.0, 1.0))])

@@ -14,7 +14,8 @@ from equipoise.methods.bias_features.extend_features import with_features
 from equipoise.methods.bias_features.run import SteeringRun, SteerSettings, everyone
 from equipoise.methods.bias_features.turn_alone import NOTHING, Turn, turned_file, turns_of
 from equipoise.methods.bias_features.typical_activations import ActivationRun, ActivationSums
-from equipoise.methods.guidance.calibrate import Seen, TrialLog
+from equipoise.methods.core.run import Call
+from equipoise.methods.core.trials import TrialLog, TrialReadings, Trials
 from equipoise.models.bias_features import (
     CLASS_DIFFERENCE,
     LEARNED,
@@ -81,17 +82,17 @@ class World:
         self.left -= 1
 
     @staticmethod
-    def _seen(glasses: int, hairy: int = 0) -> Seen:
+    def _seen(glasses: int, hairy: int = 0) -> TrialReadings:
         yes = torch.arange(N) < glasses
         hair = (torch.arange(N) < hairy).long() * 2
-        return Seen({"glasses": torch.eye(2)[(~yes).long()], "hair": torch.eye(3)[hair]})
+        return TrialReadings({"glasses": torch.eye(2)[(~yes).long()], "hair": torch.eye(3)[hair]})
 
-    def listen(self, turns: list[Turn]) -> tuple[Seen, list[float | None]]:
+    def listen(self, turns: list[Turn]) -> tuple[TrialReadings, list[float | None]]:
         self._count()
         self.listened += 1
         return self._seen(10), [None if t.latent == REST else 0.5 for t in turns]
 
-    def sample(self, file: BiasFeatures, settings: SteerSettings) -> Seen:
+    def sample(self, file: BiasFeatures, settings: SteerSettings) -> TrialReadings:
         self._count()
         (found,) = file.attributes.values()
         (latent,) = found.features.tolist()
@@ -101,8 +102,10 @@ class World:
         return self._seen(10 + change, change // 2 if latent == CAUSE and added > 0 else 0)
 
 
-def bench(file: BiasFeatures, log: Path | None = None, attributes: tuple[str, ...] = ("glasses",), per_class: int = 2) -> CausalBench:
-    return CausalBench(file, attributes, TrialLog(log, {"judge": "the test"}), per_class, 12.0)
+def bench(
+    file: BiasFeatures, world: World, log: Path | None = None, attributes: tuple[str, ...] = ("glasses",), per_class: int = 2
+) -> CausalBench:
+    return CausalBench(file, attributes, Trials(world.sample, N, TrialLog(log, {"judge": "the test"})), per_class, 12.0)
 
 
 # -- what is turned ------------------------------------------------------------------------------------------------------------------
@@ -111,7 +114,7 @@ def bench(file: BiasFeatures, log: Path | None = None, attributes: tuple[str, ..
 def test_the_shortlist_is_the_best_of_every_class_and_each_is_turned_at_its_places(file: BiasFeatures) -> None:
     turns = turns_of("glasses", file.attribute("glasses"), 2)
     assert [t.latent for t in turns] == [CAUSE, REST, OPPOSITE] and [t.own for t in turns] == [0, 1, 0]
-    assert turns[0].places.flatten().nonzero().flatten().tolist() == [5, 6], "where the profile is at least half its largest"
+    assert turns[0].positions.flatten().nonzero().flatten().tolist() == [5, 6], "where the profile is at least half its largest"
     assert turns[0].levels.tolist() == [False, True, True, True] and turns[0].surplus == 2.0
     assert len({t.key for t in turns}) == 3
     assert turns[0].key == turns_of("hair", file.attribute("hair"), 1)[0].key, "the same turn, for whichever attribute"
@@ -126,7 +129,7 @@ def test_a_feature_that_is_nowhere_more_active_has_no_place(file: BiasFeatures) 
     assert [t.latent for t in turns_of("glasses", changed, 2)] == [REST, OPPOSITE]
     with pytest.raises(ValueError, match="no feature of 'glasses' speaks for a class"):
         turns_of("glasses", replace(a, scores=-a.scores.abs()), 2)
-    with pytest.raises(ValueError, match="hold no 'class-difference' profile"):
+    with pytest.raises(ValueError, match="have no 'class-difference' profile"):
         turns_of("glasses", replace(a, profiles={LEARNED: replace(p, source=LEARNED)}), 2)
 
 
@@ -136,13 +139,13 @@ def test_one_feature_alone_is_turned_at_its_places_alone(sae: SaeFile, file: Bia
     h = 2 * torch.randn(5, C, 8, 8, generator=torch.Generator().manual_seed(4))
     level = torch.zeros(5)
     z = sae.sae.encode(h, level)
-    here = turn.places.repeat_interleave(2, 0).repeat_interleave(2, 1)
+    here = turn.positions.repeat_interleave(2, 0).repeat_interleave(2, 1)
     assert z[:, CAUSE][:, here].gt(0).any() and z[:, CAUSE][:, ~here].gt(0).any()
 
     def out(added: float, sigma: float = 1.0) -> Tensor:
         settings = SteerSettings(everyone({"glasses": GLASSES}, "glasses", "yes"))
         run = SteeringRun(sae, turned_file(file, turn, added), settings)
-        return run.edit(SITE, h, {"sigmas": torch.full((5,), sigma), "cond_or_uncond": [0]})
+        return run.edit(SITE, h, Call.read({"sigmas": torch.full((5,), sigma), "cond_or_uncond": [0]}))
 
     for added, wanted in ((3.5, z[:, CAUSE] + 3.5), (NOTHING, torch.zeros(5, 8, 8))):
         dz = torch.zeros_like(z)
@@ -161,13 +164,13 @@ def test_what_is_typical_is_measured_where_a_feature_is_turned_and_nothing_chang
     for seed, sigma, marks in ((0, 1.0, [1, 0]), (1, 2.0, [0]), (2, 100.0, [0]), (3, 1.0, [1])):
         h = 2 * torch.randn(3 * len(marks), C, 8, 8, generator=torch.Generator().manual_seed(seed))
         run = ActivationRun(sae, turns, sums)
-        assert run.edit(SITE, h, {"sigmas": torch.full((3,), sigma), "cond_or_uncond": marks}) is h
+        assert run.edit(SITE, h, Call.read({"sigmas": torch.full((3,), sigma), "cond_or_uncond": marks})) is h
         run.release()
         if sigma < 100 and 0 in marks:  # within the profile's noise levels, and the positive's rows
             part = h[3 * marks.index(0) :][:3]
             z = sae.sae.encode(part, torch.full((3,), -2 * math.log(sigma)))
             for j, t in enumerate(turns):
-                v = z[:, t.latent][:, t.places.repeat_interleave(2, 0).repeat_interleave(2, 1)]
+                v = z[:, t.latent][:, t.positions.repeat_interleave(2, 0).repeat_interleave(2, 1)]
                 expected[:, j] += torch.stack([v.sum(), (v > 0).sum()])
     assert torch.allclose(sums.total, expected[0], rtol=1e-4) and torch.equal(sums.count, expected[1])
     assert sums.typical() == pytest.approx((expected[0] / expected[1]).tolist(), rel=1e-4)
@@ -179,7 +182,7 @@ def test_what_is_typical_is_measured_where_a_feature_is_turned_and_nothing_chang
 
 def test_scores_are_those_that_were_planted(file: BiasFeatures) -> None:
     world = World()
-    made = bench(file).measure(world.listen, world.sample, {"judge": "the test"})
+    made = bench(file, world).measure(world.listen, {"judge": "the test"})
     causal = made.file.attribute("glasses").causal
     assert causal[0].tolist()[:2] == pytest.approx([7 / N, -2 / N]) and causal[1].tolist()[:2] == pytest.approx([-7 / N, 2 / N])
     assert causal[:, 2].isnan().all() and (causal[:, 3] == 0).all()
@@ -196,42 +199,42 @@ def test_scores_are_those_that_were_planted(file: BiasFeatures) -> None:
 
 def test_the_report_says_what_features_do(file: BiasFeatures) -> None:
     world = World()
-    lines = bench(file).measure(world.listen, world.sample).lines
+    lines = bench(file, world).measure(world.listen).lines
     assert lines[0] == (
-        "glasses: 3 features turned alone, up by 12 times their typical activation and down to nothing; 50 images (yes 20%, no 80% when "
-        "nothing is turned)"
+        "glasses: 3 features turned alone, up by 12 times their typical activation, and down to 0; 50 images per trial (plain images: "
+        "yes 20%, no 80%)"
     )
-    assert lines[1] == f"  points of 'yes': #{CAUSE} +14 +- 10, #{OPPOSITE} -4 +- 5"
-    assert lines[2] == f"  points of 'no': #{REST} +0 +- 0"
-    assert lines[3] == "  1 of 3 bring the class that they are read as, 1 take it away, 1 do neither" and len(lines) == 4
-    both = bench(file, attributes=("glasses", "hair"), per_class=1).measure(world.listen, world.sample).lines
+    assert lines[1] == f"  'yes', change of its share in points: #{CAUSE} +14 +- 10, #{OPPOSITE} -4 +- 5"
+    assert lines[2] == f"  'no', change of its share in points: #{REST} +0 +- 0"
+    assert lines[3] == "  of 3 features, 1 bring the class that they speak for, 1 take it away, 1 do neither" and len(lines) == 4
+    both = bench(file, world, attributes=("glasses", "hair"), per_class=1).measure(world.listen).lines
     assert both[-1] == f"  1 change another attribute more than this one: #{CAUSE} glasses 14", "hair gains fewer points than glasses do"
 
 
 def test_trials_are_not_repeated_after_a_cut(file: BiasFeatures, tmp_path: Path) -> None:
     whole, path = World(), tmp_path / "log.json"
-    assert bench(file).pending == 7
-    wanted = bench(file).measure(whole.listen, whole.sample)
+    assert bench(file, whole).pending == 7
+    wanted = bench(file, whole).measure(whole.listen)
     cut = World(cut_after=4)
     with pytest.raises(KeyboardInterrupt):
-        bench(file, path).measure(cut.listen, cut.sample)
-    assert bench(file, path).pending == 3
+        bench(file, cut, path).measure(cut.listen)
+    assert bench(file, cut, path).pending == 3
     rest = World()
-    again = bench(file, path).measure(rest.listen, rest.sample)
-    assert rest.listened == 0 and cut.turned + rest.turned == whole.turned and bench(file, path).pending == 0
+    again = bench(file, rest, path).measure(rest.listen)
+    assert rest.listened == 0 and cut.turned + rest.turned == whole.turned and bench(file, rest, path).pending == 0
     assert again.lines == wanted.lines and torch.equal(
         again.file.attribute("glasses").causal.nan_to_num(9), wanted.file.attribute("glasses").causal.nan_to_num(9)
     )
     none = World(cut_after=0)
-    assert bench(file, path).measure(none.listen, none.sample).lines == wanted.lines
+    assert bench(file, none, path).measure(none.listen).lines == wanted.lines
     more = World()
-    longer = bench(file, path, per_class=3).measure(more.listen, more.sample)
+    longer = bench(file, more, path, per_class=3).measure(more.listen)
     assert more.turned == [(IDLE, 6.0), (IDLE, NOTHING)] and longer.file.attribute("glasses").causal.isfinite().all()
 
 
 def test_a_feature_of_two_attributes_is_turned_once(file: BiasFeatures) -> None:
     world = World()
-    made = bench(file, attributes=("glasses", "hair"), per_class=1).measure(world.listen, world.sample).file
+    made = bench(file, world, attributes=("glasses", "hair"), per_class=1).measure(world.listen).file
     assert world.listened == 1 and [latent for latent, _ in world.turned].count(CAUSE) == 2
     hair = made.attribute("hair").causal[:, 0]
     assert hair.tolist() == pytest.approx([-3 / N, 0, 3 / N]) and set(made.info["causal"]) == {"glasses", "hair"}
@@ -242,7 +245,7 @@ def test_a_feature_of_two_attributes_is_turned_once(file: BiasFeatures) -> None:
 
 def test_causal_scores_are_kept_in_the_file_and_beside_added_features(file: BiasFeatures, tmp_path: Path) -> None:
     world = World()
-    made = bench(file).measure(world.listen, world.sample).file
+    made = bench(file, world).measure(world.listen).file
     causal = made.attribute("glasses").causal
     save_bias_features(made, tmp_path / "made.safetensors")
     loaded = load_bias_features(tmp_path / "made.safetensors")
@@ -254,7 +257,7 @@ def test_causal_scores_are_kept_in_the_file_and_beside_added_features(file: Bias
 
 def test_the_chart_shows_them_where_they_were_measured(file: BiasFeatures) -> None:
     world = World()
-    made = bench(file, per_class=1).measure(world.listen, world.sample).file
+    made = bench(file, world, per_class=1).measure(world.listen).file
     plain = bias_features_chart("glasses", ranking_facts(file.attribute("glasses")))
     shown = bias_features_chart("glasses", ranking_facts(made.attribute("glasses")))
     assert plain.shape == shown.shape and (plain != shown).any()

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 import torch
 from equipoise.benchmarks.bias_features.integrated_gradients import integrated_gradients
-from equipoise.methods.adp.train import train_file
+from equipoise.methods.adp.train import train_adp
 from equipoise.methods.bias_features.attribution import resamples, sure_classes
 from equipoise.methods.bias_features.class_activations import ClassMeans
 from equipoise.methods.bias_features.feature_ranking import rank, rank_stability, side_effects
@@ -73,7 +73,7 @@ def exact_sae(known: Tensor) -> SaeFile:
 def planted(tmp_path_factory: pytest.TempPathFactory) -> tuple[FeatureSet, LabelSet, SaeFile, AdpFile]:
     known = atoms(16, 16)
     features, labels = plant(tmp_path_factory.mktemp("planted"), known)
-    return features, labels, exact_sae(known), train_file(features, labels, "linear", 10)
+    return features, labels, exact_sae(known), train_adp(features, labels, "linear", 10)
 
 
 @pytest.fixture(scope="module")
@@ -199,7 +199,7 @@ def test_sums_over_a_set_are_those_of_its_images(planted: tuple[FeatureSet, Labe
 
 def test_a_reader_that_is_not_linear_finds_them_too(planted: tuple[FeatureSet, LabelSet, SaeFile, AdpFile]) -> None:
     features, labels, sae, _ = planted
-    reader = reader_of(train_file(features, labels.only(["glasses"]), "mlp", 6), sae)
+    reader = reader_of(train_adp(features, labels.only(["glasses"]), "mlp", 6), sae)
     a = find_bias_features(features, labels, sae, reader, ["glasses"], AttributionSettings(tau=2, resamples=5, points=6)).attribute(
         "glasses"
     )
@@ -211,7 +211,7 @@ def test_an_autoencoder_that_was_trained_on_the_set_has_the_planted_directions_o
     known = atoms(40, 24)
     features, labels = plant(tmp_path, known, 400)
     sae = train_sae(features, SaeSettings(latents=64, k=4, steps=900, batch=512))
-    adp = train_file(features, labels, "linear", 10)
+    adp = train_adp(features, labels, "linear", 10)
     file = find_bias_features(features, labels, sae, reader_of(adp, sae), ["glasses"], AttributionSettings(tau=8, resamples=20))
     a = file.attribute("glasses")
     for name, atom in (("yes", GLASSES), ("no", BARE)):

@@ -7,10 +7,10 @@ from typing import Any
 import pytest
 import torch
 from equipoise.cli.schedule import alphas_cumprod
-from equipoise.methods.bias_features.decoder_effects import decoder_effects
+from equipoise.methods.bias_features.decoder_effects import EffectSettings, decoder_effects
 from equipoise.methods.bias_features.extend_features import with_features, with_profile
-from equipoise.methods.bias_features.fit_profiles import ProfileHook, cleaned, empty_profiles, finished_profiles, profile_state
-from equipoise.methods.guidance.fit_moves import Diffusion, FitSettings, fit_moves
+from equipoise.methods.bias_features.fit_profiles import ProfileHook, cleaned, empty_profiles, finished_profiles, new_profile_fit
+from equipoise.methods.guidance.fit_moves import Diffusion, FitImages, FitSettings, SitePredictor, fit_moves
 from equipoise.models.adp import AttributePredictor
 from equipoise.models.bias_features import CLASS_DIFFERENCE, LEARNED, AttributeFeatures, BiasFeatures, Profile
 from equipoise.models.sae import SparseAutoencoder
@@ -68,9 +68,10 @@ def found(features: list[int], *profiles: Profile) -> AttributeFeatures:
 def fit(constant: float, predictor: AttributePredictor | None, steps: int = 120) -> Profile:
     model, clean, labels = toy(constant)
     order, settings = [3, UP, DOWN, 1], FitSettings(steps, 16, 0.05)
-    state = profile_state(empty_profiles({"side": found(order)}), predictor, settings, torch.device("cpu"))
-    hook = ProfileHook(autoencoder(), "output.0", {"side": torch.tensor(order)}, state.vectors, predictor, torch.device("cpu"))
-    fit_moves(model, clean, {"side": labels}, predictor, hook.sites, settings, state=state, hook=hook)
+    reads = SitePredictor(predictor)
+    state = new_profile_fit(empty_profiles({"side": found(order)}), reads, settings, torch.device("cpu"))
+    hook = ProfileHook(autoencoder(), "output.0", {"side": torch.tensor(order)}, state.vectors, reads, torch.device("cpu"))
+    fit_moves(model, FitImages(clean, {"side": labels}), reads, hook.sites, settings, fit=state, hook=hook)
     return finished_profiles(state)["side"]
 
 
@@ -105,12 +106,15 @@ def test_the_noise_of_a_fit_and_what_images_of_the_class_need_not_are_dropped() 
 def test_features_are_found_by_what_they_do() -> None:
     model, clean, _ = toy(1.0)
     seen: list[tuple[int, int]] = []
-    given = {"batches": 3, "batch": 8, "progress": lambda done, total, figures: seen.append((done, total))}
-    effects = decoder_effects(model, autoencoder(), "output.0", clean, {"side": 2}, None, **given)["side"]
+
+    def measured(reads: SitePredictor) -> torch.Tensor:
+        settings, progress = EffectSettings(batches=3, batch=8), lambda done, total, figures: seen.append((done, total))
+        return decoder_effects(model, autoencoder(), "output.0", FitImages(clean), {"side": 2}, reads, settings, progress)["side"]
+
+    effects = measured(SitePredictor())
     assert effects.shape == (4,) and seen == [(1, 3), (2, 3), (3, 3)]
     assert set(effects.topk(2).indices.tolist()) == {UP, DOWN} and effects[list(IDLE)].max() == 0
-    again = decoder_effects(model, autoencoder(), "output.0", clean, {"side": 2}, None, **given)["side"]
-    read = decoder_effects(model, autoencoder(), "output.0", clean, {"side": 2}, reader(), **given)["side"]
+    again, read = measured(SitePredictor()), measured(SitePredictor(reader()))
     assert torch.equal(again, effects) and set(read.topk(2).indices.tolist()) == {UP, DOWN}
 
 

@@ -10,9 +10,10 @@ from dataclasses import dataclass, replace
 
 import pytest
 import torch
-from equipoise.methods.adp.train import train_file
+from equipoise.methods.adp.train import train_adp
 from equipoise.methods.bias_features.find import AttributionSettings, find_bias_features, reader_of
 from equipoise.methods.bias_features.run import SteeringRun, SteerSettings, everyone
+from equipoise.methods.core.run import Call
 from equipoise.methods.data.feature_set import FeatureSetWriter, open_feature_set
 from equipoise.methods.labels.labels import LabelSet
 from equipoise.methods.sae.train import train_sae
@@ -72,7 +73,7 @@ def chain(tmp_path_factory: pytest.TempPathFactory) -> Chain:
     labels = LabelSet(CLASSES, names, {"glasses": torch.eye(2)[there[:, LEFT].long()], "hat": torch.eye(2)[there[:, HAT].long()]})
     features = open_feature_set(folder)
     sae = train_sae(features, SaeSettings(latents=48, k=4, steps=700, batch=512))
-    reader = reader_of(train_file(features, labels, "linear", 10), sae)
+    reader = reader_of(train_adp(features, labels, "linear", 10), sae)
     return Chain(sae, find_bias_features(features, labels, sae, reader, ["glasses"], AttributionSettings(tau=4, resamples=20)))
 
 
@@ -83,7 +84,7 @@ def steered(chain: Chain, name: str, found: BiasFeatures | None = None, level: i
     h = h[:, level]
     run = SteeringRun(chain.sae, found or chain.found, SteerSettings(everyone(CLASSES, "glasses", name)))
     sigma = float(torch.exp(-LEVELS[level] / 2))
-    out = run.edit(SITE, h, {"sigmas": torch.full((len(h),), sigma), "cond_or_uncond": [0]})
+    out = run.edit(SITE, h, Call.read({"sigmas": torch.full((len(h),), sigma), "cond_or_uncond": [0]}))
     return projections(h, level), projections(out, level), there, float((out - h).flatten(1).norm(dim=1).mean())
 
 

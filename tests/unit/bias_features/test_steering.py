@@ -20,6 +20,7 @@ from equipoise.methods.bias_features.run import (
     profile_delta,
 )
 from equipoise.methods.bias_features.steer_report import steering_report
+from equipoise.methods.core.run import Call
 from equipoise.methods.core.targets import make_target, parse_target
 from equipoise.models.adp import AdpFile, AttributePredictor
 from equipoise.models.bias_features import AttributeFeatures, BiasFeatures, Profile
@@ -73,14 +74,14 @@ def half(attribute: str = "hair") -> Any:
 
 def steered(sae: SaeFile, bias: BiasFeatures, h: Tensor, at: dict[str, Any] | None = None, **settings: Any) -> Tensor:
     settings = {"target": half(), "seed": 3, **settings}
-    return SteeringRun(sae, bias, SteerSettings(**settings)).edit(SITE, h, at or options(len(h)))
+    return SteeringRun(sae, bias, SteerSettings(**settings)).edit(SITE, h, Call.read(at or options(len(h))))
 
 
 def test_what_changes_is_the_decoded_change_of_activations(sae: SaeFile, bias: BiasFeatures) -> None:
     """The autoencoder's error stays in h, and nothing is below zero."""
     h, level = h_of(), torch.zeros(4)
     run = SteeringRun(sae, bias, SteerSettings(half(), seed=3))
-    out = run.edit(SITE, h, options())
+    out = run.edit(SITE, h, Call.read(options()))
     assert run.cells is not None and sorted(run.cells.tolist()) == [0, 0, 1, 1]
     features, delta = bias.attributes["hair"].features, bias.attributes["hair"].profiles["class-difference"].delta[1]
     z = sae.sae.encode(h, level)
@@ -156,7 +157,7 @@ def test_single_features_by_their_numbers(sae: SaeFile, bias: BiasFeatures) -> N
     assert torch.equal(steered(sae, bias, h, only=(3, 7, 11, 19)), steered(sae, bias, h))
     assert parse_latents(" #7, 123;7 19") == (7, 123, 19) and parse_latents("") == ()
     nothing = steering_report(bias, SteerSettings(short, mode=ADD, only=(7,)))
-    assert "nothing is turned, since no chosen feature speaks for short" in nothing
+    assert "no feature is changed, because none of the chosen ones speaks for short" in nothing
     assert "hair at output.1: 1 feature (#11)" in steering_report(bias, SteerSettings(short, only=(11,)))
 
 
@@ -166,7 +167,7 @@ def test_a_mask_says_where(sae: SaeFile, bias: BiasFeatures) -> None:
     mask[:, :, :32] = 1
     out = steered(sae, bias, h, mask=mask)
     assert torch.equal(out[..., 4:], h[..., 4:]) and not torch.equal(out[..., :4], h[..., :4])
-    with pytest.raises(ValueError, match="the mask has 2 images and the batch more"):
+    with pytest.raises(ValueError, match="the mask has 2 images and the batch has more"):
         steered(sae, bias, h, mask=torch.ones(2, 8, 8))
 
 
@@ -174,7 +175,7 @@ def test_two_attributes_at_once_share_a_feature(sae: SaeFile, bias: BiasFeatures
     """Feature 7 belongs to both: their changes add, and are kept above zero together."""
     h = h_of(1)
     target = parse_target("hair x tone: long/dark=1", CLASSES)
-    out = SteeringRun(sae, bias, SteerSettings(target)).edit(SITE, h, options(1))
+    out = SteeringRun(sae, bias, SteerSettings(target)).edit(SITE, h, Call.read(options(1)))
     z = sae.sae.encode(h, torch.zeros(1))
     wanted = z.clone()
     for name, c in (("hair", 1), ("tone", 2)):
@@ -193,7 +194,7 @@ def test_a_profile_that_depends_on_the_reading(sae: SaeFile) -> None:
     h = h_of(4)
     run = SteeringRun(sae, bias, SteerSettings(half(), assign="reading"), adp)
     assert run.sites == {SITE}
-    out = run.edit(SITE, h, options())
+    out = run.edit(SITE, h, Call.read(options()))
     sure = run._read["hair"].amax(-1) > 0.999
     stays = sure & (run._read["hair"].argmax(-1) == run.cells)
     assert stays.any() and torch.allclose(out[stays], h[stays], atol=5e-2) and not torch.allclose(out[~stays], h[~stays], atol=0.2)
@@ -220,10 +221,10 @@ def test_bad_input_is_one_clear_sentence(sae: SaeFile, bias: BiasFeatures) -> No
         assert "\n" not in text and text.endswith(".") and len(text) < 300
 
     refuses("no bias features of 'hat'", target=make_target({"hat": {"a": 1.0, "b": 0.0}}))
-    refuses("mode profile, scale, add, suppress, not 'boost'", mode="boost")
-    refuses("#4, #20 is not among the bias features of hair in this file: take numbers that Feature Atlas", only=(3, 4, 20))
+    refuses("'boost' is not a mode of steering: choose one of profile, scale, add, suppress", mode="boost")
+    refuses("#4, #20 is not among the bias features of hair in this file: use numbers that Feature Atlas", only=(3, 4, 20))
     for text in ("7, best", "1.5", "-3", "#", "²", "9" * 5000):
-        with pytest.raises(ValueError, match="'only' takes numbers of features, such as '7, 123'") as error:
+        with pytest.raises(ValueError, match="in 'only', write numbers such as '7, 123'") as error:
             parse_latents(text)
         assert len(str(error.value)) < 200
     refuses("no profile 'learned'", mode=PROFILE, source="learned")

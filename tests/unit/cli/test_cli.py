@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+import shutil
 import sys
 from collections.abc import Callable
 from datetime import date
@@ -59,7 +60,7 @@ def one_benchmark(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> dict[str, 
     (tmp_path / "tiny_thing.py").write_text('"""A benchmark."""\n\ndef run(quick):\n    return {}\n', encoding="utf-8")
     (tmp_path / "_private.py").write_text("\ndef run(quick):\n    return {}\n", encoding="utf-8")
     (tmp_path / "helper.py").write_text("def tool():\n    run = 1\n", encoding="utf-8")
-    monkeypatch.setattr(bench, "FOLDER", tmp_path)
+    monkeypatch.setattr(bench, "BENCHMARKS_FOLDER", tmp_path)
     module, calls = ModuleType("tiny_thing"), {}
 
     def run(quick: bool) -> dict[str, object]:
@@ -119,3 +120,19 @@ def test_no_commit_outside_of_a_repository(monkeypatch: pytest.MonkeyPatch, tmp_
     figures = record.with_record({"x": 1}, 0.0)
     assert figures["commit"] is None and figures["uncommitted_changes"] is None and figures["x"] == 1
     assert date.fromisoformat(figures["date"]).year > 2025
+
+
+def test_an_installed_pack_has_the_commands_that_it_can_run(fresh_python: Callable[..., str], repository: Path, tmp_path: Path) -> None:
+    """Without the folders that the registry's archive leaves out, their commands are not listed, and no other module needs them."""
+    for folder in ("charts", "cli", "methods", "metrics", "models", "shipped"):
+        shutil.copytree(repository / folder, tmp_path / "pack" / folder, ignore=shutil.ignore_patterns("__pycache__", "*.safetensors"))
+    code = f"""
+import importlib, pathlib
+sys.modules["equipoise"].__path__ = [{str(tmp_path / "pack")!r}]
+import equipoise.cli.main as cli
+print(*cli.COMMANDS)
+for file in sorted(pathlib.Path(cli.__file__).parent.glob("*.py")):
+    importlib.import_module("equipoise.cli." + file.stem)
+"""
+    listed = fresh_python(code, timeout=120).split()
+    assert set(cli.COMMANDS) - set(listed) == {"train-portraits", "bench"} and "train-adp" in listed

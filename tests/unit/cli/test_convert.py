@@ -37,7 +37,7 @@ def test_a_checkpoint_becomes_a_model(tmp_path: Path, weights: Any, capsys: pyte
     assert metadata == {"num_head_channels": "32", "noise_schedule": "linear", "converted_from": "in.pt"}
     assert build_unet(tensors, metadata).config.num_head_channels == 32
     said = capsys.readouterr().out
-    assert "taken from 'ema'" in said and "Left out, as no tensor: decay." in said
+    assert "taken from 'ema'" in said and "Left out, because they are not tensors: decay." in said
     assert "ADM U-Net: 3 channels in, 6 out (learned sigma), 3 classes." in said
     assert "32-channel heads, legacy head order (assumed)" in said
 
@@ -124,7 +124,7 @@ def test_wrong_arguments_are_said(tmp_path: Path, weights: Any, capsys: pytest.C
     cases = [
         ((tmp_path / "none.pt", tmp_path / "o.safetensors"), "there is no file"),
         ((source, tmp_path / "o.pt"), "should end in .safetensors"),
-        ((tmp_path / "a.safetensors", tmp_path / "o.safetensors"), "is a safetensors file already"),
+        ((tmp_path / "a.safetensors", tmp_path / "o.safetensors"), "is already a safetensors file"),
         ((source, tmp_path / "o.safetensors", "--metadata", "heads"), "expects key=value and met 'heads'"),
         ((source, tmp_path / "o.safetensors", "--metadata", "num_heads=four"), "should be a whole number"),
     ]

@@ -196,7 +196,7 @@ def test_no_host_is_one_sentence(repository: Path, tmp_path: Path) -> None:
 def test_commands_of_the_package_pass_through(repository: Path) -> None:
     result = call(repository, "--python", sys.executable, "convert", "a.safetensors", "b.safetensors")
     assert result.returncode == 1
-    assert result.stderr == "equipoise convert: 'a.safetensors' is a safetensors file already.\n"
+    assert result.stderr == "equipoise convert: 'a.safetensors' is already a safetensors file.\n"
     assert call(repository, "convert", "--python", sys.executable).returncode == 2  # the child's own exit code (argparse)
 
 
@@ -216,7 +216,7 @@ def test_worker_processes_have_the_package(fresh_python: Callable[..., str], rep
     """A spawned worker starts from the main module's file: for commands run through dev.py that is dev.py."""
     code = f"sys.modules['__main__'].__file__ = {str(repository / 'dev.py')!r}\nsys.path.insert(0, {str(repository)!r})\n"
     code += "import equipoise.cli.publish as r\nfrom multiprocessing import get_context\n"
-    code += "with get_context('spawn').Pool(1) as pool:\n    print(pool.apply(r.plain, ((1, float('inf')),)))\n"
+    code += "with get_context('spawn').Pool(1) as pool:\n    print(pool.apply(r.as_json, ((1, float('inf')),)))\n"
     assert fresh_python(code, timeout=60) == "[1, None]\n"
 
 

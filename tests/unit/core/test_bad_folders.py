@@ -10,11 +10,11 @@ from typing import Any
 
 import pytest
 import torch
-from equipoise.methods.core.fit_state import FitState
+from equipoise.methods.core.trainer import VectorFit
+from equipoise.methods.core.trials import TrialLog
 from equipoise.methods.data.feature_set import FeatureSetWriter, iterate_shards, iterate_spatial, open_feature_set
 from equipoise.methods.data.image_folder import open_image_folder
 from equipoise.methods.data.image_folder_writer import ImageFolderWriter, Item
-from equipoise.methods.guidance.calibrate import TrialLog
 from equipoise.methods.labels.label_cache import LabelCache
 from equipoise.methods.labels.labels import LabelSet, read_csv, write_csv
 from equipoise.models.files import read_safetensors
@@ -174,9 +174,15 @@ def test_what_can_be_made_again_is_made_again(tmp_path: Path) -> None:
     cache.add(["one|1|1"], {"hair": torch.tensor([[0.5, 0.5]])})
     cache.save()
     TrialLog(log, {"steps": 1}).keep("key", {"hits": 1})
-    state = FitState.new({"hair": (1, 2, 1, 2, 4, 4)}, torch.device("cpu"), 0.1, 3, 0, ("loss",))
+
+    def begun() -> VectorFit:
+        state = VectorFit({"hair": torch.zeros(1, 2, 1, 2, 4, 4)}, 0.1, 3, 0, ("loss",))
+        state.path, state.key = fit, "settings"
+        return state
+
+    state = begun()
     state.update((state.vectors["hair"] - 1).square().sum(), [1.0])
-    state.save(fit, "settings")
+    state.save()
     kept = {p: p.read_bytes() for p in (cache.path, log, fit)}
     outcomes = set()
 
@@ -193,15 +199,15 @@ def test_what_can_be_made_again_is_made_again(tmp_path: Path) -> None:
             found = TrialLog(log, {"steps": 1})
             assert isinstance(found.trials, dict) and all(isinstance(v, dict) for v in found.trials.values())
         else:
-            fresh = FitState.new({"hair": (1, 2, 1, 2, 4, 4)}, torch.device("cpu"), 0.1, 3, 0, ("loss",))
-            outcomes.add(fresh.resume(fit, "settings"))
+            fresh = begun()
+            outcomes.add(fresh.resume())
             while fresh.step < 3:
                 fresh.update((fresh.vectors["hair"] - 1).square().sum(), [1.0])
             assert len(fresh.curve()) <= 3 and fresh.vectors["hair"].shape == (1, 2, 1, 2, 4, 4)
 
     one()
     assert {"stale", "resumed"} <= outcomes
-    assert set(read_safetensors(_restored(kept, fit))[0]) >= {"history", "generator"}
+    assert set(read_safetensors(_restored(kept, fit))[0]) >= {"extra.history", "generator"}
 
 
 def _restored(kept: dict[Path, bytes], path: Path) -> Path:

@@ -9,8 +9,8 @@ from typing import Any
 
 import pytest
 import torch
-from equipoise.methods.core.checkpoint import checkpoint_tensors, restore
-from equipoise.methods.core.trainer import TrainState
+from equipoise.methods.core.checkpoint import RESUMED, checkpoint_tensors, restore
+from equipoise.methods.core.trainer import AveragedSettings, AveragedTraining
 from equipoise.methods.sae.training import SaeSettings, SaeTraining
 from equipoise.models.sae import TOPK, SparseAutoencoder
 from equipoise_mutations import bad_input, damaged
@@ -70,47 +70,47 @@ def test_what_does_not_fit_changes_nothing(key: str, value: Tensor | None, told:
     assert same(bits(net, optimizer), before)
 
 
-def train_state() -> TrainState:
+def averaged(folder: Path) -> AveragedTraining:
     net, _ = trained(2, steps=0)
-    return TrainState(net, 0.1, 10, 0)
+    return AveragedTraining(net, AveragedSettings(0.1, 10, 0), folder)
 
 
-def autoencoder() -> SaeTraining:
+def autoencoder(folder: Path) -> SaeTraining:
     torch.manual_seed(0)
     sae = SparseAutoencoder(4, 8, 2, torch.linspace(-2, 2, 3), TOPK)
-    return SaeTraining(sae, SaeSettings(latents=8, k=2, steps=10))
+    return SaeTraining(sae, SaeSettings(latents=8, k=2, steps=10), path=folder / "sae.safetensors")
 
 
 def _state_file(folder: Path) -> Path:
-    state = train_state()
+    state = averaged(folder)
     state.update(state.module(torch.randn(5, 3)).square().sum())
-    state.save(folder)
+    state.save()
     return folder / "state.safetensors"
 
 
 def _sae_file(folder: Path) -> Path:
-    state = autoencoder()
+    state = autoencoder(folder)
     state.update(torch.randn(16, 4), torch.zeros(16))
-    state.save(folder / "sae.safetensors")
+    state.save()
     return folder / "sae.safetensors"
 
 
 def _resume_state(path: Path) -> tuple[bool, bool]:
-    state = train_state()
-    before = bits(state.module, state.optimizer)
+    state = averaged(path.parent)
+    before = bits(state.module, state.optimiser)
     try:
-        state.resume(path.parent)
+        state.resume()
     except ValueError as error:
         assert str(error).startswith("'state.safetensors' in ") and "move that folder away" in str(error) and "\n" not in str(error)
-        return False, same(bits(state.module, state.optimizer), before) and state.step == 0
+        return False, same(bits(state.module, state.optimiser), before) and state.step == 0
     return True, True
 
 
 def _resume_sae(path: Path) -> tuple[bool, bool]:
-    state = autoencoder()
-    before = bits(state.sae, state.optimizer)
-    taken = state.resume(path)
-    return taken, taken or (same(bits(state.sae, state.optimizer), before) and state.step == 0)
+    state = autoencoder(path.parent)
+    before = bits(state.sae, state.optimiser)
+    resumed = state.resume() == RESUMED
+    return resumed, resumed or (same(bits(state.sae, state.optimiser), before) and state.step == 0)
 
 
 KINDS: dict[str, tuple[Callable[[Path], Path], Callable[[Path], tuple[bool, bool]]]] = {

@@ -12,7 +12,9 @@ from typing import Any
 
 import pytest
 import torch
-from equipoise.host.core.live import APART, EVENT, Live, reading, who_listens
+from equipoise.host.core.live import EVENT, MIN_INTERVAL, Live, connected_client, live_message
+from equipoise.host.core.observer import report_steps
+from equipoise.methods.core.run import Call
 from equipoise.methods.core.targets import parse_target
 from equipoise.methods.guidance.run import GuidanceRun, GuidanceSettings
 
@@ -55,14 +57,14 @@ def run(adp: Any) -> GuidanceRun:
 def call(run: GuidanceRun, images: int = 12) -> None:
     h = 3 * torch.randn(images, 6, 8, 8, generator=torch.Generator().manual_seed(1))
     for site in sorted(run.sites):
-        run.edit(site, h, {"sigmas": torch.full((images,), 1.3), "cond_or_uncond": [0]})
+        run.edit(site, h, Call.read({"sigmas": torch.full((images,), 1.3), "cond_or_uncond": [0]}))
 
 
 def test_a_message_holds_readings_quotas_and_the_target(run: GuidanceRun) -> None:
-    before = reading(run, "7", 1, 20)
+    before = live_message(run, "7", 1, 20)
     assert [(a["read"], a["assigned"]) for a in before["attributes"]] == [(None, None)] * 2 and before["images"] is None
     call(run)
-    told = json.loads(json.dumps(reading(run, "7", 2, 20)))
+    told = json.loads(json.dumps(live_message(run, "7", 2, 20)))
     glasses, skin = told["attributes"]
     assert (told["node"], told["step"], told["steps"], told["images"], told["exempt"]) == ("7", 2, 20, 12, False)
     assert glasses["name"] == "eyeglasses" and glasses["classes"] == ["no", "yes"] and glasses["target"] == [0.5, 0.5]
@@ -76,7 +78,7 @@ def test_classes_given_beforehand_are_counted(adp: Any) -> None:
     cells = (0, 1, 5, 5, 5)
     run = GuidanceRun(adp, GuidanceSettings(parse_target("eyeglasses x skin: uniform", ATTRIBUTES), cells=cells))
     call(run, 5)
-    glasses, skin = reading(run, "7", 1, 2)["attributes"]
+    glasses, skin = live_message(run, "7", 1, 2)["attributes"]
     assert glasses["assigned"] == [2, 3] and skin["assigned"] == [1, 1, 3]
 
 
@@ -85,12 +87,12 @@ def test_at_most_ten_a_second_and_always_the_last(server: Server, run: GuidanceR
     live = Live("7#2", lambda: now[0])
     for step in range(1, 101):
         now[0] += 0.01
-        live.tell(run, step, 100)
+        live.stepped(run, step, 100)
     steps = [data["step"] for _, data, _ in server.sent]
     assert 8 <= len(steps) <= 10 and steps[0] == 1 and 100 not in steps
     assert {(event, data["node"], sid) for event, data, sid in server.sent} == {(EVENT, "7", "me")}
     ((wait, function, arguments),) = server.planned
-    assert 0 < wait <= APART
+    assert 0 < wait <= MIN_INTERVAL
     function(*arguments)
     assert server.sent[-1][1]["step"] == 100
 
@@ -102,18 +104,18 @@ def test_short_runs_in_a_row_keep_the_pace(server: Server, run: GuidanceRun) -> 
     for _ in range(5):
         for step in (1, 2):
             now[0] += 0.01
-            live.tell(run, step, 2)
+            live.stepped(run, step, 2)
     assert len(server.sent) == len(server.planned) == 1
 
 
 def test_nothing_is_composed_where_nobody_listens(server: Server, monkeypatch: pytest.MonkeyPatch) -> None:
     server.sockets.clear()
-    assert who_listens() is None
-    Live("7").tell(None, 1, 2)  # type: ignore[arg-type]  # a run would be looked at
+    assert connected_client() is None
+    Live("7").stepped(None, 1, 2)  # type: ignore[arg-type]  # a run would be looked at
     server.client_id = None
-    assert who_listens() is None
+    assert connected_client() is None
     monkeypatch.delitem(sys.modules, "server")
-    assert who_listens() is None and not server.sent
+    assert connected_client() is None and not server.sent
 
 
 @pytest.mark.parametrize("given", ["none", "place", "name"])
@@ -124,11 +126,11 @@ def test_the_callback_that_was_given_is_called_first(server: Server, run: Guidan
         called.append((a, len(server.sent)))
 
     if given == "place":
-        args, kwargs = Live("7").watch(run, ("latent", "sampler", "sigmas", None, own, True, 5), {"latent_shapes": None})
+        args, kwargs = report_steps([Live("7")], run, ("latent", "sampler", "sigmas", None, own, True, 5), {"latent_shapes": None})
         assert args[:4] == ("latent", "sampler", "sigmas", None) and args[5:] == (True, 5) and kwargs == {"latent_shapes": None}
         callback = args[4]
     else:
-        args, kwargs = Live("7").watch(run, ("latent",), {"seed": 1, **({"callback": own} if given == "name" else {})})
+        args, kwargs = report_steps([Live("7")], run, ("latent",), {"seed": 1, **({"callback": own} if given == "name" else {})})
         assert args == ("latent",) and kwargs["seed"] == 1
         callback = kwargs["callback"]
     callback(0, "x0", "x", 20)

@@ -8,19 +8,19 @@ from pathlib import Path
 
 import pytest
 import torch
-from equipoise.methods.core.trainer import Progress, TrainState, warmup_cosine
+from equipoise.methods.core.trainer import AveragedSettings, AveragedTraining, Progress, warmup_cosine
 from torch import Tensor, nn
 
 TOTAL = 12
 
 
-def make() -> TrainState:
+def make(folder: Path, seed: int = 5) -> AveragedTraining:
     torch.manual_seed(3)
     module = nn.Sequential(nn.Linear(4, 8), nn.BatchNorm1d(8), nn.Tanh(), nn.Linear(8, 2))
-    return TrainState(module, lr=1e-2, total=TOTAL, seed=5, warmup=3, weight_decay=0.01, ema=0.9)
+    return AveragedTraining(module, AveragedSettings(1e-2, TOTAL, seed, warmup=3, weight_decay=0.01, average=0.9), folder)
 
 
-def loss_of(state: TrainState, stop_at: int | None = None) -> Callable[[torch.Generator], Tensor]:
+def loss_of(state: AveragedTraining, stop_at: int | None = None) -> Callable[[torch.Generator], Tensor]:
     def loss(generator: torch.Generator) -> Tensor:
         if state.step == stop_at:
             raise KeyboardInterrupt
@@ -29,29 +29,29 @@ def loss_of(state: TrainState, stop_at: int | None = None) -> Callable[[torch.Ge
     return loss
 
 
-def everything(state: TrainState) -> dict[str, Tensor]:
+def everything(state: AveragedTraining) -> dict[str, Tensor]:
     found = {f"module.{k}": v for k, v in state.module.state_dict().items()}
     found |= {f"ema.{k}": v for k, v in state.ema.state_dict().items()}
-    for index, slot in state.optimizer.state_dict()["state"].items():
+    for index, slot in state.optimiser.state_dict()["state"].items():
         found |= {f"optimizer.{index}.{k}": torch.as_tensor(v) for k, v in slot.items()}
     return found
 
 
-def uninterrupted(folder: Path) -> TrainState:
-    state = make()
-    state.run(loss_of(state), folder, every=4)
+def uninterrupted(folder: Path) -> AveragedTraining:
+    state = make(folder)
+    state.train(loss_of(state), every=4)
     return state
 
 
 @pytest.mark.parametrize("stops", [(1,), (5,), (4, 11)])
 def test_resumed_equals_uninterrupted(tmp_path: Path, stops: tuple[int, ...]) -> None:
     for stop in stops:
-        state = make()
+        state = make(tmp_path / "stopped")
         with pytest.raises(KeyboardInterrupt):
-            state.run(loss_of(state, stop), tmp_path / "stopped", every=4)
+            state.train(loss_of(state, stop), every=4)
         assert state.step == stop
-    state = make()
-    state.run(loss_of(state), tmp_path / "stopped", every=4)
+    state = make(tmp_path / "stopped")
+    state.train(loss_of(state), every=4)
     a, b = everything(uninterrupted(tmp_path / "whole")), everything(state)
     assert a.keys() == b.keys() and len(a) > 20
     assert all(torch.equal(a[k], b[k]) for k in a), [k for k in a if not torch.equal(a[k], b[k])]
@@ -65,11 +65,11 @@ def test_progress_may_interrupt(tmp_path: Path) -> None:
             raise RuntimeError("enough")
 
     progress: Progress = give_up
-    state = make()
+    state = make(tmp_path / "stopped")
     with pytest.raises(RuntimeError, match="enough"):
-        state.run(loss_of(state), tmp_path / "stopped", progress, every=4)
-    state = make()
-    state.run(loss_of(state), tmp_path / "stopped", every=4)
+        state.train(loss_of(state), progress, every=4)
+    state = make(tmp_path / "stopped")
+    state.train(loss_of(state), every=4)
     a, b = everything(uninterrupted(tmp_path / "whole")), everything(state)
     assert all(torch.equal(a[k], b[k]) for k in a)
     losses = [json.loads((tmp_path / folder / "log.json").read_text(encoding="utf-8"))["log"] for folder in ("stopped", "whole")]
@@ -78,63 +78,62 @@ def test_progress_may_interrupt(tmp_path: Path) -> None:
 
 def test_an_interrupt_within_a_step_keeps_the_last_checkpoint(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Between the optimiser's step and the average's update the weights belong to no step: they are not saved."""
-    state = make()
+    state = make(tmp_path / "stopped")
     with pytest.raises(KeyboardInterrupt):
-        state.run(loss_of(state, 6), tmp_path / "stopped", every=4)
-    state = make()
-    state.resume(tmp_path / "stopped")
-    real = state.optimizer.step
+        state.train(loss_of(state, 6), every=4)
+    state = make(tmp_path / "stopped")
+    state.resume()
+    real = state.optimiser.step
 
     def cut_off() -> None:
         real()
         if state.step == 8:
             raise KeyboardInterrupt
 
-    monkeypatch.setattr(state.optimizer, "step", cut_off)
+    monkeypatch.setattr(state.optimiser, "step", cut_off)
     with pytest.raises(KeyboardInterrupt):
-        state.run(loss_of(state), tmp_path / "stopped", every=4)
-    state = make()
-    state.resume(tmp_path / "stopped")
+        state.train(loss_of(state), every=4)
+    state = make(tmp_path / "stopped")
+    state.resume()
     assert state.step == 6
-    state.run(loss_of(state), tmp_path / "stopped", every=4)
+    state.train(loss_of(state), every=4)
     a, b = everything(uninterrupted(tmp_path / "whole")), everything(state)
     assert all(torch.equal(a[k], b[k]) for k in a)
 
 
 def test_another_order_of_batches_ends_elsewhere(tmp_path: Path) -> None:
     """The equality above is no accident: a state whose seed differs ends with other weights."""
-    state = make()
-    state.seed = 6
-    state.run(loss_of(state), tmp_path / "other")
+    state = make(tmp_path / "other", seed=6)
+    state.train(loss_of(state))
     assert not torch.equal(state.module[0].weight, uninterrupted(tmp_path / "whole").module[0].weight)
 
 
 def test_finished_training_is_not_repeated(tmp_path: Path) -> None:
     done = uninterrupted(tmp_path)
-    again = make()
-    again.run(loss_of(again, stop_at=TOTAL), tmp_path)
+    again = make(tmp_path)
+    again.train(loss_of(again, stop_at=TOTAL))
     assert torch.equal(again.ema[0].weight, done.ema[0].weight)
 
 
 def test_nothing_to_resume(tmp_path: Path) -> None:
-    state = make()
+    state = make(tmp_path / "stopped")
     before = everything(state)
-    assert not state.resume(tmp_path)
+    assert not state.resume()
     assert state.step == 0 and all(torch.equal(v, before[k]) for k, v in everything(state).items())
 
 
 def test_seconds_add_up_over_runs(tmp_path: Path) -> None:
-    state = make()
+    state = make(tmp_path)
     state.seconds = 100.0
-    state.save(tmp_path)
-    again = make()
-    assert again.resume(tmp_path)
+    state.save()
+    again = make(tmp_path)
+    assert again.resume()
     assert 100.0 <= again.elapsed() < 160.0
 
 
 def test_moving_average_lies_behind_the_weights(tmp_path: Path) -> None:
     state = uninterrupted(tmp_path)
-    start = make().module[0].weight
+    start = make(tmp_path).module[0].weight
     now, averaged = state.module[0].weight, state.ema[0].weight
     assert (averaged - start).norm() < (now - start).norm()
     assert not averaged.requires_grad

@@ -14,9 +14,9 @@ from equipoise.methods.data.classifier_training import (
     ARCHITECTURES,
     ClassifierSettings,
     Examples,
-    accuracy,
     decisions,
     drawing_weights,
+    held_out_accuracy,
     new_classifier,
     save_trained,
     train_classifier,
@@ -107,7 +107,7 @@ def test_images_without_a_label_teach_nothing_about_it() -> None:
     half = given.labels["light"].clone()
     half[:20] = -1
     train_classifier(replace(given, labels={**given.labels, "light": half}), replace(QUICK, steps=3))
-    seen = accuracy(new_classifier(QUICK, TINT), replace(given, labels={**given.labels, "light": half}))
+    seen = held_out_accuracy(new_classifier(QUICK, TINT), replace(given, labels={**given.labels, "light": half}))
     assert seen["light"]["n"] == 20 and seen["tint"]["n"] == 40
 
 

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 import torch
 from equipoise.methods.adp.rows import split_images
-from equipoise.methods.adp.train import default_knots, train_adp
+from equipoise.methods.adp.train import AdpSettings, default_knots, train_predictor
 from equipoise.methods.data.feature_set import FeatureSetWriter, iterate_shards, read_index
 
 LEVELS = torch.tensor([-6.0, -2.0, 1.0, 4.0])
@@ -63,7 +63,7 @@ def test_no_image_is_on_both_sides_of_the_split(tmp_path: Path) -> None:
 def test_a_predictor_learns_where_there_is_something_to_read(tmp_path: Path, kind: str) -> None:
     labels = _write(tmp_path)
     soft = torch.nn.functional.one_hot(labels, 2).float()
-    predictor, accuracy = train_adp(tmp_path, {"glasses": soft}, {"glasses": ("no", "yes")}, kind=kind, epochs=30, batch=64)
+    predictor, accuracy = train_predictor(tmp_path, {"glasses": soft}, {"glasses": ("no", "yes")}, AdpSettings(kind, epochs=30, batch=64))
     by_level = dict(map(tuple, accuracy["glasses"]))
     assert min(v for k, v in by_level.items() if k > 0) > 0.9
     assert max(v for k, v in by_level.items() if k < 0) < 0.75

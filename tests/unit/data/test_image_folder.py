@@ -71,9 +71,9 @@ def test_class_folders(tmp_path: Path) -> None:
     assert len(open_image_folder(tmp_path / "set").rows) == 2
     with pytest.raises(ValueError, match="other class folders"):
         writer(tmp_path / "set")
-    with pytest.raises(ValueError, match="no such labels"):
+    with pytest.raises(ValueError, match="'age' cannot name the folders"):
         writer(tmp_path / "other", class_folder="age")
-    with pytest.raises(ValueError, match="cannot all be folders"):
+    with pytest.raises(ValueError, match="do not give different folder names"):
         ImageFolderWriter(tmp_path / "third", {"a": ("x/y", "x:y")}, class_folder="a")
 
 
@@ -84,7 +84,7 @@ def test_saving_again_adds_what_is_new_and_changes_nothing_else(tmp_path: Path) 
     again = writer(root).add([*many(2, 2), item(9), item(9)], {TRAIN: 1.0})
     assert again.known == 5 and len(again.files) == 1
     assert all((root / f).read_bytes().startswith(data) for f, data in before.items())
-    assert len(rows_of(root, TRAIN)) == 5 and "5 were there already" in again.text()
+    assert len(rows_of(root, TRAIN)) == 5 and "5 were in the data set already" in again.text()
 
 
 def test_an_image_is_in_one_split_only(tmp_path: Path) -> None:
@@ -195,7 +195,7 @@ def test_another_set_of_that_name_is_refused(tmp_path: Path) -> None:
         ImageFolderWriter(root, {"glasses": ("yes", "no")})
     (tmp_path / "photos").mkdir()
     (tmp_path / "photos" / "a.png").write_bytes(b"x")
-    with pytest.raises(ValueError, match="no data set of Equipoise"):
+    with pytest.raises(ValueError, match="not a data set of Equipoise"):
         writer(tmp_path / "photos")
     with pytest.raises(ValueError, match="every data set has"):
         ImageFolderWriter(tmp_path / "third", {"origin": ("a", "b")})
@@ -251,7 +251,7 @@ def test_metadata_of_others_is_read(tmp_path: Path) -> None:
     found = open_image_folder(tmp_path)
     assert found.attributes == {"age": ("old", "young")} and len(found.rows) == 3
     assert found.indices("age") == [1, 0, -1]
-    assert found.notes == ("1 rows name pictures that are not there, and were left out",)
+    assert found.notes == ("1 rows were left out, because their pictures are missing",)
     (tmp_path / "metadata.jsonl").unlink()
     (tmp_path / "metadata.csv").write_text("file_name,age\na.png,young\nb.png,old\n")
     assert open_image_folder(tmp_path).counts("age") == {"old": 1, "young": 1}
@@ -271,8 +271,8 @@ def test_data_sets_are_put_together(tmp_path: Path) -> None:
     ("lines", "says"),
     [
         ("{}\n", "has no file_name"),
-        ("[1]\n", "is no JSON object"),
-        ("{x\n{}\n", "row 1 .* is no JSON object"),
+        ("[1]\n", "is not a JSON object"),
+        ("{x\n{}\n", "row 1 .* is not a JSON object"),
         ("", "no labelled pictures"),
     ],
 )

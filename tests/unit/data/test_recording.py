@@ -7,8 +7,10 @@ from typing import Any
 import pytest
 import torch
 from equipoise.methods.core.rows import CONDITIONAL, UNCONDITIONAL
+from equipoise.methods.core.run import Call
 from equipoise.methods.data.recording import Recording, RecordingRun, RecordingSettings, parse_levels
 from equipoise.models.noise_level import log_snr
+from equipoise.models.sites import MIDDLE
 from torch import Tensor
 
 B, C = 2, 3
@@ -32,11 +34,12 @@ def record(calls: list[list[tuple[Tensor, dict[str, Any]]]], **settings: Any) ->
         run.begin()
         for before, given in passes:
             seen = before.clone()
-            run.see(seen, given, ROLES)
+            assert run.edit(MIDDLE, seen, Call.read(given, ROLES)) is seen
             assert torch.equal(seen, before)
             seen.fill_(-99.0)  # a later patch may write into h
         run.end()
-    return run.result()
+    run.finish()
+    return run.recording
 
 
 def values(features: Tensor) -> list[list[float]]:
@@ -115,22 +118,23 @@ def test_maps_are_pooled_to_the_grid() -> None:
 
 def test_nothing_outside_a_call_is_recorded_and_a_call_that_failed_is_dropped() -> None:
     run = RecordingRun(RecordingSettings())
-    run.see(h(1), options(1.0, [0], ["p"]), ROLES)
+    run.edit(MIDDLE, h(1), Call.read(options(1.0, [0], ["p"]), ROLES))
     run.begin()
-    run.see(h(7), options(1.0, [0], ["p"]), ROLES)
+    run.edit(MIDDLE, h(7), Call.read(options(1.0, [0], ["p"]), ROLES))
     run.begin()  # the sampler tried again
-    run.see(h(2), options(1.0, [0], ["p"]), ROLES)
+    run.edit(MIDDLE, h(2), Call.read(options(1.0, [0], ["p"]), ROLES))
     run.end()
-    assert values(run.result().features) == [[2.0], [2.1]]
+    run.finish()
+    assert values(run.recording.features) == [[2.0], [2.1]]
     run.release()
     with pytest.raises(ValueError, match="no features were recorded"):
-        run.result()
+        run.finish()
 
 
 def test_rows_that_cannot_be_told_apart_are_told_of() -> None:
-    with pytest.raises(ValueError, match="rows of 1 U-Net calls could not be told apart"):
+    with pytest.raises(ValueError, match="rows of 1 U-Net calls do not fit the batch"):
         record([[(h(1)[:1], options(1.0, [0], ["p"]))]])
-    with pytest.raises(ValueError, match="no U-Net call with rows of the positive"):
+    with pytest.raises(ValueError, match="no U-Net call had rows of the positive"):
         record([[]])
 
 
@@ -164,7 +168,7 @@ def test_levels_as_users_write_them(text: str, levels: tuple[float, ...]) -> Non
 
 @pytest.mark.parametrize("text", ["a", "1, x", "sigma=0", "sigma=-1", "nan", "inf", "sigma=", "step=3", "=2"])
 def test_words_that_are_no_levels(text: str) -> None:
-    with pytest.raises(ValueError, match="is no noise level"):
+    with pytest.raises(ValueError, match="is not a noise level"):
         parse_levels(text)
 
 

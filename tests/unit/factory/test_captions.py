@@ -6,7 +6,7 @@ import re
 
 import pytest
 import torch
-from equipoise.factory.captions import EMPTY_SHARE, NAMED_SHARE, OPENINGS, PHRASES, caption, captions, vocabulary
+from equipoise.factory.captions import EMPTY_SHARE, NAMED_SHARE, OPENINGS, PHRASES, captions, portrait_caption, vocabulary
 from equipoise.factory.portraits import ATTRIBUTES, sample_labels
 
 N = 6000
@@ -61,7 +61,7 @@ def test_a_caption_states_the_class_that_is_drawn(drawn: tuple[dict[str, torch.T
 
 def test_captions_read_as_they_should() -> None:
     plain = {"profession": 2, "eyeglasses": 0, "hair": 1, "skin_tone": 2}
-    texts = {caption(plain, torch.Generator().manual_seed(s)) for s in range(4000)}
+    texts = {portrait_caption(plain, torch.Generator().manual_seed(s)) for s in range(4000)}
     assert {"a photo of a doctor", "a photo of a doctor with eyeglasses", "doctor, dark skin", ""} <= texts
     assert any(re.fullmatch(r"a photo of a doctor with eyeglasses and long hair", t) for t in texts)
     assert not any(re.search(r"  | ,|^,|,$|doctor and| and$|\{", t) for t in texts)
@@ -75,4 +75,4 @@ def test_the_vocabulary_holds_every_word_and_sign(drawn: tuple[dict[str, torch.T
 
 def test_a_missing_attribute_is_refused() -> None:
     with pytest.raises(KeyError):
-        caption({"profession": 0}, torch.Generator().manual_seed(0))
+        portrait_caption({"profession": 0}, torch.Generator().manual_seed(0))

@@ -10,12 +10,12 @@ import torch
 from equipoise.cli.main import main
 from equipoise.cli.sampling import sample
 from equipoise.factory.portraits import ATTRIBUTES
-from equipoise.factory.train_classifiers import accuracy, held_out
+from equipoise.factory.train_classifiers import drawn_accuracy, held_out
 from equipoise.shipped import weights
 
 
 def test_the_shipped_files_are_small_and_say_how_they_were_made() -> None:
-    files = [*weights.FOLDER.rglob("*.safetensors")]
+    files = [*weights.WEIGHTS_FOLDER.rglob("*.safetensors")]
     trained = [f for f in files if f.parent.name in ("diffusion", "attribute_classifiers")]
     assert len(trained) == 5
     assert sum(f.stat().st_size for f in trained if "text" not in f.name) <= 12 * 2**20
@@ -27,7 +27,7 @@ def test_the_shipped_files_are_small_and_say_how_they_were_made() -> None:
 @pytest.mark.parametrize("path", [weights.LABELLER, weights.JUDGE], ids=["labeller", "judge"])
 def test_labeller_and_judge_see_what_was_drawn(path: Path) -> None:
     images, labels = held_out(1024)
-    assert min(accuracy(weights.classifier(path), images, labels).values()) >= 0.99
+    assert min(drawn_accuracy(weights.classifier(path), images, labels).values()) >= 0.99
 
 
 def test_labeller_and_judge_are_of_different_kinds() -> None:

@@ -8,7 +8,7 @@ import pytest
 import torch
 from equipoise.cli.schedule import alphas_cumprod
 from equipoise.factory.portraits import ATTRIBUTES, portraits
-from equipoise.factory.train_text import EMPHASISED_LEVELS, TextLoss, draw_pool, pixel_weights, train_text
+from equipoise.factory.train_text import EMPHASISED_LEVELS, TextLoss, draw_labelled_images, pixel_weights, text_settings, train_text
 from torch import Tensor, nn
 
 
@@ -31,7 +31,7 @@ def tokenize(texts: list[str]) -> Tensor:
 
 
 def pool() -> tuple[Tensor, dict[str, Tensor]]:
-    return draw_pool(64, 5)
+    return draw_labelled_images(64, 5)
 
 
 def test_the_pool_is_the_portraits_with_their_labels() -> None:
@@ -96,7 +96,7 @@ def test_the_emphasised_part_names_every_attribute_at_noise_that_hides_it() -> N
 
 
 def test_pixels_count_by_how_much_they_differ_between_classes() -> None:
-    images, labels = draw_pool(2000, 5)
+    images, labels = draw_labelled_images(2000, 5)
     weight = pixel_weights(images, labels)
     assert weight.shape == (12, 16, 16) and weight.mean().item() == pytest.approx(1.0, abs=1e-4) and weight.min() >= 0.09
     by_cell = weight.mean(0)
@@ -119,10 +119,10 @@ def test_training_resumes_where_it_was_cut(tmp_path: Path) -> None:
         net.load_state_dict(start)
         return net
 
-    whole = train_text(fresh(), tokenize, tmp_path / "whole", 120, batch=4, pool=64)
+    whole = train_text(fresh(), tokenize, tmp_path / "whole", text_settings(120), batch=4, pool=64)
     with pytest.raises(Cut):
-        train_text(fresh(), tokenize, tmp_path / "cut", 120, batch=4, pool=64, progress=stop)
-    again = train_text(fresh(), tokenize, tmp_path / "cut", 120, batch=4, pool=64)
+        train_text(fresh(), tokenize, tmp_path / "cut", text_settings(120), batch=4, pool=64, progress=stop)
+    again = train_text(fresh(), tokenize, tmp_path / "cut", text_settings(120), batch=4, pool=64)
     for a, b in zip(whole.state_dict().values(), again.state_dict().values(), strict=True):
         assert torch.equal(a, b)
     assert not torch.equal(whole.conv.weight, start["conv.weight"])

@@ -4,17 +4,8 @@ from __future__ import annotations
 
 import pytest
 import torch
-from equipoise.methods.guidance.calibration import (
-    BANDS,
-    EARLY,
-    TrialResult,
-    calibrate,
-    calibrate_direction,
-    composition,
-    composition_drift,
-    with_bands,
-    with_gains,
-)
+from equipoise.methods.core.trials import TrialResult, composition, composition_drift
+from equipoise.methods.guidance.calibration import BANDS, EARLY, calibrate, calibrate_direction, with_bands, with_gains
 from equipoise.methods.guidance.fit_moves import normalised_move
 from equipoise.models.adp import Move
 

@@ -7,7 +7,7 @@ import math
 import pytest
 import torch
 from equipoise.methods.guidance.contrast import ContrastSums, detail_of, plan
-from equipoise.methods.guidance.run import move_vector
+from equipoise.methods.guidance.moves import move_vector
 from equipoise.models.sites import pool
 from torch import Tensor
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 from equipoise.methods.guidance.directions import KINDS, direction_move, linear_discriminant, mean_difference
-from equipoise.methods.guidance.run import move_vector
+from equipoise.methods.guidance.moves import move_vector
 
 
 def _two_classes(n: int, d: int, seed: int = 0) -> tuple[torch.Tensor, torch.Tensor]:

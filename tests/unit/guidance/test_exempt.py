@@ -9,9 +9,11 @@ from typing import Any
 import pytest
 import torch
 from equipoise.methods.core.rows import CONDITIONAL, EXEMPT, UNCONDITIONAL, read_rows
+from equipoise.methods.core.run import Call
 from equipoise.methods.core.targets import parse_target
 from equipoise.methods.data.recording import RecordingRun, RecordingSettings
-from equipoise.methods.guidance.run import GRADIENT, GuidanceRun, GuidanceSettings
+from equipoise.methods.guidance.moves import GRADIENT
+from equipoise.methods.guidance.run import GuidanceRun, GuidanceSettings
 from equipoise.models.adp import AdpFile
 from equipoise.models.sites import MIDDLE
 from torch import Tensor
@@ -61,10 +63,10 @@ SETTINGS = [{}, {"direction": GRADIENT}, {"mode": "kl", "strength": 0.1}, {"mode
 def test_exempt_rows_are_neither_read_nor_edited(adp: AdpFile, settings: dict[str, Any], rows: str, expected: list[bool]) -> None:
     with_exempt, alone = run_of(adp, rows=rows, **settings), run_of(adp, rows=rows, **settings)
     x = h(3)
-    out = with_exempt.edit(MIDDLE, x, options("nxp", [1, 0, 0]), ROLES)
+    out = with_exempt.edit(MIDDLE, x, Call.read(options("nxp", [1, 0, 0]), ROLES))
     assert changed(x, out) == expected
     without = torch.cat([x[:B], x[2 * B :]])
-    other = alone.edit(MIDDLE, without, options("np", [1, 0]), ROLES)
+    other = alone.edit(MIDDLE, without, Call.read(options("np", [1, 0]), ROLES))
     torch.testing.assert_close(torch.cat([out[:B], out[2 * B :]]), other)
     assert with_exempt.readings == alone.readings
     assert (with_exempt.cells is None and alone.cells is None) or torch.equal(with_exempt.cells, alone.cells)
@@ -74,7 +76,7 @@ def test_exempt_rows_are_neither_read_nor_edited(adp: AdpFile, settings: dict[st
 def test_calls_of_exempt_rows_alone_are_left_alone(adp: AdpFile, settings: dict[str, Any]) -> None:
     for rows in ("cond", "cond+uncond"):
         run, x = run_of(adp, rows=rows, **settings), h(1)
-        assert torch.equal(run.edit(MIDDLE, x, options("x", [0]), ROLES), x)
+        assert torch.equal(run.edit(MIDDLE, x, Call.read(options("x", [0]), ROLES)), x)
         assert run.cells is None and not run.readings.shares
 
 
@@ -82,7 +84,7 @@ def test_calls_of_exempt_rows_alone_are_left_alone(adp: AdpFile, settings: dict[
 def test_a_run_that_is_wholly_exempt_does_nothing_at_all(adp: AdpFile, settings: dict[str, Any]) -> None:
     run, x = run_of(adp, rows="cond+uncond", **settings), h(2)
     run.exempt = True
-    assert run.edit(MIDDLE, x, options("nx", [1, 0]), ROLES) is x
+    assert run.edit(MIDDLE, x, Call.read(options("nx", [1, 0]), ROLES)) is x
     assert run.cells is None and run.summary().exempt
 
 
@@ -91,9 +93,10 @@ def test_exempt_rows_are_not_recorded() -> None:
         run = RecordingRun(RecordingSettings(unconditional=True))
         run.begin()
         number = torch.arange(len(marks)).repeat_interleave(B).float()
-        run.see(number[:, None, None, None].expand(-1, C, 8, 8), options(uuids, marks), ROLES)
+        run.edit(MIDDLE, number[:, None, None, None].expand(-1, C, 8, 8), Call.read(options(uuids, marks), ROLES))
         run.end()
-        return run.result()
+        run.finish()
+        return run.recording
 
     made = record("xnpy", [0, 1, 0, 1])
     assert (made.features == 2).all() and (made.unconditional[0] == 1).all()

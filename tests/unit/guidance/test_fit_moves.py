@@ -6,7 +6,7 @@ from typing import Any
 
 import torch
 from equipoise.cli.schedule import alphas_cumprod
-from equipoise.methods.guidance.fit_moves import Diffusion, FitSettings, fit_moves, natural_lengths
+from equipoise.methods.guidance.fit_moves import Diffusion, FitImages, FitSettings, SitePredictor, fit_moves, natural_lengths
 from equipoise.models.adp import AttributePredictor
 from equipoise.models.sites import block_site
 
@@ -40,7 +40,8 @@ def _toy() -> tuple[Diffusion, torch.Tensor, torch.Tensor, AttributePredictor]:
 
 def test_fitted_moves_send_the_prediction_to_the_class() -> None:
     model, clean, labels, predictor = _toy()
-    move = fit_moves(model, clean, {"side": labels}, predictor, {"side": ("middle", 4)}, FitSettings(steps=150, batch=16, lr=0.05))["side"]
+    images, settings = FitImages(clean, {"side": labels}), FitSettings(steps=150, batch=16, lr=0.05)
+    move = fit_moves(model, images, SitePredictor(predictor), {"side": ("middle", 4)}, settings)["side"]
     assert move.vectors.shape == (11, 2, 2, 4, 4, 4) and move.site == "middle"
     mean = move.vectors.mean(dim=(2, 4, 5)) * move.sizes[:, :, None]  # [T, K, C]
     effect = (mean[..., 0] - mean[..., 1]).mean(0)
@@ -55,7 +56,8 @@ def test_the_fit_is_the_same_for_the_same_seed() -> None:
         model, clean, labels, predictor = _toy()
         torch.manual_seed(len(runs))  # the global generator must not matter
         settings = FitSettings(steps=5, batch=8)
-        runs.append(fit_moves(model, clean, {"side": labels}, _same(predictor), {"side": ("middle", 4)}, settings)["side"].vectors)
+        images, reads = FitImages(clean, {"side": labels}), SitePredictor(_same(predictor))
+        runs.append(fit_moves(model, images, reads, {"side": ("middle", 4)}, settings)["side"].vectors)
     assert torch.equal(runs[0], runs[1])
 
 

@@ -49,7 +49,7 @@ def test_aligned_prompts_differ_in_the_class_alone() -> None:
         ("e", "a {}", "yes: with\nno:", "the class 'no' has no phrase"),
         ("e", "a {}", "yes: with\nno: | ", "the class 'no' has no phrase"),
         ("e", "a {}", "yes, no", "has no phrase"),
-        ("e", "a {}", "yes: with\nyes: too", "'yes' is given twice"),
+        ("e", "a {}", "yes: with\nyes: too", "'yes' has two lines"),
         ("e", "a {}", "yes: with\nno: out|with", "'with' stands for yes and for no"),
         ("e", "a {}", "a=b: with\nno: out", "holds '='"),
         ("", "a {}", CLASSES, "is no name"),

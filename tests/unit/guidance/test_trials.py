@@ -10,18 +10,10 @@ from typing import Any
 
 import pytest
 import torch
+from equipoise.methods.core.trials import TrialLog, TrialReadings, Trials
 from equipoise.methods.data.feature_set import FeatureSetWriter, open_feature_set
-from equipoise.methods.guidance.calibrate import (
-    Bench,
-    Seen,
-    TrialLog,
-    band_sizes,
-    directions_of,
-    reading_levels,
-    trials_needed,
-    with_moves,
-)
-from equipoise.methods.guidance.direction_rows import chosen_images, direction_levels, rows_at
+from equipoise.methods.guidance.calibrate import MoveBench, band_sizes, directions_of, reading_levels, trials_needed, with_moves
+from equipoise.methods.guidance.direction_rows import direction_levels, images_for_directions, rows_at
 from equipoise.methods.guidance.directions import KINDS
 from equipoise.methods.guidance.run import GuidanceSettings
 from equipoise.methods.labels.labels import LabelSet
@@ -53,10 +45,10 @@ class World:
         self.hits, self.doubt, self.hats = hits, doubt, hats
         self.calls: list[tuple[str, list[float], float]] = []
 
-    def __call__(self, adp: AdpFile | None, settings: GuidanceSettings | None) -> Seen:
+    def __call__(self, adp: AdpFile | None, settings: GuidanceSettings | None) -> TrialReadings:
         cells = torch.arange(N) % 2
         if adp is None:
-            return Seen({"hair": torch.eye(2)[cells], "hat": torch.eye(2)[torch.zeros(N, dtype=torch.long)]})
+            return TrialReadings({"hair": torch.eye(2)[cells], "hat": torch.eye(2)[torch.zeros(N, dtype=torch.long)]})
         (made,) = adp.moves.values()
         given = (made.source, band_sizes(made), settings.strength)
         self.calls.append(given)
@@ -64,11 +56,11 @@ class World:
         hair = torch.eye(2)[torch.where(missed, 1 - cells, cells)]
         hair[: round(N * self.doubt(*given))] = 0.5
         hat = ((torch.arange(N) < round(N * self.hats(*given))) & (cells == 1)).long()
-        return Seen({"hair": hair, "hat": torch.eye(2)[hat]}, cells)
+        return TrialReadings({"hair": hair, "hat": torch.eye(2)[hat]}, cells)
 
 
-def bench(world: World, log: Path | None = None, adp: AdpFile | None = None, **settings: Any) -> Bench:
-    return Bench(adp or file(), world, N, 3, TrialLog(log, {"judge": "the test", **settings}))
+def bench(world: World, log: Path | None = None, adp: AdpFile | None = None, **settings: Any) -> MoveBench:
+    return MoveBench(adp or file(), Trials(world, N, TrialLog(log, {"judge": "the test", **settings})), 3)
 
 
 def reach(source: str, sizes: list[float], strength: float) -> float:
@@ -89,7 +81,7 @@ def test_the_direction_that_hits_most_is_used_and_the_others_are_kept(tmp_path: 
     assert band_sizes(made.moves["hair"]) == [-0.8, 0.8, 0.0]
     assert record["window"]["sum"] == [-7.0, 3.0] and record["images"] == N and record["judge"] == "the test"
     assert made.info["accuracy_mid"]["hair"] == pytest.approx(0.725, abs=1e-3), "in the middle of the window, at log-SNR -2"
-    assert done.lines[0] == "hair: 'mean-difference' reaches 100.0% of 100 images (short 100%, long 100%)"
+    assert done.lines[0] == "hair: with 'mean-difference', 100.0% of 100 images show their class (short 100%, long 100%)"
     assert [t["best"] for t in done.trials["hair"]].count(True) == 1 and [t["chosen"] for t in done.trials["hair"]].count(True) == 3
     save_adp(made, tmp_path / "a.safetensors")
     back = load_adp(tmp_path / "a.safetensors")
@@ -118,10 +110,10 @@ def test_a_direction_that_makes_images_doubtful_gives_way() -> None:
 @pytest.mark.parametrize(
     ("doubt", "hats", "limit", "why"),
     [
-        (lambda s, z, x: 0.0, lambda s, z, x: 0.0, 2.0, "quality holds up to strength 2; no higher one was tried"),
-        (lambda s, z, x: 0.2 * (x > 1.3), lambda s, z, x: 0.0, 1.25, "at 1.6, 20.0% of the images are read with doubt (0.0% of"),
+        (lambda s, z, x: 0.0, lambda s, z, x: 0.0, 2.0, "quality holds up to strength 2; no higher strength was tried"),
+        (lambda s, z, x: 0.2 * (x > 1.3), lambda s, z, x: 0.0, 1.25, "at 1.6, 20.0% of the images are unsure (before: 0.0%)"),
         (lambda s, z, x: 0.0, lambda s, z, x: 0.5 * (x > 1.2), 1.0, "at 1.25, the drift of other attributes rises from 0.000 to 0.250"),
-        (lambda s, z, x: 0.2, lambda s, z, x: 0.0, None, "quality: at strength 1, 20.0% of the images are read with doubt"),
+        (lambda s, z, x: 0.2, lambda s, z, x: 0.0, None, "quality: at strength 1, 20.0% of the images are unsure (plain images: 0.0%)"),
     ],
 )
 def test_where_quality_ends(doubt: Any, hats: Any, limit: float | None, why: str) -> None:
@@ -144,14 +136,14 @@ def test_trials_are_written_down_and_not_run_again(tmp_path: Path) -> None:
     class Cut(Exception):
         pass
 
-    def cut(adp: AdpFile | None, settings: GuidanceSettings | None) -> Seen:
+    def cut(adp: AdpFile | None, settings: GuidanceSettings | None) -> TrialReadings:
         if len(world.calls) == 5:
             raise Cut
         return world(adp, settings)
 
     moves = [move(k) for k in KINDS]
     with pytest.raises(Cut):
-        Bench(file(), cut, N, 3, TrialLog(path, {"judge": "the test"})).calibrate("hair", moves)
+        MoveBench(file(), Trials(cut, N, TrialLog(path, {"judge": "the test"})), 3).calibrate("hair", moves)
     assert len(json.loads(path.read_text(encoding="utf-8"))["trials"]) == 6, "five, and the plain images"
     first = bench(world, path).calibrate("hair", moves)
     total = len(world.calls)
@@ -221,11 +213,11 @@ def test_images_for_directions_are_chosen_evenly_and_sure_ones_first() -> None:
     p = torch.zeros(100, 2)
     p[:, 0], p[90:, 1], p[90:, 0] = 0.99, 0.99, 0.01
     p[:50, 0], p[:50, 1] = 0.7, 0.3
-    chosen = chosen_images(p, 20)
+    chosen = images_for_directions(p, 20)
     assert len(chosen) == 20 and sum(i >= 90 for i in chosen) == 10 and all(i >= 50 for i in chosen) and chosen == sorted(chosen)
     doubtful = p.clone()
     doubtful[90:] = torch.tensor([0.4, 0.6])
-    assert sum(i >= 90 for i in chosen_images(doubtful, 200)) == 10, "a class that has only doubtful images keeps them"
+    assert sum(i >= 90 for i in images_for_directions(doubtful, 200)) == 10, "a class that has only doubtful images keeps them"
 
 
 def test_rows_at_needs_rows(tmp_path: Path) -> None:

@@ -9,13 +9,15 @@ from typing import Any
 
 import pytest
 import torch
-from equipoise.methods.adp.figures import describe
-from equipoise.methods.adp.train import train_file
+from equipoise.methods.adp.figures import describe_adp
+from equipoise.methods.adp.train import train_adp
+from equipoise.methods.core.run import Call
 from equipoise.methods.core.targets import parse_target
 from equipoise.methods.data.feature_set import FeatureSet, FeatureSetWriter, open_feature_set
 from equipoise.methods.guidance.calibrate import reading_levels
 from equipoise.methods.guidance.edit_file import check_classes, in_order, with_alternative
-from equipoise.methods.guidance.run import GRADIENT, GuidanceRun, GuidanceSettings, move_vector
+from equipoise.methods.guidance.moves import GRADIENT, move_vector
+from equipoise.methods.guidance.run import GuidanceRun, GuidanceSettings
 from equipoise.methods.labels.labels import LabelSet
 from equipoise.models.adp import AdpFile, Move, load_adp, save_adp
 from equipoise.models.files import read_safetensors, write_safetensors
@@ -81,7 +83,7 @@ def test_a_file_without_a_predictor_comes_back_as_it_was(bare: AdpFile, move: Mo
     assert back.base_model == "tiny" and not back.moves and back.site_channels == {"output.1": C}
     held = back.alternatives["hair"][CONTRAST]
     assert held.relative and torch.equal(held.vectors, move.vectors.half().float()) and torch.equal(held.sizes, move.sizes)
-    said = describe(back)
+    said = describe_adp(back)
     assert "ADP for tiny (no predictor" in said and "hair: short, medium, long (not read, not calibrated)" in said
     assert "'prompt-contrast': read off 8 images" in said and "assigned by seed" in said
 
@@ -125,8 +127,8 @@ def test_without_a_reading_images_are_assigned_from_the_seed(bare: AdpFile, move
     run = GuidanceRun(bare, settings(bare, assign=assign, seed=3))
     assert run.sites == {"output.1"} and run.unread == ("hair",)
     h = features(6)
-    assert run.edit(MIDDLE, h, options(6)) is h
-    out = run.edit("output.1", h, options(6))
+    assert run.edit(MIDDLE, h, Call.read(options(6))) is h
+    out = run.edit("output.1", h, Call.read(options(6)))
     assert sorted(run.cells.tolist()) == [0, 0, 1, 1, 2, 2] and not run.readings.shares
     step = move_vector(move, run.cells, None, float(log_snr(SIGMA)), h.shape)
     torch.testing.assert_close(out - h, h.flatten(1).norm(dim=1)[:, None, None, None] * step)
@@ -137,7 +139,7 @@ def test_without_a_reading_images_are_assigned_from_the_seed(bare: AdpFile, move
 
 def cells_of(file: AdpFile, seed: int, h: Tensor) -> list[int]:
     run = GuidanceRun(file, settings(file, seed=seed))
-    run.edit("output.1", h, options(len(h)))
+    run.edit("output.1", h, Call.read(options(len(h))))
     return run.cells.tolist()
 
 
@@ -146,13 +148,13 @@ def test_one_attribute_that_is_not_read_makes_the_whole_target_seeded(both: AdpF
     given = settings(file, "eyeglasses x hair: uniform", direction="calibrated", assign="reading")
     run, h = GuidanceRun(file, given), features(6)
     assert run.unread == ("hair",) and run.sites == {MIDDLE, "output.1"}
-    out = run.edit(MIDDLE, h, options(6))
+    out = run.edit(MIDDLE, h, Call.read(options(6)))
     assert sorted(run.cells.tolist()) == list(range(6)) and list(run.readings.shares[0]) == ["eyeglasses"]
     level = float(log_snr(SIGMA))
     reading = file.predictor(pool(h), torch.full((6,), level))["eyeglasses"].softmax(-1)
     step = move_vector(file.moves["eyeglasses"], run.cells // 3, reading, level, h.shape)
     torch.testing.assert_close(out - h, h.flatten(1).norm(dim=1)[:, None, None, None] * step)
-    assert (run.edit("output.1", h, options(6)) != h).flatten(1).any(1).all()
+    assert (run.edit("output.1", h, Call.read(options(6))) != h).flatten(1).any(1).all()
     alone = GuidanceRun(file, settings(file, "eyeglasses: uniform", direction="calibrated"))
     assert alone.unread == ()
 
@@ -160,13 +162,13 @@ def test_one_attribute_that_is_not_read_makes_the_whole_target_seeded(both: AdpF
 @pytest.mark.parametrize("more", [{"mode": "kl"}, {"mode": "chi-square"}, {"direction": GRADIENT}])
 def test_what_goes_by_a_reading_is_refused(bare: AdpFile, both: AdpFile, more: dict[str, str]) -> None:
     for file in (bare, both):
-        with pytest.raises(ValueError, match=f"does not read 'hair', which .*'{next(iter(more.values()))}'.*prompt-contrast") as error:
+        with pytest.raises(ValueError, match=f"does not read 'hair', and .*'{next(iter(more.values()))}'.*prompt-contrast") as error:
             GuidanceRun(file, settings(file, **more))
         sentence(error)
 
 
 def test_directions_that_are_not_calibrated_are_named(bare: AdpFile) -> None:
-    with pytest.raises(ValueError, match="knows 'hair' but holds no calibrated moves.*choose direction 'prompt-contrast'") as error:
+    with pytest.raises(ValueError, match="has no calibrated moves for 'hair'.*set direction to 'prompt-contrast'") as error:
         GuidanceRun(bare, settings(bare, direction="calibrated"))
     sentence(error)
 
@@ -229,23 +231,23 @@ def labels(features: FeatureSet, attribute: str, classes: tuple[str, ...]) -> La
 
 def test_directions_get_their_predictor_and_stay(recorded: FeatureSet, bare: AdpFile, move: Move) -> None:
     turned = ("long", "short", "medium")
-    made = train_file(recorded, labels(recorded, "hair", turned), epochs=1, extend=bare)
+    made = train_adp(recorded, labels(recorded, "hair", turned), epochs=1, extend=bare)
     assert made.read == {"hair": turned} and made.unread == {} and made.base_model == "tiny"
     assert torch.equal(made.alternatives["hair"][CONTRAST].vectors, move.vectors[:, [2, 0, 1]])
     assert made.info["directions"]["hair"][CONTRAST]["lines"] and "verdict" in made.info
-    other = train_file(recorded, labels(recorded, "eyeglasses", ("no", "yes")), epochs=1, extend=bare)
+    other = train_adp(recorded, labels(recorded, "eyeglasses", ("no", "yes")), epochs=1, extend=bare)
     assert list(other.attributes) == ["eyeglasses", "hair"] and other.unread == {"hair": HAIR}
     assert other.alternatives["hair"][CONTRAST] is move
-    third = train_file(recorded, labels(recorded, "hair", HAIR), epochs=1, extend=other)
+    third = train_adp(recorded, labels(recorded, "hair", HAIR), epochs=1, extend=other)
     assert list(third.read) == ["eyeglasses", "hair"] and third.alternatives["hair"][CONTRAST] is move
-    again = train_file(recorded, labels(recorded, "eyeglasses", ("no", "yes")), epochs=1, extend=other)
+    again = train_adp(recorded, labels(recorded, "eyeglasses", ("no", "yes")), epochs=1, extend=other)
     assert again.alternatives["hair"][CONTRAST] is move, "also where all that was read is replaced"
 
 
 def test_directions_for_other_classes_or_another_model_are_refused(recorded: FeatureSet, bare: AdpFile) -> None:
     with pytest.raises(ValueError, match="does not know 'hair' with the classes short, long .*hair: short, medium, long") as error:
-        train_file(recorded, labels(recorded, "hair", ("short", "long")), epochs=1, extend=bare)
+        train_adp(recorded, labels(recorded, "hair", ("short", "long")), epochs=1, extend=bare)
     sentence(error)
     with pytest.raises(ValueError, match="was made for 'sdxl'") as error:
-        train_file(recorded, labels(recorded, "hair", HAIR), epochs=1, extend=replace(bare, base_model="sdxl"))
+        train_adp(recorded, labels(recorded, "hair", HAIR), epochs=1, extend=replace(bare, base_model="sdxl"))
     sentence(error)

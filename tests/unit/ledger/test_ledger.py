@@ -62,7 +62,7 @@ def test_what_was_seen_is_corrected_and_ties_are_the_seeds() -> None:
     first = [ledger_quotas((1 / 3, 1 / 3, 1 / 3), 1, [0, 0, 0], seed).index(1) for seed in range(600)]
     assert all(150 < first.count(cell) < 250 for cell in range(3))
     assert ledger_quotas((1.0, 0.0), 3, [0, 5], 1) == [3, 0]
-    with pytest.raises(ValueError, match=r"one count per cell: met 1 counts for 2 shares\.$"):
+    with pytest.raises(ValueError, match=r"one count per cell, but there are 1 counts for 2 shares\.$"):
         ledger_quotas((0.5, 0.5), 1, [1], 0)
 
 
@@ -83,9 +83,9 @@ def test_ledger_quotas_are_whole_and_near_for_any_counts() -> None:
 
 
 def test_runs_without_a_ledger_ask_the_quotas_of_before() -> None:
-    from equipoise.methods.core.batch_run import own_quotas
+    from equipoise.methods.core.batch_run import QuotaSource
 
-    assert own_quotas(HALF, 7, 5) == quotas(HALF.shares, 7, 5)
+    assert QuotaSource().quotas(HALF, 7, 5) == quotas(HALF.shares, 7, 5)
 
 
 # -- targets ---------------------------------------------------------------------------------------------------------------------------

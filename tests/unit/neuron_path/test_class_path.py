@@ -13,13 +13,13 @@ from equipoise.charts.neuron_path.paths import MOST_PANELS, PathPanel, neuron_pa
 from equipoise.methods.neuron_path.class_path import (
     agreement,
     class_paths,
-    entropy,
     frequency,
     jaccard,
+    layer_entropy,
     likeness,
     mode_path,
-    similarity,
-    stability,
+    path_similarity,
+    path_stability,
 )
 from equipoise.methods.neuron_path.neuron_baselines import contributions
 from equipoise.methods.neuron_path.path_settings import PathSettings
@@ -67,8 +67,8 @@ def test_counts_agreement_and_entropy() -> None:
     f = frequency(path, 8)
     assert f.shape == (2, 8) and f[0, :2].tolist() == [0.75, 0.25] and torch.allclose(f.sum(1), torch.ones(2))
     assert agreement(path).tolist() == [0.75, 0.25]
-    assert entropy(path).tolist() == pytest.approx([0.75 * np.log2(4 / 3) + 0.25 * 2, 2.0], abs=1e-6)
-    assert entropy(path[:1]).tolist() == [0.0, 0.0]
+    assert layer_entropy(path).tolist() == pytest.approx([0.75 * np.log2(4 / 3) + 0.25 * 2, 2.0], abs=1e-6)
+    assert layer_entropy(path[:1]).tolist() == [0.0, 0.0]
 
 
 def test_jaccard_of_paths() -> None:
@@ -97,9 +97,9 @@ def test_classes_that_differ_are_told_from_those_that_do_not() -> None:
     told, not_told = (likeness(p, target, NEURONS, draws=200) for p in (apart, same))
     assert told is not None and told.p < 0.01 and told.within > told.control + 0.1 and told.against == "of two classes"
     assert not_told is not None and not_told.p > 0.1
-    table = similarity(file(apart, target))
+    table = path_similarity(file(apart, target))
     assert table[0, 1] < 0.3 and torch.allclose(table.diagonal(), torch.ones(2))
-    assert similarity(file(same, target))[0, 1] > 0.8
+    assert path_similarity(file(same, target))[0, 1] > 0.8
 
 
 def test_one_class_is_compared_with_random_paths() -> None:
@@ -113,10 +113,10 @@ def test_one_class_is_compared_with_random_paths() -> None:
 
 def test_stability_is_high_where_images_agree() -> None:
     sure = planted(20, 0.1, torch.arange(4)[:, None])
-    assert float(stability(sure, mode_path(sure)).min()) > 0.95
+    assert float(path_stability(sure, mode_path(sure)).min()) > 0.95
     unsure = torch.randint(0, NEURONS, (20, 4, 1), generator=torch.Generator().manual_seed(0))
-    assert float(stability(unsure, mode_path(unsure)).max()) < 0.9
-    assert torch.equal(stability(sure, mode_path(sure), seed=3), stability(sure, mode_path(sure), seed=3))
+    assert float(path_stability(unsure, mode_path(unsure)).max()) < 0.9
+    assert torch.equal(path_stability(sure, mode_path(sure), seed=3), path_stability(sure, mode_path(sure), seed=3))
 
 
 def test_what_neurons_add_is_the_same_in_chunks() -> None:

@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 import torch
+from equipoise.benchmarks.neuron_path.naive_path import naive_path
 from equipoise.methods.neuron_path.path_settings import (
     CLEAN_LAYER,
     GAUSS_4,
@@ -27,11 +28,10 @@ from equipoise.models.attribute_classifier import VisionTransformer, VitSizes
 from equipoise.models.neuron_adapters import canonical, of_classifier
 from equipoise.models.neuron_vit import CLS, NeuronVit
 from equipoise.models.transformers_classifier import TransformersClassifier
-from equipoise.tests.equipoise_naive_path import naive_path
 from safetensors.torch import load_file
 from torch import Tensor
 
-SHARED = Path(__file__).resolve().parents[4] / "shared" / "data" / "neuron_path" / "six_layers"
+REFERENCE = Path(__file__).resolve().parents[2] / "data" / "neuron_path" / "six_layers"
 K = 5
 
 
@@ -80,11 +80,10 @@ def family(name: str) -> tuple[NeuronVit, list[torch.nn.Module], Any]:
 # -- the published implementation ---------------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.skipif(not SHARED.is_dir(), reason="the reference data (../shared/data/neuron_path) is absent")
 def test_paths_and_scores_of_the_published_implementation() -> None:
-    given = json.loads((SHARED / "results.json").read_text(encoding="utf-8"))
-    data, c = load_file(SHARED / "images_and_scores.safetensors"), given["config"]
-    weights = canonical(load_file(SHARED / "weights.safetensors"), torch.float64)
+    given = json.loads((REFERENCE / "results.json").read_text(encoding="utf-8"))
+    data, c = load_file(REFERENCE / "images_and_scores.safetensors"), given["config"]
+    weights = canonical(load_file(REFERENCE / "weights.safetensors"), torch.float64)
     labels = tuple(map(str, range(c["num_labels"])))
     net = NeuronVit(weights, c["num_hidden_layers"], c["num_attention_heads"], c["hidden_act"], c["layer_norm_eps"], 8, labels, lambda x: x)
     results = given["results"]

@@ -10,9 +10,10 @@ import pytest
 from PIL import Image
 
 ROOT = Path(__file__).resolve().parents[3]
-NODE_FILES = sorted(p for p in (ROOT / "nodes").rglob("*.py") if p.stem not in ("__init__", "sockets", "ui"))
-TOLD = ("fixed_seed", "drawn_seed")
-"""Functions of nodes/core/shared_inputs.py that are handed the tooltip."""
+NODE_FILES = sorted(p for p in (ROOT / "nodes").rglob("*.py") if "put(" in p.read_text(encoding="utf-8"))
+"""Files that declare inputs or outputs."""
+GIVEN_TOOLTIPS = ("fixed_seed", "sampler_seed")
+"""Functions of nodes/core/inputs.py that take the tooltip as their argument."""
 DOCS = ROOT / "web" / "docs"
 COMPOSES = (
     "BalanceLedger",
@@ -46,13 +47,15 @@ def sockets(path: Path) -> list[tuple[str, str]]:
     names = {t.id: literal(s.value, {}) for s in tree.body if isinstance(s, ast.Assign) for t in s.targets if isinstance(t, ast.Name)}
     found = []
     for call in ast.walk(tree):
-        if isinstance(call, ast.Call) and isinstance(call.func, ast.Name) and call.func.id in TOLD:
+        if isinstance(call, ast.Call) and isinstance(call.func, ast.Name) and call.func.id in GIVEN_TOOLTIPS:
             found.append(("seed", literal(call.args[0], names)))
         if isinstance(call, ast.Call) and isinstance(call.func, ast.Attribute) and call.func.attr in ("Input", "Output"):
             tip = next((k.value for k in call.keywords if k.arg == "tooltip"), None)
             if isinstance(tip, ast.Name) and tip.id == "tooltip":
                 continue
-            found.append((literal(call.args[0], names) if call.args else "", literal(tip, names)))
+            first = call.args[0] if call.args else None
+            name = literal(first, names) or (first.id if isinstance(first, ast.Name) else "")  # a helper may be given the id
+            found.append((name, literal(tip, names)))
     return found
 
 

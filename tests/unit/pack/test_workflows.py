@@ -9,8 +9,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from equipoise.methods.core.trials import STRENGTHS
 from equipoise.methods.data.recording import parse_levels
-from equipoise.methods.guidance.calibrate import STRENGTHS, TRIALS_EACH
+from equipoise.methods.guidance.calibrate import TRIALS_EACH
 from equipoise.methods.guidance.directions import KINDS
 from equipoise.methods.guidance.prompt_classes import parse_prompt_classes
 from PIL import Image

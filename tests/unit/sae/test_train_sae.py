@@ -14,6 +14,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 from equipoise.cli.main import main
+from equipoise.methods.core.checkpoint import NOTHING, RESUMED, STALE
 from equipoise.methods.data.feature_set import FeatureSet, FeatureSetWriter, iterate_shards, open_feature_set
 from equipoise.methods.sae.loss import Active, add_gradients, by_latent
 from equipoise.methods.sae.statistics import fit_normalisation, geometric_median
@@ -80,7 +81,7 @@ def test_gradients_are_those_of_autograd(activation: str) -> None:
     torch.testing.assert_close(sae.bias.grad, torch.autograd.grad(main_loss, sae.bias)[0], atol=1e-6, rtol=1e-4)
     torch.testing.assert_close(step.loss, main_loss.detach())
     torch.testing.assert_close(step.auxiliary, auxiliary.detach())
-    assert torch.equal(step.fired, (z > 0).any(0)) and float(step.kept) == pytest.approx(float((z > 0).sum() / 50))
+    assert torch.equal(step.fired, (z > 0).any(0)) and float(step.active) == pytest.approx(float((z > 0).sum() / 50))
 
 
 def test_active_latents_are_put_in_order() -> None:
@@ -147,14 +148,16 @@ def test_a_planted_dictionary_is_found(features: FeatureSet, activation: str) ->
 def test_a_resumed_training_has_the_same_losses(features: FeatureSet, tmp_path: Path) -> None:
     source = token_source(features)
 
-    def fresh() -> SaeTraining:
+    path = tmp_path / "a.safetensors"
+
+    def fresh(path: Path | None = path) -> SaeTraining:
         sae = SparseAutoencoder(CHANNELS, 24, K, torch.linspace(-10, 9, 20), BATCH_TOPK)
         fit_normalisation(sae, source.rows(features.entries))
-        return SaeTraining(sae, replace(QUICK, activation=BATCH_TOPK, dead_after=500))
+        return SaeTraining(sae, replace(QUICK, activation=BATCH_TOPK, dead_after=500), path=path)
 
     stream = TokenStream(source, features.entries, 64, 0, group=500)
-    whole = fresh()
-    whole.run(stream)
+    whole = fresh(None)
+    whole.train(stream)
 
     class Stop(Exception):
         pass
@@ -163,20 +166,20 @@ def test_a_resumed_training_has_the_same_losses(features: FeatureSet, tmp_path: 
         if step == 20:
             raise Stop
 
-    path, cut = tmp_path / "a.safetensors", fresh()
+    cut = fresh()
     with pytest.raises(Stop):
-        cut.run(stream, stop, path)
+        cut.train(stream, stop)
     assert cut.step == 20
     again = fresh()
-    assert again.resume(path) and again.step == 20
-    again.run(stream, checkpoint=path)
+    assert again.resume() == RESUMED and again.step == 20
+    again.train(stream)
     assert again.losses == whole.losses and len(whole.losses) == 40
     for a, b in zip(again.sae.state_dict().values(), whole.sae.state_dict().values(), strict=True):
         assert torch.equal(a, b)
-    other = SaeTraining(again.sae, replace(QUICK, lr=1.0))
-    assert not other.resume(path) and not other.resume(tmp_path / "none.safetensors")
+    other = SaeTraining(again.sae, replace(QUICK, lr=1.0), path=path)
+    assert other.resume() == STALE and fresh(tmp_path / "none.safetensors").resume() == NOTHING
     path.write_bytes(path.read_bytes()[:500])
-    assert not fresh().resume(path)
+    assert fresh().resume() == STALE
 
 
 def test_an_interrupted_training_leaves_a_checkpoint_that_is_gone_on_with(features: FeatureSet) -> None:
@@ -262,7 +265,7 @@ def test_the_command_trains_and_says_what_is_wrong(features: FeatureSet, tmp_pat
     assert main([*words, "--latents", "2"]) == 1
     assert "cannot keep 3 of them" in capsys.readouterr().err
     assert main([*words, "--device", "nothing"]) == 1
-    assert "no device that PyTorch knows" in capsys.readouterr().err
+    assert "not a device that PyTorch knows" in capsys.readouterr().err
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="gloo over torchrun is tried on Linux and macOS")

@@ -18,7 +18,6 @@ from equipoise.models.files import read_safetensors
 from torch import Tensor
 
 DATA = Path(__file__).resolve().parents[2] / "data" / "adm"
-SHARED = Path(__file__).resolve().parents[4] / "shared" / "data" / "adm"
 CASES = ("plain", "updown", "new_order", "conditional", "conditional_updown")
 TOLERANCE = 1e-4
 TOLD = ("num_heads", "num_head_channels", "use_new_attention_order")
@@ -90,7 +89,7 @@ def test_configuration_is_read_off_the_weights(name: str, golden: ModuleType, st
     assert read.heads(64) == config.get("num_heads", 64 // config.get("num_head_channels", 64))
 
 
-SHARED_CHECK = """
+REFERENCE_CHECK = """
 import json, math, torch
 from safetensors.torch import load_file
 from equipoise.models.adm_unet import build_unet
@@ -116,14 +115,13 @@ print(json.dumps(worst))
 """
 
 
-@pytest.mark.skipif(not (SHARED / "golden.json").is_file(), reason="the shared reference data do not lie beside this clone")
 @pytest.mark.skipif(platform.machine().lower() not in ("x86_64", "amd64"), reason="these data hold for the rounding of x86-64 only")
 @pytest.mark.skipif(not torch.__version__.startswith("2.11."), reason="these data hold for the rounding of torch 2.11 only")
-def test_shared_golden_cases(fresh_python: Callable[..., str]) -> None:
+def test_reference_cases(fresh_python: Callable[..., str]) -> None:
     """These weights have rank two and the network enlarges rounding errors ten-thousandfold: with other vector units, or one thread, the
     original itself is up to 0.2 away from its own outputs. They were made with AVX2 and two threads or more, and so is this comparison."""
     avx2 = {"ONEDNN_MAX_CPU_ISA": "AVX2", "ATEN_CPU_CAPABILITY": "avx2", "MKL_ENABLE_INSTRUCTIONS": "AVX2", "OMP_NUM_THREADS": "2"}
-    worst = json.loads(fresh_python(SHARED_CHECK.format(folder=SHARED), **avx2))
+    worst = json.loads(fresh_python(REFERENCE_CHECK.format(folder=DATA), **avx2))
     assert sorted(worst) == ["class_conditional", "new_attention_order", "p2_like", "plain"]
     assert max(e for pair in worst.values() for e in pair) < TOLERANCE, worst
 
@@ -296,9 +294,5 @@ def test_half_precision_weights_load_into_float32() -> None:
     assert (run(half) - run(net)).abs().max() < 0.05
 
 
-def test_the_shared_parameter_list_is_the_one_kept_here() -> None:
-    file = SHARED / "p2_celebahq_256_parameters.json"
-    if not file.is_file():
-        pytest.skip("the shared reference data do not lie beside this clone")
-    assert json.loads(file.read_text(encoding="utf-8")) == p2_shapes()
+def test_the_reference_data_stay_small() -> None:
     assert os.path.getsize(DATA / "adm_golden.safetensors") < 700_000

@@ -1,0 +1,16 @@
+"""The chart of ranked features that several nodes show."""
+
+from __future__ import annotations
+
+import torch
+
+from ...charts.bias_features.ranking import bias_features_chart, ranking_facts
+from ...models.bias_features import BiasFeatures as BiasFeaturesFile
+from ..core.ui import as_batch, as_image
+
+
+def ranking_image(found: BiasFeaturesFile) -> torch.Tensor:
+    """IMAGE with a picture per attribute; a white one where no feature speaks for any class."""
+    speaking = [a for a, f in found.attributes.items() if bool((f.scores > 0).any())]
+    charts = [as_image(bias_features_chart(a, ranking_facts(found.attribute(a)))) for a in speaking]
+    return as_batch(charts or [torch.ones(1, 240, 960, 3)])

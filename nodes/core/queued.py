@@ -1,0 +1,15 @@
+"""The queued graph and the node's place in it, as the host passes them to a node."""
+
+from __future__ import annotations
+
+from typing import Any
+
+
+def queued_graph(cls: type[Any]) -> dict[str, Any] | None:
+    """Return the queued graph in API form; None outside of a queue."""
+    return getattr(getattr(cls, "hidden", None), "prompt", None)
+
+
+def queued_id(cls: type[Any]) -> str | None:
+    """Return the node's id in the queued graph; None outside of a queue."""
+    return getattr(getattr(cls, "hidden", None), "unique_id", None)

@@ -1,0 +1,47 @@
+"""Distribution Guidance."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from comfy_api.latest import io
+
+from ...host.guidance.apply import apply_guidance
+from ...host.ledger.ledgers import LedgerHandle
+from ...models.adp import AdpFile
+from ..core.inputs import ledger_input, sampler_seed
+from ..core.sockets import GUIDANCE, schema
+from .edit_inputs import GUIDANCE_EDIT
+
+
+class DistributionGuidance(io.ComfyNode):
+    @classmethod
+    def define_schema(cls) -> io.Schema:
+        return schema(
+            node_id="EquipoiseDistributionGuidance",
+            display_name="Distribution Guidance",
+            category=GUIDANCE,
+            description=(
+                "Makes every batch follow your target shares (after Balancing Act, CVPR 2024, with quotas and calibrated "
+                "moves). Place it after LoRA and before FreeU. Any sampler can follow. It needs one U-Net call per step, as in plain "
+                "sampling."
+            ),
+            search_aliases=["fair", "debias", "balance", "diversity", "balancing act"],
+            inputs=[
+                io.Model.Input("model", tooltip="SD1.5, SDXL, or a model from Load Unconditional Diffusion. The node changes a copy."),
+                *GUIDANCE_EDIT.inputs(),
+                sampler_seed(
+                    "Seed for rounding. When the batch does not divide evenly, it decides which class gets the extra image. Use "
+                    "the same seed as the sampler."
+                ),
+                ledger_input(),
+            ],
+            outputs=[io.Model.Output("guided", display_name="MODEL", tooltip="The guided model, for any sampler.")],
+        )
+
+    @classmethod
+    def execute(cls, model: io.Model.Type, adp: AdpFile, ledger: LedgerHandle | None = None, **widgets: Any) -> io.NodeOutput:
+        return io.NodeOutput(apply_guidance(model, adp, GUIDANCE_EDIT.take(widgets, model), ledger=ledger))
+
+
+NODES = [DistributionGuidance]
