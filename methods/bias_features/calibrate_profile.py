@@ -15,11 +15,11 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from ...metrics.fairness import UNSURE_BELOW
 from ...models.bias_features import LEARNED, BiasFeatures, Profile
 from ..core.targets import make_target
 from ..guidance.calibrate import RISE, STRENGTHS, Seen, TrialLog, reachable
 from ..guidance.calibration import TrialResult, calibrate_direction, composition, composition_drift
-from ..labels.labels import UNSURE_BELOW
 from .extend_features import with_profile
 from .run import SteerSettings, everyone
 

@@ -17,13 +17,14 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from ...metrics.fairness import UNSURE_BELOW
 from ...models.adp import AdpFile, Move
 from ...models.files import DAMAGE, write_text
 from ...models.sites import MIDDLE
 from ..adp.figures import along
 from ..core.targets import make_target
 from ..data.feature_set import FeatureSet
-from ..labels.labels import UNSURE_BELOW, LabelSet, for_entries
+from ..labels.labels import LabelSet, for_entries
 from .calibration import BANDS, Say, Trial, TrialResult, calibrate, calibrate_direction, composition, composition_drift
 from .direction_rows import chosen_images, direction_levels, rows_at
 from .directions import KINDS, direction_move
