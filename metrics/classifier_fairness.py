@@ -30,54 +30,74 @@ CHUNK = 2**23
 
 @dataclass(frozen=True)
 class Rate:
-    """A share of ``n`` images in 0..1 with its Wilson interval; all None where n is 0."""
+    """A share of images in 0..1 with its Wilson interval; None where there are no images."""
 
     n: int
+    """Number of images."""
     value: float | None
+    """The share."""
     low: float | None
+    """Lower bound of the interval."""
     high: float | None
+    """Upper bound of the interval."""
 
 
 @dataclass(frozen=True)
 class Difference:
-    """A difference between groups in 0..1 and its 95% interval (:func:`difference_interval`). ``chance``: its mean for a classifier that
-    treats all groups alike, with as many images of every group and class. None where there is nothing to compare."""
+    """A difference between groups in 0..1; None where there is nothing to compare."""
 
     value: float | None
+    """The difference."""
     low: float | None
+    """Lower bound of its 95% interval (:func:`difference_interval`)."""
     high: float | None
+    """Upper bound of that interval."""
     chance: float | None
+    """Mean for a classifier that treats all groups alike, with as many images of every group and class."""
 
 
 @dataclass(frozen=True)
 class Group:
-    """One group. ``by_class``: class -> ``selected`` (share of the group read as it), ``true_positive`` (of its images of the class) and
-    ``false_positive`` (of its other images)."""
+    """One group of images."""
 
     name: str
+    """Name of the group."""
     accuracy: Rate
+    """Share of its images that are read as labelled."""
     by_class: dict[str, dict[str, Rate]]
+    """Class -> rates ``selected`` (read as it), ``true_positive`` (of its images) and ``false_positive`` (of the others)."""
 
 
 @dataclass(frozen=True)
 class ClassifierFairness:
-    """What :func:`measure_classifier` found. ``worst_group``: the name and accuracy of the group that is read worst; its interval holds for
-    the lowest of the groups' true accuracies. ``by_class``: class -> its two differences against the rest. ``mean_odds``: equalised odds
-    with fairlearn's ``agg="mean"``."""
+    """Figures of a classifier by group, from :func:`measure_classifier`."""
 
     classes: tuple[str, ...]
+    """Class names."""
     groups: tuple[Group, ...]
+    """Figures by group."""
     n: int
+    """Number of images."""
     accuracy: Rate
+    """Accuracy over all images."""
     worst_group: str
+    """Name of the group with the lowest accuracy."""
     worst_group_accuracy: Rate
+    """Its accuracy; the interval holds for the lowest of the groups' true accuracies."""
     demographic_parity_difference: Difference
+    """Largest difference between groups in how often a class is read."""
     equalised_odds_difference: Difference
+    """Largest difference between groups in true or false positive rates."""
     mean_odds_difference: Difference
+    """Equalised odds with fairlearn's ``agg="mean"``."""
     by_class: dict[str, dict[str, float | None]]
+    """Class -> its two differences against the rest."""
     notes: tuple[str, ...]
+    """Warnings in words."""
     bootstrap: int
+    """Number of resamples."""
     seed: int
+    """Seed of the resampling."""
 
     def to_dict(self) -> dict[str, Any]:
         """Plain numbers, strings and lists."""

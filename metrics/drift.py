@@ -18,32 +18,42 @@ Array = NDArray[np.float64]
 
 @dataclass(frozen=True)
 class DriftReport:
-    """Change of one attribute's hard shares from images before to images after.
-
-    ``change``: share after minus share before, per class, with 95% bootstrap bounds ``change_low`` and ``change_high`` (None for a single
-    image). ``drift``: the largest change of a class, without its sign; ``total_variation``: half the sum of the changes' sizes. ``floor``:
-    mean of ``drift`` where before and after are exchanged at random (within pairs, or among all images); ``p_value``: share of those draws
-    that are at least as large. ``moved``: share of pairs whose class changed, None where images are not paired. ``unsure_before``,
-    ``unsure_after``: share of images whose highest probability is below 0.8.
-    """
+    """Change of one attribute's hard shares from images before to images after."""
 
     attribute: str
+    """Name of the attribute."""
     classes: tuple[str, ...]
+    """Class names."""
     n_before: int
+    """Images before."""
     n_after: int
+    """Images after."""
     paired: bool
+    """Whether images at the same place have the same seed."""
     before: tuple[float, ...]
+    """Shares before."""
     after: tuple[float, ...]
+    """Shares after."""
     change: tuple[float, ...]
+    """Share after minus share before, per class."""
     change_low: tuple[float, ...] | None
+    """Lower 95% bootstrap bounds; None for a single image."""
     change_high: tuple[float, ...] | None
+    """Upper bounds."""
     drift: float
+    """Largest change of a class, without its sign."""
     total_variation: float
+    """Half the sum of the changes' sizes."""
     floor: float
+    """Mean of ``drift`` where before and after are exchanged at random."""
     p_value: float
+    """Share of these draws that are at least as large."""
     moved: float | None
+    """Share of pairs whose class changed; None where images are not paired."""
     unsure_before: float
+    """Share of images before whose highest probability is below 0.8."""
     unsure_after: float
+    """The same after."""
 
     def to_dict(self) -> dict[str, Any]:
         """Plain numbers, strings and lists."""

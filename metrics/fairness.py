@@ -19,41 +19,56 @@ Array = NDArray[np.float64]
 SEPARATOR = "/"
 """Between the class names of a cell of a joint table, as in "yes/long"."""
 UNSURE_BELOW = 0.8
+"""An image is unsure if no class has at least this probability."""
 FLOOR_DRAWS = 20_000
 
 
 @dataclass(frozen=True)
 class ShareReport:
-    """What :func:`measure` found for one attribute, or for the cells of a joint table.
-
-    ``fd``: ||target - shares||_2 of the hard shares, in 0..sqrt(2); ``fd_soft``: the same of the soft means. ``fd_low``, ``fd_high``,
-    ``shares_low``, ``shares_high``: 95% bootstrap bounds, None where there is a single unit to resample. ``resampled``: "batches", "images"
-    or "nothing". ``noise_floor``: mean FD of an *independent* fair sampler at this n; quotas can go below it. ``deviation``: see
-    :func:`deviation_ratio`. ``entropy``: of the hard shares, in nats. ``unsure``: share of images whose highest probability is below 0.8.
-    ``target_given`` is False where no target was stated and the uniform distribution stands in.
-    """
+    """Shares of one attribute's classes, or of the cells of a joint table, against a target."""
 
     classes: tuple[str, ...]
+    """Class or cell names."""
     n: int
+    """Number of images."""
     counts: tuple[int, ...]
+    """Images by class, each counted for its most probable class."""
     shares: tuple[float, ...]
+    """Hard shares."""
     shares_low: tuple[float, ...] | None
+    """Lower 95% bootstrap bounds; None with a single unit to resample."""
     shares_high: tuple[float, ...] | None
+    """Upper bounds."""
     soft_shares: tuple[float, ...]
+    """Mean probabilities."""
     target: tuple[float, ...]
+    """Shares asked for."""
     target_given: bool
+    """False where no target was stated and the uniform distribution stands in."""
     fd: float
+    """||target - shares||_2 of the hard shares, in 0..sqrt(2)."""
     fd_low: float | None
+    """Lower 95% bootstrap bound; None with a single unit to resample."""
     fd_high: float | None
+    """Upper bound."""
     fd_soft: float
+    """The same of the mean probabilities."""
     noise_floor: float
+    """Mean FD of an independent fair sampler at this n; quotas can go below it."""
     deviation: float
+    """See :func:`deviation_ratio`."""
     entropy: float
+    """Entropy of the hard shares, in nats."""
     unsure: float
+    """Share of images whose highest probability is below 0.8."""
     batch: int
+    """Images that were sampled together."""
     resampled: str
+    """What the bootstrap resampled: "batches", "images" or "nothing"."""
     bootstrap: int
+    """Number of resamples."""
     seed: int
+    """Seed of the resampling."""
 
     def to_dict(self) -> dict[str, Any]:
         """Plain numbers, strings and lists."""

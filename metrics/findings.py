@@ -30,44 +30,62 @@ SPLITS, DRAWS = 5, 500
 
 @dataclass(frozen=True)
 class Reader:
-    """A classifier's probabilities, attribute -> [N, K], of each set. ``classes``: attribute -> class names."""
+    """A classifier's readings of each set of images."""
 
     name: str
+    """Name of the classifier."""
     classes: Mapping[str, Sequence[str]]
+    """Attribute -> class names."""
     base: Readings
+    """Attribute -> probabilities [N, K] of the base images."""
     steered: Readings
+    """The same of the steered images."""
     reference: Readings | None = None
+    """The same of the reference images, if there are any."""
 
 
 @dataclass(frozen=True)
 class Embedding:
-    """A network's features [N, D] of each set. ``clip``: they are projected CLIP embeddings; else any network's."""
+    """A network's features [N, D] of each set of images."""
 
     name: str
+    """Name of the network."""
     base: ArrayLike | Tensor
+    """Features of the base images."""
     steered: ArrayLike | Tensor
+    """Features of the steered images."""
     reference: ArrayLike | Tensor | None = None
+    """Features of the reference images, if there are any."""
     clip: bool = False
+    """Whether they are projected CLIP embeddings."""
 
 
 @dataclass(frozen=True)
 class Judged:
-    """What one classifier saw: a panel per attribute (and for a joint table), steered beside base, and drift of the other attributes."""
+    """Figures of one classifier."""
 
     name: str
+    """Name of the classifier."""
     panels: tuple[Panel, ...]
+    """A panel per attribute, and one for a joint table: steered and base images."""
     drift: tuple[DriftReport, ...]
+    """Drift of the other attributes."""
 
 
 @dataclass(frozen=True)
 class Quality:
-    """Distance of one set (``what``) to another (``to``) in the features of ``features``; ``kernel`` is None where images are weighted."""
+    """Distance of one set of images to another in a network's features."""
 
     features: str
+    """Name of the network."""
     what: str
+    """The set."""
     to: str
+    """The set that it is compared with."""
     frechet: FrechetReport
+    """Frechet distance."""
     kernel: KernelReport | None
+    """Kernel distance; None where images are weighted."""
 
     def to_dict(self) -> dict[str, Any]:
         """Plain numbers, strings and lists."""
@@ -77,11 +95,14 @@ class Quality:
 
 @dataclass(frozen=True)
 class Prompted:
-    """Agreement with the prompt: of both sets, and the mean change with its bounds where seeds are the same (else None)."""
+    """Agreement of the images with the prompt."""
 
     base: PromptReport
+    """Agreement of the base images."""
     steered: PromptReport
+    """Agreement of the steered images."""
     change: tuple[float, float | None, float | None] | None
+    """Mean change with its bounds; None where seeds differ."""
 
     def to_dict(self) -> dict[str, Any]:
         """Plain numbers and lists."""
@@ -94,18 +115,26 @@ class Prompted:
 
 @dataclass(frozen=True)
 class Findings:
-    """``judged``: the judge first. ``similarity``: features -> same-seed similarity. ``agreement``: (other reader, set, attribute) -> of
-    the judge with it. ``unstated``: what could not be measured, with the reason."""
+    """All figures of a fairness report."""
 
     n: dict[str, int]
+    """Images by set."""
     paired: bool
+    """Whether images at the same place have the same seed."""
     batch: int
+    """Steered images that were sampled together."""
     judged: tuple[Judged, ...]
+    """Figures by classifier, the judge first."""
     quality: tuple[Quality, ...]
+    """Distances between sets."""
     similarity: dict[str, PairedReport]
+    """Network -> same-seed similarity."""
     prompted: Prompted | None
+    """Agreement with the prompt, if there is one."""
     agreement: dict[tuple[str, str, str], AgreementReport]
+    """(Other classifier, set, attribute) -> agreement of the judge with it."""
     unstated: tuple[str, ...]
+    """What could not be measured, with the reason."""
 
     @property
     def fd(self) -> float:

@@ -16,21 +16,24 @@ Moments = tuple[Array, Array]
 
 @dataclass(frozen=True)
 class FrechetReport:
-    """``value``: the (squared, as usual) Frechet distance of n feature vectors to a reference of n_reference.
-
-    ``floor``: what remains at this n where nothing differs, estimated from the mean value between two disjoint random parts of the
-    reference, of ``floor_sizes`` vectors. None where the reference has fewer than four vectors. ``low``, ``high``: 95% bootstrap bounds,
-    None unless asked for.
-    """
+    """A (squared, as usual) Frechet distance of feature vectors to a reference."""
 
     value: float
+    """The distance."""
     floor: float | None
+    """Mean distance between two disjoint random parts of the reference; None below four vectors."""
     floor_sizes: tuple[int, int] | None
+    """Vectors in these two parts."""
     n: int
+    """Number of vectors."""
     n_reference: int
+    """Vectors of the reference."""
     dimensions: int
+    """Dimensions of a vector."""
     low: float | None = None
+    """Lower 95% bootstrap bound; None unless asked for."""
     high: float | None = None
+    """Upper bound."""
 
     def to_dict(self) -> dict[str, Any]:
         """Plain numbers and lists."""

@@ -24,29 +24,34 @@ SMALLEST = 1e-12
 
 @dataclass(frozen=True)
 class AgreementReport:
-    """Judge against reference labels, for one attribute.
-
-    ``agreement``: share of images with the same class, with its 95% Wilson interval ``low`` to ``high``; ``kappa``: Cohen's, beyond chance
-    (None where both see a single class). ``confusion`` [K][K]: images by reference class (rows) and judged class (columns).
-    ``by_class``: of the images of each reference class, the share judged so (None where there are none). ``expected_calibration_error``:
-    mean distance between confidence and agreement over 15 bins of confidence (Guo et al. 2017); ``confidence``: mean highest probability;
-    ``brier``: mean squared distance of the probabilities from the label; ``log_loss``: in nats. ``bins``: of every bin that holds images
-    (confidence, agreement, count).
-    """
+    """Judge against reference labels, for one attribute."""
 
     classes: tuple[str, ...]
+    """Class names."""
     n: int
+    """Number of images."""
     agreement: float
+    """Share of images with the same class."""
     low: float
+    """Lower bound of its 95% Wilson interval."""
     high: float
+    """Upper bound."""
     kappa: float | None
+    """Cohen's kappa, beyond chance; None where both see a single class."""
     confusion: tuple[tuple[int, ...], ...]
+    """Images by reference class (rows) and judged class (columns), [K][K]."""
     by_class: tuple[float | None, ...]
+    """Of the images of each reference class, the share judged so; None where there are none."""
     confidence: float
+    """Mean highest probability."""
     expected_calibration_error: float
+    """Mean distance between confidence and agreement over 15 bins of confidence (Guo et al. 2017)."""
     brier: float
+    """Mean squared distance of the probabilities from the label."""
     log_loss: float
+    """Mean negative log-likelihood of the label, in nats."""
     bins: tuple[tuple[float, float, int], ...]
+    """(Confidence, agreement, count) of every bin that holds images."""
 
     def to_dict(self) -> dict[str, Any]:
         """Plain numbers, strings and lists."""

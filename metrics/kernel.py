@@ -27,23 +27,28 @@ CHUNK = 2048
 
 @dataclass(frozen=True)
 class KernelReport:
-    """``value``: unbiased squared MMD of n vectors to n_reference, times ``scale``; it can be slightly negative where nothing differs.
-
-    ``low``, ``high``: 95% bootstrap bounds (None where they were not asked for, or the sets are too large: see :data:`MOST`). ``floor``:
-    what 95% of the values stay below where nothing differs, by permuting which image belongs to which set; ``p_value``: share of the
-    permutations that are at least as large. ``kernel``: in words.
-    """
+    """An unbiased squared MMD of feature vectors to a reference; it can be slightly negative where nothing differs."""
 
     value: float
+    """The distance, times ``scale``."""
     low: float | None
+    """Lower 95% bootstrap bound; None if not asked for, or if the sets are larger than :data:`MOST`."""
     high: float | None
+    """Upper bound."""
     floor: float | None
+    """95th percentile of the values where images are exchanged between the sets at random."""
     p_value: float | None
+    """Share of these permutations that are at least as large."""
     n: int
+    """Number of vectors."""
     n_reference: int
+    """Vectors of the reference."""
     dimensions: int
+    """Dimensions of a vector."""
     kernel: str
+    """The kernel, in words."""
     scale: float
+    """Factor of the value."""
 
     def to_dict(self) -> dict[str, Any]:
         """Plain numbers and strings."""

@@ -16,21 +16,28 @@ Array = NDArray[np.float64]
 
 @dataclass(frozen=True)
 class PairedReport:
-    """``cosine``: mean cosine of the two images' features, in -1..1; ``mapped``: mean of (cosine + 1) / 2, in 0..1, as papers print it.
-    ``low``, ``high``, ``mapped_low``, ``mapped_high``: 95% bootstrap bounds, None for a single pair. ``unrelated``: mean cosine of images
-    of *different* seeds, one of each set: what two images have in common anyway (None for a single pair). ``lowest``: of any pair.
-    """
+    """Same-seed similarity of images before and after."""
 
     n: int
+    """Number of pairs."""
     cosine: float
+    """Mean cosine of the two images' features, in -1..1."""
     low: float | None
+    """Lower 95% bootstrap bound; None for a single pair."""
     high: float | None
+    """Upper bound."""
     mapped: float
+    """Mean of (cosine + 1) / 2, in 0..1, as papers print it."""
     mapped_low: float | None
+    """Lower bound of it."""
     mapped_high: float | None
+    """Upper bound of it."""
     unrelated: float | None
+    """Mean cosine of images of different seeds, one of each set; None for a single pair."""
     lowest: float
+    """Lowest cosine of any pair."""
     batch: int
+    """Images that were sampled together."""
 
     def to_dict(self) -> dict[str, Any]:
         """Plain numbers."""

@@ -18,15 +18,16 @@ Readings = Mapping[str, ArrayLike | Tensor]
 
 @dataclass(frozen=True)
 class Panel:
-    """A report on one attribute, or on the cells of a joint table over several, with the same of baseline images where there are any.
-
-    ``classes``: per attribute, its class names; the report's classes are their product, row-major.
-    """
+    """A report on one attribute, or on the cells of a joint table over several."""
 
     attributes: tuple[str, ...]
+    """Names of the attributes."""
     classes: tuple[tuple[str, ...], ...]
+    """Class names by attribute; the report's classes are their product, row-major."""
     report: ShareReport
+    """Figures of the images."""
     baseline: ShareReport | None = None
+    """Figures of the baseline images, if there are any."""
 
     @property
     def name(self) -> str:

@@ -16,20 +16,26 @@ Array = NDArray[np.float64]
 
 @dataclass(frozen=True)
 class PromptReport:
-    """``cosine``: mean CLIP-T, in -1..1 (0.2 to 0.35 is usual for CLIP ViT-L/14); ``low``, ``high``: 95% bootstrap bounds, None for one
-    image. ``score``: max(100 x cosine, 0), averaged, as CLIPScore prints it. With several prompts, ``other``: mean cosine to the prompts of
-    the other images, and ``retrieved``: share of images whose own prompt is the nearest; else None.
-    """
+    """Agreement of images with their prompts, by CLIP."""
 
     n: int
+    """Number of images."""
     prompts: int
+    """Number of prompts."""
     cosine: float
+    """Mean CLIP-T, in -1..1; 0.2 to 0.35 is usual for CLIP ViT-L/14."""
     low: float | None
+    """Lower 95% bootstrap bound; None for one image."""
     high: float | None
+    """Upper bound."""
     score: float
+    """Mean of max(100 x cosine, 0), as CLIPScore prints it."""
     other: float | None
+    """Mean cosine to the prompts of the other images; None with one prompt."""
     retrieved: float | None
+    """Share of images whose own prompt is the nearest; None with one prompt."""
     batch: int
+    """Images that were sampled together."""
 
     def to_dict(self) -> dict[str, Any]:
         """Plain numbers."""

@@ -30,21 +30,34 @@ REQUIRED = (
 
 @dataclass(frozen=True)
 class AdmConfig:
-    """Shape of an ADM U-Net. ``attention`` holds, per level, whether its blocks carry attention; ``channel_mult`` may be a half."""
+    """Shape of an ADM U-Net."""
 
     in_channels: int
+    """Channels of the input."""
     out_channels: int
+    """Channels of the output, twice those of the input with a learned sigma."""
     model_channels: int
+    """Channels of the first level."""
     channel_mult: tuple[float, ...]
+    """Factor of the channels by level; may be a half."""
     num_res_blocks: int
+    """Residual blocks of a level."""
     attention: tuple[bool, ...]
+    """Whether the blocks of a level carry attention."""
     num_classes: int | None = None
+    """Classes of a class-conditional model; None without."""
     scale_shift_norm: bool = True
+    """Whether time embeddings scale and shift normalised features."""
     resblock_updown: bool = True
+    """Whether residual blocks change the resolution."""
     num_heads: int | None = None
+    """Attention heads, if their number is fixed."""
     num_head_channels: int | None = 64
+    """Channels of a head, if these are fixed."""
     new_attention_order: bool = False
+    """Whether q, k and v are split before heads."""
     norm_groups: int = 32
+    """Groups of the normalisation."""
 
     @property
     def levels(self) -> int:

@@ -25,7 +25,7 @@ from .sites import GRID, MIDDLE
 FORMAT = FileFormat(
     "equipoise-adp",
     other="is not an ADP",
-    choose="Choose a file from models/equipoise/adp that Equipoise trained",
+    choose="choose a file from models/equipoise/adp that Equipoise trained",
     mend="download it again, or train it again",
     required=("base_model", "attributes", "channels", "kind", "moves"),
 )
@@ -145,21 +145,25 @@ def level_embedding(level: Tensor) -> Tensor:
 
 @dataclass(frozen=True)
 class AdpFile:
-    """An ADP with its moves and what its file says of it.
+    """An ADP with its moves and the facts of its file.
 
-    ``predictor``: None in a file that holds moves alone. ``moves``: attribute -> the move that calibration found best; ``alternatives``:
-    attribute -> source ("learned", "mean-difference", ...) -> the other moves, those that calibration compared each at its own best sizes.
-    ``unread``: classes of the attributes that have moves and that the predictor does not read. ValueError where it reads one of them.
-    ``site``: where the predictor reads; moves name their own.
+    Raises ValueError where ``unread`` names an attribute that the predictor reads.
     """
 
     predictor: AttributePredictor | None
+    """Network that reads the attributes; None in a file that holds moves alone."""
     moves: dict[str, Move]
+    """Attribute -> the move that calibration chose."""
     base_model: str
+    """Name of the diffusion model."""
     info: dict[str, Any] = field(default_factory=dict)
+    """Summary of the training and of the calibration."""
     alternatives: dict[str, dict[str, Move]] = field(default_factory=dict)
+    """Attribute -> source -> the other moves, each at its own best sizes."""
     unread: dict[str, tuple[str, ...]] = field(default_factory=dict)
+    """Classes of the attributes that have moves and that the predictor does not read."""
     site: str = MIDDLE
+    """Where the predictor reads; moves name their own site."""
 
     def __post_init__(self) -> None:
         both = [a for a in self.unread if a in self.read]

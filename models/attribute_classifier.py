@@ -22,7 +22,7 @@ from .files import FileFormat, check_finite, check_shapes, named_classes, parame
 FORMAT = FileFormat(
     "equipoise-attribute-classifier",
     other="is not an attribute classifier",
-    choose="Choose a file from models/attribute_classifiers, or a folder there with a transformers image classifier",
+    choose="choose a file from models/attribute_classifiers, or a folder there with a transformers image classifier",
     mend="copy it again or choose another file",
     required=("architecture", "attributes", "image_size", "config"),
 )

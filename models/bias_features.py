@@ -21,7 +21,7 @@ from .noise_level import check_knots
 FORMAT = FileFormat(
     "equipoise-bias-features",
     other="holds no bias features",
-    choose="Choose a file from models/equipoise/bias_features that Find Bias Features wrote",
+    choose="choose a file from models/equipoise/bias_features that Find Bias Features wrote",
     mend="find the features again",
 )
 CLASS_DIFFERENCE, LEARNED = "class-difference", "learned"
@@ -67,26 +67,29 @@ class Profile(LevelTable):
 class AttributeFeatures:
     """The features of one attribute with K classes, by the autoencoder's latent numbers.
 
-    ``features`` int64 [F]: the union over classes, best first. ``scores`` float32 [K, F]: signed contrast attribution over all noise
-    levels; positive where the feature's being there speaks for the class. ``scores_by_level`` [T, K, F]: the same by noise level, at
-    ``knots`` [T]. ``stability`` [K, F]: share of bootstrap resamples in which the feature is among the class's best. ``side_effect`` [F]:
-    attribution to the other attributes, relative to that on this one (NaN: no other attribute was read). ``causal`` [K, F]: share of the
-    images read as class k when the feature alone is turned up, minus that when it is turned down (NaN: not measured). ``profiles``: source
-    -> how to steer; ``default``: the source that calibration found best ("": none is calibrated).
-
     Raises ValueError where shapes do not fit each other.
     """
 
     classes: tuple[str, ...]
+    """Class names."""
     features: Tensor
+    """Latent numbers int64 [F]: the union over classes, best first."""
     scores: Tensor
+    """Signed contrast attribution over all noise levels, [K, F]; positive where presence speaks for the class."""
     scores_by_level: Tensor
+    """The same by noise level, [T, K, F]."""
     stability: Tensor
+    """Share of bootstrap resamples in which a feature is among the class's best, [K, F]."""
     side_effect: Tensor
+    """Attribution to the other attributes, relative to that on this one, [F]; NaN: no other was read."""
     causal: Tensor
+    """Share read as class k with the feature alone turned up, minus that with it turned down, [K, F]; NaN: not measured."""
     knots: Tensor
+    """Log-SNR [T] of ``scores_by_level``."""
     profiles: dict[str, Profile] = field(default_factory=dict)
+    """Source -> how to steer."""
     default: str = ""
+    """Source of the profile that calibration chose; "" if none is calibrated."""
 
     def __post_init__(self) -> None:
         k, f, t = len(self.classes), len(self.features), len(self.knots)
@@ -129,19 +132,22 @@ class AttributeFeatures:
 
 @dataclass(frozen=True)
 class BiasFeatures:
-    """A file of bias features: attribute -> features, and which autoencoder they number.
-
-    ``sae_digest``: :attr:`.sae.SaeFile.digest` of that autoencoder. ``channels``, ``latents``: its sizes. ``info``: how the features were
-    found, and calibration by attribute.
-    """
+    """A file of bias features: attribute -> features, and which autoencoder they number."""
 
     attributes: dict[str, AttributeFeatures]
+    """Attribute -> its features."""
     site: str
+    """Site of the autoencoder."""
     base_model: str
+    """Name of the diffusion model."""
     sae_digest: str
+    """:attr:`.sae.SaeFile.digest` of the autoencoder."""
     channels: int
+    """Channels of h at the site."""
     latents: int
+    """Latents of the autoencoder."""
     info: dict[str, Any] = field(default_factory=dict)
+    """How the features were found, and calibration by attribute."""
 
     def __post_init__(self) -> None:
         for name, a in self.attributes.items():

@@ -53,7 +53,7 @@ class FileFormat:
         tensors, metadata = read_safetensors(path)
         if metadata.get("format") != self.name:
             raise ValueError(
-                f"'{name}' {self.other}: its metadata says format={quoted(metadata, 'format')}, and {self.name!r} is expected. "
+                f"'{name}' {self.other}: its metadata says format={quoted(metadata, 'format')}, and {self.name!r} is expected: "
                 f"{self.choose}."
             )
         if metadata.get("format_version") != self.version:

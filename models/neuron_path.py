@@ -20,39 +20,46 @@ from .files import FileFormat, named_classes, write_safetensors
 from .neuron_vit import NeuronVit
 
 FORMAT = FileFormat(
-    "equipoise-neuron-path", other="holds no neuron paths", choose="Choose a file that Save Neuron Path wrote", mend="find the path again"
+    "equipoise-neuron-path", other="holds no neuron paths", choose="choose a file that Save Neuron Path wrote", mend="find the path again"
 )
 _FIGURES = ("activation", "contribution", "joint", "additive", "objective")
 
 
 @dataclass(frozen=True)
 class NeuronPathFile:
-    """Paths of B images through L layers with K neurons in each.
-
-    ``method``: the search or baseline that found them. ``attribute``, ``labels``: of the head, its classes in order. ``target``: the class
-    of each image. ``path`` int64 [B, L, K], best first; ``activation`` [B, L, K]: clean values; ``contribution`` [B, L, K]: what each
-    neuron adds to the additive part. ``joint``, ``additive``, ``objective`` [B]: joint attribution score, what taking the whole path away
-    takes from the objective, and the objective of the clean image; NaN where they were not measured. ``neurons``: of a layer.
-    ``fingerprint``: of the network (:meth:`.neuron_vit.NeuronVit.fingerprint`). ``shared``: paths are those of classes, and rows of one
-    class are the same. ``info``: settings, and the model's name.
+    """Paths of B images through L layers with K neurons in each, as a file holds them.
 
     Raises ValueError where shapes do not fit each other.
     """
 
     method: str
+    """Search or baseline that made the paths."""
     attribute: str
+    """Attribute that the head reads."""
     labels: tuple[str, ...]
+    """Classes of the head, in order."""
     target: tuple[str, ...]
+    """Class of each image."""
     path: Tensor
+    """Neurons int64 [B, L, K], best first."""
     activation: Tensor
+    """Activations of these neurons in the clean image, [B, L, K]."""
     contribution: Tensor
+    """What each neuron adds to the additive part, [B, L, K]."""
     joint: Tensor
+    """Joint attribution score [B]; NaN: not measured."""
     additive: Tensor
+    """Fall of the objective when the whole path is removed, [B]; NaN: not measured."""
     objective: Tensor
+    """Objective of the clean image, [B]; NaN: not measured."""
     neurons: int
+    """Neurons of a layer."""
     fingerprint: str
+    """Fingerprint of the network (:meth:`.neuron_vit.NeuronVit.fingerprint`)."""
     shared: bool = False
+    """Whether paths belong to classes, so that rows of one class are the same."""
     info: dict[str, Any] = field(default_factory=dict)
+    """Settings, and the model's name."""
 
     def __post_init__(self) -> None:
         shape = tuple(self.path.shape)

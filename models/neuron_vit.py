@@ -36,25 +36,38 @@ Edit = Callable[[int, Tensor], Tensor]
 
 @dataclass(frozen=True)
 class NeuronVit:
-    """``weights``: by canonical names (``patch``, ``cls``, ``position``, ``pre_norm``, ``norm``, ``projection``, ``head``, and in
-    ``layers.N``: ``norm1``, ``query``, ``key``, ``value``, ``out``, ``norm2``, ``fc1``, ``fc2``). ``labels``: classes of the head, in
-    order. ``rows``: where neurons live and what the head reads, "cls" or "patches" (their mean). ``cosine``: the head is the cosine with
-    text embeddings, times ``scale``. ``preprocess``: images [B, 3, H, W] in 0..1 -> what the model is given. ``name``: of the head, as
-    messages say it."""
+    """A vision transformer as weights and settings.
+
+    Canonical names of the weights: ``patch``, ``cls``, ``position``, ``pre_norm``, ``norm``, ``projection``, ``head``, and in ``layers.N``:
+    ``norm1``, ``query``, ``key``, ``value``, ``out``, ``norm2``, ``fc1``, ``fc2``.
+    """
 
     weights: Mapping[str, Tensor]
+    """Weights by canonical name."""
     depth: int
+    """Number of layers."""
     heads: int
+    """Attention heads of a layer."""
     activation: str
+    """Name of the activation, a key of ``ACTIVATIONS``."""
     eps: float
+    """Epsilon of the normalisations."""
     patch: int
+    """Side of a patch, in pixels."""
     labels: tuple[str, ...]
+    """Classes of the head, in order."""
     preprocess: Callable[[Tensor], Tensor]
+    """Images [B, 3, H, W] in 0..1 -> the network's input."""
     rows: str = CLS
+    """Where neurons live and what the head reads: "cls", or "patches" (their mean)."""
     cosine: bool = False
+    """Whether the head is the cosine with text embeddings, times ``scale``."""
     scale: float = 1.0
+    """Factor of a cosine head's logits."""
     name: str = ""
+    """Name of the head in messages."""
     family: str = ""
+    """Name of the model's family in messages."""
 
     # -- facts -----------------------------------------------------------------------------------------------------------------------
 

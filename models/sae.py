@@ -26,7 +26,7 @@ from .topk import top_k
 FORMAT = FileFormat(
     "equipoise-sae",
     other="is not a sparse autoencoder",
-    choose="Choose a file from models/equipoise/sae that Equipoise trained",
+    choose="choose a file from models/equipoise/sae that Equipoise trained",
     mend="download it again, or train it again",
     required=("base_model", "site", "channels", "latents", "k", "activation"),
 )
@@ -205,17 +205,18 @@ def _maps(tokens: Tensor, like: Tensor) -> Tensor:
 
 @dataclass(frozen=True)
 class SaeFile:
-    """An autoencoder with what its file says of it.
-
-    ``site``: "middle" or "output.N", where its features come from; ``info``: summary of the training and of what was measured.
-    ``stored_digest``: as the file had it, where the weights were loaded in another precision.
-    """
+    """An autoencoder with the facts of its file."""
 
     sae: SparseAutoencoder
+    """The network."""
     site: str
+    """Where its features come from: "middle" or "output.N"."""
     base_model: str
+    """Name of the diffusion model."""
     info: dict[str, Any] = field(default_factory=dict)
+    """Summary of the training and of what was measured."""
     stored_digest: str = ""
+    """Digest in the file, if the weights were loaded in another precision."""
 
     @property
     def digest(self) -> str:

@@ -16,7 +16,7 @@ from torch import Tensor
 from .files import FileFormat, named_classes, write_safetensors
 
 FORMAT = FileFormat(
-    "equipoise-zero-shot-head", other="is not a zero-shot head", choose="Make one with Zero-Shot Attribute Head", mend="make it again"
+    "equipoise-zero-shot-head", other="is not a zero-shot head", choose="make one with Zero-Shot Attribute Head", mend="make it again"
 )
 ALIKE = 0.95
 """Cosine of two classes' embeddings above which the head hardly tells them apart."""
@@ -24,14 +24,18 @@ ALIKE = 0.95
 
 @dataclass(frozen=True)
 class ZeroShotHead:
-    """``attribute``: its name; ``labels``: classes in order; ``embeddings`` float32 [K, E]: projected text embeddings, of length 1;
-    ``scale``: of the logits (100 in OpenAI's CLIP); ``info``: the prompts and what encoded them."""
+    """An attribute whose classes are texts, for a CLIP vision model."""
 
     attribute: str
+    """Name of the attribute."""
     labels: tuple[str, ...]
+    """Classes, in order."""
     embeddings: Tensor
+    """Projected text embeddings float32 [K, E], of length 1."""
     scale: float = 100.0
+    """Factor of the logits; 100 in OpenAI's CLIP."""
     info: dict[str, Any] = field(default_factory=dict)
+    """The prompts, and what encoded them."""
 
     def __post_init__(self) -> None:
         if len(self.labels) < 2 or len(set(self.labels)) < len(self.labels):

@@ -40,16 +40,22 @@ def _pairs(curves: Curves) -> dict[str, list[tuple[float, float]]]:
 
 @dataclass(frozen=True)
 class TrialRow:
-    """One trial as it is shown. ``hits``: share of images read as assigned, by class; ``unsure``: share of images that are read with
-    doubt (NaN where it is not known); ``chosen``: the sizes that were kept for this kind; ``best``: and the kind that is used."""
+    """One trial of a calibration."""
 
     group: str
+    """Kind of move or profile that was tried."""
     name: str
+    """Its sizes, in words."""
     hits: tuple[float, ...]
+    """Share of images read as assigned, by class."""
     drift: float
+    """Drift of the other attributes."""
     unsure: float
+    """Share of images that are unsure; NaN where it is not known."""
     chosen: bool = False
+    """Whether these sizes were kept for the kind."""
     best: bool = False
+    """Whether the kind is the one that is used."""
 
 
 @chart

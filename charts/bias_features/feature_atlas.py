@@ -20,17 +20,22 @@ NOISE_WIDTH, SCORE_WIDTH = 128, 150
 
 @dataclass(frozen=True)
 class AtlasRow:
-    """One feature. ``images`` [n, 3, H, W], float in 0..1 or uint8, most excited first; ``heat`` [n, h, w], not negative, on one scale for
-    the row. ``knots``, ``by_level`` [T]: mean activation by log-SNR. ``scores``: class -> score. ``notes``: short lines below its number.
-    """
+    """One feature."""
 
     name: str
+    """Name of the feature."""
     images: Tensor | ArrayLike
+    """Images [n, 3, H, W], float in 0..1 or uint8, most excited first."""
     heat: Tensor | ArrayLike
+    """Heat [n, h, w], not negative, on one scale for the row."""
     knots: Tensor | ArrayLike
+    """Log-SNR [T]."""
     by_level: Tensor | ArrayLike
+    """Mean activation by log-SNR, [T]."""
     scores: Mapping[str, float] = field(default_factory=dict)
+    """Class -> score."""
     notes: Sequence[str] = ()
+    """Short lines below its name."""
 
 
 @chart

@@ -32,6 +32,7 @@ class RankingFacts:
     """What the chart shows of an attribute with K classes and F features."""
 
     classes: tuple[str, ...]
+    """Class names."""
     features: list[int]
     """Latent numbers, F."""
     scores: Floats

@@ -76,11 +76,14 @@ def share_by_strength(curves: Mapping[str, Sequence[tuple[float, float]]], title
 
 @dataclass(frozen=True)
 class _Frame:
-    """What stands around curves."""
+    """Title, axes and scale of a chart of curves."""
 
     title: str
+    """Title of the chart."""
     x_name: str
+    """Name of the x axis."""
     y_name: str
+    """Name of the y axis."""
     scale: str
     """Scale of y: ``PLAIN``, ``LOG``, ``SHARE`` (in percent, up to 100) or ``FROM_ZERO``."""
 

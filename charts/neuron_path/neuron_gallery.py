@@ -20,17 +20,24 @@ FIT = 4
 
 @dataclass(frozen=True)
 class NeuronRow:
-    """One neuron. ``top``, ``bottom`` float32 [n, H, W, 3] in 0..1: most and least active first; ``heat_top``, ``heat_bottom`` [n, h, w],
-    not negative; ``values_top``, ``values_bottom`` [n]: activations; ``by_class``: label that is read -> mean activation."""
+    """One neuron and the images at both ends of its activation."""
 
     name: str
+    """Name of the neuron."""
     top: NDArray[np.float32]
+    """Images with the highest activation first, float32 [n, H, W, 3] in 0..1."""
     bottom: NDArray[np.float32]
+    """Images with the lowest activation first."""
     heat_top: NDArray[np.float32]
+    """Heat of the highest, [n, h, w], not negative."""
     heat_bottom: NDArray[np.float32]
+    """Heat of the lowest."""
     values_top: Sequence[float]
+    """Activations of the highest, [n]."""
     values_bottom: Sequence[float]
+    """Activations of the lowest."""
     by_class: Mapping[str, float] = field(default_factory=dict)
+    """Label -> mean activation."""
 
 
 @chart

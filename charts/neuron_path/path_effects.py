@@ -18,11 +18,14 @@ NAME, FIGURE = 190, 150
 
 @dataclass(frozen=True)
 class EffectRow:
-    """One method's paths under one operation. ``change`` [B]: of the target's probability; ``accuracy``: its change, with bounds."""
+    """One method's paths under one operation."""
 
     method: str
+    """Name of the method."""
     change: NDArray[np.float32]
+    """Change of the target's probability by image, [B]."""
     accuracy: tuple[float, float, float]
+    """Change of accuracy, with bounds."""
 
 
 @chart

@@ -24,16 +24,20 @@ Whole, Floats = NDArray[np.int64], NDArray[np.float32]
 
 @dataclass(frozen=True)
 class PathPanel:
-    """Paths of one class. ``path``, ``contribution`` [B, L, K]: neurons of each image, and what each adds; ``bold`` [L, K]: the class's
-    path, which may be of one of the images; ``agreement`` [L]: share of images whose path holds the layer's most frequent neuron;
-    ``name``: the class; ``note``: a line on its scores."""
+    """Paths of one class."""
 
     name: str
+    """Name of the class."""
     path: Whole
+    """Neurons of each image, [B, L, K]."""
     contribution: Floats
+    """What each neuron adds, [B, L, K]."""
     bold: Whole
+    """The class's path, which may be that of one image, [L, K]."""
     agreement: Floats
+    """Share of images whose path holds the layer's most frequent neuron, [L]."""
     note: str = ""
+    """A line on its scores."""
 
 
 @chart

@@ -15,15 +15,20 @@ Bounds = tuple[float, float, float]
 
 @dataclass(frozen=True)
 class PrunedPoint:
-    """``kept`` neurons of each layer and class, the others pruned with the probability ``share``; accuracy and probability with bounds, of
-    paths and of random choices."""
+    """Figures of a classifier from which most neurons are pruned."""
 
     kept: int
+    """Neurons kept in each layer for each class."""
     share: float
+    """Probability with which each of the others is pruned."""
     accuracy: Bounds
+    """Accuracy with bounds."""
     probability: Bounds
+    """Probability of the class with bounds."""
     control_accuracy: Bounds
+    """Accuracy where random neurons are kept."""
     control_probability: Bounds
+    """Probability where random neurons are kept."""
 
 
 @chart

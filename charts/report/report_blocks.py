@@ -16,18 +16,22 @@ Pictures = NDArray[np.uint8]
 
 @dataclass(frozen=True)
 class Lines:
-    """Paragraphs; as warnings they are set apart from the rest."""
+    """Paragraphs."""
 
     texts: tuple[str, ...]
+    """The paragraphs."""
     warning: bool = False
+    """Whether they are set apart as warnings."""
 
 
 @dataclass(frozen=True)
 class Table:
-    """Text in rows and columns. The first column names the row."""
+    """Text in rows and columns."""
 
     heads: tuple[str, ...]
+    """Heads of the columns."""
     rows: tuple[tuple[str, ...], ...]
+    """The rows; the first column names the row."""
 
 
 @dataclass(frozen=True)
@@ -35,6 +39,7 @@ class Shares:
     """Shares of classes as classifiers count them, side by side where there are two."""
 
     judged: tuple[Judged, ...]
+    """Figures by classifier."""
 
 
 @dataclass(frozen=True)
@@ -42,22 +47,27 @@ class Changes:
     """Change of the shares of attributes, class by class."""
 
     reports: tuple[DriftReport, ...]
+    """A report per attribute."""
 
 
 @dataclass(frozen=True)
 class Sheet:
-    """Some of the images that are read as one class: of the base images and of the steered ones, with how many there are in all.
-
-    ``base`` and ``steered`` are uint8 [N, 3, H, W], None where there are none.
-    """
+    """Some of the images that are read as one class, of both sets."""
 
     name: str
+    """Name of the class."""
     base: Pictures | None
+    """Base images uint8 [N, 3, H, W]; None without."""
     base_count: int
+    """Base images of the class."""
     base_total: int
+    """All base images."""
     steered: Pictures | None
+    """Steered images; None without."""
     steered_count: int
+    """Steered images of the class."""
     steered_total: int
+    """All steered images."""
 
 
 Block = Lines | Table | Shares | Changes | Sheet
@@ -68,7 +78,9 @@ class Section:
     """A heading, and what stands below it."""
 
     title: str
+    """The heading."""
     blocks: tuple[Block, ...]
+    """What stands below it."""
 
 
 @dataclass(frozen=True)
@@ -76,8 +88,11 @@ class Page:
     """The whole report."""
 
     title: str
+    """Title of the page."""
     subtitle: str
+    """Line below the title."""
     sections: tuple[Section, ...]
+    """Its sections."""
 
 
 def sheet_caption(sheet: Sheet, steered: bool) -> str:

@@ -37,7 +37,8 @@ from ...methods.data.image_folder import (
     open_image_folder,
 )
 from ...methods.data.image_folder_writer import ImageFolderWriter, Item, Saved, parse_splits
-from ...methods.labels.labels import UNSURE_BELOW, LabelSet
+from ...methods.labels.labels import LabelSet
+from ...metrics.fairness import UNSURE_BELOW
 from ...models.files import stays_below, write_text
 from ..core.files import check_file_name, storable
 from ..labels.classifier import HostClassifier

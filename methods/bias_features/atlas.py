@@ -24,14 +24,18 @@ MAP_VALUES = 2**24
 
 @dataclass(frozen=True)
 class Excitement:
-    """Of one latent. ``images``: places among the set's entries, most excited first. ``heat`` float32 [n, h, w]: mean activation over the
-    recorded noise levels, by place. ``knots``, ``by_level`` [T]: mean activation over images and places by log-SNR, where rows are."""
+    """What excites one latent."""
 
     feature: int
+    """Number of the latent."""
     images: tuple[int, ...]
+    """Places among the set's entries, most excited first."""
     heat: Tensor
+    """Mean activation over the recorded noise levels by place, float32 [n, h, w]."""
     knots: Tensor
+    """Log-SNR [T] at which rows were recorded."""
     by_level: Tensor
+    """Mean activation over images and places at each, [T]."""
 
 
 def exciting_images(

@@ -17,11 +17,14 @@ SIGNIFICANT = 2.0
 
 @dataclass(frozen=True)
 class ClassMeans:
-    """One attribute's. ``count`` [T, K] rows; ``mean`` [T, K, m, 16]; ``error`` [T, K, m, 16]: squared standard errors of the means."""
+    """Mean activations of one attribute's classes."""
 
     count: Tensor
+    """Rows, [T, K]."""
     mean: Tensor
+    """Means, [T, K, m, 16]."""
     error: Tensor
+    """Squared standard errors of the means, [T, K, m, 16]."""
 
     @property
     def centre(self) -> Tensor:

@@ -24,16 +24,18 @@ KEPT_BYTES = 2**28
 
 @dataclass(frozen=True)
 class CodeRows:
-    """Rows of one noise level. ``z`` float32 [n, m, 4, 4]: activations averaged to the grid; ``h`` float32 [n, C, 4, 4]: the features, too
-    (None in a repeated pass). ``images`` int64 [n]: places of the rows' images among the entries. ``last``: no more rows of these images,
-    or of those before, come.
-    """
+    """Rows of one noise level."""
 
     z: Tensor
+    """Activations averaged to the grid, float32 [n, m, 4, 4]."""
     h: Tensor | None
+    """Features averaged to the grid, float32 [n, C, 4, 4]; None in a repeated pass."""
     level: float
+    """Log-SNR of these rows."""
     images: Tensor
+    """Places of the rows' images among the entries, int64 [n]."""
     last: bool
+    """Whether no more rows of these images, or of earlier ones, follow."""
 
 
 def check_set(features: FeatureSet, sae: SaeFile) -> None:

@@ -11,12 +11,14 @@ from torch import Tensor
 
 @dataclass(frozen=True)
 class Ranking:
-    """``lists``: of each class, latents int64, best first. ``shared``: latents that were left out of all lists because they are nearly as
-    much another class's. ``features``: the union of the lists, best first."""
+    """The features of one attribute, ranked."""
 
     lists: tuple[Tensor, ...]
+    """Latents of each class int64, best first."""
     shared: Tensor
+    """Latents left out of all lists, because they speak nearly as much for another class."""
     features: Tensor
+    """Union of the lists, best first."""
 
 
 def rank(scores: Tensor, tau: int, shared: float) -> Ranking:

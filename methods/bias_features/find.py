@@ -11,6 +11,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from ...metrics.fairness import UNSURE_BELOW
 from ...models.adp import AdpFile, AttributePredictor
 from ...models.bias_features import CLASS_DIFFERENCE, AttributeFeatures, BiasFeatures
 from ...models.class_order import in_class_order, matched
@@ -19,7 +20,7 @@ from ..adp.rows import filled, split_images
 from ..core.trainer import Progress
 from ..data.feature_set import FeatureSet
 from ..guidance.direction_rows import images_for_directions
-from ..labels.labels import UNSURE_BELOW, LabelSet, for_entries
+from ..labels.labels import LabelSet, for_entries
 from .ablation import Ablation
 from .attribution import AttributeImages, Attribution, resamples, sure_classes
 from .class_activations import ClassMeans, ClassSums
@@ -117,15 +118,21 @@ class _Search:
     """One search: its images, classes and passes."""
 
     features: FeatureSet
+    """Set to search."""
     sae_file: SaeFile
+    """Autoencoder whose features are ranked."""
     reader: AttributePredictor
+    """Predictor of the attributes."""
     attributes: list[str]
     """Attributes to find features of."""
     tables: dict[str, Tensor]
     """Class probabilities [N, K] of these attributes and of those whose side effects are measured, in the reader's class order."""
     settings: AttributionSettings
+    """What the user chose."""
     progress: Progress | None
+    """Called with rows done and in all; may raise to interrupt."""
     device: torch.device
+    """Where features are encoded."""
 
     def __post_init__(self) -> None:
         self.sae = self.sae_file.sae

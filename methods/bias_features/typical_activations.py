@@ -18,10 +18,12 @@ from .turn_alone import Turn
 
 @dataclass
 class ActivationSums:
-    """Sums over positions, images, noise levels and runs: ``total`` of activations and ``count`` of positions that were active, [F]."""
+    """Sums over positions, images, noise levels and runs."""
 
     total: Tensor
+    """Sum of activations by feature, [F]."""
     count: Tensor
+    """Number of active positions by feature, [F]."""
 
     @classmethod
     def of(cls, turns: Sequence[Turn]) -> ActivationSums:

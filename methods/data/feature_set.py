@@ -38,23 +38,30 @@ POOLED, SPATIAL = "pooled", "spatial"
 
 @dataclass(frozen=True)
 class Entry:
-    """One recorded image.
-
-    ``rows``: its rows in ``shard``, from ``offset``: the conditional ones, then ``unconditional`` others. ``seed`` is the batch's, and
-    ``place`` the image's place in that batch. ``spatial``: shard of its unpooled features, ``spatial_rows`` of them ("" and 0: none).
-    """
+    """One recorded image."""
 
     image_id: int
+    """Number of the image in the set."""
     file: str
+    """Name of its picture."""
     seed: int
+    """Seed of its batch."""
     prompt: str
+    """Its prompt."""
     shard: str
+    """File of its rows."""
     offset: int
+    """Its first row in the shard."""
     rows: int
+    """Number of its rows: the conditional ones first."""
     place: int = 0
+    """Its place in the batch."""
     unconditional: int = 0
+    """How many of its rows are unconditional."""
     spatial: str = ""
+    """File of its unpooled features; "" for none."""
     spatial_rows: int = 0
+    """Number of rows in that file."""
 
     def line(self) -> str:
         """Its line of the index; what is as by default is left out."""
@@ -65,11 +72,14 @@ class Entry:
 
 @dataclass(frozen=True)
 class FeatureSet:
-    """A feature set that may be read: every shard that its index names is there. ``meta`` is the content of set.json."""
+    """A feature set that may be read: every shard that its index names is there."""
 
     folder: Path
+    """Folder of the set."""
     entries: tuple[Entry, ...]
+    """Its images."""
     meta: dict[str, Any] = field(default_factory=dict)
+    """Content of set.json."""
 
     @property
     def name(self) -> str:

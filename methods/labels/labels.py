@@ -18,12 +18,11 @@ from typing import Protocol
 import torch
 from torch import Tensor
 
+from ...metrics.fairness import UNSURE_BELOW
 from ...models.files import write_text
 from .label_text import REST, ClassSpec
 
 FILE = "file"
-UNSURE_BELOW = 0.8
-"""An image is unsure where no class has at least this probability."""
 
 
 class HasFile(Protocol):
@@ -35,18 +34,19 @@ class HasFile(Protocol):
 
 @dataclass(frozen=True)
 class LabelSet:
-    """Class probabilities of N images; what the socket EQUIPOISE_LABELS carries.
-
-    attributes: name -> K class names. files: N different file names. probabilities: attribute -> float32 [N, K] on the CPU, rows as in
-    ``files``, not negative, each summing to 1 (rows are divided by their sum). sources: attribute -> where its labels come from, in words.
+    """Class probabilities of N images; the content of the socket EQUIPOISE_LABELS.
 
     Raises ValueError where shapes do not fit, a file is named twice, or a row is not finite, negative or all zero.
     """
 
     attributes: dict[str, tuple[str, ...]]
+    """Attribute -> K class names."""
     files: tuple[str, ...]
+    """N different file names."""
     probabilities: dict[str, Tensor]
+    """Attribute -> float32 [N, K] on the CPU, not negative; each row is divided by its sum."""
     sources: dict[str, str] = field(default_factory=dict)
+    """Attribute -> where its labels come from, in words."""
 
     def __post_init__(self) -> None:
         if len(set(self.files)) < len(self.files):

@@ -38,10 +38,12 @@ def parse_box(text: str) -> Box:
 
 @dataclass(frozen=True)
 class Region:
-    """Where to look: ``box``, and ``mask`` float [1, H, W] for all pictures or [N, H, W] for each, in 0..1 (None: everywhere)."""
+    """Where to look in pictures."""
 
     box: Box = WHOLE
+    """Box within the picture."""
     mask: Tensor | None = None
+    """Mask in 0..1, float [1, H, W] for all pictures or [N, H, W]; None: everywhere."""
 
     def key(self) -> dict[str, Any]:
         """What it is, for a cache's key."""

@@ -27,12 +27,14 @@ ELLIPSE = (0.30, 0.36)
 
 @dataclass(frozen=True)
 class ToneReading:
-    """Of N images: ``angle`` the median ITA in degrees, ``spread`` 1.4826 times the median absolute deviation between pixels (at least 1
-    degree), both float32 [N]; ``read`` bool [N], False where the picture shows too little that can be skin."""
+    """Skin tones of N images."""
 
     angle: Tensor
+    """Median ITA in degrees, float32 [N]."""
     spread: Tensor
+    """1.4826 times the median absolute deviation between pixels, at least 1 degree, float32 [N]."""
     read: Tensor
+    """False where the picture shows too little that can be skin, bool [N]."""
 
 
 def typology_angle(lightness: Tensor, b: Tensor) -> Tensor:

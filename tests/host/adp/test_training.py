@@ -271,7 +271,7 @@ def test_calibrate_adp_refuses_in_one_sentence(world: World, made: SimpleNamespa
         ("a trial of 3 images cannot show 2 classes", {**given, "images": 3}),
         ("connect a VAE", {**given, "classifier": world.classifier()}),
         ("'blind' does not know 'light' with the classes dark, bright", {**given, "classifier": blind, "vae": world.vae}),
-        ("the labels have dim, bright", {**given, "labels": turned}),
+        ("label set does not know .light. .*light: dim, bright", {**given, "labels": turned}),
         ("was made for 'tiny' and the connected MODEL is 'other'", {**given, "model": other_model()}),
     ]
     for match, settings in cases:
