@@ -7,8 +7,9 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from ..methods.allocation import quotas, seeded_assignment
+from ..methods.allocation import seeded_assignment
 from ..methods.guidance import SOFT_TEMPERATURE, GuidanceRun
+from ..methods.joint_quotas import joint_quotas
 from ..methods.rows import Rows
 from ..methods.targets import TargetDistribution
 from ..models.adp import pool
@@ -21,14 +22,14 @@ def independent_cells(shares: Sequence[float], n: int, seed: int) -> tuple[int, 
     return tuple(drawn.tolist())
 
 
-def quota_cells(shares: Sequence[float], n: int, seed: int) -> tuple[int, ...]:
+def quota_cells(target: TargetDistribution, n: int, seed: int) -> tuple[int, ...]:
     """Cells of n images by our quotas, in a random order: for methods that cannot read their images beforehand."""
-    return tuple(seeded_assignment(quotas(shares, n, seed), seed).tolist())
+    return tuple(seeded_assignment(joint_quotas(target.shares, target.sizes, n, seed), seed).tolist())
 
 
 def drawn_cells(target: TargetDistribution, n: int, seed: int, by_quota: bool) -> tuple[int, ...]:
     """Cells of n images, by quotas or independently."""
-    return (quota_cells if by_quota else independent_cells)(target.shares, n, seed)
+    return quota_cells(target, n, seed) if by_quota else independent_cells(target.shares, n, seed)
 
 
 class SampleGuidance(GuidanceRun):

@@ -17,7 +17,8 @@ import torch
 from torch import Tensor
 
 from ..models.adp import AttributePredictor, log_snr, pool
-from .allocation import least_change_assignment, quotas, seeded_assignment
+from .allocation import least_change_assignment, seeded_assignment
+from .joint_quotas import joint_quotas
 from .rows import Rows, read_rows
 from .targets import TargetDistribution
 
@@ -32,7 +33,7 @@ Quotas = Callable[[TargetDistribution, int, int], list[int]]
 
 def own_quotas(target: TargetDistribution, images: int, seed: int) -> list[int]:
     """Quotas of a run that knows of no other run."""
-    return quotas(target.shares, images, seed)
+    return joint_quotas(target.shares, target.sizes, images, seed)
 
 
 @dataclass(frozen=True)

@@ -32,6 +32,11 @@ class TargetDistribution:
             raise ValueError(f"the shares of a target are not negative and sum to 1; met {self.shares}.")
 
     @property
+    def sizes(self) -> tuple[int, ...]:
+        """Number of classes of every attribute."""
+        return tuple(len(c) for c in self.classes)
+
+    @property
     def cells(self) -> list[tuple[str, ...]]:
         """Class names of every cell, in the order of ``shares``."""
         return list(itertools.product(*self.classes))
