@@ -30,7 +30,7 @@ def joint_quotas(shares: Sequence[float], sizes: Sequence[int], n: int, seed: in
     ``shares`` is row-major over attributes with ``sizes`` classes. The expectation over seeds is exactly n * shares, and every cell gets
     its expected count rounded up or down. Every class of every attribute gets that too if shares are equal or there are two attributes,
     where such a rounding always exists (Cox 1987, unbiased controlled rounding). With three attributes or more and unequal shares it may
-    not exist; then classes miss it as rarely as possible. :func:`roundings` describes the rule. One attribute: :func:`.allocation.quotas`.
+    not exist; then a search makes such misses rare. :func:`roundings` describes the rule. One attribute: :func:`.allocation.quotas`.
     """
     if len(sizes) == 1:
         return quotas(shares, n, seed)

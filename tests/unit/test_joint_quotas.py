@@ -56,7 +56,7 @@ def outcomes(sizes: tuple[int, ...], shares: np.ndarray, n: int) -> tuple[np.nda
 
 
 @given(targets([*SHAPES, (1, 4), (5, 3), (2, 2, 2, 2)], 40))
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=150, derandomize=True, database=None, deadline=None)
 def test_expected_counts_are_the_target_and_cells_are_rounded_up_or_down(target: tuple[tuple[int, ...], np.ndarray, int]) -> None:
     sizes, shares, n = target
     probabilities, counts = outcomes(*target)
@@ -65,7 +65,7 @@ def test_expected_counts_are_the_target_and_cells_are_rounded_up_or_down(target:
 
 
 @given(targets([(2, 2), (3, 2), (2, 3), (4, 3), (5, 6)], 40))
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=150, derandomize=True, database=None, deadline=None)
 def test_no_class_of_two_attributes_is_further_from_its_share_than_rounding_explains(
     target: tuple[tuple[int, ...], np.ndarray, int],
 ) -> None:
@@ -80,7 +80,7 @@ def test_no_class_is_with_equal_shares(sizes: tuple[int, ...]) -> None:
 
 
 @given(targets([(2, 2, 2), (2, 3, 2)], 8))
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40, derandomize=True, database=None, deadline=None)
 def test_classes_of_three_attributes_are_as_even_as_any_rule_can_make_them(target: tuple[tuple[int, ...], np.ndarray, int]) -> None:
     sizes, shares, n = target
     probabilities, counts = outcomes(*target)
