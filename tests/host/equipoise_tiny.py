@@ -1,9 +1,8 @@
-"""Small diffusion models with random weights, and weights by the formula of the reference data."""
+"""Small diffusion models with random weights."""
 
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import torch
@@ -48,17 +47,3 @@ def write_tiny_models(folder: Path) -> Path:
     for name in MODELS:
         write_safetensors(folder / f"tiny_{name}.safetensors", *tiny(name))
     return folder
-
-
-def formula_weights(shapes: Mapping[str, Sequence[int]]) -> dict[str, Tensor]:
-    """Weights by the formula in the reference data's README, for parameters given by name and shape. float32."""
-    out = {}
-    for n, name in enumerate(sorted(shapes)):
-        shape = tuple(shapes[name])
-        elements = torch.Size(shape).numel()
-        fan = elements / shape[0] if len(shape) > 1 else 64
-        w = torch.sin(0.7310585 * torch.arange(elements, dtype=torch.float64) + 1.618033988 * (n + 1)) * 0.85 / fan**0.5
-        if len(shape) == 1 and name.endswith("weight"):
-            w = 1 + 0.1 * w
-        out[name] = w.float().reshape(shape)
-    return out

@@ -11,10 +11,11 @@ from typing import Any
 
 import pytest
 import torch
+from equipoise.tests.equipoise_formula_weights import formula_weights
 from equipoise_server import REPOSITORY
-from equipoise_tiny import MODELS, NAMES, formula_weights, tiny
+from equipoise_tiny import MODELS, NAMES, tiny
 
-SHARED = REPOSITORY.parent / "shared" / "data" / "adm"
+DATA = REPOSITORY / "tests" / "data" / "adm"
 SHIPPED = REPOSITORY / "embedded" / "weights" / "diffusion"
 
 
@@ -396,14 +397,12 @@ def test_a_copy_for_a_second_device_can_be_made(load: Any) -> None:
 
 @pytest.mark.parametrize("name", ["plain", "p2_like", "new_attention_order", "class_conditional"])
 def test_golden_outputs_through_the_hosts_operations(prompt: Any, name: str) -> None:
-    if not (SHARED / "golden.json").is_file():
-        pytest.skip("the reference data (../shared/data/adm/golden.json) is absent")
     from equipoise.host.adm_model import patcher_from
     from equipoise.models.adm_unet import build_unet
     from safetensors.torch import load_file
 
-    case = json.loads((SHARED / "golden.json").read_text())[name]
-    golden = load_file(SHARED / "golden.safetensors")
+    case = json.loads((DATA / "golden.json").read_text(encoding="utf-8"))[name]
+    golden = load_file(DATA / "golden.safetensors")
     meta = {key: str(case["config"][key]) for key in ("num_heads", "num_head_channels", "use_new_attention_order", "image_size")}
     weights = formula_weights(case["parameters"])
     network = patcher_from(name, weights, meta).model.diffusion_model
@@ -424,14 +423,11 @@ def test_golden_outputs_through_the_hosts_operations(prompt: Any, name: str) -> 
 
 
 def test_the_published_p2_model_runs_at_256(prompt: Any) -> None:
-    listing = SHARED / "p2_celebahq_256_parameters.json"
-    if not listing.is_file():
-        pytest.skip("the parameter list (../shared/data/adm/p2_celebahq_256_parameters.json) is absent")
     from equipoise.host.adm_info import conditioning
     from equipoise.host.adm_model import info_of, patcher_from
     from equipoise.host.pixel_vae import PixelVae
 
-    shapes = json.loads(listing.read_text())
+    shapes = json.loads((DATA / "p2_celebahq_256_parameters.json").read_text(encoding="utf-8"))
     state = formula_weights(shapes)
     assert sum(v.numel() for v in state.values()) == pytest.approx(93.56e6, rel=1e-3)
     model = patcher_from("p2_celebahq_256", state, {})

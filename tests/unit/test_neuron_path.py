@@ -7,6 +7,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import equipoise
 import pytest
 import torch
 from equipoise.methods.neuron_path import find_paths, score_paths
@@ -31,7 +32,7 @@ from equipoise.tests.equipoise_naive_path import naive_path
 from safetensors.torch import load_file
 from torch import Tensor
 
-SHARED = Path(__file__).resolve().parents[3] / "shared" / "data" / "neuron_path" / "six_layers"
+DATA = Path(equipoise.__file__).parent / "tests" / "data" / "neuron_path" / "six_layers"
 K = 5
 
 
@@ -80,11 +81,10 @@ def family(name: str) -> tuple[NeuronVit, list[torch.nn.Module], Any]:
 # -- the published implementation ---------------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.skipif(not SHARED.is_dir(), reason="the reference data (../shared/data/neuron_path) is absent")
 def test_paths_and_scores_of_the_published_implementation() -> None:
-    given = json.loads((SHARED / "results.json").read_text(encoding="utf-8"))
-    data, c = load_file(SHARED / "images_and_scores.safetensors"), given["config"]
-    weights = canonical(load_file(SHARED / "weights.safetensors"), torch.float64)
+    given = json.loads((DATA / "results.json").read_text(encoding="utf-8"))
+    data, c = load_file(DATA / "images_and_scores.safetensors"), given["config"]
+    weights = canonical(load_file(DATA / "weights.safetensors"), torch.float64)
     labels = tuple(map(str, range(c["num_labels"])))
     net = NeuronVit(weights, c["num_hidden_layers"], c["num_attention_heads"], c["hidden_act"], c["layer_norm_eps"], 8, labels, lambda x: x)
     results = given["results"]
