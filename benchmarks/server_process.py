@@ -16,6 +16,8 @@ from types import TracebackType
 from typing import Any, TypeVar
 
 PACK = Path(__file__).resolve().parent.parent
+ANSWER = 600.0
+"""Seconds for an answer: a server that computes on a busy machine answers late."""
 Process = TypeVar("Process", bound="ServerProcess")
 
 
@@ -118,14 +120,14 @@ class ServerProcess:
 
     def get(self, path: str) -> Any:
         """A GET request's JSON. Raises urllib.error.HTTPError where it is refused."""
-        with urllib.request.urlopen(self.url + path, timeout=60) as answer:
+        with urllib.request.urlopen(self.url + path, timeout=ANSWER) as answer:
             return json.load(answer)
 
     def post(self, path: str, body: Any) -> Any:
         """A POST request's JSON, None where the answer is empty; for a refusal (HTTP 4xx) the JSON of the refusal, under its own keys."""
         request = urllib.request.Request(self.url + path, json.dumps(body).encode(), {"Content-Type": "application/json"})
         try:
-            with urllib.request.urlopen(request, timeout=60) as answer:
+            with urllib.request.urlopen(request, timeout=ANSWER) as answer:
                 said = answer.read()
         except urllib.error.HTTPError as error:
             said = error.read()

@@ -7,6 +7,13 @@ import { join, resolve } from 'node:path'
 // Without these it asks hosts of its maker's at every start.
 const QUIETLY = ['--disable-quic', '--no-first-run', '--disable-background-networking', '--disable-component-update', '--disable-sync']
 
+// After so many milliseconds something hangs: a busy machine draws slowly.
+const PATIENCE = 3_600_000
+
+// Waits by the page's own clock, and until it has drawn: what the page was to do by then is done, however busy the machine is.
+export const pause = (page, milliseconds) =>
+  page.evaluate((wait) => new Promise((done) => setTimeout(() => requestAnimationFrame(() => requestAnimationFrame(done)), wait)), milliseconds)
+
 // Starts CHROMIUM by the playwright-core in a folder: {page, said, close}. `size`: of the window; `scale`: pixels of the screen for one of it.
 // `said` collects the errors of the console, each with the address that it is about.
 export async function launch(playwright, chromium, { size, scale = 1 }) {
@@ -21,6 +28,7 @@ export async function launch(playwright, chromium, { size, scale = 1 }) {
     args: ['--headless', '--no-sandbox', '--disable-gpu', ...QUIETLY]
   })
   const page = context.pages()[0] ?? (await context.newPage())
+  page.setDefaultTimeout(PATIENCE)
   const said = []
   page.on('console', (message) => message.type() === 'error' && said.push(`${message.text()} (${message.location().url})`))
   page.on('pageerror', (error) => said.push(String(error.stack ?? error)))

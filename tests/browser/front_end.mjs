@@ -1,5 +1,5 @@
 // What the browser tests share: the real front end of a running ComfyUI in Chromium, driven with the mouse, and what it said on its console.
-import { launch } from './chromium.mjs'
+import { launch, pause } from './chromium.mjs'
 
 // What the front end itself has to say about an empty user folder, and about models that it would look up at Hugging Face.
 const HOSTS = [
@@ -35,7 +35,6 @@ export async function store(url, settings) {
 export async function open(url, playwright, chromium, { size = [1600, 900], scale, settings = {} } = {}) {
   if (settings) await store(url, { ...QUIET, ...settings })
   const { page, said, close } = await launch(playwright, chromium, { size, scale })
-  page.setDefaultTimeout(180_000) // a busy machine draws slowly
   // Of the host's own templates, hundreds with pictures that take seconds to draw, one is enough.
   if (settings)
     await page.route(/\/templates\/index\.json/, async (route) => {
@@ -61,14 +60,14 @@ function isReady() {
 
 // Until the front end has one.
 export async function visit(page, url) {
-  await page.goto(url, { timeout: 180_000 })
-  await page.waitForFunction(isReady, null, { timeout: 180_000 })
+  await page.goto(url)
+  await page.waitForFunction(isReady)
 }
 
 // The same, until what opens by itself has opened; that is closed again.
 export async function settled(page, url) {
   await visit(page, url)
-  await page.waitForTimeout(3000)
+  await pause(page, 3000)
   await page.keyboard.press('Escape')
 }
 
@@ -93,7 +92,7 @@ export async function openTemplate(page, name, pack = 'equipoise') {
 }
 
 // Presses Run and waits for the end: seconds, the error if there was one, and pictures that each node shows.
-export async function run(page, limit = 3_000_000) {
+export async function run(page) {
   const started = Date.now()
   await page.evaluate(() => {
     window.ended = window.app.lastNodeErrors = null
@@ -103,14 +102,14 @@ export async function run(page, limit = 3_000_000) {
   })
   await page.getByTestId('queue-button').click()
   const refused = () => Object.keys(window.app.lastNodeErrors ?? {}).length && (window.ended ??= { kind: 'refused', detail: JSON.stringify(window.app.lastNodeErrors) })
-  await page.waitForFunction(`window.ended || (${refused})()`, null, { timeout: limit, polling: 200 })
+  await page.waitForFunction(`window.ended || (${refused})()`, null, { polling: 200 })
   const { kind, detail } = await page.evaluate(() => window.ended)
   const seconds = (Date.now() - started) / 1000
   return { seconds, error: kind === 'execution_success' ? '' : `${kind} ${detail}` }
 }
 
 // Waits until every node that the server gave pictures shows them: node id -> how many.
-export async function pictures(page, limit = 60_000) {
+export async function pictures(page) {
   await page.waitForFunction(
     () => {
       const { graph, nodeOutputs } = window.app
@@ -121,7 +120,7 @@ export async function pictures(page, limit = 60_000) {
       })
     },
     null,
-    { timeout: limit, polling: 200 }
+    { polling: 200 }
   )
   return page.evaluate(() => Object.fromEntries(Object.entries(window.app.nodeOutputs).flatMap(([id, o]) => (o.images?.length ? [[id, o.images.length]] : []))))
 }

@@ -7,6 +7,7 @@
 // translation; exits with 1 where there are any.
 import { readFileSync } from 'node:fs'
 import { join } from 'node:path'
+import { pause } from './chromium.mjs'
 import { open, store, visit } from './front_end.mjs'
 
 const [playwright, chromium, url, folder, ...languages] = process.argv.slice(2)
@@ -18,7 +19,7 @@ try {
   for (const language of languages) {
     await store(url, { 'Comfy.Locale': language })
     await visit(page, url)
-    await page.waitForTimeout(1000)
+    await pause(page, 1000)
     const found = await page.evaluate(look, { language, english: read('en'), wanted: read(language) })
     const errors = heard().errors.filter(ours)
     failed ||= found.different.length > 0 || found.unfound.length > 0 || errors.length > 0 || !found.nodes

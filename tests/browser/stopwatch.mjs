@@ -5,6 +5,7 @@
 // The server must be one that nobody has used: it greets a new user with the template browser. The clock starts when the address is
 // entered and stops when both previews of the quickstart show their pictures; loading the page is in it, starting the server is not.
 // Prints one JSON object.
+import { pause } from './chromium.mjs'
 import { open, pictures, visit } from './front_end.mjs'
 
 const [playwright, chromium, url, picture, template = 'quickstart_unconditional'] = process.argv.slice(2)
@@ -27,10 +28,10 @@ try {
   at.open = since()
   await page.evaluate(() => window.app.api.addEventListener('execution_success', () => (window.ended = true)))
   await click(page.getByTestId('queue-button'))
-  await page.waitForFunction(() => window.ended, null, { timeout: 600_000, polling: 100 })
+  await page.waitForFunction(() => window.ended, null, { polling: 100 })
   const shown = await pictures(page)
   at.shown = since()
-  await page.waitForTimeout(1000)
+  await pause(page, 1000)
   await page.screenshot({ path: picture })
   console.log(JSON.stringify({ clicks, seconds: at, pictures: shown, ...heard() }))
 } finally {

@@ -15,6 +15,7 @@ from typing import Any
 
 import numpy as np
 from equipoise.benchmarks.server_process import ServerProcess
+from equipoise.tests.equipoise_patience import PATIENCE
 from PIL import Image
 
 REPOSITORY = Path(__file__).resolve().parents[2]
@@ -50,19 +51,19 @@ class Server(ServerProcess):
             for file in models.iterdir():
                 shutil.copy(file, folder / file.name)
 
-    def start(self, limit: float = 180.0) -> None:
+    def start(self, limit: float = PATIENCE) -> None:
         """Start it and wait until it answers; RuntimeError with the end of its log where it does not."""
         self.log.unlink(missing_ok=True)
         super().start(limit)
         self.startup = self.text()
 
-    def queue(self, graph: dict[str, Any], limit: float = 180.0) -> Outcome:
+    def queue(self, graph: dict[str, Any], limit: float = PATIENCE) -> Outcome:
         """Queue a graph in API form and wait for its end. AssertionError where the server refuses it, TimeoutError past ``limit``."""
         answer = self.post("/prompt", {"prompt": graph})
         assert "prompt_id" in answer and not answer.get("node_errors"), f"the server refused the graph: {json.dumps(answer)[:2000]}"
         return self.wait(answer["prompt_id"], limit)
 
-    def wait(self, prompt_id: str, limit: float = 180.0) -> Outcome:
+    def wait(self, prompt_id: str, limit: float = PATIENCE) -> Outcome:
         """Wait for the end of a queued prompt. TimeoutError past ``limit`` seconds, and the prompt is interrupted."""
         until = time.monotonic() + limit
         while time.monotonic() < until:
@@ -88,6 +89,6 @@ class Server(ServerProcess):
         pictures = []
         for image in outcome.outputs[node_id]["images"]:
             query = urllib.parse.urlencode({k: image[k] for k in ("filename", "subfolder", "type")})
-            with urllib.request.urlopen(f"{self.url}/view?{query}", timeout=30) as answer:
+            with urllib.request.urlopen(f"{self.url}/view?{query}", timeout=PATIENCE) as answer:
                 pictures.append(np.asarray(Image.open(io.BytesIO(answer.read())).convert("RGB")))
         return np.stack(pictures)
