@@ -34,6 +34,7 @@ DEV = load_file(ROOT / "dev.py", "equipoise_dev")
 DEV.leave_path()
 DEV.register()
 load_file(TESTS / "equipoise_mutations.py", "equipoise_mutations")  # so that tests of both folders can import it
+PATIENCE = load_file(TESTS / "equipoise_patience.py", "equipoise_patience").PATIENCE
 
 
 def host_missing() -> str | None:
@@ -100,7 +101,7 @@ def fresh_python(tmp_path: Path) -> Callable[..., str]:
     and for measurements that need their own process.
     """
 
-    def run(code: str, timeout: float = 300, **environment: str) -> str:
+    def run(code: str, **environment: str) -> str:
         script = tmp_path / "fresh.py"
         head = [
             "import importlib.util, sys",
@@ -111,7 +112,7 @@ def fresh_python(tmp_path: Path) -> Callable[..., str]:
         ]
         script.write_text("\n".join([*head, code]), encoding="utf-8")
         result = subprocess.run(
-            [sys.executable, str(script)], capture_output=True, text=True, timeout=timeout, cwd=tmp_path, env={**os.environ, **environment}
+            [sys.executable, str(script)], capture_output=True, text=True, timeout=PATIENCE, cwd=tmp_path, env={**os.environ, **environment}
         )
         assert result.returncode == 0, result.stderr
         return result.stdout

@@ -19,6 +19,8 @@ from PIL import Image
 from .server_process import ServerProcess
 
 REPOSITORY = Path(__file__).resolve().parents[2]
+PATIENCE = 3600.0
+"""Limit of a wait in seconds: whatever takes longer hangs."""
 ODD_NAME = "equi poise-v0.1 (copy)"
 """The pack's folder in custom_nodes: a space, a dot, a bracket and a dash, none of which a Python package may have."""
 
@@ -58,7 +60,7 @@ class Server(ServerProcess):
             for file in models.iterdir():
                 shutil.copy(file, folder / file.name)
 
-    def start(self, limit: float = 180.0) -> None:
+    def start(self, limit: float = PATIENCE) -> None:
         """Start the server and wait until it answers.
 
         Raises RuntimeError with the end of its log if it does not start.
@@ -67,7 +69,7 @@ class Server(ServerProcess):
         super().start(limit)
         self.startup = self.text()
 
-    def queue(self, graph: dict[str, Any], limit: float = 180.0) -> PromptOutcome:
+    def queue(self, graph: dict[str, Any], limit: float = PATIENCE) -> PromptOutcome:
         """Queue a graph in API form and wait until it ends.
 
         Raises AssertionError if the server refuses it, TimeoutError after ``limit`` seconds.
@@ -76,7 +78,7 @@ class Server(ServerProcess):
         assert "prompt_id" in answer and not answer.get("node_errors"), f"the server refused the graph: {json.dumps(answer)[:2000]}"
         return self.wait(answer["prompt_id"], limit)
 
-    def wait(self, prompt_id: str, limit: float = 180.0) -> PromptOutcome:
+    def wait(self, prompt_id: str, limit: float = PATIENCE) -> PromptOutcome:
         """Wait until a queued prompt ends.
 
         Interrupts the prompt and raises TimeoutError after ``limit`` seconds.
@@ -105,6 +107,6 @@ class Server(ServerProcess):
         pictures = []
         for image in outcome.outputs[node_id]["images"]:
             query = urllib.parse.urlencode({k: image[k] for k in ("filename", "subfolder", "type")})
-            with urllib.request.urlopen(f"{self.url}/view?{query}", timeout=30) as answer:
+            with urllib.request.urlopen(f"{self.url}/view?{query}", timeout=PATIENCE) as answer:
                 pictures.append(np.asarray(Image.open(io.BytesIO(answer.read())).convert("RGB")))
         return np.stack(pictures)

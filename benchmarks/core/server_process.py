@@ -19,6 +19,8 @@ from types import TracebackType
 from typing import Any, TypeVar
 
 PACK = Path(__file__).resolve().parents[2]
+ANSWER = 600.0
+"""Limit of an answer in seconds: a server on a busy machine answers late."""
 Process = TypeVar("Process", bound="ServerProcess")
 
 
@@ -123,7 +125,7 @@ class ServerProcess:
 
     def get(self, path: str) -> Any:
         """Send a GET request and return its JSON. Raises urllib.error.HTTPError if the server refuses it."""
-        with urllib.request.urlopen(self.url + path, timeout=60) as answer:
+        with urllib.request.urlopen(self.url + path, timeout=ANSWER) as answer:
             return json.load(answer)
 
     def post(self, path: str, body: Any) -> Any:
@@ -133,7 +135,7 @@ class ServerProcess:
         """
         request = urllib.request.Request(self.url + path, json.dumps(body).encode(), {"Content-Type": "application/json"})
         try:
-            with urllib.request.urlopen(request, timeout=60) as answer:
+            with urllib.request.urlopen(request, timeout=ANSWER) as answer:
                 body_text = answer.read()
         except urllib.error.HTTPError as error:
             body_text = error.read()

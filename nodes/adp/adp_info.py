@@ -24,9 +24,9 @@ class ADPInfo(io.ComfyNode):
                 "Shows what an ADP file contains: its model, attributes and classes, its accuracy and calibration error by "
                 "noise level, and its moves with what they reached in calibration."
             ),
-            search_aliases=["describe_adp", "inspect", "metadata", "accuracy", "predictor"],
+            search_aliases=["describe", "inspect", "metadata", "accuracy", "predictor"],
             is_output_node=True,
-            inputs=[Adp.Input("adp", tooltip="The ADP to describe_adp, from Load ADP, Train ADP or Calibrate ADP.")],
+            inputs=[Adp.Input("adp", tooltip="The ADP to describe, from Load ADP, Train ADP or Calibrate ADP.")],
             outputs=[
                 io.String.Output("text", display_name="text", tooltip="The whole description, line by line."),
                 io.Image.Output(

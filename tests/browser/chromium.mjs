@@ -7,6 +7,13 @@ import { join, resolve } from 'node:path'
 // Without these, Chromium contacts its maker's hosts at every start.
 const QUIETLY = ['--disable-quic', '--no-first-run', '--disable-background-networking', '--disable-component-update', '--disable-sync']
 
+// Milliseconds after which something hangs: a busy machine draws slowly.
+const PATIENCE = 3_600_000
+
+// Wait by the page's own clock, and until it has drawn, however busy the machine is.
+export const pause = (page, milliseconds) =>
+  page.evaluate((wait) => new Promise((done) => setTimeout(() => requestAnimationFrame(() => requestAnimationFrame(done)), wait)), milliseconds)
+
 // Start CHROMIUM with the playwright-core in a folder: { page, errors, close }. `size` is that of the window, `scale` the number of screen
 // pixels per pixel of the window. `errors` collects the errors of the console, each with its address.
 export async function launch(playwright, chromium, { size, scale = 1 }) {
@@ -21,6 +28,7 @@ export async function launch(playwright, chromium, { size, scale = 1 }) {
     args: ['--headless', '--no-sandbox', '--disable-gpu', ...QUIETLY]
   })
   const page = context.pages()[0] ?? (await context.newPage())
+  page.setDefaultTimeout(PATIENCE)
   const errors = []
   page.on('console', (message) => message.type() === 'error' && errors.push(`${message.text()} (${message.location().url})`))
   page.on('pageerror', (error) => errors.push(String(error.stack ?? error)))

@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from equipoise.tests.equipoise_patience import PATIENCE
 
 FOLDER = "equipoise"
 """Of the pack in custom_nodes, as it is installed. The hosts serve no web files of a folder whose name has a space or a bracket, and their
@@ -35,14 +36,14 @@ def chromium() -> tuple[str, str]:
 
 @pytest.fixture(scope="session")
 def script(chromium: tuple[str, str]) -> Script:
-    """Return script(name, *words, limit=seconds), which returns a script's JSON lines.
+    """Return script(name, *words), which returns a script's JSON lines.
 
     The script must exit with ``code``.
     """
 
-    def run(name: str, *words: object, limit: float, code: int = 0) -> list[dict[str, Any]]:
+    def run(name: str, *words: object, code: int = 0) -> list[dict[str, Any]]:
         command = ["node", str(HERE / name), *chromium, *map(str, words)]
-        done = subprocess.run(command, capture_output=True, text=True, timeout=limit)
+        done = subprocess.run(command, capture_output=True, text=True, timeout=PATIENCE)
         assert done.returncode == code, done.stdout[-2000:] + done.stderr[-4000:]
         return [json.loads(line) for line in done.stdout.splitlines()]
 

@@ -4,6 +4,7 @@
 //
 // SCALE 2 is a browser zoomed to 200% (half the window, twice the pixels). With an empty PICTURE_PREFIX no pictures are taken. Prints one JSON
 // object: the values of the plain fields after each action, what the front end saves and queues, and errors.
+import { pause } from './chromium.mjs'
 import { open, settled } from './front_end.mjs'
 
 const [playwright, chromium, url, renderer, theme, scale, prefix] = process.argv.slice(2)
@@ -12,16 +13,15 @@ const { page, takeErrors, close } = await open(url, playwright, chromium, { size
 const did = {}
 try {
   await settled(page, url)
-  page.setDefaultTimeout(25_000)
   await page.evaluate(() => window.app.extensionManager.command.execute('Workspace.ToggleFocusMode'))
   await page.evaluate(build, 1 / scale)
   const editor = (name) => page.locator(`.equipoise-editor[data-test="${name}"]`)
   await page.waitForFunction(() => document.querySelectorAll('.equipoise-share').length >= 9)
-  await page.waitForTimeout(800)
+  await pause(page, 800)
   await page.evaluate(mark)
   const fields = (name) => page.evaluate(values, name)
-  const settle = () => page.waitForTimeout(700) // longer than the interval in which the editor checks for changes
-  const picture = async (name) => prefix && page.screenshot({ path: `${prefix}_${name}.png`, timeout: 120_000 })
+  const settle = () => pause(page, 700) // longer than the interval in which the editor checks for changes
+  const picture = async (name) => prefix && page.screenshot({ path: `${prefix}_${name}.png` })
   await picture('opened')
   did.untouched = await page.evaluate(saved)
   did.fits = await page.evaluate(fits)
@@ -97,9 +97,9 @@ try {
 
   // features of the atlas, as a run of it would send them
   await page.evaluate(atlas)
-  await page.waitForTimeout(500)
+  await pause(page, 500)
   await page.locator('.equipoise-features button').nth(1).click()
-  await page.waitForTimeout(500)
+  await pause(page, 500)
   did.steer = await fields('steer')
   did.toast = await page.locator('.p-toast-detail').allTextContents()
   const feature = (i) => page.locator('.equipoise-features button').nth(i)

@@ -1,5 +1,5 @@
 // Shared by the browser tests: open the real front end of a running ComfyUI in Chromium, use it with the mouse, and collect console errors.
-import { launch } from './chromium.mjs'
+import { launch, pause } from './chromium.mjs'
 
 // Errors of the front end itself: about an empty user folder, and about models that it would look up at Hugging Face.
 const HOSTS = [
@@ -36,7 +36,6 @@ export async function store(url, settings) {
 export async function open(url, playwright, chromium, { size = [1600, 900], scale, settings = {} } = {}) {
   if (settings) await store(url, { ...QUIET, ...settings })
   const { page, errors: all, close } = await launch(playwright, chromium, { size, scale })
-  page.setDefaultTimeout(180_000) // a busy machine draws slowly
   // The host has hundreds of templates, whose pictures take seconds to draw. One is enough.
   if (settings)
     await page.route(/\/templates\/index\.json/, async (route) => {
@@ -62,14 +61,14 @@ function isReady() {
 
 // Open the page and wait until it has a graph.
 export async function visit(page, url) {
-  await page.goto(url, { timeout: 180_000 })
-  await page.waitForFunction(isReady, null, { timeout: 180_000 })
+  await page.goto(url)
+  await page.waitForFunction(isReady)
 }
 
 // Open the page, wait for the dialogs that open by themselves, and close them.
 export async function settled(page, url) {
   await visit(page, url)
-  await page.waitForTimeout(3000)
+  await pause(page, 3000)
   await page.keyboard.press('Escape')
 }
 
@@ -94,7 +93,7 @@ export async function openTemplate(page, name, pack = 'equipoise') {
 }
 
 // Press Run and wait for the end: { seconds, error }, with an empty error if there was none.
-export async function run(page, limit = 3_000_000) {
+export async function run(page) {
   const started = Date.now()
   await page.evaluate(() => {
     window.ended = window.app.lastNodeErrors = null
@@ -104,14 +103,14 @@ export async function run(page, limit = 3_000_000) {
   })
   await page.getByTestId('queue-button').click()
   const refused = () => Object.keys(window.app.lastNodeErrors ?? {}).length && (window.ended ??= { kind: 'refused', detail: JSON.stringify(window.app.lastNodeErrors) })
-  await page.waitForFunction(`window.ended || (${refused})()`, null, { timeout: limit, polling: 200 })
+  await page.waitForFunction(`window.ended || (${refused})()`, null, { polling: 200 })
   const { kind, detail } = await page.evaluate(() => window.ended)
   const seconds = (Date.now() - started) / 1000
   return { seconds, error: kind === 'execution_success' ? '' : `${kind} ${detail}` }
 }
 
 // Wait until every node shows the pictures that the server sent: node id -> number of pictures.
-export async function pictures(page, limit = 60_000) {
+export async function pictures(page) {
   await page.waitForFunction(
     () => {
       const { graph, nodeOutputs } = window.app
@@ -122,7 +121,7 @@ export async function pictures(page, limit = 60_000) {
       })
     },
     null,
-    { timeout: limit, polling: 200 }
+    { polling: 200 }
   )
   return page.evaluate(() => Object.fromEntries(Object.entries(window.app.nodeOutputs).flatMap(([id, o]) => (o.images?.length ? [[id, o.images.length]] : []))))
 }

@@ -4,6 +4,7 @@
 //
 // Prints one JSON object: the states of each node's bar, what the front end saves and queues before and after, and errors. With an empty
 // PICTURE_PREFIX no pictures are taken.
+import { pause } from './chromium.mjs'
 import { open, settled } from './front_end.mjs'
 
 const [playwright, chromium, url, renderer, theme, prefix] = process.argv.slice(2)
@@ -12,22 +13,22 @@ const { page, takeErrors, close } = await open(url, playwright, chromium, { size
 try {
   await settled(page, url)
   const ids = await page.evaluate(build, Date.now() % 1_000_000) // a new seed, so that nothing comes from the cache
-  await page.waitForTimeout(1000)
+  await pause(page, 1000)
   await page.evaluate(warmUp)
   const before = await page.evaluate(saved, ids)
   await page.evaluate(watch)
   await page.evaluate(() => window.app.queuePrompt(0))
-  await page.waitForFunction(() => window.equipoiseStates.messages || window.equipoiseStates.ended, null, { timeout: 240_000 })
-  const picture = async (name) => prefix && page.screenshot({ path: `${prefix}_${name}.png`, timeout: 180_000 })
+  await page.waitForFunction(() => window.equipoiseStates.messages || window.equipoiseStates.ended)
+  const picture = async (name) => prefix && page.screenshot({ path: `${prefix}_${name}.png` })
   await picture('during')
-  await page.waitForFunction(() => window.equipoiseStates.ended, null, { timeout: 240_000 })
-  await page.waitForTimeout(1000)
+  await page.waitForFunction(() => window.equipoiseStates.ended)
+  await pause(page, 1000)
   const after = await page.evaluate(saved, ids)
   const shown = await page.evaluate(look)
   await picture('after')
   if (prefix) {
     await page.evaluate(() => { document.body.style.zoom = '200%' })
-    await page.waitForTimeout(1000)
+    await pause(page, 1000)
     await picture('zoomed')
   }
   const states = await page.evaluate(() => ({ ...window.equipoiseStates, seen: Object.fromEntries(window.equipoiseStates.seen) }))
@@ -121,7 +122,7 @@ async function saved(ids) {
 async function interrupt() {
   const { app } = window
   const until = async (seen) => {
-    for (let i = 0; i < 1200 && !seen(); i++) await new Promise((resolve) => setTimeout(resolve, 50))
+    while (!seen()) await new Promise((resolve) => setTimeout(resolve, 50))
   }
   for (const node of app.graph._nodes) // so many that the run can be interrupted
     for (const widget of node.widgets ?? []) if (widget.name === 'steps') widget.value = 400
@@ -129,7 +130,7 @@ async function interrupt() {
   let ended = false
   for (const kind of ['execution_interrupted', 'execution_success', 'execution_error']) app.api.addEventListener(kind, () => (ended = kind))
   await app.queuePrompt(0)
-  await until(() => bars().some((text) => text.startsWith('step ')))
+  await until(() => ended || bars().some((text) => text.startsWith('step ')))
   await app.api.interrupt()
   await until(() => ended)
   await new Promise((resolve) => setTimeout(resolve, 500))

@@ -7,6 +7,7 @@
 // translation. Exits with 1 if there are any.
 import { readFileSync } from 'node:fs'
 import { join } from 'node:path'
+import { pause } from './chromium.mjs'
 import { open, store, visit } from './front_end.mjs'
 
 const [playwright, chromium, url, folder, ...languages] = process.argv.slice(2)
@@ -18,7 +19,7 @@ try {
   for (const language of languages) {
     await store(url, { 'Comfy.Locale': language })
     await visit(page, url)
-    await page.waitForTimeout(1000)
+    await pause(page, 1000)
     const report = await page.evaluate(look, { language, english: read('en'), wanted: read(language) })
     const errors = takeErrors().errors.filter(ours)
     failed ||= report.different.length > 0 || report.unfound.length > 0 || errors.length > 0 || !report.nodes

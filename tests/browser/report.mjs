@@ -6,7 +6,7 @@
 // wider than the window, text that is cut off, and pictures that did not load. Exits with 1 if there is any of these.
 import { resolve } from 'node:path'
 import { pathToFileURL } from 'node:url'
-import { launch } from './chromium.mjs'
+import { launch, pause } from './chromium.mjs'
 
 const [playwright, chromium, file, prefix, ...rest] = process.argv.slice(2)
 const widths = rest.length ? rest.map(Number) : [390, 1280]
@@ -19,7 +19,7 @@ for (const width of widths) {
     const asked = []
     page.on('request', (request) => request.url() !== address && !request.url().startsWith('data:') && asked.push(request.url()))
     await page.goto(address)
-    await page.waitForTimeout(500)
+    await pause(page, 500)
     const layout = await page.evaluate(look)
     await page.screenshot({ path: `${prefix}_${width}.png`, fullPage: true })
     const report = { width, asked, errors, ...layout }

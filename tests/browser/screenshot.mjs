@@ -6,6 +6,7 @@
 // newer nodes in HTML are used. Prints one JSON object per workflow: errors, unknown nodes, and nodes that overlap as drawn. Exits with 1 if
 // there are any.
 import { readFileSync } from 'node:fs'
+import { pause } from './chromium.mjs'
 import { fitAndCheck, open, settled } from './front_end.mjs'
 
 const [playwright, chromium, url, size, ...rest] = process.argv.slice(2)
@@ -20,9 +21,9 @@ try {
   for (const [file, picture] of jobs) {
     takeErrors()
     await page.evaluate((graph) => window.app.loadGraphData(graph, true, true), JSON.parse(readFileSync(file)))
-    await page.waitForTimeout(2500)
+    await pause(page, 2500)
     const layout = await page.evaluate(fitAndCheck)
-    await page.waitForTimeout(1500)
+    await pause(page, 1500)
     await page.screenshot({ path: picture })
     const { errors } = takeErrors()
     failed ||= layout.unknown.length > 0 || layout.overlapping.length > 0 || errors.length > 0

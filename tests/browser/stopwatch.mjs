@@ -5,6 +5,7 @@
 // Nobody may have used the server before, because it shows the template browser to a new user. The clock starts when the address is entered and
 // stops when both previews of the quickstart show their pictures. This includes loading the page, but not starting the server.
 // Prints one JSON object.
+import { pause } from './chromium.mjs'
 import { open, pictures, visit } from './front_end.mjs'
 
 const [playwright, chromium, url, picture, template = 'quickstart_unconditional'] = process.argv.slice(2)
@@ -27,10 +28,10 @@ try {
   at.open = since()
   await page.evaluate(() => window.app.api.addEventListener('execution_success', () => (window.ended = true)))
   await click(page.getByTestId('queue-button'))
-  await page.waitForFunction(() => window.ended, null, { timeout: 600_000, polling: 100 })
+  await page.waitForFunction(() => window.ended, null, { polling: 100 })
   const shown = await pictures(page)
   at.shown = since()
-  await page.waitForTimeout(1000)
+  await pause(page, 1000)
   await page.screenshot({ path: picture })
   console.log(JSON.stringify({ clicks, seconds: at, pictures: shown, ...takeErrors() }))
 } finally {

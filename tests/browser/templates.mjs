@@ -7,6 +7,7 @@
 // that were run the seconds it took and the number of pictures on each node.
 import { readFileSync } from 'node:fs'
 import { join } from 'node:path'
+import { pause } from './chromium.mjs'
 import { fitAndCheck, open, openTemplate, pictures, run, scripts, visit } from './front_end.mjs'
 
 const [playwright, chromium, url, folder, ...rest] = process.argv.slice(2)
@@ -22,10 +23,10 @@ try {
     if (load) await page.evaluate((graph) => window.app.loadGraphData(graph, true, true), JSON.parse(readFileSync(new URL(`../../workflows/${name}.json`, import.meta.url))))
     else await openTemplate(page, name)
     const opened = (Date.now() - started) / 1000
-    await page.waitForTimeout(1500) // until the widgets are laid out
+    await pause(page, 1500) // until the widgets are laid out
     let report = { name, opened, ...(await page.evaluate(fitAndCheck)) }
     if (action === 'run') report = { ...report, ...(await run(page)), pictures: await pictures(page) }
-    await page.waitForTimeout(700)
+    await pause(page, 700)
     await page.screenshot({ path: join(folder, `${name}.png`) })
     console.log(JSON.stringify({ ...report, ...takeErrors() }))
   }

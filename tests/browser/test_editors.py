@@ -20,7 +20,7 @@ CLASSES = {
 
 def used(script: Any, server: Any, renderer: str, theme: str, scale: str) -> dict[str, Any]:
     """What came of using the editors."""
-    (did,) = script("editors.mjs", server.url, renderer, theme, scale, "", limit=300)
+    (did,) = script("editors.mjs", server.url, renderer, theme, scale, "")
     return did
 
 

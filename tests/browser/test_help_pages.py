@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from equipoise.tests.equipoise_patience import PATIENCE
 
 ROOT = Path(__file__).resolve().parents[2]
 PAGES = {p.stem: p.read_text(encoding="utf-8") for p in sorted((ROOT / "web" / "docs").glob("*.md"))}
@@ -25,7 +26,7 @@ def server(request: pytest.FixtureRequest) -> Any:
 
 
 def fetched(server: Any, path: str) -> bytes:
-    with urllib.request.urlopen(f"{server.url}/extensions/equipoise/docs/{path}", timeout=30) as answer:
+    with urllib.request.urlopen(f"{server.url}/extensions/equipoise/docs/{path}", timeout=PATIENCE) as answer:
         return answer.read()
 
 
@@ -40,7 +41,7 @@ def test_every_page_and_its_picture_are_served(server: Any) -> None:
 
 
 def test_help_opens_from_the_node_with_its_picture(script: Any, server: Any, tmp_path: Path) -> None:
-    seen = {s["id"]: s for s in script("help.mjs", server.url, f"{tmp_path}/", *OPENED, limit=300)}
+    seen = {s["id"]: s for s in script("help.mjs", server.url, f"{tmp_path}/", *OPENED)}
     assert list(seen) == list(OPENED)
     for node, found in seen.items():
         assert found["title"] == PAGES[node].splitlines()[0][2:]

@@ -13,7 +13,7 @@ OURS = "quipoise"
 
 def watched(script: Any, server: Any, renderer: str, theme: str) -> dict[str, Any]:
     """What the script saw: a graph with the three nodes and a histogram, queued and drawn to its end."""
-    (found,) = script("live_bar.mjs", server.url, renderer, theme, "", limit=400)
+    (found,) = script("live_bar.mjs", server.url, renderer, theme, "")
     return found
 
 

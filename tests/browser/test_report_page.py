@@ -43,7 +43,7 @@ def page(judges: int) -> str:
 @pytest.mark.parametrize("judges", [1, 2])
 def test_it_looks_right_on_a_phone_and_on_a_screen(script: Any, tmp_path: Path, judges: int) -> None:
     (tmp_path / "report.html").write_text(page(judges), encoding="utf-8")
-    seen = script("report.mjs", tmp_path / "report.html", tmp_path / "shot", 320, 390, 768, 1280, limit=240)
+    seen = script("report.mjs", tmp_path / "report.html", tmp_path / "shot", 320, 390, 768, 1280)
     assert [s["width"] for s in seen] == [320, 390, 768, 1280] and all(s["images"] == 72 for s in seen)
 
 
@@ -51,5 +51,5 @@ def test_a_page_that_asks_a_host_is_caught(script: Any, tmp_path: Path) -> None:
     """The policy in the page stops what is put into it, and the script notices."""
     bad = page(1).replace("</main>", '<img src="http://127.0.0.1:9/x.png" alt=""></main>')
     (tmp_path / "report.html").write_text(bad, encoding="utf-8")
-    (report,) = script("report.mjs", tmp_path / "report.html", tmp_path / "shot", 390, limit=120, code=1)
+    (report,) = script("report.mjs", tmp_path / "report.html", tmp_path / "shot", 390, code=1)
     assert (report["asked"] or any("Content Security Policy" in e for e in report["errors"])) and report["broken"] == 1

@@ -41,7 +41,7 @@ def ran(report: dict[str, Any], shown: dict[int, int]) -> None:
 def test_every_template_opens_and_the_quick_ones_run(script: Any, page_current: Any, tmp_path: Path, renderer: tuple[str, ...]) -> None:
     quick = () if renderer else QUICK
     jobs = [f"{name}:run" if name in quick else name for name in NAMES]
-    start, *reports = script("templates.mjs", page_current.url, tmp_path, *renderer, *jobs, limit=900)
+    start, *reports = script("templates.mjs", page_current.url, tmp_path, *renderer, *jobs)
     assert start["errors"] == [] and start["start"]["missing"] == [] and start["start"]["offered"]
     assert [report["name"] for report in reports] == NAMES
     for report in reports:
@@ -54,7 +54,7 @@ def test_every_template_opens_and_the_quick_ones_run(script: Any, page_current: 
 @pytest.mark.skipif(not os.environ.get("EQUIPOISE_SLOW_TEMPLATES"), reason="half an hour: set EQUIPOISE_SLOW_TEMPLATES to run them all")
 @pytest.mark.parametrize("name", SLOW)
 def test_the_slow_ones_run_too(script: Any, page_current: Any, tmp_path: Path, name: str) -> None:
-    _, report = script("templates.mjs", page_current.url, tmp_path, f"{name}:run", limit=3600)
+    _, report = script("templates.mjs", page_current.url, tmp_path, f"{name}:run")
     check(report)
     ran(report, {})
 
@@ -102,7 +102,7 @@ def test_a_node_from_the_search_box_is_wired_by_hand_and_runs(script: Any, page_
     graph = without_sampler()
     start.write_text(json.dumps(graph), encoding="utf-8")
     wishes.write_text(json.dumps(WISHES), encoding="utf-8")
-    (report,) = script("wire.mjs", page_current.url, picture, start, wishes, limit=400)
+    (report,) = script("wire.mjs", page_current.url, picture, start, wishes)
     assert all(link in report["wired"] for link in WISHES["links"]), report["wired"]
     assert len(report["wired"]) == len(WISHES["links"]) + len(graph["links"])
     assert report["error"] == "" and report["pictures"] == {"18": 4}, report
@@ -111,7 +111,7 @@ def test_a_node_from_the_search_box_is_wired_by_hand_and_runs(script: Any, page_
 
 
 def test_the_oldest_hosts_front_end_takes_it_all(script: Any, page_floor: Any, tmp_path: Path) -> None:
-    start, *reports = script("templates.mjs", page_floor.url, tmp_path, "--load", *NAMES, limit=600)
+    start, *reports = script("templates.mjs", page_floor.url, tmp_path, "--load", *NAMES)
     assert start["errors"] == [] and start["start"]["missing"] == [] and start["start"]["offered"]
     for report in reports:
         assert report["errors"] == [] and report["unknown"] == [] and report["nodes"] > 10, report

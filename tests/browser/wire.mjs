@@ -6,6 +6,7 @@
 // "widgets": {name: value}, "links": [[type of source, output name, type of sink, input name], ...]}. Prints one JSON object: the links of the
 // graph, seconds of the run and the pictures shown, what differs after a reload, and errors of the console.
 import { readFileSync } from 'node:fs'
+import { pause } from './chromium.mjs'
 import { open, pictures, run, visit } from './front_end.mjs'
 
 const [playwright, chromium, url, picture, start, wishes] = process.argv.slice(2)
@@ -51,9 +52,9 @@ const contents = () =>
 
 try {
   await visit(page, url)
-  await page.waitForTimeout(2000)
+  await pause(page, 2000)
   await page.evaluate((graph) => window.app.loadGraphData(graph, true, true, 'by_hand'), graph)
-  await page.waitForTimeout(1000)
+  await pause(page, 1000)
   await page.evaluate(() => {
     Object.assign(window.app.canvas.ds, { scale: 0.8, offset: [150, 100] })
     window.app.canvas.setDirty(true, true)
@@ -63,14 +64,14 @@ try {
   const field = page.locator('input:focus')
   await field.waitFor()
   await page.keyboard.type(wish.search, { delay: 20 })
-  await page.waitForTimeout(1500)
+  await pause(page, 1500)
   await page.screenshot({ path: picture.replace('.png', '_search.png') })
   await page.keyboard.press('Enter')
-  await page.waitForTimeout(500)
+  await pause(page, 500)
   if (!(await page.evaluate((type) => window.app.graph._nodes.some((n) => n.type === type), wish.add))) throw new Error(`'${wish.search}' and Enter did not add a ${wish.add}`)
   await page.mouse.move(x + 5, y + 5)
   await page.mouse.click(x, y) // in newer front ends the node follows the pointer until a click
-  await page.waitForTimeout(500)
+  await pause(page, 500)
   await page.screenshot({ path: picture.replace('.png', '_placed.png') })
   await page.evaluate(
     ({ add, widgets }) => {
@@ -86,21 +87,21 @@ try {
     await page.mouse.move((from[0] + to[0]) / 2, (from[1] + to[1]) / 2, { steps: 4 })
     await page.mouse.move(...to, { steps: 4 })
     await page.mouse.up()
-    await page.waitForTimeout(150)
+    await pause(page, 150)
   }
   await page.screenshot({ path: picture })
   const wired = await links()
   if (wired.length < wish.links.length) throw new Error(`only these links came about: ${JSON.stringify(wired)}`)
   const ran = await run(page)
   const shown = await pictures(page)
-  await page.waitForTimeout(1500) // the front end keeps the graph a moment after it changed
+  await pause(page, 1500) // the front end keeps the graph a moment after it changed
   await page.screenshot({ path: picture })
   const before = await contents()
   const first = takeErrors()
   await page.reload()
   await page.waitForFunction(() => window.app?.isGraphReady)
   await page.waitForFunction((count) => window.app.graph._nodes.length === count, graph.nodes.length + 1)
-  await page.waitForTimeout(1000)
+  await pause(page, 1000)
   const after = await contents()
   console.log(JSON.stringify({ wired, ...ran, pictures: shown, changed: before.flatMap((part, i) => (part === after[i] ? [] : [[part, after[i]]])), ...first, again: takeErrors().errors }))
 } finally {

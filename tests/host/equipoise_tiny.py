@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import torch
@@ -50,15 +49,3 @@ def write_tiny_models(folder: Path) -> Path:
     return folder
 
 
-def formula_weights(shapes: Mapping[str, Sequence[int]]) -> dict[str, Tensor]:
-    """Make float32 weights from names and shapes, by the formula in tests/data/README.md."""
-    out = {}
-    for n, name in enumerate(sorted(shapes)):
-        shape = tuple(shapes[name])
-        elements = torch.Size(shape).numel()
-        fan = elements / shape[0] if len(shape) > 1 else 64
-        w = torch.sin(0.7310585 * torch.arange(elements, dtype=torch.float64) + 1.618033988 * (n + 1)) * 0.85 / fan**0.5
-        if len(shape) == 1 and name.endswith("weight"):
-            w = 1 + 0.1 * w
-        out[name] = w.float().reshape(shape)
-    return out

@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 import torch
 from equipoise.benchmarks.core.graph_server import REPOSITORY, Server
+from equipoise.tests.equipoise_patience import PATIENCE
 from equipoise_workflow import to_api
 from safetensors import safe_open
 from safetensors.torch import load_file, save_file
@@ -66,7 +67,7 @@ def adp_path(server: Server, name: str) -> Path:
 def kill_when(server: Server, prompt: dict[str, Any], due: Callable[[], bool]) -> None:
     """Queue, and kill the server with SIGKILL as soon as ``due``; then start it again."""
     server.post("/prompt", {"prompt": prompt})
-    until = time.monotonic() + 240
+    until = time.monotonic() + PATIENCE
     while not due():
         assert time.monotonic() < until, server.text()[-2000:]
         time.sleep(0.001)
@@ -83,7 +84,7 @@ def kept(server: Server, name: str) -> dict[str, bytes]:
 def test_from_an_empty_models_folder_to_an_adp_that_guides(server: Server) -> None:
     assert not (server.base / "models" / "equipoise" / "adp").is_dir() or not adp_path(server, "graph whole").exists()
     prompt = small(server, "graph whole")
-    outcome = server.queue(prompt, limit=400)
+    outcome = server.queue(prompt)
     assert not outcome.error
     text = {kind: "".join(outcome.outputs[node_of(prompt, kind)]["text"]) for kind in (
         "EquipoiseRecordFeatures", "EquipoiseTrainADP", "EquipoiseLearnDirections", "EquipoiseCalibrateADP", "EquipoiseADPInfo",
@@ -97,7 +98,7 @@ def test_from_an_empty_models_folder_to_an_adp_that_guides(server: Server) -> No
     guided = to_api(workflow, server.get("/object_info"))
     guided[node_of(guided, "EquipoiseLoadADP")]["inputs"]["adp_name"] = "graph whole.safetensors"
     guided[node_of(guided, "EquipoiseEmptyPixelLatent")]["inputs"]["batch_size"] = 4
-    outcome = server.queue(guided, limit=200)
+    outcome = server.queue(guided)
     assert not outcome.error
     assert "assigned 4 images" in "".join(outcome.outputs[node_of(guided, "PreviewAny")]["text"])
 
@@ -105,7 +106,7 @@ def test_from_an_empty_models_folder_to_an_adp_that_guides(server: Server) -> No
 def test_killed_while_recording_and_while_training_it_ends_as_if_it_had_not_been(server_current: Server) -> None:
     server = server_current
     if not adp_path(server, "graph whole").is_file():
-        assert not server.queue(small(server, "graph whole"), limit=400).error
+        assert not server.queue(small(server, "graph whole")).error
     prompt = small(server, "graph cut")
     kill_when(server, prompt, lambda: recorded(server, "graph cut") >= IMAGES // 2)
     assert IMAGES // 2 <= recorded(server, "graph cut") < IMAGES
@@ -113,7 +114,7 @@ def test_killed_while_recording_and_while_training_it_ends_as_if_it_had_not_been
     (checkpoint,) = checkpoints(server, "graph cut")
     with safe_open(str(checkpoint), "pt") as file:
         assert "generator" in file.keys(), "the training had ended before it was killed"  # noqa: SIM118 (not a dict)
-    outcome = server.queue(prompt, limit=400)
+    outcome = server.queue(prompt)
     assert not outcome.error
     assert recorded(server, "graph cut") == recorded(server, "graph whole") == IMAGES
     cut, whole = kept(server, "graph cut"), kept(server, "graph whole")

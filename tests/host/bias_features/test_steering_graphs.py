@@ -52,7 +52,7 @@ def test_from_nothing_but_the_model_to_features_that_steer(server: Server) -> No
         for field in ("name", "set_name"):
             if field in node["inputs"]:
                 node["inputs"][field] = name
-    outcome = server.queue(prompt, limit=400)
+    outcome = server.queue(prompt)
     assert not outcome.error
     assert "unpooled maps of 96 x 8 x 8" in text_of(outcome, prompt, "RecordFeatures")
     assert "96 channels, 128 latents, the 8 largest" in text_of(outcome, prompt, "TrainSAE")
@@ -75,7 +75,7 @@ def test_from_nothing_but_the_model_to_features_that_steer(server: Server) -> No
             node["inputs"]["batch_size"] = 2
         if "steps" in node["inputs"]:
             node["inputs"]["steps"] = 3
-    outcome = server.queue(steer, limit=200)
+    outcome = server.queue(steer)
     assert not outcome.error
     assert "target eyeglasses" in text_of(outcome, steer, "BiasFeatureSteer")
     assert len(shares(text_of(outcome, steer, "SteerSweep"))) == 5
@@ -96,7 +96,7 @@ def test_the_steering_quickstart_meets_its_target_with_what_ships(server: Server
     assert not missing, f"shipped/weights lacks {', '.join(missing)} (.safetensors), which '{QUICK_STEER}' loads: ship them."
     workflow = json.loads((REPOSITORY / "workflows" / f"{QUICK_STEER}.json").read_text(encoding="utf-8"))
     prompt = to_api(workflow, server.get("/object_info"))
-    outcome = server.queue(prompt, limit=400)
+    outcome = server.queue(prompt)
     assert not outcome.error
     nodes = sorted(workflow["nodes"], key=lambda n: n["pos"][0])  # before stands left of after, and the strip right of both
     before, after, strip = (server.images(outcome, str(n["id"])) for n in nodes if n["type"] == "PreviewImage")

@@ -70,14 +70,14 @@ def graph(**changed: Any) -> dict[str, Any]:
 
 
 def test_a_steered_picture_and_a_sweep(steerable: Server) -> None:
-    outcome = steerable.queue(graph(), limit=200)
+    outcome = steerable.queue(graph())
     assert not outcome.error
     plain, steered, swept = (steerable.images(outcome, f"show_{what}") for what in ("plain", "steered", "sweep"))
     assert not np.array_equal(plain, steered) and swept.shape[0] == 6 and np.array_equal(swept[2:4], plain)
     assert steerable.images(outcome, "sweep").shape[0] == 1
     assert "images get their classes at random from the seed" in "".join(outcome.outputs["steer"]["text"])
     assert "strength -1, 0, 1; 2 images each" in "".join(outcome.outputs["report"]["text"])
-    off = steerable.queue(graph(strength=0.0), limit=200)
+    off = steerable.queue(graph(strength=0.0))
     assert not off.error and np.array_equal(steerable.images(off, "show_steered"), plain) and "sweep" in off.cached
 
 
@@ -85,5 +85,5 @@ def test_bad_input_reaches_the_user_as_one_sentence(steerable: Server) -> None:
     for changed, part in (({"class_name": "maybe"}, "no class 'maybe'"), ({"attribute": "beard"}, "no bias features of 'beard'")):
         wrong = graph(**changed)
         del wrong["steer"]["inputs"]["target"]
-        said = steerable.queue(wrong, limit=200).error
+        said = steerable.queue(wrong).error
         assert part in said and "\n" not in said and said.endswith(".")

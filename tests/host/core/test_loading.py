@@ -11,6 +11,7 @@ from typing import Any
 
 import pytest
 from equipoise.benchmarks.core.graph_server import ODD_NAME, REPOSITORY, Server
+from equipoise.tests.equipoise_patience import PATIENCE
 
 CATEGORIES = {f"equipoise/{menu}" for menu in ("loaders", "guidance", "steering", "evaluation", "latent", "training", "neurons", "data")}
 NODES = {
@@ -30,7 +31,7 @@ def test_importing_the_pack_needs_no_host_and_imports_nothing() -> None:
         "spec.loader.exec_module(module)\n"
         "print(' '.join(sorted(set(sys.modules) - before)))\n"
     )
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60, cwd=REPOSITORY.anchor)
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=PATIENCE, cwd=REPOSITORY.anchor)
     assert done.returncode == 0, done.stderr
     imported = {name.split(".")[0] for name in done.stdout.split()}
     assert not imported & {"torch", "numpy", "comfy", "comfy_api", "folder_paths", "nodes", "equipoise"}

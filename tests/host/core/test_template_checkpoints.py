@@ -169,13 +169,13 @@ def served(
             one.unlink(missing_ok=True)
 
 
-def queued(server: Server, graph: str, limit: float) -> tuple[dict[str, Any], Any]:
+def queued(server: Server, graph: str) -> tuple[dict[str, Any], Any]:
     """A template at a small size: the prompt, and what came of it."""
     workflow = json.loads((REPOSITORY / "workflows" / f"{graph}.json").read_text(encoding="utf-8"))
     prompt = to_api(workflow, server.get("/object_info"))
     for node in prompt.values():
         node["inputs"] |= SMALL.get(node["class_type"], {})
-    outcome = server.queue(prompt, limit=limit)
+    outcome = server.queue(prompt)
     assert not outcome.error, f"{graph}: {outcome.error}"
     return prompt, outcome
 
@@ -183,7 +183,7 @@ def queued(server: Server, graph: str, limit: float) -> tuple[dict[str, Any], An
 def test_the_graphs_run_on_a_checkpoint_of_their_kind(served: tuple[str, Server]) -> None:
     kind, server = served
     for graph in (f"{kind}_distribution_guidance", f"bias_feature_steer_{kind}"):
-        prompt, outcome = queued(server, graph, 400)
+        prompt, outcome = queued(server, graph)
         (saved,) = [key for key, node in prompt.items() if node["class_type"] == "SaveImage"]
         images = server.images(outcome, saved)
         assert images.shape == (2, 64, 64, 3) and not (images[0] == images[1]).all()
@@ -202,7 +202,7 @@ def test_an_autoencoder_and_features_are_trained_on_it(served: tuple[str, Server
     kind, server = served
     if kind != "sd15":
         pytest.skip("the graph that trains an autoencoder is for SD 1.5.")
-    queued(server, "train_sae_sd15", 900)
+    queued(server, "train_sae_sd15")
     sae, features = (server.base / "models" / "equipoise" / n / f"{TRAINED}.safetensors" for n in ("sae", "bias_features"))
     found = load_bias_features(features)
     assert found.sae_digest == load_sae(sae).digest and found.attributes["gender_presentation"].profiles
@@ -213,6 +213,6 @@ def test_a_predictor_is_trained_on_it(served: tuple[str, Server]) -> None:
     from equipoise.models.adp import load_adp
 
     kind, server = served
-    queued(server, f"train_adp_{kind}", 3600)
+    queued(server, f"train_adp_{kind}")
     adp = load_adp(server.base / "models" / "equipoise" / "adp" / f"{TRAINED}.safetensors")
     assert adp.base_model == kind and adp.moves["gender_presentation"]

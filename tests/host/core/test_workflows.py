@@ -75,7 +75,7 @@ def test_a_quickstart_runs_on_what_ships(name: str, server: Server) -> None:
         pytest.skip(f"shipped/weights lacks {', '.join(missing)} (.safetensors), which '{name}' needs: train them first.")
     workflow = read(REPOSITORY / "workflows" / f"{name}.json")
     prompt = to_api(workflow, server.get("/object_info"))
-    outcome = server.queue(prompt, limit=400)
+    outcome = server.queue(prompt)
     assert not outcome.error
     pictures, charts, texts = [], [], []
     for node in sorted(workflow["nodes"], key=lambda n: n["pos"][0]):  # before stands left of after
@@ -103,7 +103,7 @@ def test_the_audit_of_labels_runs_on_what_ships(server: Server) -> None:
     prompt = to_api(workflow, server.get("/object_info"))
     record = next(node for node in prompt.values() if node["class_type"] == "EquipoiseRecordFeatures")
     record["inputs"] |= {"images": 32, "steps": 8}  # enough for every skin tone
-    outcome = server.queue(prompt, limit=300)
+    outcome = server.queue(prompt)
     assert not outcome.error
     by_type = {kind: [str(n["id"]) for n in workflow["nodes"] if n["type"] == kind] for kind in ("EquipoiseLabelFeatures", "PreviewImage")}
     charts = [server.images(outcome, i) for i in by_type["EquipoiseLabelFeatures"]]
@@ -126,7 +126,7 @@ def test_the_audit_of_neurons_runs_on_what_ships(server: Server) -> None:
     }
     for node in prompt.values():
         node["inputs"] |= small.get(node["class_type"], {})
-    outcome = server.queue(prompt, limit=500)
+    outcome = server.queue(prompt)
     assert not outcome.error
     kinds = {str(n["id"]): n["type"] for n in workflow["nodes"]}
     charts = [server.images(outcome, i) for i, kind in kinds.items() if kind == "PreviewImage"]
@@ -147,7 +147,7 @@ def test_the_report_runs_on_what_ships(server: Server) -> None:
     }
     for node in prompt.values():
         node["inputs"] |= small.get(node["class_type"], {})
-    outcome = server.queue(prompt, limit=300)
+    outcome = server.queue(prompt)
     assert not outcome.error
     (node,) = (i for i, n in prompt.items() if n["class_type"] == "EquipoiseFairnessReport")
     assert server.images(outcome, node).shape[2] == 960
@@ -169,7 +169,7 @@ def test_the_balanced_data_set_runs_on_what_ships(server: Server) -> None:
     }
     for node in prompt.values():
         node["inputs"] |= small.get(node["class_type"], {})
-    outcome = server.queue(prompt, limit=400)
+    outcome = server.queue(prompt)
     assert not outcome.error
     ids = {n["type"]: str(n["id"]) for n in workflow["nodes"]}
     texts = {k: "".join(outcome.outputs[i]["text"]) for k, i in ids.items() if "text" in outcome.outputs.get(i, {})}

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from equipoise.benchmarks.core.graph_server import Server
+from equipoise.tests.equipoise_patience import PATIENCE
 
 INDEX = "index.jsonl"
 
@@ -40,7 +41,7 @@ def recorded(server: Server, name: str) -> int:
 
 
 def wait_for(server: Server, name: str, images: int) -> None:
-    until = time.monotonic() + 120
+    until = time.monotonic() + PATIENCE
     while recorded(server, name) < images:
         assert time.monotonic() < until, server.text()[-2000:]
         time.sleep(0.01)

@@ -435,7 +435,7 @@ def test_a_queue_of_single_images_is_balanced(server: Server) -> None:
     from equipoise.methods.ledger.ledger import Ledger
 
     for i in range(8):
-        outcome = server.queue(queue_of_one(100 + i, "queue"), limit=200)
+        outcome = server.queue(queue_of_one(100 + i, "queue"))
         assert not outcome.error
         assert {"load", "adp", "target", "judge", "ledger"} <= set(outcome.cached) or not i
     ledger = Ledger(server.base / "user" / "equipoise" / "ledgers" / "queue.sqlite")
@@ -447,8 +447,8 @@ def test_a_queue_of_single_images_is_balanced(server: Server) -> None:
     folder = server.base / "output" / "equipoise" / "ledgers" / "queue"
     assert {r["file"] for r in rows} == {p.name for p in folder.iterdir()}
     assert server.images(outcome, "record").shape[0] == 1 and "8 images" in "".join(outcome.outputs["report"]["text"])
-    assert not server.queue(queue_of_one(107, "queue"), limit=200).error and ledger.images() == 8
-    assert not server.queue(queue_of_one(107, "queue", batch=3), limit=200).error and ledger.images() == 11
+    assert not server.queue(queue_of_one(107, "queue")).error and ledger.images() == 8
+    assert not server.queue(queue_of_one(107, "queue", batch=3)).error and ledger.images() == 11
     assert len((folder.parent / "queue.csv").read_text(encoding="utf-8").splitlines()) == 12
 
 

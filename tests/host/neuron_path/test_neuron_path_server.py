@@ -62,7 +62,7 @@ def test_paths_found_in_a_server_are_those_of_the_search_itself(portraits: Serve
     from equipoise.models.neuron_path import load_neuron_path
     from equipoise.shipped import weights
 
-    outcome = portraits.queue(graph(), limit=300)
+    outcome = portraits.queue(graph())
     assert not outcome.error
     saved = load_neuron_path(portraits.base / "models" / "equipoise" / "neuron_paths" / f"{NAME}.safetensors")
     labeller = weights.classifier()
@@ -78,7 +78,7 @@ def test_paths_found_in_a_server_are_those_of_the_search_itself(portraits: Serve
         "load": node("EquipoiseLoadNeuronPath", neuron_path_name=f"{NAME}.safetensors"),
         "text": node("PreviewAny", source=["load", 1]),
     }
-    assert saved.fingerprint in text(portraits.queue(loaded, limit=60), "text")
+    assert saved.fingerprint in text(portraits.queue(loaded), "text")
 
 
 def test_what_is_wrong_is_said_on_the_node(portraits: Server) -> None:
@@ -86,4 +86,4 @@ def test_what_is_wrong_is_said_on_the_node(portraits: Server) -> None:
         ({"target": "bald"}, "the head 'hair' has no class 'bald': it has short, long."),
         ({"attribute": ""}, "name the attribute whose paths are to be found."),
     ):
-        assert said in portraits.queue(graph(**changed), limit=200).error
+        assert said in portraits.queue(graph(**changed)).error

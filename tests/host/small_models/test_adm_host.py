@@ -12,7 +12,8 @@ from typing import Any
 import pytest
 import torch
 from equipoise.benchmarks.core.graph_server import REPOSITORY
-from equipoise_tiny import MODELS, NAMES, formula_weights, tiny
+from equipoise.tests.equipoise_formula_weights import formula_weights
+from equipoise_tiny import MODELS, NAMES, tiny
 
 DATA = REPOSITORY / "tests" / "data" / "adm"
 SHIPPED = REPOSITORY / "shipped" / "weights" / "diffusion"

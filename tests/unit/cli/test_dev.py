@@ -14,6 +14,7 @@ from types import ModuleType
 from typing import Any
 
 import pytest
+from equipoise.tests.equipoise_patience import PATIENCE
 
 
 @pytest.fixture(autouse=True)
@@ -31,7 +32,7 @@ def call(repository: Path, *words: object, **environment: str) -> subprocess.Com
     """dev.py as a person runs it, from another folder, with an environment folder that must stay unmade."""
     env = {**os.environ, **environment}
     return subprocess.run(
-        [sys.executable, str(repository / "dev.py"), *(str(w) for w in words)], capture_output=True, text=True, env=env, timeout=120
+        [sys.executable, str(repository / "dev.py"), *(str(w) for w in words)], capture_output=True, text=True, env=env, timeout=PATIENCE
     )
 
 
@@ -217,7 +218,7 @@ def test_worker_processes_have_the_package(fresh_python: Callable[..., str], rep
     code = f"sys.modules['__main__'].__file__ = {str(repository / 'dev.py')!r}\nsys.path.insert(0, {str(repository)!r})\n"
     code += "import equipoise.cli.publish as r\nfrom multiprocessing import get_context\n"
     code += "with get_context('spawn').Pool(1) as pool:\n    print(pool.apply(r.as_json, ((1, float('inf')),)))\n"
-    assert fresh_python(code, timeout=60) == "[1, None]\n"
+    assert fresh_python(code) == "[1, None]\n"
 
 
 def test_link(dev: ModuleType, tmp_path: Path, repository: Path) -> None:
@@ -281,17 +282,17 @@ def test_a_killed_child_has_the_shells_exit_code(dev: ModuleType) -> None:
 @pytest.mark.skipif(sys.platform == "win32", reason="POSIX signals")
 @pytest.mark.parametrize("sent", [signal.SIGINT, signal.SIGTERM])
 def test_a_signal_lets_the_child_end_in_its_own_time(repository: Path, tmp_path: Path, sent: signal.Signals) -> None:
-    child = "import sys, time, pathlib\ntry:\n pathlib.Path(sys.argv[1]).touch(); time.sleep(60)\nexcept KeyboardInterrupt:\n"
+    child = "import sys, time, pathlib\ntry:\n pathlib.Path(sys.argv[1]).touch(); time.sleep(3600)\nexcept KeyboardInterrupt:\n"
     child += " time.sleep(0.3); print('saved', flush=True); sys.exit(5)"
     # A suite that runs as a shell's background job inherits an ignored SIGINT, which is not what is tested here.
     parent = "import signal; signal.signal(signal.SIGINT, signal.default_int_handler)\n"
     parent += f"import importlib.util as u; s = u.spec_from_file_location('d', {str(repository / 'dev.py')!r}); d = u.module_from_spec(s)\n"
     parent += f"s.loader.exec_module(d); raise SystemExit(d.run_child([{sys.executable!r}, '-c', {child!r}, {str(tmp_path / 'up')!r}]))"
     process = subprocess.Popen([sys.executable, "-c", parent], stdout=subprocess.PIPE, stdin=subprocess.DEVNULL, text=True)
-    for _ in range(600):
-        if (tmp_path / "up").exists():
-            break
+    until = time.monotonic() + PATIENCE
+    while not (tmp_path / "up").exists():
+        assert process.poll() is None and time.monotonic() < until
         time.sleep(0.05)
     process.send_signal(sent)
-    out, _ = process.communicate(timeout=30)
+    out, _ = process.communicate(timeout=PATIENCE)
     assert (out, process.returncode) == ("saved\n", 5)

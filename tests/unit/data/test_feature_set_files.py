@@ -23,6 +23,7 @@ from equipoise.methods.data.feature_set import (
     open_feature_set,
     read_index,
 )
+from equipoise.tests.equipoise_patience import PATIENCE
 
 LEVEL = torch.tensor([-4.0, 0.0, 4.0])
 PROMPTS = ["a cook", "a doctor"]
@@ -137,13 +138,13 @@ def test_a_real_kill(tmp_path: Path) -> None:
     dev = Path(__file__).resolve().parents[3] / "dev.py"
     process = subprocess.Popen([sys.executable, str(script), str(folder), str(dev)])
     try:
-        until = time.monotonic() + 60
+        until = time.monotonic() + PATIENCE
         while not (folder / INDEX).is_file() or (folder / INDEX).stat().st_size < 2000:
             assert process.poll() is None and time.monotonic() < until
             time.sleep(0.02)
     finally:
         process.send_signal(getattr(signal, "SIGKILL", signal.SIGTERM))
-        process.wait(20)
+        process.wait(PATIENCE)
     writer = FeatureSetWriter(folder, {"steps": 3})
     n = len(writer.entries)
     assert n >= 9 and n % 3 == 0

@@ -22,6 +22,7 @@ from equipoise.methods.sae.tokens import TokenStream, divided, token_source
 from equipoise.methods.sae.train import checkpoint_path, train_sae
 from equipoise.methods.sae.training import SaeSettings, SaeTraining
 from equipoise.models.sae import ACTIVATIONS, BATCH_TOPK, TOPK, SparseAutoencoder, load_sae
+from equipoise.tests.equipoise_patience import PATIENCE
 
 CHANNELS, ATOMS, K = 12, 24, 3
 LEVELS = torch.tensor([-7.3, -1.2, 2.6])
@@ -281,7 +282,7 @@ def test_two_processes_train_as_one(features: FeatureSet, tmp_path: Path, reposi
         env={**os.environ, "PYTHONPATH": str(tmp_path), "OMP_NUM_THREADS": "1"},
         capture_output=True,
         text=True,
-        timeout=240,
+        timeout=PATIENCE,
     )
     assert result.returncode == 0, result.stderr
     assert result.stdout.count(f"wrote {out}") == 1
@@ -314,7 +315,7 @@ if len(sys.argv) == 1:
     import os, subprocess, tempfile
     store = os.path.join(tempfile.mkdtemp(), "store")
     runs = [subprocess.Popen([sys.executable, __file__, str(r), store], stdout=subprocess.PIPE, text=True) for r in (0, 1)]
-    print([r.communicate(timeout=120)[0].strip() for r in runs])
+    print([r.communicate(timeout={PATIENCE})[0].strip() for r in runs])
 else:
     dist.init_process_group("gloo", init_method="file://" + sys.argv[2], rank=rank, world_size=2)
     half, shared, seen = updated(x[rank * 32 : rank * 32 + 32], level[:32])

@@ -12,6 +12,7 @@ from typing import Any
 
 import pytest
 from equipoise.methods.core.targets import TargetDistribution, target_from_form
+from equipoise.tests.equipoise_patience import PATIENCE
 
 Run = Callable[[list[dict[str, Any]]], list[Any]]
 KNOWN = {"eyeglasses": ["yes", "no"], "hair": ["short", "long"], "skin_tone": ["light", "medium", "dark"]}
@@ -34,7 +35,7 @@ def run(repository: Path, tmp_path: Path) -> Run:
     (tmp_path / "run.js").write_text(SCRIPT, encoding="utf-8")
 
     def calls(jobs: list[dict[str, Any]]) -> list[Any]:
-        done = subprocess.run([node, "run.js"], input=json.dumps(jobs), capture_output=True, text=True, timeout=60, cwd=tmp_path)
+        done = subprocess.run([node, "run.js"], input=json.dumps(jobs), capture_output=True, text=True, timeout=PATIENCE, cwd=tmp_path)
         assert done.returncode == 0, done.stderr
         return json.loads(done.stdout)
 
