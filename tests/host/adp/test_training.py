@@ -11,6 +11,7 @@ from typing import Any
 
 import pytest
 import torch
+from equipoise_nodes import execute
 from equipoise_tiny import tiny
 from torch import Tensor
 
@@ -50,8 +51,8 @@ class World:
     def features(self, images: int = 40) -> Any:
         from equipoise.nodes.data.record_features import RecordFeatures
 
-        return RecordFeatures.execute(
-            self.model, self.vae, self.empty(8), "set", images, "", "", 5, STEPS, 1.0, "euler", "normal", 1.0, 1, False, "",
+        return execute(
+            RecordFeatures, self.model, self.vae, self.empty(8), "set", images, "", "", 5, STEPS, 1.0, "euler", "normal", 1.0, 1, False, "",
             positive=self.positive, negative=self.negative,
         ).result[0]  # fmt: skip
 

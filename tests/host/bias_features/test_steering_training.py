@@ -12,6 +12,7 @@ from typing import Any
 
 import pytest
 import torch
+from equipoise_nodes import execute
 from equipoise_world import World, sentence
 from torch import Tensor
 
@@ -49,8 +50,8 @@ def record(world: World, vae: Any, name: str = "steering training", **given: Any
     from equipoise.nodes.data.record_features import RecordFeatures
 
     settings: dict[str, Any] = {"spatial_levels": "-4, 0, 4", "site": SITE} | given
-    return RecordFeatures.execute(
-        world.model, vae, world.empty(8), name, IMAGES, "", "", 5, STEPS, 1.0, "euler", "normal", 1.0, 1, False,
+    return execute(
+        RecordFeatures, world.model, vae, world.empty(8), name, IMAGES, "", "", 5, STEPS, 1.0, "euler", "normal", 1.0, 1, False,
         positive=world.positive, negative=world.negative, **settings,
     ).result  # fmt: skip
 
