@@ -51,8 +51,9 @@ class World:
         from equipoise.nodes.data.record_features import RecordFeatures
 
         return RecordFeatures.execute(
-            self.model, self.vae, self.empty(8), "set", images, "", "", 5, STEPS, 1.0, "euler", "normal", 1.0, 1, False, "",
-            positive=self.positive, negative=self.negative,
+            model=self.model, vae=self.vae, latent_image=self.empty(8), set_name="set", images=images, prompts="", negative_prompt="",
+            first_seed=5, steps=STEPS, cfg=1.0, sampler_name="euler", scheduler="normal", denoise=1.0, every=1, unconditional_rows=False,
+            spatial_levels="", positive=self.positive, negative=self.negative,
         ).result[0]  # fmt: skip
 
     def labels(self, features: Any) -> Any:
