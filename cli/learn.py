@@ -32,7 +32,7 @@ SITE = "output.1"
 
 
 @dataclass(frozen=True)
-class LearnedMoves:
+class LearnedVectors:
     """Hold the result of :func:`learn_moves`."""
 
     adp: AdpFile
@@ -65,7 +65,7 @@ def learn_moves(
     settings: FitSettings,
     pictures: Path | None = None,
     progress_of: Callable[[str], Progress] | None = None,
-) -> LearnedMoves:
+) -> LearnedVectors:
     """Fit moves of every labelled attribute of an ADP for a model of the test bed.
 
     At most 1,024 images are used, the classes as evenly as there are images. ``pictures``: folder, see :func:`.pictures.clean_latents`.
@@ -95,7 +95,7 @@ def learn_moves(
         f"learned moves at {SITE} in {time.monotonic() - taught:.0f} s, {settings.steps} steps",
     ]
     others = {a: {**adp.alternatives.get(a, {}), LEARNED: m} for a, m in moves.items()}
-    return LearnedMoves(replace(adp, alternatives={**adp.alternatives, **others}), lines)
+    return LearnedVectors(replace(adp, alternatives={**adp.alternatives, **others}), lines)
 
 
 def cannot_learn(net: AdmUNet, features: FeatureSet, pictures: Path | None = None) -> str | None:

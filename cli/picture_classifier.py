@@ -14,7 +14,7 @@ from torch import Tensor
 
 from ..methods.core.checkpoint import Resumable
 from ..methods.core.trainer import Progress, warmup_cosine
-from ..methods.data.augment import degrade
+from ..methods.datasets.augment import degrade
 from ..models.attribute_classifier import AttributeClassifier, ConvNet
 
 STEPS, BATCH, HELD_OUT = 400, 64, 0.1

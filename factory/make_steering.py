@@ -19,8 +19,8 @@ from ..host.bias_features.measure_effects import measure_effects
 from ..host.bias_features.trials import SteerFiles, SteerTrials
 from ..host.core.sampling import SamplerSettings
 from ..host.core.trials import SamplingInputs, TrialInputs
-from ..host.data.learning_pictures import LearningInputs
 from ..host.data.record_samples import GivenConditions, PromptConditions, record_samples
+from ..host.guidance.learning_pictures import LearningInputs
 from ..host.labels.classifier import HostClassifier
 from ..host.labels.labelling import classifier_source, label_images
 from ..host.small_models.adm_info import conditioning

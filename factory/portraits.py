@@ -101,7 +101,7 @@ def _column(value: Tensor | float, like: Tensor) -> Tensor:
     return value.view(-1, 1, 1) if isinstance(value, Tensor) else torch.full_like(like, value).view(-1, 1, 1)
 
 
-def draw(labels: Mapping[str, Tensor], generator: torch.Generator, between: Between | None = None) -> Tensor:
+def draw_portraits(labels: Mapping[str, Tensor], generator: torch.Generator, between: Between | None = None) -> Tensor:
     """Draw portraits with the given attributes. labels int64 [N] each -> float32 [N, 3, 32, 32] in 0..1.
 
     ``between`` replaces the spectacles of ``labels`` and shifts their skin tones.
@@ -205,4 +205,4 @@ def portraits(n: int, seed: int, profession: int | None = None, labels: Mapping[
     """Draw ``n`` portraits from a seed. ``profession`` fixes that attribute; ``labels`` fixes all of them."""
     generator = torch.Generator().manual_seed(seed)
     chosen = dict(labels) if labels is not None else sample_labels(n, generator, profession)
-    return Portraits(draw(chosen, generator), chosen)
+    return Portraits(draw_portraits(chosen, generator), chosen)

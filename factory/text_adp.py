@@ -13,12 +13,12 @@ from pathlib import Path
 from ..host.core.fit.session import AUTO
 from ..host.core.sampling import SamplerSettings
 from ..host.core.trials import SamplingInputs, TrialInputs
-from ..host.data.learning_pictures import LearningInputs
 from ..host.data.record_samples import PromptConditions, record_samples
 from ..host.guidance.calibrate import calibrate_adp, candidates_of
 from ..host.guidance.contrast import contrast_directions
 from ..host.guidance.learn_directions import learn_directions
 from ..host.guidance.learn_from_prompts import learn_from_prompts
+from ..host.guidance.learning_pictures import LearningInputs
 from ..host.guidance.prompt_sampling import PromptSampling
 from ..host.labels.classifier import HostClassifier
 from ..host.labels.labelling import classifier_source, label_images

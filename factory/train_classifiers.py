@@ -16,9 +16,9 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from ..methods.core.trainer import AveragedSettings, AveragedTraining, Progress
-from ..methods.data.augment import degrade
+from ..methods.datasets.augment import degrade
 from ..models.attribute_classifier import AttributeClassifier, ConvNet, VisionTransformer
-from .portraits import ATTRIBUTES, Between, draw, portraits
+from .portraits import ATTRIBUTES, Between, draw_portraits, portraits
 
 POOL, BETWEEN_POOL = 60_000, 15_000
 SEEDS = {"labeller": 2_000_000, "judge": 3_000_000}
@@ -36,7 +36,7 @@ def draw_uniform(n: int, seed: int) -> tuple[Tensor, dict[str, Tensor]]:
     for start in range(0, n, 2000):
         generator = torch.Generator().manual_seed(seed + start)
         chosen = uniform_labels(min(2000, n - start), generator)
-        images.append((draw(chosen, generator) * 255).round().byte())
+        images.append((draw_portraits(chosen, generator) * 255).round().byte())
         labels.append(chosen)
     return torch.cat(images), {k: torch.cat([c[k] for c in labels]) for k in ATTRIBUTES}
 
@@ -54,7 +54,7 @@ def draw_between(n: int, seed: int) -> tuple[Tensor, dict[str, Tensor]]:
         # Both frames alike, or each at an opacity of its own.
         frames = torch.rand(2, m, generator=generator)
         frames = torch.where(torch.rand(m, generator=generator) < 0.5, frames, frames[:1].expand(2, m))
-        images.append((draw(chosen, generator, Between(to, share, frames)) * 255).round().byte())
+        images.append((draw_portraits(chosen, generator, Between(to, share, frames)) * 255).round().byte())
         chosen["skin_tone"] = torch.where(share > 0.5, to, chosen["skin_tone"])
         chosen["eyeglasses"] = (frames.mean(0) <= 0.5).long()
         labels.append(chosen)

@@ -31,3 +31,8 @@ def at_level(table: Tensor, knots: Tensor, at: Tensor) -> Tensor:
     low, weight = interpolation(knots, at)
     high = (low + 1).clamp(max=len(knots) - 1)
     return torch.lerp(table[low], table[high], weight.view(-1, *[1] * (table.ndim - 1)).to(table.dtype))
+
+
+def default_knots(low: float = -10.0, high: float = 9.0, count: int = 20) -> Tensor:
+    """Return evenly spaced log-SNR levels over what samplers visit (sigma 150 to 0.01)."""
+    return torch.linspace(low, high, count)

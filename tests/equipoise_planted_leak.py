@@ -5,7 +5,7 @@ from __future__ import annotations
 import copy
 
 import torch
-from equipoise.factory.portraits import draw
+from equipoise.factory.portraits import draw_portraits
 from equipoise.factory.train_classifiers import uniform_labels
 from equipoise.models.attribute_classifier import AttributeClassifier
 from equipoise.models.neuron_adapters import of_classifier
@@ -22,7 +22,7 @@ def drawings(n: int, seed: int) -> tuple[Tensor, dict[str, Tensor]]:
     """Draw images [n, 3, 32, 32] with independent attributes, and their labels."""
     generator = torch.Generator().manual_seed(seed)
     labels = uniform_labels(n, generator)
-    return draw(labels, generator), labels
+    return draw_portraits(labels, generator), labels
 
 
 def planted() -> AttributeClassifier:

@@ -76,7 +76,7 @@ def run(quick: bool, folder: Path | None = None) -> dict[str, Any]:
 
 def measure_parts(folder: Path, sizes: SaeSizes, quick: bool) -> dict[str, Any]:
     """Measure all parts and return the JSON object."""
-    features, labels = record_portraits(folder, sizes.images)
+    features, labels = record_training_set(folder, sizes.images)
     training = train_all(folder, features, sizes.settings)
     sae = load_sae(folder / OURS)
     facts = {"sae": sae.digest, "seed": SPLICE_SEED, "n": sizes.spliced}
@@ -86,7 +86,7 @@ def measure_parts(folder: Path, sizes: SaeSizes, quick: bool) -> dict[str, Any]:
     return sae_result(training, spliced, attribution, sizes, quick)
 
 
-def record_portraits(folder: Path, images: int) -> tuple[FeatureSet, LabelSet]:
+def record_training_set(folder: Path, images: int) -> tuple[FeatureSet, LabelSet]:
     """Sample plain portraits, record h at every step, and read the labels."""
     features, labels = folder / "portraits-features", folder / "portraits.csv"
     sample_portraits(folder, "portraits", images, SEED, "--site", SITE, "--record", str(features), "--labels", str(labels))

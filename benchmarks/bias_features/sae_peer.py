@@ -25,14 +25,13 @@ from unittest.mock import patch
 import torch
 from torch import Tensor
 
-from ...methods.adp.train import default_knots
 from ...methods.data.feature_set import FeatureSet
 from ...methods.sae.report import evaluate
 from ...methods.sae.statistics import fit_normalisation
 from ...methods.sae.tokens import TokenStream, token_source
 from ...methods.sae.train import sides, start_centre
 from ...methods.sae.training import SaeSettings, SaeTraining
-from ...models.noise_level import at_level
+from ...models.noise_level import at_level, default_knots
 from ...models.sae import TOPK, SaeFile, SparseAutoencoder, save_sae
 
 LIBRARIES = {"eai-sparsify": "sparsify", "dictionary-learning": "dictionary_learning"}

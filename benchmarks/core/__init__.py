@@ -1,1 +1,1 @@
-"""Parts that benchmarks share: ComfyUI as a process or server, stored stages, random models."""
+"""What benchmarks share: a ComfyUI in this process or as a server, stages, and random models."""

@@ -44,10 +44,9 @@ import torch
 from scipy import stats
 from torch import Tensor
 
-from ...factory.portraits import ATTRIBUTES, sample_labels
-from ...factory.portraits import draw as draw_portraits
+from ...factory.portraits import ATTRIBUTES, draw_portraits, sample_labels
 from ...factory.train_classifiers import uniform_labels
-from ...methods.data.classifier_training import ClassifierSettings, Examples, decisions, train_classifier
+from ...methods.datasets.classifier_training import ClassifierSettings, Examples, decisions, train_classifier
 from ...metrics.classifier_fairness import measure_classifier
 from ..core.stages import load_or_make
 from .downstream_images import FIRST_SEED, KINDS, PLAIN, SEEDS_APART, ImageSetSampler

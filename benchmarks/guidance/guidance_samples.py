@@ -125,7 +125,7 @@ class CellSampler:
 
     def _model(self, cell: Cell, seed: int, keep: list[Tensor]) -> Any:
         """Return the MODEL of one batch; ``keep`` receives the assigned cells."""
-        from ...host.core.batch_observers import batch_observers
+        from ...host.core.passes.batch_observers import batch_observers
         from ...host.core.patch import patch_model
         from ...host.guidance.apply import apply_guidance
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
@@ -47,14 +48,14 @@ def clean_values(modules: Sequence[nn.Module], logits: Network, pixels: Tensor, 
     return [seen[i] for i in range(len(modules))]
 
 
-def scaled(value: Tensor, chosen: Sequence[int], at: Tensor) -> Tensor:
+def scaled_neurons(value: Tensor, chosen: Sequence[int], at: Tensor) -> Tensor:
     """Return clean values with the chosen neurons multiplied by the points: [m, R, D]."""
     out = value.repeat(len(at), 1, 1)
     out[:, :, list(chosen)] *= at.view(-1, 1, 1)
     return out
 
 
-def product(grads: Sequence[Tensor], values: Sequence[Tensor], cls: bool) -> Tensor:
+def neuron_product(grads: Sequence[Tensor], values: Sequence[Tensor], cls: bool) -> Tensor:
     """Multiply the sums of gradients and values of path neurons.
 
     At CLS it is the product of two sums, over patches the sum of products. grads and values: a [R, k] each.
@@ -64,22 +65,32 @@ def product(grads: Sequence[Tensor], values: Sequence[Tensor], cls: bool) -> Ten
     return sum((g * v).sum() for g, v in zip(grads, values, strict=True))
 
 
+@dataclass(frozen=True)
+class NaiveRule:
+    """Choose candidates as the published code does, or as a variant of it."""
+
+    whole_layer: bool = True
+    """Whether all neurons of the layer in question move along the integral, as published."""
+    top_k: int = 1
+    """Neurons per layer."""
+    cls: bool = True
+    """Whether neurons are read at the CLS token; otherwise over all patches."""
+
+
 def naive_path(
     modules: Sequence[nn.Module],
     logits: Network,
     pixels: Tensor,
     target: int,
-    points: Tensor,
-    weights: Tensor,
+    integral: tuple[Tensor, Tensor],
     objective: Callable[[Tensor, Tensor], Tensor],
-    whole_layer: bool = True,
-    top_k: int = 1,
-    cls: bool = True,
+    rule: NaiveRule,
 ) -> tuple[list[list[int]], list[Tensor], float, float]:
     """Find the path of one image [1, 3, H, W].
 
-    Returns path, candidate scores of every layer [D], joint score and additive part.
+    ``integral``: points and weights. Returns path, candidate scores of every layer [D], joint score and additive part.
     """
+    (points, weights), (whole_layer, top_k, cls) = integral, (rule.whole_layer, rule.top_k, rule.cls)
     rows = slice(0, 1) if cls else slice(1, None)
     repeated, targets = pixels.repeat(len(points), 1, 1, 1), torch.full((len(points),), target)
     path: list[list[int]] = []
@@ -95,7 +106,7 @@ def naive_path(
 
     for layer in range(len(modules)):
         clean = clean_values(modules, logits, pixels, rows)
-        leaves = {i: scaled(clean[i], chosen, points).requires_grad_() for i, chosen in enumerate(path)}
+        leaves = {i: scaled_neurons(clean[i], chosen, points).requires_grad_() for i, chosen in enumerate(path)}
         own = clean[layer].repeat(len(points), 1, 1)
         leaves[layer] = (own * points.view(-1, 1, 1) if whole_layer else own).requires_grad_()
         g = gradients(leaves)
@@ -105,14 +116,14 @@ def naive_path(
         if cls:
             scores = (mine[0] + sum(x.sum() for x in before_g)) * (values[0] + sum(x.sum() for x in before_v))
         else:
-            scores = (mine * values).sum(0) + (product(before_g, before_v, cls) if path else 0.0)
+            scores = (mine * values).sum(0) + (neuron_product(before_g, before_v, cls) if path else 0.0)
         found.append(scores)
         path.append([int(scores.argmax())] if top_k == 1 else scores.topk(top_k).indices.tolist())
     clean = clean_values(modules, logits, pixels, rows)
-    leaves = {i: scaled(clean[i], chosen, points).requires_grad_() for i, chosen in enumerate(path)}
+    leaves = {i: scaled_neurons(clean[i], chosen, points).requires_grad_() for i, chosen in enumerate(path)}
     g = gradients(leaves)
-    joint = product([g[i][:, c] for i, c in enumerate(path)], [clean[i][0][:, c] for i, c in enumerate(path)], cls)
-    none = {i: scaled(clean[i], chosen, points.new_zeros(1)) for i, chosen in enumerate(path)}
+    joint = neuron_product([g[i][:, c] for i, c in enumerate(path)], [clean[i][0][:, c] for i, c in enumerate(path)], cls)
+    none = {i: scaled_neurons(clean[i], chosen, points.new_zeros(1)) for i, chosen in enumerate(path)}
     one = torch.tensor([target])
     with torch.no_grad():
         whole = objective(logits(pixels), one)

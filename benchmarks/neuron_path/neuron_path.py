@@ -19,7 +19,7 @@ from typing import Any
 import torch
 
 from ...methods.neuron_path.neuron_baselines import ACTIVATION, GRADIENT, INFLUENCE, KNOWLEDGE, baseline_path
-from ...methods.neuron_path.path_effects import DOUBLING, REMOVAL, EffectSettings, path_effects
+from ...methods.neuron_path.path_effects import DOUBLING, REMOVAL, PathEffectSettings, path_effects
 from ...methods.neuron_path.path_settings import GAUSS_4, LOG_PROBABILITY, PROBABILITY, SEARCHES, PathSettings
 from ...methods.neuron_path.search import find_paths
 from ...models.neuron_adapters import of_classifier
@@ -80,7 +80,7 @@ def labeller_effects(folder: Path, lines: list[dict[str, Any]], attribute: str, 
     paths = {s: find_paths(net, pixels, targets, PathSettings(s, objective=what)).path for s in SEARCHES}
     paths |= {kind: baseline_path(net, pixels, targets, kind, PathSettings(objective=what)) for kind in SHOWN}
     by_method: dict[str, Any] = {}
-    for effect in path_effects(net, pixels, targets, paths, EffectSettings(PathSettings(objective=what)), truth):
+    for effect in path_effects(net, pixels, targets, paths, PathEffectSettings(PathSettings(objective=what)), truth):
         figures = {k: [e.mean, e.low, e.high] for k, e in effect.figures().items()}
         scores = {k: figures.pop(k) for k in ("joint", "additive")}
         by_method.setdefault(effect.method, scores)[effect.operation] = figures

@@ -26,7 +26,7 @@ from ...methods.neuron_path.path_settings import GAUSS_4, LEFT_20, PAPER, PROBAB
 from ...methods.neuron_path.search import find_paths, score_paths
 from ...models.attribute_classifier import VisionTransformer, VitSizes
 from ...models.neuron_adapters import of_classifier
-from .naive_path import naive_path
+from .naive_path import NaiveRule, naive_path
 
 CLASSES = tuple(f"class {i}" for i in range(10))
 MEMORY_MB = 128
@@ -91,13 +91,13 @@ def measure_naive(shape: Shape, threads: int) -> dict[str, Any]:
     model = network(shape)
     pixels, targets = random_inputs(shape)
     points, weights = integration_nodes(LEFT_20)
+    integral = (points.float(), weights.float())
     before, started, spent = _peak_mb(since_now=True), time.perf_counter(), time.process_time()
     paths, joint = [], []
     for i in range(shape.images):
         modules = [b.mlp_out for b in model.blocks]
-        path, _, score, _ = naive_path(
-            modules, lambda x: model(x)["kind"], pixels[i : i + 1], int(targets[i]), points.float(), weights.float(), objective(PROBABILITY)
-        )
+        image, target = pixels[i : i + 1], int(targets[i])
+        path, _, score, _ = naive_path(modules, lambda x: model(x)["kind"], image, target, integral, objective(PROBABILITY), NaiveRule())
         paths.append([p[0] for p in path])
         joint.append(score)
     return {

@@ -20,10 +20,10 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from ...cli.console import progress_bar
-from ...factory.portraits import ATTRIBUTES, draw
+from ...factory.portraits import ATTRIBUTES, draw_portraits
 from ...factory.train_classifiers import held_out, uniform_labels
 from ...methods.core.trainer import AveragedSettings, AveragedTraining, Progress
-from ...methods.data.augment import degrade
+from ...methods.datasets.augment import degrade
 from ...methods.neuron_path.image_estimates import Estimate, estimate, readings
 from ...methods.neuron_path.leakage_audit import Carriers, LeakageAudit, audit_leakage, leak_carriers
 from ...methods.neuron_path.neuron_edits import NeuronEdit
@@ -58,7 +58,7 @@ def planted(folder: Path, steps: int, progress: Progress | None = None) -> Attri
     for start in range(0, POOL, 2000):
         generator = torch.Generator().manual_seed(TRAIN_SEED + start)
         labels.append(correlated_labels(min(2000, POOL - start), generator))
-        images.append((draw(labels[-1], generator) * 255).round().byte())
+        images.append((draw_portraits(labels[-1], generator) * 255).round().byte())
     pool, truth = torch.cat(images), {a: torch.cat([x[a] for x in labels]) for a in ATTRIBUTES}
     torch.manual_seed(TRAIN_SEED)
     net = VisionTransformer(ATTRIBUTES)
@@ -78,7 +78,7 @@ def independent(n: int, seed: int) -> tuple[Tensor, dict[str, Tensor]]:
     """Draw portraits float32 [n, 3, 32, 32] with independent attributes, and their labels."""
     generator = torch.Generator().manual_seed(seed)
     labels = uniform_labels(n, generator)
-    return draw(labels, generator), labels
+    return draw_portraits(labels, generator), labels
 
 
 def hair_pairs(n: int, seed: int) -> tuple[Tensor, Tensor]:
@@ -90,7 +90,7 @@ def hair_pairs(n: int, seed: int) -> tuple[Tensor, Tensor]:
     both = []
     for hair in (0, 1):
         labels = {**labels, SOURCE: torch.full((n,), hair)}
-        both.append(draw(labels, torch.Generator().manual_seed(seed + 1)))
+        both.append(draw_portraits(labels, torch.Generator().manual_seed(seed + 1)))
     return torch.cat(both), labels[TARGET].repeat(2)
 
 

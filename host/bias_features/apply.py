@@ -12,9 +12,9 @@ from ...methods.bias_features.run import SteeringRun, SteerSettings, resolve_ste
 from ...models.adp import AdpFile
 from ...models.bias_features import BiasFeatures, check_sae
 from ...models.sae import SaeFile
-from ..core.batch_observers import batch_observers
 from ..core.hooks import Handle, run_of, without_run
 from ..core.managed_networks import managed_adp, managed_sae
+from ..core.passes.batch_observers import batch_observers
 from ..core.patch import patch_model
 from ..core.sites import check_fit, check_made_for
 from ..core.types import Model

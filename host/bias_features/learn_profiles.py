@@ -22,8 +22,8 @@ from ...models.sites import MIDDLE
 from ..core.fit.differentiable import model_conditions
 from ..core.fit.session import FitSession
 from ..core.sites import check_fit
-from ..data.learning_pictures import LearningInputs, learning_pictures
 from ..guidance.learned_moves import host_diffusion
+from ..guidance.learning_pictures import LearningInputs, learning_pictures
 from ..labels.differentiable_labels import DifferentiableLabels
 from .trials import SteerFiles
 

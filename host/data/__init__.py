@@ -1,4 +1,4 @@
-"""Feature sets and data sets in ComfyUI: recording, pictures, and training of classifiers.
+"""Feature sets in ComfyUI: recording while sampling or from pictures.
 
 Begin at ``recording``.
 """

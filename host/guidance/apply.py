@@ -6,8 +6,8 @@ from collections.abc import Callable
 
 from ...methods.guidance.run import GuidanceRun, GuidanceSettings, resolve_guidance
 from ...models.adp import AdpFile
-from ..core.batch_observers import batch_observers
 from ..core.managed_networks import managed_adp
+from ..core.passes.batch_observers import batch_observers
 from ..core.patch import patch_model
 from ..core.sites import check_fit
 from ..core.types import Model

@@ -11,9 +11,9 @@ import comfy.utils
 import torch
 from torch import Tensor
 
+from ...methods.adp.edit_file import check_classes, with_alternative
 from ...methods.data.recording import Recording, RecordingSettings
 from ...methods.guidance.contrast import ContrastSums, detail_of, plan
-from ...methods.guidance.edit_file import check_classes, with_alternative
 from ...methods.guidance.prompt_classes import PromptClasses
 from ...models.adp import AdpFile
 from ...models.sites import MIDDLE

@@ -14,10 +14,10 @@ from ...models.digests import tensors_digest
 from ..core.fit.differentiable import model_conditions
 from ..core.fit.session import AUTO, FitSession, chosen_site
 from ..core.sites import check_fit
-from ..data.learning_pictures import LearningInputs, learning_pictures
 from ..labels.classifier import HostClassifier
 from ..labels.differentiable_labels import DifferentiableLabels
 from .learned_moves import LearnedMoves, host_diffusion, learned_moves
+from .learning_pictures import LearningInputs, learning_pictures
 
 
 def learn_directions(

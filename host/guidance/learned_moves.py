@@ -10,8 +10,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from ...methods.adp.edit_file import with_alternative
 from ...methods.core.trainer import VectorFit
-from ...methods.guidance.edit_file import with_alternative
 from ...methods.guidance.fit_moves import Diffusion, FitSettings, finished_moves
 from ...models.adp import AdpFile
 from ..core.fit.differentiable import Differentiable

@@ -14,7 +14,7 @@ from torch import Tensor
 
 from ...models.adp import AdpFile
 from ...models.noise_level import at_level
-from .rows import filled
+from ..data.feature_rows import filled
 
 BINS = 15
 FEW_ROWS, FEW_IMAGES = 20, 10

@@ -16,16 +16,16 @@ from torch import Tensor, nn
 
 from ...models.adp import KINDS, AdpFile, AttributePredictor
 from ...models.digests import tensors_digest
-from ...models.noise_level import at_level
+from ...models.noise_level import at_level, default_knots
 from ...models.sites import MIDDLE
 from ..core.checkpoint import Resumable
 from ..core.trainer import Progress, warmup_cosine
+from ..data.feature_rows import buffers, checked_rows, chunks, filled, fit_statistics, shard_orders, split_images
 from ..data.feature_set import Entry, FeatureSet, iterate_shards, read_index
-from ..guidance.edit_file import check_classes, in_order
 from ..labels.labels import LabelSet, for_entries
+from .edit_file import check_classes, in_order
 from .extend import joined_predictor, without
 from .figures import Figures, cross_entropy, figures, fit_temperature, trajectory, verdict
-from .rows import buffers, checked_rows, chunks, filled, fit_statistics, shard_orders, split_images
 
 CHECKPOINTS_FOLDER, MOST_CHECKPOINTS = "training", 3
 """Checkpoints lie in this folder of a feature set; only the latest few remain."""
@@ -33,11 +33,6 @@ WARMUP, FEWEST_STEPS = 50, 200
 """Steps in which the learning rate rises; steps before which training does not end early."""
 RAREST = 0.01
 """Label mass of a class below which its weight in the loss does not rise any further."""
-
-
-def default_knots(low: float = -10.0, high: float = 9.0, count: int = 20) -> Tensor:
-    """Return evenly spaced log-SNR levels over what samplers visit (sigma 150 to 0.01)."""
-    return torch.linspace(low, high, count)
 
 
 @dataclass(frozen=True)

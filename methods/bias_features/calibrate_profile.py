@@ -16,7 +16,7 @@ from torch import Tensor
 
 from ...models.bias_features import LEARNED, BiasFeatures, Profile
 from ..core.targets import make_target
-from ..core.trials import Comparison, TrialResult, Trials, composition, composition_drift, reachable, rounded_windows
+from ..core.trials import TrialComparison, TrialResult, Trials, composition, composition_drift, reachable, rounded_windows
 from ..guidance.calibration import calibrate_direction
 from .extend_features import with_profile
 from .run import SteerSettings, everyone
@@ -225,10 +225,10 @@ class ProfileBench:
     def _quality(self, profile: Profile, at_one: list[dict[str, float]]) -> dict[str, Any]:
         plain = self.plain()["unsure"][self.attribute]
 
-        def compared(strength: float) -> Iterator[Comparison]:
+        def compared(strength: float) -> Iterator[TrialComparison]:
             for k, name in enumerate(self.classes):
                 r = self.towards(profile, k, strength)
-                yield Comparison(r["unsure"], max(plain, at_one[k]["unsure"]), r["drift"], at_one[k]["drift"], name)
+                yield TrialComparison(r["unsure"], max(plain, at_one[k]["unsure"]), r["drift"], at_one[k]["drift"], name)
 
         return self.trials.quality(compared)
 

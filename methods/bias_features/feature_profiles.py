@@ -7,7 +7,7 @@ from torch import Tensor
 
 from ...models.bias_features import CLASS_DIFFERENCE, Profile
 from ...models.sites import GRID
-from ..adp.rows import filled
+from ..data.feature_rows import filled
 from .class_activations import ClassMeans
 
 

@@ -16,8 +16,8 @@ from ...models.adp import AdpFile, AttributePredictor
 from ...models.bias_features import CLASS_DIFFERENCE, AttributeFeatures, BiasFeatures
 from ...models.class_order import in_class_order, matched
 from ...models.sae import SaeFile
-from ..adp.rows import filled, split_images
 from ..core.trainer import Progress
+from ..data.feature_rows import filled, split_images
 from ..data.feature_set import FeatureSet
 from ..guidance.direction_rows import images_for_directions
 from ..labels.labels import LabelSet, for_entries

@@ -108,7 +108,7 @@ class TrialLog:
 
 
 @dataclass(frozen=True)
-class Comparison:
+class TrialComparison:
     """Figures of a trial beside those that they may exceed by ``RISE`` at most."""
 
     unsure: float
@@ -144,7 +144,7 @@ class Trials(Generic[Edited, Settings]):
         rise = unsure - before
         return rise > RISE and rise * self.images > 1.5
 
-    def quality(self, compared: Callable[[float], Iterable[Comparison]]) -> dict[str, Any]:
+    def quality(self, compared: Callable[[float], Iterable[TrialComparison]]) -> dict[str, Any]:
         """Raise the strength until images become unsure or other attributes drift.
 
         Return the limit and a text.
@@ -161,7 +161,7 @@ class Trials(Generic[Edited, Settings]):
             limit = strength
         return {"limit": limit, "text": f"quality holds up to strength {limit:g}; no higher strength was tried"}
 
-    def _loss(self, c: Comparison) -> str:
+    def _loss(self, c: TrialComparison) -> str:
         """Describe what got worse; empty if nothing did."""
         if self.unsure_rises(c.unsure, c.unsure_before):
             return f"{c.unsure:.1%} of the images are unsure (before: {c.unsure_before:.1%})"

@@ -1,4 +1,4 @@
-"""Feature sets, recording, data sets of images, and training of classifiers on them.
+"""Feature sets of recorded h: on disk, in memory-bounded streams, and while they are recorded.
 
 Begin at ``feature_set``, which documents the format on disk.
 """

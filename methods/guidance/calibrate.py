@@ -21,7 +21,7 @@ from ..adp.figures import along
 from ..core.targets import make_target
 from ..core.trials import (
     STRENGTHS,
-    Comparison,
+    TrialComparison,
     TrialReadings,
     TrialResult,
     Trials,
@@ -169,9 +169,9 @@ class MoveBench:
             )
             return {"limit": None, "text": text}
 
-        def compared(strength: float) -> list[Comparison]:
+        def compared(strength: float) -> list[TrialComparison]:
             r = self.record(attribute, move, strength)
-            return [Comparison(r["unsure"], plain, r["drift"], at_one["drift"])]
+            return [TrialComparison(r["unsure"], plain, r["drift"], at_one["drift"])]
 
         return self.trials.quality(compared)
 

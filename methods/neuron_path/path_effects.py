@@ -78,7 +78,7 @@ class PathEffect:
 
 
 @dataclass(frozen=True)
-class EffectSettings:
+class PathEffectSettings:
     """How the effects of paths are measured."""
 
     scores: PathSettings = field(default_factory=PathSettings)
@@ -96,7 +96,7 @@ def path_effects(
     pixels: Tensor,
     targets: Tensor,
     paths: Mapping[str, Tensor],
-    settings: EffectSettings | None = None,
+    settings: PathEffectSettings | None = None,
     truth: Tensor | None = None,
     progress: Progress | None = None,
 ) -> list[PathEffect]:
@@ -107,7 +107,7 @@ def path_effects(
 
     Raises ValueError without images or paths, and for paths of another shape.
     """
-    use = settings or EffectSettings()
+    use = settings or PathEffectSettings()
     if not paths:
         raise ValueError("there are no paths to measure: connect at least one.")
     true = targets if truth is None else truth

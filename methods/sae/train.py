@@ -13,12 +13,11 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from ...models.noise_level import at_level
+from ...models.noise_level import at_level, default_knots
 from ...models.sae import SaeFile, SparseAutoencoder
 from ...models.sites import MIDDLE
-from ..adp.rows import split_images
-from ..adp.train import default_knots
 from ..core.trainer import Progress
+from ..data.feature_rows import split_images
 from ..data.feature_set import Entry, FeatureSet
 from .report import evaluate
 from .statistics import fit_normalisation, geometric_median

@@ -10,7 +10,7 @@ from ...charts.core.curves import learning_curves
 from ...host.bias_features.learn_profiles import LR, learn_profiles
 from ...host.bias_features.trials import SteerFiles
 from ...host.core.fit.session import LEARNING_FOLDER
-from ...host.data.learning_pictures import LearningInputs
+from ...host.guidance.learning_pictures import LearningInputs
 from ...methods.data.feature_set import FeatureSet
 from ...methods.guidance.fit_moves import FitSettings
 from ...methods.labels.labels import LabelSet

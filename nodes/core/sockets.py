@@ -36,7 +36,7 @@ ZeroShot = io.Custom("EQUIPOISE_ZERO_SHOT_HEAD")
 """An attribute whose classes are texts, for CLIP (models/zero_shot_head.py)."""
 
 Dataset = io.Custom("EQUIPOISE_DATASET")
-"""Labelled images on disk (methods/data/image_folder.py)."""
+"""Labelled images on disk (methods/datasets/image_folder.py)."""
 
 Ledger = io.Custom("EQUIPOISE_LEDGER")
 """Which balance ledger, and which group in it (host/ledger/ledgers.py); no counts."""

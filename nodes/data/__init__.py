@@ -1,4 +1,4 @@
-"""Nodes that record feature sets, save data sets of images, and train classifiers on them.
+"""Nodes that record and load feature sets.
 
-Begin at ``record_features``. Sets lie below output/equipoise.
+Begin at ``record_features``. Sets lie in output/equipoise/features.
 """

@@ -6,8 +6,8 @@ from typing import Any
 
 from comfy_api.latest import io
 
-from ...host.data.learning_pictures import LearningInputs
 from ...host.guidance.learn_directions import learn_directions
+from ...host.guidance.learning_pictures import LearningInputs
 from ...methods.data.feature_set import FeatureSet
 from ...methods.labels.labels import LabelSet
 from ...models.adp import AdpFile

@@ -11,7 +11,7 @@ from comfy_api.latest import io
 from ...charts.neuron_path.path_effects import EffectRow, path_effects_chart
 from ...host.core.progress import host_progress
 from ...host.neuron_path.models import logits_of, pixels_of
-from ...methods.neuron_path.path_effects import DOUBLING, OPERATIONS, REMOVAL, EffectSettings, PathEffect, effect_table, path_effects
+from ...methods.neuron_path.path_effects import DOUBLING, OPERATIONS, REMOVAL, PathEffect, PathEffectSettings, effect_table, path_effects
 from ...methods.neuron_path.path_settings import PathSettings
 from ...models.neuron_path import NeuronPathFile, check_network
 from ...models.neuron_vit import NeuronVit
@@ -87,7 +87,7 @@ class NeuronPathEffect(io.ComfyNode):
         pixels = pixels_of(net, images)
         targets, paths = same_images(net, pixels, files)
         scores = PathSettings(objective=str(neuron_path.info.get("objective", PathSettings().objective)))
-        effects = path_effects(net, pixels, targets, paths, EffectSettings(scores, control_draws, seed), progress=host_progress())
+        effects = path_effects(net, pixels, targets, paths, PathEffectSettings(scores, control_draws, seed), progress=host_progress())
         first = effects[0].figures(seed)
         caption = f"{len(pixels)} images, {VISION.name(widgets, net)}; accuracy: share of images that read as their path's class"
         chart = as_image(effects_picture(f"what neuron paths of {neuron_path.attribute} do", effects, caption, seed))

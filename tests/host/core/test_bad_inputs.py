@@ -41,8 +41,9 @@ def test_no_name_leads_out_of_its_folder(prompt: Any) -> None:
     import folder_paths
     from equipoise.host.core import trials as host_trials
     from equipoise.host.core.fit import session as learning
-    from equipoise.host.data import datasets, feature_sets
-    from equipoise.host.data.train_classifier import CLASSIFIER_FILES
+    from equipoise.host.data import feature_sets
+    from equipoise.host.datasets import datasets
+    from equipoise.host.datasets.train_classifier import CLASSIFIER_FILES
     from equipoise.host.report import write as reports
     from equipoise.host.sae.train import SAE_FILES
     from equipoise.nodes.adp.save_adp import ADP_FILES
@@ -102,9 +103,9 @@ def test_targets_are_read_or_refused_in_a_sentence(prompt: Any) -> None:
 
 
 def test_images_of_any_shape_are_read_or_refused(prompt: Any, repository: Path) -> None:
-    from equipoise.host.data.datasets import datasets_root
+    from equipoise.host.datasets.datasets import datasets_root
     from equipoise.host.labels.classifier import load_host_classifier
-    from equipoise.nodes.data.save_balanced_dataset import SaveBalancedDataset
+    from equipoise.nodes.datasets.save_balanced_dataset import SaveBalancedDataset
     from equipoise.shipped.weights import LABELLER
 
     classifier = load_host_classifier(LABELLER.name)

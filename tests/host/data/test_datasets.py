@@ -57,7 +57,7 @@ def place(prompt: Any) -> Iterator[Path]:
 
 
 def save(images: torch.Tensor, name: str = "set", graph: Any = None, **given: Any) -> tuple[Any, str, str]:
-    from equipoise.nodes.data.save_balanced_dataset import SaveBalancedDataset
+    from equipoise.nodes.datasets.save_balanced_dataset import SaveBalancedDataset
 
     options: dict[str, Any] = {"split": "train", "attribute": "", "size": 0, "class_folder": "", "sure": 0.0, "origin": "generated"}
     options |= given
@@ -67,7 +67,7 @@ def save(images: torch.Tensor, name: str = "set", graph: Any = None, **given: An
 
 
 def train(dataset: Any, name: str = "set_classifier", **given: Any) -> tuple[Any, str, torch.Tensor]:
-    from equipoise.nodes.data.train_attribute_classifier import TrainAttributeClassifier
+    from equipoise.nodes.datasets.train_attribute_classifier import TrainAttributeClassifier
 
     options: dict[str, Any] = {"attribute": "tint", "architecture": "cnn", "image_size": "32", "steps": 30, "batch": 8, "augment": "none"}
     options |= {"generated_weight": 1.0, "balance": "", "seed": 0, "overwrite": False} | given
@@ -75,7 +75,7 @@ def train(dataset: Any, name: str = "set_classifier", **given: Any) -> tuple[Any
 
 
 def judge(classifier: Any, **given: Any) -> tuple[torch.Tensor, str, float, dict[str, Any]]:
-    from equipoise.nodes.data.classifier_fairness import ClassifierFairnessNode
+    from equipoise.nodes.datasets.classifier_fairness import ClassifierFairnessNode
 
     options: dict[str, Any] = {"attribute": "tint", "group": "light", "split": "test"} | given
     chart, report, odds, text = prepared(ClassifierFairnessNode).execute(classifier, **options).result
@@ -89,7 +89,7 @@ def target(text: str) -> Any:
 
 
 def test_a_set_is_saved_balanced_added_to_and_loaded(place: Path) -> None:
-    from equipoise.nodes.data.load_dataset import LoadDataset
+    from equipoise.nodes.datasets.load_dataset import LoadDataset
 
     offered = pictures({("red", "dark"): 6, ("blue", "dark"): 2})
     found, report, path = save(offered, target=target("tint: uniform"), split="train=0.5, test=0.5", class_folder="tint")
@@ -116,7 +116,7 @@ def test_pictures_come_back_as_they_were(place: Path) -> None:
 
 
 def test_the_graph_is_kept_once_and_a_set_is_noticed_to_change(place: Path) -> None:
-    from equipoise.nodes.data.load_dataset import LoadDataset
+    from equipoise.nodes.datasets.load_dataset import LoadDataset
 
     save(even(1), graph={"1": {"class_type": "A"}})
     before = LoadDataset.fingerprint_inputs("set", "")
@@ -145,7 +145,7 @@ def test_labels_of_ones_own_and_unsure_images(place: Path) -> None:
 
 
 def test_what_cannot_be_saved_is_told_in_a_sentence(place: Path) -> None:
-    from equipoise.nodes.data.save_balanced_dataset import SaveBalancedDataset
+    from equipoise.nodes.datasets.save_balanced_dataset import SaveBalancedDataset
 
     images = even(1)
     images[2, 3, 3] = float("nan")
@@ -185,7 +185,7 @@ def test_an_output_folder_that_cannot_be_written_is_told(place: Path, monkeypatc
     def refused(*_: Any, **__: Any) -> None:
         raise PermissionError(13, "Permission denied")
 
-    monkeypatch.setattr("equipoise.methods.data.image_folder_writer.append", refused)
+    monkeypatch.setattr("equipoise.methods.datasets.image_folder_writer.append", refused)
     with pytest.raises(ValueError, match="Permission denied"):
         save(even(1))
 
@@ -225,7 +225,7 @@ def test_the_same_training_is_not_repeated_and_another_does_not_overwrite(
     path = prompt.base / "models" / "attribute_classifiers" / "set_classifier.safetensors"
     before = path.read_bytes()
     with monkeypatch.context() as patch:
-        patch.setattr("equipoise.methods.data.classifier_training._loss", None)  # a step would fail
+        patch.setattr("equipoise.methods.datasets.classifier_training._loss", None)  # a step would fail
         train(dataset)
     assert path.read_bytes() == before
     with pytest.raises(ValueError, match="another 'set_classifier.safetensors'.*nothing was written"):
@@ -276,7 +276,7 @@ def test_folders_that_cannot_be_written_are_told(place: Path, monkeypatch: pytes
 
 def test_pictures_of_other_sizes_and_foreign_folders(place: Path, prompt: Any) -> None:
     from equipoise.host.data.feature_sets import write_picture
-    from equipoise.nodes.data.load_dataset import LoadDataset
+    from equipoise.nodes.datasets.load_dataset import LoadDataset
 
     folder = prompt.base / "input" / "colours"
     for i, image in enumerate(even(6)):
@@ -360,7 +360,7 @@ def test_what_does_not_fit_is_told(place: Path) -> None:
 
 
 def test_names_are_offered(place: Path, prompt: Any) -> None:
-    from equipoise.host.data.datasets import dataset_names
+    from equipoise.host.datasets.datasets import dataset_names
 
     save(even(1), "first")
     os.makedirs(prompt.base / "input" / "photos", exist_ok=True)

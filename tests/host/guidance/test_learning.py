@@ -85,8 +85,8 @@ class World:
         self.adp = AdpFile(predictor, {}, "tiny")
 
     def learn(self, name: str = "fit", steps: int = 4, batch: int = 4, **given: Any) -> Any:
-        from equipoise.host.data.learning_pictures import LearningInputs
         from equipoise.host.guidance.learn_directions import learn_directions
+        from equipoise.host.guidance.learning_pictures import LearningInputs
         from equipoise.methods.guidance.fit_moves import FitSettings
 
         use = {"model": self.model, "features": self.features, "labels": self.labels, "vae": self.vae}
@@ -406,8 +406,8 @@ def test_learning_from_prompts_goes_on_where_it_was_interrupted(text: Any, folde
 
 
 def test_pictures_are_denoised_under_the_prompts_that_made_them(text: Any, prompt: Any) -> None:
-    from equipoise.host.data.learning_pictures import LearningInputs
     from equipoise.host.guidance.learn_directions import learn_directions
+    from equipoise.host.guidance.learning_pictures import LearningInputs
     from equipoise.methods.guidance.fit_moves import FitSettings
     from equipoise.models.adp import AdpFile
 

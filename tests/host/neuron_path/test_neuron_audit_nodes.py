@@ -75,12 +75,12 @@ def images() -> Tensor:
 
 def drawn(n: int) -> Tensor:
     """IMAGE of n drawings, with as many of short as of long hair."""
-    from equipoise.factory.portraits import draw
+    from equipoise.factory.portraits import draw_portraits
     from equipoise.factory.train_classifiers import uniform_labels
 
     generator = torch.Generator().manual_seed(3)
     labels = {**uniform_labels(n, generator), "hair": torch.arange(n) % 2}
-    return draw(labels, generator).movedim(1, -1)
+    return draw_portraits(labels, generator).movedim(1, -1)
 
 
 def make_head(attribute: str, seed: int, width: int = WIDTH) -> Any:

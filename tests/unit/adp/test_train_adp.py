@@ -9,12 +9,12 @@ from typing import Any
 
 import pytest
 import torch
-from equipoise.methods.adp import rows as adp_rows
 from equipoise.methods.adp.extend import joined_predictor, without
 from equipoise.methods.adp.figures import describe_adp
-from equipoise.methods.adp.rows import buffers, split_images
 from equipoise.methods.adp.train import AdpSettings, recommended, train_adp, train_predictor
 from equipoise.methods.core.targets import make_target
+from equipoise.methods.data import feature_rows as adp_rows
+from equipoise.methods.data.feature_rows import buffers, split_images
 from equipoise.methods.data.feature_set import FeatureSet, FeatureSetWriter, open_feature_set, read_index
 from equipoise.methods.guidance.run import GuidanceRun, GuidanceSettings
 from equipoise.methods.labels.labels import LabelSet

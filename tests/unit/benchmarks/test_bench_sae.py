@@ -33,7 +33,7 @@ def test_all_parts_but_those_that_need_more(tmp_path: Path, monkeypatch: pytest.
     assert found["peer"] is None and found["peer_name"] is None and found["peer_at_its_defaults"] is None
     assert "no-such-library is not installed" in found["notes"]["peer"]
     assert found["spliced_agreement"] is None and "no ComfyUI" in found["notes"]["spliced_agreement"]
-    features, _ = sae.record_portraits(tmp_path, 16)
+    features, _ = sae.record_training_set(tmp_path, 16)
     assert features.meta["kind"] == SPATIAL and features.meta["map"] == [8, 8] and features.entries[0].spatial_rows == sae.STEPS
     made = load_sae(tmp_path / sae.OURS).sae
     assert (made.channels, made.latents, made.k) == (96, 1536, 48)

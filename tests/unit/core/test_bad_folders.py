@@ -13,8 +13,8 @@ import torch
 from equipoise.methods.core.trainer import VectorFit
 from equipoise.methods.core.trials import TrialLog
 from equipoise.methods.data.feature_set import FeatureSetWriter, iterate_shards, iterate_spatial, open_feature_set
-from equipoise.methods.data.image_folder import open_image_folder
-from equipoise.methods.data.image_folder_writer import ImageFolderWriter, Item
+from equipoise.methods.datasets.image_folder import open_image_folder
+from equipoise.methods.datasets.image_folder_writer import ImageFolderWriter, Item
 from equipoise.methods.labels.label_cache import LabelCache
 from equipoise.methods.labels.labels import LabelSet, read_csv, write_csv
 from equipoise.models.files import read_safetensors

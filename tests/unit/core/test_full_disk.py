@@ -14,8 +14,8 @@ import torch
 from equipoise.benchmarks.core.random_adp import random_adp
 from equipoise.benchmarks.core.random_sae import random_bias, random_sae
 from equipoise.methods.data.feature_set import FeatureSetWriter, iterate_shards, open_feature_set
-from equipoise.methods.data.image_folder import open_image_folder
-from equipoise.methods.data.image_folder_writer import ImageFolderWriter, Item
+from equipoise.methods.datasets.image_folder import open_image_folder
+from equipoise.methods.datasets.image_folder_writer import ImageFolderWriter, Item
 from equipoise.models.adp import load_adp, save_adp
 from equipoise.models.bias_features import load_bias_features, save_bias_features
 from equipoise.models.files import write_text

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from equipoise.benchmarks.data.training_sets import training_sets
 from equipoise.charts.core.style import PALETTE
-from equipoise.charts.data.classifier_fairness import fairness_chart, fairness_text, widest_class
+from equipoise.charts.datasets.classifier_fairness import fairness_chart, fairness_text, widest_class
 from equipoise.metrics.classifier_fairness import ClassifierFairness, measure_classifier
 
 

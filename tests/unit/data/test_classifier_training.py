@@ -9,8 +9,8 @@ from typing import Any
 
 import pytest
 import torch
-from equipoise.methods.data.augment import AUGMENTATIONS, augmentation
-from equipoise.methods.data.classifier_training import (
+from equipoise.methods.datasets.augment import AUGMENTATIONS, augmentation
+from equipoise.methods.datasets.classifier_training import (
     ARCHITECTURES,
     ClassifierSettings,
     Examples,

@@ -7,9 +7,10 @@ from pathlib import Path
 
 import pytest
 import torch
-from equipoise.methods.adp.rows import split_images
-from equipoise.methods.adp.train import AdpSettings, default_knots, train_predictor
+from equipoise.methods.adp.train import AdpSettings, train_predictor
+from equipoise.methods.data.feature_rows import split_images
 from equipoise.methods.data.feature_set import FeatureSetWriter, iterate_shards, read_index
+from equipoise.models.noise_level import default_knots
 
 LEVELS = torch.tensor([-6.0, -2.0, 1.0, 4.0])
 

@@ -12,9 +12,9 @@ from typing import Any
 
 import pytest
 from equipoise.methods.core.targets import parse_target
-from equipoise.methods.data import image_folder_writer
-from equipoise.methods.data.image_folder import TEST, TRAIN, joined_folders, open_image_folder
-from equipoise.methods.data.image_folder_writer import ImageFolderWriter, Item, parse_splits, whole_parts
+from equipoise.methods.datasets import image_folder_writer
+from equipoise.methods.datasets.image_folder import TEST, TRAIN, joined_folders, open_image_folder
+from equipoise.methods.datasets.image_folder_writer import ImageFolderWriter, Item, parse_splits, whole_parts
 from equipoise.methods.labels.labels import read_csv
 
 KNOWN = {"glasses": ("yes", "no"), "hair": ("short", "long")}

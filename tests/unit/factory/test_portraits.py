@@ -13,7 +13,7 @@ from equipoise.factory.portraits import (
     P_SKIN_TONE,
     SIZE,
     Between,
-    draw,
+    draw_portraits,
     portraits,
     sample_labels,
 )
@@ -87,16 +87,16 @@ def test_labels_can_be_fixed() -> None:
     wanted = {k: torch.full((3,), len(c) - 1) for k, c in ATTRIBUTES.items()}
     drawn = portraits(3, 5, labels=wanted)
     assert all(torch.equal(drawn.labels[k], wanted[k]) for k in wanted)
-    assert torch.equal(drawn.images, draw(wanted, torch.Generator().manual_seed(5)))
+    assert torch.equal(drawn.images, draw_portraits(wanted, torch.Generator().manual_seed(5)))
 
 
 @pytest.mark.parametrize("attribute", list(ATTRIBUTES))
 def test_every_class_can_be_seen(attribute: str) -> None:
     """The same portrait with another class differs by more than light or noise would explain, and not everywhere."""
     base = {k: torch.zeros(16, dtype=torch.int64) for k in ATTRIBUTES}
-    first = draw(base, torch.Generator().manual_seed(6))
+    first = draw_portraits(base, torch.Generator().manual_seed(6))
     for index in range(1, len(ATTRIBUTES[attribute])):
-        other = draw({**base, attribute: torch.full((16,), index)}, torch.Generator().manual_seed(6))
+        other = draw_portraits({**base, attribute: torch.full((16,), index)}, torch.Generator().manual_seed(6))
         changed = (other - first).abs().amax(dim=1)
         assert (changed > 0.15).flatten(1).sum(1).min() >= 12, f"{attribute} {index}: too few pixels change"
         if attribute == "eyeglasses":
@@ -109,7 +109,7 @@ def test_no_pixel_tells_the_eyeglasses() -> None:
     n = 1500
     chosen = sample_labels(n, torch.Generator().manual_seed(7))
     chosen["eyeglasses"] = torch.arange(n) % 2
-    images = draw(chosen, torch.Generator().manual_seed(8)).flatten(1)
+    images = draw_portraits(chosen, torch.Generator().manual_seed(8)).flatten(1)
     best = 0.0
     for low in (0.2, 0.35, 0.5, 0.65, 0.8):
         agree = ((images > low).long() == chosen["eyeglasses"][:, None]).float().mean(0)
@@ -123,12 +123,12 @@ def test_between_classes_lies_between_their_drawings() -> None:
     to = (labels["skin_tone"] + 1).clamp(max=2)
 
     def drawn(share: float, frames: torch.Tensor) -> torch.Tensor:
-        return draw(labels, torch.Generator().manual_seed(5), Between(to, torch.full((n,), share), frames))
+        return draw_portraits(labels, torch.Generator().manual_seed(5), Between(to, torch.full((n,), share), frames))
 
     as_labelled = (labels["eyeglasses"] == 0).float().expand(2, n)
-    plain = draw(labels, torch.Generator().manual_seed(5))
+    plain = draw_portraits(labels, torch.Generator().manual_seed(5))
     assert torch.equal(drawn(0.0, as_labelled), plain)
-    there = draw({**labels, "skin_tone": to}, torch.Generator().manual_seed(5))
+    there = draw_portraits({**labels, "skin_tone": to}, torch.Generator().manual_seed(5))
     assert torch.equal(drawn(1.0, as_labelled), there)
     middle = drawn(0.5, as_labelled)
     low, high = torch.minimum(plain, there), torch.maximum(plain, there)

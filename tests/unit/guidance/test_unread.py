@@ -9,13 +9,13 @@ from typing import Any
 
 import pytest
 import torch
+from equipoise.methods.adp.edit_file import check_classes, in_order, with_alternative
 from equipoise.methods.adp.figures import describe_adp
 from equipoise.methods.adp.train import train_adp
 from equipoise.methods.core.run import Call
 from equipoise.methods.core.targets import parse_target
 from equipoise.methods.data.feature_set import FeatureSet, FeatureSetWriter, open_feature_set
 from equipoise.methods.guidance.calibrate import reading_levels
-from equipoise.methods.guidance.edit_file import check_classes, in_order, with_alternative
 from equipoise.methods.guidance.moves import GRADIENT, move_vector
 from equipoise.methods.guidance.run import GuidanceRun, GuidanceSettings
 from equipoise.methods.labels.labels import LabelSet

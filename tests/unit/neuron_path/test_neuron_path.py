@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 import torch
-from equipoise.benchmarks.neuron_path.naive_path import naive_path
+from equipoise.benchmarks.neuron_path.naive_path import NaiveRule, naive_path
 from equipoise.methods.neuron_path.path_settings import (
     CLEAN_LAYER,
     GAUSS_4,
@@ -115,9 +115,9 @@ def test_same_as_the_naive_algorithm(name: str, what: str, search: str, top_k: i
     points, weights = integration_nodes(GAUSS_4)
     single = find_paths(net.to(torch.float32), pixels.float(), targets, settings)
     for i in range(len(pixels)):
-        path, scores, joint, additive = naive_path(
-            modules, logits, pixels[i : i + 1], int(targets[i]), points, weights, objective(what), search == PAPER, top_k, net.rows == CLS
-        )
+        rule = NaiveRule(search == PAPER, top_k, net.rows == CLS)
+        image, integral = pixels[i : i + 1], (points, weights)
+        path, scores, joint, additive = naive_path(modules, logits, image, int(targets[i]), integral, objective(what), rule)
         assert found.path[i].tolist() == path
         assert single.path[i].tolist() == path
         wanted = torch.stack(scores)

@@ -7,7 +7,7 @@ import torch
 from equipoise.methods.neuron_path.neuron_edits import KEEP, SCALE, NeuronEdit, edited_logits, union
 from equipoise.methods.neuron_path.neuron_gallery import neuron_gallery
 from equipoise.methods.neuron_path.neuron_text import listed, named_neurons, pairs
-from equipoise.methods.neuron_path.path_effects import DOUBLING, REMOVAL, EffectSettings, effect_table, path_effects
+from equipoise.methods.neuron_path.path_effects import DOUBLING, REMOVAL, PathEffectSettings, effect_table, path_effects
 from equipoise.methods.neuron_path.path_settings import MARGIN, PathSettings
 from equipoise.methods.neuron_path.prune_curve import PruneSettings, prune_curve
 from equipoise.methods.neuron_path.search import find_paths, score_paths
@@ -51,7 +51,7 @@ def read(net: NeuronVit, pixels: torch.Tensor) -> torch.Tensor:
 def test_effects_are_those_of_the_edits(net: NeuronVit, pixels: torch.Tensor, read: torch.Tensor) -> None:
     s = PathSettings(objective=MARGIN)
     path = find_paths(net, pixels, read, PathSettings(objective=MARGIN, top_k=3)).path
-    found = path_effects(net, pixels, read, {"ours": path}, EffectSettings(s, control_draws=2))
+    found = path_effects(net, pixels, read, {"ours": path}, PathEffectSettings(s, control_draws=2))
     assert [(e.method, e.operation) for e in found] == [(m, o) for m in ("ours", "random") for o in (REMOVAL, DOUBLING)]
     removed, doubled, control, _ = found
     p = edited_logits(net, pixels, []).softmax(1).gather(1, read[:, None])[:, 0]
@@ -71,7 +71,7 @@ def test_effects_are_those_of_the_edits(net: NeuronVit, pixels: torch.Tensor, re
 def test_true_classes_make_the_accuracy(net: NeuronVit, pixels: torch.Tensor, read: torch.Tensor) -> None:
     truth = (read + (torch.arange(B) < 6)) % 3
     path = torch.zeros(B, DEPTH, 1, dtype=torch.long)
-    found = path_effects(net, pixels, read, {"random": path}, EffectSettings(control_draws=9), truth)
+    found = path_effects(net, pixels, read, {"random": path}, PathEffectSettings(control_draws=9), truth)
     assert len(found) == 2 and float(found[0].right_before.mean()) == pytest.approx(0.75), "a method of that name is the control"
     with pytest.raises(ValueError, match="as many true classes"):
         path_effects(net, pixels, read, {"a": path}, truth=truth[:3])

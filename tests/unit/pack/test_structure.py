@@ -26,16 +26,17 @@ BELOW = {
 """Floor -> floors that it may import."""
 SYSTEMS = {
     "core": set(),
-    "data": {"core"},
+    "small_models": {"core"},
+    "data": {"core", "small_models"},
     "labels": {"core", "data"},
+    "datasets": {"core", "data", "labels"},
     "adp": {"core", "data", "labels"},
     "sae": {"core", "data"},
     "ledger": {"core", "labels"},
     "report": {"core", "data", "labels", "ledger"},
+    "neuron_path": {"core", "labels"},
     "guidance": {"core", "data", "labels", "adp", "ledger"},
     "bias_features": {"core", "data", "labels", "adp", "sae", "ledger", "guidance"},
-    "neuron_path": {"core", "labels"},
-    "small_models": {"core"},
 }
 """Room -> rooms that it may import, on any floor."""
 MOST_MODULES, MOST_OF_THE_PATCH = 20, 20

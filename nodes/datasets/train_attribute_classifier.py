@@ -7,10 +7,10 @@ from typing import Any
 from comfy_api.latest import io
 
 from ...charts.core.curves import training_curves
-from ...host.data.train_classifier import train_and_save_classifier
-from ...methods.data.augment import AUGMENTATIONS, QUALITY
-from ...methods.data.classifier_training import ARCHITECTURES, CNN, SIZES, ClassifierSettings
-from ...methods.data.image_folder import ImageFolder
+from ...host.datasets.train_classifier import train_and_save_classifier
+from ...methods.datasets.augment import AUGMENTATIONS, QUALITY
+from ...methods.datasets.classifier_training import ARCHITECTURES, CNN, SIZES, ClassifierSettings
+from ...methods.datasets.image_folder import ImageFolder
 from ..core.inputs import file_name_input, fixed_seed, names_of, overwrite_input
 from ..core.sockets import DATA, Classifier, Dataset, schema
 from ..core.ui import as_image, shown

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from ...methods.core.run import AnyRun
-from .live import live_bar
-from .observer import Observer, WhenEnded
-from .passes.shared_batch import SharedBatchObserver
+from ....methods.core.run import AnyRun
+from ..live import live_bar
+from ..observer import Observer, WhenEnded
+from .shared_batch import SharedBatchObserver
 
 
 def batch_observers(quotas: Observer | None = None, on_finish: Callable[[AnyRun], None] | None = None) -> list[Observer]:

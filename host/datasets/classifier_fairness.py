@@ -8,7 +8,7 @@ import comfy.model_management
 import torch
 from torch import Tensor
 
-from ...methods.data.image_folder import ImageFolder, Row
+from ...methods.datasets.image_folder import ImageFolder, Row
 from ...methods.labels.labels import LabelSet
 from ...metrics.classifier_fairness import ClassifierFairness, measure_classifier
 from ..labels.classifier import HostClassifier

@@ -7,10 +7,10 @@ import json
 import torch
 from comfy_api.latest import io
 
-from ...charts.data.classifier_fairness import fairness_chart, fairness_text
-from ...host.data.classifier_fairness import fairness_on_dataset, fairness_on_images
+from ...charts.datasets.classifier_fairness import fairness_chart, fairness_text
+from ...host.datasets.classifier_fairness import fairness_on_dataset, fairness_on_images
 from ...host.labels.classifier import HostClassifier
-from ...methods.data.image_folder import SPLITS, TEST, ImageFolder
+from ...methods.datasets.image_folder import SPLITS, TEST, ImageFolder
 from ...methods.labels.labels import LabelSet
 from ..core.sockets import EVALUATION, Classifier, Dataset, Labels, schema
 from ..core.ui import as_image, shown

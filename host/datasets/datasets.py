@@ -22,8 +22,8 @@ from PIL import Image
 from torch import Tensor
 
 from ...methods.core.targets import TargetDistribution
-from ...methods.data.classifier_training import Examples
-from ...methods.data.image_folder import (
+from ...methods.datasets.classifier_training import Examples
+from ...methods.datasets.image_folder import (
     FACTS,
     GENERATED,
     GRAPH,
@@ -36,13 +36,13 @@ from ...methods.data.image_folder import (
     Row,
     open_image_folder,
 )
-from ...methods.data.image_folder_writer import ImageFolderWriter, Item, Saved, parse_splits
+from ...methods.datasets.image_folder_writer import ImageFolderWriter, Item, Saved, parse_splits
 from ...methods.labels.labels import LabelSet
 from ...metrics.fairness import UNSURE_BELOW
 from ...models.files import stays_below, write_text
 from ..core.files import check_file_name, storable
+from ..data.feature_sets import read_picture
 from ..labels.classifier import HostClassifier
-from .feature_sets import read_picture
 
 DATASETS_PATH = "output/equipoise/datasets"
 INPUT = "input/"

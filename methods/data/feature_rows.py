@@ -11,7 +11,7 @@ from torch import Tensor
 
 from ...models.adp import AttributePredictor
 from ...models.noise_level import interpolation
-from ..data.feature_set import Entry, iterate_shards
+from .feature_set import Entry, iterate_shards
 
 HELD_OUT = 0.15
 BUFFER_ROWS, BUFFER_BYTES = 60_000, 2**28

@@ -6,13 +6,8 @@ import json
 
 from comfy_api.latest import io, ui
 
-from ...host.data.datasets import (
-    DATASETS_PATH,
-    dataset_fingerprint,
-    dataset_names,
-    find_dataset,
-)
-from ...methods.data.image_folder import open_image_folder
+from ...host.datasets.datasets import DATASETS_PATH, dataset_fingerprint, dataset_names, find_dataset
+from ...methods.datasets.image_folder import open_image_folder
 from ..core.inputs import names_of
 from ..core.sockets import DATA, Dataset, schema
 

@@ -9,7 +9,7 @@ from pathlib import Path
 import folder_paths
 import torch
 
-from ...methods.data.classifier_training import (
+from ...methods.datasets.classifier_training import (
     UNKNOWN,
     ClassifierSettings,
     Examples,
@@ -18,7 +18,7 @@ from ...methods.data.classifier_training import (
     train_classifier,
     training_name,
 )
-from ...methods.data.image_folder import TEST, VALIDATION, ImageFolder, Row, joined_folders
+from ...methods.datasets.image_folder import TEST, VALIDATION, ImageFolder, Row, joined_folders
 from ..core.files import FileKind
 from ..core.progress import host_progress, training_device
 from ..labels.classifier import HostClassifier, load_host_classifier

@@ -7,16 +7,10 @@ from typing import Any
 import torch
 from comfy_api.latest import io, ui
 
-from ...host.data.datasets import (
-    DATASETS_PATH,
-    SaveSettings,
-    dataset_folder,
-    read_labels,
-    save_images,
-)
+from ...host.datasets.datasets import DATASETS_PATH, SaveSettings, dataset_folder, read_labels, save_images
 from ...methods.core.targets import TargetDistribution
-from ...methods.data.image_folder import GENERATED, ORIGINS
-from ...methods.data.image_folder_writer import parse_splits
+from ...methods.datasets.image_folder import GENERATED, ORIGINS
+from ...methods.datasets.image_folder_writer import parse_splits
 from ..core.inputs import names_of
 from ..core.queued import queued_graph
 from ..core.sockets import DATA, Classifier, Dataset, Labels, Target, schema

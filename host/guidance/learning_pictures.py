@@ -18,9 +18,9 @@ from ...methods.data.feature_set import Entry, FeatureSet
 from ...methods.labels.labels import LabelSet
 from ...models.digests import module_mark, tensors_digest
 from ..core.fit.session import encoded_prompts
+from ..data.feature_sets import read_picture
+from ..data.recording import conditioning_facts, weights_mark
 from ..labels.classifier import HostClassifier
-from .feature_sets import read_picture
-from .recording import conditioning_facts, weights_mark
 
 IMAGES = 2048
 """Largest number of images to learn from; of a larger set, as many at even distances."""

@@ -1,1 +1,0 @@
-"""Charts of data sets and of the classifiers trained on them."""

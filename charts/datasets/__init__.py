@@ -1,0 +1,1 @@
+"""Charts of classifiers that were trained on data sets: how they treat groups."""
