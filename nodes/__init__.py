@@ -66,10 +66,10 @@ MODULES = (
     "neuron_path.neuron_gallery",
     "neuron_path.prune_classifier_curve",
     "neuron_path.edit_vision_neurons",
-    "data.save_balanced_dataset",
-    "data.load_dataset",
-    "data.train_attribute_classifier",
-    "data.classifier_fairness",
+    "datasets.save_balanced_dataset",
+    "datasets.load_dataset",
+    "datasets.train_attribute_classifier",
+    "datasets.classifier_fairness",
 )
 """Files of this folder that hold nodes, in menu order; each ends with a list NODES. A new file is added here."""
 
