@@ -164,7 +164,7 @@ class Findings:
 
 
 @dataclass(frozen=True)
-class Comparison:
+class ComparisonSettings:
     """How base and steered images are compared."""
 
     attributes: Sequence[str] = ()
@@ -183,7 +183,7 @@ def findings_of(
     embeddings: Sequence[Embedding] = (),
     others: Sequence[Reader] = (),
     prompt: tuple[ArrayLike | Tensor, ArrayLike | Tensor, ArrayLike | Tensor] | None = None,
-    comparison: Comparison | None = None,
+    comparison: ComparisonSettings | None = None,
     tick: Callable[[], None] = lambda: None,
 ) -> Findings:
     """Measure all that the given readings allow.
@@ -195,7 +195,7 @@ def findings_of(
 
     Raises ValueError where readings do not fit, or paired sets differ in number.
     """
-    comparison = comparison or Comparison()
+    comparison = comparison or ComparisonSettings()
     paired, batch, seed = comparison.paired, comparison.batch, comparison.seed
     judge = readers[0]
     n = {BASE: _length(judge.base), STEERED: _length(judge.steered)} | ({REFERENCE: _length(judge.reference)} if judge.reference else {})

@@ -29,7 +29,7 @@ def export_vit(model: VisionTransformer, attribute: str, folder: str | os.PathLi
     """
     folder = Path(folder)
     if attribute not in model.attributes:
-        raise ValueError(f"This classifier has no attribute '{attribute}'. It has: {', '.join(model.attributes)}.")
+        raise ValueError(f"this classifier has no attribute '{attribute}'; it has: {', '.join(model.attributes)}.")
     if folder.exists():
         raise FileExistsError(f"'{folder.name}' exists already. Choose another folder, or remove it first.")
     exported = _build(model, attribute)

@@ -18,7 +18,7 @@ from ...host.report.gather import INCEPTION, Gathered, ReportInputs, gather, int
 from ...host.report.report_warnings import report_warnings
 from ...host.report.write import PLACE, check_place, shown_path, write_report
 from ...methods.core.targets import TargetDistribution
-from ...metrics.findings import Comparison, Embedding, Findings, Reader, cells_of, findings_of
+from ...metrics.findings import ComparisonSettings, Embedding, Findings, Reader, cells_of, findings_of
 from ..core.inputs import names_of
 from ..core.queued import queued_graph, queued_id
 from ..core.sockets import EVALUATION, Classifier, Target, schema
@@ -186,7 +186,7 @@ def measure_readings(read: Gathered, inputs: ReportInputs) -> Findings:
         [Embedding(**vars(f)) for f in read.features],
         [Reader(**vars(r)) for r in read.others],
         read.prompt,
-        Comparison(inputs.attributes, inputs.same_seeds, inputs.batch),
+        ComparisonSettings(inputs.attributes, inputs.same_seeds, inputs.batch),
         interruptible,
     )
 

@@ -13,7 +13,7 @@ import pytest
 from equipoise.charts.report.report_blocks import Sheet
 from equipoise.charts.report.report_html import html_page
 from equipoise.charts.report.report_page import report_page
-from equipoise.metrics.findings import Comparison, Embedding, Reader, findings_of
+from equipoise.metrics.findings import ComparisonSettings, Embedding, Reader, findings_of
 
 CLASSES = {"eyeglasses": ("yes", "no"), "a_rather_long_attribute_name": ("class_with_a_long_name", "another", "third"), "hair": ("a", "b")}
 
@@ -32,7 +32,7 @@ def page(judges: int) -> str:
     features = [Embedding(n, *(g.normal(size=(96, 8)) for _ in range(3)), clip=c) for n, c in (("judge", False), ("clip", True))]
     goal = (("eyeglasses", "hair"), (0.25,) * 4)
     prompt = features[1].base, features[1].steered, g.normal(size=(1, 8))
-    found = findings_of(readers, [goal] * judges, features, prompt=prompt, comparison=Comparison(batch=16))
+    found = findings_of(readers, [goal] * judges, features, prompt=prompt, comparison=ComparisonSettings(batch=16))
     small, large = (g.integers(0, 256, (24, 3, s, s), dtype=np.uint8) for s in (32, 128))
     sheets = [Sheet("eyeglasses: yes", small, 30, 96, large, 40, 96), Sheet("eyeglasses: no", None, 0, 96, small, 24, 96)]
     settings = [("Load Checkpoint (CheckpointLoaderSimple)", "all", f"ckpt_name={'very_long_name' * 9}.safetensors")]

@@ -11,7 +11,6 @@ from typing import Any
 
 import pytest
 import torch
-from equipoise_nodes import execute
 from equipoise_tiny import tiny
 from torch import Tensor
 
@@ -51,9 +50,10 @@ class World:
     def features(self, images: int = 40) -> Any:
         from equipoise.nodes.data.record_features import RecordFeatures
 
-        return execute(
-            RecordFeatures, self.model, self.vae, self.empty(8), "set", images, "", "", 5, STEPS, 1.0, "euler", "normal", 1.0, 1, False, "",
-            positive=self.positive, negative=self.negative,
+        return RecordFeatures.execute(
+            model=self.model, vae=self.vae, latent_image=self.empty(8), set_name="set", images=images, prompts="", negative_prompt="",
+            first_seed=5, steps=STEPS, cfg=1.0, sampler_name="euler", scheduler="normal", denoise=1.0, every=1, unconditional_rows=False,
+            spatial_levels="", positive=self.positive, negative=self.negative,
         ).result[0]  # fmt: skip
 
     def labels(self, features: Any) -> Any:

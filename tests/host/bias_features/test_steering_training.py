@@ -12,7 +12,6 @@ from typing import Any
 
 import pytest
 import torch
-from equipoise_nodes import execute
 from equipoise_world import World, sentence
 from torch import Tensor
 
@@ -49,11 +48,12 @@ def brightness(name: str = "light") -> Any:
 def record(world: World, vae: Any, name: str = "steering training", **given: Any) -> Any:
     from equipoise.nodes.data.record_features import RecordFeatures
 
-    settings: dict[str, Any] = {"spatial_levels": "-4, 0, 4", "site": SITE} | given
-    return execute(
-        RecordFeatures, world.model, vae, world.empty(8), name, IMAGES, "", "", 5, STEPS, 1.0, "euler", "normal", 1.0, 1, False,
-        positive=world.positive, negative=world.negative, **settings,
-    ).result  # fmt: skip
+    settings: dict[str, Any] = {
+        "images": IMAGES, "prompts": "", "negative_prompt": "", "first_seed": 5, "steps": STEPS, "cfg": 1.0, "sampler_name": "euler",
+        "scheduler": "normal", "denoise": 1.0, "every": 1, "unconditional_rows": False, "spatial_levels": "-4, 0, 4", "site": SITE,
+        "positive": world.positive, "negative": world.negative,
+    }  # fmt: skip
+    return RecordFeatures.execute(model=world.model, vae=vae, latent_image=world.empty(8), set_name=name, **(settings | given)).result
 
 
 def train(features: Any, name: str, **given: Any) -> Any:
@@ -199,7 +199,7 @@ def test_bias_features_are_found_and_saved(made: SimpleNamespace, prompt: Any) -
     assert features.classes == LIGHT["light"] and 0 < len(features.features) <= 16 and found.sae_digest == made.sae.digest
     assert "without its" in report and "a linear predictor was trained" in report and chart.shape[0] == 1 and chart.shape[2] == 960
     reader = TrainADP.execute(made.features, made.labels, "mlp", 1, 0).result[0]
-    assert "a linear reader" not in find(made, adp=reader, attribute="light", per_class=2, beside=5.0)[1]
+    assert "a linear predictor" not in find(made, adp=reader, attribute="light", per_class=2, beside=5.0)[1]
 
     rows = torch.tensor([[1.0, 0.0]]).repeat(IMAGES, 1)
     beside = replace(made.labels, attributes={**LIGHT, "hat": ("no", "yes")}, probabilities={**made.labels.probabilities, "hat": rows})

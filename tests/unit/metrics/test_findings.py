@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from equipoise.metrics.findings import AT_TARGET, Comparison, Embedding, Reader, cells_of, findings_of
+from equipoise.metrics.findings import AT_TARGET, ComparisonSettings, Embedding, Reader, cells_of, findings_of
 from equipoise.metrics.frechet import frechet_distance
 from equipoise.metrics.kernel import squared_mmd
 
@@ -39,7 +39,7 @@ def test_without_anything_but_a_judge() -> None:
 
 
 def test_shares_and_drift() -> None:
-    found = findings_of([JUDGE], [HALF], comparison=Comparison(batch=8))
+    found = findings_of([JUDGE], [HALF], comparison=ComparisonSettings(batch=8))
     (panel,) = found.judged[0].panels
     assert panel.report.counts == (16, 16) and panel.baseline.counts == (4, 28) and found.fd == 0.0
     (hair,) = found.judged[0].drift
@@ -132,7 +132,7 @@ def test_the_prompt() -> None:
     text, before = g.normal(size=(1, 8)), g.normal(size=(32, 8))
     found = findings_of([reader(read(BEFORE), read(AFTER))], [None], prompt=(before, before + text, text))
     assert found.prompted.change[0] > 0 and found.prompted.change[1] > 0
-    unpaired, prompt = Comparison(paired=False), (before, before + text, text)
+    unpaired, prompt = ComparisonSettings(paired=False), (before, before + text, text)
     apart = findings_of([reader(read(BEFORE), read(AFTER))], [None], prompt=prompt, comparison=unpaired)
     assert apart.prompted.change is None and apart.similarity == {} and apart.judged[0].drift[0].moved is None
 
@@ -140,7 +140,8 @@ def test_the_prompt() -> None:
 def test_other_numbers_of_images_need_other_seeds() -> None:
     with pytest.raises(ValueError, match="met 32 and 2: switch same_seeds off"):
         findings_of([reader(read(BEFORE), read([0, 1]))], [None])
-    assert findings_of([reader(read(BEFORE), read([0, 1]))], [None], comparison=Comparison(paired=False)).n == {"base": 32, "steered": 2}
+    unpaired = ComparisonSettings(paired=False)
+    assert findings_of([reader(read(BEFORE), read([0, 1]))], [None], comparison=unpaired).n == {"base": 32, "steered": 2}
 
 
 def test_images_are_put_into_the_cells_they_are_counted_in() -> None:

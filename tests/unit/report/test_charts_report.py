@@ -17,7 +17,7 @@ from equipoise.charts.report.report_drift import drift_chart, scale_of
 from equipoise.charts.report.report_html import POLICY, html_page
 from equipoise.charts.report.report_page import cautions, headlines, report_page
 from equipoise.metrics.drift import attribute_drift
-from equipoise.metrics.findings import Comparison, Embedding, Findings, Reader, findings_of
+from equipoise.metrics.findings import ComparisonSettings, Embedding, Findings, Reader, findings_of
 from PIL import Image
 
 CLASSES = {"glasses": ("yes", "no"), "hair": ("short", "long")}
@@ -34,7 +34,7 @@ def found(judges: int = 1, n: int = 32, target: bool = True, batch: int = 1) -> 
     readers = [Reader(f"judge {i}", CLASSES, base, steered, base) for i in range(judges)]
     goal = (("glasses",), (0.5, 0.5)) if target else None
     features = [Embedding("the judge", *(g.normal(size=(n, 4)) for _ in range(3)))]
-    return findings_of(readers, [goal] * judges, features, comparison=Comparison(batch=batch))
+    return findings_of(readers, [goal] * judges, features, comparison=ComparisonSettings(batch=batch))
 
 
 def sheet(name: str = "yes", n: int = 3, size: int = 16) -> Sheet:
