@@ -226,7 +226,7 @@ class Recorder:
 
     def _graphs(self, name: str) -> Iterator[Entry]:
         """Queue the graphs of an item on a server whose folders are empty at first."""
-        if self._host is None:
+        if self._host is None or not self._host.running():
             self._host = Host(self.folder / "host", self.repo)
             self._host.start()
         self._host.empty()
@@ -277,7 +277,7 @@ def compare(before: Path, after: Path, names: Sequence[str]) -> int:
             counts = kind == "results" and "joint" not in name
             differing += len(keys) if counts else 0
             if keys:
-                print(f"{name}: {len(keys)} of {len(one[kind])} {kind} differ{'' if counts else ' (for information)'}")
+                print(f"{name}: {len(keys)} of {len({**one[kind], **other[kind]})} {kind} differ{'' if counts else ' (for information)'}")
             for key in keys if kind == "results" else []:
                 print(f"    {key}\n        {one[kind].get(key, 'missing')}\n        {other[kind].get(key, 'missing')}")
     print(f"{len(known)} items compared, {differing} differences that count")
@@ -296,6 +296,8 @@ def main() -> int:
     for sub in (recording, comparing):
         sub.add_argument("--only", default="", metavar="NAME,...", help="items, or beginnings of their names")
     args = parser.parse_args()
+    # Processes in the background may ignore interrupts, and those that they start would too; some items interrupt theirs.
+    signal.signal(signal.SIGINT, signal.default_int_handler)
     chosen = tuple(filter(None, args.only.split(","))) or ("",)
     names = [name for name in (*COMMANDS, *GRAPHS) if name.startswith(chosen)]
     if not names:

@@ -76,9 +76,13 @@ class Host:
                     raise RuntimeError(f"ComfyUI did not start; see {self.base / 'server.log'}.") from None
                 time.sleep(0.3)
 
+    def running(self) -> bool:
+        """Return whether the server's process is there."""
+        return self._process is not None and self._process.poll() is None
+
     def stop(self) -> None:
         """End the server."""
-        if self._process is not None and self._process.poll() is None:
+        if self._process is not None and self.running():
             self._process.terminate()
             try:
                 self._process.wait(20)

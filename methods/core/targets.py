@@ -134,7 +134,7 @@ def _read_weights(text: str, names: Sequence[str], what: str) -> tuple[list[floa
     for part in filter(str.strip, re.split(r"[,\n]", text)):
         match = _WEIGHT.match(part)
         if not match:
-            raise ValueError(f"'{part.strip()}' is not a weight: write NAME=NUMBER, for instance {names[0]}=0.5.")
+            raise ValueError(f"'{part.strip()[:60]}' is not a weight: write NAME=NUMBER, for instance {names[0]}=0.5.")
         name, value = match["name"], match["value"]
         if name not in names:
             raise ValueError(f"{what} has no '{name}'; known: {', '.join(names)}.")

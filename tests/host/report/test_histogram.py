@@ -235,7 +235,7 @@ def test_no_more_pictures_than_a_node_has_room_for(classifiers: Any) -> None:
         (None, "{}", "connect the target too"),
         ("tint: uniform", '{"attributes": ["tint"], "assigned": ["red"]}', "is about 1 images, and 4 are connected"),
         ("tint: uniform", '{"attributes": ["light"], "assigned": []}', "is about light, and the target is about tint"),
-        ("tint: uniform", "no json", "connect the output of the sampler that drew them"),
+        ("tint: uniform", "no json", "connect the output of the sampler that made them"),
     ],
 )
 def test_classes_assigned_to_other_images_are_refused(classifiers: Any, asked: str | None, text: str, says: str) -> None:

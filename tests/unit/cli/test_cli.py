@@ -134,5 +134,5 @@ print(*cli.COMMANDS)
 for file in sorted(pathlib.Path(cli.__file__).parent.glob("*.py")):
     importlib.import_module("equipoise.cli." + file.stem)
 """
-    listed = fresh_python(code, timeout=120).split()
+    listed = fresh_python(code).split()
     assert set(cli.COMMANDS) - set(listed) == {"train-portraits", "bench"} and "train-adp" in listed

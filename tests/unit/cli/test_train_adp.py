@@ -130,9 +130,9 @@ def test_learned_moves_are_calibrated(folder: Path, monkeypatch: pytest.MonkeyPa
     move = Move("middle", torch.tensor([0.0]), torch.zeros(1, 2, 2, 3, 4, 4), torch.ones(1, 2))
     steps: list[int] = []
 
-    def learned(net: object, adp: AdpFile, features: object, labels: object, settings: FitSettings, *more: object) -> learn.LearnedMoves:
+    def learned(net: object, adp: AdpFile, features: object, labels: object, settings: FitSettings, *more: object) -> learn.LearnedVectors:
         steps.append(settings.steps)
-        return learn.LearnedMoves(replace(adp, alternatives={"hair": {"learned": move}}), ["learned"])
+        return learn.LearnedVectors(replace(adp, alternatives={"hair": {"learned": move}}), ["learned"])
 
     def calibrated(net: object, adp: AdpFile, *more: object) -> list[CalibratedMoves]:
         assert [m.source for m in calibrate.fitted_moves(adp, "hair")] == ["learned"] and not calibrate.fitted_moves(adp, "coat")
