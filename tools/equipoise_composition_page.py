@@ -6,7 +6,7 @@ import sys
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[1]
-sys.path.append(str(ROOT / "tests" / "host"))
+sys.path.append(str(ROOT / "tests" / "host" / "helpers"))
 
 from equipoise_partners import BESIDE, PATCHES, Partner  # noqa: E402
 

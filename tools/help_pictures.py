@@ -645,7 +645,7 @@ def main() -> int:
     FOLDER.mkdir(exist_ok=True)
     thumbnails.load(ROOT / "dev.py", "equipoise_dev").register()
     servers = importlib.import_module("equipoise.benchmarks.core.graph_server")
-    workflows = thumbnails.load(ROOT / "tests" / "host" / "equipoise_workflow.py", "equipoise_workflow")
+    workflows = thumbnails.load(ROOT / "tests" / "host" / "helpers" / "equipoise_workflow.py", "equipoise_workflow")
     servers.ODD_NAME = "equipoise"
     with tempfile.TemporaryDirectory() as folder:
         base = args.folder or Path(folder)

@@ -319,7 +319,7 @@ def main() -> int:
     names = args.names or [*MADE, *RENDERED]
     load(ROOT / "dev.py", "equipoise_dev").register()
     server_module = importlib.import_module("equipoise.benchmarks.core.graph_server")
-    workflow_module = load(ROOT / "tests" / "host" / "equipoise_workflow.py", "equipoise_workflow")
+    workflow_module = load(ROOT / "tests" / "host" / "helpers" / "equipoise_workflow.py", "equipoise_workflow")
     server_module.ODD_NAME = "equipoise"  # the front end shows the pack's folder on its nodes
     with tempfile.TemporaryDirectory() as folder:
         base = Path(folder)

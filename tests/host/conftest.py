@@ -16,7 +16,7 @@ from typing import Any
 import pytest
 import torch
 
-for folder in (Path(__file__).parent, Path(__file__).resolve().parents[2] / "tools"):
+for folder in (Path(__file__).parent / "helpers", Path(__file__).resolve().parents[2] / "tools"):
     sys.path.append(str(folder))  # for helper files whose names no host uses
 
 from equipoise.benchmarks.core.graph_server import Server, checkout  # noqa: E402

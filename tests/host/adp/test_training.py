@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import shutil
 from collections.abc import Iterator
 from pathlib import Path
 from types import SimpleNamespace
@@ -11,6 +10,8 @@ from typing import Any
 
 import pytest
 import torch
+from equipoise.benchmarks.core.random_adp import random_move
+from equipoise_folders import remove_folders
 from equipoise_tiny import tiny
 from torch import Tensor
 
@@ -22,11 +23,9 @@ STEPS = 3
 def folders(prompt: Any) -> Iterator[Path]:
     """The host's folders of sets, calibrations and ADPs, empty before and after every test."""
     places = [prompt.base / "output" / "equipoise", prompt.base / "models" / "equipoise" / "adp"]
-    for place in places:
-        shutil.rmtree(place, ignore_errors=True)
+    remove_folders(*places)
     yield places[0]
-    for place in places:
-        shutil.rmtree(place, ignore_errors=True)
+    remove_folders(*places)
 
 
 class World:
@@ -248,10 +247,9 @@ def test_calibration_goes_on_where_it_was_cut_off(
 def test_what_the_file_holds_can_be_calibrated_without_features(
     world: World, made: SimpleNamespace, load_module: Any, repository: Path
 ) -> None:
-    adps = load_module(repository / "tests" / "equipoise_random_adp.py", "equipoise_random_adp")
     from dataclasses import replace
 
-    move = replace(adps.random_move(2, made.adp.predictor.channels, from_to=False), source="prompt-pairs")
+    move = replace(random_move(2, made.adp.predictor.channels, from_to=False), source="prompt-pairs")
     file = replace(made.adp, moves={"light": move})
     out = world.calibrate(file, classifier=world.classifier(), vae=world.vae).result[0]
     assert out.moves["light"].source == "prompt-pairs" and not torch.equal(out.moves["light"].sizes, move.sizes)

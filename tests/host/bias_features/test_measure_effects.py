@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import shutil
-from collections.abc import Callable, Iterator
-from pathlib import Path
+from collections.abc import Iterator
 from types import SimpleNamespace
 from typing import Any
 
 import pytest
 import torch
+from equipoise.benchmarks.core.random_sae import random_bias, random_sae
 from equipoise_world import World, placed, sentence
 from torch import Tensor
 
@@ -40,18 +40,13 @@ def sampled(world: World, model: Any = None) -> list[Tensor]:
     return [VAE.decode(world.sample(model, n=2, steps=STEPS, cfg=1.0, seed=7 + batch)) for batch in range(2)]
 
 
-@pytest.fixture(scope="module")
-def saes(load_module: Callable[[Path, str], Any], repository: Path) -> Any:
-    return load_module(repository / "tests" / "equipoise_random_sae.py", "equipoise_random_sae")
-
-
 @pytest.fixture
-def parts(prompt: Any, saes: Any) -> Iterator[SimpleNamespace]:
+def parts(prompt: Any) -> Iterator[SimpleNamespace]:
     """A model, an autoencoder with 32 latents of which 8 are always active, and bias features in it."""
-    sae = saes.random_sae(CHANNELS, SITE, "tiny", latents=32)
+    sae = random_sae(CHANNELS, SITE, "tiny", latents=32)
     world = World(prompt, "classes")
     plain = torch.cat(sampled(world)).flatten(1).mean(1)
-    yield SimpleNamespace(world=world, sae=sae, bias=saes.random_bias(sae, LIGHT, features=6), classifier=Bright(float(plain.median())))
+    yield SimpleNamespace(world=world, sae=sae, bias=random_bias(sae, LIGHT, features=6), classifier=Bright(float(plain.median())))
     shutil.rmtree(prompt.base / "output" / "equipoise", ignore_errors=True)
 
 
@@ -132,11 +127,11 @@ def test_a_cut_measurement_goes_on_and_is_not_repeated(parts: SimpleNamespace, m
         assert len(batches) == 20, "another seed: everything"
 
 
-def test_what_does_not_belong_together_is_refused(parts: SimpleNamespace, saes: Any) -> None:
+def test_what_does_not_belong_together_is_refused(parts: SimpleNamespace) -> None:
     stranger = SimpleNamespace(name="s", attributes={"shine": ("no", "yes")}, probabilities=None, fingerprint=lambda: "s")
     for given, message in (
-        ({"sae": saes.random_sae(CHANNELS, SITE, "tiny", latents=32, seed=3)}, "number the latents of the autoencoder"),
-        ({"sae": saes.random_sae(32, SITE, "tiny", latents=32)}, "expects 32 channels at 'output.1'"),
+        ({"sae": random_sae(CHANNELS, SITE, "tiny", latents=32, seed=3)}, "number the latents of the autoencoder"),
+        ({"sae": random_sae(32, SITE, "tiny", latents=32)}, "expects 32 channels at 'output.1'"),
         ({"classifier": stranger}, "the classifier 's' does not know 'light' with the classes dark, bright"),
         ({"attribute": "beard"}, "no bias features of 'beard'"),
         ({"name": "../x"}, "cannot be the name"),

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import shutil
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
 import pytest
 import torch
+from equipoise.benchmarks.core.random_sae import random_bias, random_sae
 from equipoise_world import World, far, sentence
 from torch import Tensor
 
@@ -17,19 +18,14 @@ ATTRIBUTES = {"eyeglasses": ("no", "yes"), "hair": ("short", "medium", "long")}
 UP, CHANNELS = "output.1", 64
 
 
-@pytest.fixture(scope="module")
-def saes(load_module: Callable[[Path, str], Any], repository: Path) -> Any:
-    return load_module(repository / "tests" / "equipoise_random_sae.py", "equipoise_random_sae")
+@pytest.fixture
+def sae(prompt: Any) -> Any:
+    return random_sae(CHANNELS, UP, "tiny")
 
 
 @pytest.fixture
-def sae(saes: Any, prompt: Any) -> Any:
-    return saes.random_sae(CHANNELS, UP, "tiny")
-
-
-@pytest.fixture
-def bias(saes: Any, sae: Any) -> Any:
-    return saes.random_bias(sae, ATTRIBUTES)
+def bias(sae: Any) -> Any:
+    return random_bias(sae, ATTRIBUTES)
 
 
 @pytest.fixture
@@ -194,7 +190,7 @@ def test_a_sweep_can_be_interrupted(world: World, sae: Any, bias: Any, monkeypat
     assert torch.equal(world.sample(n=2, steps=2), plain)
 
 
-def test_a_sweep_refuses_what_it_cannot_do(world: World, sae: Any, bias: Any, saes: Any) -> None:
+def test_a_sweep_refuses_what_it_cannot_do(world: World, sae: Any, bias: Any) -> None:
     def refused(given_sae: Any = sae, **given: Any) -> str:
         with pytest.raises(ValueError) as error:
             sweep(world, given_sae, bias, **given)
@@ -205,7 +201,7 @@ def test_a_sweep_refuses_what_it_cannot_do(world: World, sae: Any, bias: Any, sa
     assert "#256 is not among the bias features of eyeglasses" in refused(only="256")
     text = refused(classifier=Bright(), attribute="hair", class_name="long")
     assert "'bright.safetensors' does not know the class 'long' of 'hair'; it knows eyeglasses: yes, no" in text
-    assert "number the latents of the autoencoder" in refused(saes.random_sae(CHANNELS, UP, "tiny", seed=3))
+    assert "number the latents of the autoencoder" in refused(random_sae(CHANNELS, UP, "tiny", seed=3))
 
 
 # -- atlas ---------------------------------------------------------------------------------------------------------------------------
@@ -227,7 +223,7 @@ def recorded(prompt: Any, world: World) -> Iterator[Any]:
     shutil.rmtree(made.features.folder)
 
 
-def test_the_atlas_shows_the_features_of_a_class(recorded: Any, sae: Any, bias: Any, saes: Any) -> None:
+def test_the_atlas_shows_the_features_of_a_class(recorded: Any, sae: Any, bias: Any) -> None:
     from equipoise.nodes.bias_features.feature_atlas import FeatureAtlas
 
     def atlas(**given: Any) -> tuple[Tensor, str]:
@@ -258,4 +254,4 @@ def test_the_atlas_shows_the_features_of_a_class(recorded: Any, sae: Any, bias: 
 
     assert "no class 'curly'" in refused(class_name="curly")
     assert "no bias features of 'beard'" in refused(attribute="beard")
-    assert "number the latents of the autoencoder" in refused(sae=saes.random_sae(CHANNELS, UP, "tiny", seed=3))
+    assert "number the latents of the autoencoder" in refused(sae=random_sae(CHANNELS, UP, "tiny", seed=3))

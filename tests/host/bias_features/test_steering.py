@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import gc
 from collections import Counter
-from collections.abc import Callable
 from dataclasses import replace
-from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
+from equipoise.benchmarks.core.random_adp import random_adp
+from equipoise.benchmarks.core.random_sae import random_bias, random_profile, random_sae
 from equipoise_spy import Spy
 from equipoise_world import Broken, N, World, breaking, far, placed, sentence
 from torch import Tensor
@@ -19,30 +19,20 @@ ATTRIBUTES = {"eyeglasses": ("no", "yes"), "hair": ("short", "medium", "long")}
 MIDDLE, UP, CHANNELS = "middle", "output.1", 64
 
 
-@pytest.fixture(scope="module")
-def saes(load_module: Callable[[Path, str], Any], repository: Path) -> Any:
-    return load_module(repository / "tests" / "equipoise_random_sae.py", "equipoise_random_sae")
-
-
-@pytest.fixture(scope="module")
-def adps(load_module: Callable[[Path, str], Any], repository: Path) -> Any:
-    return load_module(repository / "tests" / "equipoise_random_adp.py", "equipoise_random_adp")
+@pytest.fixture
+def sae(prompt: Any) -> Any:
+    return random_sae(CHANNELS, UP, "tiny")
 
 
 @pytest.fixture
-def sae(saes: Any, prompt: Any) -> Any:
-    return saes.random_sae(CHANNELS, UP, "tiny")
+def bias(sae: Any) -> Any:
+    return random_bias(sae, ATTRIBUTES)
 
 
 @pytest.fixture
-def bias(saes: Any, sae: Any) -> Any:
-    return saes.random_bias(sae, ATTRIBUTES)
-
-
-@pytest.fixture
-def adp(adps: Any, prompt: Any) -> Any:
+def adp(prompt: Any) -> Any:
     """Reads and moves at the middle block."""
-    return adps.random_adp({"eyeglasses": ATTRIBUTES["eyeglasses"]}, CHANNELS, base_model="tiny", size=0.3)
+    return random_adp({"eyeglasses": ATTRIBUTES["eyeglasses"]}, CHANNELS, base_model="tiny", size=0.3)
 
 
 @pytest.fixture
@@ -279,9 +269,9 @@ def test_steers_and_guidance_stack_in_either_order(world: World, sae: Any, bias:
     assert far(world.sample(one), world.sample(other))
 
 
-def test_guidance_and_a_steer_at_one_site_both_act_in_either_order(world: World, saes: Any, adp: Any) -> None:
-    sae = saes.random_sae(CHANNELS, MIDDLE, "tiny")
-    bias = saes.random_bias(sae, ATTRIBUTES)
+def test_guidance_and_a_steer_at_one_site_both_act_in_either_order(world: World, adp: Any) -> None:
+    sae = random_sae(CHANNELS, MIDDLE, "tiny")
+    bias = random_bias(sae, ATTRIBUTES)
     alone = [world.sample(guide(world.model, adp)), world.sample(steer(world.model, sae, bias))]
     for both in (steer(guide(world.model, adp), sae, bias), guide(steer(world.model, sae, bias), adp)):
         image = world.sample(both)
@@ -342,15 +332,15 @@ def test_asyrp_takes_two_passes_and_other_samplers(classes: World, sae: Any, bia
 # -- bad input -----------------------------------------------------------------------------------------------------------------------
 
 
-def test_bad_input_is_one_sentence_before_anything_is_sampled(world: World, saes: Any, sae: Any, bias: Any, spy: Spy) -> None:
+def test_bad_input_is_one_sentence_before_anything_is_sampled(world: World, sae: Any, bias: Any, spy: Spy) -> None:
     def refused(given_sae: Any = sae, given_bias: Any = bias, **given: Any) -> str:
         with pytest.raises(ValueError) as error:
             node(world.model, given_sae, given_bias, **given)
         return sentence(error)
 
     def other(channels: int, site: str, base_model: str) -> tuple[Any, Any]:
-        made = saes.random_sae(channels, site, base_model)
-        return made, saes.random_bias(made, ATTRIBUTES)
+        made = random_sae(channels, site, base_model)
+        return made, random_bias(made, ATTRIBUTES)
 
     text = refused(*other(CHANNELS, "output.7", "tiny"))
     assert "acts at 'output.7'" in text and "only middle, output.0, output.1, output.2:" in text
@@ -358,9 +348,9 @@ def test_bad_input_is_one_sentence_before_anything_is_sampled(world: World, saes
     assert "expects 96 channels at 'output.1'" in text and "has 64" in text
     text = refused(*other(CHANNELS, UP, "sd15"))
     assert "made for 'sd15'" in text and "is 'tiny'" in text
-    text = refused(saes.random_sae(CHANNELS, UP, "tiny", seed=9))
+    text = refused(random_sae(CHANNELS, UP, "tiny", seed=9))
     assert f"number the latents of the autoencoder {bias.sae_digest}" in text
-    text = refused(saes.random_sae(CHANNELS, MIDDLE, "tiny", seed=9))
+    text = refused(random_sae(CHANNELS, MIDDLE, "tiny", seed=9))
     assert "at middle" in text
     assert "no bias features of 'beard'" in refused(attribute="beard")
     text = refused(class_name="maybe")
@@ -375,7 +365,7 @@ def test_bad_input_is_one_sentence_before_anything_is_sampled(world: World, saes
     assert not spy.calls
 
 
-def test_the_report_says_what_is_turned(world: World, sae: Any, bias: Any, adp: Any, saes: Any) -> None:
+def test_the_report_says_what_is_turned(world: World, sae: Any, bias: Any, adp: Any) -> None:
     _, report = node(world.model, sae, bias, target=target(), features=2)
     assert "target eyeglasses: no=0.5, yes=0.5, strength 1" in report and "4 features (#" in report
     assert "profile 'learned', calibrated, over log-SNR -12.0 to 12.0" in report
@@ -383,7 +373,7 @@ def test_the_report_says_what_is_turned(world: World, sae: Any, bias: Any, adp: 
     assert "so that the least changes" in node(world.model, sae, bias, target=target(), adp=adp, assign="reading")[1]
     one = int(bias.attributes["eyeglasses"].features[2])
     assert f"1 feature (#{one})" in node(world.model, sae, bias, target=target(), only=f"#{one}", features=2)[1]
-    by_reading = saes.random_profile(2, 12, 1.0, source="learned", rows=2)
+    by_reading = random_profile(2, 12, 1.0, source="learned", rows=2)
     found = replace(bias.attributes["eyeglasses"], profiles={"learned": by_reading})
     _, report = node(world.model, sae, replace(bias, attributes={"eyeglasses": found}), rule="asyrp")
     assert "averaged over the classes: connect an ADP" in report and "two calls per step" in report

@@ -2,35 +2,29 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 from equipoise.benchmarks.core.graph_server import Server
+from equipoise.benchmarks.core.random_sae import random_bias, random_sae
 
 ATTRIBUTES = {"eyeglasses": ("no", "yes")}
 NAME = "random.safetensors"
 
 
-@pytest.fixture(scope="module")
-def saes(load_module: Callable[[Path, str], Any], repository: Path) -> Any:
-    return load_module(repository / "tests" / "equipoise_random_sae.py", "equipoise_random_sae")
-
-
 @pytest.fixture
-def steerable(server: Server, saes: Any) -> Server:
+def steerable(server: Server) -> Server:
     """The server, with a random autoencoder for its tiny models and bias features in it."""
     from equipoise.models.bias_features import save_bias_features
     from equipoise.models.sae import save_sae
 
     folder = server.base / "models" / "equipoise"
-    sae = saes.random_sae(64, "output.1", "")
+    sae = random_sae(64, "output.1", "")
     for kind in ("sae", "bias_features"):
         (folder / kind).mkdir(parents=True, exist_ok=True)
     save_sae(sae, folder / "sae" / NAME)
-    save_bias_features(saes.random_bias(sae, ATTRIBUTES), folder / "bias_features" / NAME)
+    save_bias_features(random_bias(sae, ATTRIBUTES), folder / "bias_features" / NAME)
     return server
 
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import functools
-import shutil
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -12,6 +11,7 @@ from typing import Any
 
 import pytest
 import torch
+from equipoise_folders import remove_folders
 from equipoise_world import World, sentence
 from torch import Tensor
 
@@ -113,8 +113,7 @@ def made(host: Any) -> Iterator[SimpleNamespace]:
         m.found_out = find(m)
         m.found = m.found_out[0]
     yield m
-    for place in places:
-        shutil.rmtree(place, ignore_errors=True)
+    remove_folders(*places)
 
 
 def interrupt_at(monkeypatch: pytest.MonkeyPatch, at: int, of: int) -> None:

@@ -8,6 +8,8 @@ from typing import Any
 
 import pytest
 import torch
+from equipoise.benchmarks.core.random_adp import random_adp
+from equipoise.benchmarks.core.random_sae import random_bias, random_sae
 from equipoise_composition_page import page
 from equipoise_partners import PARTNERS, Partner
 from equipoise_spy import Spy
@@ -21,13 +23,11 @@ KINDS = ("guidance", "steering")
 @pytest.fixture(scope="module")
 def files(load_module: Callable[[Path, str], Any], repository: Path, host: Any) -> dict[str, Any]:
     """A random ADP, autoencoder and bias features for the small U-Net."""
-    adps = load_module(repository / "tests" / "equipoise_random_adp.py", "equipoise_random_adp")
-    saes = load_module(repository / "tests" / "equipoise_random_sae.py", "equipoise_random_sae")
-    sae = saes.random_sae(UP[1], UP[0], "sd15")
+    sae = random_sae(UP[1], UP[0], "sd15")
     return {
-        "adp": adps.random_adp(ATTRIBUTES, MIDDLE[1], base_model="sd15", size=0.5),
+        "adp": random_adp(ATTRIBUTES, MIDDLE[1], base_model="sd15", size=0.5),
         "sae": sae,
-        "bias": saes.random_bias(sae, ATTRIBUTES),
+        "bias": random_bias(sae, ATTRIBUTES),
     }
 
 

@@ -9,6 +9,8 @@ from typing import Any
 
 import pytest
 import torch
+from equipoise.benchmarks.core.random_adp import random_adp
+from equipoise.benchmarks.core.random_sae import random_bias, random_sae
 from equipoise.methods.core.run import Call
 from equipoise_unet import MIDDLE, UP, Scene, tiny_sd
 from torch import Tensor, nn
@@ -71,10 +73,8 @@ MODELS: dict[str, Callable[[], Any]] = {
 @pytest.fixture(scope="module")
 def files(load_module: Callable[[Path, str], Any], repository: Path, host: Any) -> tuple[Any, Any, Any]:
     """A random ADP, autoencoder and bias features for the small U-Net."""
-    adps = load_module(repository / "tests" / "equipoise_random_adp.py", "equipoise_random_adp")
-    saes = load_module(repository / "tests" / "equipoise_random_sae.py", "equipoise_random_sae")
-    sae = saes.random_sae(UP[1], UP[0], "sd15")
-    return adps.random_adp(ATTRIBUTES, MIDDLE[1], base_model="sd15", size=0.5), sae, saes.random_bias(sae, ATTRIBUTES)
+    sae = random_sae(UP[1], UP[0], "sd15")
+    return random_adp(ATTRIBUTES, MIDDLE[1], base_model="sd15", size=0.5), sae, random_bias(sae, ATTRIBUTES)
 
 
 def settings(kind: str, **given: Any) -> Any:

@@ -4,14 +4,15 @@ from __future__ import annotations
 
 import gc
 import shutil
-from collections.abc import Callable, Iterator
-from pathlib import Path
+from collections.abc import Iterator
 from types import SimpleNamespace
 from typing import Any
 
 import pytest
 import torch
-from equipoise_checkpoints import random_conditioning, random_weights, write_checkpoint
+from equipoise.benchmarks.core.random_adp import random_adp
+from equipoise.benchmarks.core.random_checkpoints import random_conditioning, random_weights, write_checkpoint
+from equipoise.benchmarks.core.random_sae import random_bias, random_sae
 from equipoise_nodes import execute
 from equipoise_spy import Spy
 from torch import Tensor
@@ -76,20 +77,10 @@ def checkpoint(loaded: Checkpoint, prompt: Any) -> Checkpoint:
     return loaded
 
 
-@pytest.fixture(scope="module")
-def adps(load_module: Callable[[Path, str], Any], repository: Path) -> Any:
-    return load_module(repository / "tests" / "equipoise_random_adp.py", "equipoise_random_adp")
-
-
-@pytest.fixture(scope="module")
-def saes(load_module: Callable[[Path, str], Any], repository: Path) -> Any:
-    return load_module(repository / "tests" / "equipoise_random_sae.py", "equipoise_random_sae")
-
-
 @pytest.fixture
-def adp(adps: Any, checkpoint: Checkpoint) -> Any:
+def adp(checkpoint: Checkpoint) -> Any:
     site, width = SITE[checkpoint.name]
-    return adps.random_adp(ATTRIBUTES, 1280, {"hair": (site, width)}, checkpoint.name, size=0.3)
+    return random_adp(ATTRIBUTES, 1280, {"hair": (site, width)}, checkpoint.name, size=0.3)
 
 
 @pytest.fixture
@@ -187,12 +178,12 @@ def test_samplers_with_two_calls_a_step(checkpoint: Checkpoint, adp: Any, spy: S
     assert {call.marks for call in spy.calls} == {(1, 0)} and spy.chunks() == {(1, False), (0, True)}
 
 
-def test_an_adp_of_the_other_model_is_refused(checkpoint: Checkpoint, adps: Any) -> None:
+def test_an_adp_of_the_other_model_is_refused(checkpoint: Checkpoint) -> None:
     other = {"sd15": "sdxl", "sdxl": "sd15"}[checkpoint.name]
     with pytest.raises(ValueError, match=f"made for '{other}' and the connected MODEL is '{checkpoint.name}'"):
-        guide(checkpoint.model, adps.random_adp(ATTRIBUTES, 1280, base_model=other))
+        guide(checkpoint.model, random_adp(ATTRIBUTES, 1280, base_model=other))
     with pytest.raises(ValueError, match="expects 512 channels at 'middle'.*has 1280"):
-        guide(checkpoint.model, adps.random_adp(ATTRIBUTES, 512, base_model=checkpoint.name))
+        guide(checkpoint.model, random_adp(ATTRIBUTES, 512, base_model=checkpoint.name))
 
 
 @pytest.mark.parametrize("loaded", ["sd15"], indirect=True)
@@ -220,14 +211,14 @@ def test_a_positive_with_an_area(checkpoint: Checkpoint, adp: Any, spy: Spy) -> 
     assert spy.chunks(MIDDLE) == {(0, True), (1, False)}
 
 
-def test_a_random_autoencoder_steers(checkpoint: Checkpoint, saes: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_random_autoencoder_steers(checkpoint: Checkpoint, monkeypatch: pytest.MonkeyPatch) -> None:
     """At the middle block of SD 1.5, and at an up block of SDXL."""
     from equipoise.nodes.bias_features.bias_feature_steer import BiasFeatureSteer
 
     spy = Spy(monkeypatch, "steering")
     site, width = SITE[checkpoint.name] if checkpoint.name == "sdxl" else (MIDDLE, 1280)
-    sae = saes.random_sae(width, site, checkpoint.name, latents=2 * width, k=32)
-    bias = saes.random_bias(sae, ATTRIBUTES, size=8.0)
+    sae = random_sae(width, site, checkpoint.name, latents=2 * width, k=32)
+    bias = random_bias(sae, ATTRIBUTES, size=8.0)
 
     def steer(strength: float, rows: str = "cond") -> Any:
         given = ("eyeglasses", "yes", strength, "profile", "calibrated", 0, 3.0, rows, 0.0, 1.0, "one pass", "auto", 0)
@@ -238,11 +229,11 @@ def test_a_random_autoencoder_steers(checkpoint: Checkpoint, saes: Any, monkeypa
     assert steered.isfinite().all() and far(steered, plain)
     assert spy.chunks(site) == {(1, False), (0, True)} and {call.shape[1] for call in spy.at(site)} == {width}
     assert torch.equal(checkpoint.sample(steer(0.0), **once), plain)
-    other = saes.random_sae(512, site, checkpoint.name)
+    other = random_sae(512, site, checkpoint.name)
     with pytest.raises(ValueError, match=f"expects 512 channels at '{site}'.*has {width}"):
         execute(
             BiasFeatureSteer,
-            checkpoint.model, other, saes.random_bias(other, ATTRIBUTES), "eyeglasses", "yes", 1.0, "profile", "calibrated", 0, 3.0, "cond",
+            checkpoint.model, other, random_bias(other, ATTRIBUTES), "eyeglasses", "yes", 1.0, "profile", "calibrated", 0, 3.0, "cond",
             0.0, 1.0, "one pass", "auto", 0,
         )  # fmt: skip
 

@@ -5,13 +5,14 @@ from __future__ import annotations
 import json
 import os
 from collections import Counter
-from collections.abc import Callable, Iterator
-from pathlib import Path
+from collections.abc import Iterator
 from types import SimpleNamespace
 from typing import Any
 
 import pytest
 import torch
+from equipoise.benchmarks.core.random_adp import random_adp
+from equipoise.benchmarks.core.random_sae import random_bias, random_sae
 from equipoise_spy import Spy
 from equipoise_world import Broken, World, breaking, far
 from torch import Tensor
@@ -20,20 +21,10 @@ ATTRIBUTES = {"eyeglasses": ("no", "yes"), "hair": ("short", "medium", "long")}
 MIDDLE, UP, CHANNELS, N = "middle", "output.1", 64, 5
 
 
-@pytest.fixture(scope="module")
-def adps(load_module: Callable[[Path, str], Any], repository: Path) -> Any:
-    return load_module(repository / "tests" / "equipoise_random_adp.py", "equipoise_random_adp")
-
-
-@pytest.fixture(scope="module")
-def saes(load_module: Callable[[Path, str], Any], repository: Path) -> Any:
-    return load_module(repository / "tests" / "equipoise_random_sae.py", "equipoise_random_sae")
-
-
 @pytest.fixture
-def adp(adps: Any, prompt: Any) -> Any:
+def adp(prompt: Any) -> Any:
     """Reads at the middle block, once the noise is low enough; moves there and at an up block."""
-    made = adps.random_adp(ATTRIBUTES, CHANNELS, {"hair": (UP, CHANNELS)}, "tiny", size=0.3, window=True)
+    made = random_adp(ATTRIBUTES, CHANNELS, {"hair": (UP, CHANNELS)}, "tiny", size=0.3, window=True)
     for temperature in made.predictor.temperature.values():
         temperature.data.fill_(50.0)  # readings that are sure of themselves are ties, which rounding decides
     return made
@@ -159,13 +150,13 @@ def test_a_controlnets_hints_are_the_images_own(prompt: Any) -> None:
     assert first.cond_hint_original.shape[0] == 5 and conditioning_rows(conditioning, range(5), 5) is conditioning
 
 
-def test_every_patch_of_ours_keeps_its_quotas_over_all(classes: World, adp: Any, saes: Any) -> None:
+def test_every_patch_of_ours_keeps_its_quotas_over_all(classes: World, adp: Any) -> None:
     """A steer with a target of its own stands on the MODEL: one of them by reading, one from the seed."""
     from equipoise.host.bias_features.apply import apply_steering
     from equipoise.methods.bias_features.run import SteerSettings
 
-    sae = saes.random_sae(CHANNELS, UP, "tiny")
-    bias = saes.random_bias(sae, ATTRIBUTES)
+    sae = random_sae(CHANNELS, UP, "tiny")
+    bias = random_bias(sae, ATTRIBUTES)
     for reader, assign in ((None, "seeded"), (adp, "reading")):
         seen: list[Any] = []
         settings = SteerSettings(target("eyeglasses: yes=0.4, no=0.6"), seed=3, assign=assign)
@@ -378,15 +369,15 @@ def test_the_node_tells_its_run_from_others(classes: World, adp: Any, monkeypatc
 # -- image by image ------------------------------------------------------------------------------------------------------------------
 
 
-def test_an_image_of_a_batch_is_the_image_alone(classes: World, adp: Any, saes: Any) -> None:
+def test_an_image_of_a_batch_is_the_image_alone(classes: World, adp: Any) -> None:
     """With the classes given, nothing of one image reaches another: guidance, guidance by the gradient, steering."""
     from equipoise.host.bias_features.apply import apply_steering
     from equipoise.host.guidance.apply import apply_guidance
     from equipoise.methods.bias_features.run import SteerSettings
     from equipoise.methods.guidance.run import GuidanceSettings
 
-    sae = saes.random_sae(CHANNELS, UP, "tiny")
-    bias = saes.random_bias(sae, ATTRIBUTES)
+    sae = random_sae(CHANNELS, UP, "tiny")
+    bias = random_bias(sae, ATTRIBUTES)
     cells = (0, 5, 3, 1, 2)
 
     def guided(chosen: tuple[int, ...], **more: Any) -> Any:
@@ -410,7 +401,7 @@ def test_an_image_of_a_batch_is_the_image_alone(classes: World, adp: Any, saes: 
 # -- memory --------------------------------------------------------------------------------------------------------------------------
 
 
-def test_networks_are_the_hosts_to_load(classes: World, adp: Any, saes: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_networks_are_the_hosts_to_load(classes: World, adp: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     import comfy.model_management
     from equipoise.benchmarks.bias_features.splice import apply_splice
     from equipoise.host.bias_features.apply import apply_steering
@@ -419,8 +410,8 @@ def test_networks_are_the_hosts_to_load(classes: World, adp: Any, saes: Any, mon
     from equipoise.methods.bias_features.run import SteerSettings
     from equipoise.methods.guidance.run import GuidanceSettings
 
-    sae = saes.random_sae(CHANNELS, UP, "tiny")
-    bias = saes.random_bias(sae, ATTRIBUTES)
+    sae = random_sae(CHANNELS, UP, "tiny")
+    bias = random_bias(sae, ATTRIBUTES)
     storages = {p.data_ptr() for p in sae.sae.parameters()}
 
     def steer(model: Any, cell: str) -> Any:
@@ -449,12 +440,12 @@ def test_networks_are_the_hosts_to_load(classes: World, adp: Any, saes: Any, mon
     assert any(h is not None and h.is_clone(twin) for h in held), "it counts among what the host has loaded"
 
 
-def test_networks_that_the_host_loaded_are_used_as_they_are(classes: World, adp: Any, saes: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_networks_that_the_host_loaded_are_used_as_they_are(classes: World, adp: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     from equipoise.host.bias_features.apply import apply_steering
     from equipoise.methods.bias_features.run import SteeringRun, SteerSettings
 
-    sae = saes.random_sae(CHANNELS, UP, "tiny")
-    bias = saes.random_bias(sae, ATTRIBUTES)
+    sae = random_sae(CHANNELS, UP, "tiny")
+    bias = random_bias(sae, ATTRIBUTES)
     used: list[tuple[set[int], set[int]]] = []
     release = SteeringRun.release
 
@@ -467,14 +458,14 @@ def test_networks_that_the_host_loaded_are_used_as_they_are(classes: World, adp:
     assert used == [({p.data_ptr() for p in sae.sae.parameters()}, {p.data_ptr() for p in adp.predictor.parameters()})]
 
 
-def test_cloning_a_steered_model_allocates_nothing(classes: World, adp: Any, saes: Any) -> None:
+def test_cloning_a_steered_model_allocates_nothing(classes: World, adp: Any) -> None:
     import gc
 
     from equipoise.host.bias_features.apply import apply_steering
     from equipoise.methods.bias_features.run import SteerSettings
 
-    sae = saes.random_sae(CHANNELS, UP, "tiny")
-    model = apply_steering(classes.model, sae, saes.random_bias(sae, ATTRIBUTES), SteerSettings(target()), adp)
+    sae = random_sae(CHANNELS, UP, "tiny")
+    model = apply_steering(classes.model, sae, random_bias(sae, ATTRIBUTES), SteerSettings(target()), adp)
 
     def tensors() -> int:
         gc.collect()
@@ -487,7 +478,7 @@ def test_cloning_a_steered_model_allocates_nothing(classes: World, adp: Any, sae
     assert tensors() == before
 
 
-def test_a_network_goes_with_its_file(classes: World, adps: Any, caplog: Any) -> None:
+def test_a_network_goes_with_its_file(classes: World, caplog: Any) -> None:
     """The host warns of a leak where a network outlives its handle."""
     import gc
     import weakref
@@ -496,7 +487,7 @@ def test_a_network_goes_with_its_file(classes: World, adps: Any, caplog: Any) ->
     from equipoise.host.guidance.apply import apply_guidance
     from equipoise.methods.guidance.run import GuidanceSettings
 
-    adp = adps.random_adp(ATTRIBUTES, CHANNELS, base_model="tiny", size=0.3)
+    adp = random_adp(ATTRIBUTES, CHANNELS, base_model="tiny", size=0.3)
     model = apply_guidance(classes.model, adp, GuidanceSettings(target()))
     classes.sample(model)
     network = weakref.ref(vars(adp)["_managed"][1][0].model)

@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 import torch
+from equipoise.benchmarks.core.random_adp import random_adp
 from equipoise_unet import MIDDLE, Scene, tiny_sd
 from torch import Tensor
 
@@ -89,8 +90,7 @@ def test_settings_are_checked_without_a_run(monkeypatch: pytest.MonkeyPatch, pro
     from equipoise.methods.core.targets import make_target
     from equipoise.methods.guidance.run import GuidanceSettings
 
-    adps = load_module(repository / "tests" / "equipoise_random_adp.py", "equipoise_random_adp")
-    adp = adps.random_adp({"hair": ("short", "long")}, MIDDLE[1], base_model="sd15")
+    adp = random_adp({"hair": ("short", "long")}, MIDDLE[1], base_model="sd15")
     monkeypatch.setattr(BatchRun, "__init__", lambda *_: pytest.fail("a run was made"))
     apply_guidance(tiny_sd(), adp, GuidanceSettings(make_target({"hair": {"short": 1, "long": 1}})))
     with pytest.raises(ValueError, match="names the attribute 'hat'"):

@@ -17,7 +17,9 @@ from typing import Any
 import pytest
 import torch
 from equipoise.benchmarks.core.graph_server import REPOSITORY, Server
-from equipoise_checkpoints import CONFIGS, PREFIX, random_tensors, write_checkpoint
+from equipoise.benchmarks.core.random_adp import random_adp
+from equipoise.benchmarks.core.random_checkpoints import CONFIGS, PREFIX, random_tensors, write_checkpoint
+from equipoise.benchmarks.core.random_sae import random_bias, random_sae
 from equipoise_workflow import to_api
 
 CLASSES = {"gender_presentation": ("feminine", "masculine")}
@@ -143,7 +145,6 @@ def served(
     from equipoise.models.sae import save_sae
 
     kind = request.param
-    adps, saes = (load_module(repository / "tests" / f"{n}.py", n) for n in ("equipoise_random_adp", "equipoise_random_sae"))
     server = Server(host.path, tmp_path_factory.mktemp(f"templates_{kind}"))
     models = server.base / "models"
     places = {n: models / "equipoise" / n for n in ("adp", "sae", "bias_features")}
@@ -154,10 +155,10 @@ def served(
     large = [file]
     try:
         write_checkpoint(file, random_tensors(shapes(kind, host.path)))
-        save_adp(adps.random_adp(CLASSES, WIDTH, base_model=kind, size=0.3), places["adp"] / f"{kind}_gender_presentation.safetensors")
-        sae = saes.random_sae(WIDTH, "middle", kind)
+        save_adp(random_adp(CLASSES, WIDTH, base_model=kind, size=0.3), places["adp"] / f"{kind}_gender_presentation.safetensors")
+        sae = random_sae(WIDTH, "middle", kind)
         save_sae(sae, places["sae"] / f"{kind}_middle.safetensors")
-        save_bias_features(saes.random_bias(sae, CLASSES), places["bias_features"] / f"{kind}_gender_presentation.safetensors")
+        save_bias_features(random_bias(sae, CLASSES), places["bias_features"] / f"{kind}_gender_presentation.safetensors")
         if SLOW:
             write_vit(places["attribute_classifiers"] / "gender_presentation")
             clip = write_clip(kind, host.path, models)

@@ -2,24 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
 import pytest
 import torch
+from equipoise.benchmarks.core.random_adp import random_adp
 from equipoise_nodes import execute
 from equipoise_tiny import tiny
 from equipoise_tiny_text import write_tiny_text
 
 TEMPLATES = "a photo of a doctor {}\na photo of a chef {}"
 CLASSES = "yes: with eyeglasses\nno: without eyeglasses"
-
-
-@pytest.fixture(scope="module")
-def adps(load_module: Callable[[Path, str], Any], repository: Path) -> Any:
-    return load_module(repository / "tests" / "equipoise_random_adp.py", "equipoise_random_adp")
 
 
 @pytest.fixture(scope="module")
@@ -198,14 +194,14 @@ def test_calibration_wants_a_classifier_and_works_with_one(world: Any) -> None:
     assert "eyeglasses: with 'prompt-contrast'" in report
 
 
-def test_directions_join_an_adp_that_reads_other_attributes(world: Any, adps: Any) -> None:
+def test_directions_join_an_adp_that_reads_other_attributes(world: Any) -> None:
     from equipoise.host.core.sites import base_model, site_channels
 
     width = site_channels(world.model)["middle"]
-    adp = adps.random_adp({"hair": ("short", "long")}, width, base_model=base_model(world.model))
+    adp = random_adp({"hair": ("short", "long")}, width, base_model=base_model(world.model))
     file = contrast(world, adp=adp).result[0]
     assert list(file.attributes) == ["hair", "eyeglasses"] and file.predictor is adp.predictor and file.moves == adp.moves
-    reads = adps.random_adp({"eyeglasses": ("no", "yes")}, width, base_model=base_model(world.model))
+    reads = random_adp({"eyeglasses": ("no", "yes")}, width, base_model=base_model(world.model))
     both = contrast(world, adp=reads).result
     held = both[0].alternatives["eyeglasses"]["prompt-contrast"]
     alone = file.alternatives["eyeglasses"]["prompt-contrast"]
@@ -213,7 +209,7 @@ def test_directions_join_an_adp_that_reads_other_attributes(world: Any, adps: An
     assert not adp.alternatives and not adp.unread
 
 
-def test_what_cannot_be_contrasted_is_told_in_one_sentence(world: Any, adps: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_what_cannot_be_contrasted_is_told_in_one_sentence(world: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     import comfy.sample
     from equipoise.host.core.sites import base_model, site_channels
 
@@ -227,8 +223,8 @@ def test_what_cannot_be_contrasted_is_told_in_one_sentence(world: Any, adps: Any
         ("at least 2 levels are needed, not 1", {"noise_levels": 1}),
         ("needs exactly one {}", {"templates": "a photo"}),
         ("the class 'no' has no phrase", {"classes": "yes: with\nno:"}),
-        ("was made for 'sdxl' and the connected MODEL is", {"adp": adps.random_adp({"hair": ("a", "b")}, width, base_model="sdxl")}),
-        ("it knows eyeglasses: no, some", {"adp": adps.random_adp({"eyeglasses": ("no", "some")}, width, base_model=base)}),
+        ("was made for 'sdxl' and the connected MODEL is", {"adp": random_adp({"hair": ("a", "b")}, width, base_model="sdxl")}),
+        ("it knows eyeglasses: no, some", {"adp": random_adp({"eyeglasses": ("no", "some")}, width, base_model=base)}),
     ]
     for match, given in cases:
         with pytest.raises(ValueError, match=match) as error:
@@ -267,7 +263,7 @@ def test_it_can_be_interrupted(world: Any) -> None:
         management.interrupt_current_processing(False)
 
 
-def test_sd15_and_sdxl_refuse_each_other_by_name(host: Any, adps: Any) -> None:
+def test_sd15_and_sdxl_refuse_each_other_by_name(host: Any) -> None:
     """By the host's own model classes, whose names say what they are; the widths of the middle blocks are alike (1280)."""
     import comfy.supported_models
     from equipoise.host.core.sites import check_fit
@@ -277,7 +273,7 @@ def test_sd15_and_sdxl_refuse_each_other_by_name(host: Any, adps: Any) -> None:
         network = SimpleNamespace(middle_block=[block], output_blocks=[[block]] * 4)
         return SimpleNamespace(model=SimpleNamespace(diffusion_model=network, model_config=object.__new__(config)))
 
-    made = {b: adps.random_adp({"eyeglasses": ("no", "yes")}, 1280, base_model=b) for b in ("sd15", "sdxl")}
+    made = {b: random_adp({"eyeglasses": ("no", "yes")}, 1280, base_model=b) for b in ("sd15", "sdxl")}
     sd15, sdxl = model(comfy.supported_models.SD15), model(comfy.supported_models.SDXL)
     check_fit(sd15, made["sd15"])
     check_fit(sdxl, made["sdxl"])

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
 import pytest
 import torch
+from equipoise.benchmarks.core.random_adp import random_adp
 from equipoise_nodes import execute
 from equipoise_spy import Spy
 from equipoise_tiny import tiny
@@ -21,13 +20,8 @@ MODES = [("quota", 1.0), ("chi-square", 0.01), ("kl", 0.01)]
 ROWS = ["cond", "cond+uncond"]
 
 
-@pytest.fixture(scope="module")
-def adps(load_module: Callable[[Path, str], Any], repository: Path) -> Any:
-    return load_module(repository / "tests" / "equipoise_random_adp.py", "equipoise_random_adp")
-
-
 @pytest.fixture
-def world(prompt: Any, adps: Any) -> Any:
+def world(prompt: Any) -> Any:
     """A class-conditional model, whose classes stand for prompts: 0 is neutral, 1 is explicit."""
     from equipoise.host.small_models.adm_info import conditioning
     from equipoise.host.small_models.adm_model import empty_latent, patcher_from
@@ -42,7 +36,7 @@ def world(prompt: Any, adps: Any) -> Any:
         explicit=conditioning(info, 1),
         negative=conditioning(info, info.null_label),
         latent=empty_latent(model, 0, 0, N),
-        adp=adps.random_adp(ATTRIBUTES, CHANNELS, {"hair": (UP, CHANNELS)}, "tiny", size=0.3),
+        adp=random_adp(ATTRIBUTES, CHANNELS, {"hair": (UP, CHANNELS)}, "tiny", size=0.3),
     )
 
 

@@ -6,12 +6,12 @@ import gc
 import json
 from collections import Counter
 from collections.abc import Callable
-from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
 import pytest
 import torch
+from equipoise.benchmarks.core.random_adp import random_adp
 from equipoise_nodes import execute
 from equipoise_spy import Spy
 from equipoise_world import Broken, N, World, breaking, far, placed, sentence
@@ -21,15 +21,10 @@ ATTRIBUTES = {"eyeglasses": ("no", "yes"), "hair": ("short", "long")}
 MIDDLE, UP, CHANNELS = "middle", "output.1", 64
 
 
-@pytest.fixture(scope="module")
-def adps(load_module: Callable[[Path, str], Any], repository: Path) -> Any:
-    return load_module(repository / "tests" / "equipoise_random_adp.py", "equipoise_random_adp")
-
-
 @pytest.fixture
-def adp(adps: Any, prompt: Any) -> Any:
+def adp(prompt: Any) -> Any:
     """Eyeglasses are moved at the middle block, hair at an up block."""
-    return adps.random_adp(ATTRIBUTES, CHANNELS, {"hair": (UP, CHANNELS)}, "tiny", size=0.3)
+    return random_adp(ATTRIBUTES, CHANNELS, {"hair": (UP, CHANNELS)}, "tiny", size=0.3)
 
 
 @pytest.fixture
@@ -434,8 +429,8 @@ def test_a_batch_smaller_than_the_number_of_classes_works_and_says_so(world: Wor
     assert "cannot show" not in run_node(world, adp, n=1, target=target("eyeglasses: yes=1, no=0"))[1]
 
 
-def test_guidance_that_could_not_act_says_so(world: World, adps: Any, adp: Any) -> None:
-    narrow = adps.random_adp(ATTRIBUTES, CHANNELS, base_model="tiny", window=True)
+def test_guidance_that_could_not_act_says_so(world: World, adp: Any) -> None:
+    narrow = random_adp(ATTRIBUTES, CHANNELS, base_model="tiny", window=True)
     image, report, assigned = run_node(world, narrow, end_percent=0.01)
     assert "guidance did nothing: no sampling step was at a noise level" in report and assigned["assigned"] is None
     assert torch.equal(image, world.sample())
@@ -449,7 +444,7 @@ def test_guidance_that_could_not_act_says_so(world: World, adps: Any, adp: Any) 
 # -- bad input -----------------------------------------------------------------------------------------------------------------------
 
 
-def test_an_adp_of_another_model_is_refused(world: World, adps: Any) -> None:
+def test_an_adp_of_another_model_is_refused(world: World) -> None:
     from equipoise.nodes.guidance.distribution_guidance import DistributionGuidance
 
     def refused(adp: Any) -> str:
@@ -460,14 +455,14 @@ def test_an_adp_of_another_model_is_refused(world: World, adps: Any) -> None:
         assert str(again.value) == str(error.value)
         return sentence(error)
 
-    text = refused(adps.random_adp(ATTRIBUTES, CHANNELS, base_model="sd15"))
+    text = refused(random_adp(ATTRIBUTES, CHANNELS, base_model="sd15"))
     assert "made for 'sd15'" in text and "is 'tiny'" in text
-    text = refused(adps.random_adp(ATTRIBUTES, 1280, base_model="tiny"))
+    text = refused(random_adp(ATTRIBUTES, 1280, base_model="tiny"))
     assert "1280 channels at 'middle'" in text and "has 64" in text
-    text = refused(adps.random_adp(ATTRIBUTES, CHANNELS, {"hair": ("output.2", CHANNELS)}, "tiny"))
+    text = refused(random_adp(ATTRIBUTES, CHANNELS, {"hair": ("output.2", CHANNELS)}, "tiny"))
     assert "64 channels at 'output.2'" in text and "has 32" in text
     for site in ("output.3", "output.11", "input.1"):
-        text = refused(adps.random_adp(ATTRIBUTES, CHANNELS, {"hair": (site, CHANNELS)}, "tiny"))
+        text = refused(random_adp(ATTRIBUTES, CHANNELS, {"hair": (site, CHANNELS)}, "tiny"))
         assert f"acts at '{site}'" in text and "only middle, output.0, output.1, output.2:" in text
 
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import uuid
 from collections import Counter
-from collections.abc import Callable
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -14,6 +13,7 @@ import numpy as np
 import pytest
 import torch
 from equipoise.benchmarks.core.graph_server import Server
+from equipoise.benchmarks.core.random_adp import random_adp
 from equipoise_world import Broken, World, breaking, sentence
 from PIL import Image
 
@@ -26,19 +26,14 @@ def _hasty(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("equipoise.methods.ledger.ledger.SYNCHRONOUS", "OFF")
 
 
-@pytest.fixture(scope="module")
-def adps(load_module: Callable[[Path, str], Any], repository: Path) -> Any:
-    return load_module(repository / "tests" / "equipoise_random_adp.py", "equipoise_random_adp")
-
-
 @pytest.fixture
 def world(prompt: Any) -> World:
     return World(prompt, "packed")
 
 
 @pytest.fixture
-def adp(adps: Any, prompt: Any) -> Any:
-    return adps.random_adp(ATTRIBUTES, 64, {"hair": ("output.1", 64)}, "tiny", size=0.3)
+def adp(prompt: Any) -> Any:
+    return random_adp(ATTRIBUTES, 64, {"hair": ("output.1", 64)}, "tiny", size=0.3)
 
 
 @pytest.fixture

@@ -10,6 +10,7 @@ from typing import Any
 
 import pytest
 import torch
+from equipoise.benchmarks.core.random_adp import random_adp, random_move
 from equipoise.models.adp import KINDS, AdpFile, AttributePredictor, load_adp, save_adp
 from equipoise.models.files import read_safetensors, write_safetensors
 from equipoise.models.noise_level import at_level, interpolation, log_snr
@@ -20,14 +21,9 @@ ATTRIBUTES = {"eyeglasses": ("no", "yes"), "skin": ("light", "medium", "dark")}
 CHANNELS = 6
 
 
-@pytest.fixture(scope="module")
-def adps(load_module: Callable[[Path, str], Any], repository: Path) -> Any:
-    return load_module(repository / "tests" / "equipoise_random_adp.py", "equipoise_random_adp")
-
-
 @pytest.fixture(params=KINDS)
-def adp(request: pytest.FixtureRequest, adps: Any) -> AdpFile:
-    return adps.random_adp(ATTRIBUTES, CHANNELS, {"skin": ("output.2", 10)}, "portraits", request.param, assign="seeded")
+def adp(request: pytest.FixtureRequest) -> AdpFile:
+    return random_adp(ATTRIBUTES, CHANNELS, {"skin": ("output.2", 10)}, "portraits", request.param, assign="seeded")
 
 
 def features(n: int, height: int = GRID, width: int = GRID, seed: int = 0) -> Tensor:
@@ -68,8 +64,8 @@ def test_a_file_read_back_is_the_same_up_to_half_precision(adp: AdpFile, tmp_pat
     assert [p.name for p in path.parent.iterdir()] == ["adp.safetensors"]
 
 
-def test_the_moves_that_were_not_best_are_kept_too(adp: AdpFile, adps: Any, tmp_path: Path) -> None:
-    other = replace(adps.random_move(3, CHANNELS, site="middle", seed=9), source="sum")
+def test_the_moves_that_were_not_best_are_kept_too(adp: AdpFile, tmp_path: Path) -> None:
+    other = replace(random_move(3, CHANNELS, site="middle", seed=9), source="sum")
     path = tmp_path / "adp.safetensors"
     save_adp(AdpFile(adp.predictor, adp.moves, adp.base_model, alternatives={"skin": {"sum": other}}), path)
     back = load_adp(path)
@@ -122,9 +118,9 @@ DAMAGE: dict[str, tuple[Callable[[dict[str, Tensor], dict[str, str]], Any], str]
 
 
 @pytest.mark.parametrize("kind", DAMAGE)
-def test_a_file_that_does_not_fit_is_refused_in_one_sentence(kind: str, adps: Any, tmp_path: Path) -> None:
+def test_a_file_that_does_not_fit_is_refused_in_one_sentence(kind: str, tmp_path: Path) -> None:
     change, pattern = DAMAGE[kind]
-    path = damaged(tmp_path, adps.random_adp(ATTRIBUTES, CHANNELS), change)
+    path = damaged(tmp_path, random_adp(ATTRIBUTES, CHANNELS), change)
     with pytest.raises(ValueError, match=pattern) as error:
         load_adp(path)
     text = str(error.value)
@@ -133,9 +129,9 @@ def test_a_file_that_does_not_fit_is_refused_in_one_sentence(kind: str, adps: An
 
 
 @pytest.mark.parametrize("keep", [0, 5, 40, 0.5, 0.999])
-def test_a_truncated_file_is_refused_in_one_sentence(keep: float, adps: Any, tmp_path: Path) -> None:
+def test_a_truncated_file_is_refused_in_one_sentence(keep: float, tmp_path: Path) -> None:
     path = tmp_path / "short.safetensors"
-    save_adp(adps.random_adp(ATTRIBUTES, CHANNELS), path)
+    save_adp(random_adp(ATTRIBUTES, CHANNELS), path)
     whole = path.read_bytes()
     path.write_bytes(whole[: keep if isinstance(keep, int) else int(len(whole) * keep)])
     with pytest.raises(ValueError, match=r"'short.safetensors' is not a whole safetensors file .*: copy or download it again\.$") as error:
@@ -241,10 +237,10 @@ def test_log_snr_of_a_noise_level() -> None:
 # -- moves ---------------------------------------------------------------------------------------------------------------------------
 
 
-def test_the_window_of_a_move_reaches_to_the_neighbours_of_its_sizes(adps: Any) -> None:
-    move = adps.random_move(2, CHANNELS, window=True)
+def test_the_window_of_a_move_reaches_to_the_neighbours_of_its_sizes() -> None:
+    move = random_move(2, CHANNELS, window=True)
     assert move.window == (-6.0, 6.0)
-    assert adps.random_move(2, CHANNELS).window == (-12.0, 12.0)
+    assert random_move(2, CHANNELS).window == (-12.0, 12.0)
     move.sizes.zero_()
     low, high = move.window
     assert low > high, "no level is inside"

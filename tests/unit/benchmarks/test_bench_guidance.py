@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 import torch
 from equipoise.benchmarks.core.children import cores, current_peak_megabytes, in_children, peak_megabytes, reset_peak
+from equipoise.benchmarks.core.random_adp import random_adp
 from equipoise.benchmarks.guidance import guidance as bench
 from equipoise.benchmarks.guidance import guidance_figures as figures
 from equipoise.benchmarks.guidance.guidance_cells import (
@@ -126,9 +127,8 @@ def test_cells_are_brought_to_the_judges_order() -> None:
 
 
 def test_sample_guidance_goes_up_the_softened_probability_of_the_assigned_class(load_module: Callable[..., Any], repository: Path) -> None:
-    adps = load_module(repository / "tests" / "equipoise_random_adp.py", "equipoise_random_adp")
     known = {"eyeglasses": ("no", "yes"), "hair": ("short", "long")}
-    adp = adps.random_adp(known, 8)
+    adp = random_adp(known, 8)
     settings = GuidanceSettings(parse_target("eyeglasses x hair: uniform", known), 1e-3, direction=GRADIENT, cells=(3, 0))
     run = SampleGuidance(adp, settings)
     h = torch.randn(4, 8, 4, 4, generator=torch.Generator().manual_seed(0))

@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from equipoise.benchmarks.core.random_sae import random_bias, random_sae
 from equipoise.charts.bias_features.steer_sweep import BAR, steer_strip
 from equipoise.charts.core.style import PALETTE
 from equipoise.methods.bias_features.atlas import chosen_features, class_of, class_scores, feature_notes, note_legend
@@ -54,8 +55,7 @@ def test_what_does_not_fit_is_refused() -> None:
 
 @pytest.fixture(scope="module")
 def found(load_module: Callable[[Path, str], Any], repository: Path) -> Any:
-    saes = load_module(repository / "tests" / "equipoise_random_sae.py", "equipoise_random_sae")
-    return saes.random_bias(saes.random_sae(6, "middle", "tiny", 32), {"hair": ("short", "medium", "long")}, 7).attributes["hair"]
+    return random_bias(random_sae(6, "middle", "tiny", 32), {"hair": ("short", "medium", "long")}, 7).attributes["hair"]
 
 
 def test_an_atlas_takes_the_best_of_every_class_in_turn(found: Any) -> None:

@@ -12,6 +12,7 @@ from typing import Any
 
 import pytest
 import torch
+from equipoise.benchmarks.core.random_adp import random_adp
 from equipoise.host.core.live import EVENT, MIN_INTERVAL, Live, connected_client, live_message
 from equipoise.host.core.observer import report_steps
 from equipoise.methods.core.run import Call
@@ -46,7 +47,7 @@ def server(monkeypatch: pytest.MonkeyPatch) -> Server:
 
 @pytest.fixture(scope="module")
 def adp(load_module: Callable[[Path, str], Any], repository: Path) -> Any:
-    return load_module(repository / "tests" / "equipoise_random_adp.py", "equipoise_random_adp").random_adp(ATTRIBUTES, 6)
+    return random_adp(ATTRIBUTES, 6)
 
 
 @pytest.fixture

@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 import torch
+from equipoise.benchmarks.core.random_adp import random_adp
 from equipoise.methods.core.rows import CONDITIONAL, EXEMPT, UNCONDITIONAL, read_rows
 from equipoise.methods.core.run import Call
 from equipoise.methods.core.targets import parse_target
@@ -25,7 +26,7 @@ ROLES = {"p": CONDITIONAL, "x": EXEMPT, "n": UNCONDITIONAL, "y": EXEMPT}
 
 @pytest.fixture(scope="module")
 def adp(load_module: Callable[[Path, str], Any], repository: Path) -> AdpFile:
-    return load_module(repository / "tests" / "equipoise_random_adp.py", "equipoise_random_adp").random_adp(ATTRIBUTES, C)
+    return random_adp(ATTRIBUTES, C)
 
 
 def options(uuids: str, marks: list[int]) -> dict[str, Any]:

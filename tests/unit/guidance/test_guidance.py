@@ -4,13 +4,12 @@ from __future__ import annotations
 
 import copy
 from collections import Counter
-from collections.abc import Callable
 from dataclasses import replace
-from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
+from equipoise.benchmarks.core.random_adp import random_adp, random_move
 from equipoise.methods.core.batch_run import COND_AND_UNCOND
 from equipoise.methods.core.run import Call
 from equipoise.methods.core.targets import parse_target
@@ -30,13 +29,8 @@ JOINT = parse_target("eyeglasses x skin: uniform", ATTRIBUTES)
 
 
 @pytest.fixture(scope="module")
-def adps(load_module: Callable[[Path, str], Any], repository: Path) -> Any:
-    return load_module(repository / "tests" / "equipoise_random_adp.py", "equipoise_random_adp")
-
-
-@pytest.fixture(scope="module")
-def adp(adps: Any) -> AdpFile:
-    return adps.random_adp(ATTRIBUTES, C)
+def adp() -> AdpFile:
+    return random_adp(ATTRIBUTES, C)
 
 
 def features(n: int, height: int = 8, width: int = 8, seed: int = 0, channels: int = C) -> Tensor:
@@ -67,8 +61,8 @@ SIZES = [(4, 4), (8, 8), (16, 16), (8, 12), (26, 38), (5, 7), (9, 4), (4, 6), (6
 
 @pytest.mark.parametrize(("height", "width"), SIZES)
 @pytest.mark.parametrize("from_to", [False, True])
-def test_a_move_has_the_same_norm_at_every_size(adps: Any, height: int, width: int, from_to: bool) -> None:
-    move = adps.random_move(3, C, from_to=from_to)
+def test_a_move_has_the_same_norm_at_every_size(height: int, width: int, from_to: bool) -> None:
+    move = random_move(3, C, from_to=from_to)
     classes = torch.tensor([0, 1, 2, 2])
     reading = torch.tensor([[0.2, 0.5, 0.3], [1.0, 0.0, 0.0], [0.1, 0.1, 0.8], [0.6, 0.2, 0.2]])
     expected = norms(move_vector(move, classes, reading, 1.0, torch.Size((4, C, 4, 4))))
@@ -99,8 +93,8 @@ def test_a_move_keeps_its_places_and_its_gradient() -> None:
     assert not resized(torch.zeros(2, 1, 4, 4), 5, 2).any()
 
 
-def test_vectors_and_signed_sizes_are_interpolated_over_the_level(adps: Any) -> None:
-    move = adps.random_move(2, C, from_to=False)
+def test_vectors_and_signed_sizes_are_interpolated_over_the_level() -> None:
+    move = random_move(2, C, from_to=False)
     one = torch.tensor([1])
 
     def vector(level: float) -> Tensor:
@@ -114,8 +108,8 @@ def test_vectors_and_signed_sizes_are_interpolated_over_the_level(adps: Any) -> 
     torch.testing.assert_close(vector(99.0), vector(12.0))
 
 
-def test_a_move_from_what_is_read_mixes_its_vectors(adps: Any) -> None:
-    move = adps.random_move(3, C)
+def test_a_move_from_what_is_read_mixes_its_vectors() -> None:
+    move = random_move(3, C)
     shape = torch.Size((1, C, 4, 4))
     two = torch.tensor([2])
     parts = [move_vector(move, two, torch.eye(3)[k : k + 1], 0.0, shape) for k in range(3)]
@@ -124,9 +118,9 @@ def test_a_move_from_what_is_read_mixes_its_vectors(adps: Any) -> None:
     torch.testing.assert_close(move_vector(move, two, None, 0.0, shape), sum(parts) / 3)
 
 
-def test_a_move_for_another_width_is_refused_in_words(adps: Any) -> None:
+def test_a_move_for_another_width_is_refused_in_words() -> None:
     with pytest.raises(ValueError, match="have 6 channels at 'middle', and this model has 8 there.*another diffusion model"):
-        move_vector(adps.random_move(2, C), torch.tensor([0]), None, 0.0, torch.Size((1, 8, 4, 4)))
+        move_vector(random_move(2, C), torch.tensor([0]), None, 0.0, torch.Size((1, 8, 4, 4)))
 
 
 # -- off -----------------------------------------------------------------------------------------------------------------------------
@@ -164,8 +158,8 @@ def test_h_itself_is_never_written_to(adp: AdpFile) -> None:
         assert (steps(h, out) > 1e-3).all()
 
 
-def test_a_site_without_a_move_is_left_alone(adps: Any) -> None:
-    adp = adps.random_adp(ATTRIBUTES, C, {"eyeglasses": ("output.2", 10)})
+def test_a_site_without_a_move_is_left_alone() -> None:
+    adp = random_adp(ATTRIBUTES, C, {"eyeglasses": ("output.2", 10)})
     run = run_of(adp)
     assert run.sites == {MIDDLE, "output.2"}
     h, up = features(4), features(4, 16, 16, channels=10)
@@ -237,8 +231,8 @@ def test_images_keep_their_class_to_the_end_of_the_run(adp: AdpFile) -> None:
     assert torch.equal(run.cells, cells) and len(run.readings.log_snr) == 5
 
 
-def test_classes_are_decided_at_the_first_call_of_the_window(adps: Any) -> None:
-    adp = adps.random_adp(ATTRIBUTES, C, window=True)
+def test_classes_are_decided_at_the_first_call_of_the_window() -> None:
+    adp = random_adp(ATTRIBUTES, C, window=True)
     run = run_of(adp)
     early = features(8)
     assert run.edit(MIDDLE, early, Call.read(options(8, sigma=30.0))) is early  # log-SNR -6.8, the window is -6 to 6
@@ -251,8 +245,8 @@ def test_classes_are_decided_at_the_first_call_of_the_window(adps: Any) -> None:
     assert run.edit(MIDDLE, late, Call.read(options(8, sigma=0.04))) is late
 
 
-def test_seeded_classes_are_drawn_at_the_first_call_and_do_not_read(adps: Any) -> None:
-    adp = adps.random_adp(ATTRIBUTES, C, assign="seeded", window=True)
+def test_seeded_classes_are_drawn_at_the_first_call_and_do_not_read() -> None:
+    adp = random_adp(ATTRIBUTES, C, assign="seeded", window=True)
     drawn = []
     for seed in (3, 3, 4, 5, 6):
         run = run_of(adp, seed=seed)
@@ -263,7 +257,7 @@ def test_seeded_classes_are_drawn_at_the_first_call_and_do_not_read(adps: Any) -
     read = run_of(adp, assign="reading")
     read.edit(MIDDLE, features(8), Call.read(options(8, sigma=30.0)))
     assert read.cells is None
-    forced = run_of(adps.random_adp(ATTRIBUTES, C), assign="seeded", seed=3)
+    forced = run_of(random_adp(ATTRIBUTES, C), assign="seeded", seed=3)
     forced.edit(MIDDLE, features(8, seed=9), Call.read(options(8)))
     assert tuple(forced.cells.tolist()) == drawn[0]
 
@@ -290,9 +284,9 @@ def test_an_image_of_a_batch_is_what_it_is_alone(adp: AdpFile, target: Any, dire
         torch.testing.assert_close(alone[0], together[i], rtol=1e-4, atol=1e-5)
 
 
-def test_the_step_is_in_norms_of_h(adps: Any) -> None:
+def test_the_step_is_in_norms_of_h() -> None:
     """By the size at that level times the strength, whatever the size of the numbers and of the map."""
-    adp = adps.random_adp(ATTRIBUTES, C, from_to=False)
+    adp = random_adp(ATTRIBUTES, C, from_to=False)
     move = adp.moves["eyeglasses"]
     level = float(log_snr(SIGMA))
     expected = {k: float(norms(move_vector(move, torch.tensor([k]), None, level, torch.Size((1, C, 4, 4))))) for k in (0, 1)}
@@ -312,8 +306,8 @@ def test_the_step_goes_from_what_the_image_is_read_as_now(adp: AdpFile) -> None:
     torch.testing.assert_close(out - h, vector * norms(h)[:, None, None, None], rtol=1e-3, atol=1e-5)
 
 
-def test_two_images_of_one_class_take_the_same_step_relative_to_their_norm(adps: Any) -> None:
-    adp = adps.random_adp(ATTRIBUTES, C, from_to=False)
+def test_two_images_of_one_class_take_the_same_step_relative_to_their_norm() -> None:
+    adp = random_adp(ATTRIBUTES, C, from_to=False)
     h = features(4)
     out = run_of(adp, cells=(0, 0, 1, 1)).edit(MIDDLE, h, Call.read(options(4)))
     step = (out - h) / norms(h)[:, None, None, None]
@@ -367,8 +361,8 @@ def test_only_the_rows_of_the_positive_are_changed(adp: AdpFile, mode: str, dire
     torch.testing.assert_close(out[3:], alone, rtol=1e-4, atol=1e-5)
 
 
-def test_both_kinds_of_rows_are_moved_to_the_same_class_where_asked(adps: Any) -> None:
-    adp = adps.random_adp(ATTRIBUTES, C, from_to=False)
+def test_both_kinds_of_rows_are_moved_to_the_same_class_where_asked() -> None:
+    adp = random_adp(ATTRIBUTES, C, from_to=False)
     h = features(6)
     run = run_of(adp, rows=COND_AND_UNCOND)
     out = run.edit(MIDDLE, h, Call.read(options(3, [1, 0])))
@@ -485,7 +479,7 @@ def test_the_gradient_step_raises_the_assigned_class_by_a_twentieth_of_the_norm(
     assert (after > before).all()
 
 
-def test_the_gradient_needs_no_moves(adps: Any, adp: AdpFile) -> None:
+def test_the_gradient_needs_no_moves(adp: AdpFile) -> None:
     bare = AdpFile(adp.predictor, {}, "")
     h = features(4)
     run = run_of(bare, direction=GRADIENT)
@@ -496,8 +490,8 @@ def test_the_gradient_needs_no_moves(adps: Any, adp: AdpFile) -> None:
         run_of(bare)
 
 
-def test_a_direction_chooses_among_the_moves_of_the_file(adps: Any, adp: AdpFile) -> None:
-    other = replace(adps.random_move(2, C, site="output.1", seed=9), source="sum")
+def test_a_direction_chooses_among_the_moves_of_the_file(adp: AdpFile) -> None:
+    other = replace(random_move(2, C, site="output.1", seed=9), source="sum")
     both = AdpFile(adp.predictor, adp.moves, adp.base_model, alternatives={"eyeglasses": {"sum": other}})
     own = adp.moves["eyeglasses"]
     assert run_of(both).sites == run_of(both, direction=own.source).sites == {MIDDLE, own.site}
@@ -517,12 +511,12 @@ def test_a_direction_chooses_among_the_moves_of_the_file(adps: Any, adp: AdpFile
 
 @pytest.mark.parametrize(("mode", "direction"), [("quota", "calibrated"), ("quota", GRADIENT), ("chi-square", GRADIENT), ("kl", GRADIENT)])
 @pytest.mark.parametrize("kind", ["mlp", "linear"])
-def test_everything_works_on_inference_tensors(adps: Any, mode: str, direction: str, kind: str) -> None:
-    expected = run_of(adps.random_adp(ATTRIBUTES, C, kind=kind), JOINT, mode=mode, direction=direction)
+def test_everything_works_on_inference_tensors(mode: str, direction: str, kind: str) -> None:
+    expected = run_of(random_adp(ATTRIBUTES, C, kind=kind), JOINT, mode=mode, direction=direction)
     h = features(8)
     wanted = [expected.edit(MIDDLE, h, Call.read(options(4, [1, 0], sigma=s))) for s in (SIGMA, SIGMA / 2)]
     with torch.inference_mode():
-        adp = adps.random_adp(ATTRIBUTES, C, kind=kind)
+        adp = random_adp(ATTRIBUTES, C, kind=kind)
         assert next(adp.predictor.parameters()).is_inference() and adp.moves["skin"].vectors.is_inference()
         run = run_of(adp, JOINT, mode=mode, direction=direction)
         for sigma, want in zip((SIGMA, SIGMA / 2), wanted, strict=True):

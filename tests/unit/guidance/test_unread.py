@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
+from equipoise.benchmarks.core.random_adp import random_adp, random_move, random_predictor
 from equipoise.methods.adp.edit_file import check_classes, in_order, with_alternative
 from equipoise.methods.adp.figures import describe_adp
 from equipoise.methods.adp.train import train_adp
@@ -30,14 +30,9 @@ C, SIGMA = 6, 1.3
 CONTRAST = "prompt-contrast"
 
 
-@pytest.fixture(scope="module")
-def adps(load_module: Callable[[Path, str], Any], repository: Path) -> Any:
-    return load_module(repository / "tests" / "equipoise_random_adp.py", "equipoise_random_adp")
-
-
 @pytest.fixture
-def move(adps: Any) -> Move:
-    return replace(adps.random_move(3, C, "output.1", from_to=False, seed=4), source=CONTRAST, relative=True)
+def move() -> Move:
+    return replace(random_move(3, C, "output.1", from_to=False, seed=4), source=CONTRAST, relative=True)
 
 
 @pytest.fixture
@@ -47,9 +42,9 @@ def bare(move: Move) -> AdpFile:
 
 
 @pytest.fixture
-def both(adps: Any, move: Move) -> AdpFile:
+def both(move: Move) -> AdpFile:
     """Reads and moves eyeglasses; moves hair too."""
-    return with_alternative(adps.random_adp(READ, C, base_model="tiny"), "", "hair", HAIR, move, {})
+    return with_alternative(random_adp(READ, C, base_model="tiny"), "", "hair", HAIR, move, {})
 
 
 def settings(file: AdpFile, text: str = "hair: uniform", **more: Any) -> GuidanceSettings:
@@ -102,12 +97,12 @@ def test_a_file_may_read_some_attributes_and_not_others(both: AdpFile, tmp_path:
     assert read_safetensors(again)[1] == read_safetensors(path)[1]
 
 
-def test_a_file_of_today_has_nothing_new_in_it(adps: Any, tmp_path: Path) -> None:
-    save_adp(adps.random_adp(READ, C), tmp_path / "a.safetensors")
+def test_a_file_of_today_has_nothing_new_in_it(tmp_path: Path) -> None:
+    save_adp(random_adp(READ, C), tmp_path / "a.safetensors")
     assert "unread" not in read_safetensors(tmp_path / "a.safetensors")[1]
 
 
-def test_a_file_that_contradicts_itself_is_refused(bare: AdpFile, adps: Any, tmp_path: Path) -> None:
+def test_a_file_that_contradicts_itself_is_refused(bare: AdpFile, tmp_path: Path) -> None:
     path = tmp_path / "bare.safetensors"
     save_adp(bare, path)
     tensors, meta = read_safetensors(path)
@@ -116,7 +111,7 @@ def test_a_file_that_contradicts_itself_is_refused(bare: AdpFile, adps: Any, tmp
         with pytest.raises(ValueError, match="does not fit its own metadata"):
             load_adp(path)
     with pytest.raises(ValueError, match="'eyeglasses' is said to be read"):
-        AdpFile(adps.random_predictor(READ, C), {}, "", unread=dict(READ))
+        AdpFile(random_predictor(READ, C), {}, "", unread=dict(READ))
 
 
 # -- guidance ------------------------------------------------------------------------------------------------------------------------
@@ -143,7 +138,7 @@ def cells_of(file: AdpFile, seed: int, h: Tensor) -> list[int]:
     return run.cells.tolist()
 
 
-def test_one_attribute_that_is_not_read_makes_the_whole_target_seeded(both: AdpFile, adps: Any) -> None:
+def test_one_attribute_that_is_not_read_makes_the_whole_target_seeded(both: AdpFile) -> None:
     file = replace(both, moves={"eyeglasses": both.moves["eyeglasses"], "hair": both.alternatives["hair"][CONTRAST]}, alternatives={})
     given = settings(file, "eyeglasses x hair: uniform", direction="calibrated", assign="reading")
     run, h = GuidanceRun(file, given), features(6)
@@ -176,8 +171,8 @@ def test_directions_that_are_not_calibrated_are_named(bare: AdpFile) -> None:
 # -- adding moves --------------------------------------------------------------------------------------------------------------------
 
 
-def test_moves_take_the_files_own_order_of_classes(adps: Any, both: AdpFile) -> None:
-    move = replace(adps.random_move(2, C, from_to=False), source=CONTRAST)
+def test_moves_take_the_files_own_order_of_classes(both: AdpFile) -> None:
+    move = replace(random_move(2, C, from_to=False), source=CONTRAST)
     more = with_alternative(both, "", "eyeglasses", ("yes", "no"), move, {})
     held = more.alternatives["eyeglasses"][CONTRAST]
     assert torch.equal(held.vectors, move.vectors[:, [1, 0]]) and torch.equal(held.sizes, move.sizes[:, [1, 0]])
@@ -187,7 +182,7 @@ def test_moves_take_the_files_own_order_of_classes(adps: Any, both: AdpFile) -> 
     sentence(error)
 
 
-def test_a_move_of_the_same_source_is_replaced_with_what_was_said_of_it(both: AdpFile, adps: Any) -> None:
+def test_a_move_of_the_same_source_is_replaced_with_what_was_said_of_it(both: AdpFile) -> None:
     record = {"stage": {"hits": {CONTRAST: 0.9, "sum": 0.8}, "window": {CONTRAST: [0, 1]}, "images": 8}}
     old = replace(both.alternatives["hair"][CONTRAST], sizes=torch.full((5, 3), 0.2))
     calibrated = replace(both, moves={**both.moves, "hair": old}, alternatives={"hair": {"sum": replace(old, source="sum")}})
@@ -201,8 +196,8 @@ def test_a_move_of_the_same_source_is_replaced_with_what_was_said_of_it(both: Ad
     assert kept.moves["hair"].source == "sum" and list(kept.alternatives["hair"]) == [CONTRAST]
 
 
-def test_the_order_of_classes_goes_through_from_to_moves_too(adps: Any) -> None:
-    move = adps.random_move(3, C, from_to=True)
+def test_the_order_of_classes_goes_through_from_to_moves_too() -> None:
+    move = random_move(3, C, from_to=True)
     turned = move.reordered([2, 0, 1])
     assert torch.equal(turned.vectors[:, 0, 1], move.vectors[:, 2, 0]) and torch.equal(turned.sizes[:, 2], move.sizes[:, 1])
     assert move.reordered([0, 1, 2]) is move
