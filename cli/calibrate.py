@@ -38,7 +38,9 @@ def calibrate_moves(
     progress: Progress,
     say: Callable[[str], None] | None = None,
 ) -> list[CalibratedMoves]:
-    """Calibrate the moves of every labelled attribute; the last result's ADP has them all. ``log``: file of the trials.
+    """Calibrate the moves of every labelled attribute; the last result's ADP has them all.
+
+    ``log``: file of the trials.
 
     Calibrates the fitted moves of an attribute (:mod:`.learn`) if the ADP has any, else the directions that the features give.
     """

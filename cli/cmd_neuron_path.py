@@ -67,7 +67,10 @@ def as_record(paths: FoundPaths, settings: PathSettings, net: NeuronVit, seconds
 
 
 def vit_folder(folder: Path, dtype: torch.dtype) -> NeuronVit:
-    """Load a ViT classifier from a folder, by its config.json and weights alone. Raises ValueError for anything else."""
+    """Load a ViT classifier from a folder, by its config.json and weights alone.
+
+    Raises ValueError for anything else.
+    """
     try:
         config = json.loads((folder / "config.json").read_text(encoding="utf-8"))
         missing = [k for k in SHAPE if not isinstance(config.get(k), int)]
@@ -96,7 +99,10 @@ def vit_folder(folder: Path, dtype: torch.dtype) -> NeuronVit:
 
 
 def stored_images(path: Path) -> Tensor:
-    """Read the tensor ``images`` of a safetensors file. Raises ValueError if it is missing or has another shape."""
+    """Read the tensor ``images`` of a safetensors file.
+
+    Raises ValueError if it is missing or has another shape.
+    """
     tensors, _ = read_safetensors(path)
     images = tensors.get("images")
     if images is None or images.ndim != 4 or images.shape[1] != 3:

@@ -78,7 +78,10 @@ class Converted:
 
 
 def load_checkpoint(path: Path) -> Any:
-    """Load a checkpoint on the CPU. Raises ValueError if it is damaged, or holds more than tensors and plain containers."""
+    """Load a checkpoint on the CPU.
+
+    Raises ValueError if it is damaged, or holds more than tensors and plain containers.
+    """
     try:
         return torch.load(path, map_location="cpu", weights_only=True)
     except FileNotFoundError:
@@ -95,7 +98,9 @@ def load_checkpoint(path: Path) -> Any:
 
 
 def find_weights(checkpoint: Any) -> tuple[Mapping[Any, Any], tuple[str, ...]]:
-    """Find the mapping that holds the weights, and the keys that lead to it. An averaged (EMA) copy is preferred.
+    """Find the mapping that holds the weights, and the keys that lead to it.
+
+    An averaged (EMA) copy is preferred.
 
     Raises ValueError without a mapping with tensors.
     """
@@ -152,7 +157,10 @@ def convert(checkpoint: Any, metadata: Mapping[str, str] | None = None) -> Conve
 
 
 def parse_metadata(pairs: list[str]) -> dict[str, str]:
-    """Parse "key=value" texts to a mapping. Raises ValueError for a text of another form or a repeated key."""
+    """Parse "key=value" texts to a mapping.
+
+    Raises ValueError for a text of another form or a repeated key.
+    """
     metadata: dict[str, str] = {}
     for pair in pairs:
         key, equals, value = pair.partition("=")

@@ -28,7 +28,10 @@ COMMANDS = {name: entry for name, entry in ALL_COMMANDS.items() if (ROOT / NEEDE
 
 
 def build_parser(chosen: str | None) -> argparse.ArgumentParser:
-    """Build the parser. Imports only the module of the ``chosen`` command, so that --help is quick."""
+    """Build the parser.
+
+    Imports only the module of the ``chosen`` command, so that --help is quick.
+    """
     about = "Steer what a diffusion model makes of people, and measure what came out."
     parser = argparse.ArgumentParser(prog="equipoise", description=about)
     parser.add_argument("--traceback", action="store_true", help="show where an error comes from, not only what it says")

@@ -58,7 +58,10 @@ def noise_for(seeds: list[int], shape: tuple[int, ...] = LATENT) -> Tensor:
 
 
 def recorded_as(net: AdmUNet, base_model: str, steps: int = STEPS, site: str = MIDDLE) -> dict[str, Any]:
-    """Describe features that :func:`sample` records, for set.json. Raises ValueError if the model has no such site."""
+    """Describe features that :func:`sample` records, for set.json.
+
+    Raises ValueError if the model has no such site.
+    """
     channels, size = site_shape(net, site)
     return {
         "kind": POOLED if size == (GRID, GRID) else SPATIAL,

@@ -78,7 +78,10 @@ def portrait_caption(labels: Mapping[str, int], generator: torch.Generator, shar
 
 
 def captions(labels: Mapping[str, Tensor], generator: torch.Generator, share: float = NAMED_SHARE) -> list[str]:
-    """Write captions for a batch; labels int64 [N] each -> N strings. ``share`` as in :func:`portrait_caption`."""
+    """Write captions for a batch; labels int64 [N] each -> N strings.
+
+    ``share`` as in :func:`portrait_caption`.
+    """
     rows = zip(*(labels[a].tolist() for a in ATTRIBUTES), strict=True)
     return [portrait_caption(dict(zip(ATTRIBUTES, row, strict=True)), generator, share) for row in rows]
 

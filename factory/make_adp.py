@@ -125,8 +125,10 @@ def _merged(file: AdpFile, attribute: str, moves: dict[str, Move], record: dict[
 
 
 class TrialBench:
-    """Samples under a uniform target and sees what became of it. ``labels``: of the plain samples, attribute -> [N, K]; ``y``: their
-    professions where the model is told them."""
+    """Samples under a uniform target and sees what became of it.
+
+    ``labels``: of the plain samples, attribute -> [N, K]; ``y``: their professions where the model is told them.
+    """
 
     def __init__(
         self, net: AdmUNet, draft: AdpFile, labeller: AttributeClassifier, labels: dict[str, Tensor], y: Tensor | None

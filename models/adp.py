@@ -240,7 +240,10 @@ def save_adp(adp: AdpFile, path: str | os.PathLike[str]) -> None:
 
 
 def load_adp(path: str | os.PathLike[str]) -> AdpFile:
-    """Load what :func:`save_adp` wrote, in float32 on the CPU. Raises ValueError where the file is of another kind or damaged."""
+    """Load what :func:`save_adp` wrote, in float32 on the CPU.
+
+    Raises ValueError where the file is of another kind or damaged.
+    """
     return FORMAT.load(path, _read_adp)
 
 

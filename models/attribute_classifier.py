@@ -71,7 +71,10 @@ class AttributeClassifier(nn.Module):
 
     @torch.no_grad()
     def probabilities(self, images: Tensor, batch: int = 256) -> dict[str, Tensor]:
-        """Class probabilities of images [N, 3, H, W] in 0..1: attribute -> float32 [N, K]. Runs where the weights are, in chunks."""
+        """Class probabilities of images [N, 3, H, W] in 0..1: attribute -> float32 [N, K].
+
+        Runs where the weights are, in chunks.
+        """
         parts = [self(self.preprocess(chunk.to(self._device()))) for chunk in images.split(batch)]
         return {a: torch.cat([p[a].float().softmax(-1) for p in parts]).cpu() for a in self.attributes}
 
@@ -219,7 +222,10 @@ def save_classifier(model: AttributeClassifier, path: str | os.PathLike[str], ex
 
 
 def load_classifier(path: str | os.PathLike[str], operations: Any = nn) -> AttributeClassifier:
-    """Load what :func:`save_classifier` wrote, in float32, ready for inference. Raises ValueError where the file is of another kind."""
+    """Load what :func:`save_classifier` wrote, in float32, ready for inference.
+
+    Raises ValueError where the file is of another kind.
+    """
 
     def build(tensors: Mapping[str, Tensor], meta: Mapping[str, str]) -> AttributeClassifier:
         if meta["architecture"] not in ARCHITECTURES:

@@ -124,7 +124,10 @@ class AttributeFeatures:
         return self.profiles[chosen]
 
     def best(self, name: str, count: int | None = None) -> Tensor:
-        """Places in ``features`` (int64) of the features whose presence speaks for a class, best first. ValueError for an unknown class."""
+        """Places in ``features`` (int64) of the features whose presence speaks for a class, best first.
+
+        ValueError for an unknown class.
+        """
         scores = self.scores[self.class_index(name)]
         order = scores.argsort(descending=True, stable=True)
         return order[scores[order] > 0][:count]
@@ -219,7 +222,10 @@ def save_bias_features(bias: BiasFeatures, path: str | os.PathLike[str]) -> None
 
 
 def load_bias_features(path: str | os.PathLike[str]) -> BiasFeatures:
-    """Load what :func:`save_bias_features` wrote, in float32 on the CPU. Raises ValueError where it is of another kind or damaged."""
+    """Load what :func:`save_bias_features` wrote, in float32 on the CPU.
+
+    Raises ValueError where it is of another kind or damaged.
+    """
     return FORMAT.load(path, _read_bias_features)
 
 

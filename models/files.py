@@ -113,7 +113,10 @@ def write_bytes(path: str | os.PathLike[str], data: bytes) -> None:
 
 
 def read_metadata(path: str | os.PathLike[str]) -> dict[str, str]:
-    """Metadata of a safetensors file, without its tensors. Raises ValueError where the file is not whole."""
+    """Metadata of a safetensors file, without its tensors.
+
+    Raises ValueError where the file is not whole.
+    """
     path = Path(path)
     try:
         with path.open("rb") as stream:
@@ -132,7 +135,10 @@ def read_metadata(path: str | os.PathLike[str]) -> dict[str, str]:
 
 
 def read_safetensors(path: str | os.PathLike[str]) -> tuple[dict[str, Tensor], dict[str, str]]:
-    """Tensors (on the CPU) and metadata of a safetensors file. Raises ValueError where the file is not whole."""
+    """Tensors (on the CPU) and metadata of a safetensors file.
+
+    Raises ValueError where the file is not whole.
+    """
     path = Path(path)
     try:
         with safe_open(str(path), framework="pt", device="cpu") as handle:
@@ -152,7 +158,10 @@ def parameters_of(module: torch.nn.Module, dtype: torch.dtype | None = None) -> 
 
 
 def misfit(name: str, error: Exception, advice: str) -> ValueError:
-    """What a reader raises where a file contradicts itself: one sentence on one line. ``error``: one of DAMAGE; ``advice``: what to do."""
+    """What a reader raises where a file contradicts itself: one sentence on one line.
+
+    ``error``: one of DAMAGE; ``advice``: what to do.
+    """
     lines = str(error).strip().splitlines() or [type(error).__name__]
     what = lines[min(1, len(lines) - 1)].strip()  # torch lists mismatches below a heading; the first one tells enough
     what = f"{what} is missing" if isinstance(error, KeyError) else what
@@ -162,7 +171,10 @@ def misfit(name: str, error: Exception, advice: str) -> ValueError:
 
 
 def named_classes(stated: Any) -> dict[str, tuple[str, ...]]:
-    """Attribute -> classes, as a file's metadata state them. Raises ValueError where that is not names with lists of different names."""
+    """Attribute -> classes, as a file's metadata state them.
+
+    Raises ValueError where that is not names with lists of different names.
+    """
     if not isinstance(stated, dict) or not all(isinstance(c, (list, tuple)) for c in stated.values()):
         raise ValueError("its attributes are no mapping of names to lists of classes")
     for attribute, classes in stated.items():

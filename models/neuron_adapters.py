@@ -46,8 +46,10 @@ AGREE = 1e-3
 
 
 def of_classifier(model: AttributeClassifier, attribute: str = "") -> NeuronVit:
-    """One attribute's head of an attribute classifier (empty: its only one). Raises ValueError, with the reason, for a network that is no
-    vision transformer."""
+    """One attribute's head of an attribute classifier (empty: its only one).
+
+    Raises ValueError, with the reason, for a network that is no vision transformer.
+    """
     attribute = attribute or next(iter(model.attributes))
     if attribute not in model.attributes:
         raise ValueError(f"this classifier reads {', '.join(model.attributes)}, not '{attribute}': choose one of them.")
@@ -99,7 +101,9 @@ def _of_transformers(model: TransformersClassifier, attribute: str) -> NeuronVit
 def of_clip_vision(
     network: nn.Module, config: Mapping[str, Any], head: ZeroShotHead, preprocess: Callable[[Tensor], Tensor], eps: float = 1e-5
 ) -> NeuronVit:
-    """A CLIP vision model (the host's, or of ``transformers``) with a zero-shot head. ``config``: as in its config.json.
+    """A CLIP vision model (the host's, or of ``transformers``) with a zero-shot head.
+
+    ``config``: as in its config.json.
 
     Raises ValueError for one without a CLS token and a projection (SigLIP, DINO), and for a head of another width.
     """
@@ -184,7 +188,10 @@ def known_activation(name: Any) -> str:
 
 @torch.no_grad()
 def agreeing(net: NeuronVit, logits: Callable[[Tensor], Tensor]) -> NeuronVit:
-    """The same, when it computes what the model does for an image of noise. Raises ValueError else."""
+    """The same, when it computes what the model does for an image of noise.
+
+    Raises ValueError else.
+    """
     size = net.image_size
     pixels = torch.randn(2, 3, size, size, generator=torch.Generator().manual_seed(0))
     theirs, ours = logits(pixels).float(), net.run(0, net.embed(pixels))

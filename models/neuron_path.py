@@ -180,7 +180,10 @@ def save_neuron_path(paths: NeuronPathFile, path: str | os.PathLike[str]) -> Non
 
 
 def load_neuron_path(path: str | os.PathLike[str]) -> NeuronPathFile:
-    """Load what :func:`save_neuron_path` wrote, on the CPU. Raises ValueError where the file is of another kind or damaged."""
+    """Load what :func:`save_neuron_path` wrote, on the CPU.
+
+    Raises ValueError where the file is of another kind or damaged.
+    """
     return FORMAT.load(path, _read_neuron_path)
 
 

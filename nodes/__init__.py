@@ -75,7 +75,9 @@ MODULES = (
 
 
 def all_nodes() -> list[type[Any]]:
-    """Import the files and return their node classes. Any failure is raised: half a pack is worse than none.
+    """Import the files and return their node classes.
+
+    Any failure is raised: half a pack is worse than none.
 
     Schemas are made here once, so that one that this host refuses is reported with the node's name (RuntimeError).
     """

@@ -70,7 +70,10 @@ def sha(content: bytes) -> str:
 
 
 def leaves(value: Any, key: str) -> Iterator[Entry]:
-    """Yield what a JSON value holds, without volatile keys. A list of numbers is one entry."""
+    """Yield what a JSON value holds, without volatile keys.
+
+    A list of numbers is one entry.
+    """
     if isinstance(value, dict):
         for name, part in value.items():
             if name not in VOLATILE:
@@ -210,7 +213,10 @@ class Recorder:
         yield from of_folder(place, item.needs, item.only)
 
     def _run(self, line: str, place: Path, streams: tuple[IO[bytes], IO[bytes]], until: Commands | None) -> int:
-        """Run a command of dev.py; returns its exit code. ``until``: the item that says when to interrupt it."""
+        """Run a command of dev.py; returns its exit code.
+
+        ``until``: the item that says when to interrupt it.
+        """
         command = [sys.executable, str(self.repo / "dev.py"), "--python", sys.executable, *shlex.split(line)]
         # In a session of its own, dev.py hands an interrupt on to the process that it started.
         process = subprocess.Popen(
@@ -242,7 +248,10 @@ class Recorder:
 
 
 def record(folder: Path, repo: Path, names: Sequence[str]) -> int:
-    """Record items; returns the exit code. An item that fails is reported, and the others go on."""
+    """Record items; returns the exit code.
+
+    An item that fails is reported, and the others go on.
+    """
     folder.mkdir(parents=True, exist_ok=True)
     recorder, failed, started = Recorder(folder, repo), [], time.monotonic()
     try:

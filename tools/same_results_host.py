@@ -110,7 +110,10 @@ class Host:
         return {"class_type": kind, "inputs": values | inputs}
 
     def template(self, name: str, changes: Mapping[str, Mapping[str, Any]]) -> dict[str, Any]:
-        """Return a graph of the checkout's ``workflows`` in API form. ``changes``: node type -> inputs that differ."""
+        """Return a graph of the checkout's ``workflows`` in API form.
+
+        ``changes``: node type -> inputs that differ.
+        """
         workflow = json.loads((self.repo / "workflows" / f"{name}.json").read_text(encoding="utf-8"))
         links = {link[0]: [str(link[1]), link[2]] for link in workflow["links"]}
         prompt = {}

@@ -51,7 +51,10 @@ def integrated_gradients(
 
 
 def path_points(points: int, rule: str) -> tuple[Sequence[float], Sequence[float]]:
-    """Return points in 0..1 and their weights. Raises ValueError for an unknown rule or no points."""
+    """Return points in 0..1 and their weights.
+
+    Raises ValueError for an unknown rule or no points.
+    """
     if rule not in RULES or points < 1:
         raise ValueError(f"a path is integrated at 1 point or more, by the rule {', '.join(RULES)}; met {points} and '{rule}'.")
     if rule == GAUSS:

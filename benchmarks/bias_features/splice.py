@@ -35,7 +35,10 @@ class SpliceRun(Run):
 
 
 def apply_splice(model: Any, sae: SaeFile) -> Any:
-    """Return a clone of MODEL that samples with reconstructed h. Raises ValueError where the two do not fit."""
+    """Return a clone of MODEL that samples with reconstructed h.
+
+    Raises ValueError where the two do not fit.
+    """
     check_sae_fit(model, sae)
     used, networks = managed_sae(sae)
     return patch_model(model, lambda: SpliceRun(used), networks=networks)[0]

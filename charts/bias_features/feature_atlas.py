@@ -42,7 +42,9 @@ class AtlasRow:
 def feature_atlas(
     rows: Sequence[AtlasRow], title: str = "feature atlas", overlay: bool = True, legend: Sequence[str] = ()
 ) -> Image:
-    """A row per feature: uint8 [H, 960, 3]. Images beyond what fits in a row (5) are left out.
+    """A row per feature: uint8 [H, 960, 3].
+
+    Images beyond what fits in a row (5) are left out.
 
     overlay: lay the heat over the images (else they are shown as they are). legend: lines below, on what the notes mean. Raises
     ValueError without rows, or where a row's images and heat do not belong together.

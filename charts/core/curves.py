@@ -26,7 +26,10 @@ def training_curves(logs: Mapping[str, Sequence[Mapping[str, float]]], title: st
 
 
 def learning_curves(curve: Sequence[tuple[int, Mapping[str, float]]], title: str) -> Image:
-    """uint8 [520, 960, 3], a line per figure. curve: (step, figure -> value). Raises ValueError where there is nothing to draw."""
+    """uint8 [520, 960, 3], a line per figure. curve: (step, figure -> value).
+
+    Raises ValueError where there is nothing to draw.
+    """
     names = dict.fromkeys(name for _, figures in curve for name in figures)
     logs = {name: [{"step": step, "loss": figures[name]} for step, figures in curve if name in figures] for name in names}
     return training_curves(logs, title)

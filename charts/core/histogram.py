@@ -131,7 +131,10 @@ def _bar(axes: Axes, r: ShareReport, row: int, y: float, thick: float, colour: s
 
 
 def _table(figure: Figure, panel: Panel, top: int, height: int, names: tuple[str, str], _: bool) -> None:
-    """Rows: cells of all attributes but the last; columns: classes of the last. Colour: share minus target."""
+    """Rows: cells of all attributes but the last; columns: classes of the last.
+
+    Colour: share minus target.
+    """
     from matplotlib.colors import LinearSegmentedColormap
 
     report, columns = panel.report, panel.classes[-1]

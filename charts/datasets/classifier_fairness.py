@@ -18,8 +18,11 @@ MOST_GROUPS = 24
 
 @chart
 def fairness_chart(fairness: ClassifierFairness, attribute: str, group: str, classifier: str = "") -> Image:
-    """Chart of one attribute over the groups of another: uint8 [H, 960, 3]. Left: accuracy; right: true positive (dots) and false positive
-    rates (crosses) of the class whose rates differ most. Groups beyond 24 are left out, the best ones first."""
+    """Chart of one attribute over the groups of another: uint8 [H, 960, 3].
+
+    Left: accuracy; right: true positive (dots) and false positive rates (crosses) of the class whose rates differ most. Groups beyond 24
+    are left out, the best ones first.
+    """
     groups = sorted(fairness.groups, key=lambda g: g.accuracy.value or 0.0)[:MOST_GROUPS]
     groups = [g for g in fairness.groups if g in groups]
     height = HEAD + ROW * len(groups) + FOOT

@@ -26,7 +26,9 @@ def leakage_chart(
     warnings: Sequence[str],
     caption: str = "",
 ) -> Image:
-    """uint8 [H, 960, 3]. Rows are the attribute whose path it is, columns the one whose labels are read.
+    """uint8 [H, 960, 3].
+
+    Rows are the attribute whose path it is, columns the one whose labels are read.
 
     overlap, changed, control [A, A]: cosine of the paths; share of labels that change as the path is removed, and as random ones are.
     flagged: (row, column) of pairs that are framed. Raises ValueError where sizes do not fit.

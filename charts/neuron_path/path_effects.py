@@ -30,7 +30,9 @@ class EffectRow:
 
 @chart
 def path_effects_chart(title: str, panels: Sequence[tuple[str, Sequence[EffectRow]]], caption: str = "") -> Image:
-    """A panel per operation, a box per method: uint8 [H, 960, 3]. Both panels have one scale.
+    """A panel per operation, a box per method: uint8 [H, 960, 3].
+
+    Both panels have one scale.
 
     Raises ValueError without rows, or where a row has no images.
     """

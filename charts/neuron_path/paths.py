@@ -42,7 +42,9 @@ class PathPanel:
 
 @chart
 def neuron_path_chart(title: str, neurons: int, panels: Sequence[PathPanel], caption: str = "") -> Image:
-    """A panel per class, one below the other: uint8 [H, 960, 3]. ``neurons``: of a layer. Classes beyond 4 are named and left out.
+    """A panel per class, one below the other: uint8 [H, 960, 3].
+
+    ``neurons``: of a layer. Classes beyond 4 are named and left out.
 
     Raises ValueError without panels, or where the parts of one do not belong together.
     """

@@ -14,7 +14,10 @@ LEFT, RIGHT = 250, 230
 
 @chart
 def drift_chart(reports: Sequence[DriftReport]) -> Image:
-    """One group of bars per attribute, one scale for all: uint8 [H, 960, 3]. Raises ValueError without reports."""
+    """One group of bars per attribute, one scale for all: uint8 [H, 960, 3].
+
+    Raises ValueError without reports.
+    """
     if not reports:
         raise ValueError("a chart of drift needs at least one attribute; met none.")
     figure = new_figure(WIDTH, sum(HEAD + ROW * len(r.classes) for r in reports) + FOOT)

@@ -27,7 +27,10 @@ def features_root() -> Path:
 
 
 def set_folder(name: str) -> Path:
-    """Return the folder of a set. Raises ValueError for a path, or a name that not every system can store."""
+    """Return the folder of a set.
+
+    Raises ValueError for a path, or a name that not every system can store.
+    """
     name = name.strip()
     check_file_name(name, "a feature set", FEATURES_PATH)
     return features_root() / name
@@ -69,7 +72,10 @@ def picture_files(folder: str) -> tuple[Path, list[str]]:
 
 
 def read_picture(path: Path) -> Tensor:
-    """Read a picture: float32 [H, W, 3] in 0..1, turned as its EXIF data say. Raises ValueError if it cannot be read."""
+    """Read a picture: float32 [H, W, 3] in 0..1, turned as its EXIF data say.
+
+    Raises ValueError if it cannot be read.
+    """
     try:
         with Image.open(path) as picture:
             turned = ImageOps.exif_transpose(picture).convert("RGB")
@@ -91,7 +97,10 @@ def write_picture(picture: Tensor, path: Path) -> None:
 
 
 def check_disk(needed: float, what: str) -> str:
-    """Say in a line how much disk space is needed and free. Raises ValueError if it is not enough."""
+    """Say in a line how much disk space is needed and free.
+
+    Raises ValueError if it is not enough.
+    """
     folder = features_root()
     while not folder.exists():
         folder = folder.parent

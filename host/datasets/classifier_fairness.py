@@ -55,7 +55,10 @@ def fairness_on_images(
 
 
 def _known(classifier: HostClassifier, attribute: str, classes: Sequence[str], what: str) -> tuple[str, ...]:
-    """Return the classifier's classes. Raises ValueError if it does not know the attribute, or a class of it."""
+    """Return the classifier's classes.
+
+    Raises ValueError if it does not know the attribute, or a class of it.
+    """
     if attribute not in classifier.attributes:
         raise ValueError(f"the classifier '{classifier.name}' does not read '{attribute}'; it reads: {', '.join(classifier.attributes)}.")
     known = classifier.attributes[attribute]

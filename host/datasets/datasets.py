@@ -77,7 +77,10 @@ def datasets_root() -> Path:
 
 
 def dataset_folder(name: str) -> Path:
-    """Return the folder of a set to write. Raises ValueError for a path, or a name that not every system can store."""
+    """Return the folder of a set to write.
+
+    Raises ValueError for a path, or a name that not every system can store.
+    """
     name = name.strip()
     check_file_name(name, "a data set", DATASETS_PATH)
     return datasets_root() / name

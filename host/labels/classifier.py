@@ -90,7 +90,10 @@ def classifier_choices() -> list[str]:
 
 
 def resolve_classifier(name: str) -> Path:
-    """Path of a file, or of a folder with a config.json. Raises FileNotFoundError, saying what there is."""
+    """Path of a file, or of a folder with a config.json.
+
+    Raises FileNotFoundError, saying what there is.
+    """
     return model_files.resolve(KEY, f"{name}/{CONFIG}").parent if _is_folder(name) else model_files.resolve(KEY, name)
 
 

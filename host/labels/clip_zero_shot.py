@@ -158,8 +158,10 @@ def _check(weight: Tensor, files: Sequence[Path], endings: Sequence[str], what: 
 
 
 def _embeddings(clip: Any, name: str, phrases: Sequence[str]) -> Tensor:
-    """Projected text embeddings [P, D], float32 on the CPU. The pooled output is asked of one text model, as the host's CLIP may hold
-    several, or be set to give it unprojected."""
+    """Projected text embeddings [P, D], float32 on the CPU.
+
+    The pooled output is asked of one text model, as the host's CLIP may hold several, or be set to give it unprojected.
+    """
     encoder = getattr(clip.cond_stage_model, name)
     comfy.model_management.load_models_gpu([clip.patcher])
     encoder.reset_clip_options()

@@ -87,7 +87,10 @@ def label_images(features: FeatureSet, source: ImageSource, region: Region) -> t
 
 
 def picture_of(features: FeatureSet, entry: Entry) -> Tensor:
-    """A set's picture, float32 [H, W, 3] in 0..1. Raises ValueError where it is missing or cannot be read."""
+    """A set's picture, float32 [H, W, 3] in 0..1.
+
+    Raises ValueError where it is missing or cannot be read.
+    """
     path = features.image_path(entry)
     if not path.is_file():
         raise _missing(features, entry)
@@ -110,7 +113,10 @@ def thumbnails(features: FeatureSet, indices: Sequence[int], size: int = 192) ->
 
 
 def save_labels(features: FeatureSet, labels: LabelSet) -> Path:
-    """Write labels.csv into the set's folder. One that was there and differs, say as it was corrected by hand, is kept beside it."""
+    """Write labels.csv into the set's folder.
+
+    One that was there and differs, say as it was corrected by hand, is kept beside it.
+    """
     path = features.folder / "labels.csv"
     earlier = path.read_bytes() if path.is_file() else None
     write_csv(labels, path)
@@ -147,7 +153,10 @@ def label_file_fingerprint(name: str) -> str:
 
 
 def classifier_source(classifier: HostClassifier, attributes: Sequence[str] = ()) -> ImageSource:
-    """A classifier as a label source, with those of its attributes (none: all). Raises ValueError for one that it does not read."""
+    """A classifier as a label source, with those of its attributes (none: all).
+
+    Raises ValueError for one that it does not read.
+    """
     chosen = tuple(dict.fromkeys(attributes)) or tuple(classifier.attributes)
     unknown = next((a for a in chosen if a not in classifier.attributes), None)
     if unknown is not None:

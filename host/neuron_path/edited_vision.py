@@ -59,8 +59,11 @@ class EditedNetwork(AttributeClassifier):
 
 
 class EditedClassifier(HostClassifier):
-    """What the socket EQUIPOISE_CLASSIFIER carries, with neurons edited. ``original``: the classifier it was made of; ``edits``: one after
-    the other; its patcher is the original's, so that the weights are in memory once."""
+    """What the socket EQUIPOISE_CLASSIFIER carries, with neurons edited.
+
+    ``original``: the classifier it was made of; ``edits``: one after the other; its patcher is the original's, so that the weights are in
+    memory once.
+    """
 
     def __init__(self, original: HostClassifier, edits: Sequence[NeuronEdit], rows: str, net: NeuronVit) -> None:
         self.original, self.edits, self.rows = original, tuple(edits), rows
@@ -91,7 +94,10 @@ def edited_classifier(classifier: HostClassifier, edit: NeuronEdit, rows: str, n
 
 
 def edited_clip_vision(vision: Any, edit: NeuronEdit, rows: str) -> Any:
-    """A CLIP_VISION with one more edit. Raises ValueError where the rows of an earlier edit were others."""
+    """A CLIP_VISION with one more edit.
+
+    Raises ValueError where the rows of an earlier edit were others.
+    """
     earlier, met = edits_of(vision), getattr(vision, "equipoise_rows", rows)
     if met != rows:
         raise ValueError(f"this CLIP vision model was edited at '{met}' already: choose the same rows, or edit the original.")

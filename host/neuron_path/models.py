@@ -150,7 +150,10 @@ def _of_clip_vision(vision: Any, head: ZeroShotHead) -> NeuronVit:
 
 
 def _agreeing(net: NeuronVit, vision: Any) -> NeuronVit:
-    """The same, where it sees in an image of noise what the host's model sees. Raises ValueError else."""
+    """The same, where it sees in an image of noise what the host's model sees.
+
+    Raises ValueError else.
+    """
     images = torch.rand(1, net.image_size, net.image_size, 3, generator=torch.Generator().manual_seed(0))
     theirs = F.normalize(vision.encode_image(images)["image_embeds"].float().cpu(), dim=-1)
     width = theirs.shape[-1]

@@ -30,7 +30,10 @@ INCEPTION = "models/equipoise/inception"
 
 @dataclass(frozen=True)
 class ReportInputs:
-    """The node's inputs. Each set of images is an IMAGE [N, H, W, C] in 0..1, in a size of its own."""
+    """The node's inputs.
+
+    Each set of images is an IMAGE [N, H, W, C] in 0..1, in a size of its own.
+    """
 
     base: Tensor
     """Images from plain sampling."""

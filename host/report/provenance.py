@@ -51,7 +51,10 @@ def named_files(values: Iterable[tuple[str, str]]) -> list[NamedFile]:
 
 
 def file_rows(files: Iterable[NamedFile], hashed: bool = True) -> list[tuple[str, str, str, str]]:
-    """List rows of file, folder, size and SHA-256. Large files take seconds, so the host can interrupt."""
+    """List rows of file, folder, size and SHA-256.
+
+    Large files take seconds, so the host can interrupt.
+    """
     chosen = list(files)
     sizes = [f.path.stat().st_size for f in chosen]
     bar = comfy.utils.ProgressBar(max(1, sum(sizes) // PIECE))

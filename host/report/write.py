@@ -35,7 +35,10 @@ def check_place(name: str) -> None:
 
 
 def write_report(name: str, document: str) -> Path:
-    """Write NAME_00001.html, or the next number that is free. Raises ValueError where the folder cannot be written."""
+    """Write NAME_00001.html, or the next number that is free.
+
+    Raises ValueError where the folder cannot be written.
+    """
     stem, root = _stem(name), reports_root()
     partial = root / f".{stem}.{os.getpid()}.partial"
     try:
@@ -54,7 +57,10 @@ def shown_path(path: Path) -> str:
 
 
 def _named(partial: Path, root: Path, stem: str) -> Path:
-    """Rename a complete file to the first free number. Another process may take a number in the meantime."""
+    """Rename a complete file to the first free number.
+
+    Another process may take a number in the meantime.
+    """
     matches = (re.fullmatch(rf"{re.escape(stem)}_(\d+)\.html", p.name) for p in root.glob("*.html"))
     number = 1 + max((int(m[1]) for m in matches if m), default=0)
     while True:

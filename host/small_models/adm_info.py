@@ -31,7 +31,9 @@ def is_text_model(metadata: Mapping[str, str]) -> bool:
 
 @dataclass(frozen=True)
 class AdmInfo:
-    """One diffusion file. ``ratio`` is the side of the square of pixels that one latent position holds (1: plain pixels).
+    """One diffusion file.
+
+    ``ratio`` is the side of the square of pixels that one latent position holds (1: plain pixels).
 
     ``base_model``: the name by which ADP files and the like say that they belong to it; empty where the file has none.
     """
@@ -49,7 +51,10 @@ class AdmInfo:
     base_model: str = ""
 
     def class_index(self, text: str) -> int:
-        """Index of a class given by its name (case does not matter) or its number. Raises ValueError with what is known."""
+        """Index of a class given by its name (case does not matter) or its number.
+
+        Raises ValueError with what is known.
+        """
         if self.num_classes is None:
             raise ValueError(f"'{self.name}' has no classes: leave out Class Label.")
         wanted = text.strip()
@@ -77,7 +82,10 @@ class AdmInfo:
 
 
 def read_info(name: str, config: AdmConfig, metadata: Mapping[str, str]) -> AdmInfo:
-    """Read and check the metadata of a diffusion file. Raises ValueError where it contradicts the weights."""
+    """Read and check the metadata of a diffusion file.
+
+    Raises ValueError where it contradicts the weights.
+    """
 
     def whole(key: str, default: int) -> int:
         try:
@@ -150,7 +158,10 @@ def _class_names(name: str, metadata: Mapping[str, str], num_classes: int) -> tu
 
 
 def conditioning(info: AdmInfo, label: int | None) -> list[list[Any]]:
-    """CONDITIONING for a model: with a class label, or (None) without one. The text part is an empty stand-in, [1, 1, 1] of zeros."""
+    """CONDITIONING for a model: with a class label, or (None) without one.
+
+    The text part is an empty stand-in, [1, 1, 1] of zeros.
+    """
     extra = {} if label is None else {LABEL_KEY: (label, info.num_classes)}
     return [[torch.zeros(1, 1, 1), extra]]
 

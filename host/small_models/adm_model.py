@@ -61,7 +61,10 @@ class HostAdmUNet(AdmUNet):
         transformer_options: dict[str, Any] | None = None,
         **extra: Any,
     ) -> Tensor:
-        """x [B, C, H, W] -> predicted noise, same shape. Raises ValueError where a class label is missing or not expected."""
+        """x [B, C, H, W] -> predicted noise, same shape.
+
+        Raises ValueError where a class label is missing or not expected.
+        """
         options = transformer_options if transformer_options is not None else {}
         wrappers = get_all_wrappers(WrappersMP.DIFFUSION_MODEL, options)
         executor = WrapperExecutor.new_class_executor(self._forward, self, wrappers)
@@ -124,7 +127,10 @@ class AdmModel(comfy.model_base.BaseModel):
         self.equipoise_info = info
 
     def memory_required(self, input_shape: Sequence[int], cond_shapes: Mapping[str, Any] | None = None) -> float:
-        """Bytes that one call needs for activations; input_shape is (rows, channels, height, width). The host splits batches by it."""
+        """Bytes that one call needs for activations; input_shape is (rows, channels, height, width).
+
+        The host splits batches by it.
+        """
         rows, _, height, width = input_shape
         dtype = self.manual_cast_dtype or self.get_dtype()
         return rows * activation_elements(self.diffusion_model.config, height, width) * comfy.model_management.dtype_size(dtype)
@@ -183,7 +189,10 @@ def share_unconditional_call(
 
 
 def patcher_from(name: str, state_dict: Mapping[str, Tensor], metadata: Mapping[str, str]) -> comfy.model_patcher.ModelPatcher:
-    """MODEL from a state dict and its metadata. Raises ValueError where they are not a model that is supported here."""
+    """MODEL from a state dict and its metadata.
+
+    Raises ValueError where they are not a model that is supported here.
+    """
     management = comfy.model_management
     config = read_config(state_dict, metadata)
     info = read_info(name, config, metadata)
@@ -204,7 +213,10 @@ def patcher_from(name: str, state_dict: Mapping[str, Tensor], metadata: Mapping[
 
 
 def load_adm(path: str | os.PathLike[str]) -> comfy.model_patcher.ModelPatcher:
-    """MODEL from a safetensors file of the guided-diffusion family. Raises ValueError where the file is something else."""
+    """MODEL from a safetensors file of the guided-diffusion family.
+
+    Raises ValueError where the file is something else.
+    """
     state_dict, metadata = read_safetensors(path)
     if is_text_model(metadata):
         raise ValueError(f"'{os.path.basename(path)}' is a text-to-image model: load it with Load Quickstart Text Model.")
@@ -229,7 +241,9 @@ def info_of(model: Any) -> AdmInfo:
 
 
 def empty_latent(model: Any, width: int, height: int, batch_size: int) -> dict[str, Tensor]:
-    """Zero LATENT for a MODEL of this kind, sizes in pixels (0: the model's own). ``samples`` [batch_size, channels, h, w].
+    """Zero LATENT for a MODEL of this kind, sizes in pixels (0: the model's own).
+
+    ``samples`` [batch_size, channels, h, w].
 
     No downscale ratio is noted beside it: the size is already the model's, on every host.
     """

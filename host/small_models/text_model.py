@@ -121,7 +121,10 @@ class _Tokenizer(comfy.sd1_clip.SDTokenizer):
 
 
 def _configuration(name: str, metadata: Mapping[str, str], key: str, wanted: tuple[str, ...]) -> dict[str, Any]:
-    """A configuration from the metadata: JSON of whole numbers and lists of them. Raises ValueError where it is not."""
+    """A configuration from the metadata: JSON of whole numbers and lists of them.
+
+    Raises ValueError where it is not.
+    """
 
     def whole(value: Any) -> bool:
         return isinstance(value, int) and not isinstance(value, bool) and 0 <= value <= LARGEST
@@ -255,7 +258,9 @@ def _load_model(path: str | os.PathLike[str]) -> comfy.model_patcher.ModelPatche
 
 
 def load_text_model(path: str | os.PathLike[str]) -> tuple[comfy.model_patcher.ModelPatcher, comfy.sd.CLIP]:
-    """MODEL and CLIP from a file of this format. Raises ValueError where the file is another kind or damaged.
+    """MODEL and CLIP from a file of this format.
+
+    Raises ValueError where the file is another kind or damaged.
 
     Images and latents are those of :class:`.pixel_vae.PixelVae` at ``info_of(model).ratio``.
     """

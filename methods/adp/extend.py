@@ -45,7 +45,10 @@ def joined_predictor(old: AttributePredictor, new: AttributePredictor) -> Attrib
 
 
 def without(predictor: AttributePredictor, attributes: Sequence[str]) -> AttributePredictor:
-    """Remove attributes from a predictor, with the hidden units that only they used. At least one must remain."""
+    """Remove attributes from a predictor, with the hidden units that only they used.
+
+    At least one must remain.
+    """
     remaining = {a: c for a, c in predictor.attributes.items() if a not in attributes}
     rows, start = [], 0
     for attribute, classes in predictor.attributes.items():

@@ -72,7 +72,10 @@ class AttributionSettings:
 
 
 def reader_of(adp: AdpFile, sae: SaeFile) -> AttributePredictor:
-    """The predictor of an ADP, for the site of an autoencoder. Raises ValueError where it has none, or reads elsewhere."""
+    """The predictor of an ADP, for the site of an autoencoder.
+
+    Raises ValueError where it has none, or reads elsewhere.
+    """
     if adp.predictor is None:
         raise ValueError("this ADP holds no predictor, so it reads nothing that features could be found by: train one at the site.")
     if adp.site != sae.site:
@@ -92,9 +95,11 @@ def find_bias_features(
     progress: Progress | None = None,
     device: torch.device | str = "cpu",
 ) -> BiasFeatures:
-    """Rank the autoencoder's features for some attributes. ``reader`` reads them at the autoencoder's site; whatever else it reads and the
-    labels know is used for the side-effect scores. ``progress`` counts rows over all passes, and may raise to interrupt. ``device``: where
-    features are encoded, which is most of the work; autoencoder and reader are on the CPU, and stay there.
+    """Rank the autoencoder's features for some attributes.
+
+    ``reader`` reads them at the autoencoder's site; whatever else it reads and the labels know is used for the side-effect scores.
+    ``progress`` counts rows over all passes, and may raise to interrupt. ``device``: where features are encoded, which is most of the work;
+    autoencoder and reader are on the CPU, and stay there.
 
     ``info`` says, by attribute, the ``images`` and ``features`` of every class, the ``shared`` features that were left out, and what
     ablation showed (:meth:`.ablation.Ablation.result`). Raises ValueError where set, labels, autoencoder and reader do

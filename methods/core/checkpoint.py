@@ -42,8 +42,11 @@ class Resumable:
         path: Path | None = None,
         generator: torch.Generator | None = None,
     ) -> None:
-        """``total``: number of steps. ``key``: all that the result depends on, as text; a checkpoint with another key is not loaded.
-        ``path``: file of the checkpoint; None keeps none. ``generator``: source of the training's random numbers."""
+        """``total``: number of steps.
+
+        ``key``: all that the result depends on, as text; a checkpoint with another key is not loaded. ``path``: file of the checkpoint;
+        None keeps none. ``generator``: source of the training's random numbers.
+        """
         self.modules, self.optimiser, self.total = dict(modules), optimiser, total
         self.key, self.path, self.generator = key, path, generator
         self.step = 0
@@ -112,7 +115,10 @@ class Resumable:
         return RESUMED
 
     def refused(self, path: Path, error: Exception) -> None:
-        """Handle a checkpoint that cannot be loaded. Does nothing here, so that the training starts anew and writes over it."""
+        """Handle a checkpoint that cannot be loaded.
+
+        Does nothing here, so that the training starts anew and writes over it.
+        """
 
     def _load(self, path: Path) -> None:
         tensors, meta = read_safetensors(path)
@@ -135,7 +141,10 @@ class Resumable:
 
     @contextmanager
     def changing(self) -> Iterator[None]:
-        """Mark a change of several parts of the state. If it is interrupted, the run keeps the last checkpoint instead of saving."""
+        """Mark a change of several parts of the state.
+
+        If it is interrupted, the run keeps the last checkpoint instead of saving.
+        """
         self._consistent = False
         yield
         self._consistent = True
@@ -163,7 +172,10 @@ class Resumable:
                 self.save()
 
     def _take(self, take_step: Callable[[], None]) -> None:
-        """Take one step. An interruption may fall between its random numbers and its update: they are then drawn again."""
+        """Take one step.
+
+        An interruption may fall between its random numbers and its update: they are then drawn again.
+        """
         step, drawn = self.step, None if self.generator is None else self.generator.get_state()
         try:
             take_step()

@@ -155,7 +155,9 @@ class VectorFit(Resumable):
         """Called as after_step(step, total) after every step; may raise to interrupt the fit."""
 
     def update(self, loss: Tensor, figures: list[float], scale: float = 1.0) -> bool:
-        """Take one optimiser step on ``loss``. ``scale``: factor of the loss while gradients are taken, for models in half precision.
+        """Take one optimiser step on ``loss``.
+
+        ``scale``: factor of the loss while gradients are taken, for models in half precision.
 
         Returns False if the gradient was not finite; the vectors then stay as they are.
         """
@@ -176,7 +178,10 @@ class VectorFit(Resumable):
         return finite
 
     def fit(self, loss_of: VectorLoss, progress: Progress | None = None, scale: float = 1.0) -> None:
-        """Take the steps that are left. Raises ValueError if gradients are not finite for many steps in a row."""
+        """Take the steps that are left.
+
+        Raises ValueError if gradients are not finite for many steps in a row.
+        """
         overflows = 0
 
         def take_step() -> None:

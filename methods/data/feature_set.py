@@ -178,7 +178,10 @@ class FeatureSetWriter:
         write_safetensors(self.folder / shard, tensors)
 
     def _settle(self, meta: Mapping[str, Any] | None) -> dict[str, Any]:
-        """Compare with the set.json that is there, or write one. A set without images takes on whatever it is asked for."""
+        """Compare with the set.json that is there, or write one.
+
+        A set without images takes on whatever it is asked for.
+        """
         if (self.folder / META).is_file() and (self.entries or meta is None):
             stored = read_meta(self.folder)
             if meta is not None:
@@ -242,7 +245,10 @@ def _plain(error: Exception) -> str:
 
 
 def read_meta(folder: Path) -> dict[str, Any]:
-    """Content of set.json; {} where there is none. Raises ValueError where it cannot be read or is of a newer version."""
+    """Content of set.json; {} where there is none.
+
+    Raises ValueError where it cannot be read or is of a newer version.
+    """
     path = Path(folder) / META
     if not path.is_file():
         return {}

@@ -71,7 +71,10 @@ class ImageFolder:
         return self.root.name
 
     def of_split(self, split: str) -> ImageFolder:
-        """Select the rows of one split, or all for "all". Raises ValueError if it has none."""
+        """Select the rows of one split, or all for "all".
+
+        Raises ValueError if it has none.
+        """
         rows = self.rows if split == "all" else tuple(r for r in self.rows if r.split == split)
         if not rows:
             present = ", ".join(dict.fromkeys(r.split for r in self.rows)) or "nothing"
@@ -136,7 +139,10 @@ def open_image_folder(root: str | os.PathLike[str]) -> ImageFolder:
 
 
 def read_facts(root: Path) -> dict[str, Any] | None:
-    """Read ``dataset.json``; None without one. Raises ValueError if it is not ours, or of another version."""
+    """Read ``dataset.json``; None without one.
+
+    Raises ValueError if it is not ours, or of another version.
+    """
     path = root / FACTS
     if not path.is_file():
         return None

@@ -75,7 +75,9 @@ class Saved:
 
 
 class ImageFolderWriter:
-    """Add images to a data set, new or old. ``attributes``: name -> classes, which all of its images have.
+    """Add images to a data set, new or old.
+
+    ``attributes``: name -> classes, which all of its images have.
 
     ``class_folder``: an attribute whose classes become folders ("" for none). Raises ValueError if there is a set of that name with other
     attributes, classes or folders, or a folder that is not a data set of ours.
@@ -248,7 +250,10 @@ class ImageFolderWriter:
 
 
 def parse_splits(text: str) -> dict[str, float]:
-    """Parse "train=0.8, test=0.2" or "train" to split -> share, which sum to 1. Raises ValueError for unknown splits and bad shares."""
+    """Parse "train=0.8, test=0.2" or "train" to split -> share, which sum to 1.
+
+    Raises ValueError for unknown splits and bad shares.
+    """
     shares: dict[str, float] = {}
     for part in (p.strip() for p in re.split(r"[,;\n]", text) if p.strip()):
         name, _, value = (x.strip() for x in part.partition("="))
@@ -279,7 +284,10 @@ def whole_parts(shares: Sequence[float], n: int) -> list[int]:
 
 
 def append(path: Path, text: str) -> None:
-    """Append full lines in one write, and wait until they are on disk. Raises OSError, with nothing appended, if they do not fit."""
+    """Append full lines in one write, and wait until they are on disk.
+
+    Raises OSError, with nothing appended, if they do not fit.
+    """
     path.parent.mkdir(parents=True, exist_ok=True)
     handle = os.open(path, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o644)
     try:

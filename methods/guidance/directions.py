@@ -16,7 +16,10 @@ CONTRAST = "prompt-contrast"
 
 
 def class_means(x: Tensor, labels: Tensor, classes: int) -> Tensor:
-    """Average features [N, D] per class: [K, D]. Raises ValueError if a class has no image."""
+    """Average features [N, D] per class: [K, D].
+
+    Raises ValueError if a class has no image.
+    """
     counts = torch.bincount(labels, minlength=classes)
     if (counts == 0).any():
         raise ValueError(f"class {int((counts == 0).nonzero()[0])} has no image in the feature set: record more images, or drop the class.")

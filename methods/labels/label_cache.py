@@ -23,7 +23,10 @@ FOLDER = "labels"
 
 
 class LabelCache:
-    """Rows of readings by picture. ``key``: what they depend on, values as JSON knows them; ``kind``: first part of the file's name."""
+    """Rows of readings by picture.
+
+    ``key``: what they depend on, values as JSON knows them; ``kind``: first part of the file's name.
+    """
 
     def __init__(self, folder: Path, kind: str, key: Mapping[str, Any]) -> None:
         self._key = key_text(key)
@@ -74,6 +77,9 @@ def key_text(key: Mapping[str, Any]) -> str:
 
 
 def stamp_of(name: str, path: Path) -> str:
-    """A picture as it is now: its name, modification time (ns) and size. Raises FileNotFoundError where it is not there."""
+    """A picture as it is now: its name, modification time (ns) and size.
+
+    Raises FileNotFoundError where it is not there.
+    """
     stat = path.stat()
     return f"{name}|{stat.st_mtime_ns}|{stat.st_size}"

@@ -26,8 +26,10 @@ _RESERVED = ":=,;|/"
 
 
 def parse_classes(text: str) -> ClassSpec:
-    """Read text of that form. Raises ValueError for a line that does not follow it, a name given twice, or a single
-    class."""
+    """Read text of that form.
+
+    Raises ValueError for a line that does not follow it, a name given twice, or a single class.
+    """
     spec: ClassSpec = {}
     for line in (part for row in text.splitlines() for part in _split(row, ";")):
         attribute, colon, rest = line.partition(":")

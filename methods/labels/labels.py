@@ -182,7 +182,10 @@ def check_every_class(attributes: Mapping[str, Sequence[str]], probabilities: Ma
 
 
 def joined(first: LabelSet | None, second: LabelSet) -> LabelSet:
-    """The attributes of both, over the files of the second. Raises ValueError where both label one attribute, or the images differ."""
+    """The attributes of both, over the files of the second.
+
+    Raises ValueError where both label one attribute, or the images differ.
+    """
     if first is None:
         return second
     both = [a for a in first.attributes if a in second.attributes]
@@ -200,7 +203,9 @@ def joined(first: LabelSet | None, second: LabelSet) -> LabelSet:
 
 
 def merged(labels: LabelSet, groups: ClassSpec) -> LabelSet:
-    """Classes merged into fewer: the probability of a group is the sum of its members'. Attributes that are not named stay as they are.
+    """Classes merged into fewer: the probability of a group is the sum of its members'.
+
+    Attributes that are not named stay as they are.
 
     groups: see :mod:`.label_text`; the members are the attribute's present classes. Raises ValueError for an unknown attribute or class, a
     class in two groups, or one in none (``...`` takes them all).

@@ -19,7 +19,10 @@ Box = tuple[float, float, float, float]
 
 
 def parse_box(text: str) -> Box:
-    """Read "0.25, 0.1, 0.5, 0.6"; empty is the whole picture. Raises ValueError for anything that is no box within it."""
+    """Read "0.25, 0.1, 0.5, 0.6"; empty is the whole picture.
+
+    Raises ValueError for anything that is no box within it.
+    """
     if not text.strip():
         return WHOLE
     try:

@@ -16,7 +16,10 @@ SLOT = "{}"
 
 
 def read_templates(text: str) -> tuple[str, ...]:
-    """A template per line, each with ``{}`` where the phrase goes. Raises ValueError where one has none, or none is given."""
+    """A template per line, each with ``{}`` where the phrase goes.
+
+    Raises ValueError where one has none, or none is given.
+    """
     templates = tuple(dict.fromkeys(line.strip() for line in text.splitlines() if line.strip()))
     bad = next((t for t in templates if t.count(SLOT) != 1), None)
     if bad is not None:

@@ -81,7 +81,10 @@ class Reservation:
 
 @dataclass(frozen=True)
 class SeenImage:
-    """What is known of an image that was recorded. ``assigned`` and ``seen``: class names in the order of the target's attributes."""
+    """What is known of an image that was recorded.
+
+    ``assigned`` and ``seen``: class names in the order of the target's attributes.
+    """
 
     place: int
     seen: tuple[str, ...]
@@ -95,9 +98,11 @@ class SeenImage:
 
 @dataclass(frozen=True)
 class Held:
-    """What a ledger holds for one target: images per cell, in the order of ``target``. ``seen`` counts images that were recorded, by what
-    was seen; ``assigned`` those that were not, by what they were assigned (made or still being made); ``hits``: recorded images that were
-    assigned a class and show it; ``asked``: recorded ones that were assigned one."""
+    """What a ledger holds for one target: images per cell, in the order of ``target``.
+
+    ``seen`` counts images that were recorded, by what was seen; ``assigned`` those that were not, by what they were assigned (made or still
+    being made); ``hits``: recorded images that were assigned a class and show it; ``asked``: recorded ones that were assigned one.
+    """
 
     key: str
     group: str
@@ -151,8 +156,10 @@ def _plain_name(file: Any) -> str | None:
 
 
 class Ledger:
-    """One ledger file. ``owner`` names this process; ``gone(owner)`` tells whether a process has ended, so that what it reserved is
-    released at once. ``group``: images are counted apart from those of other groups.
+    """One ledger file.
+
+    ``owner`` names this process; ``gone(owner)`` tells whether a process has ended, so that what it reserved is released at once.
+    ``group``: images are counted apart from those of other groups.
 
     A connection is opened for every call and closed with it. Every method raises ValueError, in a sentence, where the file is no ledger,
     is damaged, cannot be written or is kept busy; such a file is left as it is.
@@ -197,7 +204,10 @@ class Ledger:
             return Reservation(key, first, counts)
 
     def confirm(self, target: TargetDistribution, reservation: Reservation, cells: Sequence[int], sampler_seed: int = 0) -> None:
-        """The run ended well, and its images became these cells of the target. Also where the reservation was released by age."""
+        """The run ended well, and its images became these cells of the target.
+
+        Also where the reservation was released by age.
+        """
         with self._connection(write=True) as db:
             number, key = self._target(db, target), reservation.key
             rows = [
@@ -230,8 +240,10 @@ class Ledger:
         pixels: Sequence[str],
         certain: RunKey | None = None,
     ) -> Claim:
-        """Under which key images are recorded. ``own``: of the node that records; ``drawn_by``: nodes of this prompt that may have drawn
-        them, the nearest first; ``certain``: the run that is known to have drawn them; ``pixels``: a digest of every image.
+        """Under which key images are recorded.
+
+        ``own``: of the node that records; ``drawn_by``: nodes of this prompt that may have drawn them, the nearest first; ``certain``: the
+        run that is known to have drawn them; ``pixels``: a digest of every image.
 
         In this order: the run that is known; a node of this prompt; the same pictures recorded before (a replay: what sampled them stood in
         the host's cache); the newest run of such a node that was not recorded. Otherwise the key of the node that records: such images
@@ -351,8 +363,11 @@ class Ledger:
         return db.execute("SELECT id FROM targets WHERE key = ?", (key,)).fetchone()[0]
 
     def _tidy(self, db: sqlite3.Connection) -> int:
-        """Reservations go when their process is gone or they are old. So do images that were made and never recorded, where that node's
-        images are recorded otherwise: nobody keeps them. Where they never are, being made is all that is known of them, and they stay."""
+        """Reservations go when their process is gone or they are old.
+
+        So do images that were made and never recorded, where that node's images are recorded otherwise: nobody keeps them. Where they never
+        are, being made is all that is known of them, and they stay.
+        """
         recorded = "(target, node) IN (SELECT DISTINCT target, node FROM images WHERE seen IS NOT NULL)"
         loose = f"(state = '{RESERVED}' OR (state = '{MADE}' AND {recorded}))"
         owners = [row[0] for row in db.execute(f"SELECT DISTINCT owner FROM images WHERE state <> '{SEEN}'").fetchall()]
@@ -363,7 +378,10 @@ class Ledger:
         return dropped
 
     def _rows(self, db: sqlite3.Connection, number: int, key: RunKey) -> list[sqlite3.Row]:
-        """A run's rows. A node that the host made of another while running has that one's id, a dot and more."""
+        """A run's rows.
+
+        A node that the host made of another while running has that one's id, a dot and more.
+        """
         inside = key.node.replace("\\", "\\\\").replace("%", "\\%").replace("_", "\\_") + ".%"
         return db.execute(
             "SELECT * FROM images WHERE target = ? AND run = ? AND (node = ? OR node LIKE ? ESCAPE '\\') ORDER BY place",

@@ -32,7 +32,10 @@ class Picture:
 
 
 def file_name(target: TargetDistribution, group: str, key: RunKey, place: int) -> str:
-    """A name for a new picture: when, whose, which. The run is hashed, as its id may be any text."""
+    """A name for a new picture: when, whose, which.
+
+    The run is hashed, as its id may be any text.
+    """
     run = hashlib.sha256(json.dumps([target_key(target, group), key.run, key.node]).encode()).hexdigest()[:12]
     return f"{time.strftime('%Y%m%d-%H%M%S')}_{run}_{place:04d}.png"
 

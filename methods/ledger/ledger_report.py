@@ -8,7 +8,10 @@ from .ledger import Held
 
 
 def held_text(name: str, held: Sequence[Held], found: int = 0) -> str:
-    """A few lines per target. ``found``: pictures whose row had been lost and was written again."""
+    """A few lines per target.
+
+    ``found``: pictures whose row had been lost and was written again.
+    """
     lines = [f"ledger '{name}': {sum(sum(h.counts) for h in held)} images"]
     if found:
         lines.append(f"{found} pictures whose row was lost were counted again")

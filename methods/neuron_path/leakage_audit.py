@@ -35,8 +35,11 @@ COUNTS = (1, 2, 4, 8, 16, 32, 64, 128, 256)
 
 @dataclass(frozen=True)
 class AuditSettings:
-    """``path``: how paths are found (margin: scores do not vanish for images that the model is sure of). ``control_draws``: random paths
-    for each image. ``least``: a leak is worth a warning where it changes at least this share of labels beyond what random paths change."""
+    """``path``: how paths are found (margin: scores do not vanish for images that the model is sure of).
+
+    ``control_draws``: random paths for each image. ``least``: a leak is worth a warning where it changes at least this share of labels
+    beyond what random paths change.
+    """
 
     path: PathSettings = field(default_factory=lambda: PathSettings(objective=MARGIN, top_k=8))
     control_draws: int = 5
@@ -77,8 +80,11 @@ class Leak:
 
 @dataclass(frozen=True)
 class LeakageAudit:
-    """``leaks``: of every ordered pair, an attribute with itself among them (what its own path is worth). ``paths``: attribute -> int64
-    [B, L, K]; ``read``: attribute -> the label of each image, int64 [B]. ``level``: of the intervals of the excesses."""
+    """``leaks``: of every ordered pair, an attribute with itself among them (what its own path is worth).
+
+    ``paths``: attribute -> int64 [B, L, K]; ``read``: attribute -> the label of each image, int64 [B]. ``level``: of the intervals of the
+    excesses.
+    """
 
     attributes: tuple[str, ...]
     leaks: tuple[Leak, ...]

@@ -17,9 +17,12 @@ BATCH = 32
 
 @dataclass(frozen=True)
 class GalleryRow:
-    """One neuron. ``activation`` [B]: of each image, where neurons live (the CLS token; of a channel its mean over patches). ``top``,
-    ``bottom``: images, most and least active first; ``heat_top``, ``heat_bottom`` [n, h, w]: the unit at the patch tokens, below 0 cut.
-    ``by_class``: label that is read -> mean activation."""
+    """One neuron.
+
+    ``activation`` [B]: of each image, where neurons live (the CLS token; of a channel its mean over patches). ``top``, ``bottom``: images,
+    most and least active first; ``heat_top``, ``heat_bottom`` [n, h, w]: the unit at the patch tokens, below 0 cut. ``by_class``: label
+    that is read -> mean activation.
+    """
 
     layer: int
     neuron: int
@@ -41,7 +44,9 @@ class GalleryRow:
 def neuron_gallery(
     net: NeuronVit, pixels: Tensor, neurons: Sequence[tuple[int, int]], shown: int = 5, progress: Progress | None = None
 ) -> list[GalleryRow]:
-    """A row for each (layer, neuron), in order. pixels [B, 3, H, W]: preprocessed. ``progress`` may raise, which interrupts.
+    """A row for each (layer, neuron), in order. pixels [B, 3, H, W]: preprocessed.
+
+    ``progress`` may raise, which interrupts.
 
     Raises ValueError without images or neurons, and for a neuron that there is not.
     """

@@ -16,8 +16,10 @@ def pairs(neurons: Tensor) -> str:
 
 
 def listed(text: str, depth: int, width: int) -> list[tuple[int, int]]:
-    """(layer, neuron) of each that is named, in order and once. Raises ValueError for what is no such list, and for a
-    layer or a neuron that there is not."""
+    """(layer, neuron) of each that is named, in order and once.
+
+    Raises ValueError for what is no such list, and for a layer or a neuron that there is not.
+    """
     neurons = []
     for part in (p.strip() for p in re.split(r"[,;\n]", text)):
         if not part:
@@ -35,7 +37,10 @@ def listed(text: str, depth: int, width: int) -> list[tuple[int, int]]:
 
 
 def named_neurons(text: str, depth: int, width: int) -> Tensor:
-    """The same as int64 [L, K], -1 where a layer has fewer. Errors as of :func:`listed`, and for an empty list."""
+    """The same as int64 [L, K], -1 where a layer has fewer.
+
+    Errors as of :func:`listed`, and for an empty list.
+    """
     neurons = listed(text, depth, width)
     if not neurons:
         raise ValueError("no neurons are named: connect a neuron path, or write some as layer:neuron.")

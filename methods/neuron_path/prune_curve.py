@@ -52,9 +52,12 @@ class PrunePoint:
 
 @dataclass(frozen=True)
 class PruneCurve:
-    """``accuracy``, ``probability``: of the whole model on ``images`` held-out images. ``paths``: int64 [C, L, K] of the classes
-    ``classes`` (positions in the head), best first. ``recommended``: fewest kept with all others pruned at which at most a point of
-    accuracy is lost; None where no number does it. ``known``: true classes were given; else what the whole model reads stands for them."""
+    """``accuracy``, ``probability``: of the whole model on ``images`` held-out images.
+
+    ``paths``: int64 [C, L, K] of the classes ``classes`` (positions in the head), best first. ``recommended``: fewest kept with all others
+    pruned at which at most a point of accuracy is lost; None where no number does it. ``known``: true classes were given; else what the
+    whole model reads stands for them.
+    """
 
     accuracy: Estimate
     probability: Estimate

@@ -64,7 +64,10 @@ def train_sae(
 
 
 def sides(source: TokenSource, seed: int) -> tuple[list[Entry], list[Entry]]:
-    """Return this process's part of the training images and of the held-out ones. Raises ValueError for too few images."""
+    """Return this process's part of the training images and of the held-out ones.
+
+    Raises ValueError for too few images.
+    """
     entries = [e for e in source.features.entries if source.rows_of(e)]
     if len(entries) < 2:
         raise ValueError(

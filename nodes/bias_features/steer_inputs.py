@@ -85,7 +85,10 @@ def edit_inputs() -> list[Any]:
 
 
 def only_input() -> Any:
-    """Return the numbers of single features. It stays the last input of a node, because it was added later."""
+    """Return the numbers of single features.
+
+    It stays the last input of a node, because it was added later.
+    """
     return io.String.Input(
         "only",
         optional=True,
@@ -96,7 +99,10 @@ def only_input() -> Any:
 
 
 def steer_settings(widgets: Widgets, model: io.Model.Type, target: TargetDistribution, **more: Any) -> SteerSettings:
-    """Return the settings of a steer towards a target. ``more`` holds those that only one node has, such as strength."""
+    """Return the settings of a steer towards a target.
+
+    ``more`` holds those that only one node has, such as strength.
+    """
     return SteerSettings(
         target=target,
         seed=widgets["seed"],

@@ -42,7 +42,10 @@ class SamplerInputs:
         )
 
     def take(self, widgets: Widgets, seed: str = "seed") -> SamplerSettings:
-        """Return the settings. ``seed`` is the id of the node's seed; denoise is 1 where the node has none."""
+        """Return the settings.
+
+        ``seed`` is the id of the node's seed; denoise is 1 where the node has none.
+        """
         names = (seed, "steps", "cfg", "sampler_name", "scheduler")
         return SamplerSettings(*(widgets[name] for name in names), widgets.get("denoise", 1.0))
 
@@ -51,7 +54,10 @@ class WindowInputs:
     """The part of the sampling in which an edit acts."""
 
     def inputs(self, what: str, more: str = "") -> list[Any]:
-        """List start_percent and end_percent. ``what`` is the edit in a word, ``more`` a sentence on its start."""
+        """List start_percent and end_percent.
+
+        ``what`` is the edit in a word, ``more`` a sentence on its start.
+        """
         limits = {"min": 0.0, "max": 1.0, "step": 0.01}
         return [
             io.Float.Input(
@@ -141,7 +147,10 @@ def rows_input() -> Any:
 
 
 def ledger_input(when: str = "") -> Any:
-    """Return the socket for a ledger. ``when`` is a sentence that says when it is used."""
+    """Return the socket for a ledger.
+
+    ``when`` is a sentence that says when it is used.
+    """
     return Ledger.Input(
         "ledger",
         optional=True,

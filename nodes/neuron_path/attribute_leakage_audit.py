@@ -142,7 +142,10 @@ def audit_image(audit: LeakageAudit, caption: str) -> torch.Tensor:
 
 
 def pair_of(source: str, target: str, names: tuple[str, ...]) -> tuple[str, str] | None:
-    """A pair that is named; None where either is empty. Raises ValueError for one that is not audited."""
+    """A pair that is named; None where either is empty.
+
+    Raises ValueError for one that is not audited.
+    """
     a, b = source.strip(), target.strip()
     if not a or not b:
         return None

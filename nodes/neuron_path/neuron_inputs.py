@@ -45,7 +45,10 @@ class VisionInputs:
         return widgets.get("classifier") is not None or widgets.get("clip_vision") is not None
 
     def take(self, widgets: Widgets, attribute: str) -> NeuronVit:
-        """Return the vision transformer with its head for an attribute. Raises ValueError for no or two models."""
+        """Return the vision transformer with its head for an attribute.
+
+        Raises ValueError for no or two models.
+        """
         return vision_of(widgets.get("classifier"), widgets.get("clip_vision"), widgets.get("zero_shot_head"), attribute)
 
     def name(self, widgets: Widgets, net: NeuronVit) -> str:
@@ -138,7 +141,10 @@ class LayerInputs:
         ]
 
     def take(self, widgets: Widgets, net: NeuronVit) -> tuple[int, int]:
-        """Return the first and the last layer. Raises ValueError for layers that the model does not have."""
+        """Return the first and the last layer.
+
+        Raises ValueError for layers that the model does not have.
+        """
         first, last = widgets["first_layer"], widgets["last_layer"]
         last = net.depth - 1 if last == LAST_LAYER else last
         if not first <= last < net.depth:
@@ -152,7 +158,10 @@ LAYERS = LayerInputs()
 
 
 def attribute_input(more: str = "") -> Any:
-    """Return the attribute whose head of the classifier is used. ``more`` is a sentence to add."""
+    """Return the attribute whose head of the classifier is used.
+
+    ``more`` is a sentence to add.
+    """
     return io.String.Input(
         "attribute",
         default="",

@@ -52,7 +52,10 @@ def path_output(cls: type[Any], paths: NeuronPathFile) -> io.NodeOutput:
 
 
 def paths_picture(paths: NeuronPathFile, chosen: dict[str, torch.Tensor], scored: NeuronPathFile) -> np.ndarray:
-    """The picture of paths: a panel for each class, those with most images first. ``scored``: whose scores are told of the class."""
+    """The picture of paths: a panel for each class, those with most images first.
+
+    ``scored``: whose scores are told of the class.
+    """
     panels = []
     for label in sorted(paths.classes, key=lambda c: -paths.target.count(c)):
         own, of = paths.of_class(label), scored.of_class(label)
