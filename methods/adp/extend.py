@@ -78,7 +78,7 @@ def without(predictor: AttributePredictor, attributes: Sequence[str]) -> Attribu
 
 
 def _used_units(predictor: AttributePredictor, rows: list[int]) -> Tensor:
-    """Find the hidden units that these outputs depend on: those that they read, and those that are mixed into them."""
+    """Find the hidden units that these outputs read, or that are mixed into them."""
     read = (predictor.read.weight[rows] != 0).any(0)
     mixed = (predictor.mix.weight[read] != 0).any(0)
     units = (read | mixed).nonzero().flatten()
@@ -86,7 +86,10 @@ def _used_units(predictor: AttributePredictor, rows: list[int]) -> Tensor:
 
 
 def _like(p: AttributePredictor, attributes: dict[str, tuple[str, ...]], hidden: int) -> AttributePredictor:
-    """Make a predictor of the same kind, width, levels and statistics; its weights are still to be set."""
+    """Make a predictor of the same kind, width, levels and statistics.
+
+    Its weights are still to be set.
+    """
     with torch.random.fork_rng(devices=[]):  # its initial weights are drawn, and the global random numbers must not change
         made = AttributePredictor(attributes, p.channels, p.knots.clone(), p.kind, hidden)
     made.mean.copy_(p.mean)

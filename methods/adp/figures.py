@@ -45,7 +45,10 @@ def nearest_knot(level: Tensor, knots: Tensor) -> Tensor:
 
 
 def accuracy_by_level(logits: Tensor, truth: Tensor, level: Tensor, knots: Tensor) -> Curve:
-    """Measure the balanced accuracy (mean recall over classes) of the rows nearest to every knot: [[log_snr, accuracy], ...]."""
+    """Measure the balanced accuracy at every knot: [[log_snr, accuracy], ...].
+
+    Balanced accuracy is the mean recall over classes. Each knot is measured on the rows that are nearest to it.
+    """
     nearest = nearest_knot(level, knots)
     right, true_class = logits.argmax(-1) == truth.argmax(-1), truth.argmax(-1)
     result = []
@@ -58,12 +61,17 @@ def accuracy_by_level(logits: Tensor, truth: Tensor, level: Tensor, knots: Tenso
 
 
 def cross_entropy(logits: Tensor, truth: Tensor, weights: Tensor) -> Tensor:
-    """Compute per row [N] -sum_k w_k y_k log p_k, for soft labels ``truth`` [N, K] and class weights [K]."""
+    """Compute the weighted cross-entropy of every row [N]: -sum_k w_k y_k log p_k.
+
+    ``truth``: soft labels y [N, K]. ``weights``: class weights w [K].
+    """
     return -(weights * truth * logits.log_softmax(-1)).sum(-1)
 
 
 def fit_temperature(logits: Tensor, truth: Tensor, level: Tensor, knots: Tensor, weights: Tensor | None = None) -> Tensor:
-    """Fit a temperature per noise level [T] that minimises the cross-entropy (Guo et al. 2017), by search over 0.25 to 8.
+    """Fit the temperature of every noise level [T] that minimises the cross-entropy.
+
+    After Guo et al. 2017, by search over 0.25 to 8.
 
     Levels with fewer than 20 rows take theirs from the levels around them; all are 1 if no level has enough rows.
     """
@@ -79,7 +87,9 @@ def fit_temperature(logits: Tensor, truth: Tensor, level: Tensor, knots: Tensor,
 
 
 def calibration_error(p: Tensor, truth: Tensor, weights: Tensor | None = None, bins: int = BINS) -> float:
-    """Compute the expected calibration error (Naeini et al. 2015; Guo et al. 2017) of probabilities [N, K] over equal bins of confidence.
+    """Compute the expected calibration error of probabilities [N, K].
+
+    Over equal bins of confidence (Naeini et al. 2015; Guo et al. 2017).
 
     ``truth`` [N, K] may be soft: an answer is as right as its class is probable. ``weights`` [K]: class weights that the predictor was
     trained with; the error is then that on images whose classes are as frequent as the weights make them.
@@ -138,12 +148,18 @@ def along(curve: Curve, recorded: Sequence[float]) -> Tensor:
 
 
 def share_above(curve: Curve, recorded: Sequence[float], accuracy: float = GOOD) -> float:
-    """Return the share of the recorded calls, 0 to 1, with a balanced accuracy of at least ``accuracy``."""
+    """Return the share of recorded calls whose balanced accuracy is at least ``accuracy``.
+
+    From 0 to 1.
+    """
     return float((along(curve, recorded) >= accuracy).float().mean())
 
 
 def reads_between(curve: Curve, recorded: Sequence[float], threshold: float) -> tuple[int, int] | None:
-    """Find the longest stretch with at least this accuracy: its first call and the one after its last; None without any."""
+    """Find the longest stretch of calls with at least this accuracy.
+
+    Returns its first call and the one after its last; None if there is no such stretch.
+    """
     best, start = None, None
     for i, good in enumerate([*(along(curve, recorded) >= threshold).tolist(), False]):
         if good and start is None:
@@ -165,7 +181,10 @@ def threshold_of(classes: int) -> float:
 
 
 def verdict(attribute: str, classes: Sequence[str], measured: Figures, recorded: Sequence[float]) -> str:
-    """Say in a sentence or two when an attribute is read, how well, and what is uncertain."""
+    """Describe when an attribute is read, how well, and what is uncertain.
+
+    One or two sentences.
+    """
     threshold = threshold_of(len(classes))
     span = reads_between(measured.accuracy, recorded, threshold)
     if span is None:
@@ -192,7 +211,10 @@ def verdict(attribute: str, classes: Sequence[str], measured: Figures, recorded:
 
 
 def describe_adp(file: AdpFile) -> str:
-    """Describe an ADP in lines: what it reads and how well, how it was trained, and its calibration."""
+    """Describe an ADP in lines.
+
+    They say what it reads and how well, how it was trained, and how it was calibrated.
+    """
     info = file.info
     lines = [file.text()]
     for attribute in file.attributes:

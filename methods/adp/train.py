@@ -103,7 +103,9 @@ def train_predictor(
     settings: AdpSettings | None = None,
     progress: Progress | None = None,
 ) -> tuple[AttributePredictor, dict[str, list[list[float]]]]:
-    """Train a predictor with settings of one's own and without a checkpoint; :func:`train_adp` is for users.
+    """Train a predictor with explicit settings and without a checkpoint.
+
+    :func:`train_adp` is for users.
 
     ``labels``: attribute -> class probabilities float32 [images, K], by image_id (one-hot if they are certain). Cross-entropy on soft
     labels (equal to the KL to them up to a constant), AdamW. Returns the predictor, calibrated on held-out images by a temperature per
@@ -126,7 +128,9 @@ def train_adp(
     progress: Progress | None = None,
     device: torch.device | str = "cpu",
 ) -> AdpFile:
-    """Train an ADP on all attributes of the labels; its ``info`` says how well each is read (:func:`.figures.describe_adp`).
+    """Train an ADP on all attributes of the labels.
+
+    Its ``info`` says how well each attribute is read (:func:`.figures.describe_adp`).
 
     ``extend``: an ADP whose other attributes stay exactly as they are; attributes that it shares with the labels are replaced. Moves of
     attributes that it does not read stay, whether or not the labels have these attributes. The training writes a checkpoint into the
@@ -391,7 +395,10 @@ class AdpTraining(Resumable):
 
 
 def _class_weights(p: Tensor, balanced: bool) -> Tensor:
-    """Return class weights [K] by the mass of soft labels [N, K]; ones if classes are not balanced."""
+    """Return class weights [K] by the mass of soft labels [N, K].
+
+    They are ones if classes are not balanced.
+    """
     return 1 / (p.shape[1] * p.mean(0).clamp(min=RAREST)) if balanced else torch.ones(p.shape[1])
 
 

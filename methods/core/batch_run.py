@@ -69,9 +69,11 @@ class ClassEdit(Protocol):
     assign: str
 
     @property
-    def window(self) -> tuple[float, float]: ...
+    def window(self) -> tuple[float, float]:
+        """Return the lowest and the highest log-SNR at which the edit acts."""
 
-    def to(self, device: torch.device) -> ClassEdit: ...
+    def to(self, device: torch.device) -> ClassEdit:
+        """Return the edit with its tensors on a device."""
 
 
 class QuotaSource:

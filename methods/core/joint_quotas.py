@@ -141,7 +141,7 @@ class _Exchange:
         return (np.maximum(counts - self.high, 0) + np.maximum(self.low - counts, 0)).sum(-1)
 
     def _changes(self, ups: np.ndarray, lost: np.ndarray, gained: np.ndarray) -> np.ndarray:
-        """Tell how the misses of roundings change if they give one cell for another: [..., pairs of cells]."""
+        """Compute how misses change if roundings exchange one cell: [..., pairs of cells]."""
         counts = ups.astype(int) @ self.member
         rise = (counts >= self.high).astype(int) - (counts < self.low)
         fall = (counts <= self.low).astype(int) - (counts > self.high)

@@ -219,7 +219,10 @@ class VectorFit(Resumable):
         return load
 
     def curve(self, points: int = 40) -> list[tuple[int, dict[str, float]]]:
-        """Average the figures over equal stretches of steps; leave out figures that a stretch does not have (NaN)."""
+        """Average the figures over equal stretches of steps.
+
+        A figure that a stretch does not have is left out (NaN).
+        """
         size = max(1, -(-len(self.history) // points))
         table = torch.tensor(self.history, dtype=torch.float64).reshape(-1, len(self.columns))
         averages: list[tuple[int, dict[str, float]]] = []

@@ -216,7 +216,10 @@ def paired_change(first: Sequence[int], second: Sequence[int], classes: int) -> 
 
 
 def trial_key(text: str) -> str:
-    """Return the key of a trial that depends on no tensors, as long as those of ``LevelTable.digest``."""
+    """Return the key of a trial that depends on no tensors.
+
+    It is as long as those of ``LevelTable.digest``.
+    """
     return values_digest([text], digits=20)
 
 

@@ -58,7 +58,10 @@ def checked_rows(folder: Path, entries: Sequence[Entry], channels: int | None = 
 
 
 def buffers(folder: Path, entries: Sequence[Entry], shards: Sequence[str]) -> Iterator[Rows]:
-    """Read rows of several shards at a time, in the order of ``shards``, at most about ``BUFFER_BYTES``."""
+    """Read the rows of several shards at a time.
+
+    In the order of ``shards``, at most about ``BUFFER_BYTES`` at once.
+    """
     position = {s: i for i, s in enumerate(shards)}
     parts: list[Rows] = []
     rows = 0
@@ -88,7 +91,9 @@ def chunks(rows: Iterable[Rows]) -> Iterator[Rows]:
 
 
 def fit_statistics(predictor: AttributePredictor, folder: Path, entries: Sequence[Entry]) -> Tensor:
-    """Set ``mean`` and ``std`` of the pooled features per channel and noise level, from the rows nearest to every level.
+    """Set ``mean`` and ``std`` of the pooled features per channel and noise level.
+
+    Each level is measured on the rows that are nearest to it.
 
     Returns the log-SNR of all rows. Raises ValueError if there are none, or if they are not finite.
     """
@@ -115,7 +120,10 @@ def fit_statistics(predictor: AttributePredictor, folder: Path, entries: Sequenc
 
 
 def filled(values: Tensor, at: Tensor, knots: Tensor) -> Tensor:
-    """Interpolate values [S, ...] at ascending levels ``at`` [S], to ``knots`` [T] (clamped at both ends): [T, ...]."""
+    """Interpolate values at ascending levels to the knots: [T, ...].
+
+    values [S, ...] at ``at`` [S], ``knots`` [T]; values are clamped at both ends.
+    """
     low, weight = interpolation(at.contiguous(), knots)
     high = (low + 1).clamp(max=len(at) - 1)
     return torch.lerp(values[low], values[high], weight.view(-1, *[1] * (values.ndim - 1)))

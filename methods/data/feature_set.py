@@ -64,7 +64,10 @@ class Entry:
     """Number of rows in that file."""
 
     def line(self) -> str:
-        """Its line of the index; what is as by default is left out."""
+        """Write the entry's line of the index.
+
+        Values that equal their default are left out.
+        """
         values = asdict(self)
         optional = {f.name: f.default for f in fields(self)[7:]}
         return json.dumps({k: v for k, v in values.items() if k not in optional or v != optional[k]}) + "\n"
@@ -83,16 +86,23 @@ class FeatureSet:
 
     @property
     def name(self) -> str:
+        """Name of the set's folder."""
         return self.folder.name
 
     @property
     def digest(self) -> str:
-        """Short hash of what the index and set.json say: a set that grew, or was recorded again otherwise, has another."""
+        """Return a short hash of the index and set.json.
+
+        It changes when the set grows, or is recorded again with other settings.
+        """
         lines = [json.dumps(self.meta, sort_keys=True), *(e.line() for e in self.entries)]
         return hashlib.sha256("\n".join(lines).encode()).hexdigest()[:16]
 
     def image_path(self, entry: Entry) -> Path:
-        """Where the picture of an entry is kept, if whoever recorded kept it."""
+        """Return the path of an entry's picture.
+
+        The picture exists only if the recording saved pictures.
+        """
         return self.folder / IMAGES / entry.file
 
 
@@ -128,7 +138,9 @@ class FeatureSetWriter:
         unconditional: tuple[Tensor, Tensor] | None = None,
         spatial: tuple[Tensor, Tensor] | None = None,
     ) -> None:
-        """features [N, calls, C, 4, 4], log-SNR [calls], and N files, seeds, prompts and places in the batch.
+        """Add the features of a batch.
+
+        features [N, calls, C, 4, 4], log-SNR [calls], and N files, seeds, prompts and indices in the batch.
 
         ``unconditional``: the same pair for rows of the negative; ``spatial``: [N, levels, C, H, W] and log-SNR [levels], unpooled.
         Raises ValueError where a feature is not finite in fp16.
@@ -198,7 +210,9 @@ class FeatureSetWriter:
 
 
 def read_index(folder: Path) -> list[Entry]:
-    """Entries of a feature set; a last line that was cut off in writing is left out, keys that are not known are passed over.
+    """Read the entries of a feature set.
+
+    A last line that was cut off in writing is left out. Unknown keys are ignored.
 
     Raises ValueError where there is no index, or another line is broken.
     """
@@ -227,7 +241,7 @@ def read_index(folder: Path) -> list[Entry]:
 
 
 def _checked(entry: Entry) -> Entry:
-    """ValueError for values that are not of their kind, and for names that lead out of the set's folder."""
+    """Raise ValueError for a bad value or a path outside the set's folder."""
     for f in fields(Entry):
         value = getattr(entry, f.name)
         kind = str if f.type == "str" else int
@@ -240,12 +254,12 @@ def _checked(entry: Entry) -> Entry:
 
 
 def _plain(error: Exception) -> str:
-    """An error on one line, without a full stop."""
+    """Write an error on one line, without a full stop."""
     return " ".join(str(error).split())[:200].rstrip(".") or type(error).__name__
 
 
 def read_meta(folder: Path) -> dict[str, Any]:
-    """Content of set.json; {} where there is none.
+    """Read set.json; return {} if there is none.
 
     Raises ValueError where it cannot be read or is of a newer version.
     """
@@ -266,7 +280,10 @@ def read_meta(folder: Path) -> dict[str, Any]:
 
 
 def open_feature_set(folder: Path) -> FeatureSet:
-    """Raises ValueError where the folder is no feature set, holds no images yet, or lacks a shard that its index names."""
+    """Open a feature set.
+
+    Raises ValueError if the folder is no feature set, holds no images yet, or lacks a shard that its index names.
+    """
     folder = Path(folder)
     entries = read_index(folder)
     if not entries:
@@ -276,7 +293,9 @@ def open_feature_set(folder: Path) -> FeatureSet:
 
 
 def iterate_shards(folder: Path, entries: Sequence[Entry], conditional: bool | None = True) -> Iterator[tuple[Tensor, Tensor, Tensor]]:
-    """features [rows, C, 4, 4] fp16, log-SNR [rows], image_id [rows] of the given images, shard by shard.
+    """Yield the rows of the given images, shard by shard.
+
+    features [rows, C, 4, 4] fp16, log-SNR [rows], image_id [rows].
 
     ``conditional``: True for the rows of the positive (all there are, unless others were asked for when recording), False for those of
     the negative, None for both. Raises ValueError where a shard is missing or not whole, and, naming the
@@ -286,7 +305,9 @@ def iterate_shards(folder: Path, entries: Sequence[Entry], conditional: bool | N
 
 
 def iterate_spatial(folder: Path, entries: Sequence[Entry]) -> Iterator[tuple[Tensor, Tensor, Tensor]]:
-    """Unpooled features [rows, C, H, W] fp16, log-SNR [rows], image_id [rows] of the given images, shard by shard.
+    """Yield the unpooled rows of the given images, shard by shard.
+
+    features [rows, C, H, W] fp16, log-SNR [rows], image_id [rows].
 
     Raises ValueError where the set was recorded without them.
     """
@@ -299,7 +320,10 @@ def iterate_spatial(folder: Path, entries: Sequence[Entry]) -> Iterator[tuple[Te
 
 
 def refuse_other_settings(name: str, stored: Mapping[str, Any], wanted: Mapping[str, Any]) -> None:
-    """Raise ValueError, naming the first differences, where a set was recorded with other settings than those wanted now."""
+    """Raise ValueError if a set was recorded with other settings than wanted.
+
+    The message names the first differences.
+    """
     differences = []
     for key, value in wanted.items():
         word = key.replace("_", " ")
@@ -348,7 +372,7 @@ def _refuse_not_finite(folder: Path, names: Mapping[int, str], features: Tensor,
 
 
 def _check_rows(folder: Path, shard: str, tensors: Mapping[str, Tensor]) -> None:
-    """Raise ValueError where a shard is not one: it is a file from elsewhere, or was edited."""
+    """Raise ValueError if a shard is damaged, edited, or from elsewhere."""
     parts = [tensors.get(name) for name in ("features", "log_snr", "image_id")]
     rows = {len(t) if t is not None and t.ndim else -1 for t in [*parts, *(tensors[k] for k in ("conditional",) if k in tensors)]}
     if -1 in rows or len(rows) > 1 or parts[0].ndim != 4 or parts[1].ndim != 1 or parts[2].ndim != 1 or parts[2].is_floating_point():
@@ -369,7 +393,10 @@ def _missing(folder: Path, shard: str) -> str:
 
 
 def _mend(folder: Path) -> None:
-    """Remove what a killed run left: files that were never renamed, and a torn last line of the index."""
+    """Remove what a killed run left.
+
+    That is files that were never renamed, and a torn last line of the index.
+    """
     # ".tmp*": safetensors itself writes under such a name, and renames it to ours.
     for partial in [*folder.glob(".*.partial"), *folder.glob(".tmp*"), *(folder / IMAGES).rglob(".*.partial")]:
         partial.unlink(missing_ok=True)
@@ -390,7 +417,10 @@ def _mend(folder: Path) -> None:
 
 
 def _append(path: Path, lines: bytes) -> None:
-    """All lines of a batch in one unbuffered write, so that a kill falls before or after it."""
+    """Append all lines of a batch in one unbuffered write.
+
+    So a kill falls before or after it.
+    """
     with path.open("ab", buffering=0) as stream:
         before = stream.seek(0, os.SEEK_END)
         if stream.write(lines) != len(lines):  # a full disk takes a part and reports no error
@@ -399,7 +429,10 @@ def _append(path: Path, lines: bytes) -> None:
 
 
 def _finite(features: Tensor, level: Tensor, files: Sequence[str]) -> Tensor:
-    """features [N, calls, ...] as fp16 on the CPU."""
+    """Convert features [N, calls, ...] to fp16 on the CPU.
+
+    features [N, calls, ...] as fp16 on the CPU.
+    """
     half = features.detach().half().cpu()
     bad = ~half.flatten(2).isfinite().all(2)
     if bad.any():
@@ -412,7 +445,10 @@ def _finite(features: Tensor, level: Tensor, files: Sequence[str]) -> Tensor:
 
 
 def _same(a: Any, b: Any, tolerance: float = 1e-4) -> bool:
-    """Equality of JSON values; in a dict, which holds measured marks, numbers may differ as devices compute them."""
+    """Compare two JSON values.
+
+    In a dict, which holds measured marks, numbers may differ as devices compute them.
+    """
     if isinstance(a, bool) or isinstance(b, bool):
         return a is b
     if isinstance(a, (int, float)) and isinstance(b, (int, float)):
@@ -426,7 +462,7 @@ def _same(a: Any, b: Any, tolerance: float = 1e-4) -> bool:
 
 
 def _told(word: str, then: Any, now: Any) -> str:
-    """How two values differ, in a few words."""
+    """Describe how two values differ, in a few words."""
     if isinstance(then, dict) or isinstance(now, dict):
         return f"another {word}"
     if isinstance(then, (list, tuple)) and isinstance(now, (list, tuple)):

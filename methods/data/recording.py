@@ -59,6 +59,7 @@ class _Means:
         self.count = like.new_zeros(images)
 
     def add(self, values: Tensor, image: Tensor) -> None:
+        """Add values of images to their sums."""
         self.total.index_add_(0, image, values)
         self.count.index_add_(0, image, self.count.new_ones(len(image)))
 

@@ -204,7 +204,10 @@ def held_out_accuracy(model: AttributeClassifier, examples: Examples) -> dict[st
 
 @torch.no_grad()
 def decisions(model: AttributeClassifier, images: Tensor, batch: int = 256) -> dict[str, Tensor]:
-    """Return the most probable classes of images uint8 [N, 3, H, W]: attribute -> int64 [N]."""
+    """Return the most probable classes of images.
+
+    uint8 [N, 3, H, W] -> attribute -> int64 [N].
+    """
     parts = [model.probabilities(chunk.float() / 255) for chunk in images.split(batch)]
     return {a: torch.cat([p[a] for p in parts]).argmax(-1) for a in model.attributes}
 

@@ -114,7 +114,9 @@ def counts_text(counts: Mapping[str, int]) -> str:
 
 
 def open_image_folder(root: str | os.PathLike[str]) -> ImageFolder:
-    """Read a data set: one of ours, any other ``imagefolder`` with metadata, or pictures in a folder per class.
+    """Read a data set.
+
+    It may be one of ours, any other ``imagefolder`` with metadata, or pictures in a folder per class.
 
     Of other metadata, text columns of at most 64 different values are attributes. Raises ValueError if there is no such folder, no picture
     in it, metadata that cannot be read, or no label.
@@ -156,7 +158,10 @@ def read_facts(root: Path) -> dict[str, Any] | None:
 
 
 def read_metadata_rows(path: Path) -> list[dict[str, Any]]:
-    """Read the rows of a metadata.jsonl or metadata.csv, without a last line that was cut off. Raises ValueError for a bad row."""
+    """Read the rows of a metadata.jsonl or metadata.csv.
+
+    A last line that was cut off is left out. Raises ValueError for a bad row.
+    """
     try:
         text = path.read_text(encoding="utf-8-sig")
         table = list(csv.DictReader(io.StringIO(text, newline=""))) if path.name == METADATA_CSV else []
@@ -175,7 +180,9 @@ def read_metadata_rows(path: Path) -> list[dict[str, Any]]:
 
 
 def joined_folders(folders: Sequence[ImageFolder]) -> dict[str, tuple[str, ...]]:
-    """Find the attributes that several data sets have in common, with the classes of the first one first.
+    """Find the attributes that several data sets share, with their classes.
+
+    The classes of the first data set come first.
 
     Raises ValueError if they have none in common.
     """
@@ -187,12 +194,18 @@ def joined_folders(folders: Sequence[ImageFolder]) -> dict[str, tuple[str, ...]]
 
 
 def split_of(parts: Sequence[str]) -> str:
-    """Return the split that a path below the root belongs to; "train" if it names none."""
+    """Return the split that a path below the root belongs to.
+
+    It is "train" if the path names none.
+    """
     return next((_SPLIT_WORDS[p.lower()] for p in parts if p.lower() in _SPLIT_WORDS), TRAIN)
 
 
 def _cut_off(text: str) -> bool:
-    """Return whether the last line is half a row: it has no line end and is not JSON."""
+    """Return whether the last line is half a row.
+
+    Such a line has no line end and is not JSON.
+    """
     if text.endswith("\n") or not text:
         return False
     try:
@@ -213,7 +226,10 @@ def _parsed(path: Path, number: int, line: str) -> dict[str, Any]:
 
 
 def _labelled(root: Path, metadata: Path, table: list[dict[str, Any]]) -> list[Row]:
-    """Read the rows of one metadata file, without file names that lead out of the folder."""
+    """Read the rows of one metadata file.
+
+    File names that lead out of the folder are left out.
+    """
     below, rows = metadata.parent.relative_to(root), []
     for entry in table:
         name = str(entry[FILE_NAME]).replace("\\", "/").removeprefix("./")
@@ -238,7 +254,10 @@ def _by_folder(root: Path) -> list[Row]:
 
 
 def _attributes(rows: Sequence[Row]) -> dict[str, tuple[str, ...]]:
-    """Find the columns with two or more, and not too many, different values; classes in alphabetical order."""
+    """Find the columns that are attributes.
+
+    They have two or more, and not too many, different values. Classes are in alphabetical order.
+    """
     values: dict[str, set[str]] = {}
     for row in rows:
         for key, value in row.labels.items():

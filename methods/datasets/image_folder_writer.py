@@ -148,7 +148,10 @@ class ImageFolderWriter:
         return {c: max(0, int(scale * s + 1e-9) - have[c]) for c, s in wanted}
 
     def _next_split(self, labels: Mapping[str, str], splits: Mapping[str, float]) -> str:
-        """Choose the split that is most behind its share among the images with these labels, so that all are composed alike."""
+        """Choose the split that lacks most images with these labels.
+
+        So all splits are composed alike.
+        """
         alike = {s: self._alike[s, self._labels(labels)] for s in splits}
         n = sum(alike.values()) + 1
         return max(splits, key=lambda s: (splits[s] * n - alike[s], splits[s]))
@@ -275,7 +278,10 @@ def cell_of(labels: Mapping[str, Any], target: TargetDistribution | None) -> tup
 
 
 def whole_parts(shares: Sequence[float], n: int) -> list[int]:
-    """Divide n into whole numbers in the proportion of the shares, by largest remainder (first ones first)."""
+    """Divide n into whole numbers in the proportion of the shares.
+
+    By largest remainder (first ones first).
+    """
     counts = [int(s * n + 1e-9) for s in shares]
     order = sorted(range(len(shares)), key=lambda i: counts[i] - shares[i] * n)
     for i in order[: n - sum(counts)]:
@@ -304,7 +310,10 @@ def append(path: Path, text: str) -> None:
 
 
 def cut_half_line(path: Path) -> None:
-    """Remove the last line if it is half a row; give a complete one its missing line end."""
+    """Remove the last line if it is half a row.
+
+    A complete last line gets its missing line end.
+    """
     data = path.read_bytes()
     if not data or data.endswith(b"\n"):
         return

@@ -30,7 +30,9 @@ class ContrastSums:
         self._norm: Tensor = torch.zeros(())
 
     def add(self, features: Tensor, level: Tensor) -> None:
-        """Add features [K, N, T, C, 4, 4] of N latents under K classes' prompts at log-SNR [T], ascending.
+        """Add the features of N latents under the prompts of K classes.
+
+        features [K, N, T, C, 4, 4], at log-SNR [T], ascending.
 
         Raises ValueError if they are not finite.
         """
@@ -94,14 +96,20 @@ class ContrastSums:
 
 
 def detail_of(pooled: Tensor, maps: Tensor) -> Tensor:
-    """Compare h with its pooled part: features [T, C, 4, 4] and full maps [T, C, H, W] of one image -> ratio of norms [T], 1 or more."""
+    """Return how much larger h is than its pooled part [T], 1 or more.
+
+    features [T, C, 4, 4] and full maps [T, C, H, W] of one image; the result is the ratio of their norms.
+    """
     height, width = maps.shape[-2:]
     part = pooled.float().flatten(1).norm(dim=1) * math.sqrt(height * width) / GRID
     return (maps.float().flatten(1).norm(dim=1) / part.clamp(min=1e-12)).clamp(min=1)
 
 
 def plan(images: int, batch: int, classes: int, rows: int) -> list[tuple[int, int]]:
-    """Plan the (class, row of aligned prompts) of every batch: classes in equal parts, rows in turn, so that each class meets every row."""
+    """Plan the class and the row of aligned prompts of every batch.
+
+    Classes in equal parts, rows in turn, so that each class meets every row.
+    """
     batches = -(-images // batch)
     batches = -(-batches // classes) * classes
     cycle = math.lcm(classes, rows)

@@ -18,7 +18,10 @@ SURE = 0.8
 
 
 def images_for_directions(p: Tensor, most: int = IMAGES) -> list[int]:
-    """Choose at most ``most`` images by class probabilities [N, K]: sure ones, classes as evenly as possible; indices in order."""
+    """Choose at most ``most`` images by their class probabilities [N, K].
+
+    Sure images first, with classes as evenly as possible. Returns indices in order.
+    """
     classes = p.argmax(-1)
     sure = p.amax(-1) >= SURE
     ranked: list[tuple[int, int]] = []
@@ -31,7 +34,10 @@ def images_for_directions(p: Tensor, most: int = IMAGES) -> list[int]:
 
 
 def direction_levels(features: FeatureSet, most: int = LEVELS) -> list[float]:
-    """Choose at most ``most`` of the recorded noise levels, log-SNR ascending, each for an equal share of the calls."""
+    """Choose at most ``most`` of the recorded noise levels (log-SNR, ascending).
+
+    Each stands for an equal share of the calls.
+    """
     seen = torch.cat([level for _, level, _ in iterate_shards(features.folder, _sample(features.entries))])
     levels = trajectory(seen)
     picks = torch.linspace(0, len(levels) - 1, min(most, len(levels))).round().long().tolist()
@@ -39,7 +45,10 @@ def direction_levels(features: FeatureSet, most: int = LEVELS) -> list[float]:
 
 
 def rows_at(folder: Path, entries: Sequence[Entry], levels: Sequence[float]) -> Tensor:
-    """Read of every image the row nearest to each level: fp16 [N, levels, C, 4, 4], in the order of the entries, shard by shard."""
+    """Read the row of every image that is nearest to each level.
+
+    fp16 [N, levels, C, 4, 4], in the order of the entries, shard by shard.
+    """
     wanted = torch.tensor(list(levels))
     position = {e.image_id: i for i, e in enumerate(entries)}
     out: Tensor | None = None

@@ -62,7 +62,7 @@ class Diffusion:
         return log_snr(((1 - self.alphas_cumprod) / self.alphas_cumprod).sqrt())
 
     def noised(self, clean: Tensor, noise: Tensor, t: int) -> Tensor:
-        """Noise clean latents to a timestep."""
+        """Add noise to clean latents, up to a timestep."""
         return self.alphas_cumprod[t].sqrt() * clean + (1 - self.alphas_cumprod[t]).sqrt() * noise
 
 
@@ -136,7 +136,9 @@ def fit_moves(
     fit: VectorFit | None = None,
     hook: MoveHook | None = None,
 ) -> dict[str, Move]:
-    """Fit moves of several attributes at once, every row under a random subset of them, so that they compose.
+    """Fit the moves of several attributes at once.
+
+    Every row is under a random subset of them, so that they compose.
 
     ``sites``: attribute -> (site, channels). An attribute that the predictor does not read gets one vector per class, and is assigned
     seeded. ``fit``: from :func:`new_fit`, if the caller wants its curve or resumes it. ``hook``: applies the fit's vectors, if they are not
@@ -207,7 +209,10 @@ def new_fit(
     device: torch.device,
     columns: tuple[str, ...] = ("denoising", "labelling"),
 ) -> VectorFit:
-    """Begin a fit at zero: [T, K, K, C, 4, 4] for attributes that the predictor reads, [T, K, 1, C, 4, 4] for others."""
+    """Begin a fit with all vectors at zero.
+
+    They are [T, K, K, C, 4, 4] for attributes that the predictor reads, and [T, K, 1, C, 4, 4] for others.
+    """
     knots = len(move_knots())
     shapes = {a: (knots, k, k if a in reads.attributes else 1, sites[a][1], GRID, GRID) for a, k in classes.items()}
     vectors = {a: torch.zeros(shape, device=device) for a, shape in shapes.items()}
@@ -268,7 +273,10 @@ class MoveHook:
         self._level = 0.0
 
     def options(self, level: float, wanted: Mapping[str, Tensor], include: Mapping[str, Tensor]) -> dict[str, Any]:
-        """Make transformer_options for the next call: attribute -> class int64 [B], attribute -> 0 or 1 [B]."""
+        """Make the transformer options of the next call.
+
+        ``wanted``: attribute -> class int64 [B]. ``include``: attribute -> 0 or 1 [B].
+        """
         self._level, self._read, self.lengths = level, {}, []
         self.wanted = {a: w.to(self.device) for a, w in wanted.items()}
         self.include = {a: i.to(self.device) for a, i in include.items()}
@@ -300,7 +308,9 @@ class MoveHook:
 
 
 def normalised_move(site: str, knots: Tensor, vectors: Tensor, source: str = "learned") -> Move:
-    """Make a move of vectors [T, K, R, C, 4, 4]: the longest vector per knot has norm 1, the sizes hold the lengths [T, K].
+    """Make a move of vectors [T, K, R, C, 4, 4].
+
+    The longest vector of a knot has norm 1; the sizes hold the lengths [T, K].
 
     Without a reading (R = 1) images are assigned seeded.
     """

@@ -100,7 +100,10 @@ def _noised(model: Diffusion, clean: Tensor, t: int, generator: torch.Generator)
 
 
 def _measured(model: Diffusion, images: PromptImages, attribute: str, site: tuple[str, int], s: FitSettings) -> tuple[Tensor, Tensor]:
-    """Measure mean squares by knot [T]: of what the words change, and of what a random edit changes; with their own random numbers."""
+    """Measure the mean squares by knot of what words, and random edits, change: [T].
+
+    Both have random numbers of their own.
+    """
     clean, neutral, explicit = images.clean, images.neutral, images.explicit
     generator = torch.Generator().manual_seed(s.seed + 1)
     edit = torch.randn(1, 1, 1, site[1], GRID, GRID, generator=generator)

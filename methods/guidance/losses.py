@@ -30,7 +30,9 @@ def soft_loss(mode: str, mean: Tensor, target: Tensor) -> Tensor:
 
 
 def soft_loss_gradient(mode: str, x: Tensor, logits: Mapping[str, Tensor], target: TargetDistribution, temperature: float) -> Tensor:
-    """Compute the loss's gradient by x [N, C, H, W], from which ``logits`` (attribute -> [N, K]) were computed.
+    """Compute the gradient of the loss by x [N, C, H, W].
+
+    ``logits`` (attribute -> [N, K]) were computed from x.
 
     The probabilities are softened by ``temperature`` (8 in the paper); several attributes form one joint table per image (product).
     """

@@ -28,7 +28,9 @@ class PromptClasses:
         return [t.replace(SLOT, p) for p in self.phrases[name] for t in self.templates]
 
     def aligned(self) -> list[tuple[str, ...]]:
-        """Return groups of prompts that differ in the class alone, a tuple in order of the classes each.
+        """Return groups of prompts that differ in the class alone.
+
+        Every group is a tuple with one prompt per class, in order.
 
         There are as many groups as the class with most phrases has prompts; the others use theirs in turn.
         """
@@ -42,7 +44,9 @@ class PromptClasses:
 
 
 def parse_prompt_classes(attribute: str, templates: str, classes: str) -> PromptClasses:
-    """Read ``templates``, one per line, each with ``{}`` once, and ``classes``, a line each: ``CLASS: PHRASE`` or ``CLASS: PHRASE|PHRASE``.
+    """Read prompt templates, and the phrases of every class.
+
+    ``templates``: one per line, each with ``{}`` once. ``classes``: a line each, as ``CLASS: PHRASE`` or ``CLASS: PHRASE|PHRASE``.
 
     Raises ValueError for a template without slot, fewer than two classes, a class without a phrase or given twice, a
     phrase that two classes have, and names that targets could not be written with.

@@ -12,7 +12,9 @@ ROUNDS, LARGEST = 20, 10.0
 
 
 def raked(labels: Mapping[str, Tensor], attribute: str, rounds: int = ROUNDS, largest: float = LARGEST) -> Tensor:
-    """Return weights float32 [N] that sum to 1 and make the other attributes independent of one attribute.
+    """Return weights float32 [N] that make the other attributes independent of one attribute.
+
+    They sum to 1.
 
     Every class of it has the same weight, and within each class every other attribute has the shares that it has over all images.
     ``labels``: attribute -> class int64 [N]. By iterative proportional fitting (raking; Deming and Stephan, 1940), in float64 on the CPU.

@@ -46,7 +46,10 @@ class LabelCache:
         self._changed = self._changed or bool(stamps)
 
     def table(self, stamps: Sequence[str]) -> dict[str, Tensor]:
-        """Name -> float32 [N, K], in the order of the stamps, all of which are there."""
+        """Return the readings float32 [N, K] by name, in the order of the stamps.
+
+        All stamps must be there.
+        """
         return {name: torch.tensor([self._rows[s][name] for s in stamps]) for name in self._rows[stamps[0]]} if stamps else {}
 
     def save(self) -> None:
@@ -58,7 +61,10 @@ class LabelCache:
         self._changed = False
 
     def _read(self) -> dict[str, dict[str, list[float]]]:
-        """What is kept; nothing where the file is missing, damaged or of another source: it can always be made again."""
+        """Read the cache.
+
+        It is empty if the file is missing, damaged or of another source, since it can always be made again.
+        """
         try:
             tables, meta = read_safetensors(self.path)
             stamps = [str(s) for s in json.loads(meta["pictures"])]
@@ -72,12 +78,15 @@ class LabelCache:
 
 
 def key_text(key: Mapping[str, Any]) -> str:
-    """One text for all that readings depend on; the order of the keys does not matter."""
+    """Write all settings that readings depend on as one text.
+
+    The order of the keys does not matter.
+    """
     return json.dumps(key, sort_keys=True, ensure_ascii=True)
 
 
 def stamp_of(name: str, path: Path) -> str:
-    """A picture as it is now: its name, modification time (ns) and size.
+    """Describe a picture's file by its name, modification time (ns) and size.
 
     Raises FileNotFoundError where it is not there.
     """

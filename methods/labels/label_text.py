@@ -63,12 +63,18 @@ def _classes(attribute: str, text: str) -> dict[str, tuple[str, ...]]:
 
 
 def _split(text: str, at: str) -> list[str]:
-    """Parts between separators that stand outside of double quotes, stripped, without empty ones."""
+    """Split text at separators outside of double quotes.
+
+    Parts are stripped, and empty ones are left out.
+    """
     return [p.strip() for p in _outside_quotes(at).split(text) if p.strip()]
 
 
 def _cut(text: str) -> tuple[str, bool, str]:
-    """What stands before the first equals sign, whether there is one, and what stands after it."""
+    """Cut a text at its first equals sign.
+
+    Returns what stands before it, whether there is one, and what stands after it.
+    """
     name, *rest = _outside_quotes("=").split(text, maxsplit=1)
     return _bare(name.strip()), bool(rest), rest[0] if rest else ""
 
@@ -82,7 +88,10 @@ def _bare(name: str) -> str:
 
 
 def check_name(name: str, what: str) -> None:
-    """Raise ValueError for the name of an attribute or class that targets and label files could not tell from their own signs."""
+    """Raise ValueError for a name that targets or label files could not hold.
+
+    That is the name of an attribute or class with one of their own signs in it.
+    """
     bad = [c for c in _RESERVED if c in name]
     if bad or not name or name == REST:
         why = f"holds '{bad[0]}', which has a meaning of its own in targets and label files" if bad else "is no name"
@@ -90,7 +99,7 @@ def check_name(name: str, what: str) -> None:
 
 
 def labels_from_prompts(prompts: Sequence[str], classes: Mapping[str, Sequence[str]], attribute: str, unsure: bool = False) -> Tensor:
-    """Class probabilities float32 [N, K] of images, from the phrases that their prompts hold.
+    """Label images by the phrases in their prompts: class probabilities float32 [N, K].
 
     Phrases are found as whole words, whatever their case; one that lies within a longer match does not count ("with glasses" in "man with
     glasses on"). Where phrases of several classes are left, these share equally. A prompt without any phrase goes to the class that has

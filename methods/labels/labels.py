@@ -29,7 +29,8 @@ class HasFile(Protocol):
     """Anything with a file name: entries of a feature set."""
 
     @property
-    def file(self) -> str: ...
+    def file(self) -> str:
+        """Name of the image file."""
 
 
 @dataclass(frozen=True)
@@ -74,16 +75,16 @@ class LabelSet:
         object.__setattr__(self, "probabilities", tables)
 
     def unsure(self, attribute: str) -> Tensor:
-        """bool [N]: images for which no class has a probability of 0.8."""
+        """Return the images for which no class has a probability of 0.8: bool [N]."""
         return self.probabilities[attribute].amax(1) < UNSURE_BELOW
 
     def counts(self, attribute: str) -> tuple[int, ...]:
-        """Images whose most probable class is each."""
+        """Count the images by their most probable class."""
         k = len(self.attributes[attribute])
         return tuple(torch.bincount(self.probabilities[attribute].argmax(1), minlength=k).tolist())
 
     def lines(self) -> str:
-        """What is labelled, in words, a line per attribute."""
+        """Describe what is labelled, a line per attribute."""
         texts = []
         for attribute, classes in self.attributes.items():
             n = max(1, len(self.files))
@@ -93,7 +94,10 @@ class LabelSet:
         return "\n".join(texts)
 
     def only(self, attributes: Sequence[str]) -> LabelSet:
-        """The same with these attributes alone. Raises ValueError for one that is not there."""
+        """Return the labels of these attributes alone.
+
+        Raises ValueError for one that is not there.
+        """
         for attribute in attributes:
             if attribute not in self.attributes:
                 raise ValueError(f"nothing is labelled with '{attribute}'; labelled are: {', '.join(self.attributes)}.")
@@ -108,7 +112,9 @@ class LabelSet:
 def for_entries(
     labels: LabelSet, entries: Sequence[HasFile], attributes: Sequence[str] = (), every_class: bool = True, ignore_others: bool = False
 ) -> dict[str, Tensor]:
-    """Rows of the labels in the order of a feature set's entries: attribute -> float32 [N, K].
+    """Return the labels in the order of a feature set's entries.
+
+    attribute -> float32 [N, K].
 
     Files are matched by their whole name, or by the last part of it where that names one image only ("images/7.png" and "7.png").
     every_class: insist that every class is the most probable one of at least one image, which training needs. ignore_others: leave out
@@ -127,7 +133,7 @@ def for_entries(
 
 
 def _rows(labelled: Sequence[str], wanted: Sequence[str], ignore_others: bool) -> Tensor:
-    """For every wanted file, its row among the labelled ones."""
+    """Find the row of every wanted file among the labelled ones."""
     exact = {_plain(f): i for i, f in enumerate(labelled)}
     last = _unique_last_parts(labelled)
     wanted_last = _unique_last_parts(wanted)
@@ -182,7 +188,7 @@ def check_every_class(attributes: Mapping[str, Sequence[str]], probabilities: Ma
 
 
 def joined(first: LabelSet | None, second: LabelSet) -> LabelSet:
-    """The attributes of both, over the files of the second.
+    """Join the attributes of two label sets over the files of the second.
 
     Raises ValueError where both label one attribute, or the images differ.
     """
@@ -203,7 +209,9 @@ def joined(first: LabelSet | None, second: LabelSet) -> LabelSet:
 
 
 def merged(labels: LabelSet, groups: ClassSpec) -> LabelSet:
-    """Classes merged into fewer: the probability of a group is the sum of its members'.
+    """Merge classes into fewer ones.
+
+    The probability of a group is the sum of its members' probabilities. Attributes that are not named stay as they are.
 
     Attributes that are not named stay as they are.
 
@@ -291,7 +299,7 @@ def read_csv(path: str | os.PathLike[str], classes: Mapping[str, Sequence[str]] 
 def _columns(
     name: str, rows: list[dict[str, str]], header: list[str], attribute: str, known: tuple[str, ...] | None
 ) -> tuple[tuple[str, ...], Tensor]:
-    """Classes and probabilities [N, K] of one attribute."""
+    """Read the classes and probabilities [N, K] of one attribute."""
     columns = [h for h in header if h.startswith(f"{attribute}:")]
     if columns:
         met = tuple(h.split(":", 1)[1] for h in columns)
@@ -330,7 +338,9 @@ def _number(name: str, row: int, column: str, cell: str) -> float:
 
 
 def read_csv_as(path: str | os.PathLike[str], spec: ClassSpec) -> LabelSet:
-    """Read a label file with classes as a user names them: the members of a class are names in the file (:mod:`.label_text`).
+    """Read a label file with the user's own classes.
+
+    The members of a class are names in the file (:mod:`.label_text`).
 
     Raises ValueError as :func:`read_csv` does, also for a name in the file that is no class's member.
     """

@@ -49,16 +49,19 @@ class Region:
     """Mask in 0..1, float [1, H, W] for all pictures or [N, H, W]; None: everywhere."""
 
     def key(self) -> dict[str, Any]:
-        """What it is, for a cache's key."""
+        """Describe the region in a text, for a cache's key."""
         return {"box": list(self.box), "mask": None if self.mask is None else tensor_digest(self.mask)}
 
     def check(self, images: int) -> None:
-        """Raise ValueError where there is neither one mask nor one for each of so many pictures."""
+        """Raise ValueError unless there is one mask, or one for each picture."""
         if self.mask is not None and (self.mask.ndim != 3 or len(self.mask) not in (1, images)):
             raise ValueError(f"a mask of shape {list(self.mask.shape)} does not fit {images} pictures: give one mask, or one for each.")
 
     def cut(self, picture: Tensor, index: int) -> tuple[Tensor, Tensor | None]:
-        """Picture ``index``, [H, W, 3], and its mask [H, W] stretched to it, both cut to the box (at least one pixel)."""
+        """Cut a picture and its mask to the box.
+
+        Returns picture ``index``, [H, W, 3], and its mask [H, W] stretched to it; at least one pixel.
+        """
         h, w = picture.shape[:2]
         left, top, width, height = self.box
         x, y = min(w - 1, round(left * w)), min(h - 1, round(top * h))
@@ -72,7 +75,9 @@ class Region:
 
 
 def focus(picture: Tensor, mask: Tensor, name: str) -> Tensor:
-    """A picture [H, W, 3] cut to the smallest box around its mask [H, W] (above 0.5), mid grey outside of the mask.
+    """Cut a picture to the smallest box around its mask.
+
+    picture [H, W, 3], mask [H, W] (above 0.5). What lies outside of the mask becomes mid grey.
 
     Raises ValueError, naming the picture, where nothing of the mask is above 0.5.
     """

@@ -38,7 +38,7 @@ class ToneReading:
 
 
 def typology_angle(lightness: Tensor, b: Tensor) -> Tensor:
-    """ITA in degrees from L* and b*.
+    """Compute the individual typology angle (ITA) in degrees from L* and b*.
 
     arctan2, not arctan: the two agree where b* > 0, the formula's domain. At b* <= 0 arctan jumps from +90 to -90, so light skin under
     bluish light would be read as dark; arctan2 goes on past 90 (light) or below -90 (dark).
@@ -47,7 +47,10 @@ def typology_angle(lightness: Tensor, b: Tensor) -> Tensor:
 
 
 def central_ellipse(height: int, width: int, shares: tuple[float, float] = ELLIPSE) -> Tensor:
-    """bool [H, W]: an ellipse in the middle, of so large a share of the width and of the height; at least the central pixel."""
+    """Make a mask of an ellipse in the middle: bool [H, W].
+
+    It takes these shares of the width and of the height, and at least the central pixel.
+    """
     y = (torch.arange(height) + 0.5) / height * 2 - 1
     x = (torch.arange(width) + 0.5) / width * 2 - 1
     inside = (x / shares[0]).square()[None, :] + (y / shares[1]).square()[:, None] <= 1
@@ -56,7 +59,9 @@ def central_ellipse(height: int, width: int, shares: tuple[float, float] = ELLIP
 
 
 def read_skin_tone(images: Tensor, mask: Tensor | None = None) -> ToneReading:
-    """ITA of images [N, 3, H, W], sRGB in 0..1, over the pixels where mask ([H, W], [1, H, W] or [N, H, W]) is above 0.5.
+    """Measure the individual typology angle (ITA) of images within a mask.
+
+    Images [N, 3, H, W], sRGB in 0..1. The mask ([H, W], [1, H, W] or [N, H, W]) counts above 0.5.
 
     Without a mask, over :func:`central_ellipse`. The median is taken over pixels with b* > 1; where these are fewer than a quarter it is
     taken over all, and ``read`` is False. A mask without a pixel above 0.5 gives an angle of 0 and ``read`` False.
@@ -82,7 +87,10 @@ def read_skin_tone(images: Tensor, mask: Tensor | None = None) -> ToneReading:
 
 
 def _bounds(mask: Tensor) -> tuple[slice, slice]:
-    """Rows and columns outside of which a mask [..., H, W] is empty; the first pixel where it is empty."""
+    """Find the rows and columns outside of which a mask [..., H, W] is empty.
+
+    They are the first pixel if all of it is empty.
+    """
     any_of = mask.reshape(-1, *mask.shape[-2:]).any(0)
     slices = []
     for axis in (1, 0):
@@ -92,7 +100,9 @@ def _bounds(mask: Tensor) -> tuple[slice, slice]:
 
 
 def tone_probabilities(reading: ToneReading, softness: float = 0.5) -> Tensor:
-    """Probabilities float32 [N, 6] of :data:`CLASSES`: the share of a normal distribution around the angle that falls within each class.
+    """Turn angles into probabilities of the skin tone classes: float32 [N, 6].
+
+    The classes are :data:`CLASSES`. A class gets the share of a normal distribution around the angle that falls within it.
 
     Its standard deviation is ``softness`` times the spread between pixels, at least 1 degree. Most of that spread is shading, which the
     median averages out; hence a half by default. 0 gives the class of the median alone. Images that could not be read get equal

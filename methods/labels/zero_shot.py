@@ -16,7 +16,7 @@ SLOT = "{}"
 
 
 def read_templates(text: str) -> tuple[str, ...]:
-    """A template per line, each with ``{}`` where the phrase goes.
+    """Read prompt templates, one per line, each with ``{}`` for the phrase.
 
     Raises ValueError where one has none, or none is given.
     """
@@ -28,18 +28,27 @@ def read_templates(text: str) -> tuple[str, ...]:
 
 
 def phrasings(members: Sequence[str], templates: Sequence[str], attribute: str) -> tuple[str, ...]:
-    """Every phrase in every template. Raises ValueError for "...", which has no words."""
+    """List every phrase in every template.
+
+    Raises ValueError for "...", which has no words.
+    """
     if REST in members:
         raise ValueError(f"a class of '{attribute}' has '{REST}' as a phrase, which CLIP cannot read: say in words what is seen instead.")
     return tuple(t.replace(SLOT, m) for m in members for t in templates)
 
 
 def class_direction(embeddings: Tensor) -> Tensor:
-    """Text embeddings [P, D] of one class's phrasings -> their mean direction, float32 [D], length 1."""
+    """Average the text embeddings of a class to a unit direction.
+
+    Embeddings [P, D] of the class's phrasings -> float32 [D], length 1.
+    """
     return F.normalize(F.normalize(embeddings.float(), dim=-1).mean(0), dim=-1)
 
 
 def zero_shot(image_embeddings: Tensor, directions: Tensor, scale: float = LOGIT_SCALE) -> tuple[Tensor, Tensor]:
-    """Image embeddings [B, D] and class directions [K, D] -> probabilities float32 [B, K], and the largest cosine [B]."""
+    """Compute class probabilities from image embeddings and class directions.
+
+    Embeddings [B, D] and directions [K, D] -> probabilities float32 [B, K], and the largest cosine [B].
+    """
     cosine = F.normalize(image_embeddings.float(), dim=-1) @ directions.to(image_embeddings.device).float().T
     return torch.softmax(scale * cosine, dim=-1), cosine.amax(-1)

@@ -127,14 +127,20 @@ class Claim:
 
 
 def target_key(target: TargetDistribution, group: str = "") -> str:
-    """A text that is the same for the same target however its attributes and classes are ordered; classes of share 0 are left out."""
+    """Return a text that is the same for the same target.
+
+    The order of its attributes and classes does not matter. Classes of share 0 are left out.
+    """
     order = _order(target)
     cells = sorted([[c[i] for i in order], round(s, 6)] for c, s in zip(target.cells, target.shares, strict=True) if s > 0)
     return json.dumps({"attributes": [target.attributes[i] for i in order], "cells": cells, "group": group}, separators=(",", ":"))
 
 
 def cell_text(target: TargetDistribution, cell: Sequence[str]) -> str:
-    """A cell of class names as it is stored: by the attributes' names in alphabetical order."""
+    """Write a cell of class names as it is stored.
+
+    By the attributes' names in alphabetical order.
+    """
     return json.dumps([cell[i] for i in _order(target)], separators=(",", ":"))
 
 
@@ -143,7 +149,7 @@ def _order(target: TargetDistribution) -> list[int]:
 
 
 def _cell_of(target: TargetDistribution, text: str | None) -> tuple[str, ...] | None:
-    """Stored text -> class names in the target's own order."""
+    """Read stored text as class names in the target's own order."""
     if text is None:
         return None
     names, order = json.loads(text), _order(target)
@@ -151,7 +157,10 @@ def _cell_of(target: TargetDistribution, text: str | None) -> tuple[str, ...] | 
 
 
 def _plain_name(file: Any) -> str | None:
-    """The name of a picture; None for one that would lead out of the pictures' folder, which only another program writes."""
+    """Return the name of a picture, or None for one that leads out of the folder.
+
+    Only another program writes such a name.
+    """
     return file if isinstance(file, str) and re.fullmatch(r"[\w-]+\.png", file) else None
 
 
@@ -179,7 +188,7 @@ class Ledger:
     def reserve(
         self, target: TargetDistribution, key: RunKey, n: int, seed: int, sampler_seed: int = 0, again: bool = False
     ) -> Reservation:
-        """Quotas for ``n`` images by what is counted and reserved, reserved in the same transaction.
+        """Reserve quotas for ``n`` images by the ledger's counts, in one transaction.
 
         A run that reserves again (a node that samples twice, a replay) keeps its places and quotas. ``again``: the run goes on with images
         that may have been drawn by another node of this prompt; if there are any, it keeps theirs.
@@ -204,7 +213,9 @@ class Ledger:
             return Reservation(key, first, counts)
 
     def confirm(self, target: TargetDistribution, reservation: Reservation, cells: Sequence[int], sampler_seed: int = 0) -> None:
-        """The run ended well, and its images became these cells of the target.
+        """Confirm that a run ended well and its images became these cells.
+
+        This also works after the reservation was released by age.
 
         Also where the reservation was released by age.
         """
@@ -223,7 +234,7 @@ class Ledger:
             )
 
     def release(self, target: TargetDistribution, reservation: Reservation) -> None:
-        """The run failed: what it reserved and did not make is dropped."""
+        """Drop what a failed run reserved and did not make."""
         with self._connection(write=True) as db:
             db.execute(
                 f"DELETE FROM images WHERE target = ? AND run = ? AND node = ? AND state = '{RESERVED}'",
@@ -240,7 +251,7 @@ class Ledger:
         pixels: Sequence[str],
         certain: RunKey | None = None,
     ) -> Claim:
-        """Under which key images are recorded.
+        """Find the run under which images are recorded.
 
         ``own``: of the node that records; ``drawn_by``: nodes of this prompt that may have drawn them, the nearest first; ``certain``: the
         run that is known to have drawn them; ``pixels``: a digest of every image.
@@ -269,13 +280,19 @@ class Ledger:
             return self._claim(target, own, self._rows(db, number, own))
 
     def record(self, target: TargetDistribution, key: RunKey, image: SeenImage) -> None:
-        """One image's row; recording it again replaces what was seen."""
+        """Write one image's row.
+
+        If you record an image again, what was seen is replaced.
+        """
         with self._connection(write=True) as db:
             assigned = None if image.assigned is None else cell_text(target, image.assigned)
             self._record(db, self._target(db, target), key, image, assigned, cell_text(target, image.seen))
 
     def adopt(self, key_of_target: str, key: RunKey, image: SeenImage, assigned: str | None) -> bool:
-        """A row for an image whose file is there and whose row is not; cells as they are stored. False where a row has a file already."""
+        """Add the row of an image whose file exists and whose row does not.
+
+        Cells are as they are stored. Returns False if a row has a file already.
+        """
         with self._connection(write=True) as db:
             db.execute("INSERT INTO targets (key) VALUES (?) ON CONFLICT DO NOTHING", (key_of_target,))
             number = db.execute("SELECT id FROM targets WHERE key = ?", (key_of_target,)).fetchone()[0]
@@ -302,38 +319,47 @@ class Ledger:
 
     @property
     def epoch(self) -> str:
-        """Changes when the ledger is reset; images that were saved before are no longer its own."""
+        """Mark of the time since the last reset; images that were saved before belong to another epoch."""
         with self._connection() as db:
             return db.execute("SELECT value FROM facts WHERE name = 'epoch'").fetchone()[0]
 
     def held(self) -> list[Held]:
-        """What it holds, per target (and group), in the order in which they came."""
+        """List what the ledger holds by target and group, the oldest first."""
         with self._connection() as db:
             return [self._summary(db, row["id"], row["key"]) for row in db.execute("SELECT id, key FROM targets ORDER BY id").fetchall()]
 
     def held_for(self, target: TargetDistribution) -> Held | None:
-        """What it holds for one target and this group; None where that is nothing."""
+        """Return what the ledger holds for one target and this group.
+
+        None if that is nothing.
+        """
         key = target_key(target, self.group)
         return next((h for h in self.held() if h.key == key), None)
 
     def images(self) -> int:
-        """Rows of all targets."""
+        """Count the rows of all targets."""
         with self._connection() as db:
             return db.execute("SELECT count(*) FROM images").fetchone()[0]
 
     def files(self) -> set[str]:
-        """Names of the files that rows speak of."""
+        """List the names of the files that rows refer to."""
         with self._connection() as db:
             return {row["file"] for row in db.execute("SELECT file FROM images WHERE file IS NOT NULL")}
 
     def rows(self) -> list[dict[str, Any]]:
-        """Every row as plain values, oldest first; cells as "yes/long" in the order of ``attributes``."""
+        """List every row as plain values, the oldest first.
+
+        Cells are written as "yes/long" in the order of ``attributes``.
+        """
         with self._connection() as db:
             found = db.execute("SELECT targets.key, images.* FROM images JOIN targets ON targets.id = images.target ORDER BY images.id")
             return [_plain(dict(row)) for row in found]
 
     def reset(self, images: int) -> bool:
-        """Forget every image (their files stay), if there are exactly so many; else do nothing, and say so with False."""
+        """Delete every row, if there are exactly this many; the pictures stay.
+
+        Returns False, and changes nothing, if the number differs.
+        """
         with self._connection(write=True) as db:
             (count,) = db.execute("SELECT count(*) FROM images").fetchone()
             if count != images:
@@ -363,10 +389,10 @@ class Ledger:
         return db.execute("SELECT id FROM targets WHERE key = ?", (key,)).fetchone()[0]
 
     def _tidy(self, db: sqlite3.Connection) -> int:
-        """Reservations go when their process is gone or they are old.
+        """Remove reservations that are old or whose process has ended.
 
-        So do images that were made and never recorded, where that node's images are recorded otherwise: nobody keeps them. Where they never
-        are, being made is all that is known of them, and they stay.
+        Images that were made and never recorded go too, if that node's other images are recorded: nobody saved them. Where a node's images
+        are never recorded, they stay, because nothing else is known of them.
         """
         recorded = "(target, node) IN (SELECT DISTINCT target, node FROM images WHERE seen IS NOT NULL)"
         loose = f"(state = '{RESERVED}' OR (state = '{MADE}' AND {recorded}))"
@@ -378,9 +404,9 @@ class Ledger:
         return dropped
 
     def _rows(self, db: sqlite3.Connection, number: int, key: RunKey) -> list[sqlite3.Row]:
-        """A run's rows.
+        """Read the rows of a run.
 
-        A node that the host made of another while running has that one's id, a dot and more.
+        If a node was expanded from another one while running, its id is that one's id, a dot and more.
         """
         inside = key.node.replace("\\", "\\\\").replace("%", "\\%").replace("_", "\\_") + ".%"
         return db.execute(
@@ -405,7 +431,10 @@ class Ledger:
 
     @staticmethod
     def _as_before(target: TargetDistribution, rows: list[sqlite3.Row]) -> list[int] | None:
-        """Counts per cell of what rows were assigned; None where that is not known of all, or not of this target's cells."""
+        """Count the cells that rows were assigned.
+
+        None if that is not known of all rows, or a cell is not of this target.
+        """
         place = {cell_text(target, cell): i for i, cell in enumerate(target.cells)}
         if any(row["assigned"] not in place for row in rows):
             return None
@@ -426,7 +455,10 @@ class Ledger:
 
     @staticmethod
     def _seen_before(db: sqlite3.Connection, number: int, nodes: Sequence[str], pixels: Sequence[str]) -> RunKey | None:
-        """The newest run of one of the nodes whose recorded pictures are these, in this order."""
+        """Find the newest run whose recorded pictures are these, in this order.
+
+        Only runs of the given nodes count.
+        """
         if not pixels:
             return None
         marks = ", ".join("?" * len(nodes))
@@ -442,7 +474,10 @@ class Ledger:
         return None
 
     def _not_recorded(self, db: sqlite3.Connection, number: int, nodes: Sequence[str], n: int) -> RunKey | None:
-        """The newest run of one of the nodes, in this process, that made as many images and was not recorded."""
+        """Find the newest run with as many images that was not recorded.
+
+        Only runs of the given nodes, in this process, count.
+        """
         marks = ", ".join("?" * len(nodes))
         row = db.execute(
             f"SELECT run, node FROM images WHERE target = ? AND owner = ? AND node IN ({marks}) GROUP BY run, node "
@@ -473,8 +508,10 @@ class Ledger:
 
     @contextmanager
     def _connection(self, write: bool = False) -> Iterator[sqlite3.Connection]:
-        """A connection to the ledger, which is made where there is none; in a transaction that holds the only right to write, or one that
-        reads one state."""
+        """Open the ledger, within one transaction.
+
+        The file is made if there is none. A writing transaction is the only one; a reading one sees one state.
+        """
         try:
             self.path.parent.mkdir(parents=True, exist_ok=True)
             self._refuse_other_files()
@@ -506,7 +543,10 @@ class Ledger:
                 raise sqlite3.DatabaseError("it is no SQLite file")
 
     def _prepare(self, db: sqlite3.Connection) -> None:
-        """Make the tables of a new ledger; ValueError for another program's file, or a newer version's."""
+        """Make the tables of a new ledger.
+
+        Raises ValueError for another program's file, or a newer version's.
+        """
         db.execute(f"PRAGMA synchronous = {SYNCHRONOUS}")
         db.execute("BEGIN")  # what is asked is answered of one state: another process may make the tables in between
         try:
@@ -536,7 +576,10 @@ class Ledger:
             raise
 
     def _is_ours(self, db: sqlite3.Connection) -> bool:
-        """False for an empty file. ValueError for what is no ledger."""
+        """Return whether the file is a ledger, and False if it is empty.
+
+        Raises ValueError for any other file.
+        """
         (application,), (version,) = db.execute("PRAGMA application_id").fetchone(), db.execute("PRAGMA user_version").fetchone()
         if application == APPLICATION:
             if version != VERSION:
@@ -553,7 +596,7 @@ class Ledger:
         return False
 
     def _told(self, error: Exception) -> str:
-        """What went wrong, in a sentence."""
+        """Describe a database error in one sentence."""
         text = " ".join(str(error).split())
         if isinstance(error, OSError) or any(w in text for w in ("readonly", "read-only", "unable to open", "disk I/O")):
             return f"the ledger '{self.path.name}' cannot be written ({text}): change the rights of its folder, or free space."
@@ -568,7 +611,10 @@ class Ledger:
 
 
 def parse_key(key: str) -> tuple[TargetDistribution, str]:
-    """The target and the group of a key. Raises ValueError where it is none."""
+    """Read the target and the group from a key.
+
+    Raises ValueError if the text is no key.
+    """
     try:
         read = json.loads(key)
         attributes, cells, group = read["attributes"], read["cells"], read["group"]
@@ -593,7 +639,7 @@ def _shares(classes: Sequence[Sequence[str]], given: dict[tuple[str, ...], float
 
 
 def _with_classes(target: TargetDistribution, cells: Sequence[Sequence[str]]) -> TargetDistribution:
-    """The target with the classes that cells name too, at share 0."""
+    """Add the classes that cells name to a target, at share 0."""
     classes = tuple(tuple(dict.fromkeys([*known, *(cell[i] for cell in cells)])) for i, known in enumerate(target.classes))
     return TargetDistribution(target.attributes, classes, _shares(classes, dict(zip(target.cells, target.shares, strict=True))))
 

@@ -32,7 +32,7 @@ class Picture:
 
 
 def file_name(target: TargetDistribution, group: str, key: RunKey, place: int) -> str:
-    """A name for a new picture: when, whose, which.
+    """Make the file name of a new picture from its time, ledger and run.
 
     The run is hashed, as its id may be any text.
     """
@@ -43,7 +43,9 @@ def file_name(target: TargetDistribution, group: str, key: RunKey, place: int) -
 def save_picture(
     ledger: Ledger, epoch: str, folder: Path, target: TargetDistribution, key: RunKey, picture: Picture, image: SeenImage
 ) -> str:
-    """Write a picture under a temporary name, rename it, then write its row; the file's name. One that is recorded again keeps its file.
+    """Save a picture and its row in the ledger; return the file's name.
+
+    The picture is written under a temporary name and renamed before the row is written. A picture that is recorded again keeps its file.
 
     Killed in between, the picture is found by :func:`reconcile`. Raises OSError where the file cannot be written, and leaves no half of it.
     """
@@ -65,7 +67,10 @@ def save_picture(
 
 
 def reconcile(ledger: Ledger, folder: Path) -> int:
-    """Give a row to every picture of this ledger that has none, and remove halves of files that nobody goes on writing; how many rows."""
+    """Give a row to every picture of this ledger that has none.
+
+    Also removes halves of files that nobody goes on writing. Returns the number of new rows.
+    """
     if not folder.is_dir():
         return 0
     known, epoch, added = ledger.files(), ledger.epoch, 0
@@ -81,7 +86,10 @@ def reconcile(ledger: Ledger, folder: Path) -> int:
 
 
 def _adopt(ledger: Ledger, epoch: str, path: Path) -> bool:
-    """What a file tells is believed only where it has the right form, and belongs to this ledger since its last reset."""
+    """Add the row of a picture from the text in its file.
+
+    The text is used only if it has the right form, and belongs to this ledger since its last reset.
+    """
     try:
         told = json.loads(png_text(path, TEXT) or "null")
         if not isinstance(told, dict) or told.get("ledger") != epoch:
@@ -107,7 +115,10 @@ def _is_cell(text: object, target: TargetDistribution) -> bool:
 
 
 def png_text(path: Path, name: str) -> str | None:
-    """A text of a PNG file, from what stands before its pixels; None where there is none, or the file is no PNG."""
+    """Read a text of a PNG file, from the part before its pixels.
+
+    None if there is no such text, or the file is no PNG.
+    """
     with path.open("rb") as stream:
         if stream.read(8) != _SIGNATURE:
             return None

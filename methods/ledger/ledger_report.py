@@ -8,7 +8,7 @@ from .ledger import Held
 
 
 def held_text(name: str, held: Sequence[Held], found: int = 0) -> str:
-    """A few lines per target.
+    """Describe what a ledger holds, in a few lines per target.
 
     ``found``: pictures whose row had been lost and was written again.
     """
@@ -25,7 +25,10 @@ def held_text(name: str, held: Sequence[Held], found: int = 0) -> str:
 
 
 def record_text(seen: Sequence[tuple[str, ...]], assigned: Sequence[tuple[str, ...] | None], attributes: Sequence[str]) -> str:
-    """What was assigned and seen: in numbers, and image by image for a few."""
+    """Describe what was assigned and what was seen.
+
+    In numbers, and image by image for a few images.
+    """
     known = [(s, a) for s, a in zip(seen, assigned, strict=True) if a is not None]
     missed = sum(s != a for s, a in known)
     head = f"{len(seen)} images recorded by {' x '.join(attributes)}"

@@ -14,12 +14,15 @@ SEED = re.compile(r"(^|_)seed$", re.IGNORECASE)
 
 
 def is_link(value: Any) -> bool:
-    """Whether an input comes from another node."""
+    """Return whether an input comes from another node."""
     return isinstance(value, (list, tuple)) and len(value) == 2 and isinstance(value[0], (str, int)) and isinstance(value[1], int)
 
 
 def upstream(graph: Graph, node_id: str, inputs: Sequence[str]) -> list[str]:
-    """Ids of all nodes that feed the named inputs of a node, directly or through others, what feeds first. Unknown ones are left out."""
+    """List the ids of all nodes that feed the named inputs of a node.
+
+    Directly or through others, the first in the chain first. Unknown ids are left out.
+    """
     order: list[str] = []
     seen: set[str] = set()
     waiting: list[tuple[str, bool]] = []
@@ -40,8 +43,11 @@ def upstream(graph: Graph, node_id: str, inputs: Sequence[str]) -> list[str]:
 
 
 def settings(graph: Graph, node_id: str, inputs: Sequence[str]) -> list[tuple[str, str, str]]:
-    """Rows (node, which images, values) of the nodes that made the images of a node's inputs, what feeds first. Inputs without a link
-    do not count; nodes without values of their own are left out."""
+    """List the settings of the nodes that made a node's images.
+
+    Rows (node, which images, values), the first in the chain first. Inputs without a link do not count. Nodes without values of their own
+    are left out.
+    """
     made = {name: nodes for name in inputs if (nodes := upstream(graph, node_id, [name]))}
     rows = []
     for node in dict.fromkeys(n for nodes in made.values() for n in nodes):
@@ -52,7 +58,10 @@ def settings(graph: Graph, node_id: str, inputs: Sequence[str]) -> list[tuple[st
 
 
 def seeds(graph: Graph, node_id: str, name: str) -> list[int]:
-    """Seeds among the values of the nodes upstream of an input, each once; a linked seed counts as the value that it is linked to."""
+    """List the seeds of the nodes upstream of an input, each once.
+
+    A linked seed counts as the value that it is linked to.
+    """
     found = []
     for node in upstream(graph, node_id, [name]):
         for key, value in graph[node].get("inputs", {}).items():
@@ -64,20 +73,26 @@ def seeds(graph: Graph, node_id: str, name: str) -> list[int]:
 
 
 def texts(graph: Graph, nodes: Sequence[str]) -> Iterator[tuple[str, str]]:
-    """Text values of nodes, among them names of files, each with the node's type and the input's name: what kind of file it is."""
+    """List the text values of nodes, such as file names.
+
+    Each has the node's type and the input's name, which tell the kind of file.
+    """
     for node in nodes:
         kind = str(graph[node].get("class_type", ""))
         yield from ((f"{kind} {k}", v) for k, v in graph[node].get("inputs", {}).items() if isinstance(v, str) and v)
 
 
 def name_of(node: Mapping[str, Any]) -> str:
-    """A node's title where it differs from its type, with the type."""
+    """Return a node's type, with its title if that differs."""
     kind, title = str(node.get("class_type", "")), str((node.get("_meta") or {}).get("title") or "")
     return f"{title} ({kind})" if title and title != kind else kind
 
 
 def values_of(node: Mapping[str, Any]) -> str:
-    """ "steps=20, cfg=1.0": the values that are not linked; what looks like a password is not told, and long texts are cut."""
+    """Write the values of a node that are not linked, as "steps=20, cfg=1.0".
+
+    Values that look like passwords are left out, and long texts are cut.
+    """
     told = []
     for key, value in node.get("inputs", {}).items():
         if is_link(value):
@@ -88,7 +103,10 @@ def values_of(node: Mapping[str, Any]) -> str:
 
 
 def _resolved(graph: Graph, value: Any) -> Any:
-    """The only number among the values of the node that an input is linked to, else what was given."""
+    """Return the number behind a link.
+
+    It is the only number among the values of the node that the input is linked to, or else the value itself.
+    """
     if not is_link(value):
         return value
     numbers = [v for v in graph.get(str(value[0]), {}).get("inputs", {}).values() if isinstance(v, int) and not isinstance(v, bool)]
