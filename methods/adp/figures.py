@@ -104,7 +104,9 @@ def calibration_error(p: Tensor, truth: Tensor, weights: Tensor | None = None, b
 
 
 def figures(logits: Tensor, truth: Tensor, level: Tensor, ids: Tensor, knots: Tensor, weights: Tensor) -> Figures:
-    """Measure raw logits [N, K] against soft labels [N, K] at log-SNR [N] of images [N].
+    """Measure the logits of a predictor against soft labels.
+
+    Raw logits [N, K] and labels [N, K], at log-SNR [N], of images [N].
 
     Loss and calibration error are measured after calibration by temperature, which is fitted on one half of the images and measured on the
     other, both ways: the temperatures that go into the file were fitted on the held-out images.

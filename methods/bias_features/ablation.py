@@ -44,7 +44,10 @@ class Ablation:
 
     @torch.no_grad()
     def add(self, rows: CodeRows) -> None:
-        """Rows of one noise level: drops of every image's own class, summed by image."""
+        """Add rows of one noise level.
+
+        The drops of every image's own class are summed by image.
+        """
         for k, sets in enumerate(self.sets):
             mine = self.classes[rows.images] == k
             if not mine.any() or not len(sets[0]):
@@ -64,9 +67,12 @@ class Ablation:
             self._rows.index_add_(0, images, torch.ones(len(images)))
 
     def result(self, names: Sequence[str], resamples: int = 1000) -> dict[str, Mapping[str, Any]]:
-        """class -> ``top`` and ``random`` (mean fall of the class's probability, [mean, low, high], 95% by resampling images),
-        ``difference`` (of the two, paired by image), ``features``, ``images``, and the ``activation`` taken out at random relative to that
-        of the list's. Classes without a list or images are left out."""
+        """Summarise the ablation by class.
+
+        class -> ``top`` and ``random`` (mean fall of the class's probability, [mean, low, high], 95% by resampling images), ``difference``
+        (of the two, paired by image), ``features``, ``images``, and the ``activation`` that was removed at random, relative to that of the
+        list. Classes without a list or images are left out.
+        """
         results = {}
         generator = torch.Generator().manual_seed(self.seed)
         for k, name in enumerate(names):
@@ -88,7 +94,10 @@ class Ablation:
 
 
 def random_set(mass: Tensor, chosen: Tensor, generator: torch.Generator) -> Tensor:
-    """Latents other than the chosen ones, drawn at random until their activation [m] reaches that of the chosen ones: int64."""
+    """Draw features at random with as much activation as the chosen ones.
+
+    They are other features than the chosen ones, int64. ``mass``: activation of every feature [m].
+    """
     order = torch.randperm(len(mass), generator=generator)
     order = order[~torch.isin(order, chosen) & (mass[order] > 0)]
     reached = mass[order].cumsum(0)
@@ -102,7 +111,7 @@ def _interval(values: Tensor, drawn: Tensor) -> list[float]:
 
 
 def ablation_lines(bias: BiasFeatures, attribute: str) -> list[str]:
-    """Describe what removing the features does to the reading of each class, a line per class."""
+    """Describe how removing the features changes the reading, a line per class."""
     results = bias.info.get("attributes", {}).get(attribute, {}).get("ablation", {})
     return [
         f"{attribute} {name}: without its {r['features']} features the probability falls by {_in_words(r['top'])}, without random features "

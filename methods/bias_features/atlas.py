@@ -41,9 +41,10 @@ class Excitement:
 def exciting_images(
     features: FeatureSet, sae_file: SaeFile, chosen: Sequence[int], count: int = 5, progress: Progress | None = None
 ) -> list[Excitement]:
-    """The ``count`` images of a set with the highest activation of each chosen latent, at the place where its mean over noise levels is
-    highest. Reads the set once; memory: 64 floats for every image and latent. Raises ValueError where set and autoencoder do not fit, or
-    a latent is not there.
+    """Find the ``count`` images of a set that excite each chosen feature most.
+
+    At the position where the mean activation over noise levels is highest. Reads the set once; memory: 64 floats for every image and
+    feature. Raises ValueError if the set and the autoencoder do not fit, or a feature does not exist.
     """
     check_set(features, sae_file)
     sae, entries = sae_file.sae, features.entries
@@ -93,7 +94,10 @@ def _small(z: Tensor) -> Tensor:
 
 
 def chosen_features(features: AttributeFeatures, class_name: str, count: int) -> list[int]:
-    """Places in ``found.features`` of the features to show, best first; class_name "": the best of every class in turn.
+    """Choose the features to show, best first.
+
+    Returns indices into the list ``features``. If class_name is "", the best of every class come in turn. Raises ValueError for a class
+    that is not there, and if no feature speaks for it.
 
     Raises ValueError for a class that is not there, and where no feature speaks for it.
     """
@@ -107,7 +111,10 @@ def chosen_features(features: AttributeFeatures, class_name: str, count: int) ->
 
 
 def feature_notes(features: AttributeFeatures, place: int) -> list[str]:
-    """Short lines on one feature: its class, its stability, and its side effects and its effect alone where they were measured."""
+    """Describe one feature in short lines.
+
+    Its class, its stability, and, if they were measured, its side effects and its effect alone.
+    """
     named = class_of(features, place)
     best = features.class_index(named)
     notes = [f"for {named}", f"stable {float(features.stability[best, place]):.0%}"]
@@ -120,7 +127,7 @@ def feature_notes(features: AttributeFeatures, place: int) -> list[str]:
 
 
 def note_legend(features: AttributeFeatures) -> list[str]:
-    """What the words in the notes of :func:`feature_notes` mean, those that occur, a line each."""
+    """Explain the words of :func:`feature_notes` that occur, a line each."""
     lines = ["stable: share of resamples in which it is among the best of its class"]
     if features.side_effect.isfinite().any():
         lines.append("beside: what it carries of other attributes, relative to this one")
@@ -130,10 +137,10 @@ def note_legend(features: AttributeFeatures) -> list[str]:
 
 
 def class_scores(features: AttributeFeatures, place: int) -> dict[str, float]:
-    """Class -> score of one feature."""
+    """Return the score of one feature by class."""
     return {name: float(features.scores[k, place]) for k, name in enumerate(features.classes)}
 
 
 def class_of(features: AttributeFeatures, place: int) -> str:
-    """The class that one feature speaks for most."""
+    """Return the class that one feature speaks for most."""
     return features.classes[int(features.scores[:, place].argmax())]

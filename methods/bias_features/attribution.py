@@ -77,6 +77,7 @@ class Attribution:
 
     @torch.no_grad()
     def add(self, rows: CodeRows) -> None:
+        """Add the attributions of rows, with their signs."""
         t = nearest(self.knots, rows.level)
         known = self.classes[rows.images] >= 0
         z, images = rows.z[known].flatten(2), rows.images[known]
@@ -102,7 +103,10 @@ class Attribution:
         return self._resampled.unflatten(1, (-1, self.sae.latents))
 
     def _signed(self, z: Tensor, level: float, t: int) -> Tensor:
-        """Attributions of rows [n, m, 16] to every class, summed with their signs over the places that count: [n, K, m]."""
+        """Attribute rows [n, m, 16] to every class, with signs: [n, K, m].
+
+        Summed over the positions that count.
+        """
         baseline, signs = self._baseline[t], self._signs[t]
         if not is_affine(self.reader):
             at = torch.full((len(z),), level)
@@ -125,7 +129,9 @@ class Attribution:
 
 
 def affine_attributions(logits: tuple[Tensor, Tensor], z: Tensor, baseline: Tensor, signs: Tensor) -> Tensor:
-    """Attribute class probabilities to features in closed form, summed with signs over the places: float32 [N, K, m].
+    """Attribute class probabilities to features in closed form: float32 [N, K, m].
+
+    Summed with signs over the positions.
 
     logits: the affine map of :func:`.linear_readout.affine_logits` at the level of these activations z [N, m, 16]; baseline [m, 16]; signs
     [K, m, 16]. Logits move on a straight line along the path, so that IG_i = dz_i * sum_j A_ji * c_kj. There A is the predictor seen
@@ -142,8 +148,10 @@ def affine_attributions(logits: tuple[Tensor, Tensor], z: Tensor, baseline: Tens
 
 @torch.enable_grad()
 def centre_gradients(sae: SparseAutoencoder, reader: AttributePredictor, attribute: str, z: Tensor, level: Tensor) -> Tensor:
-    """Whether a feature's presence raises or lowers the probability of a class: gradients of the log-probabilities with respect to
-    activations z [m, 16], up to a positive factor: [K, m, 16]."""
+    """Compute whether a feature's presence raises or lowers a class: [K, m, 16].
+
+    Gradients of the log-probabilities with respect to activations z [m, 16], up to a positive factor.
+    """
     at = level.view(1)
     x = sae.decode(z.view(1, -1, GRID, GRID), at).detach().requires_grad_(True)
     logs = reader(x, at)[attribute].log_softmax(-1)[0]
@@ -152,14 +160,20 @@ def centre_gradients(sae: SparseAutoencoder, reader: AttributePredictor, attribu
 
 
 def _contrast_weights(count: Tensor) -> Tensor:
-    """Rows by class [T, K] -> weight of a row of class y in the contrast of class k: [T, y, k]."""
+    """Return the weight of a class's rows in a class's contrast: [T, y, k].
+
+    From the number of rows by class [T, K]: the weight of a row of class y in the contrast of class k.
+    """
     k = count.shape[1]
     weights = torch.full((k, k), -1.0 / max(1, k - 1)).fill_diagonal_(1.0)
     return weights / count.clamp(min=1)[:, :, None]
 
 
 def resamples(classes: Tensor, k: int, count: int, seed: int) -> Tensor:
-    """Bootstrap: how often each image is drawn, classes keeping their sizes (Efron & Tibshirani 1993): float32 [count, N]."""
+    """Draw bootstrap samples of images: how often each occurs, float32 [count, N].
+
+    Classes keep their sizes (Efron & Tibshirani 1993).
+    """
     generator = torch.Generator().manual_seed(seed)
     out = torch.zeros(count, len(classes))
     for c in range(k):
@@ -171,8 +185,11 @@ def resamples(classes: Tensor, k: int, count: int, seed: int) -> Tensor:
 
 
 def sure_classes(p: Tensor, sure: float) -> Tensor:
-    """Class probabilities [N, K] -> class int64 [N], -1 where none has a probability of ``sure``; a class without any sure image takes
-    those in which it is the most probable."""
+    """Return the class of every image that is sure, else -1: int64 [N].
+
+    ``p``: class probabilities [N, K]. An image is sure if a class has a probability of ``sure``. A class without any sure image takes those
+    in which it is the most probable.
+    """
     classes, confident = p.argmax(1), p.amax(1) >= sure
     for c in range(p.shape[1]):
         members = classes == c

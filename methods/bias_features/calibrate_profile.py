@@ -170,7 +170,9 @@ class ProfileBench:
         return high
 
     def calibrate_one(self, profile: Profile) -> Profile:
-        """Size a profile by class.
+        """Find the sizes of a profile by class.
+
+        If it depends on the reading, at the doubt that serves better.
 
         If it depends on the reading, at the doubt that serves better.
         """

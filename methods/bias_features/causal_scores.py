@@ -119,7 +119,7 @@ class CausalBench:
         return set(self.attributes) <= set(record.get("read", {})) and {t.key for t in self.all_turns} <= set(record.get("typical", {}))
 
     def _read(self, key: str) -> bool:
-        """Whether a trial is in the log, read for all these attributes."""
+        """Return whether a trial is in the log, read for all these attributes."""
         return set(self.attributes) <= set(self.trials.log.trials.get(key, {}).get("read", {}))
 
     def _trial(self, turn: Turn, up: bool) -> dict[str, list[int]]:

@@ -38,12 +38,18 @@ class ClassMeans:
         return rows / rows.sum().clamp(min=1)
 
     def difference(self, k: int) -> Tensor:
-        """Class k's mean minus the mean of the other classes', each counting alike: [T, m, 16]."""
+        """Subtract the mean of the other classes from class k's: [T, m, 16].
+
+        Each of the other classes counts alike.
+        """
         others = [j for j in range(self.mean.shape[1]) if j != k]
         return self.mean[:, k] - self.mean[:, others].mean(1)
 
     def signs(self, k: int) -> Tensor:
-        """Where class k's features are more (1) or less (-1) active than the others', 0 where that may be chance: [T, m, 16]."""
+        """Return where class k's features are more active (1) or less (-1).
+
+        [T, m, 16]; 0 if the difference may be chance.
+        """
         others = [j for j in range(self.mean.shape[1]) if j != k]
         error = (self.error[:, k] + self.error[:, others].sum(1) / len(others) ** 2).sqrt()
         d = self.difference(k)
@@ -62,6 +68,7 @@ class ClassSums:
         self._square = torch.zeros_like(self._sum)
 
     def add(self, rows: CodeRows) -> None:
+        """Add the activations of rows to the sums of their classes."""
         t = nearest(self.knots, rows.level)
         chosen = torch.cat([one_hot(self.classes[a][rows.images], k) for a, k in self.sizes.items()], 1).T
         z = rows.z.flatten(1)
@@ -70,7 +77,10 @@ class ClassSums:
         self._square[t].addmm_(chosen, z * z)
 
     def means(self, attribute: str) -> ClassMeans:
-        """Means of one attribute's classes; 0 where there are no rows."""
+        """Average the activations by class of one attribute.
+
+        0 where there are no rows.
+        """
         first = sum(k for a, k in list(self.sizes.items())[: list(self.sizes).index(attribute)])
         mine = slice(first, first + self.sizes[attribute])
         count = self._count[:, mine]
@@ -81,10 +91,13 @@ class ClassSums:
 
 
 def nearest(knots: Tensor, level: float) -> int:
-    """Index of the nearest knot."""
+    """Return the index of the nearest knot."""
     return int((knots - level).abs().argmin())
 
 
 def one_hot(classes: Tensor, k: int) -> Tensor:
-    """Classes int64 [n], -1 for none -> float32 [n, k]."""
+    """Turn classes int64 [n] into float32 [n, k].
+
+    A class of -1 gives zeros.
+    """
     return (classes[:, None] == torch.arange(k)).float()

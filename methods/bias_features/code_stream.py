@@ -39,7 +39,7 @@ class CodeRows:
 
 
 def check_set(features: FeatureSet, sae: SaeFile) -> None:
-    """Raise ValueError where an autoencoder was not trained at the site, or on the model, that a set was recorded at."""
+    """Raise ValueError unless a set was recorded at an autoencoder's site and model."""
     site, model = features.meta.get("site"), features.meta.get("base_model")
     if site and site != sae.site:
         raise ValueError(
@@ -59,7 +59,7 @@ def check_set(features: FeatureSet, sae: SaeFile) -> None:
 
 
 def count_rows(features: FeatureSet, entries: Sequence[Entry]) -> int:
-    """Rows that :func:`code_rows` goes through for these images, at most."""
+    """Count the rows that :func:`code_rows` yields for these images, at most."""
     spatial = token_source(features).kind == SPATIAL
     return sum(e.spatial_rows if spatial else e.rows - e.unconditional for e in entries)
 
@@ -93,8 +93,9 @@ class CodeStream:
 
 
 def code_rows(features: FeatureSet, entries: Sequence[Entry], sae: SparseAutoencoder) -> Iterator[CodeRows]:
-    """Activations of these images (conditional rows), noise level by noise level within each buffer of shards, on the CPU wherever the
-    autoencoder is.
+    """Yield the activations of these images, by noise level within each buffer.
+
+    Conditional rows only, on the CPU wherever the autoencoder is.
 
     Unpooled maps are encoded position by position, then averaged. Raises ValueError where a set holds neither unpooled maps nor maps
     that were 4x4 anyway, or features that are not finite.
@@ -119,7 +120,10 @@ def code_rows(features: FeatureSet, entries: Sequence[Entry], sae: SparseAutoenc
 
 
 def row_buffers(features: FeatureSet, entries: Sequence[Entry]) -> Iterator[tuple[Tensor, Tensor, Tensor]]:
-    """Whole maps fp16 [rows, C, H, W], log-SNR [rows] and image_id [rows] of these images (conditional rows), several shards at a time."""
+    """Yield the maps of these images, several shards at a time.
+
+    fp16 [rows, C, H, W], log-SNR [rows] and image_id [rows]; conditional rows only.
+    """
     source = token_source(features).kind
     ordered = sorted(entries, key=lambda e: e.spatial if source == SPATIAL else e.shard)
     shards = iterate_spatial(features.folder, ordered) if source == SPATIAL else iterate_shards(features.folder, ordered)

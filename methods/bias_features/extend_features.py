@@ -12,7 +12,7 @@ from ...models.bias_features import AttributeFeatures, BiasFeatures, Profile
 
 
 def with_features(features: AttributeFeatures, extra: Tensor) -> AttributeFeatures:
-    """The features with others int64 [n] after them, those that are there already left out.
+    """Append features int64 [n] to a list, without those that are there.
 
     What is not known of the new ones is 0 (scores, stability) or NaN (side effects, causal scores); profiles leave them as they are.
     """
@@ -41,7 +41,10 @@ def with_features(features: AttributeFeatures, extra: Tensor) -> AttributeFeatur
 
 
 def only_profile(bias: BiasFeatures, source: str) -> BiasFeatures:
-    """The file with this profile alone, for the attributes that have it."""
+    """Return the file with this profile alone.
+
+    For the attributes that have it.
+    """
     changed = {
         a: replace(f, profiles={source: f.profiles[source]}, default=source if f.default == source else "") if source in f.profiles else f
         for a, f in bias.attributes.items()
@@ -50,7 +53,10 @@ def only_profile(bias: BiasFeatures, source: str) -> BiasFeatures:
 
 
 def with_profile(bias: BiasFeatures, attribute: str, profile: Profile, default: bool = False) -> BiasFeatures:
-    """The file with a profile of an attribute, in place of one of the same source; ``default``: the one that is steered by."""
+    """Return the file with another profile of an attribute.
+
+    It replaces one of the same source. ``default``: make it the profile that is used if none is named.
+    """
     features = bias.attribute(attribute)
     chosen = profile.source if default else features.default
     changed = replace(features, profiles={**features.profiles, profile.source: profile}, default=chosen)

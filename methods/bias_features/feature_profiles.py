@@ -12,7 +12,9 @@ from .class_activations import ClassMeans
 
 
 def class_difference(means: ClassMeans, knots: Tensor, features: Tensor, relative: bool = False) -> Profile:
-    """The mean activation of class k by place and noise level, minus that of the other classes, each counting alike; sizes are 1.
+    """Make profiles of the differences between classes in mean activation.
+
+    Class k's mean minus that of the other classes, each counting alike, by position and noise level; sizes are 1.
 
     relative: minus the mean of all classes instead, so that what is added towards c is the way from what an image is read as to c. Noise
     levels at which a class has no rows are interpolated from those around them. Rows count at the nearest knot, so that those of the first

@@ -22,7 +22,9 @@ class Ranking:
 
 
 def rank(scores: Tensor, tau: int, shared: float) -> Ranking:
-    """Lists of at most ``tau`` features per class, from scores [K, m]; only features with a positive score are taken.
+    """List at most ``tau`` features per class by their scores [K, m].
+
+    Only features with a positive score are taken.
 
     A feature that is among the best of several classes stays with the one that it speaks for most, and is left out of all where its score
     for a second one is more than ``shared`` of that. Its place is then taken by the next best. Raises ValueError where no class has any.
@@ -46,13 +48,19 @@ def rank(scores: Tensor, tau: int, shared: float) -> Ranking:
 
 
 def top(scores: Tensor, count: int) -> Tensor:
-    """The features with the highest positive scores [m], best first: int64 [at most count]."""
+    """Return the features with the highest positive scores [m], best first.
+
+    int64 [at most count].
+    """
     order = scores.argsort(descending=True, stable=True)[:count]
     return order[scores[order] > 0]
 
 
 def rank_stability(resampled: Tensor, features: Tensor, tau: int) -> Tensor:
-    """Share of resamples [B, K, m] in which a feature is among the ``tau`` best of a class: float32 [K, F]. NaN without resamples."""
+    """Return how often a feature is among the best of a class: [K, F].
+
+    The share of resamples [B, K, m] in which it is among the ``tau`` best; float32. NaN without resamples.
+    """
     if not len(resampled):
         return torch.full((resampled.shape[1], len(features)), float("nan"))
     count = min(tau, resampled.shape[2])
@@ -61,7 +69,9 @@ def rank_stability(resampled: Tensor, features: Tensor, tau: int) -> Tensor:
 
 
 def side_effects(scores: Mapping[str, Tensor], attribute: str, features: Tensor) -> Tensor:
-    """Attribution of features to the other attributes, all together, relative to that on this one: float32 [F].
+    """Compare attributions to the other attributes with that to this one: [F].
+
+    The sum over all other attributes, relative to the attribution on this one; float32.
 
     scores: attribute -> [K, m]. Of an attribute, the class that a feature speaks most for or against counts. NaN where no other is read.
     """

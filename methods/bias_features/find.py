@@ -72,9 +72,9 @@ class AttributionSettings:
 
 
 def reader_of(adp: AdpFile, sae: SaeFile) -> AttributePredictor:
-    """The predictor of an ADP, for the site of an autoencoder.
+    """Return the predictor of an ADP, for the site of an autoencoder.
 
-    Raises ValueError where it has none, or reads elsewhere.
+    Raises ValueError if it has none, or reads at another site.
     """
     if adp.predictor is None:
         raise ValueError("this ADP holds no predictor, so it reads nothing that features could be found by: train one at the site.")
@@ -159,6 +159,7 @@ class _Search:
         return sure_classes(p[rows], UNSURE_BELOW)
 
     def run(self) -> BiasFeatures:
+        """Search the features of every attribute."""
         s, started = self.settings, time.monotonic()
         knots = self.sae.knots.float().cpu()
         sums = ClassSums(knots, self.sae.latents, self.classes, self.sizes)
@@ -213,7 +214,7 @@ class _Search:
         )
 
     def _allowed(self, scores: dict[str, Tensor], attribute: str) -> Tensor:
-        """Scores, 0 for the features that carry too much of other attributes."""
+        """Set the scores of features that carry too much of other attributes to 0."""
         effects = side_effects(scores, attribute, torch.arange(self.sae.latents))
         return scores[attribute] * ~(effects > self.settings.max_side_effect)
 
@@ -251,16 +252,21 @@ class _Search:
 
 
 def every_level(by_level: Tensor, means: ClassMeans, knots: Tensor) -> tuple[Tensor, Tensor]:
-    """Scores [T, ...] at the knots [T] from the first to the last that rows are near, those that none is near from those around them; and
-    these knots. Of the levels beyond nothing is known."""
+    """Fill in the scores [T, ...] of levels that no row is near.
+
+    From the levels around them, between the first and the last knot that rows are near. Returns the scores and these knots. Nothing is
+    known of the levels beyond.
+    """
     seen = means.count.sum(1) > 0
     inside = knots[(knots >= knots[seen][0]) & (knots <= knots[seen][-1])]
     return filled(by_level[seen], knots[seen].contiguous(), inside), inside
 
 
 def some_images(tables: Mapping[str, Tensor], count: int, most: int, seed: int) -> list[int]:
-    """Places of at most ``most`` of ``count`` images, ascending: of every attribute [N, K] half of its part by class, as evenly as there
-    are; the rest at random."""
+    """Choose at most ``most`` of ``count`` images, ascending.
+
+    Half of each attribute's part [N, K] by class, as evenly as possible; the rest at random.
+    """
     if count <= most:
         return list(range(count))
     chosen = {i for p in tables.values() for i in images_for_directions(p, max(1, most // (2 * len(tables))))}
@@ -270,7 +276,10 @@ def some_images(tables: Mapping[str, Tensor], count: int, most: int, seed: int) 
 
 
 def _in_reader_order(features: FeatureSet, labels: LabelSet, reader: AttributePredictor, attributes: list[str]) -> dict[str, Tensor]:
-    """Class probabilities of the set's images, attribute -> [N, K], classes in the reader's order."""
+    """Return the labels with classes in the reader's order.
+
+    attribute -> [N, K].
+    """
     tables = for_entries(labels, features.entries, attributes)
     read = {a: reader.attributes[a] for a in attributes}
     remedy = "use labels with the predictor's classes, or train the predictor on these labels"

@@ -48,6 +48,9 @@ def predictor_gradients(
 
 
 def class_gradients(p: Tensor, x: Tensor) -> Tensor:
-    """Gradients of class probabilities p [N, K] with respect to x [N, ...]: [N, K, ...]."""
+    """Compute the gradients of class probabilities: [N, K, ...].
+
+    p [N, K] with respect to x [N, ...].
+    """
     each = [torch.autograd.grad(p[:, k].sum(), x, retain_graph=k + 1 < p.shape[1])[0] for k in range(p.shape[1])]
     return torch.stack(each, 1)

@@ -14,7 +14,9 @@ CELLS = GRID * GRID
 
 
 def pooled_codes(sae: SparseAutoencoder, h: Tensor, level: Tensor) -> Tensor:
-    """h [N, C, H, W] at log-SNR [N] -> activations averaged to the grid, float32 [N, m, 4, 4].
+    """Encode h and average the activations to the grid: float32 [N, m, 4, 4].
+
+    h [N, C, H, W] at log-SNR [N].
 
     The decoder is affine position by position, so what a reader sees of a reconstruction is the reconstruction of these averages, and the
     attribution to a feature at a cell is the sum over the positions in it.
@@ -40,11 +42,12 @@ def pooled_codes(sae: SparseAutoencoder, h: Tensor, level: Tensor) -> Tensor:
 
 
 def is_affine(reader: AttributePredictor) -> bool:
+    """Return whether a reader is affine at a given noise level."""
     return reader.kind == "linear"
 
 
 def check_reader(sae: SparseAutoencoder, reader: AttributePredictor, attribute: str) -> None:
-    """Raise ValueError where a reader does not read an attribute, or not features of the autoencoder's width."""
+    """Raise ValueError unless a reader reads an attribute at the autoencoder's width."""
     if attribute not in reader.attributes:
         raise ValueError(f"the reader does not read '{attribute}'; it reads: {', '.join(reader.attributes)}.")
     if reader.channels != sae.channels:
@@ -55,7 +58,9 @@ def check_reader(sae: SparseAutoencoder, reader: AttributePredictor, attribute: 
 
 
 def affine_logits(sae: SparseAutoencoder, reader: AttributePredictor, attribute: str, level: float) -> tuple[Tensor, Tensor]:
-    """A float32 [K, m, 16] and b [K], so that the logits of ``attribute`` for decode(z) are A z + b, z [m, 16] being averages on the grid.
+    """Return the affine map from averaged activations to an attribute's logits.
+
+    A float32 [K, m, 16] and b [K], so that the logits of decode(z) are A z + b; z [m, 16] are averages on the grid.
 
     All that lies between is affine at a given log-SNR: the reader interpolates two affine maps and divides by a temperature, its
     normalisation and the autoencoder's are affine. Raises ValueError for a reader that is not linear.
@@ -66,9 +71,12 @@ def affine_logits(sae: SparseAutoencoder, reader: AttributePredictor, attribute:
 
 @torch.no_grad()
 def affine_maps(sae: SparseAutoencoder, reader: AttributePredictor, attribute: str, level: Tensor) -> tuple[Tensor, Tensor]:
-    """:func:`affine_logits` at several log-SNR [L], classes last, where sums over few active latents want them.
+    """Return :func:`affine_logits` at several log-SNR [L], classes last.
 
-    A float32 [L, m, 16, K] and b [L, K]."""
+    Sums over few active features want them last.
+
+    A float32 [L, m, 16, K] and b [L, K].
+    """
     if not is_affine(reader):
         raise ValueError(f"a reader of kind '{reader.kind}' is not affine: use its gradients.")
     at = level.to(reader.knots)
@@ -88,5 +96,5 @@ def affine_maps(sae: SparseAutoencoder, reader: AttributePredictor, attribute: s
 
 
 def scale_at(sae: SparseAutoencoder, level: Tensor) -> Tensor:
-    """The autoencoder's scale at log-SNR [N]: [N]."""
+    """Return the autoencoder's scale at log-SNR [N]: [N]."""
     return at_level(sae.scale, sae.knots, level.to(sae.knots))

@@ -13,7 +13,9 @@ SMALL = 1e-4
 
 
 def path_weights(start: Tensor, change: Tensor) -> Tensor:
-    """c[n, k, j] = integral over a in 0..1 of p_k (delta_kj - p_j), p = softmax(start + a change): float64 [N, K, K] on the CPU.
+    """Integrate the softmax's derivative along a straight path: float64 [N, K, K].
+
+    c[n, k, j] = integral over a in 0..1 of p_k (delta_kj - p_j), with p = softmax(start + a change); on the CPU.
 
     start, change: logits [N, K]. With d the change of the logits, sum_j c_kj d_j = p_k(1) - p_k(0) (completeness). Two classes by the
     logistic function's own integral; more by Gauss-Legendre quadrature in panels.
@@ -23,7 +25,10 @@ def path_weights(start: Tensor, change: Tensor) -> Tensor:
 
 
 def _two(s: Tensor, d: Tensor) -> Tensor:
-    """p_0 (1 - p_0) is the derivative of the logistic function of the logits' difference, whose integral is known."""
+    """Integrate for two classes, by the logistic function.
+
+    Its derivative by the logits' difference is p_0 (1 - p_0), and the integral of that is known.
+    """
     at, by = s[:, 0] - s[:, 1], d[:, 0] - d[:, 1]
     middle = (at + by / 2).sigmoid()
     whole = ((at + by).sigmoid() - at.sigmoid()) / torch.where(by.abs() < SMALL, torch.ones_like(by), by)

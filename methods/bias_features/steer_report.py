@@ -15,7 +15,7 @@ NAMED = 6
 
 
 def steering_report(bias: BiasFeatures, settings: SteerSettings, adp: AdpFile | None = None, asyrp: bool = False) -> str:
-    """Describe which images go to which class, which features are changed, and at which noise levels.
+    """Describe which features are changed, for which classes and levels.
 
     Raises ValueError, as :class:`.run.SteeringRun` does, for an attribute or a profile that the file does not have.
     """

@@ -27,10 +27,14 @@ class ActivationSums:
 
     @classmethod
     def of(cls, turns: Sequence[Turn]) -> ActivationSums:
+        """Make empty sums for these changes."""
         return cls(torch.zeros(len(turns)), torch.zeros(len(turns)))
 
     def typical(self) -> list[float | None]:
-        """Mean activation where there is one; None for a feature that was never active."""
+        """Return the mean activation of every feature.
+
+        None for a feature that was never active.
+        """
         return [float(t / n) if n else None for t, n in zip(self.total, self.count, strict=True)]
 
 
@@ -49,7 +53,7 @@ class ActivationRun(Run):
         self._window = torch.tensor([t.window for t in turns])
 
     def edit(self, site: str, h: Tensor, call: Call) -> Tensor:
-        """h [R, C, H, W] itself."""
+        """Record the activations of h [R, C, H, W], and return h itself."""
         level = call.level
         rows = read_rows(h.shape[0], call.options, call.roles)
         listened = ((self._window[:, 0] < level) & (level < self._window[:, 1])).nonzero().flatten()
@@ -65,7 +69,10 @@ class ActivationRun(Run):
         return h
 
     def summary(self) -> ActivationRun:
-        """Itself: what it adds to is kept by who made it."""
+        """Return the run itself.
+
+        Its caller keeps the sums.
+        """
         return self
 
     def release(self) -> None:

@@ -41,7 +41,7 @@ def joint_quotas(shares: Sequence[float], sizes: Sequence[int], n: int, seed: in
 
 
 def serpentine(sizes: Sequence[int]) -> list[int]:
-    """Order the cells of a table so that neighbours differ by one class of one attribute."""
+    """Order the cells of a table so that neighbours differ in one class."""
     order = [0]
     for size in sizes:
         forth = range(size)
@@ -51,7 +51,9 @@ def serpentine(sizes: Sequence[int]) -> list[int]:
 
 @lru_cache(maxsize=256)
 def roundings(shares: tuple[float, ...], sizes: tuple[int, ...], n: int) -> tuple[tuple[int, tuple[int, ...]], ...]:
-    """List the quotas that ``n`` images may get, each with its probability in units of ``ONE``.
+    """List the quotas that ``n`` images may get, with their probabilities.
+
+    Probabilities are in units of ``ONE``.
 
     The list starts as systematic sampling (Madow 1949) of the remainders, with the cells in serpentine order. Serpentine order keeps the
     first attribute even, and both attributes of a 2 x 2 table, but no more: in other tables, one rounding may have a class once too often
@@ -200,6 +202,6 @@ class _Exchange:
 
 
 def _pairs(lost: np.ndarray, gained: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Pair every cell of the first mask with every cell of the second."""
+    """Pair every cell of one mask with every cell of the other."""
     lost, gained = np.flatnonzero(lost), np.flatnonzero(gained)
     return np.repeat(lost, len(gained)), np.tile(gained, len(lost))

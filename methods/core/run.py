@@ -67,9 +67,9 @@ class Run:
         return self._sites
 
     def edit(self, site: str, h: Tensor, call: Call) -> Tensor:
-        """Take h [R, C, H, W] at a site and return the h to continue with.
+        """Take h at a site and return the h to continue with.
 
-        It is a new tensor if it was edited, else the same object.
+        h [R, C, H, W]. The result is a new tensor if it was edited, else the same object.
         """
         raise NotImplementedError
 

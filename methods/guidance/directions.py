@@ -27,7 +27,7 @@ def class_means(x: Tensor, labels: Tensor, classes: int) -> Tensor:
 
 
 def mean_difference(x: Tensor, labels: Tensor, classes: int) -> Tensor:
-    """Return unit vectors [K, D] from the mean over classes to the mean of every class."""
+    """Return unit vectors [K, D] from the mean of all classes to each class."""
     means = class_means(x, labels, classes)
     return torch.nn.functional.normalize(means - means.mean(0), dim=1)
 
@@ -54,7 +54,7 @@ def linear_discriminant(x: Tensor, labels: Tensor, classes: int, shrinkage: floa
 
 
 def direction_move(kind: str, features: Tensor, level: Tensor, labels: Tensor, classes: int, size: float = 1.0, site: str = MIDDLE) -> Move:
-    """Make a move of recorded features, relative to the class that an image is read as.
+    """Make a move of recorded features, relative to the class that is read.
 
     features [rows, C, 4, 4]; log-SNR [rows]; labels int64 [rows] of the rows' images. Rows are grouped by their distinct log-SNR, which
     become the move's knots. With u_c the unit direction of class c, the step from class k to class c is u_c - u_k: an image that is read

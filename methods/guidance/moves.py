@@ -61,7 +61,7 @@ def move_vector(move: Move, classes: Tensor, reading: Tensor | None, level: floa
 
 
 def resized(vectors: Tensor, height: int, width: int) -> Tensor:
-    """Resize vectors [R, C, 4, 4] to [R, C, H, W] with the same L2 norm.
+    """Resize vectors [R, C, 4, 4] to [R, C, H, W] of the same norm.
 
     By nearest upsampling, or by averages where h is smaller than 4x4.
     """

@@ -157,7 +157,7 @@ def _cell_of(target: TargetDistribution, text: str | None) -> tuple[str, ...] | 
 
 
 def _plain_name(file: Any) -> str | None:
-    """Return the name of a picture, or None for one that leads out of the folder.
+    """Return the name of a picture; None if it leads out of the folder.
 
     Only another program writes such a name.
     """
@@ -319,7 +319,10 @@ class Ledger:
 
     @property
     def epoch(self) -> str:
-        """Mark of the time since the last reset; images that were saved before belong to another epoch."""
+        """Return the mark that changes when the ledger is reset.
+
+        Images that were saved before a reset no longer belong to the ledger.
+        """
         with self._connection() as db:
             return db.execute("SELECT value FROM facts WHERE name = 'epoch'").fetchone()[0]
 

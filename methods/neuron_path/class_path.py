@@ -33,18 +33,23 @@ class Likeness:
     against: str
 
     def text(self) -> str:
-        """In words."""
+        """Describe the comparison in words."""
         return f"mean Jaccard index of two images' paths {self.within:.3f}, {self.against} {self.control:.3f} (p = {self.p:.3g})"
 
 
 def frequency(path: Tensor, neurons: int) -> Tensor:
-    """Share of the paths [B, L, K] that hold a neuron: float32 [L, D]."""
+    """Return the share of paths that hold each neuron: float32 [L, D].
+
+    paths [B, L, K].
+    """
     chosen = torch.zeros(path.shape[0], path.shape[1], neurons)
     return chosen.scatter(2, path, 1.0).mean(0)
 
 
 def mode_path(path: Tensor) -> Tensor:
-    """The most frequent neuron of each slot (layer, rank): int64 [L, K] from [B, L, K]; of equals that with the lower number.
+    """Return the most frequent neuron of each slot: int64 [L, K].
+
+    A slot is a layer and a rank; paths [B, L, K]. Of equally frequent neurons, the one with the lower number.
 
     One that an earlier slot of its layer has taken is passed over: in the published rule a path can hold a neuron twice.
     """
@@ -62,12 +67,18 @@ def mode_path(path: Tensor) -> Tensor:
 
 
 def agreement(path: Tensor) -> Tensor:
-    """Share of images whose path holds the layer's most frequent neuron: float32 [L], 1 where all agree."""
+    """Return the share of images that agree on a layer's neuron: float32 [L].
+
+    The neuron is the layer's most frequent one; 1 if all agree.
+    """
     return torch.stack([layer.unique(return_counts=True)[1].max() / len(path) for layer in path.transpose(0, 1)]).float()
 
 
 def layer_entropy(path: Tensor) -> Tensor:
-    """Entropy of the neurons that images choose in each layer, in bits: float32 [L]; 0 where all agree (at K = 1)."""
+    """Compute the entropy of the neurons chosen in each layer: float32 [L].
+
+    In bits; 0 if all agree (at K = 1).
+    """
     bits = []
     for layer in path.transpose(0, 1):
         p = layer.unique(return_counts=True)[1] / layer.numel()
@@ -76,15 +87,20 @@ def layer_entropy(path: Tensor) -> Tensor:
 
 
 def jaccard(path: Tensor) -> Tensor:
-    """Jaccard index of the neurons of every two paths: float32 [B, B] from [B, L, K]."""
+    """Compute the Jaccard index of the neurons of every two paths.
+
+    float32 [B, B] from [B, L, K].
+    """
     size = path.shape[1] * path.shape[2]
     shared = torch.stack([(row[None, :, :, None] == path[:, :, None, :]).any(-1).sum((1, 2)) for row in path]).float()
     return shared / (2 * size - shared)
 
 
 def likeness(path: Tensor, target: Sequence[str], neurons: int, draws: int = DRAWS, seed: int = 0) -> Likeness | None:
-    """Whether images of one class have paths that are more alike than those of two classes (permutation of the classes); of one class only,
-    more alike than random paths. None for fewer than two images of any class."""
+    """Test whether paths of one class are more alike than between classes.
+
+    By permutation of the classes. With one class only: more alike than random paths. None if a class has fewer than two images.
+    """
     groups = torch.tensor([sorted(set(target)).index(t) for t in target])
     off = ~torch.eye(len(path), dtype=torch.bool)
     if not bool(((groups[:, None] == groups[None]) & off).any()):
@@ -114,7 +130,10 @@ def likeness(path: Tensor, target: Sequence[str], neurons: int, draws: int = DRA
 
 
 def path_stability(path: Tensor, chosen: Tensor, draws: int = DRAWS, seed: int = 0) -> Tensor:
-    """Share of resamples of the images in which a neuron of a class path [L, K] is among the layer's K most frequent: float32 [L, K]."""
+    """Return how often a neuron stays in a resampled class path: [L, K].
+
+    The share of resamples of the images in which it is among the layer's K most frequent; float32.
+    """
     generator = torch.Generator().manual_seed(seed)
     hits = torch.zeros(chosen.shape)
     for _ in range(draws):
@@ -124,14 +143,17 @@ def path_stability(path: Tensor, chosen: Tensor, draws: int = DRAWS, seed: int =
 
 
 def path_similarity(file: NeuronPathFile) -> Tensor:
-    """Cosine of the frequency tensors of every two classes, float32 [C, C], in the order of ``file.classes``."""
+    """Compare the paths of every two classes by cosine: float32 [C, C].
+
+    Of the frequency tensors, in the order of ``file.classes``.
+    """
     flat = torch.stack([frequency(file.of_class(c).path, file.neurons).flatten() for c in file.classes])
     flat = F.normalize(flat, dim=1)
     return flat @ flat.T
 
 
 def class_paths(file: NeuronPathFile, chosen: dict[str, Tensor]) -> NeuronPathFile:
-    """One path [L, K] for each class, as a file with a row for each.
+    """Make a file with one path [L, K] for each class, a row each.
 
     Activation and contribution are means over the images of the class whose own path holds the neuron (0 where none does); scores, which
     were not measured for these paths, are NaN.

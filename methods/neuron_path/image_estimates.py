@@ -27,12 +27,15 @@ class Estimate:
     high: float
 
     def text(self, style: str = ".3f") -> str:
-        """In words."""
+        """Write the estimate and its interval in words."""
         return f"{self.mean:{style}} ({self.low:{style}} to {self.high:{style}})"
 
 
 def estimate(values: Tensor, level: float = LEVEL, draws: int = DRAWS, seed: int = 0) -> Estimate:
-    """Mean of values [B] over images, with its percentile interval over resampled images."""
+    """Average values [B] over images, with an interval.
+
+    The interval is by percentiles over resampled images.
+    """
     v = values.detach().double().cpu().numpy()
     if len(v) < 2:
         return Estimate(float(v.mean()), float("nan"), float("nan"))
@@ -40,8 +43,10 @@ def estimate(values: Tensor, level: float = LEVEL, draws: int = DRAWS, seed: int
 
 
 def estimate_of(figure: Callable[[np.ndarray], float], n: int, level: float = LEVEL, draws: int = DRAWS, seed: int = 0) -> Estimate:
-    """A figure of the images at an index int [n], of all of them and with its interval over resampled ones; draws of which it is NaN are
-    left out."""
+    """Compute a figure of all images, with an interval.
+
+    ``figure`` takes an index int [n] of images. The interval is over resampled images; resamples in which the figure is NaN are left out.
+    """
     generator = np.random.default_rng(seed)
     drawn = np.array([figure(generator.integers(0, n, n)) for _ in range(draws)])
     drawn = drawn[np.isfinite(drawn)]
@@ -50,7 +55,9 @@ def estimate_of(figure: Callable[[np.ndarray], float], n: int, level: float = LE
 
 
 def readings(net: NeuronVit, pixels: Tensor, edit: NeuronEdit | None = None, progress: Progress | None = None) -> Tensor:
-    """Class probabilities, float32 [B, K] on the CPU, of preprocessed pixels [B, 3, H, W] with neurons edited (None: as the model is).
+    """Read class probabilities of images, with neurons edited: float32 [B, K].
+
+    On the CPU, of preprocessed pixels [B, 3, H, W]. ``edit`` None: the model as it is.
 
     Pruning draws its neurons anew for every image, also where images are read in several passes. ``progress`` may raise, which interrupts.
     """
@@ -65,13 +72,19 @@ def readings(net: NeuronVit, pixels: Tensor, edit: NeuronEdit | None = None, pro
 
 
 def images_at_once(net: NeuronVit, memory_mb: int) -> int:
-    """Images whose paths are searched together: states, tangents and attention at five points of the integral fit into the memory."""
+    """Return how many images can be searched together.
+
+    States, tangents and attention at five points of the integral must fit into the memory.
+    """
     per_image = 5 * (3 * net.heads * net.tokens**2 + net.tokens * (9 * net.width + 3 * net.neurons)) * net.weights["cls"].element_size()
     return max(1, min(ROWS, memory_mb * 2**20 // per_image))
 
 
 def random_like(neurons: Tensor, width: int, seed: int) -> Tensor:
-    """Neurons drawn at random, as many in each layer as ``neurons`` [..., L, K] names (-1: none)."""
+    """Draw as many random neurons in each layer as ``neurons`` names.
+
+    ``neurons`` [..., L, K]; -1: none.
+    """
     generator = torch.Generator().manual_seed(seed)
     drawn = torch.rand(*neurons.shape[:-1], width, generator=generator).topk(min(neurons.shape[-1], width), dim=-1).indices
     return torch.where(neurons[..., : drawn.shape[-1]].cpu() < 0, -1, drawn)

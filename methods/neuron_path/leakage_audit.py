@@ -71,7 +71,7 @@ class Leak:
     flagged: bool
 
     def text(self) -> str:
-        """A line."""
+        """Describe the leak in a line."""
         return (
             f"{self.source} -> {self.target}: {self.flips.text('.1%')} of labels change, random paths {self.control_flips:.1%}; readings "
             f"move by {self.moved.text()}, random paths {self.control_moved:.3f}; overlap of paths {self.cosine:.2f}; gap {self.gap.text()}"
@@ -95,7 +95,7 @@ class LeakageAudit:
     settings: AuditSettings
 
     def leak(self, source: str, target: str) -> Leak:
-        """One pair."""
+        """Return the figures of one pair."""
         return next(leak for leak in self.leaks if (leak.source, leak.target) == (source, target))
 
     @property
@@ -104,7 +104,7 @@ class LeakageAudit:
         return tuple(sorted((x for x in self.leaks if x.flagged), key=lambda x: -x.excess_flips.mean))
 
     def warnings(self) -> list[str]:
-        """A sentence for each leak, the largest first."""
+        """List a sentence for each leak, the largest first."""
         return [
             f"WARNING: labels of {x.target} lean on what decides {x.source}: removing each image's {x.source} path changes "
             f"{x.flips.mean:.1%} of them, random paths {x.control_flips:.1%} (difference {x.excess_flips.text('.1%')})"
@@ -112,7 +112,10 @@ class LeakageAudit:
         ]
 
     def table(self, what: str) -> Tensor:
-        """float32 [A, A], rows the source and columns the target: "cosine", "flips" or "excess"."""
+        """Return one figure of all pairs: float32 [A, A].
+
+        Rows are the source and columns the target: "cosine", "flips" or "excess".
+        """
         of = {"cosine": lambda x: x.cosine, "flips": lambda x: x.flips.mean, "excess": lambda x: x.excess_flips.mean}[what]
         return torch.tensor([[of(self.leak(a, b)) for b in self.attributes] for a in self.attributes])
 
@@ -183,15 +186,20 @@ def audit_leakage(
 
 
 def gap(readings_of: Tensor, groups: Tensor) -> float:
-    """Largest distance (total variation) between mean readings [B, C] of two groups, of those that groups int64 [B] name at least 4 times;
-    NaN where there are not two such."""
+    """Return the largest distance between the mean readings of two groups.
+
+    Total variation; readings [B, C]; groups int64 [B]. Groups with fewer than 4 images do not count. NaN if there are not two groups.
+    """
     p, g = np.asarray(readings_of, dtype=np.float64), np.asarray(groups)
     means = [p[g == k].mean(0) for k in np.unique(g) if (g == k).sum() >= FEWEST]
     return max((float(np.abs(x - y).sum() / 2) for i, x in enumerate(means) for y in means[:i]), default=float("nan"))
 
 
 def gap_estimate(readings_of: Tensor, groups: Tensor, seed: int = 0) -> Estimate:
-    """:func:`gap` with its interval over resampled images (it cannot be negative, so chance alone makes it larger than 0)."""
+    """Estimate :func:`gap` with its interval over resampled images.
+
+    It cannot be negative, so chance alone makes it larger than 0.
+    """
     p, g = np.asarray(readings_of, dtype=np.float64), np.asarray(groups)
     return estimate_of(lambda index: gap(p[index], g[index]), len(p), draws=500, seed=seed)
 
@@ -215,7 +223,7 @@ class Carriers:
     tried: dict[int, float]
 
     def file(self, net: NeuronVit, model: str) -> NeuronPathFile:
-        """As a path, which Edit Vision Neurons takes."""
+        """Return the carriers as a path, for Edit Vision Neurons."""
         nothing = torch.full((1,), torch.nan)
         scores = self.scores[None].float()
         return NeuronPathFile(
@@ -246,8 +254,10 @@ def leak_carriers(
     seed: int = 0,
     progress: Progress | None = None,
 ) -> Carriers:
-    """The fewest neurons, as many in each layer, without which the gap between groups is at most ``left`` of what it was (where no number
-    of them does it, those that leave least).
+    """Find the fewest neurons that carry a gap between groups.
+
+    As many in each layer. Without them, the gap is at most ``left`` of what it was. If no number of neurons reaches that, those that leave
+    least are returned.
 
     net: with B's head; groups int64 [B]: A's class of each image, as it is read or known. The gap has to come from the model: images in
     which A and B do go together would have it rightly, so give such in which they do not (a Joint Target makes them). The choice is made on
@@ -302,19 +312,22 @@ def _paths(net: NeuronVit, pixels: Tensor, targets: Tensor, s: PathSettings, pro
 
 
 def _effect(net: NeuronVit, pixels: Tensor, clean: Tensor, path: Tensor) -> tuple[Tensor, Tensor]:
-    """Of every image: whether its label changes as the path is removed, and how far its reading moves."""
+    """Measure how removing a path changes every image's label and reading."""
     edited = readings(net, pixels, NeuronEdit(path))
     return (edited.argmax(1) != clean.argmax(1)).float(), (edited - clean).abs().sum(1) / 2
 
 
 def _jaccard(a: Tensor, b: Tensor) -> float:
-    """Mean over images of the Jaccard index of two paths [B, L, K]."""
+    """Average the Jaccard index of two paths [B, L, K] over images."""
     both = (a[..., :, None] == b[..., None, :]).any(-1).sum((1, 2)).float()
     return float((both / (a[0].numel() + b[0].numel() - both)).mean())
 
 
 def _furthest(p: Tensor, groups: Tensor) -> tuple[tuple[int, int], int]:
-    """Two groups, and the class whose mean probability is furthest apart between them; it is larger in the first."""
+    """Find the two groups, and the class, whose mean readings differ most.
+
+    The mean probability is larger in the first group.
+    """
     large = [int(k) for k in groups.unique() if (groups == k).sum() >= FEWEST]
     means = {k: p[groups == k].mean(0) for k in large}
     _, first, second = max(((float((means[i] - means[j]).max()), i, j) for i in large for j in large if i != j), key=lambda f: f[0])
@@ -322,7 +335,10 @@ def _furthest(p: Tensor, groups: Tensor) -> tuple[tuple[int, int], int]:
 
 
 def _carry(net: NeuronVit, pixels: Tensor, groups: Tensor, classes: tuple[int, int], label: int) -> Tensor:
-    """(mean activation in the first class - in the second) times the mean slope of the label's margin: float32 [L, D]."""
+    """Return how much each neuron carries the difference of two classes: float32 [L, D].
+
+    (mean activation in the first class - in the second) times the mean slope of the label's margin.
+    """
     targets = torch.full((len(pixels),), label, device=net.device)
     with torch.inference_mode(False), torch.no_grad():
         # Copies: the host makes images in inference mode, and no gradient can be taken through such.

@@ -30,7 +30,9 @@ def baseline_path(
     seed: int = 0,
     progress: Progress | None = None,
 ) -> Tensor:
-    """A path of every image, int64 [B, L, K], by one of ``BASELINES``; with ``shared``, one for all by the mean of their scores.
+    """Find a path of every image by one of ``BASELINES``: int64 [B, L, K].
+
+    With ``shared``, one path for all images by the mean of their scores.
 
     Raises ValueError for a kind that there is not, and for what a search for paths would refuse.
     """
@@ -57,7 +59,10 @@ def _activation(net: NeuronVit, pixels: Tensor, targets: Tensor, s: PathSettings
 
 
 def _knowledge(net: NeuronVit, pixels: Tensor, targets: Tensor, s: PathSettings, progress: Progress | None) -> Tensor:
-    """Integrated gradient of each neuron as its layer alone is scaled as a whole: the score of a path that is empty so far."""
+    """Compute the integrated gradient of each neuron in an empty path.
+
+    Its layer alone is scaled.
+    """
     prefix = PathPrefix(net, net.embed(pixels), s.nodes)
     if net.rows == CLS:
         prefix.total = torch.zeros_like(prefix.total)
@@ -72,7 +77,10 @@ def _knowledge(net: NeuronVit, pixels: Tensor, targets: Tensor, s: PathSettings,
 
 
 def _influence(net: NeuronVit, pixels: Tensor, targets: Tensor, s: PathSettings, progress: Progress | None) -> Tensor:
-    """Mean gradient over inputs k/20 of the image; not times the activation, as published."""
+    """Average the gradient over inputs k/20 of the image.
+
+    It is not multiplied by the activation, as published.
+    """
     total = None
     for k in range(INPUT_POINTS):
         gradients, _ = total_gradients(net, pixels * (k / INPUT_POINTS), targets, s)
@@ -92,7 +100,9 @@ SCORES = {ACTIVATION: _activation, INFLUENCE: _influence, KNOWLEDGE: _knowledge,
 
 
 def total_gradients(net: NeuronVit, pixels: Tensor, targets: Tensor, s: PathSettings) -> tuple[list[Tensor], list[Tensor]]:
-    """Gradient of F with respect to every neuron's clean value, all layers that follow answering, and the values: L times [B, R, D].
+    """Compute the gradient of F by every neuron's clean value.
+
+    All layers that follow answer. Returns gradients and values: L times [B, R, D].
 
     One pass forward and one back, in chunks of images as the memory allows.
     """
@@ -114,7 +124,10 @@ def total_gradients(net: NeuronVit, pixels: Tensor, targets: Tensor, s: PathSett
 
 
 def contributions(net: NeuronVit, pixels: Tensor, targets: Tensor, path: Tensor, settings: PathSettings | None = None) -> Tensor:
-    """What each neuron of paths [B, L, K] adds to the additive part: [B, L, K], which sums to it (integrated gradients are complete)."""
+    """Compute what each neuron of paths adds to the additive part: [B, L, K].
+
+    They sum to it, because integrated gradients are complete.
+    """
     s = settings or PathSettings()
     f, parts, size = objective(s.objective), [], chunk_rows(net, 0, s.memory_mb)
     with torch.inference_mode(False), torch.no_grad():

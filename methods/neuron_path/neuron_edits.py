@@ -40,7 +40,7 @@ class NeuronEdit:
             raise ValueError(f"neurons are pruned with a probability of 0 to 1, not {self.share:g}.")
 
     def mask(self, layer: int, width: int) -> Tensor:
-        """Which neurons of a layer are named: bool [1 or B, D]."""
+        """Mark the neurons of a layer that are named: bool [1 or B, D]."""
         chosen = self.neurons if self.neurons.ndim == 3 else self.neurons[None]
         chosen = chosen[:, layer]
         marked = torch.zeros(len(chosen), width + 1, dtype=torch.bool, device=chosen.device)
@@ -48,7 +48,7 @@ class NeuronEdit:
         return marked[:, :width]
 
     def applied(self, layer: int, hidden: Tensor) -> Tensor:
-        """hidden [B, R, D] of a layer as it is to be."""
+        """Return hidden [B, R, D] of a layer after the edit."""
         if self.layers and not self.layers[0] <= layer <= self.layers[1]:
             return hidden
         named = self.mask(layer, hidden.shape[-1]).to(hidden.device)[:, None]
@@ -64,7 +64,10 @@ class NeuronEdit:
 
 
 def combined(edits: list[NeuronEdit]) -> Edit:
-    """Edits one after the other, as :meth:`..models.neuron_vit.NeuronVit.run` takes them."""
+    """Apply edits one after the other.
+
+    Edits one after the other, as :meth:`..models.neuron_vit.NeuronVit.run` takes them.
+    """
 
     def edit(layer: int, hidden: Tensor) -> Tensor:
         for e in edits:
@@ -76,13 +79,19 @@ def combined(edits: list[NeuronEdit]) -> Edit:
 
 @torch.no_grad()
 def edited_logits(net: NeuronVit, pixels: Tensor, edits: list[NeuronEdit]) -> Tensor:
-    """Logits [B, K] of preprocessed pixels [B, 3, H, W] with these edits; without any, those of the model."""
+    """Compute the logits [B, K] of images with these edits.
+
+    pixels [B, 3, H, W], preprocessed. Without edits, those of the model.
+    """
     return net.run(0, net.embed(pixels.to(net.device)), combined(edits) if edits else None)
 
 
 @torch.no_grad()
 def mean_values(net: NeuronVit, pixels: Tensor, batch: int = 64) -> Tensor:
-    """Mean clean value of every neuron over images (and over patches, for channels): [L, D]."""
+    """Average every neuron's clean value over images: [L, D].
+
+    And over patches, for channels.
+    """
     total = torch.zeros(net.depth, net.neurons, dtype=torch.float64)
     for part in pixels.split(batch):
         hidden, _ = clean_pass(net, net.embed(part.to(net.device)))
@@ -91,7 +100,10 @@ def mean_values(net: NeuronVit, pixels: Tensor, batch: int = 64) -> Tensor:
 
 
 def union(paths: Tensor) -> Tensor:
-    """All neurons that paths [B, L, K] hold, by layer: int64 [L, M], -1 where a layer holds fewer."""
+    """Collect all neurons of paths [B, L, K] by layer: int64 [L, M].
+
+    -1 where a layer holds fewer.
+    """
     layers = [layer.unique() for layer in paths.transpose(0, 1)]
     out = paths.new_full((len(layers), max(map(len, layers))), -1)
     for i, f in enumerate(layers):

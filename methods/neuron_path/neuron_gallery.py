@@ -34,7 +34,7 @@ class GalleryRow:
     by_class: dict[str, float]
 
     def text(self) -> str:
-        """A line."""
+        """Describe the row in a line."""
         by_class = ", ".join(f"{c} {v:+.3f}" for c, v in self.by_class.items())
         top = ", ".join(f"{i} ({float(self.activation[i]):+.2f})" for i in self.top)
         bottom = ", ".join(f"{i} ({float(self.activation[i]):+.2f})" for i in self.bottom)
@@ -44,7 +44,9 @@ class GalleryRow:
 def neuron_gallery(
     net: NeuronVit, pixels: Tensor, neurons: Sequence[tuple[int, int]], shown: int = 5, progress: Progress | None = None
 ) -> list[GalleryRow]:
-    """A row for each (layer, neuron), in order. pixels [B, 3, H, W]: preprocessed.
+    """Make a row of images for each (layer, neuron), in order.
+
+    pixels [B, 3, H, W]: preprocessed.
 
     ``progress`` may raise, which interrupts.
 
@@ -82,7 +84,10 @@ def neuron_gallery(
 
 @torch.no_grad()
 def _units(net: NeuronVit, pixels: Tensor, neurons: Sequence[tuple[int, int]]) -> tuple[Tensor, Tensor]:
-    """The units at all tokens, float32 [B, N, n] on the CPU, and logits."""
+    """Return the units at all tokens, float32 [B, N, n], and the logits.
+
+    On the CPU.
+    """
     x = net.embed(pixels.to(net.device))
     maps = torch.zeros(len(pixels), net.tokens, len(neurons))
     for layer in range(net.depth):

@@ -11,12 +11,14 @@ PAIR = re.compile(r"(\d+)\s*:\s*(\d+)")
 
 
 def pairs(neurons: Tensor) -> str:
-    """Neurons [L, K] (-1: none) in words."""
+    """Write neurons [L, K] in words; -1: none."""
     return ", ".join(f"{layer}:{int(j)}" for layer, row in enumerate(neurons) for j in row if j >= 0)
 
 
 def listed(text: str, depth: int, width: int) -> list[tuple[int, int]]:
-    """(layer, neuron) of each that is named, in order and once.
+    """Read a list of neurons as (layer, neuron) pairs.
+
+    In order, each once.
 
     Raises ValueError for what is no such list, and for a layer or a neuron that there is not.
     """
@@ -37,9 +39,9 @@ def listed(text: str, depth: int, width: int) -> list[tuple[int, int]]:
 
 
 def named_neurons(text: str, depth: int, width: int) -> Tensor:
-    """The same as int64 [L, K], -1 where a layer has fewer.
+    """Read a list of neurons as int64 [L, K].
 
-    Errors as of :func:`listed`, and for an empty list.
+    -1 where a layer has fewer. Errors as of :func:`listed`, and for an empty list.
     """
     neurons = listed(text, depth, width)
     if not neurons:

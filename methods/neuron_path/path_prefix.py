@@ -35,8 +35,10 @@ class PathPrefix:
         return self.clean[self.layer]
 
     def held(self) -> tuple[Tensor, Tensor]:
-        """State and tangent [A, B, N, d] after the layer, all its neurons held at their clean values; of the last layer what the head
-        reads."""
+        """Return state and tangent after the layer, with its neurons at clean values.
+
+        [A, B, N, d]; of the last layer, what the head reads.
+        """
         net, shape = self.net, (*self.state.shape[:2], -1, self.state.shape[-1])
         rows = net.read(self.layer)
         a, ta, u, tu = net.attend_and_hidden_jvp(self.layer, self.state.flatten(0, 1), self.tangent.flatten(0, 1), rows)
@@ -47,24 +49,36 @@ class PathPrefix:
         return x.view(shape), t.view(shape)
 
     def written(self, chosen: Tensor) -> Tensor:
-        """What neurons chosen [B, K] write together at their clean values: [B, R, d]."""
+        """Return what the chosen neurons [B, K] write together: [B, R, d].
+
+        At their clean values.
+        """
         values = self.values.gather(2, chosen[:, None].expand(-1, self.values.shape[1], -1))
         return values @ self.net.write(self.layer).T[chosen]
 
     def direction(self, chosen: Tensor) -> Tensor:
-        """How their tokens move as these neurons move by 1 (channels: as they are scaled): [B, R, d]."""
+        """Return how tokens move as the chosen neurons move by 1: [B, R, d].
+
+        Channels: as they are scaled.
+        """
         if self.net.rows == CLS:
             return self.net.write(self.layer).T[chosen].sum(1, keepdim=True)
         return self.written(chosen)
 
     def with_neurons(self, x: Tensor, chosen: Tensor) -> Tensor:
-        """States x [A or 1, B, N, d] with these neurons scaled by the points: [A, B, N, d]."""
+        """Scale the chosen neurons by the points: [A, B, N, d].
+
+        States x [A or 1, B, N, d].
+        """
         x = x.expand(len(self.points), *x.shape[1:]).clone()
         x[:, :, self.net.where] += (self.points - 1).view(-1, 1, 1, 1) * self.written(chosen)
         return x
 
     def extend(self, x: Tensor, t: Tensor, chosen: Tensor) -> None:
-        """Go on behind the layer, whose :meth:`held` x and t are, with neurons chosen [B, K]."""
+        """Extend the prefix by one layer with the chosen neurons [B, K].
+
+        x and t are the layer's :meth:`held`.
+        """
         self.state = self.with_neurons(x, chosen)
         t = t.expand(len(self.points), *t.shape[1:]).clone()
         t[:, :, self.net.where] += self.direction(chosen)

@@ -70,7 +70,7 @@ class PruneCurve:
     known: bool
 
     def lines(self, net: NeuronVit) -> list[str]:
-        """The table, the recommendation, and what is saved."""
+        """Write the table, the recommendation, and what pruning saves."""
         what = "accuracy" if self.known else "agreement with the whole model"
         lines = [
             f"paths of {len(self.classes)} class(es) of {self.fitted} images; {what} and the class's probability on {self.images} others; "
@@ -90,7 +90,7 @@ class PruneCurve:
 
 
 def saved(net: NeuronVit) -> str:
-    """What pruning saves, in words."""
+    """Describe what pruning saves."""
     if net.rows == CLS:
         where = f"at the CLS token alone, one of {net.tokens}: the layers compute all their neurons for every other token"
     else:
@@ -104,7 +104,9 @@ def saved(net: NeuronVit) -> str:
 def prune_curve(
     net: NeuronVit, pixels: Tensor, truth: Tensor | None = None, settings: PruneSettings | None = None, progress: Progress | None = None
 ) -> PruneCurve:
-    """Paths from every other image, the curve from the rest.
+    """Measure accuracy as neurons off the paths are pruned.
+
+    Paths are from every other image, the curve from the rest.
 
     pixels [B, 3, H, W]: preprocessed; truth int64 [B]: true classes (None: what the model reads). ``progress`` may raise, which interrupts.
     Raises ValueError for fewer than 8 images, numbers that a layer has not, and another number of true classes.

@@ -48,7 +48,7 @@ def find_paths(
     progress: Progress | None = None,
     keep_scores: bool = False,
 ) -> FoundPaths:
-    """Paths of images for one class each.
+    """Search the paths of images, for one class each.
 
     pixels [B, 3, H, W]: preprocessed; targets int64 [B]: positions in the head. ``progress(layer, layers, {})`` may raise, which
     interrupts. Raises ValueError for settings that there are not, no images, or another number of targets.
@@ -75,7 +75,7 @@ def find_paths(
 
 
 def score_paths(net: NeuronVit, pixels: Tensor, targets: Tensor, path: Tensor, settings: PathSettings | None = None) -> FoundPaths:
-    """The same figures for paths [B, L, K] that were found otherwise."""
+    """Compute the figures of :func:`find_paths` for given paths [B, L, K]."""
     s = settings or PathSettings()
     _check(net, pixels, targets)
     if tuple(path.shape[:2]) != (len(pixels), net.depth) or path.amin() < 0 or path.amax() >= net.neurons:
@@ -91,8 +91,11 @@ def score_paths(net: NeuronVit, pixels: Tensor, targets: Tensor, path: Tensor, s
 
 
 def candidate_scores(prefix: PathPrefix, x: Tensor, t: Tensor, targets: Tensor, s: PathSettings, whole_layer: bool) -> Tensor:
-    """Scores [B, D] of all neurons of the layer, from one gradient at a point that all share: the layer as it is, or scaled as a whole (the
-    published code's choice: not the score of any single candidate, either way)."""
+    """Score all neurons of the layer from one gradient: [B, D].
+
+    The gradient is at a point that all share: the layer as it is, or scaled as a whole (the published code's choice). Neither is the score
+    of a single candidate.
+    """
     net, values = prefix.net, prefix.values
     if whole_layer:
         x = x.expand(len(prefix.points), *x.shape[1:]).clone()
@@ -106,7 +109,10 @@ def candidate_scores(prefix: PathPrefix, x: Tensor, t: Tensor, targets: Tensor, 
 
 
 def exact_scores(prefix: PathPrefix, x: Tensor, t: Tensor, candidates: Tensor, targets: Tensor, s: PathSettings) -> Tensor:
-    """JAS of the path with each of candidates [B, C] added to it alone: [B, C]."""
+    """Score the path with each candidate added alone: [B, C].
+
+    JAS; candidates [B, C].
+    """
     net, parts = prefix.net, []
     for c in candidates.split(1, dim=1):
         g = suffix_gradient(net, prefix.layer + 1, prefix.with_neurons(x, c), targets, s, prefix.weights)
@@ -117,8 +123,11 @@ def exact_scores(prefix: PathPrefix, x: Tensor, t: Tensor, candidates: Tensor, t
 
 
 def suffix_gradient(net: NeuronVit, start: int, x: Tensor, targets: Tensor, s: PathSettings, weights: Tensor) -> Tensor:
-    """Gradient of F with respect to token states x [A, B, N, d] before layer ``start``, each point's times its weight (where all points
-    coincide, A is 1 and the weight theirs together): [A, B, N, d]. Done in chunks of rows, as the memory allows."""
+    """Compute the gradient of F by the token states before a layer.
+
+    x [A, B, N, d] before layer ``start``; each point's gradient is multiplied by its weight. If all points coincide, A is 1 and the weight
+    is their sum. Done in chunks of rows, as the memory allows.
+    """
     rows, n = x.flatten(0, 1), len(x)
     each = (weights if n == len(weights) else weights.sum(0, keepdim=True)).repeat_interleave(x.shape[1])
     wanted = targets.repeat(n)
@@ -134,7 +143,10 @@ def suffix_gradient(net: NeuronVit, start: int, x: Tensor, targets: Tensor, s: P
 
 
 def chunk_rows(net: NeuronVit, start: int, memory_mb: int) -> int:
-    """Rows whose activations of the layers from ``start`` on fit into the memory, at least one."""
+    """Return how many rows fit into the memory, at least one.
+
+    With the activations of the layers from ``start`` on.
+    """
     per_layer = net.tokens * (9 * net.width + 3 * net.neurons)
     return max(1, int(memory_mb * 2**20 // (per_layer * max(1, net.depth - start) * net.weights["cls"].element_size())))
 
@@ -172,7 +184,7 @@ def _finished(prefix: PathPrefix, targets: Tensor, s: PathSettings, scores: Tens
 
 
 def _along(g: Tensor, tangent: Tensor) -> Tensor:
-    """<g, tangent> of every image, [B]."""
+    """Compute <g, tangent> of every image, [B]."""
     return (g * tangent).sum((0, 2, 3)) if len(g) == len(tangent) else torch.einsum("abnd,cbnd->b", g, tangent)
 
 
@@ -188,5 +200,8 @@ def _check(net: NeuronVit, pixels: Tensor, targets: Tensor) -> None:
 
 
 def _plain(pixels: Tensor, net: NeuronVit) -> Tensor:
-    """A copy where the weights are, which gradients can be taken through also where the host is in inference mode."""
+    """Copy pixels to the weights' device, as a tensor that takes gradients.
+
+    Also where the host is in inference mode.
+    """
     return pixels.to(net.device, net.dtype).clone()

@@ -49,7 +49,10 @@ class Step:
 
 @torch.no_grad()
 def choose(sae: SparseAutoencoder, before: Tensor) -> Active:
-    """Choose the k largest of every row of ``before`` [N, m], or the N * k largest of all; none below 0."""
+    """Choose the largest values of ``before`` [N, m]; none below 0.
+
+    k of every row, or N * k of all rows together.
+    """
     n, m = before.shape
     if sae.activation == BATCH_TOPK:
         values, positions = before.flatten().topk(n * sae.k, sorted=False)

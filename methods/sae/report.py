@@ -50,7 +50,9 @@ def evaluate(
     total: Callable[[Tensor], Tensor] = lambda x: x,
     most: int = MOST_TOKENS,
 ) -> SaeReport:
-    """Measure an autoencoder on features [rows, C, H, W] with log-SNR [rows], on the CPU; ``total`` adds up over processes.
+    """Measure an autoencoder on features, on the CPU.
+
+    features [rows, C, H, W] with log-SNR [rows]; ``total`` adds up over processes.
 
     Levels are those of the nearest knots. Sums are made in float64, on the CPU.
     """
@@ -96,7 +98,7 @@ def evaluate(
 
 
 def _fired(sae: SparseAutoencoder, x: Tensor) -> tuple[Tensor, Tensor]:
-    """Count the latents that every token excites [N], and the tokens that excite every latent [m]."""
+    """Count active features per token [N], and active tokens per feature [m]."""
     if sae.activation == BATCH_TOPK:
         on = sae.before(x) > sae.threshold.clamp(min=0)
         return on.sum(1), on.sum(0).double()

@@ -22,7 +22,9 @@ ROUNDS = 200
 
 @torch.no_grad()
 def fit_normalisation(sae: SparseAutoencoder, rows: Iterable[tuple[Tensor, Tensor]], total: Sum = lambda x: x) -> None:
-    """Set ``mean`` and ``scale`` from features [rows, C, H, W] and log-SNR [rows], in one pass. Raises ValueError without any.
+    """Set ``mean`` and ``scale`` from features, in one pass.
+
+    features [rows, C, H, W] and log-SNR [rows]. Raises ValueError if there are none.
 
     The mean is the interpolation with the least squared error. The scale is fitted by multiplicative steps, so that it stays above 0
     even if it changes steeply between recorded levels. Sums are kept in float64, on the CPU.
@@ -57,7 +59,10 @@ def fit_normalisation(sae: SparseAutoencoder, rows: Iterable[tuple[Tensor, Tenso
 
 
 def _positive(hats: Tensor, n: Tensor, wanted: Tensor, tie: Tensor) -> Tensor:
-    """Fit values > 0 at the knots [T] whose interpolations ``hats`` [N, T] are nearest to ``wanted`` [N]; n [N]: weights."""
+    """Fit positive values at the knots [T] by least squares.
+
+    Their interpolations ``hats`` [N, T] are to be nearest to ``wanted`` [N]; n [N]: weights.
+    """
     weights = hats * n[:, None]
     near = weights.sum(0)
     known = near > 1e-6 * n.sum()
@@ -87,7 +92,10 @@ def _differences(count: int) -> Tensor:
 
 
 def geometric_median(x: Tensor, rounds: int = 20) -> Tensor:
-    """Find the point [C] with the least sum of distances to x [N, C], by Weiszfeld's rule."""
+    """Find the point [C] with the least sum of distances.
+
+    To x [N, C], by Weiszfeld's rule.
+    """
     centre = x.mean(0)
     for _ in range(rounds):
         weight = 1 / (x - centre).norm(dim=1).clamp(min=1e-6)

@@ -82,7 +82,9 @@ class TokenSource:
 
 
 def token_source(features: FeatureSet) -> TokenSource:
-    """Choose what an autoencoder is trained on: the unpooled maps, or pooled ones if the maps were 4x4 anyway.
+    """Choose what an autoencoder is trained on.
+
+    The unpooled maps, or pooled ones if the maps were 4x4 anyway.
 
     Raises ValueError if there is neither, if the set does not say how large its maps were, and if it is empty.
     """
@@ -106,7 +108,10 @@ def token_source(features: FeatureSet) -> TokenSource:
 
 
 def _left_whole(meta: Mapping[str, Any]) -> bool | None:
-    """Whether pooling to 4x4 left the maps of a set as they were; None where the set does not tell."""
+    """Return whether pooling to 4x4 left the maps as they were.
+
+    None if the set does not say.
+    """
     if meta.get("map"):
         return list(meta["map"]) == GRID
     if meta.get("latent"):
@@ -115,7 +120,9 @@ def _left_whole(meta: Mapping[str, Any]) -> bool | None:
 
 
 def divided(source: TokenSource, entries: Sequence[Entry], rank: int, world: int) -> list[Entry]:
-    """The part of the images that one of ``world`` processes reads: whole shards, single images where there are too few shards.
+    """Return the images that one of ``world`` processes reads.
+
+    Full shards, or single images if there are too few shards.
 
     Raises ValueError where there are fewer images than processes.
     """
@@ -139,7 +146,10 @@ class TokenStream:
             raise ValueError(f"the feature set '{source.features.name}' holds no rows to train on: record images first.")
 
     def batches(self, start: int = 0) -> Iterator[Rows]:
-        """tokens fp16 [N, C] and their log-SNR fp32 [N] of step ``start``, and of all that follow."""
+        """Yield the tokens of step ``start`` and of all steps after it.
+
+        fp16 [N, C] and their log-SNR fp32 [N].
+        """
         epoch = 0
         while True:
             for number, shards in enumerate(self._groups(epoch)):
@@ -162,7 +172,10 @@ class TokenStream:
         return max(1, sum(self._tokens(s) for s in shards) // self.batch)
 
     def _groups(self, epoch: int) -> Iterator[list[str]]:
-        """Shards in another order every epoch, as many at a time as make a group; what is left joins the last group."""
+        """Order the shards anew for every epoch, in groups.
+
+        What is left joins the last group.
+        """
         shards = sorted(self._by_shard)
         random.Random(_mixed(self.seed, epoch, -1)).shuffle(shards)
         left = sum(self._tokens(s) for s in shards)
@@ -187,10 +200,10 @@ class TokenStream:
 
 
 def as_tokens(features: Tensor) -> Tensor:
-    """[rows, C, H, W] -> [rows * H * W, C]."""
+    """Turn maps [rows, C, H, W] into tokens [rows * H * W, C]."""
     return features.movedim(1, -1).flatten(0, 2)
 
 
 def _mixed(seed: int, epoch: int, group: int) -> int:
-    """One seed of three numbers."""
+    """Make one seed of three numbers."""
     return ((seed * 1_000_003 + epoch) * 1_000_003 + group + 1) % 2**63

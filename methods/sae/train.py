@@ -90,7 +90,10 @@ def checkpoint_path(features: FeatureSet, settings: SaeSettings) -> Path:
 
 
 def finished(training: SaeTraining, source: TokenSource, held_out: list[Entry], base_model: str = "") -> SaeFile:
-    """Round the weights to fp16, as in the file, and measure the autoencoder on the held-out images."""
+    """Round the weights to fp16, and measure the autoencoder on held-out images.
+
+    Weights are fp16 in the file.
+    """
     sae = training.sae.requires_grad_(False)
     for weight in training.parameters:
         weight.copy_(weight.half().float())
@@ -132,7 +135,9 @@ def _checked(settings: SaeSettings) -> SaeSettings:
 
 @torch.no_grad()
 def start_centre(sae: SparseAutoencoder, stream: TokenStream) -> None:
-    """Start the pre-bias at the geometric median of the first tokens, and the encoder at its best length.
+    """Set the pre-bias and the encoder's length before the first step.
+
+    The pre-bias starts at the geometric median of the first tokens.
 
     As the decoder's transpose of norm 1 the encoder overshoots, because the atoms are not orthogonal. Over all processes.
     """

@@ -114,7 +114,10 @@ class SaeTraining(Resumable):
 
     @torch.no_grad()
     def update(self, tokens: Tensor, level: Tensor) -> None:
-        """Take one step on tokens [N, C] (any dtype) at log-SNR [N], this process's part of the batch."""
+        """Take one step on this process's part of the batch.
+
+        tokens [N, C] (any dtype) at log-SNR [N].
+        """
         sae, s, device = self.sae, self.settings, self.sae.encoder.device
         level = level.to(device)
         scale = at_level(sae.scale, sae.knots, level)
