@@ -61,6 +61,7 @@ class AdmConfig:
 
     @property
     def levels(self) -> int:
+        """Number of resolution levels."""
         return len(self.channel_mult)
 
     @property
@@ -69,16 +70,22 @@ class AdmConfig:
         return 2 ** (self.levels - 1)
 
     def width(self, level: int) -> int:
-        """Channels of a level."""
+        """Return the number of channels of a level."""
         return int(self.model_channels * self.channel_mult[level])
 
     @property
     def learned_sigma(self) -> bool:
-        """True where the second half of the output is a variance, which samplers do not use."""
+        """Whether the second half of the output is a variance.
+
+        Samplers do not use it.
+        """
         return self.out_channels == 2 * self.in_channels
 
     def heads(self, channels: int) -> int:
-        """Number of attention heads at a width; ValueError where it does not divide."""
+        """Return the number of attention heads at a width.
+
+        Raises ValueError if the width does not divide.
+        """
         if self.num_heads:
             heads = self.num_heads
         elif self.num_head_channels:
@@ -94,7 +101,10 @@ class AdmConfig:
 
 
 def timestep_embedding(timesteps: Tensor, dim: int, max_period: float = 10000.0) -> Tensor:
-    """Sinusoidal embedding, cosines first. timesteps [B] (may be fractional, 0..999) -> float32 [B, dim]."""
+    """Embed timesteps [B] as sinusoids, cosines first: float32 [B, dim].
+
+    Timesteps may be fractional, 0..999.
+    """
     half = dim // 2
     freqs = torch.exp(-math.log(max_period) * torch.arange(half, dtype=torch.float32, device=timesteps.device) / half)
     args = timesteps.float()[:, None] * freqs[None]
@@ -110,6 +120,7 @@ class Downsample(nn.Module):
         self.op = ops.Conv2d(channels, channels, 3, stride=2, padding=1, **kw) if conv else nn.AvgPool2d(2)
 
     def forward(self, x: Tensor) -> Tensor:
+        """Halve the height and width of x [B, C, H, W]."""
         return self.op(x)
 
 
@@ -121,6 +132,7 @@ class Upsample(nn.Module):
         self.conv = ops.Conv2d(channels, channels, 3, padding=1, **kw) if conv else None
 
     def forward(self, x: Tensor) -> Tensor:
+        """Double the height and width of x [B, C, H, W]."""
         x = F.interpolate(x, scale_factor=2.0, mode="nearest")
         return x if self.conv is None else self.conv(x)
 
@@ -160,6 +172,7 @@ class ResBlock(nn.Module):
         self.skip_connection = nn.Identity() if same else ops.Conv2d(channels, out_channels, 1, **kw)
 
     def forward(self, x: Tensor, emb: Tensor) -> Tensor:
+        """Apply the block to x [B, C, H, W] with embeddings emb [B, D]."""
         h = self.in_layers[1](self.in_layers[0](x))
         if self.resample is not None:
             h, x = self.resample(h), self.resample(x)
@@ -185,6 +198,7 @@ class AttentionBlock(nn.Module):
         self.proj_out = ops.Conv1d(channels, channels, 1, **kw)
 
     def forward(self, x: Tensor) -> Tensor:
+        """Apply self-attention over the positions of x [B, C, H, W]."""
         b, c, height, width = x.shape
         flat = x.reshape(b, c, height * width)
         qkv = self.qkv(self.norm(flat))
@@ -201,13 +215,17 @@ class Stage(nn.Sequential):
     """One entry of input_blocks, middle_block or output_blocks: its children in turn, with the embedding where they take it."""
 
     def forward(self, x: Tensor, emb: Tensor) -> Tensor:
+        """Apply the layers in order; residual blocks also get ``emb``."""
         for layer in self:
             x = layer(x, emb) if isinstance(layer, ResBlock) else layer(x)
         return x
 
 
 def _add_control(h: Tensor, control: Mapping[str, list[Tensor | None]] | None, name: str) -> Tensor:
-    """Add the next residual of a ControlNet, as the host does (lists are consumed from the end)."""
+    """Add the next residual of a ControlNet, as the host does.
+
+    Lists are consumed from the end.
+    """
     if control and control.get(name):
         residual = control[name].pop()
         if residual is not None:
@@ -326,13 +344,16 @@ class AdmUNet(nn.Module):
 
 
 def _indices(state_dict: Mapping[str, Tensor], prefix: str) -> int:
-    """Number of numbered children below a prefix."""
+    """Count the numbered children below a prefix."""
     numbers = {int(m.group(1)) for k in state_dict if (m := re.match(rf"{prefix}\.(\d+)\.", k))}
     return max(numbers) + 1 if numbers else 0
 
 
 def _positive(metadata: Mapping[str, str], key: str) -> int | None:
-    """A whole number from the metadata; None where it is absent, 0 or -1 (guided-diffusion's word for "not used")."""
+    """Read a whole number from the metadata.
+
+    None if it is absent, 0 or -1 (guided-diffusion's word for "not used").
+    """
     try:
         value = int(metadata.get(key, -1))
     except ValueError:
@@ -341,7 +362,7 @@ def _positive(metadata: Mapping[str, str], key: str) -> int | None:
 
 
 def _flag(metadata: Mapping[str, str], key: str) -> bool:
-    """A truth value from the metadata, False where it is absent."""
+    """Read a truth value from the metadata; False if it is absent."""
     text = str(metadata.get(key, "false")).lower()
     if text not in ("true", "false"):
         raise ValueError(f"the metadata '{key}' should be 'true' or 'false' and is '{text}'; correct the file.")

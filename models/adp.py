@@ -95,7 +95,10 @@ class AttributePredictor(nn.Module):
             self.read = nn.Linear(hidden, outputs)
 
     def copied(self, device: torch.device | None = None) -> AttributePredictor:
-        """Copy the predictor in float32 and without inference tensors, to a device if one is given."""
+        """Copy the predictor in float32 and without inference tensors.
+
+        To a device, if one is given.
+        """
         twin = AttributePredictor(self.attributes, self.channels, self.knots.clone(), self.kind, self.hidden)
         twin.load_state_dict({k: v.clone() for k, v in self.state_dict().items()})
         return twin.eval().requires_grad_(False).to(device or self.knots.device)
@@ -105,12 +108,18 @@ class AttributePredictor(nn.Module):
         return self if self.knots.device == device else self.copied(device)
 
     def normalise(self, pooled: Tensor, level: Tensor) -> Tensor:
-        """pooled [B, C, 4, 4], log-SNR [B] -> the same shape, mean 0 and standard deviation 1 per channel at every noise level."""
+        """Normalise pooled features per channel at their noise level.
+
+        pooled [B, C, 4, 4], log-SNR [B] -> the same shape, with mean 0 and standard deviation 1.
+        """
         mean, std = at_level(self.mean, self.knots, level), at_level(self.std, self.knots, level)
         return (pooled - mean[:, :, None, None]) / std[:, :, None, None].clamp(min=1e-6)
 
     def forward(self, pooled: Tensor, level: Tensor) -> dict[str, Tensor]:
-        """pooled float32 [B, C, 4, 4], log-SNR float32 [B] -> calibrated logits, attribute -> [B, K]. ValueError for a wrong width."""
+        """Compute calibrated logits of pooled features: attribute -> [B, K].
+
+        pooled float32 [B, C, 4, 4], log-SNR float32 [B]. Raises ValueError for a wrong width.
+        """
         if pooled.shape[1] != self.channels:
             raise ValueError(
                 f"this ADP reads features of {self.channels} channels and met {pooled.shape[1]}: it was made for another diffusion "
@@ -137,7 +146,7 @@ class AttributePredictor(nn.Module):
 
 
 def level_embedding(level: Tensor) -> Tensor:
-    """Sinusoids of the log-SNR [B] (about -10 to 10): [B, 32]."""
+    """Embed log-SNR [B] (about -10 to 10) as sinusoids: [B, 32]."""
     freqs = torch.exp(torch.linspace(math.log(0.05), math.log(2.0), 16, device=level.device))
     args = level[:, None] * freqs[None]
     return torch.cat([torch.sin(args), torch.cos(args)], dim=-1)
@@ -188,13 +197,13 @@ class AdpFile:
         return {**read, **{m.site: m.vectors.shape[3] for m in moves}}
 
     def sources(self) -> dict[str, dict[str, Move]]:
-        """All moves: attribute -> source -> move, the best first."""
+        """List all moves: attribute -> source -> move, the best first."""
         attributes = dict.fromkeys([*self.moves, *self.alternatives])
         best = {a: {self.moves[a].source: self.moves[a]} if a in self.moves else {} for a in attributes}
         return {a: {**best[a], **self.alternatives.get(a, {})} for a in attributes}
 
     def text(self) -> str:
-        """What the file says of itself, a line each."""
+        """Describe the file, a line for each fact."""
         p = self.predictor
         what = "no predictor: images get their classes at random" if p is None else f"{p.kind}, {p.channels} channels"
         where = "" if p is None or self.site == MIDDLE else f", reads at {self.site}"

@@ -54,10 +54,13 @@ class AttributeClassifier(nn.Module):
 
     @abstractmethod
     def features(self, pixels: Tensor) -> Tensor:
-        """Last hidden vector, [B, D], of normalised pixels [B, 3, S, S]."""
+        """Compute the last hidden vector [B, D] of normalised pixels [B, 3, S, S]."""
 
     def preprocess(self, images: Tensor) -> Tensor:
-        """images [B, 3, H, W] in 0..1, any size -> normalised [B, 3, S, S] float32 (antialiased bilinear where the size differs)."""
+        """Resize and normalise images: float32 [B, 3, S, S].
+
+        images [B, 3, H, W] in 0..1, any size; antialiased bilinear if the size differs.
+        """
         images = images.float()
         size = (self.image_size, self.image_size)
         if tuple(images.shape[-2:]) != size:
@@ -65,13 +68,15 @@ class AttributeClassifier(nn.Module):
         return images.clamp(0, 1) * 2 - 1
 
     def forward(self, pixels: Tensor) -> dict[str, Tensor]:
-        """Normalised pixels [B, 3, S, S] -> logits, attribute -> [B, K]."""
+        """Compute logits of normalised pixels [B, 3, S, S]: attribute -> [B, K]."""
         hidden = self.features(pixels)
         return {name: self.heads[name](hidden) for name in self.attributes}
 
     @torch.no_grad()
     def probabilities(self, images: Tensor, batch: int = 256) -> dict[str, Tensor]:
-        """Class probabilities of images [N, 3, H, W] in 0..1: attribute -> float32 [N, K].
+        """Compute class probabilities of images: attribute -> float32 [N, K].
+
+        images [N, 3, H, W] in 0..1.
 
         Runs where the weights are, in chunks.
         """
@@ -80,7 +85,7 @@ class AttributeClassifier(nn.Module):
 
     @torch.no_grad()
     def embed(self, images: Tensor, batch: int = 256) -> Tensor:
-        """Features of images [N, 3, H, W] in 0..1: float32 [N, D]."""
+        """Compute features of images [N, 3, H, W] in 0..1: float32 [N, D]."""
         return torch.cat([self.features(self.preprocess(chunk.to(self._device()))).float().cpu() for chunk in images.split(batch)])
 
     def _device(self) -> torch.device:
@@ -99,6 +104,7 @@ class TransformerBlock(nn.Module):
         self.mlp_in, self.mlp_out = ops.Linear(dim, mlp), ops.Linear(mlp, dim)
 
     def forward(self, x: Tensor) -> Tensor:
+        """Apply attention and perceptron to tokens x [B, N, D]."""
         b, n, d = x.shape
         h = self.norm1(x)
         q, k, v = (f(h).view(b, n, self.heads, d // self.heads).transpose(1, 2) for f in (self.query, self.key, self.value))
@@ -148,15 +154,18 @@ class VisionTransformer(AttributeClassifier):
 
     @property
     def config(self) -> dict[str, Any]:
+        """Sizes of the network, as a file stores them."""
         return asdict(self._sizes)
 
     @classmethod
     def build(
         cls, attributes: Mapping[str, tuple[str, ...]], image_size: int, config: Mapping[str, Any], operations: Any = nn
     ) -> VisionTransformer:
+        """Build a network of these sizes, without weights."""
         return cls(attributes, image_size, VitSizes(**config), operations)
 
     def features(self, pixels: Tensor) -> Tensor:
+        """Compute the normalised CLS token [B, D] of pixels [B, 3, S, S]."""
         x = self.patch_embed(pixels).flatten(2).transpose(1, 2)
         x = torch.cat([self.cls_token.to(x).expand(x.shape[0], -1, -1), x], dim=1) + self.pos_embed.to(x)
         for block in self.blocks:
@@ -184,9 +193,11 @@ class ConvNet(AttributeClassifier):
 
     @property
     def config(self) -> dict[str, Any]:
+        """Widths of the stages, as a file stores them."""
         return {"widths": list(self._widths)}
 
     def features(self, pixels: Tensor) -> Tensor:
+        """Average the last stage over positions: [B, D]."""
         return self.stages(pixels).mean(dim=(2, 3))
 
 
@@ -200,6 +211,7 @@ class ConvStage(nn.Module):
         self.convs = nn.ModuleList(ops.Conv2d(cout, cout, 3, padding=1) for _ in range(2))
 
     def forward(self, x: Tensor) -> Tensor:
+        """Halve the resolution of x [B, C, H, W], then apply the residual convolutions."""
         x = F.gelu(self.norms[0](self.down(x)))
         h = F.gelu(self.norms[1](self.convs[0](x)))
         return F.gelu(x + self.norms[2](self.convs[1](h)))
@@ -209,7 +221,10 @@ ARCHITECTURES: dict[str, type[AttributeClassifier]] = {c.architecture: c for c i
 
 
 def save_classifier(model: AttributeClassifier, path: str | os.PathLike[str], extra: Mapping[str, str] | None = None) -> None:
-    """Write a classifier as fp16 safetensors with everything needed to build it again; ``extra`` adds metadata (accuracy, licence, ...)."""
+    """Write a classifier as fp16 safetensors.
+
+    The file holds all that is needed to build it again. ``extra`` adds metadata (accuracy, licence, ...).
+    """
     meta = {
         **FORMAT.header(),
         "architecture": model.architecture,
@@ -244,7 +259,10 @@ def load_classifier(path: str | os.PathLike[str], operations: Any = nn) -> Attri
 
 
 def _check_sizes(image_size: int, config: Mapping[str, Any], tensors: int) -> None:
-    """ValueError for sizes that no network of so many tensors has, before it is built."""
+    """Raise ValueError for sizes that no network of so many tensors has.
+
+    This is checked before the network is built.
+    """
     sizes = {"image_size": image_size, **{k: v for k, v in config.items() if k != "widths"}}
     sizes |= {f"width {i}": v for i, v in enumerate(config.get("widths", ()), 1)}
     for name, value in sizes.items():

@@ -31,10 +31,12 @@ class IsSae(Protocol):
     """What is asked of a :class:`.sae.SaeFile` here: its site, and a short hash of its tensors."""
 
     @property
-    def site(self) -> str: ...
+    def site(self) -> str:
+        """Site of the denoiser at which the autoencoder reads."""
 
     @property
-    def digest(self) -> str: ...
+    def digest(self) -> str:
+        """Return a short hash of the autoencoder's tensors."""
 
 
 @dataclass(frozen=True)
@@ -59,7 +61,10 @@ class Profile(LevelTable):
     """Temperature of the reading where R is K, because images that are being steered read as their class early."""
 
     def softened(self, reading: Tensor) -> Tensor:
-        """Raise probabilities [N, K] to 1 / doubt and normalise them; unchanged, bit for bit, where doubt is 1."""
+        """Raise probabilities [N, K] to 1 / doubt and normalise them.
+
+        Unchanged, bit for bit, if doubt is 1.
+        """
         return reading if self.doubt == 1 else (reading.clamp(min=1e-9).log() / self.doubt).softmax(-1)
 
 
@@ -108,14 +113,20 @@ class AttributeFeatures:
             raise ValueError(f"the default profile '{self.default}' is not among {', '.join(self.profiles) or 'none'}.")
 
     def class_index(self, name: str) -> int:
-        """Index of a class. Raises ValueError, naming those there are."""
+        """Return the index of a class.
+
+        Raises ValueError, naming the known classes.
+        """
         if name not in self.classes:
             raise ValueError(f"there is no class '{name}' in these bias features; there are: {', '.join(self.classes)}.")
         return self.classes.index(name)
 
     def profile(self, source: str = "") -> Profile:
-        """A profile by its source; "": the default; where none is calibrated, a learned one before one that was read off
-        features. Raises ValueError, naming those there are."""
+        """Return a profile by its source; "" is the default one.
+
+        If none is calibrated, a learned profile comes before one that was computed from features. Raises ValueError, naming the known
+        sources.
+        """
         if not self.profiles:
             raise ValueError("these bias features hold no profile to steer by: find them again.")
         chosen = source or self.default or (LEARNED if LEARNED in self.profiles else next(iter(self.profiles)))
@@ -124,9 +135,9 @@ class AttributeFeatures:
         return self.profiles[chosen]
 
     def best(self, name: str, count: int | None = None) -> Tensor:
-        """Places in ``features`` (int64) of the features whose presence speaks for a class, best first.
+        """Return the features that speak most for a class, best first.
 
-        ValueError for an unknown class.
+        Indices into ``features``, int64. Raises ValueError for an unknown class.
         """
         scores = self.scores[self.class_index(name)]
         order = scores.argsort(descending=True, stable=True)
@@ -158,7 +169,10 @@ class BiasFeatures:
                 raise ValueError(f"the features of '{name}' are numbered beyond the {self.latents} latents of their autoencoder.")
 
     def attribute(self, name: str) -> AttributeFeatures:
-        """The features of an attribute. Raises ValueError, naming the attributes there are."""
+        """Return the features of an attribute.
+
+        Raises ValueError, naming the known attributes.
+        """
         if name not in self.attributes:
             raise ValueError(
                 f"there are no bias features of '{name}' in this file; it has those of: {', '.join(self.attributes) or 'none'}."
@@ -166,7 +180,7 @@ class BiasFeatures:
         return self.attributes[name]
 
     def text(self) -> str:
-        """What the file says of itself, a line per attribute."""
+        """Describe the file, a line per attribute."""
         lines = [f"bias features for {self.base_model} at {self.site}, autoencoder {self.sae_digest} ({self.latents} latents)"]
         for name, a in self.attributes.items():
             share = ", ".join(f"{c} {len(a.best(c))}" for c in a.classes)
@@ -182,7 +196,10 @@ class BiasFeatures:
 
 
 def check_sae(bias: BiasFeatures, sae: IsSae) -> None:
-    """Raise ValueError where bias features were found in another autoencoder than this one: their numbers would mean other features."""
+    """Raise ValueError if bias features were found in another autoencoder.
+
+    Their numbers would mean other features.
+    """
     if bias.sae_digest == sae.digest:
         return
     where = f" at {sae.site}" if sae.site != bias.site else ""

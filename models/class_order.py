@@ -26,5 +26,8 @@ def matched(wanted: Classes, given: Classes, wanted_by: str, given_by: str, reme
 
 
 def in_class_order(tables: Mapping[str, Tensor], order: Mapping[str, Sequence[int]]) -> dict[str, Tensor]:
-    """Put the columns of tables [N, K] in another order; attributes without an order are left out."""
+    """Put the columns of tables [N, K] in another order.
+
+    Attributes without an order are left out.
+    """
     return {attribute: tables[attribute][:, list(columns)] for attribute, columns in order.items()}

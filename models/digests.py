@@ -36,7 +36,10 @@ def stored_digest_of(tensors: Mapping[str, Tensor]) -> str:
 
 
 def module_mark(module: nn.Module) -> str:
-    """Hash a few numbers of every weight, to tell files of one kind apart: 16 hexadecimal digits."""
+    """Hash a few numbers of every weight: 16 hexadecimal digits.
+
+    This tells files of one kind apart.
+    """
     digest = hashlib.sha256()
     for name, value in sorted(module.state_dict().items()):
         if value.is_floating_point():
@@ -46,7 +49,9 @@ def module_mark(module: nn.Module) -> str:
 
 
 def patched_weights_mark(weights: Mapping[str, Any]) -> str:
-    """Hash a few numbers of every weight and of its patches (LoRA), with their strengths: 16 hexadecimal digits.
+    """Hash a few numbers of every weight and of its patches (LoRA).
+
+    With the strengths of the patches; 16 hexadecimal digits.
 
     ``weights``: name -> the weight, then its patches, as ComfyUI's ``ModelPatcher.get_key_patches`` gives them.
     """
@@ -71,7 +76,10 @@ def _update_with_mark(digest: Any, value: Any) -> None:
 
 
 def network_digest(facts: str, weights: Mapping[str, Tensor]) -> str:
-    """Hash facts, and names and values (as float32) of weights sorted by name: 16 hexadecimal digits."""
+    """Hash facts, and names and values of weights: 16 hexadecimal digits.
+
+    Values as float32; weights sorted by name.
+    """
     digest = hashlib.sha256(facts.encode())
     for name, value in sorted(weights.items()):
         digest.update(name.encode())
@@ -80,7 +88,10 @@ def network_digest(facts: str, weights: Mapping[str, Tensor]) -> str:
 
 
 def values_digest(parts: Sequence[str | Tensor], digits: int = 16) -> str:
-    """Hash texts, and the values of tensors in their own precision, in the order given; return hexadecimal digits."""
+    """Hash texts and tensor values in the order given.
+
+    Tensors in their own precision. Returns hexadecimal digits.
+    """
     digest = hashlib.sha256()
     for part in parts:
         digest.update(part.encode() if isinstance(part, str) else part.detach().cpu().contiguous().numpy().tobytes())

@@ -71,7 +71,10 @@ class FileFormat:
 
 
 def write_safetensors(path: str | os.PathLike[str], tensors: Mapping[str, Tensor], metadata: Mapping[str, str] | None = None) -> None:
-    """Write a safetensors file under a temporary name, then rename it, so that a reader never meets half a file."""
+    """Write a safetensors file under a temporary name, then rename it.
+
+    So a reader never meets half a file.
+    """
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
     partial = path.with_name(f".{path.name}.{os.getpid()}.partial")
@@ -113,9 +116,9 @@ def write_bytes(path: str | os.PathLike[str], data: bytes) -> None:
 
 
 def read_metadata(path: str | os.PathLike[str]) -> dict[str, str]:
-    """Metadata of a safetensors file, without its tensors.
+    """Read the metadata of a safetensors file, without its tensors.
 
-    Raises ValueError where the file is not whole.
+    Raises ValueError if the file is not complete.
     """
     path = Path(path)
     try:
@@ -135,9 +138,9 @@ def read_metadata(path: str | os.PathLike[str]) -> dict[str, str]:
 
 
 def read_safetensors(path: str | os.PathLike[str]) -> tuple[dict[str, Tensor], dict[str, str]]:
-    """Tensors (on the CPU) and metadata of a safetensors file.
+    """Read the tensors (on the CPU) and metadata of a safetensors file.
 
-    Raises ValueError where the file is not whole.
+    Raises ValueError if the file is not complete.
     """
     path = Path(path)
     try:
@@ -158,7 +161,9 @@ def parameters_of(module: torch.nn.Module, dtype: torch.dtype | None = None) -> 
 
 
 def misfit(name: str, error: Exception, advice: str) -> ValueError:
-    """What a reader raises where a file contradicts itself: one sentence on one line.
+    """Make the error for a file that contradicts itself.
+
+    One sentence on one line.
 
     ``error``: one of DAMAGE; ``advice``: what to do.
     """
@@ -205,7 +210,10 @@ def check_shapes(make: Callable[[], torch.nn.Module], tensors: Mapping[str, Tens
 
 
 def stays_below(name: Any) -> bool:
-    """Whether a name found in a file is a relative path, with either slash, that stays in the folder it is taken from on every system."""
+    """Return whether a relative path stays in its folder on every system.
+
+    The path was found in a file, and may use either slash.
+    """
     if not isinstance(name, str) or PureWindowsPath(name).drive:
         return False
     try:
@@ -216,6 +224,9 @@ def stays_below(name: Any) -> bool:
 
 
 def quoted(metadata: Mapping[str, str], key: str) -> str:
-    """What a file's metadata state, quoted, and short enough for a message; None where they do not."""
+    """Quote what a file's metadata state, short enough for a message.
+
+    None if they do not state it.
+    """
     text = repr(metadata.get(key))
     return text if len(text) <= 60 else f"{text[:57]}..."

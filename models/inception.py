@@ -20,7 +20,10 @@ CHUNK = 16
 
 
 def missing(folder: str | os.PathLike[str]) -> str:
-    """Why there are no Inception features that says what to do; "" where there are."""
+    """Explain why there are no Inception features; "" if there are.
+
+    The text says what to do.
+    """
     if importlib.util.find_spec("cleanfid") is None:
         return "Inception features need the package clean-fid (pip install clean-fid), which is not installed."
     if not (Path(folder) / WEIGHTS).is_file():
@@ -34,7 +37,9 @@ def inception_features(
     device: torch.device | str = "cpu",
     progress: Callable[[int], None] = lambda done: None,
 ) -> Tensor:
-    """Pool features of images [N, 3, H, W] in 0..1: float32 [N, 2048] on the CPU, as clean-fid makes them of 8-bit files.
+    """Compute pool features of images as clean-fid does: float32 [N, 2048].
+
+    images [N, 3, H, W] in 0..1; the result is on the CPU.
 
     Images are rounded to 8 bits and resized by clean-fid's own bicubic filter. progress is called with the number of images done, before
     each chunk and at the end. Raises ValueError with what :func:`missing` says, or where the file is no such network.

@@ -55,7 +55,10 @@ class LevelTable:
 
     @property
     def window(self) -> tuple[float, float]:
-        """Lowest and highest log-SNR at which a size differs from 0; (inf, -inf) where none does."""
+        """Return the log-SNR between which a size differs from 0.
+
+        Lowest and highest; (inf, -inf) if no size does.
+        """
         active = (self.sizes != 0).any(dim=1).nonzero().flatten()
         if not len(active):
             return math.inf, -math.inf
@@ -69,7 +72,9 @@ class LevelTable:
         return replace(self, **{name: getattr(self, name).float().to(device) for name in names})
 
     def towards(self, classes: Tensor, reading: Tensor | None, level: float) -> Tensor:
-        """Values times sizes for images of classes int64 [N] at one log-SNR: float32 [N, D, 4, 4].
+        """Return values times sizes for images of these classes: float32 [N, D, 4, 4].
+
+        classes int64 [N], at one log-SNR.
 
         reading: class probabilities [N, K]; None stands for the uniform distribution.
         """
@@ -97,7 +102,10 @@ class LevelTable:
         return replace(self, sizes=self.sizes * factor)
 
     def reordered(self: Table, order: Sequence[int]) -> Table:
-        """Put class ``order[i]`` in place i, also among the classes that the image may be read as."""
+        """Put class ``order[i]`` at index i.
+
+        Also among the classes that the image may be read as.
+        """
         order = list(order)
         if order == list(range(len(order))):
             return self
@@ -111,7 +119,10 @@ class LevelTable:
         return values_digest([facts, self.knots.float(), self.values.float(), self.sizes.float()], digits=20)
 
     def fits(self, classes: int, width: int | None = None) -> bool:
-        """Say whether the tensors fit each other and a number of classes, and of channels or features where that is stated."""
+        """Return whether the tensors fit each other and the given numbers.
+
+        A number of classes, and of channels or features if that is stated.
+        """
         shape, levels = tuple(self.values.shape), len(self.knots)
         if len(shape) != 6 or not levels or tuple(self.sizes.shape) != (levels, classes):
             return False
@@ -119,7 +130,10 @@ class LevelTable:
         return wide and shape[:2] == (levels, classes) and shape[2] in (1, classes) and shape[4:] == (GRID, GRID)
 
     def stored(self, prefix: str) -> dict[str, Tensor]:
-        """Tensors as a file holds them, under names that start with ``prefix``; the values in fp16."""
+        """Return the tensors as a file holds them, with values in fp16.
+
+        Their names start with ``prefix``.
+        """
         return {
             f"{prefix}.knots": self.knots.float(),
             f"{prefix}.{self.values_field}": self.values.half(),

@@ -46,7 +46,9 @@ AGREE = 1e-3
 
 
 def of_classifier(model: AttributeClassifier, attribute: str = "") -> NeuronVit:
-    """One attribute's head of an attribute classifier (empty: its only one).
+    """Convert a classifier's head for one attribute to a NeuronVit.
+
+    ``attribute`` may be empty if there is only one.
 
     Raises ValueError, with the reason, for a network that is no vision transformer.
     """
@@ -101,7 +103,9 @@ def _of_transformers(model: TransformersClassifier, attribute: str) -> NeuronVit
 def of_clip_vision(
     network: nn.Module, config: Mapping[str, Any], head: ZeroShotHead, preprocess: Callable[[Tensor], Tensor], eps: float = 1e-5
 ) -> NeuronVit:
-    """A CLIP vision model (the host's, or of ``transformers``) with a zero-shot head.
+    """Convert a CLIP vision model with a zero-shot head to a NeuronVit.
+
+    The host's model, or one of ``transformers``.
 
     ``config``: as in its config.json.
 
@@ -164,7 +168,10 @@ def canonical(state: Mapping[str, Tensor], dtype: torch.dtype = torch.float32) -
 
 
 def _canonical_name(name: str) -> str | None:
-    """ "" for what is not needed, None for what is not known."""
+    """Translate a tensor's name.
+
+    "" for a tensor that is not needed, None for an unknown one.
+    """
     if name.endswith(IGNORED) or name.split(".")[0] in IGNORED:
         return ""
     inside = LAYER.search(name)
@@ -178,7 +185,10 @@ def _canonical_name(name: str) -> str | None:
 
 
 def known_activation(name: Any) -> str:
-    """The name of an activation. Raises ValueError for one that is not known."""
+    """Return the name of an activation, if it is known.
+
+    Raises ValueError for an unknown one.
+    """
     if name not in ACTIVATIONS:
         raise ValueError(
             f"neuron paths know the activations {', '.join(ACTIVATIONS)}, and this network has '{name}': choose another model."
@@ -188,9 +198,9 @@ def known_activation(name: Any) -> str:
 
 @torch.no_grad()
 def agreeing(net: NeuronVit, logits: Callable[[Tensor], Tensor]) -> NeuronVit:
-    """The same, when it computes what the model does for an image of noise.
+    """Return the network if it computes what the model does.
 
-    Raises ValueError else.
+    Compared on an image of noise. Raises ValueError if the two differ.
     """
     size = net.image_size
     pixels = torch.randn(2, 3, size, size, generator=torch.Generator().manual_seed(0))
@@ -206,8 +216,10 @@ def agreeing(net: NeuronVit, logits: Callable[[Tensor], Tensor]) -> NeuronVit:
 
 
 def _own(tensor: Tensor, dtype: torch.dtype = torch.float32) -> Tensor:
-    """The weights, which nothing here writes to, or a copy where gradients cannot be taken through them (inference mode) or they are
-    elsewhere or of another dtype."""
+    """Return the weights, or a copy if they must not be used directly.
+
+    A copy is made if gradients cannot be taken through them (inference mode), or they are on another device or of another dtype.
+    """
     with torch.inference_mode(False):
         copied = tensor.is_inference() or tensor.device.type != "cpu" or tensor.dtype != dtype
         return tensor.detach().to("cpu", dtype, copy=True).contiguous() if copied else tensor.detach()

@@ -98,17 +98,22 @@ class NeuronPathFile:
         return tuple(c for c in self.labels if c in self.target)
 
     def targets(self) -> Tensor:
-        """Position in the head of each image's class, int64 [B]."""
+        """Return the position in the head of each image's class, int64 [B]."""
         return torch.tensor([self.labels.index(t) for t in self.target])
 
     def of_class(self, label: str) -> NeuronPathFile:
-        """The paths of one class alone. Raises ValueError, naming those there are."""
+        """Return the paths of one class.
+
+        Raises ValueError, naming the known classes.
+        """
         if label not in self.target:
             raise ValueError(f"there is no path of the class '{label}' of '{self.attribute}'; there are: {', '.join(self.classes)}.")
         return self.rows([i for i, t in enumerate(self.target) if t == label])
 
     def for_images(self, labels: Sequence[str]) -> Tensor:
-        """A path for each of B images of these classes, int64 [B, L, K]: its own, or, where paths are shared, that of its class.
+        """Return a path for each of B images, int64 [B, L, K].
+
+        Its own, or, if paths are shared, that of its class.
 
         Raises ValueError for another number of images, and for a class without a path.
         """
@@ -127,13 +132,13 @@ class NeuronPathFile:
         return self.path[[self.target.index(label) for label in labels]]
 
     def rows(self, index: Sequence[int]) -> NeuronPathFile:
-        """Some of the paths."""
+        """Return some of the paths."""
         chosen = torch.tensor(list(index), dtype=torch.long)
         parts = {name: getattr(self, name)[chosen] for name in ("path", *_FIGURES)}
         return replace(self, target=tuple(self.target[i] for i in index), **parts)
 
     def text(self) -> str:
-        """What the file says of itself, in lines."""
+        """Describe the file in lines."""
         what = "a path for each class" if self.shared else "a path for each image"
         count = Counter(self.target)
         model = self.info.get("model") or "a vision transformer"
@@ -151,7 +156,10 @@ class NeuronPathFile:
 
 
 def check_network(paths: NeuronPathFile, net: NeuronVit) -> None:
-    """Raise ValueError where paths were found in another network than this one: their numbers would mean other neurons."""
+    """Raise ValueError if paths were found in another network.
+
+    Their numbers would mean other neurons.
+    """
     met = net.fingerprint()
     if paths.fingerprint == met:
         return

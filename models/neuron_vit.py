@@ -93,10 +93,12 @@ class NeuronVit:
 
     @property
     def dtype(self) -> torch.dtype:
+        """Dtype of the weights."""
         return self.weights["cls"].dtype
 
     @property
     def device(self) -> torch.device:
+        """Device of the weights."""
         return self.weights["cls"].device
 
     @property
@@ -105,30 +107,42 @@ class NeuronVit:
         return slice(0, 1) if self.rows == CLS else slice(1, None)
 
     def to(self, dtype: torch.dtype | None = None, device: torch.device | str | None = None) -> NeuronVit:
-        """The same in another dtype or on another device. float64 is for the CPU alone."""
+        """Return the network in another dtype or on another device.
+
+        float64 is for the CPU alone.
+        """
         return replace(self, weights={k: v.to(device=device, dtype=dtype) for k, v in self.weights.items()})
 
     def fingerprint(self) -> str:
-        """Hash the transformer without its head: a path holds for the network that it was found in."""
+        """Hash the transformer without its head.
+
+        A path holds for the network that it was found in.
+        """
         facts = json.dumps([self.depth, self.heads, self.activation, self.rows])
         return network_digest(facts, {name: w for name, w in self.weights.items() if name.split(".")[0] != "head"})
 
     # -- parts -----------------------------------------------------------------------------------------------------------------------
 
     def linear(self, name: str, x: Tensor) -> Tensor:
-        """One linear map."""
+        """Apply one linear map."""
         return F.linear(x, self.weights[f"{name}.weight"], self.weights.get(f"{name}.bias"))
 
     def norm(self, name: str, x: Tensor) -> Tensor:
-        """One layer normalisation."""
+        """Apply one layer normalisation."""
         return F.layer_norm(x, x.shape[-1:], self.weights[f"{name}.weight"], self.weights.get(f"{name}.bias"), self.eps)
 
     def write(self, layer: int) -> Tensor:
-        """What each neuron writes into its token: [d, D], the second linear map."""
+        """Return what each neuron writes into its token: [d, D].
+
+        The weights of the second linear map.
+        """
         return self.weights[f"layers.{layer}.fc2.weight"]
 
     def embed(self, pixels: Tensor) -> Tensor:
-        """Preprocessed pixels [B, 3, H, W] -> tokens [B, N, d] before the first layer."""
+        """Embed preprocessed pixels as tokens before the first layer.
+
+        [B, 3, H, W] -> [B, N, d].
+        """
         x = F.conv2d(pixels.to(self.dtype), self.weights["patch.weight"], self.weights.get("patch.bias"), stride=self.patch)
         x = x.flatten(2).transpose(1, 2)
         x = torch.cat([self.weights["cls"].expand(len(x), 1, -1), x], dim=1)
@@ -138,7 +152,7 @@ class NeuronVit:
         return self.norm("pre_norm", x) if "pre_norm.weight" in self.weights else x
 
     def attend(self, layer: int, x: Tensor, rows: slice = slice(None)) -> Tensor:
-        """Tokens after layer's attention and its residual, of these rows alone: [B, R, d]."""
+        """Apply a layer's attention and residual, for these rows: [B, R, d]."""
         at = f"layers.{layer}"
         h = self.norm(f"{at}.norm1", x)
         q, k, v = (self._split(self.linear(f"{at}.{n}", y)) for n, y in (("query", h[:, rows]), ("key", h), ("value", h)))
@@ -146,16 +160,22 @@ class NeuronVit:
         return x[:, rows] + self.linear(f"{at}.out", mixed)
 
     def hidden(self, layer: int, attended: Tensor) -> Tensor:
-        """Hidden vectors of layer's perceptron: [B, R, D]."""
+        """Compute the hidden vectors of a layer's perceptron: [B, R, D]."""
         at = f"layers.{layer}"
         return ACTIVATIONS[self.activation](self.linear(f"{at}.fc1", self.norm(f"{at}.norm2", attended)))
 
     def read(self, layer: int) -> slice:
-        """Tokens after a layer that anything reads: of the last one those of the head."""
+        """Return which tokens after a layer are read by anything.
+
+        Of the last layer, those of the head.
+        """
         return slice(0, 1) if layer == self.depth - 1 and self.rows == CLS else slice(None)
 
     def block(self, layer: int, x: Tensor, edit: Edit | None = None) -> Tensor:
-        """One layer [B, N, d] -> [B, N, d]; of the last layer only what the head reads."""
+        """Apply one layer to tokens [B, N, d].
+
+        Of the last layer, only the tokens that the head reads.
+        """
         a = self.attend(layer, x, self.read(layer))
         u = self.hidden(layer, a)
         if edit is not None:
@@ -164,13 +184,13 @@ class NeuronVit:
         return a + self.linear(f"layers.{layer}.fc2", u)
 
     def run(self, start: int, x: Tensor, edit: Edit | None = None) -> Tensor:
-        """Tokens before layer ``start`` [B, N, d] -> logits [B, K]."""
+        """Compute logits [B, K] from the tokens before layer ``start`` [B, N, d]."""
         for layer in range(start, self.depth):
             x = self.block(layer, x, edit)
         return self.logits(x)
 
     def logits(self, x: Tensor) -> Tensor:
-        """Tokens after the last layer [B, n, d] -> logits [B, K]."""
+        """Compute logits [B, K] from the tokens after the last layer [B, n, d]."""
         x = x[:, 0] if self.rows == CLS else x[:, 1:].mean(1)
         if "norm.weight" in self.weights:
             x = self.norm("norm", x)
@@ -188,7 +208,9 @@ class NeuronVit:
     def attend_and_hidden_jvp(
         self, layer: int, x: Tensor, tx: Tensor, rows: slice = slice(None)
     ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-        """Values and tangents of :meth:`attend` and :meth:`hidden` for tokens x [B, N, d] moving along tx: (a, ta, u, tu), of these rows.
+        """Compute values and tangents of :meth:`attend` and :meth:`hidden`.
+
+        For tokens x [B, N, d] moving along tx, of these rows: (a, ta, u, tu).
 
         Written out, since fused attention has no forward-mode derivative.
         """
@@ -223,7 +245,10 @@ class NeuronVit:
 
 
 def clean_pass(net: NeuronVit, x: Tensor) -> tuple[list[Tensor], Tensor]:
-    """An ordinary pass from tokens x [B, N, d]: hidden vectors where neurons live, by layer (L times [B, R, D]), and logits [B, K]."""
+    """Run the network from tokens x [B, N, d] without edits.
+
+    Returns hidden vectors where neurons are, by layer (L times [B, R, D]), and logits [B, K].
+    """
     seen: list[Tensor] = []
 
     def keep(layer: int, hidden: Tensor) -> Tensor:
@@ -235,7 +260,10 @@ def clean_pass(net: NeuronVit, x: Tensor) -> tuple[list[Tensor], Tensor]:
 
 
 def check_labels(net: NeuronVit, wanted: Sequence[str]) -> list[int]:
-    """Positions of classes in the head. Raises ValueError for one that it does not have."""
+    """Return the positions of classes in the head.
+
+    Raises ValueError for a class that it does not have.
+    """
     for label in wanted:
         if label not in net.labels:
             raise ValueError(f"the head '{net.name}' has no class '{label}': it has {', '.join(net.labels)}.")

@@ -7,12 +7,18 @@ from torch import Tensor
 
 
 def log_snr(sigma: Tensor | float) -> Tensor:
-    """log-SNR of a noise level: -2 ln(sigma), the signal having unit scale (Kingma et al. 2021). float32, the shape of ``sigma``."""
+    """Convert sigma to log-SNR: -2 ln(sigma), for a signal of unit scale.
+
+    Kingma et al. 2021. float32, in the shape of ``sigma``.
+    """
     return -2.0 * torch.log(torch.as_tensor(sigma, dtype=torch.float32).clamp(min=1e-8))
 
 
 def interpolation(knots: Tensor, at: Tensor) -> tuple[Tensor, Tensor]:
-    """Linear interpolation between ascending knots [T] at values [B], clamped at both ends: lower index int64 [B] and upper weight [B]."""
+    """Find the neighbours and weights for linear interpolation between knots.
+
+    Ascending knots [T], values [B], clamped at both ends: lower index int64 [B] and upper weight [B].
+    """
     if len(knots) == 1:
         return torch.zeros_like(at, dtype=torch.long), torch.zeros_like(at)
     low = (torch.searchsorted(knots, at.contiguous(), right=True) - 1).clamp(0, len(knots) - 2)
@@ -27,7 +33,7 @@ def check_knots(knots: Tensor) -> None:
 
 
 def at_level(table: Tensor, knots: Tensor, at: Tensor) -> Tensor:
-    """Values of a table [T, ...] over knots [T], interpolated at log-SNR [B]: [B, ...]."""
+    """Interpolate a table [T, ...] over knots [T] at log-SNR [B]: [B, ...]."""
     low, weight = interpolation(knots, at)
     high = (low + 1).clamp(max=len(knots) - 1)
     return torch.lerp(table[low], table[high], weight.view(-1, *[1] * (table.ndim - 1)).to(table.dtype))

@@ -7,7 +7,10 @@ from torch import Tensor
 
 
 def space_to_depth(images: Tensor) -> Tensor:
-    """Pack images [B, 3, H, W] in 0..1 into latents [B, 12, H/2, W/2] in -1..1; channel = colour * 4 + row * 2 + column."""
+    """Pack images [B, 3, H, W] into latents [B, 12, H/2, W/2].
+
+    Images in 0..1, latents in -1..1; channel = colour * 4 + row * 2 + column.
+    """
     return torch.nn.functional.pixel_unshuffle(images * 2 - 1, 2)
 
 

@@ -71,13 +71,19 @@ class SparseAutoencoder(nn.Module):
     # -- copies -----------------------------------------------------------------------------------------------------------------------
 
     def copied(self) -> SparseAutoencoder:
-        """Copy the autoencoder in float32 and without inference tensors, so that gradients may pass through it."""
+        """Copy the autoencoder in float32 and without inference tensors.
+
+        So gradients may pass through it.
+        """
         twin = SparseAutoencoder(self.channels, self.latents, self.k, self.knots.clone(), self.activation)
         twin.load_state_dict({k: v.clone() for k, v in self.state_dict().items()})
         return twin.eval().requires_grad_(False)
 
     def on(self, device: torch.device) -> SparseAutoencoder:
-        """Return the autoencoder itself if it is on a device, else a copy there, in its own precision."""
+        """Return the autoencoder on a device.
+
+        It is itself if it is there already, else a copy in its own precision.
+        """
         if self.knots.device == device:
             return self
         with torch.inference_mode(False), torch.no_grad():
@@ -86,24 +92,32 @@ class SparseAutoencoder(nn.Module):
     # -- by noise level ---------------------------------------------------------------------------------------------------------------
 
     def normalise(self, h: Tensor, level: Tensor) -> Tensor:
-        """h [B, C, H, W] at log-SNR [B] -> (h - mean) / scale, float32, the same shape. ValueError for a wrong width."""
+        """Normalise h at its noise level: (h - mean) / scale, float32.
+
+        h [B, C, H, W] at log-SNR [B]. Raises ValueError for a wrong width.
+        """
         self._check_width(h)
         mean, scale = self._statistics(level)
         return (h.float() - mean[:, :, None, None]) / scale[:, None, None, None]
 
     def denormalise(self, x: Tensor, level: Tensor) -> Tensor:
-        """Inverse of :meth:`normalise`."""
+        """Invert :meth:`normalise`."""
         mean, scale = self._statistics(level)
         return x * scale[:, None, None, None] + mean[:, :, None, None]
 
     # -- maps -------------------------------------------------------------------------------------------------------------------------
 
     def encode(self, h: Tensor, level: Tensor) -> Tensor:
-        """h [B, C, H, W] at log-SNR [B] -> activations float32 [B, m, H, W], none below 0; with "topk" at most k per position are not 0."""
+        """Compute the activations of all features: float32 [B, m, H, W].
+
+        h [B, C, H, W] at log-SNR [B]. None is below 0; with "topk", at most k per position are not 0.
+        """
         return self.active(h, level, None)
 
     def active(self, h: Tensor, level: Tensor, features: Tensor | None) -> Tensor:
-        """Activations of chosen latents alone: float32 [B, F, H, W], equal to ``encode(h, level)[:, features]``.
+        """Compute the activations of chosen features alone: float32 [B, F, H, W].
+
+        They equal ``encode(h, level)[:, features]``.
 
         features: int64 [F] without repeats, None for all. Memory: all latents' activations are made for a part of the positions at a time.
         """
@@ -129,17 +143,22 @@ class SparseAutoencoder(nn.Module):
         return _maps(out, h)
 
     def decode(self, z: Tensor, level: Tensor) -> Tensor:
-        """Activations [B, m, H, W] -> features float32 [B, C, H, W], with bias, mean and scale."""
+        """Decode activations [B, m, H, W] to h, float32 [B, C, H, W].
+
+        With bias, mean and scale.
+        """
         return self.denormalise(_maps(self.decode_tokens(_tokens(z)), z), level)
 
     def forward(self, h: Tensor, level: Tensor) -> Tensor:
-        """h [B, C, H, W] at log-SNR [B] -> its reconstruction, float32."""
+        """Reconstruct h [B, C, H, W] at log-SNR [B], float32."""
         x = _tokens(self.normalise(h, level))
         out = torch.cat([self.reconstruct_tokens(x[rows]) for rows in self._parts(len(x))])
         return self.denormalise(_maps(out, h), level)
 
     def delta(self, dz: Tensor, level: Tensor, features: Tensor | None = None) -> Tensor:
-        """Change of h for a change of activations dz [B, F, H, W] of the given latents int64 [F] (None: all): float32 [B, C, H, W].
+        """Return the change of h for a change of activations: float32 [B, C, H, W].
+
+        dz [B, F, H, W] of the given features int64 [F] (None: all).
 
         No bias is involved, so that a dz of zeros gives zeros exactly and the autoencoder's error on h is kept.
         """
@@ -150,21 +169,27 @@ class SparseAutoencoder(nn.Module):
     # -- tokens: normalised features of single positions --------------------------------------------------------------------------------
 
     def before(self, x: Tensor) -> Tensor:
-        """Tokens [N, C] -> what the activations of all latents are chosen from, float32 [N, m]."""
+        """Compute the values that activations are chosen from: float32 [N, m].
+
+        Of tokens [N, C].
+        """
         w = self.encoder
         return F.linear((x - self.bias.float()).to(w.dtype), w, self.encoder_bias.to(w.dtype)).float()
 
     def encode_tokens(self, x: Tensor) -> tuple[Tensor, Tensor]:
-        """Tokens [N, C] -> the k largest activations [N, k], none below 0, and which latents' they are, int64 [N, k], in no order."""
+        """Return the k largest activations of tokens, and their features.
+
+        Tokens [N, C] -> activations [N, k], none below 0, and feature numbers int64 [N, k], in no order.
+        """
         values, chosen = top_k(self.before(x), self.k)
         return values.relu(), chosen
 
     def decode_tokens(self, z: Tensor) -> Tensor:
-        """Activations [N, m] -> tokens float32 [N, C]."""
+        """Decode activations [N, m] to tokens, float32 [N, C]."""
         return (z.to(self.decoder.dtype) @ self.decoder).float() + self.bias.float()
 
     def reconstruct_tokens(self, x: Tensor) -> Tensor:
-        """Tokens [N, C] -> their reconstruction, float32."""
+        """Reconstruct tokens [N, C], float32."""
         if self.activation == BATCH_TOPK:
             return self.decode_tokens(self._above(self.before(x)))
         values, chosen = self.encode_tokens(x)
@@ -193,12 +218,12 @@ class SparseAutoencoder(nn.Module):
 
 
 def _tokens(x: Tensor) -> Tensor:
-    """[B, C, H, W] -> [B * H * W, C]."""
+    """Turn maps [B, C, H, W] into tokens [B * H * W, C]."""
     return x.movedim(1, -1).flatten(0, 2)
 
 
 def _maps(tokens: Tensor, like: Tensor) -> Tensor:
-    """[B * H * W, C] -> [B, C, H, W]."""
+    """Turn tokens [B * H * W, C] into maps [B, C, H, W]."""
     b, _, height, width = like.shape
     return tokens.view(b, height, width, tokens.shape[1]).movedim(-1, 1).contiguous()
 
@@ -220,11 +245,14 @@ class SaeFile:
 
     @property
     def digest(self) -> str:
-        """Short hash of the tensors as a file keeps them, by which other files say which autoencoder they were made with."""
+        """Return a short hash of the tensors as a file stores them.
+
+        Other files state by it which autoencoder they were made with.
+        """
         return self.stored_digest or stored_digest_of(_stored(self.sae))
 
     def text(self) -> str:
-        """What the file says of itself, a line each."""
+        """Describe the file, a line for each fact."""
         s = self.sae
         how = f"the {s.k} largest of each position" if s.activation == TOPK else f"{s.k} of each position on average"
         what = f"{s.channels} channels, {s.latents} latents, {how}"
@@ -257,7 +285,9 @@ def save_sae(sae: SaeFile, path: str | os.PathLike[str]) -> None:
 
 
 def load_sae(path: str | os.PathLike[str], dtype: torch.dtype = torch.float32) -> SaeFile:
-    """Load what :func:`save_sae` wrote, on the CPU; weights in ``dtype`` (float32 or bfloat16), statistics in float32.
+    """Load what :func:`save_sae` wrote, on the CPU.
+
+    Weights in ``dtype`` (float32 or bfloat16), statistics in float32.
 
     Raises ValueError where the file is of another kind or damaged.
     """

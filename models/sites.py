@@ -13,18 +13,24 @@ MIDDLE = "middle"
 
 
 def block_site(block: tuple[str, int]) -> str:
-    """Name of what arrives at an output block: "middle" at ("output", 0), "output.N" at ("output", N + 1)."""
+    """Name the site of what arrives at an output block.
+
+    "middle" at ("output", 0), "output.N" at ("output", N + 1).
+    """
     return MIDDLE if block[1] == 0 else f"output.{block[1] - 1}"
 
 
 def pool(h: Tensor) -> Tensor:
-    """h [B, C, H, W] of any size -> float32 [B, C, 4, 4] by adaptive averaging."""
+    """Average h to the grid: [B, C, H, W] -> float32 [B, C, 4, 4].
+
+    Adaptive averaging, for any size.
+    """
     h = h.float()
     return h if tuple(h.shape[-2:]) == (GRID, GRID) else average(h, GRID, GRID)
 
 
 def average(x: Tensor, height: int, width: int) -> Tensor:
-    """Adaptive averages: float32 [B, C, H, W] -> [B, C, height, width].
+    """Average maps adaptively: float32 [B, C, H, W] -> [B, C, height, width].
 
     Where sizes do not divide, by matrices: not every device's own kernel knows that case (Apple's MPS refuses it).
     """
@@ -34,7 +40,7 @@ def average(x: Tensor, height: int, width: int) -> Tensor:
 
 
 def _averaging(size: int, parts: int, like: Tensor) -> Tensor:
-    """Matrix [parts, size] that averages each of the overlapping parts of a line."""
+    """Make the matrix [parts, size] that averages overlapping parts of a line."""
     index, part = torch.arange(size), torch.arange(parts)[:, None]
     inside = (index >= part * size // parts) & (index < -(-(part + 1) * size // parts))
     return (inside / inside.sum(1, keepdim=True)).to(like)

@@ -11,7 +11,9 @@ FEW_THREADS = 2
 
 
 def top_k(x: Tensor, k: int) -> tuple[Tensor, Tensor]:
-    """Values [N, k] and indices int64 [N, k] of the k largest of each row of x [N, m], in no order.
+    """Return the k largest of each row of x [N, m], and their indices.
+
+    Values [N, k] and indices int64 [N, k], in no order.
 
     The k largest of a row lie in the k groups of columns whose largest are largest, so only those groups are looked through. Where values
     are equal, which of them are taken is not said. ValueError where k > m.
@@ -31,7 +33,10 @@ def top_k(x: Tensor, k: int) -> tuple[Tensor, Tensor]:
 
 
 def _places(x: Tensor, k: int) -> Tensor:
-    """Indices int64 [N, k] of the k largest of each row of x [N, m], on the CPU."""
+    """Return the indices of the k largest of each row, on the CPU.
+
+    int64 [N, k] of x [N, m].
+    """
     n, m = x.shape
     if x.dtype == torch.float32 and k < m and torch.get_num_threads() <= FEW_THREADS:
         rows = x.detach().numpy()
@@ -43,7 +48,10 @@ def _places(x: Tensor, k: int) -> Tensor:
 
 
 def _group_size(m: int, k: int) -> int:
-    """Columns per group: the divisor of m that leaves the least to look through; 1 where grouping does not pay."""
+    """Choose the number of columns per group.
+
+    The divisor of m that leaves the least to look through; 1 if grouping does not pay.
+    """
     costs = {size: m // size + k * size for size in range(2, 65) if m % size == 0 and m // size >= k}
     best = min(costs, key=costs.get, default=1)
     return best if costs.get(best, m) * 2 <= m else 1

@@ -37,18 +37,25 @@ class TransformersClassifier(AttributeClassifier):
 
     @property
     def config(self) -> dict[str, Any]:
+        """Type of the model, as a file stores it."""
         return {"model_type": self.network.config.model_type}
 
     def preprocess(self, images: Tensor) -> Tensor:
-        """images [B, 3, H, W] in 0..1, any size -> [B, 3, h, w] float32, resized, cropped and normalised as the folder says."""
+        """Resize, crop and normalise images as the folder says.
+
+        images [B, 3, H, W] in 0..1, any size -> float32 [B, 3, h, w].
+        """
         return self._preprocessing(images)
 
     def forward(self, pixels: Tensor) -> dict[str, Tensor]:
-        """Preprocessed pixels [B, 3, h, w] -> logits, attribute -> [B, K]."""
+        """Compute logits of preprocessed pixels [B, 3, h, w]: attribute -> [B, K]."""
         return {self.attribute: self.network(pixel_values=pixels).logits}
 
     def features(self, pixels: Tensor) -> Tensor:
-        """What the last linear layer sees, [B, D] (for a ViT, the normalised CLS token)."""
+        """Compute what the last linear layer reads, [B, D].
+
+        For a ViT, the normalised CLS token.
+        """
         head = self._head()
         with _input_of(head) as seen:
             self.network(pixel_values=pixels)
@@ -102,7 +109,10 @@ class _Preprocessing:
 
 
 def _pair(size: Any) -> tuple[int, int]:
-    """Height and width of a size as transformers write it: a number, a pair, or a mapping."""
+    """Read a size as (height, width).
+
+    As transformers writes it: a number, a pair, or a mapping.
+    """
     if isinstance(size, dict):
         edge = size.get("shortest_edge")
         height, width = size.get("height", edge), size.get("width", edge)
@@ -137,7 +147,10 @@ def _input_of(module: nn.Module) -> Iterator[list[Tensor]]:
 
 
 def is_classifier_folder(folder: str | os.PathLike[str]) -> bool:
-    """Whether a folder looks like a ``transformers`` model: it has a config.json."""
+    """Return whether a folder looks like a ``transformers`` model.
+
+    It then has a config.json.
+    """
     return (Path(folder) / "config.json").is_file()
 
 

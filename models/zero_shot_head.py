@@ -54,12 +54,15 @@ class ZeroShotHead:
         return self.embeddings.shape[1]
 
     def cosines(self) -> Tensor:
-        """Cosine of every two classes, [K, K]."""
+        """Compute the cosine of every two classes, [K, K]."""
         e = F.normalize(self.embeddings.float(), dim=-1)
         return e @ e.T
 
     def text(self) -> str:
-        """The head in words, with a warning where classes are nearly the same to the text encoder."""
+        """Describe the head.
+
+        With a warning if classes are nearly the same to the text encoder.
+        """
         c = self.cosines()
         lines = [f"{self.attribute}: {', '.join(self.labels)}; embeddings of {self.width}, scale {self.scale:g}"]
         for i, a in enumerate(self.labels):
@@ -70,7 +73,10 @@ class ZeroShotHead:
 
 
 def class_embeddings(prompts: list[Tensor]) -> Tensor:
-    """Embedding of each class: the mean of its prompts' embeddings [P, E], each of length 1, brought to length 1 again: [K, E]."""
+    """Average the embeddings of each class's prompts: [K, E].
+
+    Prompt embeddings [P, E] have length 1, and so have the means.
+    """
     return torch.stack([F.normalize(F.normalize(p.float(), dim=-1).mean(0), dim=-1) for p in prompts])
 
 

@@ -32,7 +32,9 @@ class Sweep:
 
 
 def strengths_between(lowest: float, highest: float, points: int) -> tuple[float, ...]:
-    """Space strengths evenly, both ends included, rounded so that 0 is 0.
+    """Space strengths evenly, both ends included.
+
+    Rounded so that 0 is 0.
 
     Raises ValueError if they do not ascend.
     """

@@ -32,9 +32,11 @@ class ImageClassifier(Protocol):
     name: str
     attributes: dict[str, tuple[str, ...]]
 
-    def fingerprint(self) -> str: ...
+    def fingerprint(self) -> str:
+        """Return a text that changes with the classifier."""
 
-    def probabilities(self, images: Tensor) -> dict[str, Tensor]: ...
+    def probabilities(self, images: Tensor) -> dict[str, Tensor]:
+        """Compute class probabilities of an IMAGE: attribute -> [N, K]."""
 
 
 class BatchPrompts(Protocol):

@@ -22,7 +22,10 @@ def known_arguments(arguments: dict[str, Any]) -> dict[str, Any]:
 
 
 def advanced(node_input: Any) -> Any:
-    """Fold a node's input away among the advanced ones, where the host has them (not in v0.3.64)."""
+    """Fold a node's input away among the advanced ones.
+
+    The host must have them; v0.3.64 has not.
+    """
     if hasattr(node_input, "advanced"):
         node_input.advanced = True
     return node_input

@@ -43,7 +43,10 @@ def set_names() -> list[str]:
 
 
 def set_fingerprint(name: str) -> str:
-    """Return a text that changes with a set: modification time (ns) and size of its index."""
+    """Return a text that changes with a set.
+
+    Modification time (ns) and size of its index.
+    """
     try:
         stat = os.stat(set_folder(name) / INDEX)
     except (OSError, ValueError):
@@ -52,7 +55,9 @@ def set_fingerprint(name: str) -> str:
 
 
 def picture_files(folder: str) -> tuple[Path, list[str]]:
-    """Return a folder below the host's input folder, and the pictures in and below it: relative names with forward slashes, in order.
+    """List the pictures in and below a folder of the host's input folder.
+
+    Returns the folder, and relative names with forward slashes, in order.
 
     Raises ValueError for a path that leads elsewhere, and if there are no pictures.
     """
@@ -85,7 +90,10 @@ def read_picture(path: Path) -> Tensor:
 
 
 def write_picture(picture: Tensor, path: Path) -> None:
-    """Write [H, W, 3] in 0..1 in the format that the name's ending says, under a temporary name first."""
+    """Write a picture [H, W, 3] in 0..1, under a temporary name first.
+
+    In the format that the name's ending says.
+    """
     path.parent.mkdir(parents=True, exist_ok=True)
     pixels = (picture.detach().float().clamp(0, 1) * 255).round().to("cpu", torch.uint8).numpy()
     partial = path.with_name(f".{path.name}.{os.getpid()}.partial")
@@ -122,7 +130,10 @@ def size(count: float) -> str:
 
 
 def stack_pictures(paths: Sequence[Path]) -> Tensor:
-    """Stack the pictures that exist and have the last one's size: IMAGE [N, H, W, 3]; one grey pixel without any."""
+    """Stack the pictures that exist: IMAGE [N, H, W, 3].
+
+    Only those that have the last one's size. One grey pixel if there are none.
+    """
     pictures = [read_picture(p) for p in paths if p.is_file()]
     same = [p for p in pictures if p.shape == pictures[-1].shape]
     return torch.stack(same) if same else torch.full((1, 1, 1, 3), 0.5)

@@ -113,6 +113,7 @@ class OncePerLevel(comfy.samplers.Sampler):
         denoise_mask: Tensor | None = None,
         disable_pbar: bool = False,
     ) -> Tensor:
+        """Evaluate the denoiser once at every noise level."""
         scaling = model_wrap.inner_model.model_sampling.noise_scaling
         for i, sigma in enumerate(sigmas):
             x = scaling(sigma, self.noise[i].to(latent_image), latent_image)

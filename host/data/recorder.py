@@ -57,6 +57,7 @@ class Recorder:
 
     @property
     def folder(self) -> Path:
+        """Folder of the feature set."""
         return self.writer.folder
 
     def picture(self, file: str) -> Path:
@@ -151,11 +152,18 @@ class Watcher:
         self._batches, self._batch = batches, -1
 
     def next_batch(self) -> None:
+        """Begin the next batch.
+
+        Raises the host's exception if the user interrupts.
+        """
         comfy.model_management.throw_exception_if_processing_interrupted()
         self._batch += 1
 
     def step(self, step: int, x0: Tensor, x: Tensor, total: int) -> None:
-        """A sampler's callback. Raises the host's exception where the user interrupts."""
+        """Count a sampling step.
+
+        A sampler's callback. Raises the host's exception if the user interrupts.
+        """
         comfy.model_management.throw_exception_if_processing_interrupted()
         preview = self._previewer.decode_latent_to_preview_image("JPEG", x0) if self._previewer else None
         self._bar.update_absolute(self._batch * total + step + 1, self._batches * total, preview)

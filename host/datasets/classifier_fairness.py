@@ -40,7 +40,10 @@ def fairness_on_dataset(
 def fairness_on_images(
     classifier: HostClassifier, images: Tensor, labels: LabelSet, attribute: str, group: str
 ) -> tuple[ClassifierFairness, list[str]]:
-    """Measure images [N, H, W, C] with labels in their order; the most probable class counts."""
+    """Measure a classifier's errors by group on labelled images [N, H, W, C].
+
+    The most probable class counts.
+    """
     if len(labels.files) != len(images):
         raise ValueError(f"there are {len(labels.files)} labels for {len(images)} images: connect the labels of these images, in order.")
     chosen = labels.only([attribute, group])

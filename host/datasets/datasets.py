@@ -87,7 +87,10 @@ def dataset_folder(name: str) -> Path:
 
 
 def dataset_names() -> list[str]:
-    """List the sets that Save Balanced Dataset wrote, and folders in the host's input folder, as "input/NAME"."""
+    """List the sets of Save Balanced Dataset and the input folder's folders.
+
+    The latter are named "input/NAME".
+    """
     root, input_folder = datasets_root(), Path(folder_paths.get_input_directory())
     names = sorted(p.name for p in root.iterdir() if (p / FACTS).is_file() and storable(p.name)) if root.is_dir() else []
     if input_folder.is_dir():
@@ -108,7 +111,10 @@ def find_dataset(name: str) -> Path:
 
 
 def dataset_fingerprint(name: str) -> str:
-    """Return a text that changes whenever a set's metadata change, or its folders if it has no metadata."""
+    """Return a text that changes whenever a set's metadata change.
+
+    Or its folders, if it has no metadata.
+    """
     try:
         root = find_dataset(name)
         files = [f for n in (METADATA, METADATA_CSV) for f in sorted(root.rglob(n))] or [root, *(p for p in root.rglob("*") if p.is_dir())]
@@ -150,7 +156,9 @@ def save_images(
     source: str,
     settings: SaveSettings,
 ) -> tuple[ImageFolder | None, Saved, list[str]]:
-    """Save images [N, H, W, 3] in 0..1 with the most probable class of every attribute.
+    """Save images with the most probable class of every attribute.
+
+    images [N, H, W, 3] in 0..1.
 
     Returns the data set (None while it is empty), what was saved, and notes. Interruptible; images saved until then stay. Raises ValueError
     for images that are not finite, if name, splits, target, folder or an earlier set of that name do not fit, and if the output folder
@@ -195,7 +203,9 @@ def save_images(
 
 
 def load_examples(folder: ImageFolder, attributes: Mapping[str, tuple[str, ...]], size: int) -> Examples:
-    """Load the pictures of a set at size x size, scaled as a classifier scales them. Interruptible.
+    """Load the pictures of a set at size x size.
+
+    They are scaled as a classifier scales them. Interruptible.
 
     Raises ValueError if a picture cannot be read, or if they do not fit into memory.
     """
@@ -215,7 +225,10 @@ def load_examples(folder: ImageFolder, attributes: Mapping[str, tuple[str, ...]]
 
 
 def in_batches(folder: ImageFolder) -> Iterator[tuple[list[Row], Tensor]]:
-    """Read rows and pictures IMAGE [B, H, W, 3] of a set, in order; pictures of a batch have one size."""
+    """Yield the rows and pictures of a set in order.
+
+    Pictures IMAGE [B, H, W, 3]; those of a batch have one size.
+    """
     rows: list[Row] = []
     pictures: list[Tensor] = []
     for row in folder.rows:
@@ -251,7 +264,10 @@ def _png(pixels: np.ndarray) -> bytes:
 
 
 def _keep_graph(folder: Path, graph: Any) -> str:
-    """Save the graph that made images with them; return its name, or "" without one or if the host saves no metadata."""
+    """Save the graph that made images with them.
+
+    Returns its name, or "" if there is no graph or the host saves no metadata.
+    """
     if not graph or args.disable_metadata:
         return ""
     text = json.dumps(graph, sort_keys=True, default=str)

@@ -46,7 +46,9 @@ class TrainedClassifier:
 def train_and_save_classifier(
     folders: Sequence[ImageFolder], attributes: Sequence[str], settings: ClassifierSettings, name: str, overwrite: bool
 ) -> TrainedClassifier:
-    """Train on one or two sets, from the checkpoint of the same training if there is one, and save.
+    """Train a classifier on one or two sets, and save it.
+
+    A checkpoint of the same training is resumed if there is one.
 
     Images of the split "test" take no part. Images of "validation" are held out, or 15% of the others if there are none. Raises ValueError
     for a bad name or one that is taken, and if the sets cannot be trained on or a folder cannot be written; the host's exception if the
@@ -75,7 +77,10 @@ def train_and_save_classifier(
 
 
 def held_out_rows(rows: Sequence[Row], examples: Examples, seed: int) -> torch.Tensor:
-    """Mark the images [N] to hold out: the split "validation", or 15% of the images that share all their labels, by the seed."""
+    """Mark the images [N] to hold out.
+
+    Those of the split "validation", or else 15% of the images that share all their labels, by the seed.
+    """
     named = torch.tensor([r.split == VALIDATION for r in rows])
     if named.any():
         return named

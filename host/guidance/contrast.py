@@ -134,7 +134,7 @@ class _Look:
 
 
 def _levels(model: Any, count: int) -> list[float]:
-    """Space log-SNR evenly from the model's noisiest level to its cleanest."""
+    """Space log-SNR evenly from the noisiest to the cleanest level."""
     return torch.linspace(*level_range(model), count).tolist()
 
 

@@ -179,7 +179,10 @@ def _class_order(model: Any, prompts: PromptClasses, adp: AdpFile | None) -> Seq
 
 
 def _texts(sampling: PromptSampling, prompts: PromptClasses, classes: Sequence[str]) -> tuple[list[str], int]:
-    """List the negative prompt, a neutral prompt per group, and each group's class prompts; count the groups."""
+    """List all prompts to encode, and count the groups.
+
+    The negative prompt, a neutral prompt per group, and each group's class prompts.
+    """
     groups = [dict(zip(prompts.classes, group, strict=True)) for group in prompts.aligned()]
     neutral = prompts.neutral()
     texts = [sampling.negative, *(neutral[g % len(neutral)] for g in range(len(groups)))]

@@ -44,11 +44,16 @@ class HostClassifier:
         )
 
     def fingerprint(self) -> str:
-        """Changes whenever its file does, or what was edited in it: labels of one are not taken for those of another."""
+        """Return a text that changes with the classifier's file and edits.
+
+        So labels of one classifier are not taken for those of another.
+        """
         return classifier_fingerprint(self.name)
 
     def probabilities(self, images: Tensor) -> dict[str, Tensor]:
-        """IMAGE [B, H, W, C] in 0..1 (C = 3, or 4 whose alpha is not read) -> attribute -> float32 [B, K] on the CPU.
+        """Compute class probabilities of an IMAGE: attribute -> float32 [B, K].
+
+        IMAGE [B, H, W, C] in 0..1 (C = 3, or 4 whose alpha is not read); the result is on the CPU.
 
         Runs in chunks, with progress; the host can interrupt between them. Raises ValueError where the images are of another shape.
         """
@@ -56,7 +61,10 @@ class HostClassifier:
         return {a: torch.cat([p[a] for p in parts]) for a in self.attributes}
 
     def embed(self, images: Tensor) -> Tensor:
-        """IMAGE [B, H, W, C] in 0..1 -> features, float32 [B, D] on the CPU."""
+        """Compute features of an IMAGE: float32 [B, D] on the CPU.
+
+        IMAGE [B, H, W, C] in 0..1.
+        """
         return torch.cat(self._in_chunks(images, lambda chunk: self.model.embed(chunk, batch=len(chunk))))
 
     def _in_chunks(self, images: Tensor, read: Callable[[Tensor], T]) -> list[T]:
@@ -76,9 +84,10 @@ class HostClassifier:
 
 
 def classifier_choices() -> list[str]:
-    """Names for a combo: safetensors files, and folders of transformers classifiers by the folder's name.
+    """List the classifiers for a combo.
 
-    Folders without safetensors are among them, so that who looks for one is told why it cannot be loaded.
+    Safetensors files, and folders of transformers classifiers by the folder's name. Folders without safetensors are among them; loading one
+    explains why it cannot be loaded.
     """
     names = []
     for name in model_files.choices(KEY):
@@ -90,15 +99,18 @@ def classifier_choices() -> list[str]:
 
 
 def resolve_classifier(name: str) -> Path:
-    """Path of a file, or of a folder with a config.json.
+    """Return the path of a classifier file, or of a folder.
 
-    Raises FileNotFoundError, saying what there is.
+    A folder has a config.json. Raises FileNotFoundError, naming what there is.
     """
     return model_files.resolve(KEY, f"{name}/{CONFIG}").parent if _is_folder(name) else model_files.resolve(KEY, name)
 
 
 def classifier_fingerprint(name: str) -> str:
-    """Changes whenever the file, or a file in the folder, changes."""
+    """Return a text that changes whenever the classifier's file changes.
+
+    Or a file in its folder.
+    """
     if not _is_folder(name):
         return model_files.fingerprint(KEY, name)
     folder = resolve_classifier(name)

@@ -23,7 +23,10 @@ SAME = 0.5
 
 
 def is_blank(weight: Tensor) -> bool:
-    """Whether a matrix holds nothing that was trained: numbers that are not finite or absurdly large, zeros, or the identity."""
+    """Return whether a matrix holds nothing that was trained.
+
+    Numbers that are not finite or absurdly large, zeros, or the identity.
+    """
     w = weight.detach().float().cpu()
     if not torch.isfinite(w).all() or float(w.abs().max()) > 1e3 or float(w.abs().max()) < 1e-6:
         return True
@@ -31,7 +34,9 @@ def is_blank(weight: Tensor) -> bool:
 
 
 def files_behind(prompt: Mapping[str, Any] | None, node_id: str | None, input_name: str) -> list[Path]:
-    """Weight files that nodes upstream of an input name, as far as they lie in the host's model folders.
+    """List the weight files that nodes upstream of an input name.
+
+    As far as they lie in the host's model folders.
 
     Follows inputs whose name holds "clip" where a node has such, else all its links.
     """
@@ -57,7 +62,9 @@ def clip_files(graph: Mapping[str, Any] | None, node_id: str | None) -> dict[str
 
 
 def in_files(weight: Tensor, files: Sequence[Path], endings: Sequence[str]) -> bool | None:
-    """Whether one of the files holds this matrix, or its transpose, under a name with one of the endings. None: it cannot be told.
+    """Return whether one of the files holds this matrix.
+
+    Or its transpose, under a name with one of the endings. None if it cannot be known.
 
     It cannot where there are no files, or one is no safetensors file (no others are opened).
     """

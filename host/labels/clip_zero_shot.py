@@ -33,7 +33,9 @@ EDIT_MARK = "equipoise_edit_mark"
 def clip_source(
     vision: Any, clip: Any, classes: ClassSpec, templates: Sequence[str], files: Mapping[str, Sequence[Path]] | None = None
 ) -> tuple[ImageSource, str]:
-    """CLIP_VISION and CLIP as a label source for attributes given in words, and a sentence on what could be told of the projections.
+    """Make a label source of CLIP for attributes given in words.
+
+    Also returns a sentence on the projections.
 
     classes: attribute -> class -> phrases (:mod:`..methods.label_text`). templates: see :func:`..methods.zero_shot.read_templates`. files:
     "vision" and "clip" -> the weight files they came from, as far as known. Readings also hold ``cosine`` [N, 1], the largest one.
@@ -80,9 +82,11 @@ def edit_mark(vision: Any) -> str:
 def text_directions(
     clip: Any, classes: ClassSpec, templates: Sequence[str], files: Mapping[str, Sequence[Path]] | None = None, vision: Any | None = None
 ) -> tuple[dict[str, Tensor], str]:
-    """Classes given in words as directions in CLIP's shared space, attribute -> float32 [K, D], and a sentence on what could be told of the
-    projections. ``vision``: the CLIP_VISION that they are for; None where the CLIP has one text model alone. Errors as of
-    :func:`clip_source`."""
+    """Turn classes given in words into directions in CLIP's shared space.
+
+    attribute -> float32 [K, D], and a sentence on the projections. ``vision``: the CLIP_VISION that they are for; None if the CLIP has one
+    text model alone. Errors as of :func:`clip_source`.
+    """
     files = files or {}
     known = []
     if vision is None:
@@ -106,7 +110,7 @@ def text_directions(
 
 
 def _image_projection(vision: Any) -> Tensor:
-    """Matrix [D, hidden] of CLIP's image encoder."""
+    """Return the projection [D, hidden] of CLIP's image encoder."""
     weight = getattr(getattr(vision.model, "visual_projection", None), "weight", None)
     if not isinstance(weight, Tensor) or not hasattr(vision.model, "vision_model"):
         raise ValueError(
@@ -117,7 +121,7 @@ def _image_projection(vision: Any) -> Tensor:
 
 
 def _widths(clip: Any) -> dict[str, int]:
-    """Names of the CLIP text models within a CLIP, with the widths that they project to."""
+    """List the CLIP text models within a CLIP with their projected widths."""
     widths = {}
     for name in ENCODERS:
         projection = getattr(getattr(getattr(clip.cond_stage_model, name, None), "transformer", None), "text_projection", None)
@@ -136,7 +140,7 @@ def _only_width(clip: Any) -> int:
 
 
 def _text_encoder(clip: Any, width: int) -> str:
-    """Name of the CLIP text model of that width within a CLIP."""
+    """Return the name of the CLIP text model with this width."""
     widths = _widths(clip)
     found = next((n for n, w in widths.items() if w == width), None)
     if found is None:
@@ -147,7 +151,10 @@ def _text_encoder(clip: Any, width: int) -> str:
 
 
 def _check(weight: Tensor, files: Sequence[Path], endings: Sequence[str], what: str, width: int) -> bool:
-    """Whether the matrix was found in a file. Raises ValueError where it is missing."""
+    """Return whether the matrix was found in a file.
+
+    Raises ValueError if it is missing.
+    """
     there = in_files(weight, files, endings)
     if there is False or is_blank(weight):
         named = " and ".join(f"'{p.name}'" for p in files)
@@ -158,7 +165,7 @@ def _check(weight: Tensor, files: Sequence[Path], endings: Sequence[str], what: 
 
 
 def _embeddings(clip: Any, name: str, phrases: Sequence[str]) -> Tensor:
-    """Projected text embeddings [P, D], float32 on the CPU.
+    """Compute projected text embeddings [P, D], float32 on the CPU.
 
     The pooled output is asked of one text model, as the host's CLIP may hold several, or be set to give it unprojected.
     """

@@ -48,7 +48,9 @@ class ImageSource:
 
 
 def label_images(features: FeatureSet, source: ImageSource, region: Region) -> tuple[LabelSet, dict[str, Tensor]]:
-    """Labels of every picture of a set, and the source's other readings [N, n].
+    """Label every picture of a set.
+
+    Also returns the source's other readings [N, n].
 
     Only pictures that the source has not read before are read; what it has read is kept in the set's folder, also where it is interrupted.
     Raises ValueError where a picture is missing or unreadable.
@@ -87,7 +89,7 @@ def label_images(features: FeatureSet, source: ImageSource, region: Region) -> t
 
 
 def picture_of(features: FeatureSet, entry: Entry) -> Tensor:
-    """A set's picture, float32 [H, W, 3] in 0..1.
+    """Read a picture of a set, float32 [H, W, 3] in 0..1.
 
     Raises ValueError where it is missing or cannot be read.
     """
@@ -98,7 +100,10 @@ def picture_of(features: FeatureSet, entry: Entry) -> Tensor:
 
 
 def thumbnails(features: FeatureSet, indices: Sequence[int], size: int = 192) -> Tensor:
-    """Pictures of a set, at most ``size`` high and wide, padded with white to one size: [n, 3, H, W] in 0..1. Missing ones are grey."""
+    """Make thumbnails of a set's pictures: [n, 3, H, W] in 0..1.
+
+    At most ``size`` high and wide, padded with white to one size. Missing pictures are grey.
+    """
     small = []
     for i in indices:
         path = features.image_path(features.entries[i])
@@ -126,7 +131,9 @@ def save_labels(features: FeatureSet, labels: LabelSet) -> Path:
 
 
 def label_file(name: str) -> Path:
-    """A CSV by its name in ComfyUI's input folder, or among the feature sets ("NAME/labels.csv").
+    """Find a label file (CSV) by its name.
+
+    In ComfyUI's input folder, or among the feature sets ("NAME/labels.csv").
 
     Raises ValueError for a path that leads elsewhere, and where there is no such file.
     """
@@ -144,7 +151,7 @@ def label_file(name: str) -> Path:
 
 
 def label_file_fingerprint(name: str) -> str:
-    """Changes whenever the file does."""
+    """Return a text that changes whenever the file changes."""
     try:
         stat = os.stat(path := label_file(name))
     except (OSError, ValueError):
@@ -153,7 +160,7 @@ def label_file_fingerprint(name: str) -> str:
 
 
 def classifier_source(classifier: HostClassifier, attributes: Sequence[str] = ()) -> ImageSource:
-    """A classifier as a label source, with those of its attributes (none: all).
+    """Make a label source of a classifier, for some or all attributes.
 
     Raises ValueError for one that it does not read.
     """
@@ -178,7 +185,10 @@ def classifier_source(classifier: HostClassifier, attributes: Sequence[str] = ()
 
 
 def skin_tone_source(attribute: str, softness: float) -> ImageSource:
-    """The individual typology angle as a label source; also gives ``ita`` [N, 2]: the angle in degrees, and 1 where it could be read."""
+    """Make a label source of the individual typology angle (ITA).
+
+    It also gives ``ita`` [N, 2]: the angle in degrees, and 1 if it could be read.
+    """
 
     def read(images: Tensor, masks: Tensor | None) -> dict[str, Tensor]:
         reading = read_skin_tone(images.movedim(-1, 1), masks)
@@ -211,7 +221,10 @@ def _missing(features: FeatureSet, entry: Entry) -> ValueError:
 def _batches(
     features: FeatureSet, wanted: Sequence[int], source: ImageSource, region: Region
 ) -> Iterator[tuple[list[int], Tensor, Tensor | None]]:
-    """Indices, pictures [B, H, W, 3] and masks [B, H, W] or None, in order; pictures of a batch have one size."""
+    """Yield indices, pictures and masks in order.
+
+    Pictures [B, H, W, 3], masks [B, H, W] or None; pictures of a batch have one size.
+    """
     indices: list[int] = []
     pictures: list[Tensor] = []
     masks: list[Tensor] = []

@@ -44,16 +44,20 @@ class EditedNetwork(AttributeClassifier):
 
     @property
     def config(self) -> dict[str, Any]:
+        """Configuration of the original network."""
         return self.network.config
 
     def preprocess(self, images: Tensor) -> Tensor:
+        """Preprocess images as the original does."""
         return self.network.preprocess(images)
 
     def features(self, pixels: Tensor) -> Tensor:
+        """Compute features with the edits."""
         with hooked(self.network, self._change):
             return self.network.features(pixels)
 
     def forward(self, pixels: Tensor) -> dict[str, Tensor]:
+        """Compute logits with the edits."""
         with hooked(self.network, self._change):
             return self.network(pixels)
 
@@ -71,6 +75,7 @@ class EditedClassifier(HostClassifier):
         self.model = EditedNetwork(original.model, changing(self.edits, rows, net.rows))
 
     def fingerprint(self) -> str:
+        """Return the original's fingerprint with a hash of the edits."""
         return f"{self.original.fingerprint()}|{digest_of(self.edits, self.rows)}"
 
 
@@ -85,7 +90,10 @@ class EditedActivation:
 
 
 def edited_classifier(classifier: HostClassifier, edit: NeuronEdit, rows: str, net: NeuronVit) -> EditedClassifier:
-    """A classifier with one more edit; ``net``: its transformer (:func:`unedited_net`)."""
+    """Return a classifier with one more edit.
+
+    ``net``: its transformer (:func:`unedited_net`).
+    """
     if isinstance(classifier, EditedClassifier):
         if classifier.rows != rows:
             raise ValueError(f"this classifier was edited at '{classifier.rows}' already: choose the same rows, or edit the original.")
@@ -94,9 +102,9 @@ def edited_classifier(classifier: HostClassifier, edit: NeuronEdit, rows: str, n
 
 
 def edited_clip_vision(vision: Any, edit: NeuronEdit, rows: str) -> Any:
-    """A CLIP_VISION with one more edit.
+    """Return a CLIP_VISION with one more edit.
 
-    Raises ValueError where the rows of an earlier edit were others.
+    Raises ValueError if the rows of an earlier edit were others.
     """
     earlier, met = edits_of(vision), getattr(vision, "equipoise_rows", rows)
     if met != rows:
@@ -110,18 +118,23 @@ def edited_clip_vision(vision: Any, edit: NeuronEdit, rows: str) -> Any:
 
 
 def original_of(model: Any) -> Any:
-    """The classifier or CLIP_VISION that an edited one was made of; one that is not edited, itself."""
+    """Return the model that an edited one was made of.
+
+    A model that is not edited is returned itself.
+    """
     return model.original if isinstance(model, EditedClassifier) else getattr(model, "equipoise_original", model)
 
 
 def edits_of(vision: Any) -> tuple[NeuronEdit, ...]:
-    """What was edited in a CLIP_VISION."""
+    """List the edits of a CLIP_VISION."""
     return getattr(vision, "equipoise_edits", ())
 
 
 def unedited_net(classifier: HostClassifier | None, vision: Any | None, attribute: str = "") -> NeuronVit:
-    """The transformer of a model before any edit: of a CLIP_VISION with a head of nothing, since edits need none. Errors as of
-    :func:`.vision_neurons.vision_of`."""
+    """Return the transformer of a model before any edit.
+
+    Of a CLIP_VISION, with an empty head, since edits need none. Errors as of :func:`.vision_neurons.vision_of`.
+    """
     if classifier is not None or vision is None:
         first = None if classifier is None else original_of(classifier)
         return vision_of(first, vision, None, attribute.strip() or ("" if first is None else next(iter(first.attributes))))
@@ -132,7 +145,10 @@ def unedited_net(classifier: HostClassifier | None, vision: Any | None, attribut
 
 
 def changing(edits: Sequence[NeuronEdit], rows: str, where: str) -> Change:
-    """Edits of the rows where neurons live (``where``: as of the network), or of all."""
+    """Make the function that edits hidden vectors.
+
+    It edits the rows where neurons are (``where``: as of the network), or all rows.
+    """
 
     def change(layer: int, hidden: Tensor) -> Tensor:
         at = slice(None) if rows == ALL_ROWS else slice(0, 1) if where == CLS else slice(1, None)
@@ -148,7 +164,7 @@ def changing(edits: Sequence[NeuronEdit], rows: str, where: str) -> Change:
 
 @contextmanager
 def hooked(network: nn.Module, change: Change) -> Iterator[None]:
-    """A network whose second linear maps are given changed hidden vectors, for as long as this lasts."""
+    """Give a network's second linear maps changed hidden vectors, within a context."""
     handles = []
     try:
         for layer, module in second_maps(network).items():
@@ -164,7 +180,7 @@ def hooked(network: nn.Module, change: Change) -> Iterator[None]:
 
 
 def second_maps(network: nn.Module) -> dict[int, nn.Module]:
-    """Layer -> the linear map that reads its neurons."""
+    """List the linear map that reads the neurons of each layer."""
     modules = {}
     for name, module in network.named_modules():
         match = LAYER.search(name)
@@ -194,7 +210,7 @@ def _patched(original: Any, change: Change) -> Any:
 
 
 def described(edit: NeuronEdit, net: NeuronVit, rows: str) -> str:
-    """An edit in words."""
+    """Describe an edit in words."""
     named = int((edit.neurons >= 0).sum()) if edit.neurons.ndim == 2 else int((edit.neurons[0] >= 0).sum())
     at = "all tokens" if rows == ALL_ROWS else "the CLS token" if net.rows == CLS else "the patch tokens"
     how: Mapping[str, str] = {

@@ -33,7 +33,9 @@ PREDICTED = ""
 def vision_of(
     classifier: HostClassifier | None = None, clip_vision: Any | None = None, head: ZeroShotHead | None = None, attribute: str = ""
 ) -> NeuronVit:
-    """Either a classifier's head for one attribute (empty: its only one), or a CLIP_VISION with a zero-shot head, on the host's device.
+    """Return the transformer of a classifier or a CLIP_VISION, on the host's device.
+
+    A classifier's head for one attribute (empty: its only one), or a CLIP_VISION with a zero-shot head.
 
     Raises ValueError where neither or both are connected, where the model is no vision transformer that neuron paths can
     follow, and where it was edited: paths are those of a model as it is.
@@ -59,13 +61,15 @@ def vision_of(
 
 
 def model_name(net: NeuronVit, classifier: HostClassifier | None = None) -> str:
-    """What reports call the model."""
+    """Return the name of the model in reports."""
     return classifier.name if classifier is not None else f"CLIP vision, {net.depth} x {net.width}"
 
 
 def pixels_of(net: NeuronVit, images: Tensor) -> Tensor:
-    """IMAGE [B, H, W, 3 or 4] in 0..1 -> what the model is given, float32 [B, 3, S, S] on the CPU. Raises ValueError for no images, and for
-    what is no IMAGE."""
+    """Preprocess an IMAGE for the model: float32 [B, 3, S, S] on the CPU.
+
+    IMAGE [B, H, W, 3 or 4] in 0..1. Raises ValueError if it holds no images, or is no IMAGE.
+    """
     if images.ndim != 4 or images.shape[-1] not in (3, 4):
         raise ValueError(f"neuron paths are found in images of shape [B, H, W, 3 or 4]; met {list(images.shape)}: connect decoded images.")
     if not len(images):
@@ -75,7 +79,10 @@ def pixels_of(net: NeuronVit, images: Tensor) -> Tensor:
 
 
 def logits_of(net: NeuronVit, pixels: Tensor) -> Tensor:
-    """Logits, float32 [B, K] on the CPU, of preprocessed pixels; the host can interrupt between chunks."""
+    """Compute logits of preprocessed pixels, float32 [B, K] on the CPU.
+
+    The host can interrupt between chunks.
+    """
     parts = []
     for part in pixels.split(BATCH):
         comfy.model_management.throw_exception_if_processing_interrupted()
@@ -85,7 +92,9 @@ def logits_of(net: NeuronVit, pixels: Tensor) -> Tensor:
 
 
 def targets_of(net: NeuronVit, pixels: Tensor, wanted: str = PREDICTED) -> Tensor:
-    """The class that each image's path is found for, int64 [B] positions in the head.
+    """Return the class whose path is searched in each image, int64 [B].
+
+    As positions in the head.
 
     ``wanted``: empty = what the model reads in it; one class for all; or as many as there are images, separated by commas. Raises
     ValueError for a class that the head has not, and for another number.
@@ -109,7 +118,10 @@ def _of_classifier(classifier: HostClassifier, attribute: str) -> NeuronVit:
 
 
 def _on_cpu(model: AttributeClassifier) -> AttributeClassifier:
-    """The model, or a copy where the host has it on another device at present."""
+    """Return the model on the CPU.
+
+    A copy, if the host has it on another device at present.
+    """
     if next(model.parameters()).device.type == "cpu":
         return model
     return copy.deepcopy(model).cpu()
@@ -150,9 +162,9 @@ def _of_clip_vision(vision: Any, head: ZeroShotHead) -> NeuronVit:
 
 
 def _agreeing(net: NeuronVit, vision: Any) -> NeuronVit:
-    """The same, where it sees in an image of noise what the host's model sees.
+    """Return the network if it sees what the host's model sees.
 
-    Raises ValueError else.
+    Compared on an image of noise. Raises ValueError if the two differ.
     """
     images = torch.rand(1, net.image_size, net.image_size, 3, generator=torch.Generator().manual_seed(0))
     theirs = F.normalize(vision.encode_image(images)["image_embeds"].float().cpu(), dim=-1)

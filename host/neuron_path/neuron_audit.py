@@ -20,7 +20,9 @@ from .models import vision_of
 def audited_nets(
     classifier: HostClassifier | None, clip_vision: Any | None, heads: Sequence[ZeroShotHead | None], attributes: Sequence[str]
 ) -> dict[str, NeuronVit]:
-    """Attribute -> the network with its head: attributes of a classifier (none named: all), or zero-shot heads of a CLIP_VISION.
+    """Return a network with its head for every attribute.
+
+    Attributes of a classifier (none named: all), or zero-shot heads of a CLIP_VISION.
 
     Raises ValueError for fewer than two of them, one that is not there, and as :func:`.vision_neurons.vision_of`.
     """
@@ -55,8 +57,11 @@ def audited_nets(
 
 
 def class_neurons(path: NeuronPathFile, net: NeuronVit, class_name: str = "") -> NeuronPathFile:
-    """Paths of the classes of a file, a row for each: as they are where they are shared, else the most frequent neurons of each class's
-    images. ``class_name``: of one class alone. Raises ValueError for another network, and for a class without a path."""
+    """Return the paths of a file's classes, a row for each.
+
+    As they are if they are shared, else the most frequent neurons of each class's images. ``class_name``: of one class alone. Raises
+    ValueError for another network, and for a class without a path.
+    """
     check_network(path, net)
     chosen = path.of_class(class_name.strip()) if class_name.strip() else path
     if chosen.shared:

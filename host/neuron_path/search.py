@@ -25,7 +25,9 @@ SCORES = ("activation", "contribution", "joint", "additive", "objective")
 
 
 def found_paths(net: NeuronVit, pixels: Tensor, targets: Tensor, settings: PathSettings, model: str) -> NeuronPathFile:
-    """Paths by a search, of preprocessed images. ``model``: its name, for reports.
+    """Search the paths of preprocessed images.
+
+    ``model``: its name, for reports.
 
     Raises ValueError for settings that there are not, and for no images.
     """
@@ -37,7 +39,10 @@ def found_paths(net: NeuronVit, pixels: Tensor, targets: Tensor, settings: PathS
 def baseline_paths(
     net: NeuronVit, pixels: Tensor, targets: Tensor, kind: str, settings: PathSettings, seed: int, model: str
 ) -> NeuronPathFile:
-    """Paths by a baseline of ``methods/neuron_path/neuron_baselines.py``, with the scores that paths found by a search have too."""
+    """Find paths by a baseline of ``methods/neuron_path/neuron_baselines.py``.
+
+    They have the same scores as paths from a search.
+    """
     s = settings.checked(net.neurons)
     parts = 0
 
@@ -51,7 +56,9 @@ def baseline_paths(
 
 
 def class_path(file: NeuronPathFile, rule: str, net: NeuronVit | None = None, pixels: Tensor | None = None) -> NeuronPathFile:
-    """One path for each class of a file with a path for each image: a row for each class.
+    """Make one path for each class of a file with a path per image.
+
+    A row for each class.
 
     ``rule``: "mode", the most frequent neurons; or "mean score", that with the best mean score over the class's images. net, pixels: the
     network and the preprocessed images of the file, which the second rule needs; with them scores are measured, as means over the images.
@@ -85,7 +92,10 @@ def class_path(file: NeuronPathFile, rule: str, net: NeuronVit | None = None, pi
 
 
 def images_per_search(net: NeuronVit, settings: PathSettings) -> int:
-    """Images whose layers' states and tangents fit into the memory that a search is given, at least one; all, where they share a path."""
+    """Return how many images the memory for a search holds.
+
+    Of the layers' states and tangents; at least one image; all, if they share a path.
+    """
     if settings.shared:
         return 2**31
     points = len(integration_nodes(settings.nodes)[0]) + 1
@@ -124,7 +134,10 @@ def _file(
 
 
 def _over(net: NeuronVit, pixels: Tensor, targets: Tensor, s: PathSettings, search: Search) -> tuple[FoundPaths, Tensor]:
-    """Paths of all images, and what each neuron adds [B, L, K], some images at a time."""
+    """Search the paths of all images, some at a time.
+
+    Also returns what each neuron adds [B, L, K].
+    """
     report, size, total = host_progress(), images_per_search(net, s), max(1, len(pixels))
     parts, added = [], []
     for start in range(0, total, size):

@@ -21,7 +21,9 @@ ZERO_SHOT_FILES = model_files.FileKind(KEY, "a zero-shot head", save_zero_shot_h
 def make_head(
     clip: Any, classes: ClassSpec, templates: Sequence[str], scale: float, files: Mapping[str, Sequence[Path]], vision: Any | None = None
 ) -> tuple[ZeroShotHead, str]:
-    """Make a head for the one attribute of ``classes``, and describe the encoder and its projections.
+    """Make a head for the one attribute of ``classes``.
+
+    Also describes the encoder and its projections.
 
     Raises ValueError for several attributes, and for a CLIP without its text projection or of another width than vision's.
     """

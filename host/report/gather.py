@@ -177,7 +177,7 @@ def sets_of(inputs: ReportInputs) -> dict[str, Tensor]:
 
 
 def check_images(images: Tensor, name: str) -> None:
-    """Raise ValueError for a batch that is no IMAGE, is empty, or holds values that are not finite."""
+    """Raise ValueError unless a batch is an IMAGE with finite values."""
     if images.ndim != 4 or not len(images) or images.shape[-1] not in (3, 4):
         raise ValueError(f"the {name} images are a batch of shape [N, H, W, 3 or 4]; met {list(images.shape)}: connect decoded images.")
     broken = ~torch.isfinite(images.detach().flatten(1)).all(1)
@@ -209,7 +209,10 @@ def check_attributes(classifier: HostClassifier, attributes: Sequence[str]) -> N
 
 
 def origin(inputs: ReportInputs, graph: provenance.Graph | None, node_id: str | None, hashed: bool) -> dict[str, Any]:
-    """Return ``settings``, ``files`` and ``software`` for the page, as far as the queued graph shows them."""
+    """Collect the settings, files and software that a page names.
+
+    As ``settings``, ``files`` and ``software``, as far as the queued graph shows them.
+    """
     sets = sets_of(inputs)
     rows = [images_row(name, images) for name, images in sets.items()]
     settings, seeds = [], ""
@@ -224,7 +227,7 @@ def origin(inputs: ReportInputs, graph: provenance.Graph | None, node_id: str | 
 
 
 def _distinct(names: Sequence[str]) -> list[str]:
-    """Number names that occur more than once."""
+    """Add numbers to names that occur more than once."""
     return [n if n not in names[:i] else f"{n} ({names[:i].count(n) + 1})" for i, n in enumerate(names)]
 
 

@@ -65,7 +65,10 @@ def file_rows(files: Iterable[NamedFile], hashed: bool = True) -> list[tuple[str
 
 
 def sha256_of(path: Path, bar: comfy.utils.ProgressBar) -> str:
-    """Compute the SHA-256 of a file in hexadecimal. Raises the host's exception where the user interrupts."""
+    """Compute the SHA-256 of a file in hexadecimal.
+
+    Raises the host's exception if the user interrupts.
+    """
     digest = hashlib.sha256()
     with path.open("rb") as stream:
         while piece := stream.read(PIECE):
@@ -76,7 +79,10 @@ def sha256_of(path: Path, bar: comfy.utils.ProgressBar) -> str:
 
 
 def images_row(name: str, images: Tensor) -> tuple[str, str, str, str]:
-    """Describe a batch of images [N, H, W, C] as a row; its SHA-256 covers shape and 8-bit pixels."""
+    """Describe a batch of images [N, H, W, C] as a row.
+
+    Its SHA-256 covers shape and 8-bit pixels.
+    """
     n, h, w, _ = images.shape
     digest = hashlib.sha256(str((n, h, w, 3)).encode())
     for image in images[..., :3]:
@@ -113,12 +119,15 @@ def _files_of(hint: str, value: str) -> list[NamedFile]:
 
 
 def _word(text: str) -> str:
-    """A folder key or a hint without what does not matter: "equipoise_bias_features" and "EquipoiseLoadBiasFeatures" share a word."""
+    """Remove what does not matter from a folder key or a hint.
+
+    "equipoise_bias_features" and "EquipoiseLoadBiasFeatures" then share a word.
+    """
     return text.lower().replace("equipoise", "").replace("_", "").removesuffix("s")
 
 
 def _picture(value: str) -> list[NamedFile]:
-    """A picture that a graph loads from the host's input folder."""
+    """Return a picture that a graph loads from the host's input folder."""
     if not Path(value).suffix or Path(value).is_absolute():
         return []
     root = Path(folder_paths.get_input_directory()).resolve()

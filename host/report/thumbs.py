@@ -25,7 +25,9 @@ def image_thumbs(
     classes: Mapping[str, Sequence[str]],
     assigned: Mapping[str, Sequence[str]] | None = None,
 ) -> list[dict[str, Any]]:
-    """Write the first images into one temporary file and return a list of one dict for ``ui``.
+    """Write the first images into one temporary file, for the front end.
+
+    Returns a list of one dict for ``ui``.
 
     The dict holds the file and what the front end writes below each image.
 

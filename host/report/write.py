@@ -19,7 +19,9 @@ def reports_root() -> Path:
 
 
 def check_place(name: str) -> None:
-    """Raise ValueError for a name that is a path and for a folder that cannot be written.
+    """Raise ValueError if a report cannot be written under this name.
+
+    The name is a path, or the folder cannot be written.
 
     Called before anything is measured.
     """

@@ -15,7 +15,9 @@ SAE_FILES = FileKind("equipoise_sae", "an autoencoder", save_sae)
 
 
 def train_and_save_sae(features: FeatureSet, settings: SaeSettings, name: str, overwrite: bool) -> tuple[SaeFile, Path]:
-    """Train on a set, from the checkpoint in its folder if there is one, and save.
+    """Train an autoencoder on a set and save it.
+
+    The checkpoint in the set's folder is resumed if there is one.
 
     Raises ValueError for a bad name or one that is taken, and if the set cannot be trained on; the host's exception if the user interrupts.
     """

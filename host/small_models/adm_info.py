@@ -25,7 +25,7 @@ PREDICTIONS = ("eps", "v")
 
 
 def is_text_model(metadata: Mapping[str, str]) -> bool:
-    """True where a file's metadata says that it belongs to Load Quickstart Text Model."""
+    """Return whether a file belongs to Load Quickstart Text Model."""
     return metadata.get("format") == TEXT_FORMAT
 
 
@@ -51,9 +51,9 @@ class AdmInfo:
     base_model: str = ""
 
     def class_index(self, text: str) -> int:
-        """Index of a class given by its name (case does not matter) or its number.
+        """Return the index of a class by its name or number.
 
-        Raises ValueError with what is known.
+        Case does not matter. Raises ValueError, naming the known classes.
         """
         if self.num_classes is None:
             raise ValueError(f"'{self.name}' has no classes: leave out Class Label.")
@@ -68,7 +68,7 @@ class AdmInfo:
         raise ValueError(f"'{self.name}' has no class '{wanted}'. It knows {self._known()}.{near}")
 
     def _known(self) -> str:
-        """The classes there are, the first 20 by name."""
+        """List the names of the first 20 classes."""
         if self.class_names:
             shown = ", ".join(f"{i} = {n}" for i, n in enumerate(self.class_names[:20]))
             more = len(self.class_names) - 20
@@ -158,7 +158,7 @@ def _class_names(name: str, metadata: Mapping[str, str], num_classes: int) -> tu
 
 
 def conditioning(info: AdmInfo, label: int | None) -> list[list[Any]]:
-    """CONDITIONING for a model: with a class label, or (None) without one.
+    """Make a CONDITIONING with a class label, or without one (None).
 
     The text part is an empty stand-in, [1, 1, 1] of zeros.
     """
@@ -167,7 +167,10 @@ def conditioning(info: AdmInfo, label: int | None) -> list[list[Any]]:
 
 
 def latent_size(info: AdmInfo, width: int, height: int) -> tuple[int, int]:
-    """(height, width) of the latent for a picture in pixels; 0 stands for the model's own size. Raises ValueError with the nearest."""
+    """Return the (height, width) of the latent for a picture in pixels.
+
+    0 stands for the model's own size. Raises ValueError with the nearest size.
+    """
     sides = []
     for what, side in (("height", height), ("width", width)):
         side = side or info.image_size

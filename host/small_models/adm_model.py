@@ -61,9 +61,9 @@ class HostAdmUNet(AdmUNet):
         transformer_options: dict[str, Any] | None = None,
         **extra: Any,
     ) -> Tensor:
-        """x [B, C, H, W] -> predicted noise, same shape.
+        """Predict the noise of x [B, C, H, W], in the same shape.
 
-        Raises ValueError where a class label is missing or not expected.
+        Raises ValueError if a class label is missing or not expected.
         """
         options = transformer_options if transformer_options is not None else {}
         wrappers = get_all_wrappers(WrappersMP.DIFFUSION_MODEL, options)
@@ -88,7 +88,10 @@ class HostAdmUNet(AdmUNet):
         return super().forward(x, timesteps, context, y, control, options, **extra)[:, : self.config.in_channels]
 
     def _no_label(self, roles: Any) -> str:
-        """Sentence for a conditioning without a class label; role 0 is the positive one."""
+        """Write the error for a conditioning without a class label.
+
+        Role 0 is the positive one.
+        """
         if 0 in roles or not roles:
             return "this diffusion model is class-conditional and its positive conditioning carries no class label: connect Class Label."
         if self.null_label is None:
@@ -103,7 +106,9 @@ class HostAdmUNet(AdmUNet):
 
 
 def activation_elements(config: AdmConfig, height: int, width: int) -> float:
-    """Numbers that one row's forward holds at its peak: the skips, eight maps of the widest level, two attention matrices per head.
+    """Estimate how many numbers one row's forward holds at its peak.
+
+    The skips, eight maps of the widest level, two attention matrices per head.
 
     Measured peaks are 0.5 to 0.9 of it (P2 CelebA-HQ, ADM 64, the portraits); the host's own formula knows only SD's widths.
     """
@@ -127,7 +132,9 @@ class AdmModel(comfy.model_base.BaseModel):
         self.equipoise_info = info
 
     def memory_required(self, input_shape: Sequence[int], cond_shapes: Mapping[str, Any] | None = None) -> float:
-        """Bytes that one call needs for activations; input_shape is (rows, channels, height, width).
+        """Estimate the bytes that one call needs for activations.
+
+        input_shape is (rows, channels, height, width).
 
         The host splits batches by it.
         """
@@ -136,9 +143,10 @@ class AdmModel(comfy.model_base.BaseModel):
         return rows * activation_elements(self.diffusion_model.config, height, width) * comfy.model_management.dtype_size(dtype)
 
     def extra_conds(self, **kwargs: Any) -> dict[str, Any]:
-        """A class label becomes ``y``; text, pooled outputs and the like are not for this kind of model and are ignored.
+        """Make ``y`` of a class label.
 
-        Raises ValueError where the label was made for a model with another number of classes.
+        Text, pooled outputs and the like are ignored, because this kind of model does not use them. Raises ValueError if the label was made
+        for a model with another number of classes.
         """
         given = kwargs.get(LABEL_KEY)
         if given is None:
@@ -156,7 +164,10 @@ class AdmModel(comfy.model_base.BaseModel):
 
 
 def _config(config: AdmConfig, info: AdmInfo, dtype: torch.dtype, cast: torch.dtype | None) -> Any:
-    """The host's model configuration object; the network is made by us."""
+    """Make the host's model configuration object.
+
+    The network itself is made by us.
+    """
     out = comfy.supported_models_base.BASE({"disable_unet_model_creation": True, "in_channels": config.in_channels, "dtype": dtype})
     out.latent_format = PixelLatent(info.ratio)
     out.sampling_settings = {"beta_schedule": _HOST_SCHEDULES[info.schedule], "linear_start": 1e-4, "linear_end": 2e-2, "timesteps": 1000}
@@ -165,7 +176,10 @@ def _config(config: AdmConfig, info: AdmInfo, dtype: torch.dtype, cast: torch.dt
 
 
 def _plain(conds: list[dict[str, Any]] | None) -> bool:
-    """True for one conditioning that applies everywhere, always, and tells the network nothing."""
+    """Return whether there is one conditioning without any restriction.
+
+    It applies everywhere, always, and tells the network nothing.
+    """
     return conds is not None and len(conds) == 1 and not conds[0].get("model_conds") and all(conds[0].get(key) is None for key in _NARROWS)
 
 
@@ -177,7 +191,9 @@ def share_unconditional_call(
     timestep: Tensor,
     model_options: dict[str, Any],
 ) -> list[Tensor]:
-    """CALC_COND_BATCH wrapper of unconditional models: positive and negative ask the same question, so it is asked once.
+    """Evaluate an unconditional model once for positive and negative.
+
+    A CALC_COND_BATCH wrapper: both ask the same question.
 
     CFG then has exactly nothing to amplify, whatever cfg is, and costs nothing. Conditionings that are restricted in area, time or by
     hooks go the host's ordinary way.
@@ -189,7 +205,7 @@ def share_unconditional_call(
 
 
 def patcher_from(name: str, state_dict: Mapping[str, Tensor], metadata: Mapping[str, str]) -> comfy.model_patcher.ModelPatcher:
-    """MODEL from a state dict and its metadata.
+    """Make a MODEL from a state dict and its metadata.
 
     Raises ValueError where they are not a model that is supported here.
     """
@@ -213,7 +229,7 @@ def patcher_from(name: str, state_dict: Mapping[str, Tensor], metadata: Mapping[
 
 
 def load_adm(path: str | os.PathLike[str]) -> comfy.model_patcher.ModelPatcher:
-    """MODEL from a safetensors file of the guided-diffusion family.
+    """Load a MODEL from a safetensors file of the guided-diffusion family.
 
     Raises ValueError where the file is something else.
     """
@@ -230,7 +246,10 @@ def load_adm(path: str | os.PathLike[str]) -> comfy.model_patcher.ModelPatcher:
 
 
 def info_of(model: Any) -> AdmInfo:
-    """What a MODEL's file says about itself. Raises ValueError for a MODEL of another kind."""
+    """Return what a MODEL's file says about itself.
+
+    Raises ValueError for a MODEL of another kind.
+    """
     info = getattr(getattr(model, "model", None), "equipoise_info", None)
     if info is None:
         kind = type(getattr(model, "model", model)).__name__

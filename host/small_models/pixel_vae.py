@@ -21,9 +21,11 @@ class SpaceToDepth(comfy.pixel_space_convert.PixelspaceConversionVAE):
         self.ratio = ratio
 
     def encode(self, pixels: Tensor, *_args: Any, **_kwargs: Any) -> Tensor:
+        """Pack pixels into latents."""
         return F.pixel_unshuffle(pixels, self.ratio)
 
     def decode(self, samples: Tensor, *_args: Any, **_kwargs: Any) -> Tensor:
+        """Unpack latents into pixels."""
         # a copy even at ratio 1: older hosts scale the result in place, which would change the caller's latent
         return F.pixel_shuffle(samples, self.ratio).clone()
 

@@ -52,7 +52,7 @@ LARGEST = 4096
 
 
 def operations(base: Any, groups: int) -> Any:
-    """The host's operations with another number of groups in every GroupNorm.
+    """Return the host's operations with another number of groups in GroupNorm.
 
     The U-Net's classes ask for 32, which at 32 channels is instance norm: it removes every channel's mean, and colours drift.
     """
@@ -65,7 +65,10 @@ def operations(base: Any, groups: int) -> Any:
 
 
 def unet_config(stated: Mapping[str, Any], dtype: torch.dtype) -> dict[str, Any]:
-    """Arguments of the host's UNetModel; also what the host reads LoRA key names from."""
+    """Make the arguments of the host's UNetModel.
+
+    The host also reads LoRA key names from them.
+    """
     return {
         **{key: stated[key] for key in UNET_KEYS},
         "image_size": 32,
@@ -101,7 +104,10 @@ class TextModel(comfy.model_base.BaseModel):
         self.equipoise_info = info
 
     def extra_conds(self, **kwargs: Any) -> dict[str, Any]:
-        """As the host's; raises ValueError where the text was encoded by a CLIP of another width."""
+        """Prepare the conditioning as the host does.
+
+        Raises ValueError if the text was encoded by a CLIP of another width.
+        """
         text, width = kwargs.get("cross_attn"), self.model_config.unet_config["context_dim"]
         if text is not None and text.shape[-1] != width:
             raise ValueError(
@@ -121,9 +127,9 @@ class _Tokenizer(comfy.sd1_clip.SDTokenizer):
 
 
 def _configuration(name: str, metadata: Mapping[str, str], key: str, wanted: tuple[str, ...]) -> dict[str, Any]:
-    """A configuration from the metadata: JSON of whole numbers and lists of them.
+    """Read a configuration from the metadata.
 
-    Raises ValueError where it is not.
+    JSON of whole numbers and lists of them. Raises ValueError if it is not.
     """
 
     def whole(value: Any) -> bool:
@@ -172,7 +178,7 @@ def _part(tensors: Mapping[str, Tensor], prefix: str) -> dict[str, Tensor]:
 
 
 def _model(name: str, tensors: Mapping[str, Tensor], metadata: Mapping[str, str]) -> comfy.model_patcher.ModelPatcher:
-    """The MODEL of a file."""
+    """Make the MODEL of a file."""
     management = comfy.model_management
     stated = _configuration(name, metadata, "unet", UNET_KEYS)
     ratio, groups = _whole(name, metadata, "pixel_unshuffle", 1), _whole(name, metadata, "norm_groups", 1)
@@ -210,9 +216,10 @@ def _model(name: str, tensors: Mapping[str, Tensor], metadata: Mapping[str, str]
 
 
 def text_weights(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """State dict of the host's CLIPTextModel from a file's ``clip.`` tensors: the stored token rows in a table of zeros.
+    """Make the state dict of the host's CLIPTextModel from ``clip.`` tensors.
 
-    Raises KeyError where the rows or their numbers are missing, ValueError where they do not fit each other.
+    The stored token rows go into a table of zeros. Raises KeyError if the rows or their numbers are missing, ValueError if they do not fit
+    each other.
     """
     out = {f"text_model.{k}": v for k, v in _part(tensors, "clip.").items() if k not in ("token_ids", "token_rows")}
     ids, rows = tensors["clip.token_ids"].long(), tensors["clip.token_rows"]
@@ -226,7 +233,7 @@ def text_weights(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
 
 
 def _clip(name: str, tensors: Mapping[str, Tensor], metadata: Mapping[str, str]) -> comfy.sd.CLIP:
-    """The CLIP of a file."""
+    """Make the CLIP of a file."""
     config = _configuration(name, metadata, "clip", CLIP_KEYS)
     tokenizer = type("QuickstartTokenizer", (_Tokenizer,), {"width": config["hidden_size"]})
     target = comfy.supported_models_base.ClipTarget(comfy.sd1_clip.SD1Tokenizer, comfy.sd1_clip.SD1ClipModel)
@@ -250,7 +257,10 @@ def _clip(name: str, tensors: Mapping[str, Tensor], metadata: Mapping[str, str])
 
 
 def _load_model(path: str | os.PathLike[str]) -> comfy.model_patcher.ModelPatcher:
-    """The MODEL alone, for hosts that make a copy for a second device."""
+    """Load the MODEL alone.
+
+    For hosts that make a copy for a second device.
+    """
     tensors, metadata = read_safetensors(path)
     name = os.path.basename(path)
     _check(name, metadata)
@@ -258,10 +268,9 @@ def _load_model(path: str | os.PathLike[str]) -> comfy.model_patcher.ModelPatche
 
 
 def load_text_model(path: str | os.PathLike[str]) -> tuple[comfy.model_patcher.ModelPatcher, comfy.sd.CLIP]:
-    """MODEL and CLIP from a file of this format.
+    """Load MODEL and CLIP from a file of this format.
 
-    Raises ValueError where the file is another kind or damaged.
-
+    Raises ValueError if the file is of another kind or damaged.
     Images and latents are those of :class:`.pixel_vae.PixelVae` at ``info_of(model).ratio``.
     """
     tensors, metadata = read_safetensors(path)

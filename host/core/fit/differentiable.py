@@ -94,6 +94,7 @@ class _Call(nn.Module):
         self.network = network
 
     def forward(self, x: Tensor, sigma: Tensor, **arguments: Any) -> Tensor:
+        """Evaluate the denoiser on x at sigma."""
         return self.network.apply_model(x, sigma, **arguments)
 
 

@@ -72,7 +72,9 @@ class FitSession:
             ) from error
 
     def resume(self, fit: VectorFit, facts: Mapping[str, Any]) -> None:
-        """Resume a fit if an earlier run saved it with the same ``facts``, and report that.
+        """Resume a fit that an earlier run saved with the same ``facts``.
+
+        The report says so.
 
         The fit then moves the node's bar, and the host can interrupt it after every step.
         """
