@@ -11,7 +11,10 @@ WEB_DIRECTORY = "./web"
 
 
 async def comfy_entrypoint() -> Any:
-    """The host's entry point (V3): an extension whose node list makes the model folders known and imports the nodes."""
+    """Return the pack's extension to the host (V3).
+
+    Its node list makes the model folders known and imports the nodes.
+    """
     import logging
 
     from comfy_api.latest import ComfyExtension

@@ -199,7 +199,10 @@ def download_note(requirements: Sequence[str]) -> str:
 
 @contextlib.contextmanager
 def locked(path: Path) -> Iterator[None]:
-    """Hold a lock file, so that only one run installs into an environment at a time."""
+    """Hold a lock file during an installation.
+
+    So only one run installs into an environment at a time.
+    """
     path.parent.mkdir(parents=True, exist_ok=True)
     with path.open("a+") as stream:
         if sys.platform == "win32":

@@ -15,7 +15,10 @@ BENCHMARKS_FOLDER = Path(__file__).resolve().parent.parent / "benchmarks"
 
 
 def benchmark_files() -> dict[str, Path]:
-    """Find the modules below ``benchmarks/`` that define ``run``, by the name a user types; none is imported."""
+    """Find the modules below ``benchmarks/`` that define ``run``.
+
+    By the name a user types; none is imported.
+    """
     modules = [f for f in sorted(BENCHMARKS_FOLDER.rglob("*.py")) if not f.name.startswith("_")]
     files = [f for f in modules if "\ndef run(" in f.read_text(encoding="utf-8")]
     return {f.stem.replace("_", "-"): f for f in files}
@@ -45,7 +48,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> int:
-    """Run the benchmark, add where and how it ran, and print one JSON object as the last line."""
+    """Run the benchmark and print one JSON object as the last line.
+
+    Where and how it ran is added.
+    """
     module, started = load(args.name), time.monotonic()
     options = {k: v for k, v in (("folder", args.folder), ("workers", args.workers)) if v is not None}
     unknown = [k for k in options if k not in inspect.signature(module.run).parameters]

@@ -79,6 +79,7 @@ class _Trials:
         self._level, self._trials, self._progress, self._done = level, trials, progress, 0
 
     def sample(self, adp: AdpFile | None, settings: GuidanceSettings | None) -> TrialReadings:
+        """Sample the trial's images, with guidance if settings are given."""
         read: list[dict[str, Tensor]] = []
         cells: list[Tensor] = []
         make_run = None if adp is None else lambda number, first: GuidanceRun(adp, settings)
@@ -95,7 +96,10 @@ class _Trials:
 
     @torch.no_grad()
     def read(self, latents: Tensor, profession: int | None) -> dict[str, Tensor]:
-        """Read finished latents [N, 12, 16, 16], noised once to each attribute's level: attribute -> class probabilities."""
+        """Read finished latents [N, 12, 16, 16]: attribute -> class probabilities.
+
+        They are noised once to each attribute's level.
+        """
         noise = torch.randn(latents.shape, generator=torch.Generator().manual_seed(0))
         y = None if profession is None else torch.full((len(latents),), profession)
         pooled: dict[int, Tensor] = {}

@@ -52,7 +52,10 @@ def run(args: argparse.Namespace) -> int:
 
 
 def as_record(paths: FoundPaths, settings: PathSettings, net: NeuronVit, seconds: float) -> dict[str, Any]:
-    """Return what is written: ``paths`` (images x layers, x neurons if top_k is above 1), scores and settings."""
+    """Return the record that is written.
+
+    ``paths`` (images x layers, x neurons if top_k is above 1), scores and settings.
+    """
     return {
         "paths": (paths.path[:, :, 0] if settings.top_k == 1 else paths.path).tolist(),
         "joint_scores": paths.joint.tolist(),

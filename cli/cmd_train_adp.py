@@ -91,7 +91,10 @@ def run(args: argparse.Namespace) -> int:
 
 
 def shipped_model(features: FeatureSet) -> Path | None:
-    """Return the shipped model that a set was recorded on, by the name in the set."""
+    """Return the shipped model that a set was recorded on.
+
+    By the name in the set.
+    """
     named = features.meta.get("base_model")
     for path in (weights.DIFFUSION, weights.DIFFUSION_PROFESSIONS):
         if named and path.is_file() and read_metadata(path).get("base_model") == named:

@@ -69,7 +69,10 @@ def run(args: argparse.Namespace) -> int:
 
 @contextmanager
 def processes(wanted: str | None) -> Iterator[tuple[bool, torch.device]]:
-    """Join the processes that torchrun started, if it did: (whether this is the first one, its device)."""
+    """Join the processes that torchrun started, if it did.
+
+    Returns whether this is the first one, and its device.
+    """
     several = int(os.environ.get("WORLD_SIZE", "1")) > 1 and "RANK" in os.environ
     number = int(os.environ.get("LOCAL_RANK", "0"))
     if wanted is None:

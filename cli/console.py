@@ -9,7 +9,10 @@ from ..methods.core.trainer import Progress
 
 
 def progress_bar(name: str) -> Progress:
-    """Show progress on standard error: one line that a terminal rewrites; a line every ten seconds elsewhere."""
+    """Show progress on standard error.
+
+    One line that a terminal rewrites; a line every ten seconds elsewhere.
+    """
     started = time.monotonic()
     last = started - 10.0
     first: int | None = None

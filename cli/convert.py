@@ -132,7 +132,9 @@ def find_prefix(names: list[str]) -> str:
 
 
 def convert(checkpoint: Any, metadata: Mapping[str, str] | None = None) -> Converted:
-    """Take the tensors out of a checkpoint's content, and check them if they are an ADM U-Net.
+    """Take the tensors out of a checkpoint's content.
+
+    They are checked if they are an ADM U-Net.
 
     Raises ValueError if there are no weights, a tensor cannot be stored, or an ADM U-Net does not fit its own configuration.
     """

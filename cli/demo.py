@@ -93,7 +93,10 @@ def summary_text(figures: dict, target: TargetDistribution) -> str:
 
 
 def sheet(judge, target: TargetDistribution, before, after, figures: dict, shown: int = 48) -> np.ndarray:
-    """Draw a contact sheet of the first images, framed by the class that the judge reads: uint8 [H, W, 3]."""
+    """Draw a contact sheet of the first images: uint8 [H, W, 3].
+
+    Framed by the class that the judge reads.
+    """
     sheets = []
     for images, caption, fd in ((before, "plain sampling", "fd_before"), (after, "with distribution guidance", "fd_after")):
         read = judge.probabilities(images[:shown])

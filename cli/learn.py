@@ -66,7 +66,9 @@ def learn_moves(
     pictures: Path | None = None,
     progress_of: Callable[[str], Progress] | None = None,
 ) -> LearnedVectors:
-    """Fit moves of every labelled attribute of an ADP for a model of the test bed.
+    """Fit moves of every labelled attribute of an ADP.
+
+    For a model of the test bed.
 
     At most 1,024 images are used, the classes as evenly as there are images. ``pictures``: folder, see :func:`.pictures.clean_latents`.
     ``progress_of`` makes the progress of a stage from its name. Raises ValueError if :func:`cannot_learn` has a reason.
@@ -99,7 +101,7 @@ def learn_moves(
 
 
 def cannot_learn(net: AdmUNet, features: FeatureSet, pictures: Path | None = None) -> str | None:
-    """Return why moves cannot be learned from a set on a model; None if they can."""
+    """Return why moves cannot be learned from a set; None if they can."""
     if net.num_classes is not None:
         return "a feature set does not keep the classes of a class-conditional model's images, so no moves are learned on such a model."
     if not site_width(net):
@@ -110,7 +112,10 @@ def cannot_learn(net: AdmUNet, features: FeatureSet, pictures: Path | None = Non
 
 
 def site_width(net: AdmUNet) -> int:
-    """Return the channels at the site of the learned moves; 0 if the network has no such block."""
+    """Return the channels at the site of the learned moves.
+
+    0 if the network has no such block.
+    """
     number = int(SITE.removeprefix("output."))
     # No patch sees the output of the last block.
     return net.output_blocks[number][0].out_layers[3].out_channels if number + 1 < len(net.output_blocks) else 0

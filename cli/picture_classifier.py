@@ -28,7 +28,9 @@ def train_on_pictures(
     seed: int = 0,
     progress: Progress | None = None,
 ) -> tuple[AttributeClassifier, dict[str, float]]:
-    """Train on images [N, 3, S, S] in 0..1 and labels, attribute -> class probabilities [N, K].
+    """Train a classifier on images and labels.
+
+    images [N, 3, S, S] in 0..1; labels: attribute -> class probabilities [N, K].
 
     Returns the classifier, frozen, and its balanced accuracy on the tenth of the images that it has not seen. Rows are drawn so that all
     classes of one attribute, in turn, are equally frequent; they are blurred and noisy, because the fit shows the classifier what a

@@ -49,7 +49,10 @@ def _picture(folder: Path, file: str) -> Tensor:
 
 
 def can_make_again(features: FeatureSet) -> bool:
-    """Return whether :func:`.sampling.sample` recorded the set without guidance: a seed then gives its image, in any batch."""
+    """Return whether a seed gives a set's image again, in any batch.
+
+    :func:`.sampling.sample` must have recorded the set without guidance.
+    """
     meta = features.meta
     return meta.get("source") == "samples" and meta.get("sampler") == "ddim" and "steps" in meta and "batch_size" not in meta
 
@@ -70,7 +73,7 @@ def _again(net: AdmUNet, features: FeatureSet, entries: Sequence[Entry], progres
 
 
 def _compare(features: FeatureSet, entries: Sequence[Entry], made: Tensor) -> None:
-    """Raise ValueError if the features of images that were made again are not those that were recorded."""
+    """Raise ValueError if images made again have other features than recorded."""
     stored = {}
     for rows, _, ids in iterate_shards(features.folder, entries):
         for i in ids.unique().tolist():

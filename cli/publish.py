@@ -68,7 +68,10 @@ def with_record(figures: Mapping[str, Any], started: float) -> dict[str, Any]:
 
 
 def as_json(value: Any) -> Any:
-    """Convert a value for JSON: tensors and arrays become lists or numbers, numbers that are not finite become null."""
+    """Convert a value for JSON.
+
+    Tensors and arrays become lists or numbers; numbers that are not finite become null.
+    """
     if hasattr(value, "tolist"):
         value = value.tolist()
     if isinstance(value, Mapping):
@@ -81,7 +84,10 @@ def as_json(value: Any) -> Any:
 
 
 def publish(figures: Mapping[str, Any], file: str | os.PathLike[str] | None) -> None:
-    """Write one JSON object to ``file``, if there is one, and print it as the last line of a command's output."""
+    """Write one JSON object to ``file`` and print it as the last line.
+
+    ``file`` may be None.
+    """
     line = json.dumps(as_json(figures), allow_nan=False)
     if file:
         write_text(file, line + "\n")

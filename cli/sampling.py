@@ -53,7 +53,10 @@ class Samples:
 
 
 def noise_for(seeds: list[int], shape: tuple[int, ...] = LATENT) -> Tensor:
-    """Draw standard normal noise [N, *shape], with a generator per image, so that an image does not depend on its batch."""
+    """Draw standard normal noise [N, *shape], with a generator per image.
+
+    So an image does not depend on its batch.
+    """
     return torch.stack([torch.randn(shape, generator=torch.Generator().manual_seed(s)) for s in seeds])
 
 
@@ -79,7 +82,9 @@ def recorded_as(net: AdmUNet, base_model: str, steps: int = STEPS, site: str = M
 
 @torch.no_grad()
 def site_shape(net: AdmUNet, site: str) -> tuple[int, tuple[int, int]]:
-    """Return the channels, and height and width, of a model's features at a site, "middle" or "output.N", from a call on zeros.
+    """Return the channels, height and width of h at a site.
+
+    The site is "middle" or "output.N"; the model is called on zeros.
 
     Raises ValueError if the model has no such site.
     """

@@ -15,25 +15,34 @@ Denoise = Callable[[Tensor, Tensor, dict[str, Any]], Tensor]
 
 
 def alphas_cumprod() -> Tensor:
-    """Cumulative product of 1 - beta for guided-diffusion's "linear" schedule, beta 1e-4 to 2e-2. float32 [1000], from float64."""
+    """Return the cumulative product of 1 - beta: float32 [1000].
+
+    For guided-diffusion's "linear" schedule, beta 1e-4 to 2e-2, computed in float64.
+    """
     betas = torch.linspace(1e-4, 2e-2, TRAIN_STEPS, dtype=torch.float64)
     return torch.cumprod(1 - betas, dim=0).float()
 
 
 def velocity(clean: Tensor, noise: Tensor, t: int) -> Tensor:
-    """What the shipped networks are trained to predict: sqrt(abar_t) noise - sqrt(1 - abar_t) clean."""
+    """Compute the velocity: sqrt(abar_t) noise - sqrt(1 - abar_t) clean.
+
+    The shipped networks are trained to predict it.
+    """
     abar = alphas_cumprod()[t]
     return abar.sqrt() * noise - (1 - abar).sqrt() * clean
 
 
 def sigmas() -> Tensor:
-    """Noise level of every training timestep, sqrt((1 - abar) / abar), ascending; the last is 157.407. float32 [1000]."""
+    """Return the sigma of every training timestep, ascending: float32 [1000].
+
+    sqrt((1 - abar) / abar); the last is 157.407.
+    """
     abar = alphas_cumprod()
     return torch.sqrt((1 - abar) / abar)
 
 
 def ddim_timesteps(steps: int) -> list[int]:
-    """``steps`` timesteps, evenly spaced, from 999 down to 0."""
+    """Space ``steps`` timesteps evenly from 999 down to 0."""
     return [round(t) for t in torch.linspace(TRAIN_STEPS - 1, 0, steps).tolist()]
 
 
@@ -45,7 +54,7 @@ def ddim(
     patches: dict[str, Any] | None = None,
     on_step: Callable[[int, int], None] | None = None,
 ) -> Tensor:
-    """Deterministic DDIM (Song et al. 2021, eq. 12 with eta 0).
+    """Sample by deterministic DDIM (Song et al. 2021, eq. 12 with eta 0).
 
     noise [B, C, H, W] standard normal -> sample of the same shape. ``patches`` goes into transformer_options beside ``sigmas`` [B] and
     ``cond_or_uncond`` [0], as the host sends them.

@@ -49,7 +49,9 @@ JOINTS = (", ", " and ", " ")
 
 
 def portrait_caption(labels: Mapping[str, int], generator: torch.Generator, share: float = NAMED_SHARE) -> str:
-    """Write a caption for a portrait with these class indices (attribute -> index, as in ATTRIBUTES), or the empty one.
+    """Write a caption for a portrait, or the empty one.
+
+    ``labels``: attribute -> class index, as in ATTRIBUTES.
 
     ``share``: how often an attribute other than the profession is named.
 
@@ -87,6 +89,9 @@ def captions(labels: Mapping[str, Tensor], generator: torch.Generator, share: fl
 
 
 def vocabulary() -> str:
-    """Join every word and sign that a caption can hold, so that a tokeniser gives all tokens of the training."""
+    """Join every word and sign that a caption can hold.
+
+    So a tokeniser gives all tokens of the training.
+    """
     phrases = [phrase for classes in PHRASES.values() for options in classes for phrase in options]
     return " ".join([*(o.format("") for o in OPENINGS), *ATTRIBUTES["profession"], *phrases, *JOINTS])

@@ -110,7 +110,10 @@ def _make_adp(conditional: bool, folder: Path, out: Path, steps: int, bar) -> Pa
 
 
 def _train_text(folder: Path, out: Path, steps: int, start: Path, bar) -> Path:
-    """Train the text model; boots a ComfyUI (COMFYUI_PATH) in this process, because the network is made of its classes."""
+    """Train the text model.
+
+    It boots a ComfyUI (COMFYUI_PATH) in this process, because the network is made of its classes.
+    """
     from .host_process import boot_host
 
     threads = torch.get_num_threads()
@@ -133,7 +136,10 @@ def _train_text(folder: Path, out: Path, steps: int, start: Path, bar) -> Path:
 
 
 def _make_steering(text: bool, folder: Path, steps: int, ship: bool) -> int:
-    """Make autoencoder and bias features through the host's samplers; the folder is the host's base directory and holds all stages."""
+    """Make autoencoder and bias features through the host's samplers.
+
+    The folder is the host's base directory and holds all stages.
+    """
     from .host_process import boot_host
 
     threads = torch.get_num_threads()
@@ -156,7 +162,10 @@ def _make_steering(text: bool, folder: Path, steps: int, ship: bool) -> int:
 
 
 def _make_text_adp(folder: Path, out: Path, steps: int) -> Path:
-    """Make the text model's ADP through the host's samplers; the folder is the host's base directory and holds all stages."""
+    """Make the text model's ADP through the host's samplers.
+
+    The folder is the host's base directory and holds all stages.
+    """
     from .host_process import boot_host
 
     threads = torch.get_num_threads()

@@ -44,7 +44,10 @@ MOVED = ("eyeglasses", "hair", "skin_tone")
 
 
 def record_portraits(net: AdmUNet, labeller: AttributeClassifier, folder: Path, base_model: str, progress: Progress) -> dict[str, Tensor]:
-    """Record plain samples with features and labels, in parts of 64 images; a part that exists is not made again."""
+    """Record plain samples with features and labels.
+
+    In parts of 64 images; a part that exists is not made again.
+    """
     writer = None
     parts = []
     for start in range(0, SAMPLES, 64):
@@ -67,7 +70,10 @@ def record_portraits(net: AdmUNet, labeller: AttributeClassifier, folder: Path, 
 
 
 def make_adp(conditional: bool, folder: Path, out: Path, steps: int, progress: Progress) -> AdpFile:
-    """Make the predictor of the unconditional or the profession-conditional model in ``folder``; writes ``out`` and ``log.json``."""
+    """Make the ADP of one of the portrait models in ``folder``.
+
+    The unconditional or the profession-conditional model; writes ``out`` and ``log.json``.
+    """
     net = weights.diffusion(weights.DIFFUSION_PROFESSIONS if conditional else weights.DIFFUSION)
     labeller = weights.classifier()
     base = "equipoise-portraits-conditional" if conditional else "equipoise-portraits"
@@ -110,7 +116,10 @@ def make_adp(conditional: bool, folder: Path, out: Path, steps: int, progress: P
 
 
 def _merged(file: AdpFile, attribute: str, moves: dict[str, Move], record: dict[str, Any]) -> AdpFile:
-    """The file with calibrated moves of an attribute; the one that hits most is the one used by default."""
+    """Return the file with calibrated moves of an attribute.
+
+    The one that hits most is the default.
+    """
     calibration = {**file.info.get("calibration", {})}
     calibration[attribute] = {**calibration.get(attribute, {}), **record}
     hits = {source: float(h) for r in calibration[attribute].values() for source, h in r["hits"].items()}
@@ -140,7 +149,7 @@ class TrialBench:
         self.plain = {a: labels[a].argmax(-1) for a in self.classes}
 
     def trial(self, attribute: str, images: int) -> Trial:
-        """A trial of one attribute's move with this number of images."""
+        """Run a trial of one attribute's move with this number of images."""
         return lambda move: self._run(attribute, move, images)
 
     def _run(self, attribute: str, move: Move, images: int) -> TrialResult:
@@ -163,7 +172,10 @@ class TrialBench:
         return TrialResult(hits, composition_drift(composition(seen, attribute, self.classes), reference))
 
     def _weights(self, attribute: str) -> Tensor | None:
-        """Weights of the plain samples under which every profession has the same share within a class, as it has in a trial."""
+        """Weight the plain samples so that professions are even within every class.
+
+        In a trial they are even too.
+        """
         if self.y is None:
             return None
         count = torch.zeros(len(ATTRIBUTES[attribute]), len(self.professions))
@@ -172,7 +184,10 @@ class TrialBench:
 
 
 def calibrate_learned(bench: TrialBench, attribute: str, say: Callable[[str], None]) -> tuple[dict[str, Move], dict[str, Any]]:
-    """The fitted move with its gains and its way of assigning: source -> move, and all trials."""
+    """Find the gains and the assignment of the fitted move.
+
+    Returns source -> move, and all trials.
+    """
     draft = bench.draft.moves[attribute]
     move, record = calibrate(draft, bench.trial(attribute, TRIAL_IMAGES), say=say)
     hits = record[record["assign"]]["final"][: len(ATTRIBUTES[attribute])]
@@ -180,7 +195,9 @@ def calibrate_learned(bench: TrialBench, attribute: str, say: Callable[[str], No
 
 
 def compare_directions(bench: TrialBench, attribute: str, say: Callable[[str], None]) -> tuple[dict[str, Move], dict[str, Any]]:
-    """Directions read off features, at every site, each at its best sizes: source -> the move at its better site, and all trials.
+    """Try directions read off features, at every site and size.
+
+    Returns source -> the move at its better site, and all trials.
 
     Features are those of the first plain samples, made again from their seeds.
     """
@@ -208,5 +225,5 @@ def compare_directions(bench: TrialBench, attribute: str, say: Callable[[str], N
 
 
 def accuracy_at(rows: list[list[float]], level: float) -> float:
-    """Accuracy at the knot nearest to a log-SNR."""
+    """Return the accuracy at the knot nearest to a log-SNR."""
     return min(rows, key=lambda r: abs(r[0] - level))[1]

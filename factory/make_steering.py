@@ -96,14 +96,17 @@ class Bed:
 
 
 def unconditional_bed() -> Bed:
-    """The unconditional model."""
+    """Return the test bed of the unconditional model."""
     model = load_adm(weights.DIFFUSION)
     cond = conditioning(info_of(model), None)
     return Bed("portraits", model, GivenConditions(model, cond), cond, cond, weights.ADP, "ddim", 2048, 1.0, 1.0, 0.9925, 48)
 
 
 def text_bed() -> Bed:
-    """The small text model, under neutral prompts of all four professions."""
+    """Return the test bed of the small text model.
+
+    Under neutral prompts of all four professions.
+    """
     model, clip = load_text_model(weights.TEXT)
     prompts = PromptConditions(clip, "\n".join(NEUTRAL), NEGATIVE)
     positive, negative, _ = prompts.at(0)
@@ -121,8 +124,11 @@ class SteeringMaker:
         self.adp = weights.adp(bed.adp)
 
     def make(self) -> tuple[SaeFile, BiasFeatures]:
-        """Record at the site, label, train the autoencoder and a reader, find features and turn the best alone, learn profiles, calibrate
-        them."""
+        """Make the autoencoder and the calibrated bias features.
+
+        Record at the site, label, train the autoencoder and a reader, find features and turn the best alone, learn profiles, calibrate
+        them.
+        """
         features, labels = self._recorded()
         sae = self._autoencoder(features)
         features_found = self._measured(sae, self._found(sae, features, labels))

@@ -69,17 +69,22 @@ class _Canvas:
         self.image = torch.zeros(n, 3, SIZE, SIZE)
 
     def paint(self, distance: Tensor, colour: Tensor, opacity: Tensor | float = 1.0) -> None:
-        """distance [n, S, S] in units of half the image; colour [n, 3]; opacity scalar or [n]."""
+        """Paint a shape.
+
+        distance [n, S, S] in units of half the image; colour [n, 3]; opacity scalar or [n].
+        """
         alpha = (0.5 - distance * (SIZE / 2)).clamp(0, 1)
         alpha = (alpha * (opacity.view(-1, 1, 1) if isinstance(opacity, Tensor) else opacity)).unsqueeze(1)
         self.image = self.image + alpha * (colour[:, :, None, None] - self.image)
 
     def ellipse(self, cx: Tensor, cy: Tensor, rx: Tensor | float, ry: Tensor | float) -> Tensor:
+        """Compute the distance of every pixel to an ellipse: [n, S, S]."""
         rx, ry = _column(rx, cx), _column(ry, cx)
         dx, dy = self.x - cx.view(-1, 1, 1), self.y - cy.view(-1, 1, 1)
         return (torch.sqrt((dx / rx) ** 2 + (dy / ry) ** 2 + 1e-9) - 1) * torch.minimum(rx, ry)
 
     def box(self, cx: Tensor, cy: Tensor, hx: Tensor | float, hy: Tensor | float) -> Tensor:
+        """Compute the distance of every pixel to a box: [n, S, S]."""
         dx = (self.x - cx.view(-1, 1, 1)).abs() - _column(hx, cx)
         dy = (self.y - cy.view(-1, 1, 1)).abs() - _column(hy, cx)
         return torch.maximum(dx, dy)
@@ -102,7 +107,9 @@ def _column(value: Tensor | float, like: Tensor) -> Tensor:
 
 
 def draw_portraits(labels: Mapping[str, Tensor], generator: torch.Generator, between: Between | None = None) -> Tensor:
-    """Draw portraits with the given attributes. labels int64 [N] each -> float32 [N, 3, 32, 32] in 0..1.
+    """Draw portraits with the given attributes: float32 [N, 3, 32, 32] in 0..1.
+
+    labels: int64 [N] each.
 
     ``between`` replaces the spectacles of ``labels`` and shifts their skin tones.
     """

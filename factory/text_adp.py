@@ -54,7 +54,10 @@ round (a file calibrated at 4 reached 100% of doctors there and 89.8% at 1)."""
 
 
 def prompt_classes(attribute: str) -> PromptClasses:
-    """The prompts that name a class of an attribute, and those that do not, for all four professions."""
+    """Return the prompts of an attribute's classes, for all four professions.
+
+    Prompts that name a class, and those that do not.
+    """
     classes = ATTRIBUTES[attribute]
     phrases = {c: (PHRASES[attribute][k][0],) for k, c in enumerate(classes)}
     return PromptClasses(attribute, classes, tuple(f"{prompt} {{}}" for prompt in NEUTRAL), phrases)
@@ -72,6 +75,7 @@ class Maker:
         self.latent = empty_latent(self.model, 0, 0, BATCH)
 
     def sampler(self, seed: int, cfg: float = CFG) -> SamplerSettings:
+        """Return the settings of the sampler."""
         return SamplerSettings(seed, STEPS, cfg, SAMPLER, SCHEDULER)
 
     def make(self) -> AdpFile:
@@ -103,7 +107,7 @@ class Maker:
         return learned.file
 
     def _from_prompts(self, adp: AdpFile, attribute: str) -> AdpFile:
-        """What pairs of prompts give, without labels."""
+        """Make moves from pairs of prompts, without labels."""
         prompts, sampler = prompt_classes(attribute), self.sampler(PROMPT_SEED)
         sampling = PromptSampling(self.model, self.clip, self.latent, sampler, PROMPT_IMAGES, NEGATIVE)
         fitted = learn_from_prompts(sampling, prompts, FitSettings(steps=self.steps // 2), "portraits-text-prompts", adp)

@@ -64,7 +64,10 @@ class Tokens:
 
 
 def _pause(_module: nn.Module, args: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
-    """Forward pre-hook: the host's CLIP adds to its input in place, which backward forbids for a tensor that a norm keeps."""
+    """Copy a norm's input before the host changes it in place.
+
+    A forward pre-hook: backward needs the input as it was.
+    """
     return (args[0].clone(), *args[1:])
 
 
@@ -84,7 +87,9 @@ class TextNet(nn.Module):
         self._initialise()
 
     def _initialise(self) -> None:
-        """torch's own initial values, which the host's classes leave out; the last layer of every residual branch starts at zero.
+        """Set the initial values, which the host's classes leave out.
+
+        torch's own; the last layer of every residual branch starts at zero.
 
         In the text model it starts small, and words start large: with embeddings of 0.05 the layers' outputs drowned them, so that after
         7,000 steps "with" and "without" still gave the same context within 1%.
@@ -112,14 +117,17 @@ class TextNet(nn.Module):
             layer.layer_norm2.register_forward_pre_hook(_pause)
 
     def context(self, tokens: Tensor) -> Tensor:
-        """tokens int64 [B, 77], rows of the small table -> [B, 77, width], as SDClipModel gives it; equal captions are encoded once."""
+        """Compute the context of tokens: [B, 77, width].
+
+        tokens int64 [B, 77], rows of the small table; as SDClipModel gives it. Equal captions are encoded once.
+        """
         once, back = torch.unique(tokens, dim=0, return_inverse=True)
         embeds = self.text.embeddings.token_embedding(once)
         out = self.text(None, None, embeds=embeds, num_tokens=[1] * len(once), dtype=torch.float32)
         return out[0][back]
 
     def forward(self, x: Tensor, timesteps: Tensor, tokens: Tensor) -> Tensor:
-        """x [B, C, H, W], timesteps [B] in 0..999 -> velocity, same shape as x."""
+        """Predict the velocity of x [B, C, H, W] at timesteps [B] in 0..999."""
         return self.unet(x, timesteps, context=self.context(tokens), transformer_options={})
 
 
@@ -130,8 +138,10 @@ def _res_blocks(state: Mapping[str, Any]) -> list[str]:
 
 
 def warm_start(net: TextNet, path: Path) -> int:
-    """Copy an ADM U-Net's residual blocks, time embedding, first and last layer, without its attention, or all of a text model's file;
-    returns how many tensors.
+    """Copy matching weights from another network's file.
+
+    An ADM U-Net's residual blocks, time embedding, first and last layer, without its attention, or all of a text model's file. Returns how
+    many tensors were copied.
 
     Both networks descend from guided-diffusion, so only the places of blocks beside attention differ. Raises ValueError where the file's
     blocks are others.
@@ -160,7 +170,10 @@ def warm_start(net: TextNet, path: Path) -> int:
 
 
 def _restart(net: TextNet, path: Path, source: Mapping[str, Tensor]) -> int:
-    """All weights of what :func:`export_text_model` wrote. Raises ValueError where the network is another."""
+    """Load all weights of what :func:`export_text_model` wrote.
+
+    Raises ValueError if the network is another.
+    """
     text = {k.removeprefix("clip."): v.float() for k, v in source.items() if k.startswith("clip.") and k != "clip.token_ids"}
     text["embeddings.token_embedding.weight"] = text.pop("token_rows")
     parts = {**{f"text.{k}": v for k, v in text.items()}, **{k: v.float() for k, v in source.items() if k.startswith("unet.")}}
@@ -172,7 +185,10 @@ def _restart(net: TextNet, path: Path, source: Mapping[str, Tensor]) -> int:
 
 
 def export_text_model(net: TextNet, token_ids: list[int], path: Path, trained: Mapping[str, Any], base_model: str = BASE_MODEL) -> None:
-    """Write the fp16 file that "Load Quickstart Text Model" reads; ``trained`` records how it was made."""
+    """Write the fp16 file that "Load Quickstart Text Model" reads.
+
+    ``trained`` records how it was made.
+    """
     table = "embeddings.token_embedding.weight"
     text = parameters_of(net.text, torch.float16)
     tensors = {f"unet.{k}": v for k, v in parameters_of(net.unet, torch.float16).items()}

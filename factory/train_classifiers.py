@@ -42,7 +42,10 @@ def draw_uniform(n: int, seed: int) -> tuple[Tensor, dict[str, Tensor]]:
 
 
 def draw_between(n: int, seed: int) -> tuple[Tensor, dict[str, Tensor]]:
-    """Draw images uint8 [n, 3, 32, 32] between classes, and the classes that they are nearer to."""
+    """Draw images between classes, and the classes they are nearer to.
+
+    uint8 [n, 3, 32, 32].
+    """
     images, labels = [], []
     for start in range(0, n, 2000):
         generator = torch.Generator().manual_seed(seed + start)
@@ -64,7 +67,10 @@ def draw_between(n: int, seed: int) -> tuple[Tensor, dict[str, Tensor]]:
 def train_portrait_classifier(
     kind: str, folder: Path, steps: int, batch: int = 64, lr: float = 1e-3, progress: Progress | None = None
 ) -> AttributeClassifier:
-    """Train the "labeller" or the "judge" in a folder, from its checkpoint if there is one; return the averaged network."""
+    """Train the "labeller" or the "judge" in a folder.
+
+    From its checkpoint if there is one; returns the averaged network.
+    """
     torch.manual_seed(SEEDS[kind])
     net = VisionTransformer(ATTRIBUTES) if kind == "labeller" else ConvNet(ATTRIBUTES)
     settings = AveragedSettings(lr, steps, SEEDS[kind], warmup=300, weight_decay=0.02, average=0.999)
@@ -89,6 +95,9 @@ def drawn_accuracy(model: AttributeClassifier, images: Tensor, labels: Mapping[s
 
 
 def held_out(n: int = 4096) -> tuple[Tensor, dict[str, Tensor]]:
-    """Draw portraits that no training saw: images float32 [n, 3, 32, 32] in 0..1 and labels, from the natural joint distribution."""
+    """Draw portraits that no training saw, with labels.
+
+    images float32 [n, 3, 32, 32] in 0..1, from the natural joint distribution.
+    """
     drawn = portraits(n, HELD_OUT_SEED)
     return drawn.images, drawn.labels

@@ -38,7 +38,10 @@ NULL_SHARE = 0.1
 
 
 def draw_profession_images(n: int = POOL, seed: int = POOL_SEED) -> tuple[Tensor, Tensor]:
-    """Draw training images uint8 [n, 3, 32, 32] and professions int64 [n], in chunks of 2,000."""
+    """Draw training images and professions, in chunks of 2,000.
+
+    uint8 [n, 3, 32, 32] and int64 [n].
+    """
     images, professions = [], []
     for start in range(0, n, 2000):
         chunk = portraits(min(2000, n - start), seed + start)

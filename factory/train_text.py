@@ -43,7 +43,10 @@ def text_settings(steps: int, lr: float = 6e-4, seed: int = 0) -> AveragedSettin
 
 
 def draw_labelled_images(n: int = POOL, seed: int = POOL_SEED) -> tuple[Tensor, dict[str, Tensor]]:
-    """Draw training images uint8 [n, 3, 32, 32] and labels, attribute -> int64 [n], in chunks of 2,000."""
+    """Draw training images and labels, in chunks of 2,000.
+
+    uint8 [n, 3, 32, 32]; attribute -> int64 [n].
+    """
     chunks = [portraits(min(2000, n - start), seed + start) for start in range(0, n, 2000)]
     images = torch.cat([(c.images * 255).round().byte() for c in chunks])
     return images, {a: torch.cat([c.labels[a] for c in chunks]) for a in ATTRIBUTES}
@@ -83,7 +86,9 @@ class TextLoss:
 
 
 def pixel_weights(images: Tensor, labels: Mapping[str, Tensor]) -> Tensor:
-    """How much pixels differ between the classes of attributes, for images uint8 [N, 3, 32, 32]: [12, 16, 16], mean 1.
+    """Measure how much pixels differ between the classes of attributes: [12, 16, 16].
+
+    Mean 1, for images uint8 [N, 3, 32, 32].
 
     Variance of the class means, scaled to mean 1 for every attribute and added up by ``PIXEL_SHARES``.
     """

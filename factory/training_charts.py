@@ -16,7 +16,10 @@ DOCS = Path(__file__).resolve().parent.parent / "docs"
 
 
 def redraw(folder: Path = DOCS) -> list[Path]:
-    """Write the loss curves of every shipped training and the predictors' accuracy by noise level as PNG files; returns their paths."""
+    """Write the charts of every shipped training as PNG files.
+
+    Loss curves, and the predictors' accuracy by noise level. Returns their paths.
+    """
     trained = [weights.DIFFUSION, weights.DIFFUSION_PROFESSIONS, weights.TEXT, weights.LABELLER, weights.JUDGE]
     logs = {path.stem: _log(path)["log"] for path in trained if path.with_suffix(".log.json").is_file()}
     charts = {"training.png": training_curves(logs, "Loss of the shipped models while they were trained")}

@@ -49,13 +49,16 @@ def english(schemas: list[Any]) -> dict[str, Any]:
 
 
 def main_english(schemas: list[Any]) -> dict[str, Any]:
-    """main.json in English: the menu's categories, and the front end's texts by their keys."""
+    """Make main.json in English.
+
+    The menu's categories, and the front end's texts by their keys.
+    """
     categories = {part: part for s in schemas for part in s.category.split("/")}
     return {"nodeCategories": categories, "equipoise": dict(sorted(front_end().items()))}
 
 
 def front_end(folder: Path = LOCALES.parent / "web") -> dict[str, str]:
-    """Key -> English of the texts in the scripts of a folder.
+    """Collect the texts in the scripts of a folder: key -> English.
 
     They stand in calls text('key', 'English text', ...), or in arrays that are spread into one. ValueError for a call or a key that is
     written otherwise, and for a key with two texts.
@@ -79,39 +82,42 @@ def front_end(folder: Path = LOCALES.parent / "web") -> dict[str, str]:
 
 
 def sockets(nodes: Mapping[str, Any]) -> list[dict[str, str]]:
-    """Name and tooltip of every input and output."""
+    """Yield the name and tooltip of every input and output."""
     return [s for n in nodes.values() for s in [*n["inputs"].values(), *n["outputs"].values()]]
 
 
 def node_texts(nodes: Mapping[str, Any]) -> list[str]:
-    """Display names, descriptions and tooltips, each once, in order."""
+    """List display names, descriptions and tooltips, each once, in order."""
     names = [n["display_name"] for n in nodes.values()]
     return list(dict.fromkeys([*names, *(n["description"] for n in nodes.values()), *(s["tooltip"] for s in sockets(nodes))]))
 
 
 def wanted(nodes: Mapping[str, Any], main: Mapping[str, Any]) -> list[str]:
-    """All texts that need a translation, each once, in the order of the tables."""
+    """List all texts that need a translation, each once.
+
+    In the order of the tables.
+    """
     return list(dict.fromkeys([*main["nodeCategories"], *node_texts(nodes), *main["equipoise"].values()]))
 
 
 def names(nodes: Mapping[str, Any]) -> list[str]:
-    """Names of sockets: they may be translated."""
+    """List the names of sockets, which may be translated."""
     return list(dict.fromkeys(s["name"] for s in sockets(nodes)))
 
 
 def missing(table: Table, nodes: Mapping[str, Any], main: Mapping[str, Any]) -> list[str]:
-    """Texts without a translation."""
+    """List the texts without a translation."""
     return [t for t in wanted(nodes, main) if not table.get(t, "").strip()]
 
 
 def stale(table: Table, nodes: Mapping[str, Any], main: Mapping[str, Any]) -> list[str]:
-    """Translations of texts that are no more."""
+    """List the translations of texts that no longer exist."""
     known = {*wanted(nodes, main), *names(nodes)}
     return [t for t in table if t not in known]
 
 
 def short(name: str) -> str:
-    """A node's name without the English one that may follow it in brackets."""
+    """Return a node's name without an English one in brackets after it."""
     return _BRACKETS.sub("", name)
 
 
@@ -137,7 +143,10 @@ def lost(text: str, translation: str, table: Table, nodes: Mapping[str, Any]) ->
 
 
 def all_faults(language: str, table: Table, nodes: Mapping[str, Any]) -> dict[str, list[str]]:
-    """Text -> what is wrong with its translation; texts without a fault are left out."""
+    """Find the faults of a language's translations: text -> fault.
+
+    Texts without a fault are left out.
+    """
     shown, by_text = set(node_texts(nodes)), {}
     for text, translation in table.items():
         faults = lost(text, translation, table, nodes)
@@ -151,12 +160,17 @@ def all_faults(language: str, table: Table, nodes: Mapping[str, Any]) -> dict[st
 
 
 def _numbers(text: str) -> set[str]:
-    """Numbers as digits only, so that 2,048 is 2.048 and 0.5 is 0,5."""
+    """Reduce numbers to their digits.
+
+    So 2,048 equals 2.048, and 0.5 equals 0,5.
+    """
     return set(re.findall(r"\d+", re.sub(r"(?<=\d)[.,\u00a0\u202f](?=\d)", "", text)))
 
 
 def translated(table: Table, nodes: Mapping[str, Any], main: Mapping[str, Any]) -> tuple[dict[str, Any], dict[str, Any]]:
-    """nodeDefs.json and main.json in a language; English (an empty table) is a language as any.
+    """Make nodeDefs.json and main.json in a language.
+
+    English (an empty table) is a language like any other.
 
     Tooltips with characters of the message format are left out: the front end then shows that of the schema. Which of its versions would
     read those characters as more than text differs.
@@ -191,7 +205,7 @@ def _once(pairs: list[tuple[str, str]]) -> dict[str, str]:
 
 
 def files(nodes: Mapping[str, Any], main: Mapping[str, Any]) -> dict[Path, str]:
-    """All files of locales/ that are made, with what is to stand in them."""
+    """Make the content of all files of locales/."""
     made: dict[Path, Any] = {}
     for language in ("en", *LANGUAGES):
         table = table_of(language)
@@ -205,7 +219,7 @@ def files(nodes: Mapping[str, Any], main: Mapping[str, Any]) -> dict[Path, str]:
 
 
 def _schemas() -> list[Any]:
-    """Of all nodes, with the host at COMFYUI_PATH."""
+    """Return the schemas of all nodes, with the host at COMFYUI_PATH."""
     import importlib.util
 
     spec = importlib.util.spec_from_file_location("equipoise_dev", LOCALES.parent / "dev.py")
@@ -230,7 +244,7 @@ def _schemas() -> list[Any]:
 
 
 def run(arguments: list[str]) -> int:
-    """The command line; returns its exit code."""
+    """Run the command line; return its exit code."""
     schemas = _schemas()
     nodes, main = english(schemas), main_english(schemas)
     if not arguments:

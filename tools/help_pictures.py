@@ -164,6 +164,7 @@ def text_picture(title: str, text: str, most: int = 24) -> Picture:
 
 
 def guidance(w: World) -> Made:
+    """Make the pictures of guidance."""
     g = Graph(w)
     model, vae, sampling = g.portraits(16)
     adp = g("LoadADP", adp_name="portraits.safetensors")
@@ -229,6 +230,7 @@ def guidance(w: World) -> Made:
 
 
 def conditional(w: World) -> Made:
+    """Make the pictures of the profession-conditional model."""
     g = Graph(w)
     model = g("LoadUnconditionalDiffusion", model_name="portraits_professions.safetensors")
     latent = g("EmptyPixelLatent", model=model[0], batch_size=8)
@@ -242,6 +244,7 @@ def conditional(w: World) -> Made:
 
 
 def text(w: World) -> Made:
+    """Make the pictures of the text model."""
     g = Graph(w)
     prompts = (DOCTOR, "a photo of a chef with eyeglasses", "a teacher, long hair, dark skin")
     shown = []
@@ -287,12 +290,13 @@ def text(w: World) -> Made:
 
 
 def level(picture: Picture, width: int = 960) -> Picture:
-    """A picture at another width."""
+    """Scale a picture to another width."""
     size = width, round(picture.shape[0] * width / picture.shape[1])
     return np.asarray(Image.fromarray(picture).resize(size, Image.Resampling.LANCZOS))
 
 
 def labels(w: World) -> Made:
+    """Make the pictures of labels."""
     g = Graph(w)
     model, vae, sampling = g.portraits(16)
     labeller = g.classifier("labeller")
@@ -372,11 +376,12 @@ def labels(w: World) -> Made:
 
 
 def short(path: str, w: World) -> str:
-    """A path below the base directory as it is on every machine."""
+    """Write a path below the base directory as it is on every machine."""
     return path.replace(str(w.base), "ComfyUI")
 
 
 def steering(w: World) -> Made:
+    """Make the pictures of steering."""
     g = Graph(w)
     model, vae, sampling = g.portraits(16)
     adp, judge = g("LoadADP", adp_name="portraits.safetensors")[0], g.classifier("judge")
@@ -408,6 +413,7 @@ def steering(w: World) -> Made:
 
 
 def features(w: World) -> Made:
+    """Make the pictures of bias features."""
     g = Graph(w)
     model, vae, sampling = g.portraits(16)
     labeller, sae = g.classifier("labeller"), g("LoadSAE", sae_name="portraits.safetensors")[0]
@@ -457,6 +463,7 @@ def features(w: World) -> Made:
 
 
 def neurons(w: World) -> Made:
+    """Make the pictures of neuron paths."""
     g = Graph(w)
     model, vae, sampling = g.portraits(48)
     target, labeller = g("JointTarget", preset="uniform")[0], g.classifier("labeller")
@@ -497,6 +504,7 @@ def neurons(w: World) -> Made:
 
 
 def datasets(w: World) -> Made:
+    """Make the pictures of data sets."""
     g = Graph(w)
     model, vae, sampling = g.portraits(96)
     target, labeller = g("JointTarget", preset="uniform")[0], g.classifier("labeller")
@@ -541,6 +549,7 @@ def datasets(w: World) -> Made:
 
 
 def ledger(w: World) -> Made:
+    """Make the pictures of the ledger."""
     runs, pictures, text = 16, [], ""
     for i in range(runs):
         g = Graph(w)

@@ -137,7 +137,10 @@ def of_file(path: Path, key: str) -> Iterator[Entry]:
 
 
 def of_folder(folder: Path, leave_out: Sequence[str] = (), only: Sequence[str] = ()) -> Iterator[Entry]:
-    """Yield what the files of a folder hold, but for some of its folders; ``only`` are patterns of file names."""
+    """Yield what the files of a folder hold.
+
+    ``leave_out`` are folders, ``only`` are patterns of file names.
+    """
     for path in sorted(folder.rglob("*")):
         key = path.relative_to(folder)
         chosen = not only or any(path.match(pattern) for pattern in only)
@@ -192,7 +195,10 @@ class Recorder:
         return text
 
     def _command(self, name: str, item: Commands) -> Iterator[Entry]:
-        """Run the lines of an item in a folder of its own, with copies of the folders that it needs."""
+        """Run the lines of an item in a folder of its own.
+
+        With copies of the folders that it needs.
+        """
         place = self.folder / "commands" / name
         shutil.rmtree(place, ignore_errors=True)
         place.mkdir(parents=True)

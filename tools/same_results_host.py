@@ -32,7 +32,10 @@ WIDGETS = ("INT", "FLOAT", "STRING", "BOOLEAN", "COMBO")
 
 
 def widgets(definition: Mapping[str, Any]) -> Iterator[tuple[str, dict[str, Any]]]:
-    """Yield name and options of a node's widgets in order; the choices of a combo are in options["options"]."""
+    """Yield name and options of a node's widgets in order.
+
+    The choices of a combo are in options["options"].
+    """
     for kind in ("required", "optional"):
         for name in definition["input_order"].get(kind, []):
             what, *rest = definition["input"][kind][name]
@@ -130,7 +133,10 @@ class Host:
         return prompt
 
     def run(self, prompt: dict[str, Any], limit: float = 1200.0) -> Iterator[tuple[str, str, Any]]:
-        """Queue a graph in API form; yield kind, key and value of what its nodes show. Latents and images are in the output folder."""
+        """Queue a graph in API form and wait for it.
+
+        Yields kind, key and value of what its nodes show. Latents and images are in the output folder.
+        """
         shown = self._save_everything(prompt)
         answer = self._ask("/prompt", {"prompt": prompt})
         if "prompt_id" not in answer or answer.get("node_errors"):
@@ -154,7 +160,10 @@ class Host:
                     yield "json", f"{key}.{name}", value
 
     def _save_everything(self, prompt: dict[str, Any]) -> dict[str, tuple[str, str]]:
-        """Add nodes that save or show what the graph computes; returns node id -> kind and key of what is shown."""
+        """Add nodes that save or show what the graph computes.
+
+        Returns node id -> kind and key of what is shown.
+        """
         shown: dict[str, tuple[str, str]] = {}
         for number, node in list(prompt.items()):
             kind, definition = node["class_type"], self.info[node["class_type"]]
@@ -175,7 +184,10 @@ class Host:
         return shown
 
     def _ask(self, path: str, body: Any = None) -> Any:
-        """Return the server's JSON answer to a GET, or to a POST of ``body``; of a refusal too."""
+        """Send a GET, or a POST of ``body``, and return the JSON answer.
+
+        Also if the server refuses.
+        """
         data = None if body is None else json.dumps(body).encode()
         request = urllib.request.Request(f"http://127.0.0.1:{self.port}{path}", data, {"Content-Type": "application/json"})
         try:

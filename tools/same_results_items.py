@@ -208,7 +208,10 @@ def template(name: str, changes: Mapping[str, Mapping[str, Any]], host: Host) ->
 
 
 def balance_ledger(host: Host) -> Iterator[Prompt]:
-    """Yield the ledger's graph as a queue of single images, then an export and a reset."""
+    """Yield the ledger's graph as a queue of single images.
+
+    Then an export and a reset.
+    """
     for i in range(8):
         yield host.template("balance_ledger", {"PrimitiveInt": {"value": 2026 + i}})
     graph = Graph(host)
@@ -363,7 +366,7 @@ def text_directions(host: Host) -> Iterator[Prompt]:
 
 
 def pictures_and_labels(host: Host) -> Iterator[Prompt]:
-    """Yield feature sets of prompts and of pictures with labels of every kind, and trainings on them."""
+    """Yield sets of prompts and pictures, labels of every kind, and trainings."""
     w = World(host, text=True, batch=8, steps=6)
     g = w.g
     prompts = "\n".join(f"a photo of a doctor {word} eyeglasses" for word in ("with", "without"))

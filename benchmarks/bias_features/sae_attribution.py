@@ -114,7 +114,10 @@ def _compare(sae: SparseAutoencoder, reader: AttributePredictor, attribute: str,
 
 @torch.no_grad()
 def closed_form(sae: SparseAutoencoder, reader: AttributePredictor, attribute: str, z: Tensor, level: Tensor) -> Tensor:
-    """Attribute class probabilities to features from a baseline of zeros, as the product does: float32 [N, K, m]."""
+    """Attribute class probabilities to features as the product does: float32 [N, K, m].
+
+    From a baseline of zeros.
+    """
     classes = len(reader.attributes[attribute])
     out = z.new_zeros(len(z), classes, sae.latents)
     zero, signs = z.new_zeros(sae.latents, CELLS), z.new_ones(classes, sae.latents, CELLS)

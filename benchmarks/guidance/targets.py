@@ -271,7 +271,7 @@ def joint_index(classes: Mapping[str, np.ndarray], attributes: Sequence[str]) ->
 
 
 def composition_weights(reference: np.ndarray, made: np.ndarray) -> np.ndarray:
-    """Weight the reference so that its cells have the shares of the generated images."""
+    """Weight the reference so that its cells have the generated images' shares."""
     size = int(max(reference.max(), made.max())) + 1
     has, wanted = (np.bincount(x, minlength=size) / len(x) for x in (reference, made))
     return wanted[reference] / has[reference]

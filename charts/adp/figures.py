@@ -19,7 +19,9 @@ WIDTH, LEFT, ROW, HEAD, GROUP, FOOT = 960, 300, 26, 76, 34, 104
 def adp_curves(
     accuracy: Curves, loss: Curves, classes: Mapping[str, int], windows: Mapping[str, tuple[float, float]] | None = None
 ) -> Image:
-    """Held-out balanced accuracy and loss by log-SNR, a line per attribute, with what guessing gives dotted: uint8 [1048, 960, 3].
+    """Draw held-out balanced accuracy and loss by log-SNR: uint8 [1048, 960, 3].
+
+    A line per attribute; the accuracy of guessing is dotted.
 
     accuracy, loss: attribute -> [[log-SNR, value], ...]; either may be empty. classes: number of classes by attribute. windows: log-SNR
     from, to, in which an attribute is moved. Raises ValueError where there is nothing to draw.
@@ -60,8 +62,11 @@ class TrialRow:
 
 @chart
 def trials_chart(rows: Sequence[TrialRow], title: str, plain_unsure: float = math.nan) -> Image:
-    """What was tried, a line per trial below its group's heading: mean hits as a bar with the worst class marked, drift and unsure share as
-    marks: uint8 [H, 960, 3]. Raises ValueError without trials."""
+    """Draw the trials of a calibration, a line each: uint8 [H, 960, 3].
+
+    Below their group's heading: mean hits as a bar with the worst class marked, drift and unsure share as marks. Raises ValueError without
+    trials.
+    """
     if not rows:
         raise ValueError("a chart of trials needs at least one trial; met none.")
     groups = list(dict.fromkeys(r.group for r in rows))

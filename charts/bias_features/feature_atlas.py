@@ -42,7 +42,7 @@ class AtlasRow:
 def feature_atlas(
     rows: Sequence[AtlasRow], title: str = "feature atlas", overlay: bool = True, legend: Sequence[str] = ()
 ) -> Image:
-    """A row per feature: uint8 [H, 960, 3].
+    """Draw a row of images per feature: uint8 [H, 960, 3].
 
     Images beyond what fits in a row (5) are left out.
 

@@ -185,7 +185,7 @@ def _legend(figure: object, y: float, span: tuple[float, float], alone: bool) ->
 
 
 def _span(knots: Floats, by_level: Floats, lists: Sequence[Sequence[int]]) -> tuple[float, float]:
-    """Noise levels at which anything was measured."""
+    """Find the noise levels at which anything was measured."""
     chosen = sorted({f for row in lists for f in row})
     seen = knots[np.abs(by_level[:, :, chosen]).max(axis=(1, 2)) > 0]
     low, high = (float(seen.min()), float(seen.max())) if len(seen) else (float(knots.min()), float(knots.max()))

@@ -26,7 +26,7 @@ def steer_strip(
     shares: Sequence[float] | None = None,
     most: int = 8,
 ) -> Image:
-    """A column per strength, a row per image: uint8 [H, W, 3].
+    """Draw a column per strength and a row per image: uint8 [H, W, 3].
 
     images [P, N, 3, H, W], float in 0..1 or uint8, P strengths of the same N images, of which the first ``most`` are shown. shares [P] in
     0..1: drawn as bars below the columns. Raises ValueError where there is not one column per strength.
@@ -67,7 +67,7 @@ def steer_strip(
 
 
 def _bar(draw: ImageDraw.ImageDraw, left: int, right: int, top: int, share: float) -> None:
-    """A bar that is as high as a share, its number below."""
+    """Draw a bar that is as high as a share, with its number below."""
     draw.rectangle((left, top, right - 1, top + BAR - 1), fill=GRID)
     full = round(share * BAR)
     if full:

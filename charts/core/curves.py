@@ -16,7 +16,7 @@ PLAIN, LOG, SHARE, FROM_ZERO = "plain", "log", "share", "from zero"
 
 
 def training_curves(logs: Mapping[str, Sequence[Mapping[str, float]]], title: str = "", key: str = "loss", log_scale: bool = True) -> Image:
-    """Loss against step of one or more trainings: uint8 [520, 960, 3].
+    """Draw loss against step of one or more trainings: uint8 [520, 960, 3].
 
     logs: name -> entries with "step" and ``key``, as :class:`..methods.training.TrainState` writes them. Raises ValueError where there is
     nothing to draw.
@@ -26,7 +26,9 @@ def training_curves(logs: Mapping[str, Sequence[Mapping[str, float]]], title: st
 
 
 def learning_curves(curve: Sequence[tuple[int, Mapping[str, float]]], title: str) -> Image:
-    """uint8 [520, 960, 3], a line per figure. curve: (step, figure -> value).
+    """Draw a line per figure of a training: uint8 [520, 960, 3].
+
+    curve: (step, figure -> value).
 
     Raises ValueError where there is nothing to draw.
     """
@@ -41,7 +43,9 @@ def accuracy_by_log_snr(
     chance: Mapping[str, float] | None = None,
     windows: Mapping[str, tuple[float, float]] | None = None,
 ) -> Image:
-    """Accuracy against the noise level, one line per attribute: uint8 [520, 960, 3]; sampling runs from left (noise) to right (image).
+    """Draw accuracy against the noise level: uint8 [520, 960, 3].
+
+    One line per attribute; sampling runs from left (noise) to right (image).
 
     curves: attribute -> (log-SNR, accuracy in 0..1). chance: accuracy of guessing, a dotted line in the attribute's colour. windows:
     log-SNR from, to, in which the attribute is guided, a bar under its curve. Raises ValueError where there is nothing to draw.
@@ -52,7 +56,9 @@ def accuracy_by_log_snr(
 def curves_by_log_snr(
     curves: Mapping[str, Sequence[tuple[float, float]]], title: str, y_name: str, chance: Mapping[str, float] | None = None
 ) -> Image:
-    """Any quantity against the noise level, one line per attribute: uint8 [520, 960, 3]; ``chance``: its value for guessing, dotted.
+    """Draw any quantity against the noise level: uint8 [520, 960, 3].
+
+    One line per attribute; ``chance``: its value for guessing, dotted.
 
     Raises ValueError where there is nothing to draw.
     """
@@ -60,7 +66,9 @@ def curves_by_log_snr(
 
 
 def share_by_size(curves: Mapping[str, Sequence[tuple[float, float]]], title: str, enough: float) -> Image:
-    """Share of images read as a class against the size of the edit, one line per class: uint8 [520, 960, 3]; ``enough``: dotted.
+    """Draw the share read as a class against an edit's size: uint8 [520, 960, 3].
+
+    One line per class; ``enough``: dotted.
 
     curves: class -> (size, share in 0..1). Raises ValueError where there is nothing to draw.
     """
@@ -69,7 +77,9 @@ def share_by_size(curves: Mapping[str, Sequence[tuple[float, float]]], title: st
 
 
 def share_by_strength(curves: Mapping[str, Sequence[tuple[float, float]]], title: str) -> Image:
-    """Share of images read as a class against the strength of steering, one line per class: uint8 [520, 960, 3].
+    """Draw the share read as a class against steering's strength: uint8 [520, 960, 3].
+
+    One line per class.
 
     curves: class -> (strength, share in 0..1). Raises ValueError where there is nothing to draw.
     """

@@ -23,7 +23,10 @@ def fitted(picture: NDArray[np.float32], side: int) -> NDArray[np.float32]:
 
 
 def heat_over(image: NDArray[np.float32], heat: NDArray[np.float32], most: float) -> NDArray[np.float32]:
-    """Lay heat [h, w] over an image float32 [H, W, 3] in 0..255: cold parts turn paler, hot parts crimson."""
+    """Lay heat [h, w] over an image float32 [H, W, 3] in 0..255.
+
+    Cold parts turn paler, hot parts crimson.
+    """
     size = (image.shape[1], image.shape[0])
     share = np.asarray(Picture.fromarray((heat / most).clip(0, 1).astype(np.float32)).resize(size, Picture.Resampling.BICUBIC))
     share = share.clip(0, 1)[..., None]
@@ -33,7 +36,10 @@ def heat_over(image: NDArray[np.float32], heat: NDArray[np.float32], most: float
 
 
 def pasted(drawn: NDArray[np.uint8], tiles: list[tuple[int, int, NDArray[np.float32]]]) -> NDArray[np.uint8]:
-    """Put pictures (top, left, [h, w, 3] in 0..255) into a drawn figure, in place, so that their pixels stay squares."""
+    """Paste pictures into a drawn figure, in place.
+
+    Pictures are (top, left, [h, w, 3] in 0..255). Their pixels stay squares.
+    """
     for top, left, tile in tiles:
         drawn[top : top + tile.shape[0], left : left + tile.shape[1]] = tile.round().clip(0, 255).astype(np.uint8)
     return drawn

@@ -30,7 +30,9 @@ DIAMOND = {
 
 @chart
 def histogram(panels: Sequence[Panel], names: tuple[str, str] = ("images", "baseline"), title: str = "", soft: bool = True) -> Image:
-    """Chart of one or more panels, one below the other: uint8 [H, 960, 3], readable at two thirds of that width.
+    """Draw one or more panels, one below the other: uint8 [H, 960, 3].
+
+    Readable at two thirds of that width.
 
     names: what the images and the baseline images are called. soft: mark the mean probabilities too. Raises ValueError without panels.
     """
@@ -51,7 +53,7 @@ def histogram(panels: Sequence[Panel], names: tuple[str, str] = ("images", "base
 
 
 def histogram_text(panels: Sequence[Panel]) -> str:
-    """The same in words, a few lines per panel."""
+    """Describe the panels in a few lines each."""
     lines = []
     for panel in panels:
         r = panel.report
@@ -131,7 +133,9 @@ def _bar(axes: Axes, r: ShareReport, row: int, y: float, thick: float, colour: s
 
 
 def _table(figure: Figure, panel: Panel, top: int, height: int, names: tuple[str, str], _: bool) -> None:
-    """Rows: cells of all attributes but the last; columns: classes of the last.
+    """Draw a table of shares, coloured by share minus target.
+
+    Rows: cells of all attributes but the last; columns: classes of the last.
 
     Colour: share minus target.
     """

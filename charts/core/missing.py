@@ -20,7 +20,9 @@ BACKGROUND = "#FFF6DF"
 
 
 def chart(draw: Callable[P, Image]) -> Callable[P, Image]:
-    """Let a function that draws with matplotlib return a notice without it, and log a warning.
+    """Decorate a function that draws, so that it also works without matplotlib.
+
+    It then returns a notice and logs a warning.
 
     This is not an error, because a node's numbers and files do not depend on its picture.
     """

@@ -26,7 +26,7 @@ def contact_sheet(
     columns: int | None = None,
     tile: int = 72,
 ) -> Image:
-    """One sheet of images: uint8 [H, W, 3].
+    """Draw one sheet of images: uint8 [H, W, 3].
 
     images [N, 3, H, W], float in 0..1 or uint8. labels [N]: class indices, shown as frames in the classes' colours with a legend and
     counts; a negative one leaves an image unframed. caption: one line above; note: one smaller line under it. tile: pixels of the longer
@@ -70,12 +70,18 @@ def contact_sheet(
 
 
 def side_by_side(left: Image, right: Image, gap: int = 24) -> Image:
-    """Two sheets or charts beside each other, aligned at the top, on white: uint8 [H, W, 3]."""
+    """Place two sheets or charts next to each other: uint8 [H, W, 3].
+
+    Aligned at the top, on white.
+    """
     return _joined([left, right], gap, axis=1)
 
 
 def stacked(parts: Sequence[Image], gap: int = 8) -> Image:
-    """Sheets or charts one below the other, aligned at the left, on white: uint8 [H, W, 3]."""
+    """Place sheets or charts one below the other: uint8 [H, W, 3].
+
+    Aligned at the left, on white.
+    """
     return _joined(parts, gap, axis=0)
 
 
@@ -101,8 +107,10 @@ def _joined(parts: Sequence[Image], gap: int, axis: int) -> Image:
 
 
 def tiles(images: Tensor | ArrayLike, size: int) -> list[Picture.Image]:
-    """Images [N, 3, H, W], float in 0..1 or uint8, as pictures whose longer side is at most ``size`` pixels; small ones are enlarged by
-    whole factors. Raises ValueError where there are none."""
+    """Scale images to tiles of at most ``size`` pixels.
+
+    Images [N, 3, H, W], float in 0..1 or uint8; small ones are enlarged by whole factors. Raises ValueError without images.
+    """
     array = np.asarray(images.detach().cpu() if isinstance(images, Tensor) else images)
     if array.ndim != 4 or not len(array) or array.shape[1] not in (1, 3):
         raise ValueError(f"a contact sheet needs images of shape [N, 3, H, W], at least one; met shape {list(array.shape)}.")
@@ -119,7 +127,10 @@ def tiles(images: Tensor | ArrayLike, size: int) -> list[Picture.Image]:
 
 
 def _legend_lines(labels: list[int] | None, classes: Sequence[str], width: int) -> list[list[tuple[int, str, int]]]:
-    """Entries (class index, text, pixels), broken into lines of at most ``width`` pixels."""
+    """Break the legend's entries into lines of at most ``width`` pixels.
+
+    Entries (class index, text, pixels).
+    """
     if labels is None or not classes:
         return []
     lines: list[list[tuple[int, str, int]]] = [[]]
@@ -133,5 +144,5 @@ def _legend_lines(labels: list[int] | None, classes: Sequence[str], width: int) 
 
 
 def text_width(text: str, size: int) -> int:
-    """Pixels that a line of text takes."""
+    """Measure the width of a line of text in pixels."""
     return math.ceil(font(size).getlength(text)) if text else 0

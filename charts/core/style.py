@@ -34,7 +34,10 @@ class MatplotlibMissing(ImportError):
 
 
 def font(size: int) -> ImageFont.FreeTypeFont:
-    """DejaVu Sans at a size in pixels; Pillow's own font where matplotlib is missing."""
+    """Load DejaVu Sans at a size in pixels.
+
+    Pillow's own font if matplotlib is missing.
+    """
     try:
         from matplotlib import get_data_path
     except ImportError:
@@ -44,12 +47,14 @@ def font(size: int) -> ImageFont.FreeTypeFont:
 
 
 def points(pixels: float) -> float:
-    """Font sizes and line widths are given in pixels here; matplotlib wants points."""
+    """Convert pixels to points, for matplotlib's font sizes and line widths."""
     return pixels * 72 / DPI
 
 
 def new_figure(width: int, height: int) -> Figure:
-    """An empty white figure of so many pixels, drawn by Agg; pyplot and its global state stay out.
+    """Make an empty white figure of this size in pixels.
+
+    Drawn by Agg; pyplot and its global state are not used.
 
     Raises MatplotlibMissing, which :func:`.missing.chart` turns into a picture.
     """
@@ -65,7 +70,7 @@ def new_figure(width: int, height: int) -> Figure:
 
 
 def add_axes(figure: Figure, left: float, top: float, width: float, height: float) -> Axes:
-    """Axes at a place given in pixels from the top left corner."""
+    """Add axes at a position in pixels from the top left corner."""
     w, h = figure.get_size_inches() * DPI
     axes = figure.add_axes((left / w, 1 - (top + height) / h, width / w, height / h))
     for side in ("top", "right"):
@@ -78,7 +83,10 @@ def add_axes(figure: Figure, left: float, top: float, width: float, height: floa
 
 
 def write(figure: Figure, x: float, y: float, text: str, size: float = 16, colour: str = INK, **options: object) -> None:
-    """Text at a place given in pixels from the top left corner; ``size`` in pixels."""
+    """Write text at a position in pixels from the top left corner.
+
+    ``size`` in pixels.
+    """
     w, h = figure.get_size_inches() * DPI
     figure.text(x / w, 1 - y / h, text, fontsize=points(size), color=colour, va=options.pop("va", "top"), parse_math=False, **options)
 

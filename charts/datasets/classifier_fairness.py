@@ -18,7 +18,7 @@ MOST_GROUPS = 24
 
 @chart
 def fairness_chart(fairness: ClassifierFairness, attribute: str, group: str, classifier: str = "") -> Image:
-    """Chart of one attribute over the groups of another: uint8 [H, 960, 3].
+    """Draw one attribute's errors over the groups of another: uint8 [H, 960, 3].
 
     Left: accuracy; right: true positive (dots) and false positive rates (crosses) of the class whose rates differ most. Groups beyond 24
     are left out, the best ones first.
@@ -71,7 +71,10 @@ def fairness_text(fairness: ClassifierFairness, attribute: str, group: str) -> s
 
 
 def widest_class(fairness: ClassifierFairness) -> str:
-    """The class in which the groups' rates differ most (of two classes the first: they differ alike)."""
+    """Return the class in which the groups' rates differ most.
+
+    Of two classes the first, since both differ alike.
+    """
 
     def gap(name: str) -> float:
         figures = fairness.by_class[name]
@@ -81,14 +84,14 @@ def widest_class(fairness: ClassifierFairness) -> str:
 
 
 def difference_text(d: Difference) -> str:
-    """A difference with its interval."""
+    """Write a difference with its interval."""
     if d.value is None:
         return "not to be had"
     return f"{d.value:.3f}" + (f" [{d.low:.3f}, {d.high:.3f}]" if d.low is not None and d.high is not None else "")
 
 
 def percent(r: Rate) -> str:
-    """A rate with its interval."""
+    """Write a rate with its interval."""
     return "-" if r.value is None else f"{r.value:.1%} [{r.low:.1%}, {r.high:.1%}]"
 
 
@@ -101,7 +104,7 @@ def _short(text: str, most: int = 18) -> str:
 
 
 def _rates(axes: Axes, columns: Sequence[Sequence[Rate]], colours: Sequence[str], markers: Sequence[str]) -> None:
-    """Rates with their intervals, a row for every group, from 0 to 1."""
+    """Draw rates with their intervals, a row for every group, from 0 to 1."""
     for k, (rates, colour, marker) in enumerate(zip(columns, colours, markers, strict=True)):
         shift = (k - (len(columns) - 1) / 2) * 0.3
         for row, r in enumerate(rates):

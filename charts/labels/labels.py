@@ -22,7 +22,7 @@ Floats = NDArray[np.float64]
 
 @chart
 def label_chart(readings: Mapping[str, ArrayLike | Tensor], classes: Mapping[str, Sequence[str]], title: str = "") -> Image:
-    """Bars of the classes' shares, one panel per attribute: uint8 [H, 960, 3].
+    """Draw the classes' shares as bars, one panel per attribute: uint8 [H, 960, 3].
 
     readings: attribute -> class probabilities [N, K]. A bar's dark part are images whose highest probability is at least 0.8, its light
     part the unsure ones. Raises ValueError without attributes or images.
@@ -65,7 +65,9 @@ def label_chart(readings: Mapping[str, ArrayLike | Tensor], classes: Mapping[str
 
 
 def surest_and_least_sure(table: ArrayLike | Tensor, index: int, most: int) -> tuple[list[int], list[int]]:
-    """Images to show of a class: those that are labelled so most surely, surest first, and those least surely, least sure first.
+    """Choose the images of a class that are labelled most and least surely.
+
+    The surest first, and the least sure first.
 
     table: class probabilities [N, K]. Half of ``most`` each, at least one; no image is in both.
     """
@@ -80,7 +82,7 @@ def surest_and_least_sure(table: ArrayLike | Tensor, index: int, most: int) -> t
 def class_sheet(
     attribute: str, name: str, table: ArrayLike | Tensor, index: int, most: int, images: Callable[[list[int]], ArrayLike]
 ) -> Image:
-    """A sheet for one class: its surest and its least sure images. uint8 [H, W, 3].
+    """Draw a sheet of a class's surest and least sure images: uint8 [H, W, 3].
 
     table: class probabilities [N, K]; ``images(indices)`` gives those images, [n, 3, H, W] in 0..1 or uint8; it is asked twice at most.
     """
@@ -105,7 +107,10 @@ def class_sheet(
 
 
 def same_size(sheets: Sequence[Image]) -> NDArray[np.uint8]:
-    """Sheets as one batch [N, H, W, 3], padded with white at the right and at the bottom. Raises ValueError without sheets."""
+    """Stack sheets as one batch [N, H, W, 3], padded with white.
+
+    At the right and at the bottom. Raises ValueError without sheets.
+    """
     if not sheets:
         raise ValueError("nothing to put together: at least one sheet is needed.")
     h, w = max(s.shape[0] for s in sheets), max(s.shape[1] for s in sheets)

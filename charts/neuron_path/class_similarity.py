@@ -16,7 +16,9 @@ MOST_CELL_TEXT = 12
 
 @chart
 def class_similarity_chart(classes: Sequence[str], cosine: NDArray[np.float32], note: str = "") -> Image:
-    """A cell for every two classes: uint8 [H, 960, 3]. cosine [C, C], 0 (no neuron in common) to 1 (the same paths).
+    """Draw the similarity of every two classes' paths: uint8 [H, 960, 3].
+
+    cosine [C, C], 0 (no neuron in common) to 1 (the same paths).
 
     Raises ValueError where there are fewer than two classes, or another number of cosines.
     """

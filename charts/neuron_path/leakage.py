@@ -26,7 +26,7 @@ def leakage_chart(
     warnings: Sequence[str],
     caption: str = "",
 ) -> Image:
-    """uint8 [H, 960, 3].
+    """Draw how the paths of attributes overlap and leak: uint8 [H, 960, 3].
 
     Rows are the attribute whose path it is, columns the one whose labels are read.
 
@@ -89,6 +89,9 @@ def _frame(column: int, row: int) -> object:
 
 
 def _top(changed: NDArray[np.float32]) -> float:
-    """The colour scale's end: the diagonal's shares, which are large, are to leave room for what lies beside it."""
+    """Return the end of the colour scale.
+
+    The diagonal's shares are large; the scale leaves room for the smaller ones next to them.
+    """
     off = changed[~np.eye(len(changed), dtype=bool)]
     return max(0.2, 1.6 * float(off.max()))

@@ -42,7 +42,9 @@ class NeuronRow:
 
 @chart
 def gallery_chart(rows: Sequence[NeuronRow], title: str = "neuron gallery", overlay: bool = True) -> Image:
-    """A row per neuron: uint8 [H, 960, 3]; at most 4 images of each end.
+    """Draw a row of images per neuron: uint8 [H, 960, 3].
+
+    At most 4 images of each end.
 
     Heat has one scale for a row.
 

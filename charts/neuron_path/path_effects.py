@@ -30,7 +30,9 @@ class EffectRow:
 
 @chart
 def path_effects_chart(title: str, panels: Sequence[tuple[str, Sequence[EffectRow]]], caption: str = "") -> Image:
-    """A panel per operation, a box per method: uint8 [H, 960, 3].
+    """Draw effects as boxes, a panel per operation: uint8 [H, 960, 3].
+
+    A box per method.
 
     Both panels have one scale.
 

@@ -42,7 +42,9 @@ class PathPanel:
 
 @chart
 def neuron_path_chart(title: str, neurons: int, panels: Sequence[PathPanel], caption: str = "") -> Image:
-    """A panel per class, one below the other: uint8 [H, 960, 3].
+    """Draw the paths of classes, a panel each: uint8 [H, 960, 3].
+
+    One below the other.
 
     ``neurons``: of a layer. Classes beyond 4 are named and left out.
 
@@ -93,7 +95,10 @@ def _panel(figure: object, top: float, panel: PathPanel, neurons: int, largest: 
 
 
 def _dots(axes: object, panel: PathPanel, neurons: int, largest: float) -> None:
-    """Dots of one neuron are drawn once, at the mean of what it adds where it is on a path."""
+    """Draw each neuron's dot once.
+
+    It lies at the mean of what the neuron adds in the paths that hold it.
+    """
     by_neuron: dict[tuple[int, int], list[float]] = {}
     for layer in range(panel.path.shape[1]):
         for j, value in zip(panel.path[:, layer].ravel(), panel.contribution[:, layer].ravel(), strict=True):
@@ -120,7 +125,10 @@ def _dots(axes: object, panel: PathPanel, neurons: int, largest: float) -> None:
 
 
 def _names(axes: object, panel: PathPanel, neurons: int) -> None:
-    """Numbers of the class's neurons, to the right of their dots, readable over lines."""
+    """Write the numbers of the class's neurons to the right of their dots.
+
+    They stay readable over lines.
+    """
     from matplotlib.patheffects import withStroke
 
     for layer, row in enumerate(panel.bold):

@@ -35,7 +35,9 @@ class PrunedPoint:
 def prune_chart(
     title: str, points_: Sequence[PrunedPoint], whole: tuple[float, float], recommended: int | None, caption: str = "", known: bool = True
 ) -> Image:
-    """Two panels, a line for each share that is pruned: uint8 [H, 960, 3].
+    """Draw accuracy and probability against what is pruned: uint8 [H, 960, 3].
+
+    Two panels, a line for each share that is pruned.
 
     ``whole``: accuracy and probability of the whole model.
 

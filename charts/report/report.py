@@ -21,7 +21,10 @@ AMBER, AMBER_EDGE, LINE, SHADE = "#FFF6DF", "#E69F00", "#DDDDDD", "#F4F4F4"
 
 
 def draw_page(page: Page) -> Image:
-    """uint8 [H, W, 3], 960 pixels wide; 1944 where two classifiers stand side by side."""
+    """Draw the page: uint8 [H, W, 3].
+
+    960 pixels wide, or 1944 if two classifiers stand side by side.
+    """
     two = any(isinstance(b, Shares) and len(b.judged) > 1 for s in page.sections for b in s.blocks)
     width = 2 * WIDTH + GAP if two else WIDTH
     parts = [_text([page.title], width, 34, INK, bold_space=18)]
@@ -53,7 +56,7 @@ def _block(block: Block, width: int) -> Image:
 
 
 def _sheet(sheet: Sheet, width: int) -> Image:
-    """Base images on the left, steered ones on the right."""
+    """Draw base images on the left, steered ones on the right."""
     half = (width - GAP) // 2
     columns = max(1, (half - 2 * PAD) // (TILE + 14))
     sides = []
@@ -67,7 +70,10 @@ def _sheet(sheet: Sheet, width: int) -> Image:
 
 
 def _fitted(picture: Image, width: int) -> Image:
-    """On white of that width; shrunk where it is wider."""
+    """Place a picture on white of this width.
+
+    It is shrunk if it is wider.
+    """
     if picture.shape[1] > width:
         size = width, round(picture.shape[0] * width / picture.shape[1])
         picture = np.asarray(Picture.fromarray(picture).resize(size, Picture.Resampling.LANCZOS))
@@ -87,7 +93,10 @@ def _rule(width: int) -> Image:
 
 
 def wrapped(text: str, width: int, size: int) -> list[str]:
-    """Lines of at most ``width`` pixels; a word that is wider alone is cut."""
+    """Break text into lines of at most ``width`` pixels.
+
+    A single word that is wider is cut.
+    """
     lines, line = [], ""
     for word in text.split():
         while text_width(word, size) > width and len(word) > 1:
@@ -154,7 +163,10 @@ def _table(table: Table, width: int) -> Image:
 
 
 def _shared(wanted: Sequence[int], room: int) -> list[int]:
-    """Widths of columns within the room: those that need less than an equal part of what is left get what they need."""
+    """Divide the room among columns.
+
+    Columns that need less than an equal part of what is left get what they need.
+    """
     widths, open_columns, left = [0] * len(wanted), set(range(len(wanted))), room
     while open_columns:
         part = left // len(open_columns)

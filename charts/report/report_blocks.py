@@ -96,7 +96,10 @@ class Page:
 
 
 def sheet_caption(sheet: Sheet, steered: bool) -> str:
-    """ "base: 3 of 16 images", "steered: 24 of the 61 images (of 128)"."""
+    """Write a sheet's caption, as "base: 3 of 16 images".
+
+    Or "steered: 24 of the 61 images (of 128)".
+    """
     name, count, total, shown = (
         ("steered", sheet.steered_count, sheet.steered_total, sheet.steered)
         if steered

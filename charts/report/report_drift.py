@@ -14,7 +14,9 @@ LEFT, RIGHT = 250, 230
 
 @chart
 def drift_chart(reports: Sequence[DriftReport]) -> Image:
-    """One group of bars per attribute, one scale for all: uint8 [H, 960, 3].
+    """Draw drift as one group of bars per attribute: uint8 [H, 960, 3].
+
+    One scale for all.
 
     Raises ValueError without reports.
     """
@@ -52,12 +54,15 @@ def drift_chart(reports: Sequence[DriftReport]) -> Image:
 
 
 def scale_of(reports: Sequence[DriftReport]) -> float:
-    """End of the axis, the same on either side: the next of 0.05, 0.1, 0.2, 0.4, 0.6, 0.8 and 1 that holds all bars and intervals."""
+    """Choose the end of the axis, the same on either side.
+
+    The next of 0.05, 0.1, 0.2, 0.4, 0.6, 0.8 and 1 that holds all bars and intervals.
+    """
     largest = max(abs(v) for r in reports for v in (*r.change, *(r.change_low or ()), *(r.change_high or ())))
     return next((s for s in (0.05, 0.1, 0.2, 0.4, 0.6, 0.8) if largest <= s), 1.0)
 
 
 def spoken(r: DriftReport) -> str:
-    """What chance leaves, and how many images changed their class."""
+    """Describe what chance leaves, and how many images changed their class."""
     moved = "" if r.moved is None else f"; {r.moved:.1%} of the pairs changed"
     return f"largest change {100 * r.drift:.1f}, chance leaves {100 * r.floor:.1f} (p = {r.p_value:.2g}){moved}"

@@ -27,7 +27,7 @@ SMALL, LARGE, QUALITY = 64, 128, 85
 
 
 def html_page(page: Page) -> str:
-    """The whole document."""
+    """Write the page as one HTML document."""
     body = "\n".join(_section(section, number) for number, section in enumerate(page.sections))
     subtitle = f'\n<p class="subtitle">{escape(page.subtitle)}</p>' if page.subtitle else ""
     return (
@@ -40,7 +40,7 @@ def html_page(page: Page) -> str:
 
 
 def data_uri(pixels: NDArray[np.uint8]) -> str:
-    """uint8 [3, H, W] as an image within the page."""
+    """Encode a picture uint8 [3, H, W] as an image within the page."""
     picture = Picture.fromarray(np.ascontiguousarray(pixels.transpose(1, 2, 0)))
     kept = max(picture.size) <= SMALL
     if not kept:

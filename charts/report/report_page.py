@@ -43,7 +43,10 @@ def report_page(
     files: Sequence[Sequence[str]] = (),
     software: Sequence[str] = (),
 ) -> Page:
-    """The page. sheets: images by class. settings: rows (node, which images, values); files: rows (name, place, size, SHA-256)."""
+    """Make the page of a report from its findings.
+
+    sheets: images by class. settings: rows (node, which images, values); files: rows (name, place, size, SHA-256).
+    """
     sections = [
         Section("In short", (Lines(tuple(headlines(findings))), *_warned([*warnings, *cautions(findings)]))),
         Section("Distribution", (Shares(findings.judged), Lines((HOW_SHARES, PERCEIVED)))),
@@ -62,7 +65,7 @@ def report_page(
 
 
 def headlines(findings: Findings) -> list[str]:
-    """The most important figures, a line each."""
+    """List the most important figures, a line each."""
     lines = []
     for judged in findings.judged:
         panel = judged.panels[0]
@@ -78,7 +81,10 @@ def headlines(findings: Findings) -> list[str]:
 
 
 def cautions(findings: Findings) -> list[str]:
-    """What a reader should know before believing the figures, as far as the figures themselves tell."""
+    """List what a reader should know before trusting the figures.
+
+    As far as the figures themselves show it.
+    """
     judged, batch = findings.judged[0], findings.batch
     lines = []
     report = judged.panels[0].report
@@ -100,19 +106,19 @@ def cautions(findings: Findings) -> list[str]:
 
 
 def discrepancy(r: ShareReport) -> str:
-    """ "FD 0.021 [0.000, 0.080]"."""
+    """Write FD with its interval, as "FD 0.021 [0.000, 0.080]"."""
     interval = f" [{r.fd_low:.3f}, {r.fd_high:.3f}]" if r.fd_low is not None and r.fd_high is not None else " (no interval)"
     return f"{'FD' if r.target_given else 'distance to equal shares (no target)'} {r.fd:.3f}{interval}"
 
 
 def drifted(d: DriftReport) -> str:
-    """Largest change of a class, and what chance leaves."""
+    """Write the largest change of a class, and what chance leaves."""
     at = max(range(len(d.classes)), key=lambda i: abs(d.change[i]))
     return f"'{d.classes[at]}' {100 * d.change[at]:+.1f} points (chance leaves {100 * d.floor:.1f} on average; p = {d.p_value:.2g})"
 
 
 def similarity_text(cosine: float, low: float | None, high: float | None) -> str:
-    """A cosine as it is, and as the papers print it."""
+    """Write a cosine, also in the scale that the papers print."""
     bounds = f" [{low:.3f}, {high:.3f}]" if low is not None and high is not None else ""
     return f"cosine {cosine:.3f}{bounds}, as (cos+1)/2 {(cosine + 1) / 2:.3f}"
 

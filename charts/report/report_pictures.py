@@ -19,7 +19,9 @@ LONGEST = 128
 def class_sheets(
     panel: Panel, base: Tensor, steered: Tensor, base_cells: NDArray[np.int64], steered_cells: NDArray[np.int64], most: int
 ) -> list[Sheet]:
-    """A sheet per class (or cell of a joint table) of a panel, with the first ``most`` images of each set that are read as it.
+    """Make a sheet per class (or cell) of a panel.
+
+    It shows the first ``most`` images of each set that are read as that class.
 
     base [N, H, W, 3 or 4], steered [M, H, W, 3 or 4], float in 0..1, of any two sizes; cells [N], [M]: the class of each.
     Nothing for most < 1.
@@ -41,8 +43,10 @@ def class_sheets(
 
 
 def shrunk(images: Tensor, chosen: Sequence[int]) -> Pictures | None:
-    """The chosen ones of images [N, H, W, C] as uint8 [n, 3, h, w], at most 128 pixels wide and high, small ones as they are; None
-    where none is chosen."""
+    """Shrink the chosen images of [N, H, W, C] to at most 128 pixels.
+
+    uint8 [n, 3, h, w]; small ones stay as they are; None if none is chosen.
+    """
     small = []
     for index in chosen:
         pixels = (images[index, ..., :3].detach().float().clamp(0, 1) * 255).round().byte().cpu().numpy()

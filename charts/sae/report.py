@@ -10,7 +10,9 @@ from ..core.style import Image
 
 
 def sae_curves(fvu_by_log_snr: Sequence[Sequence[float]], loss: Sequence[Sequence[float]]) -> Image:
-    """One below the other: uint8 [1048, 960, 3], or half of it where one of them is empty.
+    """Draw FVU and loss, one below the other: uint8 [1048, 960, 3].
+
+    Half of that height if one of them is empty.
 
     fvu_by_log_snr: [[log-SNR, unexplained share of the variance, ...], ...] of held-out images. loss: [[step, mean loss up to it], ...].
     Raises ValueError where there is nothing to draw.

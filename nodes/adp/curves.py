@@ -11,7 +11,10 @@ from ..core.ui import as_image
 
 
 def curves_of(adp: AdpFile) -> torch.Tensor:
-    """IMAGE [1, H, W, 3]: accuracy and loss by noise level as the file keeps them; a white one where it keeps none."""
+    """Draw accuracy and loss by noise level: IMAGE [1, H, W, 3].
+
+    As the file keeps them; a white image if it keeps none.
+    """
     info = adp.info
     accuracy, loss = info.get("accuracy_by_log_snr") or {}, info.get("loss_by_log_snr") or {}
     if not any(accuracy.values()) and not any(loss.values()):

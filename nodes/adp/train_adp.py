@@ -85,7 +85,7 @@ class TrainADP(io.ComfyNode):
 
 
 def training_summary(adp: AdpFile) -> str:
-    """Verdicts, a line per attribute, and what they rest on."""
+    """Write the verdicts, a line per attribute, and what they rest on."""
     lines = []
     for attribute, verdict in adp.info.get("verdict", {}).items():
         t = adp.info.get("trained", {}).get(attribute, {})

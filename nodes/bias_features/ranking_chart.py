@@ -10,7 +10,10 @@ from ..core.ui import as_batch, as_image
 
 
 def ranking_image(found: BiasFeaturesFile) -> torch.Tensor:
-    """IMAGE with a picture per attribute; a white one where no feature speaks for any class."""
+    """Draw the ranking of each attribute's features as an IMAGE.
+
+    A white one if no feature speaks for any class.
+    """
     speaking = [a for a, f in found.attributes.items() if bool((f.scores > 0).any())]
     charts = [as_image(bias_features_chart(a, ranking_facts(found.attribute(a)))) for a in speaking]
     return as_batch(charts or [torch.ones(1, 240, 960, 3)])

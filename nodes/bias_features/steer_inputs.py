@@ -127,5 +127,8 @@ def all_to(bias_features: BiasFeaturesFile, attribute: str, class_name: str) -> 
 
 
 def as_masks(mask: torch.Tensor | None) -> torch.Tensor | None:
-    """Return a MASK as [N, H, W]; some nodes give [H, W] or [N, 1, H, W]."""
+    """Return a MASK as [N, H, W].
+
+    Some nodes give [H, W] or [N, 1, H, W].
+    """
     return None if mask is None else mask.reshape(-1, *mask.shape[-2:])

@@ -160,7 +160,10 @@ def ledger_input(when: str = "") -> Any:
 
 
 def fixed_seed(tooltip: str) -> Any:
-    """Return a seed that stays the same from one queue to the next, within the exact integers of JSON."""
+    """Return a seed that stays the same from one queue to the next.
+
+    Within the exact integers of JSON.
+    """
     return io.Int.Input("seed", default=0, min=0, max=2**53 - 1, control_after_generate=False, tooltip=tooltip)
 
 
@@ -197,7 +200,10 @@ def overwrite_input() -> Any:
 
 
 def model_file_input(name: str, files: list[str], default: str, hint: str, more: str = "") -> Any:
-    """Return the choice of a file that the user has or that ships with the pack. ``hint`` names the folder."""
+    """Return the choice of a file of the user's or of the pack's.
+
+    ``hint`` names the folder.
+    """
     return io.Combo.Input(
         name,
         options=files,

@@ -52,5 +52,8 @@ NEURONS = "equipoise/neurons"
 
 
 def schema(**arguments: Any) -> io.Schema:
-    """A node's schema; arguments that this host's ``io.Schema`` does not know (search_aliases on older ones) are left out."""
+    """Make a node's schema for this host.
+
+    Arguments that its ``io.Schema`` does not know are left out (search_aliases on older ones).
+    """
     return io.Schema(**known_arguments(arguments))

@@ -56,7 +56,7 @@ def label_outputs() -> list[Any]:
 
 
 def label_output(earlier: LabelSet | None, labels: LabelSet, *more: str) -> io.NodeOutput:
-    """Return the labels, added to earlier ones, and a report of the new ones with further lines."""
+    """Return the labels, joined with earlier ones, and a report."""
     report = "\n".join([labels.lines(), *filter(None, more)])
     return io.NodeOutput(joined(earlier, labels), report, ui=ui.PreviewText(report))
 
@@ -77,6 +77,6 @@ def first_problem(*readers: Callable[[], Any]) -> bool | str:
 def labels_in_region(
     features: FeatureSet, source: ImageSource, crop: str, mask: torch.Tensor | None
 ) -> tuple[LabelSet, dict[str, torch.Tensor]]:
-    """Label the pictures of a set by what a source reads within a region of them."""
+    """Label the pictures of a set by a source's readings within a region."""
     stack = mask if mask is None or mask.ndim == 3 else mask[None]
     return label_images(features, source, Region(parse_box(crop), stack))

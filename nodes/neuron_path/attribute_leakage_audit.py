@@ -134,7 +134,10 @@ def more_head_ids() -> list[str]:
 
 
 def audit_image(audit: LeakageAudit, caption: str) -> torch.Tensor:
-    """Draw the overlap of the paths and the labels that change, for every pair, as an IMAGE."""
+    """Draw the audit of every pair as an IMAGE.
+
+    The overlap of the paths, and the labels that change.
+    """
     flagged = [(audit.attributes.index(x.source), audit.attributes.index(x.target)) for x in audit.flagged]
     control = torch.tensor([[audit.leak(x, y).control_flips for y in audit.attributes] for x in audit.attributes])
     tables = (audit.table(what).numpy() for what in ("cosine", "flips"))
@@ -142,7 +145,9 @@ def audit_image(audit: LeakageAudit, caption: str) -> torch.Tensor:
 
 
 def pair_of(source: str, target: str, names: tuple[str, ...]) -> tuple[str, str] | None:
-    """A pair that is named; None where either is empty.
+    """Return the pair that the user named; None if a name is empty.
+
+    Raises ValueError for one that is not audited.
 
     Raises ValueError for one that is not audited.
     """
@@ -158,19 +163,25 @@ def pair_of(source: str, target: str, names: tuple[str, ...]) -> tuple[str, str]
 
 
 def largest_leak(audit: LeakageAudit) -> tuple[str, str]:
-    """The pair in which removing one's path changes most of the other's labels, beyond random paths."""
+    """Return the pair with the largest leak.
+
+    Removing one's path changes most of the other's labels, beyond random paths.
+    """
     worst = max((x for x in audit.leaks if x.source != x.target), key=lambda x: (x.excess_flips.mean, x.excess_moved.mean))
     return worst.source, worst.target
 
 
 def audit_lines(audit: LeakageAudit) -> list[str]:
-    """Warnings and a line for each pair."""
+    """Write the warnings and a line for each pair."""
     warnings = audit.warnings() or ["no leak: no attribute's labels lean on another's path more than on random ones"]
     return [*warnings, f"differences hold with {audit.level:.1%} each, 95% together", *(x.text() for x in audit.leaks)]
 
 
 def carrier_lines(c: Carriers, nets: dict[str, NeuronVit], warned: bool) -> list[str]:
-    """What the carriers are, and what their removal does to images that did not choose them."""
+    """Describe the carriers and the effect of removing them.
+
+    On images that did not choose them.
+    """
     of = nets[c.source].labels
     worth = "" if warned else " (no warning: nothing here needs an edit)"
     return [

@@ -98,7 +98,10 @@ class ClassPath(io.ComfyNode):
 
 
 def class_report(paths: NeuronPathFile, made: NeuronPathFile, rule: str, draws: int, seed: int) -> str:
-    """Paths of classes with their stability, agreement and entropy by layer, and what chance would give."""
+    """Describe the paths of classes.
+
+    With their stability, agreement and entropy by layer, and what chance would give.
+    """
     lines = [f"class paths by {rule}", *path_lines(made, {c: made.path[i] for i, c in enumerate(made.target)})]
     for i, label in enumerate(made.target):
         own = paths.of_class(label).path

@@ -101,7 +101,9 @@ def more_path_ids() -> list[str]:
 
 
 def same_images(net: NeuronVit, pixels: torch.Tensor, files: Sequence[NeuronPathFile]) -> tuple[torch.Tensor, dict[str, torch.Tensor]]:
-    """The class of each image, int64 [B], and its path by each file, by a name of its own.
+    """Return each image's class, and its path by every file.
+
+    Classes int64 [B]; every file has a name of its own.
 
     Classes are those of the first file with a path for each image; of class paths alone, what the model reads. Raises ValueError, in a
     sentence, for files of another network, attribute or classes.
@@ -128,7 +130,7 @@ def same_images(net: NeuronVit, pixels: torch.Tensor, files: Sequence[NeuronPath
 
 
 def effects_picture(title: str, effects: Sequence[PathEffect], caption: str, seed: int) -> Any:
-    """Box plots, a panel per operation."""
+    """Draw box plots of the effects, a panel per operation."""
     panels = []
     for operation in OPERATIONS:
         rows = []

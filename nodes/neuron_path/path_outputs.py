@@ -20,7 +20,10 @@ SURE = 0.99
 
 
 def path_outputs(what: str) -> list[Any]:
-    """Paths, their picture, a report and the mean joint score. ``what``: how a report begins."""
+    """List the outputs of a node that finds paths.
+
+    Paths, their picture, a report and the mean joint score. ``what``: how a report begins.
+    """
     return [
         NeuronPaths.Output(
             "neuron_path",
@@ -45,14 +48,16 @@ def path_outputs(what: str) -> list[Any]:
 
 
 def path_output(cls: type[Any], paths: NeuronPathFile) -> io.NodeOutput:
-    """What Find Neuron Path and Baseline Paths give back."""
+    """Return the outputs of Find Neuron Path and Baseline Paths."""
     chosen = {c: mode_path(paths.of_class(c).path) for c in paths.classes}
     chart, report = as_image(paths_picture(paths, chosen, paths)), "\n".join(path_lines(paths, chosen))
     return io.NodeOutput(paths, chart, report, float(paths.joint.mean()), ui=shown(cls, chart, report))
 
 
 def paths_picture(paths: NeuronPathFile, chosen: dict[str, torch.Tensor], scored: NeuronPathFile) -> np.ndarray:
-    """The picture of paths: a panel for each class, those with most images first.
+    """Draw paths, a panel for each class, those with most images first.
+
+    ``scored``: the paths whose scores are stated.
 
     ``scored``: whose scores are told of the class.
     """
@@ -68,13 +73,13 @@ def paths_picture(paths: NeuronPathFile, chosen: dict[str, torch.Tensor], scored
 
 
 def removal_text(paths: NeuronPathFile) -> str:
-    """The additive part in words."""
+    """Describe the additive part."""
     name = paths.info.get("objective", "objective")
     return f"removing the path, all else held, takes {float(paths.additive.mean()):.3g} of the {name} {float(paths.objective.mean()):.3g}"
 
 
 def path_lines(paths: NeuronPathFile, chosen: dict[str, torch.Tensor]) -> list[str]:
-    """What a file says of itself, each class's path, and a warning where its images are too sure."""
+    """Describe a file, each class's path, and images that are too sure."""
     lines = [paths.text()]
     lines += [f"{label}: {as_pairs(path)}" for label, path in chosen.items()]
     sure = int((paths.objective > SURE).sum()) if paths.info.get("objective") == PROBABILITY else 0
@@ -87,5 +92,5 @@ def path_lines(paths: NeuronPathFile, chosen: dict[str, torch.Tensor]) -> list[s
 
 
 def as_pairs(path: torch.Tensor) -> str:
-    """A path [L, K] as layer:neuron, the form in which neurons are typed."""
+    """Write a path [L, K] as layer:neuron, as users type neurons."""
     return ", ".join(f"{layer}:{int(j)}" for layer, row in enumerate(path) for j in row)

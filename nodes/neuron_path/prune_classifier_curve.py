@@ -111,7 +111,10 @@ class PruneClassifierCurve(io.ComfyNode):
 
 
 def numbers(text: str, what: str) -> list[float]:
-    """Numbers between commas. Raises ValueError for what is none."""
+    """Read numbers between commas.
+
+    Raises ValueError for anything else.
+    """
     try:
         return [float(x) for x in names_of(text)]
     except ValueError as error:
@@ -119,7 +122,7 @@ def numbers(text: str, what: str) -> list[float]:
 
 
 def prune_picture(title: str, curve: PruneCurve, caption: str) -> Any:
-    """The picture of a curve."""
+    """Draw the curve."""
 
     def bounds(e: Estimate) -> tuple[float, float, float]:
         return e.mean, e.low, e.high
@@ -132,7 +135,10 @@ def prune_picture(title: str, curve: PruneCurve, caption: str) -> Any:
 
 
 def recommended_path(curve: PruneCurve, net: NeuronVit, s: PruneSettings, model: str) -> NeuronPathFile:
-    """The paths of the recommended number (of the largest where none is), a row for each class."""
+    """Return the paths of the recommended number of neurons.
+
+    A row for each class; of the largest number if none is recommended.
+    """
     path = curve.paths[:, :, : curve.recommended or max(s.kept)]
     nothing, zeros = torch.full((len(path),), torch.nan), torch.zeros(path.shape)
     target = tuple(net.labels[c] for c in curve.classes)
