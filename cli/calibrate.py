@@ -70,7 +70,10 @@ def fitted_moves(adp: AdpFile, attribute: str) -> list[Move]:
 
 
 class _Trials:
-    """Sample trials on one model; a class-conditional one draws its classes in turn, batch by batch."""
+    """Sample trials on one model.
+
+    A class-conditional one draws its classes in turn, batch by batch.
+    """
 
     def __init__(self, net: AdmUNet, adp: AdpFile, images: int, trials: int, progress: Progress) -> None:
         self.net, self.adp, self.images = net, adp, images

@@ -61,7 +61,10 @@ def sample_labels(n: int, generator: torch.Generator, profession: int | None = N
 
 
 class _Canvas:
-    """Paint a batch of images; shapes are painted in order, each by its signed distance (negative inside)."""
+    """Paint a batch of images, shape by shape.
+
+    Each shape is given by its signed distance (negative inside).
+    """
 
     def __init__(self, n: int) -> None:
         axis = (torch.arange(SIZE, dtype=torch.float32) + 0.5) / SIZE * 2 - 1

@@ -42,7 +42,10 @@ there they make a step half as dear again."""
 
 
 class Tokens:
-    """Captions as rows of a small table that holds only the tokens of one text (and start, end): int64 [N, 77]."""
+    """Captions as rows of a small token table: int64 [N, 77].
+
+    The table holds only the tokens of one text, with start and end.
+    """
 
     def __init__(self, vocabulary: str) -> None:
         self.tokenizer = comfy.sd1_clip.SDTokenizer()
@@ -72,7 +75,10 @@ def _pause(_module: nn.Module, args: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
 
 
 class TextNet(nn.Module):
-    """U-Net and CLIP text model, trained together; the token table has only the rows in use."""
+    """U-Net and CLIP text model, trained together.
+
+    The token table has only the rows in use.
+    """
 
     def __init__(
         self, tokens: int, unet: Mapping[str, Any] | None = None, clip: Mapping[str, int] | None = None, groups: int = GROUPS

@@ -53,7 +53,10 @@ def draw_labelled_images(n: int = POOL, seed: int = POOL_SEED) -> tuple[Tensor, 
 
 
 class TextLoss:
-    """The training loss of one step, a function of a generator alone: images, captions, noise levels and noise come from it."""
+    """The training loss of one step.
+
+    A function of a generator alone: images, captions, noise levels and noise come from it.
+    """
 
     def __init__(self, net: nn.Module, tokenize: Tokenize, images: Tensor, labels: Mapping[str, Tensor], batch: int) -> None:
         """net(x [B, 12, 16, 16], timesteps [B], tokens [B, T]) -> velocity [B, 12, 16, 16]."""

@@ -212,7 +212,10 @@ class AttentionBlock(nn.Module):
 
 
 class Stage(nn.Sequential):
-    """One entry of input_blocks, middle_block or output_blocks: its children in turn, with the embedding where they take it."""
+    """One entry of input_blocks, middle_block or output_blocks.
+
+    Its children run in turn, with the embedding if they take it.
+    """
 
     def forward(self, x: Tensor, emb: Tensor) -> Tensor:
         """Apply the layers in order; residual blocks also get ``emb``."""

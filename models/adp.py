@@ -36,9 +36,10 @@ NO_PREDICTOR = "none"
 
 @dataclass(frozen=True)
 class Move(LevelTable):
-    """A table over the channels of one site: how images are moved to the classes of one attribute.
+    """Edit of guidance at one site, for the classes of one attribute.
 
-    Values are unit-free directions, scaled so that the longest vector of a knot has L2 norm 1; sizes are in units of the norm of h.
+    A table over the channels. Values are unit-free directions, scaled so that the longest vector of a knot has L2 norm 1; sizes are in
+    units of the norm of h.
     """
 
     values_field = "vectors"

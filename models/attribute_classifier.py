@@ -129,7 +129,10 @@ class VitSizes:
 
 
 class VisionTransformer(AttributeClassifier):
-    """Vision transformer (Dosovitskiy et al. 2021), pre-norm, CLS token, one linear head per attribute on CLS."""
+    """Vision transformer with one linear head per attribute.
+
+    Dosovitskiy et al. 2021; pre-norm, heads on the CLS token.
+    """
 
     architecture = "vit"
 

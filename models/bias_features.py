@@ -28,7 +28,7 @@ CLASS_DIFFERENCE, LEARNED = "class-difference", "learned"
 
 
 class IsSae(Protocol):
-    """What is asked of a :class:`.sae.SaeFile` here: its site, and a short hash of its tensors."""
+    """The parts of a :class:`.sae.SaeFile` that bias features need."""
 
     @property
     def site(self) -> str:
@@ -41,7 +41,10 @@ class IsSae(Protocol):
 
 @dataclass(frozen=True)
 class Profile(LevelTable):
-    """A table over features of an autoencoder: how they are turned towards the classes of one attribute."""
+    """Edit of bias features, for the classes of one attribute.
+
+    A table over features of an autoencoder.
+    """
 
     values_field = "delta"
 

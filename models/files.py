@@ -25,7 +25,10 @@ Content = TypeVar("Content")
 
 @dataclass(frozen=True)
 class FileFormat:
-    """One kind of our safetensors files: how its metadata start, and how its reader refuses other files."""
+    """One kind of our safetensors files.
+
+    How its metadata start, and how its reader refuses other files.
+    """
 
     name: str
     """Value of "format" in the metadata."""

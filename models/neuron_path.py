@@ -27,9 +27,9 @@ _FIGURES = ("activation", "contribution", "joint", "additive", "objective")
 
 @dataclass(frozen=True)
 class NeuronPathFile:
-    """Paths of B images through L layers with K neurons in each, as a file holds them.
+    """Paths of B images through L layers, with K neurons in each.
 
-    Raises ValueError where shapes do not fit each other.
+    As a file holds them. Raises ValueError if shapes do not fit each other.
     """
 
     method: str

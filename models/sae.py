@@ -39,12 +39,12 @@ CHUNK = 2**24
 
 
 class SparseAutoencoder(nn.Module):
-    """x -> activations z >= 0 of m latents -> x, for the features x of one position.
+    """Autoencoder of the h of one position, with sparse activations z >= 0.
 
     ``activation``: "topk" keeps the k largest activations of every position; "batch-topk" is trained to k on average, and keeps those above
-    ``threshold``. Buffers: ``knots`` [T] ascending log-SNR, ``mean`` [T, C] and ``scale`` [T] (root mean square of the centred features),
+    ``threshold``. Buffers: ``knots`` [T] ascending log-SNR, ``mean`` [T, C] and ``scale`` [T] (root mean square of the centred h),
     interpolated over log-SNR. Parameters: ``encoder`` [m, C], ``encoder_bias`` [m], ``decoder`` [m, C] with rows of norm 1, ``bias`` [C],
-    which is subtracted before encoding and added after decoding. ValueError where k is not between 1 and the number of latents.
+    which is subtracted before encoding and added after decoding. Raises ValueError if k is not between 1 and the number of features.
     """
 
     def __init__(self, channels: int, latents: int, k: int, knots: Tensor, activation: str = TOPK) -> None:

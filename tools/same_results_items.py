@@ -18,7 +18,7 @@ Prompt = dict[str, Any]
 
 @dataclass(frozen=True)
 class Commands:
-    """Command lines of one item, run one after the other in a folder of its own."""
+    """Command lines of one item, run in order in a folder of its own."""
 
     lines: tuple[str, ...]
     """Words after ``dev.py``. ``{weights}`` is the folder of the shipped weights."""
@@ -255,7 +255,10 @@ class Graph:
 
 
 class World:
-    """A graph that begins with one of the shipped models, and what samples and judges with it."""
+    """A graph that begins with one of the shipped models.
+
+    It also holds what samples and judges with it.
+    """
 
     def __init__(self, host: Host, text: bool = False, batch: int = 8, steps: int = 8) -> None:
         self.g = g = Graph(host)

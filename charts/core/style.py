@@ -23,7 +23,10 @@ DPI = 100
 
 
 class MatplotlibMissing(ImportError):
-    """Matplotlib cannot be imported; ``width`` is that of the picture that was to be drawn, in pixels."""
+    """Matplotlib cannot be imported.
+
+    ``width``: pixels of the picture that was to be drawn.
+    """
 
     def __init__(self, width: int, cause: ImportError) -> None:
         super().__init__(

@@ -49,7 +49,9 @@ class _Networks:
     """Networks of a fit, without inference tensors."""
 
     diffusion: Diffusion
+    """The denoiser."""
     sae: SparseAutoencoder
+    """The autoencoder."""
     reads: SitePredictor
     """The predictor and its site."""
 

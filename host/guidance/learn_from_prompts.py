@@ -54,6 +54,7 @@ class _ClassSampler:
     """Samples latents in equal parts for every prompt that names a class."""
 
     sampling: PromptSampling
+    """How prompts are sampled."""
     conditionings: list[Any]
     """The different CONDITIONINGs."""
     class_prompts: Tensor
@@ -61,6 +62,7 @@ class _ClassSampler:
     negative: int
     """Index of the negative conditioning."""
     batches: list[_Batch]
+    """The batches, in order."""
     size: int
     """Images of a batch."""
 

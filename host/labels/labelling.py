@@ -32,19 +32,21 @@ SAVE_SECONDS = 20.0
 
 @dataclass(frozen=True)
 class ImageSource:
-    """Reads labels off pictures.
-
-    ``read(images, masks)``: IMAGE [B, H, W, 3], and masks [B, H, W] or None, to readings: for every attribute float [B, K], and whatever
-    else it wants kept, float [B, n]. ``key``: all that readings depend on beside picture and region, values as JSON knows them. ``focus``:
-    it wants pictures cut to their mask, and no masks. ``origin``: what it is, in words.
-    """
+    """A source that reads labels from pictures."""
 
     kind: str
+    """Kind of the source, a word."""
     attributes: dict[str, tuple[str, ...]]
+    """Attribute -> classes."""
     key: Mapping[str, Any]
+    """All settings that readings depend on, besides picture and region; JSON values."""
     read: Callable[[Tensor, Tensor | None], dict[str, Tensor]]
+    """Takes IMAGE [B, H, W, 3], and masks [B, H, W] or None. Returns readings: float [B, K] for every attribute, and anything else to
+    store, float [B, n]."""
     origin: str
+    """Description of the source."""
     focus: bool = True
+    """Whether pictures are cut to their mask, so that ``read`` gets no masks."""
 
 
 def label_images(features: FeatureSet, source: ImageSource, region: Region) -> tuple[LabelSet, dict[str, Tensor]]:

@@ -33,8 +33,11 @@ Change = Callable[[int, Tensor], Tensor]
 
 
 class EditedNetwork(AttributeClassifier):
-    """A classifier's network whose hidden vectors are changed on their way into each layer's second linear map, in its own forward passes
-    alone. The network itself is shared, not copied."""
+    """A classifier's network with edited neurons.
+
+    Hidden vectors are changed before each layer's second linear map, in its own forward passes alone. The original network is shared, not
+    copied.
+    """
 
     architecture = "edited"
 

@@ -31,24 +31,30 @@ def is_text_model(metadata: Mapping[str, str]) -> bool:
 
 @dataclass(frozen=True)
 class AdmInfo:
-    """One diffusion file.
-
-    ``ratio`` is the side of the square of pixels that one latent position holds (1: plain pixels).
-
-    ``base_model``: the name by which ADP files and the like say that they belong to it; empty where the file has none.
-    """
+    """Facts of one diffusion file."""
 
     name: str
+    """Name of the file."""
     channels: int
+    """Channels of a latent."""
     ratio: int
+    """Side of the square of pixels that one latent position holds; 1: plain pixels."""
     image_size: int
+    """Side of the images it was trained on, in pixels."""
     multiple: int
+    """Number of pixels of which an image's sides are multiples."""
     schedule: str
+    """Noise schedule."""
     prediction: str
+    """What the network predicts."""
     num_classes: int | None
+    """Number of classes; None for an unconditional model."""
     null_label: int | None
+    """Class index that stands for no class; None if there is none."""
     class_names: tuple[str, ...]
+    """Names of the classes."""
     base_model: str = ""
+    """Name by which ADP files and the like state that they belong to it; empty if the file has none."""
 
     def class_index(self, text: str) -> int:
         """Return the index of a class by its name or number.

@@ -35,7 +35,10 @@ _NARROWS = frozenset(
 
 
 class PixelLatent(comfy.latent_formats.LatentFormat):
-    """Pixels in -1..1, [B, 3 r r, H / r, W / r] (space-to-depth of side r): no scaling, and previews that show the picture."""
+    """Pixels in -1..1 as latents, [B, 3 r r, H / r, W / r].
+
+    Space-to-depth of side r: no scaling, and previews that show the picture.
+    """
 
     def __init__(self, ratio: int = 1) -> None:
         self.latent_channels = 3 * ratio * ratio
@@ -123,7 +126,10 @@ def activation_elements(config: AdmConfig, height: int, width: int) -> float:
 
 
 class AdmModel(comfy.model_base.BaseModel):
-    """The host's view of an ADM U-Net: noise or velocity prediction, guided-diffusion's schedule, pixels as latents."""
+    """An ADM U-Net as the host's model class.
+
+    Noise or velocity prediction, guided-diffusion's schedule, pixels as latents.
+    """
 
     def __init__(self, config: Any, network: AdmUNet, info: AdmInfo) -> None:
         kinds = comfy.model_base.ModelType

@@ -14,7 +14,12 @@ from torch import Tensor
 
 
 class SpaceToDepth(comfy.pixel_space_convert.PixelspaceConversionVAE):
-    """[B, 3, H, W] <-> [B, 3 r r, H / r, W / r]; channel = colour * r * r + row * r + column."""
+    """Convert between pixels and space-to-depth latents.
+
+    [B, 3, H, W] <-> [B, 3 r r, H / r, W / r];
+
+    channel = colour * r * r + row * r + column.
+    """
 
     def __init__(self, ratio: int) -> None:
         super().__init__()

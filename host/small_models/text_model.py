@@ -97,7 +97,10 @@ class TextModelConfig(comfy.supported_models_base.BASE):
 
 
 class TextModel(comfy.model_base.BaseModel):
-    """The host's BaseModel with velocity prediction; ``equipoise_info`` says what it is and how large its images are."""
+    """The host's BaseModel with velocity prediction.
+
+    ``equipoise_info`` says what it is and how large its images are.
+    """
 
     def __init__(self, config: TextModelConfig, info: AdmInfo, device: torch.device | None) -> None:
         super().__init__(config, comfy.model_base.ModelType.V_PREDICTION, device=device)

@@ -57,8 +57,11 @@ class ClassMeans:
 
 
 class ClassSums:
-    """Adds rows up. knots: log-SNR [T], a row counting at the nearest. classes: attribute -> class of each image int64 [N], -1 for
-    none. sizes: attribute -> K. Memory: 2 T m 16 floats for every class of every attribute."""
+    """Sums of activations by class.
+
+    knots: log-SNR [T]; a row counts at the nearest. classes: attribute -> class of each image int64 [N], -1 for none. sizes: attribute ->
+    K. Memory: 2 T m 16 floats for every class of every attribute.
+    """
 
     def __init__(self, knots: Tensor, latents: int, classes: Mapping[str, Tensor], sizes: Mapping[str, int]) -> None:
         self.knots, self.classes, self.sizes = knots, classes, sizes

@@ -65,7 +65,10 @@ def count_rows(features: FeatureSet, entries: Sequence[Entry]) -> int:
 
 
 class CodeStream:
-    """:func:`code_rows` for several passes: what the first pass encoded is kept, sparse, where it is not too large."""
+    """:func:`code_rows` for several passes.
+
+    What the first pass encoded is stored, sparse, if it is not too large.
+    """
 
     def __init__(self, features: FeatureSet, entries: Sequence[Entry], sae: SparseAutoencoder, most: int = KEPT_BYTES) -> None:
         self.features, self.entries, self.sae, self.most = features, entries, sae, most

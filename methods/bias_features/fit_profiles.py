@@ -27,7 +27,10 @@ nothing is asked for, and largest entries of 2.8 to 3.6; the figures below were 
 
 
 class _Turn(torch.autograd.Function):
-    """Compute max(x, 0) with a gradient that also lifts x from below, so that an activation that is off can wake."""
+    """Clamp at 0, with a gradient that also reaches below.
+
+    So an activation that is off can wake.
+    """
 
     @staticmethod
     def forward(ctx: Any, x: Tensor) -> Tensor:

@@ -39,7 +39,10 @@ class ActivationSums:
 
 
 class ActivationRun(Run):
-    """One sampling run in which features are listened to, each at its places and noise levels, in the positive's rows; h stays as it is."""
+    """Run that records the activations of features and leaves h as it is.
+
+    Each feature at its positions and noise levels, in the positive's rows.
+    """
 
     what = "the measurement of typical activations"
     cells: Tensor | None = None

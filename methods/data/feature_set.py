@@ -107,10 +107,12 @@ class FeatureSet:
 
 
 class FeatureSetWriter:
-    """Appends images to a feature set, a shard per call of :meth:`add`; goes on with one that is there.
+    """Appends images to a feature set.
 
-    ``meta``: how it is recorded, values as JSON knows them (a dict in it is compared, but not shown in messages). Raises ValueError where
-    the folder holds a set that was recorded otherwise, and where its index names a shard that is missing.
+    A shard per call of :meth:`add`; an existing set is continued.
+
+    ``meta``: how the set is recorded, as JSON values (a dict in it is compared, but not shown in messages). Raises ValueError if the folder
+    holds a set that was recorded with other settings, or its index names a shard that is missing.
     """
 
     def __init__(self, folder: Path, meta: Mapping[str, Any] | None = None) -> None:

@@ -64,53 +64,66 @@ CREATE INDEX images_not_seen ON images (state, owner) WHERE state <> 'seen';
 
 @dataclass(frozen=True)
 class RunKey:
-    """Whose images they are: the server's id of the queued prompt, and the node that sampled."""
+    """The run and the node that sampled some images."""
 
     run: str
+    """Id that the server gave the queued prompt."""
     node: str
+    """Id of the node that sampled."""
 
 
 @dataclass(frozen=True)
 class Reservation:
-    """Places that a run holds: ``counts`` images per cell of the target, at ``first`` and after, under ``key``."""
+    """Quotas that a run has reserved."""
 
     key: RunKey
+    """The run and node."""
     first: int
+    """Index of its first image among those of the key."""
     counts: list[int]
+    """Images per cell of the target."""
 
 
 @dataclass(frozen=True)
 class SeenImage:
-    """What is known of an image that was recorded.
-
-    ``assigned`` and ``seen``: class names in the order of the target's attributes.
-    """
+    """One image that was recorded."""
 
     place: int
+    """Index of the image among those of its run."""
     seen: tuple[str, ...]
+    """Classes that were seen, in the order of the target's attributes."""
     assigned: tuple[str, ...] | None = None
+    """Classes that it was assigned, in the same order; None if it was assigned none."""
     seed: str = ""
+    """Seed of the sampler, if known."""
     prompt_hash: str = ""
+    """Hash of the prompt's graph, if known."""
     file: str | None = None
+    """Name of the picture's file; None if it was not saved."""
     file_hash: str = ""
+    """SHA-256 of the file."""
     pixels: str = ""
+    """Digest of the pixels."""
 
 
 @dataclass(frozen=True)
 class Held:
-    """What a ledger holds for one target: images per cell, in the order of ``target``.
-
-    ``seen`` counts images that were recorded, by what was seen; ``assigned`` those that were not, by what they were assigned (made or still
-    being made); ``hits``: recorded images that were assigned a class and show it; ``asked``: recorded ones that were assigned one.
-    """
+    """What a ledger holds for one target."""
 
     key: str
+    """Text that identifies target and group."""
     group: str
+    """Group in which images are counted apart."""
     target: TargetDistribution
+    """The target."""
     seen: tuple[int, ...]
+    """Recorded images per cell, by what was seen."""
     assigned: tuple[int, ...]
+    """Other images per cell, by what they were assigned; made or still being made."""
     hits: int
+    """Recorded images that show the class they were assigned."""
     asked: int
+    """Recorded images that were assigned a class."""
 
     @property
     def counts(self) -> list[int]:
@@ -120,10 +133,12 @@ class Held:
 
 @dataclass(frozen=True)
 class Claim:
-    """Under which key images are recorded, and what the ledger knows of them by place: (assigned, seed, file)."""
+    """The run under which images are recorded."""
 
     key: RunKey
+    """The run and node."""
     known: dict[int, tuple[tuple[str, ...] | None, str, str | None]]
+    """What the ledger knows of the images by index: (assigned, seed, file)."""
 
 
 def target_key(target: TargetDistribution, group: str = "") -> str:

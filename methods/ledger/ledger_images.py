@@ -25,10 +25,12 @@ _SIGNATURE = b"\x89PNG\r\n\x1a\n"
 
 @dataclass(frozen=True)
 class Picture:
-    """An image that is to be saved: ``png(text)`` gives the bytes of its file, with a text under the name :data:`TEXT`."""
+    """An image to be saved."""
 
     pixels: str
+    """Digest of the pixels."""
     png: Callable[[str], bytes]
+    """Makes the bytes of the PNG file, with a text under the name :data:`TEXT`."""
 
 
 def file_name(target: TargetDistribution, group: str, key: RunKey, place: int) -> str:

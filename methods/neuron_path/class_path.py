@@ -24,13 +24,16 @@ MOST_RANDOM = 32
 
 @dataclass(frozen=True)
 class Likeness:
-    """``within``: mean Jaccard index of two images' paths, of one class; ``control``: the same of two classes, or, where there is one class
-    only, of paths drawn at random. ``p``: share of permutations (or random draws) that reach what was seen; ``against``: which of both."""
+    """Comparison of paths within a class with paths of other classes."""
 
     within: float
+    """Mean Jaccard index of the paths of two images of one class."""
     control: float
+    """Mean Jaccard index of two images of two classes; if there is only one class, of paths drawn at random."""
     p: float
+    """Share of permutations (or random draws) that reach the difference that was measured."""
     against: str
+    """What the control is, in words."""
 
     def text(self) -> str:
         """Describe the comparison in words."""

@@ -20,11 +20,14 @@ ROWS = 64
 
 @dataclass(frozen=True)
 class Estimate:
-    """A mean over images, and the bounds of its interval (NaN where there is one image only)."""
+    """A mean over images, with its interval."""
 
     mean: float
+    """The mean."""
     low: float
+    """Lower bound; NaN if there is only one image."""
     high: float
+    """Upper bound; NaN if there is only one image."""
 
     def text(self, style: str = ".3f") -> str:
         """Write the estimate and its interval in words."""

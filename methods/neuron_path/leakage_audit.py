@@ -35,40 +35,47 @@ COUNTS = (1, 2, 4, 8, 16, 32, 64, 128, 256)
 
 @dataclass(frozen=True)
 class AuditSettings:
-    """``path``: how paths are found (margin: scores do not vanish for images that the model is sure of).
-
-    ``control_draws``: random paths for each image. ``least``: a leak is worth a warning where it changes at least this share of labels
-    beyond what random paths change.
-    """
+    """Settings of a leakage audit."""
 
     path: PathSettings = field(default_factory=lambda: PathSettings(objective=MARGIN, top_k=8))
+    """How paths are found. With margin, scores do not vanish for images that the model is sure of."""
     control_draws: int = 5
+    """Random paths for each image."""
     least: float = 0.02
+    """Smallest share of labels, beyond what random paths change, that gives a warning."""
     seed: int = 0
+    """Seed of the random paths and of the intervals."""
 
 
 @dataclass(frozen=True)
 class Leak:
-    """What removing images' paths for ``source`` does to the labels of ``target``.
-
-    ``cosine``, ``jaccard``: overlap of the paths of both. ``flips``: share of labels that change; ``moved``: mean distance (total
-    variation) between the readings before and after; ``control_flips``, ``control_moved``: means for random paths; ``excess_flips``,
-    ``excess_moved``: the differences, paired by image. ``gap``: how far apart the mean readings of ``target`` are between the classes that
-    are read of ``source`` (NaN where only one is), which may also lie in the images. ``flagged``: the labels lean on the source's path.
-    """
+    """The effect of removing images' paths for ``source`` on the labels of ``target``."""
 
     source: str
+    """Attribute whose paths are removed."""
     target: str
+    """Attribute whose labels are read."""
     cosine: float
+    """Overlap of the paths of both, as a cosine."""
     jaccard: float
+    """Overlap of the paths of both, as a Jaccard index."""
     flips: Estimate
+    """Share of labels that change."""
     moved: Estimate
+    """Mean distance (total variation) between the readings before and after."""
     control_flips: float
+    """Mean share of labels that change when random paths are removed."""
     control_moved: float
+    """Mean distance when random paths are removed."""
     excess_flips: Estimate
+    """Difference to the random paths in labels, paired by image."""
     excess_moved: Estimate
+    """Difference to the random paths in distance, paired by image."""
     gap: Estimate
+    """Distance between the mean readings of ``target`` in the classes that are read of ``source``; NaN if there is only one. The gap may
+    also lie in the images."""
     flagged: bool
+    """Whether the labels lean on the source's path."""
 
     def text(self) -> str:
         """Describe the leak in a line."""
@@ -80,19 +87,22 @@ class Leak:
 
 @dataclass(frozen=True)
 class LeakageAudit:
-    """``leaks``: of every ordered pair, an attribute with itself among them (what its own path is worth).
-
-    ``paths``: attribute -> int64 [B, L, K]; ``read``: attribute -> the label of each image, int64 [B]. ``level``: of the intervals of the
-    excesses.
-    """
+    """Leaks between all pairs of attributes."""
 
     attributes: tuple[str, ...]
+    """Names of the attributes."""
     leaks: tuple[Leak, ...]
+    """One for every ordered pair. The pair of an attribute with itself shows what its own path is worth."""
     paths: dict[str, Tensor]
+    """Attribute -> paths int64 [B, L, K]."""
     read: dict[str, Tensor]
+    """Attribute -> label of each image, int64 [B]."""
     images: int
+    """Number of images."""
     level: float
+    """Confidence of the intervals of the excesses."""
     settings: AuditSettings
+    """Settings of the audit."""
 
     def leak(self, source: str, target: str) -> Leak:
         """Return the figures of one pair."""
@@ -206,21 +216,28 @@ def gap_estimate(readings_of: Tensor, groups: Tensor, seed: int = 0) -> Estimate
 
 @dataclass(frozen=True)
 class Carriers:
-    """Neurons int64 [L, K] that carry A's class into the reading of B, most first in each layer, and ``scores`` [L, K]: how far each opens
-    the gap, to first order and in logits. ``classes``: the two of A that are furthest apart; ``label``: the class of B that they move.
-    ``before``, ``after``: the gap of images that took no part in the choice, as the model is and with the neurons removed; ``flips``: share
-    of their labels that this changes. ``tried``: neurons of each layer -> gap that they left in the images of the choice."""
+    """Neurons that carry the classes of ``source`` into the reading of ``target``."""
 
     source: str
+    """Attribute whose classes are carried."""
     target: str
+    """Attribute that is read."""
     neurons: Tensor
+    """int64 [L, K], those that carry most first in each layer."""
     scores: Tensor
+    """[L, K]: how far each neuron opens the gap, to first order and in logits."""
     classes: tuple[int, int]
+    """The two classes of the source that are furthest apart."""
     label: int
+    """The class of the target that the neurons move."""
     before: Estimate
+    """Gap in images that took no part in the choice, in the model as it is."""
     after: Estimate
+    """Gap in the same images with the neurons removed."""
     flips: Estimate
+    """Share of their labels that the removal changes."""
     tried: dict[int, float]
+    """Neurons of each layer -> gap that they left in the images of the choice."""
 
     def file(self, net: NeuronVit, model: str) -> NeuronPathFile:
         """Return the carriers as a path, for Edit Vision Neurons."""

@@ -19,17 +19,23 @@ ONE_ROW, ALL_ROWS = "neurons", "all tokens"
 
 @dataclass(frozen=True)
 class NeuronEdit:
-    """``neurons``: int64 [L, K] for all images, or [B, L, K] for each its own; -1 stands for none. ``operation``: "zero"; "scale" by
-    ``factor``; "mean": to the ``means`` [L, D] of clean values; "keep-only": every *other* neuron of the layers is zeroed with the
-    probability ``share``, anew for every image, from ``seed``. ``layers``: first and last that are edited (None: all)."""
+    """An edit of neurons."""
 
     neurons: Tensor
+    """int64 [L, K] for all images, or [B, L, K] for each image its own; -1 stands for none."""
     operation: str = ZERO
+    """"zero"; "scale" by ``factor``; "mean": to the ``means``; "keep-only": every other neuron of the layers is zeroed with the
+    probability ``share``, anew for every image."""
     factor: float = 2.0
+    """Factor of "scale"."""
     means: Tensor | None = None
+    """Mean clean values [L, D], for "mean"."""
     share: float = 1.0
+    """Probability of "keep-only"."""
     seed: int = 0
+    """Seed of "keep-only"."""
     layers: tuple[int, int] | None = None
+    """First and last layer that are edited; None for all."""
 
     def __post_init__(self) -> None:
         if self.operation not in OPERATIONS:

@@ -17,21 +17,24 @@ BATCH = 32
 
 @dataclass(frozen=True)
 class GalleryRow:
-    """One neuron.
-
-    ``activation`` [B]: of each image, where neurons live (the CLS token; of a channel its mean over patches). ``top``, ``bottom``: images,
-    most and least active first; ``heat_top``, ``heat_bottom`` [n, h, w]: the unit at the patch tokens, below 0 cut. ``by_class``: label
-    that is read -> mean activation.
-    """
+    """One neuron, with the images that excite it most and least."""
 
     layer: int
+    """Layer of the neuron."""
     neuron: int
+    """Number of the neuron in its layer."""
     activation: Tensor
+    """[B]: activation of each image (of the CLS token; of a channel, the mean over patches)."""
     top: tuple[int, ...]
+    """Images that excite it most, in order."""
     bottom: tuple[int, ...]
+    """Images that excite it least, in order."""
     heat_top: Tensor
+    """[n, h, w]: the unit at the patch tokens of ``top``, not below 0."""
     heat_bottom: Tensor
+    """[n, h, w]: the unit at the patch tokens of ``bottom``, not below 0."""
     by_class: dict[str, float]
+    """Label that is read -> mean activation."""
 
     def text(self) -> str:
         """Describe the row in a line."""

@@ -10,7 +10,9 @@ from .path_settings import integration_nodes
 
 
 class PathPrefix:
-    """Layers that are done, with all their neurons held: path neurons at a times their clean values, the others at their clean values.
+    """State of the layers before the one that is searched.
+
+    All their neurons are held: path neurons at a times their clean values, the others at their clean values.
 
     ``state`` [A, B, N, d]: tokens at the points a of the integral, and at a = 0 for the additive part; ``tangent``: their derivative as all
     path neurons move by 1 (channels of patches: as they are scaled). A is 1 while no neuron is picked. ``total`` [B]: sum of the clean

@@ -18,19 +18,24 @@ OBJECTIVES = (PROBABILITY, LOG_PROBABILITY, MARGIN)
 
 @dataclass(frozen=True)
 class PathSettings:
-    """``search``: at which point candidates of a layer are scored: the layer as it is ("clean-layer"), the whole layer scaled with the path
-    ("paper", as the published code does it), or the best ``shortlist`` of both exactly ("shortlist"). ``nodes``: of the integral. Under
-    "probability" the score vanishes for images that the model is sure of; "log-probability" and "margin" (the logit over the next best) do
-    not saturate. ``top_k``: neurons per layer. ``shared``: one path for all images, by the mean of their scores. ``memory_mb``: for what a
-    pass keeps for its gradient; rows are done in as many chunks as that takes."""
+    """Settings of a search for neuron paths."""
 
     search: str = CLEAN_LAYER
+    """Point at which the candidates of a layer are scored: "clean-layer", the layer as it is; "paper", the layer scaled with the path,
+    as the published code does; "shortlist", the best ``shortlist`` of both exactly."""
     nodes: str = GAUSS_4
+    """Points of the integral."""
     objective: str = PROBABILITY
+    """Function that is explained. Under "probability" the score vanishes for images that the model is sure of. "log-probability" and
+    "margin" (the logit over the next best) do not saturate."""
     top_k: int = 1
+    """Neurons per layer."""
     shortlist: int = 8
+    """Candidates that "shortlist" scores exactly."""
     shared: bool = False
+    """Whether all images share one path, by the mean of their scores."""
     memory_mb: int = 1024
+    """Memory in MB for what a pass stores for its gradient. Rows are done in as many chunks as that takes."""
 
     def checked(self, neurons: int) -> PathSettings:
         """Check the settings and return them.

@@ -26,48 +26,65 @@ WITHIN = 0.01
 
 @dataclass(frozen=True)
 class PruneSettings:
-    """``kept``: neurons of each layer and class that stay; ``shares``: probabilities with which each other neuron is zeroed, drawn anew for
-    every image. ``layers``: first and last that are pruned (None: all). ``control_draws``: random choices of as many neurons."""
+    """Settings of a pruning curve."""
 
     kept: tuple[int, ...] = (1, 5, 10, 20, 50)
+    """Neurons of each layer and class that stay."""
     shares: tuple[float, ...] = (0.1, 0.3, 0.5, 1.0)
+    """Probabilities with which each other neuron is zeroed, drawn anew for every image."""
     path: PathSettings = field(default_factory=lambda: PathSettings(objective=MARGIN))
+    """How paths are found."""
     layers: tuple[int, int] | None = None
+    """First and last layer that are pruned; None for all."""
     control_draws: int = 3
+    """Random choices of as many neurons."""
     seed: int = 0
+    """Seed of the choices and draws."""
 
 
 @dataclass(frozen=True)
 class PrunePoint:
-    """``neurons``: that stay in a layer, on average over layers; of paths, and of random choices (``control_...``)."""
+    """One point of a pruning curve."""
 
     kept: int
+    """Neurons of each layer and class that stay."""
     share: float
+    """Probability with which each other neuron is zeroed."""
     neurons: float
+    """Neurons that stay in a layer, on average over layers."""
     accuracy: Estimate
+    """Accuracy with the neurons of the paths."""
     probability: Estimate
+    """Probability of the true class with the neurons of the paths."""
     control_accuracy: Estimate
+    """Accuracy with as many random neurons."""
     control_probability: Estimate
+    """Probability of the true class with as many random neurons."""
 
 
 @dataclass(frozen=True)
 class PruneCurve:
-    """``accuracy``, ``probability``: of the whole model on ``images`` held-out images.
-
-    ``paths``: int64 [C, L, K] of the classes ``classes`` (positions in the head), best first. ``recommended``: fewest kept with all others
-    pruned at which at most a point of accuracy is lost; None where no number does it. ``known``: true classes were given; else what the
-    whole model reads stands for them.
-    """
+    """A pruning curve."""
 
     accuracy: Estimate
+    """Accuracy of the full model on the held-out images."""
     probability: Estimate
+    """Probability of the true class in the full model."""
     points: tuple[PrunePoint, ...]
+    """Points of the curve."""
     paths: Tensor
+    """int64 [C, L, K] of the classes, best first."""
     classes: tuple[int, ...]
+    """Positions of the classes in the head."""
     recommended: int | None
+    """Smallest number of neurons with which at most a percentage point of accuracy is lost while all others are pruned; None if there is
+    none."""
     images: int
+    """Number of held-out images."""
     fitted: int
+    """Number of images from which the paths are."""
     known: bool
+    """Whether true classes were given. If not, what the full model reads stands for them."""
 
     def lines(self, net: NeuronVit) -> list[str]:
         """Write the table, the recommendation, and what pruning saves."""

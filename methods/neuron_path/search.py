@@ -28,16 +28,20 @@ from .path_settings import PAPER, SHORTLIST, PathSettings, objective
 
 @dataclass(frozen=True)
 class FoundPaths:
-    """``path`` int64 [B, L, K], best first; ``joint``, ``additive`` and ``objective`` (F of the clean image) [B]; ``activation`` [B, L, K]:
-    clean values (of a channel its mean over patches); ``scores`` [B, L, D]: of every candidate, where they were asked for (None under
-    "shortlist", which scores few)."""
+    """Paths of images, with their scores."""
 
     path: Tensor
+    """int64 [B, L, K], best first."""
     joint: Tensor
+    """Joint score [B]."""
     additive: Tensor
+    """Additive part [B]."""
     objective: Tensor
+    """F of the clean image [B]."""
     activation: Tensor
+    """Clean values [B, L, K]; of a channel, the mean over patches."""
     scores: Tensor | None = None
+    """[B, L, D] of every candidate, if they were asked for; None under "shortlist", which scores few."""
 
 
 def find_paths(

@@ -136,7 +136,10 @@ def divided(source: TokenSource, entries: Sequence[Entry], rank: int, world: int
 
 
 class TokenStream:
-    """Endless batches of tokens. ``batch``: tokens per step; ``group``: tokens that are shuffled together, at least."""
+    """Endless batches of tokens.
+
+    ``batch``: tokens per step; ``group``: tokens that are shuffled together, at least.
+    """
 
     def __init__(self, source: TokenSource, entries: Sequence[Entry], batch: int, seed: int, group: int | None = None) -> None:
         self.source, self.batch, self.seed = source, batch, seed
