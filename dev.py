@@ -293,7 +293,7 @@ def ensure_environment(host: Path | None) -> Path:
     return python
 
 
-def given_interpreter(path: str, modules: Sequence[str], host: Path | None) -> Path:
+def chosen_interpreter(path: str, modules: Sequence[str], host: Path | None) -> Path:
     """Check an interpreter from --python; nothing is installed into it."""
     program = shutil.which(os.path.expanduser(path))
     if program is None:
@@ -506,7 +506,7 @@ def run(argv: Sequence[str]) -> int:
         raise Refused(f"there is no ComfyUI at '{where}' (no main.py in it): set COMFYUI_PATH to a checkout of v0.3.64 or later.")
     if path:
         modules = [*RUN_MODULES, "pytest", "hypothesis"] if command == "test" else list(RUN_MODULES)
-        python = given_interpreter(path, modules, host)
+        python = chosen_interpreter(path, modules, host)
     else:
         python = ensure_environment(host)
     if command == "comfyui":

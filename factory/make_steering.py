@@ -131,8 +131,8 @@ class SteeringMaker:
         """
         features, labels = self._recorded()
         sae = self._autoencoder(features)
-        features_found = self._measured(sae, self._found(sae, features, labels))
-        return sae, self._calibrated(sae, self._learned(sae, features_found, features, labels))
+        bias = self._measured(sae, self._find(sae, features, labels))
+        return sae, self._calibrated(sae, self._learned(sae, bias, features, labels))
 
     def _recorded(self) -> tuple[FeatureSet, LabelSet]:
         b = self.bed
@@ -153,7 +153,7 @@ class SteeringMaker:
         self.say(sae.text())
         return sae
 
-    def _found(self, sae: SaeFile, features: FeatureSet, labels: LabelSet) -> BiasFeatures:
+    def _find(self, sae: SaeFile, features: FeatureSet, labels: LabelSet) -> BiasFeatures:
         path = self.folder / "found.safetensors"
         if not path.is_file():
             reader = train_adp(features, labels, kind="linear")
@@ -162,8 +162,8 @@ class SteeringMaker:
         self.say(bias.text())
         return bias
 
-    def _measured(self, sae: SaeFile, found: BiasFeatures) -> BiasFeatures:
-        measured = measure_effects(self._trials(SteerFiles(sae, found), ALONE_IMAGES))
+    def _measured(self, sae: SaeFile, bias: BiasFeatures) -> BiasFeatures:
+        measured = measure_effects(self._trials(SteerFiles(sae, bias), ALONE_IMAGES))
         self.say("\n".join(measured.lines))
         return measured.file
 

@@ -135,9 +135,9 @@ class AttributePredictor(nn.Module):
             for i in low.unique().tolist():
                 rows = low == i
                 w = weight[rows, None]
-                here = F.linear(x[rows], self.weight[i], self.bias[i])
+                lower = F.linear(x[rows], self.weight[i], self.bias[i])
                 j = min(i + 1, len(self.knots) - 1)
-                out[rows] = here if j == i else torch.lerp(here, F.linear(x[rows], self.weight[j], self.bias[j]), w)
+                out[rows] = lower if j == i else torch.lerp(lower, F.linear(x[rows], self.weight[j], self.bias[j]), w)
         else:
             scale, shift = self.modulate(level_embedding(level)).chunk(2, dim=-1)
             z = F.gelu(self.project(x) * (1 + scale) + shift)

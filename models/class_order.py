@@ -10,19 +10,20 @@ Classes = Mapping[str, Sequence[str]]
 """Attribute -> class names, in the order of one source."""
 
 
-def matched(wanted: Classes, given: Classes, wanted_by: str, given_by: str, remedy: str) -> dict[str, list[int]]:
-    """Return the columns of ``given`` in the class order of ``wanted``, by attribute of ``wanted``.
+def matched(wanted: Classes, offered: Classes, wanted_by: str, offered_by: str, remedy: str) -> dict[str, list[int]]:
+    """Return the columns of ``offered`` in the class order of ``wanted``, by attribute of ``wanted``.
 
-    ``wanted_by`` and ``given_by`` name the two sources in the message ("the ADP", "the label set"), ``remedy`` says what to do.
-    Raises ValueError where ``given`` lacks an attribute, or has it with other classes.
+    ``wanted_by`` and ``offered_by`` name the two sources in the message ("the ADP", "the label set"), ``remedy`` says what to do.
+    Raises ValueError where ``offered`` lacks an attribute, or has it with other classes.
     """
     for attribute, classes in wanted.items():
-        if set(given.get(attribute, ())) != set(classes):
-            known = "; ".join(f"{a}: {', '.join(c)}" for a, c in given.items()) or "no attribute"
+        if set(offered.get(attribute, ())) != set(classes):
+            known = "; ".join(f"{a}: {', '.join(c)}" for a, c in offered.items()) or "no attribute"
             raise ValueError(
-                f"{given_by} does not know '{attribute}' with the classes {', '.join(classes)} of {wanted_by}; it knows {known}: {remedy}."
+                f"{offered_by} does not know '{attribute}' with the classes {', '.join(classes)} of {wanted_by}; it knows {known}: "
+                f"{remedy}."
             )
-    return {attribute: [list(given[attribute]).index(c) for c in classes] for attribute, classes in wanted.items()}
+    return {attribute: [list(offered[attribute]).index(c) for c in classes] for attribute, classes in wanted.items()}
 
 
 def in_class_order(tables: Mapping[str, Tensor], order: Mapping[str, Sequence[int]]) -> dict[str, Tensor]:

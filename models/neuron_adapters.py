@@ -69,8 +69,8 @@ def _of_ours(model: VisionTransformer, attribute: str) -> NeuronVit:
     heads = {k: v for k, v in state.items() if not k.startswith("heads.")}
     weights = canonical(heads) | {f"head.{k}": _own(state[f"heads.{attribute}.{k}"]) for k in ("weight", "bias")}
     shape = {"depth": ours["depth"], "heads": ours["num_heads"], "activation": "gelu", "eps": 1e-6, "patch": ours["patch"]}
-    given = {"labels": model.attributes[attribute], "preprocess": model.preprocess, "name": attribute, "family": "equipoise"}
-    net = NeuronVit(weights, **shape, **given)
+    facts = {"labels": model.attributes[attribute], "preprocess": model.preprocess, "name": attribute, "family": "equipoise"}
+    net = NeuronVit(weights, **shape, **facts)
     return agreeing(net, lambda pixels: model(pixels)[attribute])
 
 

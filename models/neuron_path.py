@@ -150,9 +150,9 @@ class NeuronPathFile:
         ]
         if bool(self.joint.isnan().any()):
             return "\n".join([*lines, "joint score and additive part were not measured: no model was connected"])
-        said = f"{self.info.get('objective', 'objective')} {float(self.objective.mean()):.4g}"
+        score = f"{self.info.get('objective', 'objective')} {float(self.objective.mean()):.4g}"
         scores = f"mean joint score {float(self.joint.mean()):.4g}; additive part (what removing it takes away, later layers held) "
-        return "\n".join([*lines, f"{scores}{float(self.additive.mean()):.4g} of the {said}"])
+        return "\n".join([*lines, f"{scores}{float(self.additive.mean()):.4g} of the {score}"])
 
 
 def check_network(paths: NeuronPathFile, net: NeuronVit) -> None:

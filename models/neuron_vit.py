@@ -216,9 +216,9 @@ class NeuronVit:
         """
         at = f"layers.{layer}"
         h, th = self._norm_jvp(f"{at}.norm1", x, tx)
-        given = (("query", rows), ("key", slice(None)), ("value", slice(None)))
-        q, k, v = (self._split(self.linear(f"{at}.{n}", h[:, r])) for n, r in given)
-        tq, tk, tv = (self._split(F.linear(th[:, r], self.weights[f"{at}.{n}.weight"])) for n, r in given)
+        inputs = (("query", rows), ("key", slice(None)), ("value", slice(None)))
+        q, k, v = (self._split(self.linear(f"{at}.{n}", h[:, r])) for n, r in inputs)
+        tq, tk, tv = (self._split(F.linear(th[:, r], self.weights[f"{at}.{n}.weight"])) for n, r in inputs)
         size = q.shape[-1] ** -0.5
         p = (q @ k.transpose(-1, -2) * size).softmax(-1)
         ts = (tq @ k.transpose(-1, -2) + q @ tk.transpose(-1, -2)) * size

@@ -125,21 +125,21 @@ class SparseAutoencoder(nn.Module):
         columns = self.latents if features is None else len(features)
         out = x.new_zeros(len(x), columns)
         # Where each latent's activation goes; those that were not asked for go to a last column, which is cut off.
-        place = None
+        column_of = None
         if features is not None:
-            place = torch.full((self.latents,), columns, device=x.device)
-            place[features.to(x.device)] = torch.arange(columns, device=x.device)
+            column_of = torch.full((self.latents,), columns, device=x.device)
+            column_of[features.to(x.device)] = torch.arange(columns, device=x.device)
         for rows in self._parts(len(x)):
             if self.activation == BATCH_TOPK:
                 z = self._above(self.before(x[rows]))
                 out[rows] = z if features is None else z[:, features.to(x.device)]
                 continue
             values, chosen = self.encode_tokens(x[rows])
-            if place is None:
+            if column_of is None:
                 out[rows] = torch.zeros_like(out[rows]).scatter_(1, chosen, values)
             else:
                 wide = x.new_zeros(len(values), columns + 1)
-                out[rows] = wide.scatter_(1, place[chosen], values)[:, :columns]
+                out[rows] = wide.scatter_(1, column_of[chosen], values)[:, :columns]
         return _maps(out, h)
 
     def decode(self, z: Tensor, level: Tensor) -> Tensor:

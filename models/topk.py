@@ -26,10 +26,10 @@ def top_k(x: Tensor, k: int) -> tuple[Tensor, Tensor]:
         return x.topk(k, dim=1, sorted=False)
     groups = m // size
     best = _places(x.view(n, size, groups).amax(1), k)
-    places = (best[:, None, :] + torch.arange(0, m, groups, device=x.device)[:, None]).flatten(1)
-    values = x.gather(1, places)
+    candidates = (best[:, None, :] + torch.arange(0, m, groups, device=x.device)[:, None]).flatten(1)
+    values = x.gather(1, candidates)
     chosen = _places(values, k)
-    return values.gather(1, chosen), places.gather(1, chosen)
+    return values.gather(1, chosen), candidates.gather(1, chosen)
 
 
 def _places(x: Tensor, k: int) -> Tensor:
@@ -40,8 +40,8 @@ def _places(x: Tensor, k: int) -> Tensor:
     n, m = x.shape
     if x.dtype == torch.float32 and k < m and torch.get_num_threads() <= FEW_THREADS:
         rows = x.detach().numpy()
-        least = np.partition(rows, m - k, axis=1)[:, m - k, None]
-        positions = np.flatnonzero(rows >= least)
+        threshold = np.partition(rows, m - k, axis=1)[:, m - k, None]
+        positions = np.flatnonzero(rows >= threshold)
         if len(positions) == n * k:  # else values are equal, or not numbers
             return torch.from_numpy(positions % m).view(n, k)
     return x.topk(k, dim=1, sorted=False)[1]

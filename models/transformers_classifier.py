@@ -73,26 +73,26 @@ class TransformersClassifier(AttributeClassifier):
 class _Preprocessing:
     """Resize, centre crop and normalise, on tensors and on their device."""
 
-    def __init__(self, given: dict[str, Any], config: Any) -> None:
+    def __init__(self, settings: dict[str, Any], config: Any) -> None:
         vision = getattr(config, "vision_config", config)  # CLIP keeps it one level down
         default = getattr(vision, "image_size", None) or 224
-        size = given.get("size", default) if given.get("do_resize", True) else None
+        size = settings.get("size", default) if settings.get("do_resize", True) else None
         self.resize = _pair(size) if size is not None else None
         self.shortest = size.get("shortest_edge") if isinstance(size, dict) else None
-        if self.shortest and given.get("crop_pct") and self.shortest < 384:
+        if self.shortest and settings.get("crop_pct") and self.shortest < 384:
             # ConvNeXt: resized somewhat larger, then cropped to the size that is named.
-            self.crop, self.shortest = (self.shortest, self.shortest), int(self.shortest / given["crop_pct"])
-        elif given.get("do_center_crop"):
-            self.crop = _pair(given.get("crop_size", size or default))
+            self.crop, self.shortest = (self.shortest, self.shortest), int(self.shortest / settings["crop_pct"])
+        elif settings.get("do_center_crop"):
+            self.crop = _pair(settings.get("crop_size", size or default))
         elif self.shortest:
             self.crop = (self.shortest, self.shortest)  # so that a batch has one size, whatever the images' shape
         else:
             self.crop = self.resize or _pair(default)
-        self.mode = RESAMPLE.get(given.get("resample", 2), "bilinear")
-        self.scale = 255 * given.get("rescale_factor", 1 / 255) if given.get("do_rescale", True) else 255.0
-        normalise = given.get("do_normalize", True)
-        self.mean = torch.tensor(given.get("image_mean", [0.5] * 3) if normalise else [0.0] * 3).view(-1, 1, 1)
-        self.std = torch.tensor(given.get("image_std", [0.5] * 3) if normalise else [1.0] * 3).view(-1, 1, 1)
+        self.mode = RESAMPLE.get(settings.get("resample", 2), "bilinear")
+        self.scale = 255 * settings.get("rescale_factor", 1 / 255) if settings.get("do_rescale", True) else 255.0
+        normalise = settings.get("do_normalize", True)
+        self.mean = torch.tensor(settings.get("image_mean", [0.5] * 3) if normalise else [0.0] * 3).view(-1, 1, 1)
+        self.std = torch.tensor(settings.get("image_std", [0.5] * 3) if normalise else [1.0] * 3).view(-1, 1, 1)
 
     def __call__(self, images: Tensor) -> Tensor:
         x = images.float().clamp(0, 1)
@@ -139,7 +139,7 @@ def _centre(x: Tensor, size: tuple[int, int]) -> Tensor:
 def _input_of(module: nn.Module) -> Iterator[list[Tensor]]:
     """Collect what a module is given while the context is open."""
     seen: list[Tensor] = []
-    handle = module.register_forward_pre_hook(lambda _, given: seen.append(given[0]))
+    handle = module.register_forward_pre_hook(lambda _, inputs: seen.append(inputs[0]))
     try:
         yield seen
     finally:

@@ -491,13 +491,13 @@ def neurons(w: World) -> Made:
     shown = {name: g.show(ref) for name, ref in charts.items()}
     shared, changed = g.show(classes[1]), g.say(edited[2])
     saved = g("SaveNeuronPath", neuron_path=classes[0], name="my_neuron_path", overwrite=True)
-    path_said, report = g.say(saved[0]), g.say(classes[2])
+    path_text, report = g.say(saved[0]), g.say(classes[2])
     of = w.run(g)
     for name, node in shown.items():
         yield name, of(node)[0]
     yield "ClassPath", of(shared)[0]
     yield "EditVisionNeurons", rows(text_picture("report", of(changed), 6), of(before)[0], of(after)[0])
-    yield "SaveNeuronPath", text_picture("path, and what Class Path says of the paths", short(of(path_said), w) + "\n\n" + of(report), 14)
+    yield "SaveNeuronPath", text_picture("path, and what Class Path says of the paths", short(of(path_text), w) + "\n\n" + of(report), 14)
     g = Graph(w)
     text = g.say(g("LoadNeuronPath", neuron_path_name="my_neuron_path.safetensors")[1])
     yield "LoadNeuronPath", text_picture("text", w.run(g)(text))
@@ -609,10 +609,10 @@ def rendered(thumbnails: Any, url: str, base: Path, playwright: Path, chromium: 
                 slot["link"] = slot["link"] if slot["link"] in alive else None
             for slot in node["outputs"]:
                 slot["links"] = [n for n in slot["links"] or [] if n in alive]
-        for node, place in zip(
+        for node, position in zip(
             sorted(graph["nodes"], key=lambda n: n["type"].startswith("Equipoise")), ((0, 0), (0, 160), (620, 0)), strict=True
         ):
-            node["pos"] = list(place)
+            node["pos"] = list(position)
         graph["groups"] = []
         file, shot = base / f"{name}.json", base / f"{name}.png"
         file.write_text(json.dumps(graph), encoding="utf-8")

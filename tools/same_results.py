@@ -174,7 +174,7 @@ class Recorder:
             text = self._fixed(value if isinstance(value, str) else json.dumps(value))
             values[kind].setdefault(self._fixed(key), []).append(text if len(text) <= 200 else f"{text[:60]}... {sha(text.encode())}")
         # Names that only a changing part told apart have no order.
-        recorded = {kind: {key: " + ".join(sorted(parts)) for key, parts in found.items()} for kind, found in values.items()}
+        recorded = {kind: {key: " + ".join(sorted(parts)) for key, parts in parts_by_key.items()} for kind, parts_by_key in values.items()}
         if not recorded["results"]:
             raise RuntimeError(f"'{name}' gave no result.")
         seconds = round(time.monotonic() - started, 1)
@@ -199,26 +199,26 @@ class Recorder:
 
         With copies of the folders that it needs.
         """
-        place = self.folder / "commands" / name
-        shutil.rmtree(place, ignore_errors=True)
-        place.mkdir(parents=True)
+        work_folder = self.folder / "commands" / name
+        shutil.rmtree(work_folder, ignore_errors=True)
+        work_folder.mkdir(parents=True)
         for needed in item.needs:
             self.record(needed)
-            shutil.copytree(self.folder / "commands" / needed, place / needed)
+            shutil.copytree(self.folder / "commands" / needed, work_folder / needed)
         if item.prepare:
-            item.prepare(place)
+            item.prepare(work_folder)
         for number, line in enumerate(item.lines):
-            interrupted = number == 0 and bool(item.until or item.until_said)
-            log, errors = place / f"{number}.out.log", place / f"{number}.err.log"
+            interrupted = number == 0 and bool(item.until or item.until_logged)
+            log, errors = work_folder / f"{number}.out.log", work_folder / f"{number}.err.log"
             with log.open("wb") as out, errors.open("wb") as err:
-                code = self._run(line.format(weights=self.weights), place, (out, err), item if interrupted else None)
+                code = self._run(line.format(weights=self.weights), work_folder, (out, err), item if interrupted else None)
             if bool(code) != interrupted:
                 raise RuntimeError(f"'{line}' ended with exit code {code}; it said last:\n{errors.read_text(encoding='utf-8')[-1500:]}")
             if not interrupted:
                 yield "texts", f"output {number}", log.read_text(encoding="utf-8")
-        yield from of_folder(place, item.needs, item.only)
+        yield from of_folder(work_folder, item.needs, item.only)
 
-    def _run(self, line: str, place: Path, streams: tuple[IO[bytes], IO[bytes]], until: Commands | None) -> int:
+    def _run(self, line: str, folder: Path, streams: tuple[IO[bytes], IO[bytes]], until: Commands | None) -> int:
         """Run a command of dev.py; returns its exit code.
 
         ``until``: the item that says when to interrupt it.
@@ -226,11 +226,11 @@ class Recorder:
         command = [sys.executable, str(self.repo / "dev.py"), "--python", sys.executable, *shlex.split(line)]
         # In a session of its own, dev.py hands an interrupt on to the process that it started.
         process = subprocess.Popen(
-            command, cwd=place, env=os.environ | ENVIRONMENT, stdout=streams[0], stderr=streams[1], start_new_session=True
+            command, cwd=folder, env=os.environ | ENVIRONMENT, stdout=streams[0], stderr=streams[1], start_new_session=True
         )
         while until and process.poll() is None:
-            said = Path(streams[1].name).read_text(encoding="utf-8", errors="replace")
-            if (until.until and any(place.glob(until.until))) or (until.until_said and until.until_said in said):
+            log = Path(streams[1].name).read_text(encoding="utf-8", errors="replace")
+            if (until.until and any(folder.glob(until.until))) or (until.until_logged and until.until_logged in log):
                 process.send_signal(signal.SIGINT)
                 break
             time.sleep(0.02)

@@ -28,7 +28,7 @@ class Commands:
     """Patterns of names of the files that are recorded; all if empty."""
     until: str = ""
     """Pattern of a file. As soon as it exists, the first line is interrupted."""
-    until_said: str = ""
+    until_logged: str = ""
     """Text on standard error. As soon as it stands there, the first line is interrupted."""
     prepare: Callable[[Path], None] | None = None
     """Writes files into the folder before the first line."""
@@ -122,7 +122,7 @@ COMMANDS: dict[str, Commands] = {
         ("record-up",),
     ),
     "train-sae-interrupted": Commands(
-        (f"{SAE} --steps 400 --seed 3 --out sae.safetensors",) * 2, ("record-up",), until_said="10/400"
+        (f"{SAE} --steps 400 --seed 3 --out sae.safetensors",) * 2, ("record-up",), until_logged="10/400"
     ),
     "find-bias-features": Commands(
         (
@@ -402,8 +402,8 @@ def feature_effects(host: Host) -> Iterator[Prompt]:
     common = {"model": w.model, "sae": sae, "vae": w.vae, "classifier": w.labeller, "name": "effects", "attribute": "eyeglasses"}
     recorded = w.record("effects", prompts="a photo of a doctor\na photo of a chef", site="output.1", spatial_levels="-4, 0, 4")
     labels = g("LabelFeaturesWithClassifier", features=recorded, classifier=w.labeller, attributes="eyeglasses")[0]
-    found = g("FindBiasFeatures", features=recorded, labels=labels, sae=sae, attribute="eyeglasses", per_class=4)[0]
-    measured = g("MeasureFeatureEffects", bias_features=found, images=4, seed=7, per_class=1, **common, **w.sampling)[0]
+    bias = g("FindBiasFeatures", features=recorded, labels=labels, sae=sae, attribute="eyeglasses", per_class=4)[0]
+    measured = g("MeasureFeatureEffects", bias_features=bias, images=4, seed=7, per_class=1, **common, **w.sampling)[0]
     fit = {"features": recorded, "labels": labels, "more": 4, "fit_steps": 3, "batch": 4, "clip": w.clip, "adp": w.adp}
     learned = g("LearnFeatureProfiles", bias_features=measured, **fit, **common)[0]
     g("CalibrateBiasFeatures", bias_features=learned, images=4, adp=w.adp, **common, **w.sampling)
@@ -416,19 +416,19 @@ def neuron_paths(host: Host) -> Iterator[Prompt]:
     g = w.g
     images = g("VAEDecode", samples=w.sample(w.model), vae=w.vae)[0]
     common = {"images": images, "classifier": w.labeller, "attribute": "hair", "memory_mb": 256}
-    found = [g("FindNeuronPath", search=s, **common)[0] for s in ("clean-layer", "paper", "shortlist")]
-    found.append(g("FindNeuronPath", objective="margin", nodes="left-20", top_k=3, shared=True, **common)[0])
+    paths = [g("FindNeuronPath", search=s, **common)[0] for s in ("clean-layer", "paper", "shortlist")]
+    paths.append(g("FindNeuronPath", objective="margin", nodes="left-20", top_k=3, shared=True, **common)[0])
     methods = ("activation", "influence", "knowledge-neurons", "gradient-activation", "random")
-    found += [g("BaselinePaths", method=m, top_k=2, **common)[0] for m in methods]
+    paths += [g("BaselinePaths", method=m, top_k=2, **common)[0] for m in methods]
     measured = {"images": images, "classifier": w.labeller}
     for rule in ("mode", "mean score"):
-        g("ClassPath", neuron_path=found[0], rule=rule, draws=20, **measured)
-    others = {f"neuron_path_{i}": path for i, path in enumerate(found[1:4], 2)}
-    g("NeuronPathEffect", neuron_path=found[0], control_draws=2, **others, **measured)
+        g("ClassPath", neuron_path=paths[0], rule=rule, draws=20, **measured)
+    others = {f"neuron_path_{i}": path for i, path in enumerate(paths[1:4], 2)}
+    g("NeuronPathEffect", neuron_path=paths[0], control_draws=2, **others, **measured)
     for operation in ("zero", "scale", "mean", "keep-only"):
-        edited = g("EditVisionNeurons", operation=operation, neuron_path=found[0], rows="all tokens", **measured)[0]
+        edited = g("EditVisionNeurons", operation=operation, neuron_path=paths[0], rows="all tokens", **measured)[0]
         g("AttributeHistogram", images=images, classifier=edited, attribute="hair", batch_size=6)
-    g("NeuronGallery", neuron_path=found[0], count=3, images=images, classifier=w.labeller)
+    g("NeuronGallery", neuron_path=paths[0], count=3, images=images, classifier=w.labeller)
     yield g.nodes
 
 

@@ -50,8 +50,8 @@ def run(quick: bool, folder: Path | None = None, workers: int = 2) -> dict[str, 
     ``folder``: where parts are stored (default: a temporary folder); ``workers``: processes for the table.
     """
     if folder is None:
-        with tempfile.TemporaryDirectory(prefix="equipoise-bench-adp-") as place:
-            return run(quick, Path(place), workers)
+        with tempfile.TemporaryDirectory(prefix="equipoise-bench-adp-") as temporary:
+            return run(quick, Path(temporary), workers)
     folder = folder / ("quick" if quick else "full")
     folder.mkdir(parents=True, exist_ok=True)
     torch.set_num_threads(max(1, min(2, os.cpu_count() or 1, workers)))

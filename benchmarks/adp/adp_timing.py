@@ -47,15 +47,15 @@ def random_feature_set(folder: Path, images: int, channels: int, per_shard: int 
 
 def training_time(images: int, channels: int, epochs: int, kind: str = "mlp") -> dict[str, Any]:
     """Time :func:`.train_adp` with the command line's settings."""
-    place = Path(tempfile.mkdtemp(prefix="equipoise-timing-"))
+    folder = Path(tempfile.mkdtemp(prefix="equipoise-timing-"))
     try:
-        labels = random_feature_set(place / "set", images, channels)
-        features = open_feature_set(place / "set")
+        labels = random_feature_set(folder / "set", images, channels)
+        features = open_feature_set(folder / "set")
         clock, processor = time.monotonic(), time.process_time()
         file = train_adp(features, labels, kind, epochs)
         took = time.monotonic() - clock, time.process_time() - processor
     finally:
-        shutil.rmtree(place, ignore_errors=True)
+        shutil.rmtree(folder, ignore_errors=True)
     return {
         "images": images,
         "levels": LEVELS,

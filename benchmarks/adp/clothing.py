@@ -95,15 +95,15 @@ def new_attribute(folder: Path, recorded: Path, lines: Sequence[dict[str, Any]],
     facts = {"images": len(lines), "first": lines[0]["seed"], "n": n, "target": TARGET, "learn": learn, "seed": GUIDED_SEED}
 
     def make() -> dict[str, Any]:
-        place = folder / "clothing"
-        place.mkdir(parents=True, exist_ok=True)
-        labels, adp = place / "clothing.csv", place / "clothing.safetensors"
+        subfolder = folder / "clothing"
+        subfolder.mkdir(parents=True, exist_ok=True)
+        labels, adp = subfolder / "clothing.csv", subfolder / "clothing.safetensors"
         before = write_labels(folder, "plain", lines, labels)
         if not adp.is_file():
             words = ["--features", str(recorded), "--labels", str(labels), "--attribute", "clothing", "--out", str(adp)]
             command("train-adp", *words, *([] if learn is None else ["--learn", str(learn)]))
-        made = sample_portraits(place, "guided", n, GUIDED_SEED, "--adp", str(adp), "--target", f"clothing: {text}")
-        classes, votes = clothing_colour(read_pictures(place / "guided", [line["file"] for line in made]))
+        made = sample_portraits(subfolder, "guided", n, GUIDED_SEED, "--adp", str(adp), "--target", f"clothing: {text}")
+        classes, votes = clothing_colour(read_pictures(subfolder / "guided", [line["file"] for line in made]))
         hard = torch.eye(len(CLASSES))[classes]
         report = measure(hard, CLASSES, tuple(TARGET.values()), batch=16)
         assigned = torch.tensor([CLASSES.index(line["assigned"]) for line in made])

@@ -159,14 +159,14 @@ def record(models: HostModels, method: SamplingMethod, n: int) -> dict[str, Tens
     from ...host.core.sampling import ksample
     from ...host.data.recording import apply_recording, model_facts
 
-    place = models.folder / slug(method)
+    subfolder = models.folder / slug(method)
     seen: list[Recording] = []
     patched = apply_recording(models.model, RecordingSettings(), seen.append)
     meta = {"source": "samples", "latent": list(LATENT), "batch_size": BATCH, **model_facts(models.model, "middle"), **asdict(method)}
-    writer = FeatureSetWriter(place / "features", meta)
+    writer = FeatureSetWriter(subfolder / "features", meta)
     parts = []
     for batch in range(n // BATCH):
-        path = place / "parts" / f"{batch:03d}.safetensors"
+        path = subfolder / "parts" / f"{batch:03d}.safetensors"
         if not path.is_file():
             seed = RECORD_SEED + batch
             seen.clear()
@@ -188,14 +188,14 @@ def adp_for_method(models: HostModels, method: SamplingMethod, sizes: TableSizes
 
     The file stays in the folder. Returns figures of the making.
     """
-    place = models.folder / slug(method)
+    subfolder = models.folder / slug(method)
 
     def make() -> dict[str, Any]:
         times: dict[str, float] = {}
         started = time.monotonic()
         data = record(models, method, sizes.recorded)
         times["record"] = time.monotonic() - started
-        features = open_feature_set(place / "features")
+        features = open_feature_set(subfolder / "features")
         classes = models.labeller.attributes[ATTRIBUTE]
         labels = LabelSet({ATTRIBUTE: classes}, tuple(e.file for e in features.entries), {ATTRIBUTE: data["p"]})
         started = time.monotonic()
@@ -215,7 +215,7 @@ def adp_for_method(models: HostModels, method: SamplingMethod, sizes: TableSizes
         started = time.monotonic()
         file = calibrated(models, method, file, sizes.trial)
         times["calibrate"] = time.monotonic() - started
-        save_adp(file, place / "adp.safetensors")
+        save_adp(file, subfolder / "adp.safetensors")
         report = measure(torch.eye(len(classes))[data["judged"]], classes, (0.5, 0.5), batch=BATCH, bootstrap=0)
         trials = file.info["calibration"][ATTRIBUTE]["compare_directions"]
         return {
@@ -227,7 +227,7 @@ def adp_for_method(models: HostModels, method: SamplingMethod, sizes: TableSizes
             "assign": file.moves[ATTRIBUTE].assign,
         }
 
-    if not (place / "adp.safetensors").is_file():
+    if not (subfolder / "adp.safetensors").is_file():
         (models.folder / f"adp-{slug(method)}.json").unlink(missing_ok=True)
     return load_or_make(models.folder, f"adp-{slug(method)}", {"way": asdict(method), "sizes": asdict(sizes)}, make)
 

@@ -43,8 +43,8 @@ def integrated_gradients(
         )
     dz, total = z - start, None
     with torch.enable_grad():
-        for place, weight in zip(*path_points(points, rule), strict=True):
-            at = (start + place * dz).detach().requires_grad_(True)
+        for point, weight in zip(*path_points(points, rule), strict=True):
+            at = (start + point * dz).detach().requires_grad_(True)
             grad = class_gradients(predictor(sae.decode(at, level), level)[attribute].softmax(-1), at)
             total = weight * grad if total is None else total.add_(grad, alpha=weight)
     return total * dz[:, None]

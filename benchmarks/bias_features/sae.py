@@ -66,8 +66,8 @@ QUICK = SaeSizes(images=512, spliced=192, steps=600)
 def run(quick: bool, folder: Path | None = None) -> dict[str, Any]:
     """Run all parts. ``folder``: where parts are stored (default: a temporary folder)."""
     if folder is None:
-        with tempfile.TemporaryDirectory(prefix="equipoise-bench-sae-") as place:
-            return run(quick, Path(place))
+        with tempfile.TemporaryDirectory(prefix="equipoise-bench-sae-") as temporary:
+            return run(quick, Path(temporary))
     folder = folder / ("quick" if quick else "full")
     folder.mkdir(parents=True, exist_ok=True)
     torch.set_num_threads(1)

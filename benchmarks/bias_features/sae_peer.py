@@ -93,7 +93,7 @@ def compare_trainers(folder: Path, features: FeatureSet, settings: SaeSettings) 
         raise ValueError("The libraries use TopK per position, so ours must too. Choose the activation 'topk'.")
     source = token_source(features)
     settings = settings.settled(source.channels)
-    train, held = sides(source, settings.seed)
+    train, test = sides(source, settings.seed)
     blank = SparseAutoencoder(source.channels, settings.latents, settings.k, default_knots())
     with torch.no_grad():
         fit_normalisation(blank, source.rows(train))
@@ -118,7 +118,7 @@ def compare_trainers(folder: Path, features: FeatureSet, settings: SaeSettings) 
     tokens_seen = settings.steps * settings.batch
 
     def figures(sae: SparseAutoencoder, seconds: float, spent: float, name: str) -> dict[str, Any]:
-        report = evaluate(sae, source.rows(held))
+        report = evaluate(sae, source.rows(test))
         save_sae(SaeFile(sae, str(features.meta.get("site", "")), str(features.meta.get("base_model", "")), report.info()), folder / name)
         held_out = {k: report.info()[k] for k in ("fvu", "dead_share", "l0")}
         return {**held_out, "tokens_per_second": round(tokens_seen / seconds), "processor_seconds": round(spent, 2)}

@@ -286,8 +286,8 @@ def add_frechet(folder: Path, figures: dict[str, dict[str, Any]], made: list[Ste
 def run(quick: bool, folder: Path | None = None) -> dict[str, Any]:
     """Run all parts. ``folder``: where parts are stored (default: a temporary folder)."""
     if folder is None:
-        with tempfile.TemporaryDirectory(prefix="equipoise-bench-steering-") as place:
-            return run(quick, Path(place))
+        with tempfile.TemporaryDirectory(prefix="equipoise-bench-steering-") as temporary:
+            return run(quick, Path(temporary))
     folder = folder / ("quick" if quick else "full")
     folder.mkdir(parents=True, exist_ok=True)
     for path in (weights.SAE, weights.BIAS_FEATURES):

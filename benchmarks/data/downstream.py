@@ -285,8 +285,8 @@ def downstream_result(results: dict[str, dict[str, list[dict[str, Any]]]], size:
 def run(quick: bool = False, folder: Path | None = None) -> dict[str, Any]:
     """Run all skews, sets and repetitions, and resume from ``folder`` (default: a temporary folder)."""
     if folder is None:
-        with tempfile.TemporaryDirectory(prefix="equipoise-bench-downstream-") as place:
-            return run(quick, Path(place))
+        with tempfile.TemporaryDirectory(prefix="equipoise-bench-downstream-") as temporary:
+            return run(quick, Path(temporary))
     size = QUICK if quick else FULL
     folder = folder / ("quick" if quick else "full")
     folder.mkdir(parents=True, exist_ok=True)

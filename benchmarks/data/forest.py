@@ -42,8 +42,8 @@ def forest(
     write(figure, 24, 18, title, 24, weight="bold")
     if note:
         write(figure, 24, 52, note, 16, FAINT)
-    for place, (group, values) in enumerate(panels.items()):
-        left = LEFT + place * (panel + GAP)
+    for index, (group, values) in enumerate(panels.items()):
+        left = LEFT + index * (panel + GAP)
         axes = add_axes(figure, left, TOP, panel, ROW * len(names))
         write(figure, left + panel / 2, TOP - 28, group, 17, ha="center", weight="bold")
         for row, name in enumerate(names):
@@ -58,7 +58,7 @@ def forest(
             axes.axvline(lines[group], color=INK, linewidth=points(1.6), linestyle=":", zorder=1)
         axes.set_xlim(0, largest)
         axes.set_ylim(len(names) - 0.5, -0.5)
-        axes.set_yticks(range(len(names)), names if place == 0 else [""] * len(names), parse_math=False)
+        axes.set_yticks(range(len(names)), names if index == 0 else [""] * len(names), parse_math=False)
         axes.grid(axis="x", color=GRID, linewidth=points(1))
         axes.locator_params(axis="x", nbins=4)
     write(figure, LEFT + (width - LEFT - RIGHT) / 2, height - 30, x_name, 17, ha="center")

@@ -125,8 +125,8 @@ def run(quick: bool, folder: Path | None = None, workers: int | None = None) -> 
     ``folder``: where cells are stored (default: a temporary folder); ``workers``: processes (default: one per core, at most 2).
     """
     if folder is None:
-        with tempfile.TemporaryDirectory(prefix="equipoise-bench-guidance-") as place:
-            return run(quick, Path(place), workers)
+        with tempfile.TemporaryDirectory(prefix="equipoise-bench-guidance-") as temporary:
+            return run(quick, Path(temporary), workers)
     folder = folder / ("quick" if quick else "full")
     folder.mkdir(parents=True, exist_ok=True)
     at_once = max(1, min(2, workers or cores()))

@@ -86,14 +86,14 @@ def measure_memory(base: Path, runs: int) -> dict[str, Any]:
 
     Every run has its own seed, and every second run uses passes.
     """
-    held, seconds = [], []
+    memory, seconds = [], []
     with HostServer(base) as server:
         for run in range(runs):
             started = time.monotonic()
             samples_digest(server, server.wait(server.queue(endurance_graph(SEED + run, 0, 2 * (run % 2)))))
             seconds.append(round(time.monotonic() - started, 3))
-            held.append(round(server.resident_megabytes(), 1))
-    return {"resident_mb": held, "run_seconds": seconds}
+            memory.append(round(server.resident_megabytes(), 1))
+    return {"resident_mb": memory, "run_seconds": seconds}
 
 
 def measure_fresh(base: Path) -> dict[str, Any]:
@@ -150,18 +150,18 @@ def measure_cancelled(base: Path, cancels: int, digests: list[str]) -> dict[str,
 def run(quick: bool = False, folder: Path | None = None, runs: int | None = None, cancels: int | None = None) -> dict[str, Any]:
     """Measure all parts. ``folder`` stores finished parts (default: a temporary folder)."""
     runs, cancels = runs or (QUICK_RUNS if quick else RUNS), cancels or (QUICK_CANCELS if quick else CANCELS)
-    place = Path(tempfile.mkdtemp(prefix="equipoise-endurance-")) if folder is None else folder
+    work_folder = Path(tempfile.mkdtemp(prefix="equipoise-endurance-")) if folder is None else folder
     facts = {"host": host_version(), "model": MODEL}
     try:
-        reference = load_or_make(place, "fresh", facts, lambda: measure_fresh(place / "server_fresh"))
-        held = load_or_make(place, "memory", {**facts, "runs": runs}, lambda: measure_memory(place / "server_memory", runs))
+        reference = load_or_make(work_folder, "fresh", facts, lambda: measure_fresh(work_folder / "server_fresh"))
+        memory = load_or_make(work_folder, "memory", {**facts, "runs": runs}, lambda: measure_memory(work_folder / "server_memory", runs))
         cut_facts, digests = {**facts, "cancels": cancels}, reference["digests"]
-        cut = load_or_make(place, "cancelled", cut_facts, lambda: measure_cancelled(place / "server_cancel", cancels, digests))
+        cut = load_or_make(work_folder, "cancelled", cut_facts, lambda: measure_cancelled(work_folder / "server_cancel", cancels, digests))
     finally:
         if folder is None:
-            shutil.rmtree(place, ignore_errors=True)
+            shutil.rmtree(work_folder, ignore_errors=True)
     first = min(FIRST, runs)
-    megabytes = held["resident_mb"]
+    megabytes = memory["resident_mb"]
     return {
         "runs": runs,
         "resident_mb_first": megabytes[first - 1],
@@ -177,5 +177,5 @@ def run(quick: bool = False, folder: Path | None = None, runs: int | None = None
             "resident_ratio": f"resident memory of the server's process after the last run / after run {first}",
             "identical_after": "runs after a cancelled run whose samples equal those of a fresh server bit for bit; out of 'cancelled'",
         },
-        "parts": {"fresh": reference, "memory": held, "cancelled": cut},
+        "parts": {"fresh": reference, "memory": memory, "cancelled": cut},
     }

@@ -91,9 +91,9 @@ def ledger_graph(target: str, seed: int, ledger: str, guided_by_it: bool = True,
 class LedgerBench:
     """Hold the judge and a server, which starts when it is needed."""
 
-    def __init__(self, place: Path) -> None:
+    def __init__(self, folder: Path) -> None:
         torch.set_num_threads(1)
-        self.place, self.judge = place, weights.classifier(weights.JUDGE)
+        self.place, self.judge = folder, weights.classifier(weights.JUDGE)
         self._server: HostServer | None = None
 
     @property
@@ -227,8 +227,8 @@ def files_digest() -> str:
 def run(quick: bool, folder: Path | None = None) -> dict[str, Any]:
     """Run all parts. ``folder``: where parts are stored (default: a temporary folder)."""
     if folder is None:
-        with tempfile.TemporaryDirectory(prefix="equipoise-bench-ledger-") as place:
-            return run(quick, Path(place))
+        with tempfile.TemporaryDirectory(prefix="equipoise-bench-ledger-") as temporary:
+            return run(quick, Path(temporary))
     folder = folder.resolve() / ("quick" if quick else "full")
     folder.mkdir(parents=True, exist_ok=True)
     seeds, n = (SEEDS[:1], 40) if quick else (SEEDS, 256)

@@ -108,11 +108,11 @@ def run(quick: bool = False) -> dict[str, Any]:
 
     One run of each kind before the first pair is a warm-up.
     """
-    with tempfile.TemporaryDirectory(prefix="equipoise-bench-live-") as place:
-        pack = Path(place) / "custom_nodes" / PROBE
+    with tempfile.TemporaryDirectory(prefix="equipoise-bench-live-") as temporary:
+        pack = Path(temporary) / "custom_nodes" / PROBE
         pack.parent.mkdir()
         shutil.copy(Path(__file__).with_name(PROBE), pack)
-        with HostServer(Path(place)) as server:
+        with HostServer(Path(temporary)) as server:
             for listens in (True, False):
                 one_run(server, int(listens), listens)
             pairs = []

@@ -139,8 +139,8 @@ def run(quick: bool, folder: Path | None = None) -> dict[str, Any]:
     ``folder``: where parts are stored (default: a temporary folder); ``quick``: only SD 1.5 with a quarter of the pairs.
     """
     if folder is None:
-        with tempfile.TemporaryDirectory(prefix="equipoise-bench-overhead-") as place:
-            return run(quick, Path(place))
+        with tempfile.TemporaryDirectory(prefix="equipoise-bench-overhead-") as temporary:
+            return run(quick, Path(temporary))
     if host_version() is None:
         raise ValueError("This benchmark needs ComfyUI, but there is none at COMFYUI_PATH. Set COMFYUI_PATH to a checkout.")
     folder = folder / ("quick" if quick else "full")

@@ -18,13 +18,13 @@ Network = Callable[[Tensor], Tensor]
 
 
 @contextmanager
-def held(modules: Sequence[nn.Module], values: dict[int, Tensor], rows: slice):
+def with_inputs(modules: Sequence[nn.Module], values: dict[int, Tensor], rows: slice):
     """Replace the input of these modules in ``rows`` by values, layer by layer."""
     with ExitStack() as stack:
         for layer, value in values.items():
 
-            def replace(_, given, value=value):
-                x = given[0]
+            def replace(_, inputs, value=value):
+                x = inputs[0]
                 before, after = x[:, : rows.start], x[:, rows.stop :] if rows.stop else x[:, :0]
                 return (torch.cat([before, value, after], dim=1),)
 
@@ -37,7 +37,7 @@ def clean_values(modules: Sequence[nn.Module], logits: Network, pixels: Tensor, 
     """Return the hidden vectors of a full pass in ``rows``: L times [1, R, D]."""
     seen: dict[int, Tensor] = {}
     handles = [
-        m.register_forward_pre_hook(lambda _, given, i=i: seen.__setitem__(i, given[0][:, rows].detach())) for i, m in enumerate(modules)
+        m.register_forward_pre_hook(lambda _, inputs, i=i: seen.__setitem__(i, inputs[0][:, rows].detach())) for i, m in enumerate(modules)
     ]
     try:
         with torch.no_grad():
@@ -94,10 +94,10 @@ def naive_path(
     rows = slice(0, 1) if cls else slice(1, None)
     repeated, targets = pixels.repeat(len(points), 1, 1, 1), torch.full((len(points),), target)
     path: list[list[int]] = []
-    found = []
+    paths = []
 
     def gradients(leaves: dict[int, Tensor]) -> dict[int, Tensor]:
-        with held(modules, leaves, rows):
+        with with_inputs(modules, leaves, rows):
             f = objective(logits(repeated), targets).sum()
         # One call for every layer.
         return {
@@ -117,7 +117,7 @@ def naive_path(
             scores = (mine[0] + sum(x.sum() for x in before_g)) * (values[0] + sum(x.sum() for x in before_v))
         else:
             scores = (mine * values).sum(0) + (neuron_product(before_g, before_v, cls) if path else 0.0)
-        found.append(scores)
+        paths.append(scores)
         path.append([int(scores.argmax())] if top_k == 1 else scores.topk(top_k).indices.tolist())
     clean = clean_values(modules, logits, pixels, rows)
     leaves = {i: scaled_neurons(clean[i], chosen, points).requires_grad_() for i, chosen in enumerate(path)}
@@ -126,7 +126,7 @@ def naive_path(
     none = {i: scaled_neurons(clean[i], chosen, points.new_zeros(1)) for i, chosen in enumerate(path)}
     one = torch.tensor([target])
     with torch.no_grad():
-        whole = objective(logits(pixels), one)
-        with held(modules, none, rows):
+        full = objective(logits(pixels), one)
+        with with_inputs(modules, none, rows):
             less = objective(logits(pixels), one)
-    return path, found, float(joint), float(whole - less)
+    return path, paths, float(joint), float(full - less)

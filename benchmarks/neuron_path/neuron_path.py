@@ -37,8 +37,8 @@ MAIN = "eyeglasses"
 def run(quick: bool, folder: Path | None = None) -> dict[str, Any]:
     """Run all parts. ``folder``: where parts are stored (default: a temporary folder)."""
     if folder is None:
-        with tempfile.TemporaryDirectory(prefix="equipoise-bench-neuron-path-") as place:
-            return run(quick, Path(place))
+        with tempfile.TemporaryDirectory(prefix="equipoise-bench-neuron-path-") as temporary:
+            return run(quick, Path(temporary))
     folder = folder / ("quick" if quick else "full")
     folder.mkdir(parents=True, exist_ok=True)
     threads = int(os.environ.get("OMP_NUM_THREADS") or max(1, min(2, os.cpu_count() or 1)))

@@ -189,10 +189,10 @@ def run(quick: bool = False, folder: Path | None = None) -> dict[str, Any]:
     and the samples, and a later run resumes from it.
     """
     with tempfile.TemporaryDirectory() as made:
-        place = folder or Path(made)
-        place.mkdir(parents=True, exist_ok=True)
-        model = planted(place, QUICK_STEPS if quick else STEPS, progress_bar("training"))
-        generated = sample_images(place, SAMPLED // 4 if quick else SAMPLED)
+        work_folder = folder or Path(made)
+        work_folder.mkdir(parents=True, exist_ok=True)
+        model = planted(work_folder, QUICK_STEPS if quick else STEPS, progress_bar("training"))
+        generated = sample_images(work_folder, SAMPLED // 4 if quick else SAMPLED)
     pairs, natural = (PAIRS // 2, NATURAL // 2) if quick else (PAIRS, NATURAL)
     images, _ = independent(CHOSEN, AUDIT_SEED)
     audit = audited(model, images[:AUDITED], progress_bar("audit, planted"))

@@ -72,8 +72,8 @@ def feature_atlas(
         write(figure, MARGIN, top + 8, row.name, 19, INK, weight="bold")
         for line, note in enumerate(row.notes[:4]):
             write(figure, MARGIN, top + 34 + 16 * line, note, 13, FAINT)
-        for place, tile in enumerate(_tiles(row, fit, overlay)):
-            tiles.append((top, left + place * (TILE + TILE_GAP), tile))
+        for column, tile in enumerate(_tiles(row, fit, overlay)):
+            tiles.append((top, left + column * (TILE + TILE_GAP), tile))
         _noise(figure, noise, top + 8, np.asarray(row.knots), np.asarray(row.by_level), span)
         if classes:
             _scores(figure, score, top + 2, row.scores, classes, longest)

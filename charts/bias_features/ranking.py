@@ -16,10 +16,10 @@ from ..core.missing import chart
 from ..core.style import FAINT, GRID, INK, PALETTE, Image, add_axes, new_figure, pixels, points, write
 
 WIDTH, ROW, HEAD, TITLE, FOOT, GAP = 960, 50, 64, 58, 62, 18
-NUMBER, BAR, STABLE, BESIDE, ALONE, PLACE, NOISE = 24, 96, 388, 464, 540, 640, 714
+NUMBER, BAR, STABLE, BESIDE, ALONE, CELL_LEFT, NOISE = 24, 96, 388, 464, 540, 640, 714
 """Left edges of the columns; figures end this far right of theirs: """
 FIGURE = 62
-PLACE_SIZE, NOISE_WIDTH = 42, 222
+CELL_SIZE, NOISE_WIDTH = 42, 222
 MORE, LESS = "#B2182B", "#2166AC"
 """Where a feature is more or less active than in other classes: the ends of a colour map that people with the common colour-vision
 deficiencies can read."""
@@ -43,7 +43,7 @@ class RankingFacts:
     """Log-SNR [T]."""
     by_level: Floats
     """Scores by noise level, [T, K, F]."""
-    places: Floats
+    cells: Floats
     """Activation in the class minus that in the others, by place: [K, F, 4, 4]."""
     side_effect: Floats
     """Attribution to other attributes relative to that on this one, [F]; NaN: not measured."""
@@ -68,7 +68,7 @@ def ranking_facts(features: AttributeFeatures, source: str = "") -> RankingFacts
         stability=features.stability.numpy(),
         knots=features.knots.numpy(),
         by_level=features.scores_by_level.numpy(),
-        places=torch.einsum("tkf,tkrfyx->kfyx", weights, profile.delta / profile.delta.shape[2]).numpy(),
+        cells=torch.einsum("tkf,tkrfyx->kfyx", weights, profile.delta / profile.delta.shape[2]).numpy(),
         side_effect=features.side_effect.numpy(),
         causal=features.causal.numpy(),
     )
@@ -104,7 +104,7 @@ def bias_features_chart(attribute: str, facts: RankingFacts, per_class: int = 10
             write(figure, BESIDE + FIGURE, middle, _times(facts.side_effect[f]), 16, INK, va="center", ha="right")
             if alone:
                 write(figure, ALONE + FIGURE, middle, _change(causal[k, f]), 16, INK, va="center", ha="right")
-            _place(figure, PLACE, middle - PLACE_SIZE / 2, facts.places[k, f])
+            _draw_cells(figure, CELL_LEFT, middle - CELL_SIZE / 2, facts.cells[k, f])
             _noise(figure, NOISE, middle - ROW / 2 + 7, knots, by_level[:, k, f], span, colour, window)
         top += ROW * len(lists[k]) + GAP
     _legend(figure, height - FOOT - GAP + 8, span, bool(np.isfinite(causal).any()))
@@ -112,7 +112,7 @@ def bias_features_chart(attribute: str, facts: RankingFacts, per_class: int = 10
 
 
 def _headings(figure: object, y: float, alone: bool) -> None:
-    names = [(NUMBER, "latent"), (BAR, "points of probability that it carries"), (PLACE, "where"), (NOISE, "at which noise")]
+    names = [(NUMBER, "latent"), (BAR, "points of probability that it carries"), (CELL_LEFT, "where"), (NOISE, "at which noise")]
     for x, text in names:
         write(figure, x, y, text, 14, FAINT)
     for x, text in ((STABLE, "stable"), (BESIDE, "beside"), *([(ALONE, "alone")] if alone else [])):
@@ -131,8 +131,8 @@ def _bars(figure: object, top: float, values: Floats, longest: float, colour: st
     axes.spines["bottom"].set_visible(False)
 
 
-def _place(figure: object, x: float, y: float, values: Floats) -> None:
-    axes = add_axes(figure, x, y, PLACE_SIZE, PLACE_SIZE)
+def _draw_cells(figure: object, x: float, y: float, values: Floats) -> None:
+    axes = add_axes(figure, x, y, CELL_SIZE, CELL_SIZE)
     most = float(np.abs(values).max()) or 1.0
     axes.imshow(values, cmap="RdBu_r", vmin=-most, vmax=most, interpolation="nearest", aspect="auto")
     _frame(axes)
@@ -176,8 +176,8 @@ def _legend(figure: object, y: float, span: tuple[float, float], alone: bool) ->
     write(figure, NOISE, y, f"{span[0]:.0f}  noise", 13, FAINT)
     write(figure, NOISE + NOISE_WIDTH, y, f"image  {span[1]:.0f}", 13, FAINT, ha="right")
     write(figure, NOISE + NOISE_WIDTH / 2, y, "log-SNR", 13, FAINT, ha="center")
-    write(figure, PLACE + PLACE_SIZE, y, "more active in the class", 13, MORE, ha="right")
-    write(figure, PLACE + PLACE_SIZE, y + 18, "less active", 13, LESS, ha="right")
+    write(figure, CELL_LEFT + CELL_SIZE, y, "more active in the class", 13, MORE, ha="right")
+    write(figure, CELL_LEFT + CELL_SIZE, y + 18, "less active", 13, LESS, ha="right")
     write(figure, NUMBER, y, "stable: share of resamples in which it is among the best", 13, FAINT)
     write(figure, NUMBER, y + 18, "beside: what it carries of other attributes, relative to this one", 13, FAINT)
     if alone:

@@ -65,14 +65,14 @@ def curves_by_log_snr(
     return _lines(curves, _Frame(title, LOG_SNR, y_name, FROM_ZERO), chance)
 
 
-def share_by_size(curves: Mapping[str, Sequence[tuple[float, float]]], title: str, enough: float) -> Image:
+def share_by_size(curves: Mapping[str, Sequence[tuple[float, float]]], title: str, threshold: float) -> Image:
     """Draw the share read as a class against an edit's size: uint8 [520, 960, 3].
 
-    One line per class; ``enough``: dotted.
+    One line per class; ``threshold``: dotted.
 
     curves: class -> (size, share in 0..1). Raises ValueError where there is nothing to draw.
     """
-    chance = dict.fromkeys(list(curves)[:1], enough)
+    chance = dict.fromkeys(list(curves)[:1], threshold)
     return _lines(curves, _Frame(title, "size of the edit", "share of images", SHARE), chance)
 
 
@@ -114,10 +114,10 @@ def _lines(
     write(figure, 24, 18, frame.title, 24, weight="bold")
     axes = add_axes(figure, LEFT, TOP, WIDTH - LEFT - RIGHT, HEIGHT - TOP - BOTTOM)
     for i, (name, unsorted) in enumerate(curves.items()):
-        given, colour = sorted(unsorted), PALETTE[i % len(PALETTE)]
-        if not given:
+        ordered, colour = sorted(unsorted), PALETTE[i % len(PALETTE)]
+        if not ordered:
             continue
-        x, y = zip(*given, strict=True)
+        x, y = zip(*ordered, strict=True)
         # A marker as well as a colour tells the curves apart; not on every point of a long one.
         style = {"marker": "osD^vP*X"[i % 8], "markersize": points(8), "markevery": max(1, len(x) // 12), "linewidth": points(2.6)}
         axes.plot(x, y, color=colour, label=name, zorder=3, clip_on=False, **style)

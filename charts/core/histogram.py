@@ -198,5 +198,5 @@ def _legend(figure: Figure, panels: Sequence[Panel], names: tuple[str, str], sof
     if any(_is_table(p) for p in panels):
         entries += [(Patch(color=OVER), "cell above target"), (Patch(color=UNDER), "cell below target")]
     handles, texts = zip(*entries, strict=True)
-    place = {"loc": "lower left", "bbox_to_anchor": (0.012, 0.0), "ncols": 3}
-    figure.legend(handles, texts, frameon=False, fontsize=points(16), labelcolor=INK, **place)
+    legend_at = {"loc": "lower left", "bbox_to_anchor": (0.012, 0.0), "ncols": 3}
+    figure.legend(handles, texts, frameon=False, fontsize=points(16), labelcolor=INK, **legend_at)

@@ -130,5 +130,5 @@ def _legend(figure: object) -> None:
 
     handles = [Patch(color=PALETTE[0]), Patch(color=PALETTE[4]), Line2D([], [], **DIAMOND)]
     texts = [f"probability {UNSURE_BELOW:g} or more", "unsure", "mean probability"]
-    place = {"loc": "lower left", "bbox_to_anchor": (0.012, 0.0), "ncols": 3}
-    figure.legend(handles, texts, frameon=False, fontsize=points(16), labelcolor=INK, **place)
+    legend_at = {"loc": "lower left", "bbox_to_anchor": (0.012, 0.0), "ncols": 3}
+    figure.legend(handles, texts, frameon=False, fontsize=points(16), labelcolor=INK, **legend_at)

@@ -45,24 +45,24 @@ def leakage_chart(
     figure = new_figure(WIDTH, round(TITLE + 68 + side + 46 + LINE * len(shown) + 20))
     write(figure, MARGIN, 18, "which attribute is read off which", 24, weight="bold")
     write(figure, MARGIN, 52, caption, 16, FAINT)
-    for place, (title, note, table) in enumerate(
+    for index, (title, note, table) in enumerate(
         (
             ("overlap of paths", "shares of images that choose each neuron: cosine", overlap),
             ("labels that change", "as the row's path is removed; below: random paths", changed),
         )
     ):
-        x = left + place * (side + GAP)
+        x = left + index * (side + GAP)
         write(figure, x, TITLE, title, 18, INK, weight="bold")
         write(figure, x, TITLE + 24, note, 13, FAINT)
         axes = add_axes(figure, x, TITLE + 68, side, side)
-        axes.imshow(table, cmap="Blues" if place == 0 else "Oranges", vmin=0, vmax=1.25 if place == 0 else _top(changed), aspect="auto")
+        axes.imshow(table, cmap="Blues" if index == 0 else "Oranges", vmin=0, vmax=1.25 if index == 0 else _top(changed), aspect="auto")
         axes.set_xticks(range(n), names, fontsize=points(14), color=INK, parse_math=False)
         axes.xaxis.tick_top()
-        axes.set_yticks(range(n) if place == 0 else [], names if place == 0 else [], fontsize=points(14), color=INK, parse_math=False)
+        axes.set_yticks(range(n) if index == 0 else [], names if index == 0 else [], fontsize=points(14), color=INK, parse_math=False)
         for (row, column), value in np.ndenumerate(table):
-            colour = "white" if value > 0.8 * (1.0 if place == 0 else _top(changed) / 1.25) else INK
-            _cell(axes, row, column, value, control if place else None, colour)
-        for row, column in flagged if place else ():
+            colour = "white" if value > 0.8 * (1.0 if index == 0 else _top(changed) / 1.25) else INK
+            _cell(axes, row, column, value, control if index else None, colour)
+        for row, column in flagged if index else ():
             axes.add_patch(_frame(column, row))
         for spine in axes.spines.values():
             spine.set_visible(False)

@@ -72,11 +72,11 @@ def gallery_chart(rows: Sequence[NeuronRow], title: str = "neuron gallery", over
             (left, row.top, row.heat_top, row.values_top),
             (second, row.bottom, row.heat_bottom, row.values_bottom),
         ):
-            for place in range(min(FIT, len(images))):
-                at = x + place * (TILE + TILE_GAP)
-                tile = fitted(np.nan_to_num(images[place]).clip(0, 1) * 255, TILE)
-                tiles.append((y, at, heat_over(tile, heat[place], most) if overlay else tile))
-                write(figure, at + TILE / 2, y + TILE + 2, f"{values[place]:+.2f}", 13, FAINT, ha="center")
+            for column in range(min(FIT, len(images))):
+                at = x + column * (TILE + TILE_GAP)
+                tile = fitted(np.nan_to_num(images[column]).clip(0, 1) * 255, TILE)
+                tiles.append((y, at, heat_over(tile, heat[column], most) if overlay else tile))
+                write(figure, at + TILE / 2, y + TILE + 2, f"{values[column]:+.2f}", 13, FAINT, ha="center")
         _means(figure, score, y, row.by_class)
     bottom = TITLE + HEAD + tall * len(rows) + 4
     write(figure, MARGIN, bottom, "number: activation at the CLS token; heat: where the same unit is active in the picture", 14, FAINT)

@@ -52,13 +52,13 @@ def prune_chart(
     shares = sorted({p.share for p in points_})
     width = (WIDTH - 2 * MARGIN - 56) / 2
     what = "accuracy on held-out images" if known else "agreement with the whole model"
-    for place, (name, own, control) in enumerate(
+    for index, (name, own, control) in enumerate(
         ((what, "accuracy", "control_accuracy"), ("probability of the class", "probability", "control_probability"))
     ):
-        axes = add_axes(figure, MARGIN + place * (width + 56), TITLE + 30, width, PANEL - 60)
-        write(figure, MARGIN + place * (width + 56), TITLE, name, 17, INK, weight="bold")
+        axes = add_axes(figure, MARGIN + index * (width + 56), TITLE + 30, width, PANEL - 60)
+        write(figure, MARGIN + index * (width + 56), TITLE, name, 17, INK, weight="bold")
         axes.grid(axis="y", color=GRID, linewidth=points(1))
-        axes.axhline(whole[place], color=INK, linewidth=points(1.4), linestyle=(0, (5, 4)))
+        axes.axhline(whole[index], color=INK, linewidth=points(1.4), linestyle=(0, (5, 4)))
         for i, share in enumerate(shares):
             of = sorted((p for p in points_ if p.share == share), key=lambda p: p.kept)
             x = [kept.index(p.kept) + 0.06 * (i - (len(shares) - 1) / 2) for p in of]
@@ -73,7 +73,7 @@ def prune_chart(
         axes.set_ylim(-0.03, 1.03)
         axes.set_xlim(-0.3, len(kept) - 0.7)
         axes.set_xticks(range(len(kept)), [str(k) for k in kept])
-        axes.set_yticks([0, 0.25, 0.5, 0.75, 1], ["0", "25%", "50%", "75%", "100%"] if place == 0 else ["0", "0.25", "0.5", "0.75", "1"])
+        axes.set_yticks([0, 0.25, 0.5, 0.75, 1], ["0", "25%", "50%", "75%", "100%"] if index == 0 else ["0", "0.25", "0.5", "0.75", "1"])
         if recommended in kept:
             axes.axvline(kept.index(recommended), color=PALETTE[5], linewidth=points(7), alpha=0.25, zorder=1)
     y = TITLE + PANEL

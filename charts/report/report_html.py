@@ -42,12 +42,12 @@ def html_page(page: Page) -> str:
 def data_uri(pixels: NDArray[np.uint8]) -> str:
     """Encode a picture uint8 [3, H, W] as an image within the page."""
     picture = Picture.fromarray(np.ascontiguousarray(pixels.transpose(1, 2, 0)))
-    kept = max(picture.size) <= SMALL
-    if not kept:
+    small = max(picture.size) <= SMALL
+    if not small:
         picture.thumbnail((LARGE, LARGE), Picture.Resampling.LANCZOS)
     stream = io.BytesIO()
-    picture.save(stream, **({"format": "PNG", "optimize": True} if kept else {"format": "JPEG", "quality": QUALITY}))
-    return f"data:image/{'png' if kept else 'jpeg'};base64,{base64.b64encode(stream.getvalue()).decode('ascii')}"
+    picture.save(stream, **({"format": "PNG", "optimize": True} if small else {"format": "JPEG", "quality": QUALITY}))
+    return f"data:image/{'png' if small else 'jpeg'};base64,{base64.b64encode(stream.getvalue()).decode('ascii')}"
 
 
 def _section(section: Section, number: int) -> str:
@@ -125,16 +125,16 @@ def _bar(report: ShareReport, i: int, which: str) -> str:
 
 
 def _changes(report: DriftReport, limit: float) -> str:
-    def place(value: float) -> float:
+    def position(value: float) -> float:
         return 0.5 + 0.5 * value / limit
 
     rows = []
     for i, name in enumerate(report.classes):
         change = report.change[i]
-        left, right = sorted((0.5, place(change)))
+        left, right = sorted((0.5, position(change)))
         whisker = ""
         if report.change_low is not None and report.change_high is not None:
-            ends = place(report.change_low[i]), place(report.change_high[i])
+            ends = position(report.change_low[i]), position(report.change_high[i])
             whisker = f'<span class="whisker" style="left:{_percent(ends[0])};width:{_percent(ends[1] - ends[0])}"></span>'
         rows.append(
             f'<div class="row"><div class="name">{escape(name)}</div><div class="bars centred"><div class="track">'

@@ -43,17 +43,17 @@ def files_behind(prompt: Mapping[str, Any] | None, node_id: str | None, input_na
     if not prompt or node_id is None or str(node_id) not in prompt:
         return []
     start = prompt[str(node_id)].get("inputs", {}).get(input_name)
-    waiting, seen, found = [start], set(), []
+    waiting, seen, paths = [start], set(), []
     while waiting:
         link = waiting.pop()
         if not _is_link(link) or str(link[0]) in seen or str(link[0]) not in prompt:
             continue
         seen.add(str(link[0]))
         inputs = prompt[str(link[0])].get("inputs", {})
-        found += [path for value in inputs.values() if isinstance(value, str) and (path := _weights(value))]
+        paths += [path for value in inputs.values() if isinstance(value, str) and (path := _weights(value))]
         links = {name: value for name, value in inputs.items() if _is_link(value)}
         waiting += [v for name, v in links.items() if "clip" in name.lower()] or list(links.values())
-    return list(dict.fromkeys(found))
+    return list(dict.fromkeys(paths))
 
 
 def clip_files(graph: Mapping[str, Any] | None, node_id: str | None) -> dict[str, list[Path]]:

@@ -43,17 +43,17 @@ def clip_source(
     Raises ValueError for an image encoder that is not CLIP's, one that does not go with the text encoder, and where
     either projection is missing: then it says which file has it.
     """
-    directions, told = text_directions(clip, classes, templates, files, vision)
+    directions, note = text_directions(clip, classes, templates, files, vision)
     projection, mark = _image_projection(vision), edit_mark(vision)
     edited = {"edited": mark} if mark else {}
 
     def read(images: Tensor, masks: Tensor | None) -> dict[str, Tensor]:
         embeddings = vision.encode_image(images)["image_embeds"]
-        found, largest = {}, []
+        probabilities, largest = {}, []
         for attribute, vectors in directions.items():
-            found[attribute], cosine = zero_shot(embeddings, vectors)
+            probabilities[attribute], cosine = zero_shot(embeddings, vectors)
             largest.append(cosine)
-        return {**found, COSINE: torch.stack(largest, dim=1).amax(1, keepdim=True)}
+        return {**probabilities, COSINE: torch.stack(largest, dim=1).amax(1, keepdim=True)}
 
     source = ImageSource(
         kind="clip",
@@ -68,7 +68,7 @@ def clip_source(
         read=read,
         origin="CLIP zero-shot",
     )
-    return source, told
+    return source, note
 
 
 def edit_mark(vision: Any) -> str:
@@ -98,7 +98,7 @@ def text_directions(
     name = _text_encoder(clip, width)
     text_projection = getattr(clip.cond_stage_model, name).transformer.text_projection.weight
     known.append(_check(text_projection, files.get("clip", ()), ("text_projection.weight", "text_projection"), "text", width))
-    found = {
+    encoders = {
         attribute: torch.stack(
             [class_direction(_embeddings(clip, name, phrasings(members, templates, attribute))) for members in named.values()]
         )
@@ -106,7 +106,7 @@ def text_directions(
     }
     both = "both projections were found in their files" if vision is not None else "the projection was found in its file"
     lost = "the projections could not be traced to a file" if vision is not None else "the projection could not be traced to a file"
-    return found, f"{width} dimensions, text encoder {name}; {both if all(known) else lost}"
+    return encoders, f"{width} dimensions, text encoder {name}; {both if all(known) else lost}"
 
 
 def _image_projection(vision: Any) -> Tensor:
@@ -142,12 +142,12 @@ def _only_width(clip: Any) -> int:
 def _text_encoder(clip: Any, width: int) -> str:
     """Return the name of the CLIP text model with this width."""
     widths = _widths(clip)
-    found = next((n for n, w in widths.items() if w == width), None)
-    if found is None:
+    name = next((n for n, w in widths.items() if w == width), None)
+    if name is None:
         met = ", ".join(f"{n} with {w}" for n, w in widths.items()) or "none of CLIP's"
         which = f": {HOLDERS[width]}" if width in HOLDERS else ""
         raise ValueError(f"the image encoder has {width} dimensions and the text encoder {met}: connect the two of one CLIP{which}.")
-    return found
+    return name
 
 
 def _check(weight: Tensor, files: Sequence[Path], endings: Sequence[str], what: str, width: int) -> bool:

@@ -63,8 +63,8 @@ def label_images(features: FeatureSet, source: ImageSource, region: Region) -> t
     region.check(len(entries))
     stamps = [_stamp(features, e) for e in entries]
     # A mask per picture goes by the picture's place, so there it is part of what was read.
-    places = region.mask is not None and len(region.mask) > 1
-    stamps = [f"{i}|{s}" for i, s in enumerate(stamps)] if places else stamps
+    one_each = region.mask is not None and len(region.mask) > 1
+    stamps = [f"{i}|{s}" for i, s in enumerate(stamps)] if one_each else stamps
     cache = LabelCache(features.folder, source.kind, {"source": dict(source.key), "region": region.key()})
     wanted = [i for i, s in enumerate(stamps) if s not in cache]
     bar = comfy.utils.ProgressBar(len(entries))
@@ -233,8 +233,8 @@ def _batches(
 
     def batch() -> tuple[list[int], Tensor, Tensor | None]:
         made = list(indices), torch.stack(pictures), torch.stack(masks) if masks else None
-        for kept in (indices, pictures, masks):
-            kept.clear()
+        for values in (indices, pictures, masks):
+            values.clear()
         return made
 
     for i in wanted:

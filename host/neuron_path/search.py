@@ -24,7 +24,7 @@ Search = Callable[[Tensor, Tensor, Progress], FoundPaths]
 SCORES = ("activation", "contribution", "joint", "additive", "objective")
 
 
-def found_paths(net: NeuronVit, pixels: Tensor, targets: Tensor, settings: PathSettings, model: str) -> NeuronPathFile:
+def search_paths(net: NeuronVit, pixels: Tensor, targets: Tensor, settings: PathSettings, model: str) -> NeuronPathFile:
     """Search the paths of preprocessed images.
 
     ``model``: its name, for reports.

@@ -109,9 +109,9 @@ def _files_of(hint: str, value: str) -> list[NamedFile]:
     if "\n" in value or len(value) > 300:
         return []
     keys = [k for k in folder_paths.folder_names_and_paths if k not in NOT_MODELS]
-    found = [NamedFile(value, k, Path(p)) for k in keys if Path(value).suffix and (p := folder_paths.get_full_path(k, value))]
-    if found:
-        return [f for f in found if _word(f.folder) in _word(hint)] or found
+    named = [NamedFile(value, k, Path(p)) for k in keys if Path(value).suffix and (p := folder_paths.get_full_path(k, value))]
+    if named:
+        return [f for f in named if _word(f.folder) in _word(hint)] or named
     config = folder_paths.get_full_path(KEY, f"{value}/config.json")
     if config is not None:
         return [NamedFile(f"{value}/{p.name}", KEY, p) for p in sorted(Path(config).parent.iterdir()) if p.is_file()]

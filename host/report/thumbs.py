@@ -39,8 +39,8 @@ def image_thumbs(
     sheet = Image.new("RGB", (columns * TILE, -(-shown // columns) * TILE), GROUND)
     for i, pixels in enumerate((images[:shown, ..., :3].detach().float().clamp(0, 1) * 255).round().to("cpu", torch.uint8).numpy()):
         tile = _tile(Image.fromarray(pixels))
-        place = divmod(i, columns)
-        sheet.paste(tile, (place[1] * TILE + (TILE - tile.width) // 2, place[0] * TILE + (TILE - tile.height) // 2))
+        cell = divmod(i, columns)
+        sheet.paste(tile, (cell[1] * TILE + (TILE - tile.width) // 2, cell[0] * TILE + (TILE - tile.height) // 2))
     folder = Path(folder_paths.get_temp_directory())
     folder.mkdir(parents=True, exist_ok=True)
     name = f"equipoise_thumbs_{uuid.uuid4().hex}.jpg"

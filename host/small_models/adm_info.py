@@ -93,7 +93,7 @@ def read_info(name: str, config: AdmConfig, metadata: Mapping[str, str]) -> AdmI
     Raises ValueError where it contradicts the weights.
     """
 
-    def whole(key: str, default: int) -> int:
+    def whole_number(key: str, default: int) -> int:
         try:
             return int(metadata.get(key, default))
         except ValueError:
@@ -101,7 +101,7 @@ def read_info(name: str, config: AdmConfig, metadata: Mapping[str, str]) -> AdmI
                 f"'{name}': its metadata '{key}' should be a whole number and is '{metadata[key]}'; correct the file."
             ) from None
 
-    ratio = whole("pixel_unshuffle", 1)
+    ratio = whole_number("pixel_unshuffle", 1)
     if ratio < 1 or config.in_channels != 3 * ratio * ratio:
         raise ValueError(
             f"'{name}': expected {3 * max(1, ratio) ** 2} input channels (RGB at pixel_unshuffle={ratio}) and met {config.in_channels}; "
@@ -118,17 +118,17 @@ def read_info(name: str, config: AdmConfig, metadata: Mapping[str, str]) -> AdmI
     prediction = metadata.get("prediction", "eps")
     if prediction not in PREDICTIONS:
         raise ValueError(f"'{name}': its prediction is '{prediction}', and {' or '.join(PREDICTIONS)} is known here.")
-    if whole("diffusion_steps", 1000) != 1000:
+    if whole_number("diffusion_steps", 1000) != 1000:
         raise ValueError(f"'{name}' was trained with {metadata['diffusion_steps']} diffusion steps, and only 1000 are supported.")
     multiple = config.downscale * ratio
     # guided-diffusion has 4 levels at 64 pixels and one more for each doubling
-    image_size = whole("image_size", 2 ** (config.levels + 2) * ratio)
+    image_size = whole_number("image_size", 2 ** (config.levels + 2) * ratio)
     if image_size < multiple or image_size % multiple:
         raise ValueError(f"'{name}': its image_size {image_size} is not a multiple of {multiple}; correct the file's metadata.")
     null_label, names = None, ()
     if config.num_classes is not None:
         if "null_label" in metadata:
-            null_label = whole("null_label", -1)
+            null_label = whole_number("null_label", -1)
             if not 0 <= null_label < config.num_classes:
                 raise ValueError(
                     f"'{name}': null_label {null_label} is not one of its {config.num_classes} labels; correct the file's metadata."

@@ -154,10 +154,10 @@ class AdmModel(comfy.model_base.BaseModel):
         Text, pooled outputs and the like are ignored, because this kind of model does not use them. Raises ValueError if the label was made
         for a model with another number of classes.
         """
-        given = kwargs.get(LABEL_KEY)
-        if given is None:
+        stated = kwargs.get(LABEL_KEY)
+        if stated is None:
             return {}
-        label, classes = given
+        label, classes = stated
         info = self.equipoise_info
         if info.num_classes is None:
             raise ValueError(f"'{info.name}' is an unconditional model and was given a class label: disconnect Class Label.")
@@ -246,8 +246,8 @@ def load_adm(path: str | os.PathLike[str]) -> comfy.model_patcher.ModelPatcher:
     try:
         patcher = patcher_from(name, state_dict, metadata)
     except (ArithmeticError, LookupError, TypeError, ValueError) as error:
-        said = " ".join(str(error).split()) or type(error).__name__
-        raise ValueError(said if f"'{name}'" in said else f"'{name}' is refused: {said}") from error
+        reason = " ".join(str(error).split()) or type(error).__name__
+        raise ValueError(reason if f"'{name}'" in reason else f"'{name}' is refused: {reason}") from error
     return reloadable(patcher, load_adm, path)
 
 

@@ -16,9 +16,7 @@ from torch import Tensor
 class SpaceToDepth(comfy.pixel_space_convert.PixelspaceConversionVAE):
     """Convert between pixels and space-to-depth latents.
 
-    [B, 3, H, W] <-> [B, 3 r r, H / r, W / r];
-
-    channel = colour * r * r + row * r + column.
+    [B, 3, H, W] <-> [B, 3 r r, H / r, W / r]; channel = colour * r * r + row * r + column.
     """
 
     def __init__(self, ratio: int) -> None:

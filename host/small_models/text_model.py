@@ -135,30 +135,30 @@ def _configuration(name: str, metadata: Mapping[str, str], key: str, wanted: tup
     JSON of whole numbers and lists of them. Raises ValueError if it is not.
     """
 
-    def whole(value: Any) -> bool:
+    def is_whole(value: Any) -> bool:
         return isinstance(value, int) and not isinstance(value, bool) and 0 <= value <= LARGEST
 
     try:
-        found = json.loads(metadata.get(key, "null"))
-        if not isinstance(found, dict) or not all(
-            whole(found[k]) or (isinstance(found[k], list) and len(found[k]) <= 64 and all(map(whole, found[k]))) for k in wanted
+        stated = json.loads(metadata.get(key, "null"))
+        if not isinstance(stated, dict) or not all(
+            is_whole(stated[k]) or (isinstance(stated[k], list) and len(stated[k]) <= 64 and all(map(is_whole, stated[k]))) for k in wanted
         ):
             raise ValueError
     except (ValueError, KeyError):
         raise ValueError(
             f"'{name}': its metadata '{key}' should be JSON with the whole numbers {', '.join(wanted)}; the file is damaged, get it again."
         ) from None
-    return {k: found[k] for k in wanted}
+    return {k: stated[k] for k in wanted}
 
 
-def _whole(name: str, metadata: Mapping[str, str], key: str, least: int) -> int:
+def _whole(name: str, metadata: Mapping[str, str], key: str, lowest: int) -> int:
     try:
         value = int(metadata.get(key, ""))
     except ValueError:
         value = -1
-    if not least <= value <= LARGEST:
-        found = metadata.get(key)
-        raise ValueError(f"'{name}': its metadata '{key}' should be a whole number from {least} and is '{found}'; get the file again.")
+    if not lowest <= value <= LARGEST:
+        stated = metadata.get(key)
+        raise ValueError(f"'{name}': its metadata '{key}' should be a whole number from {lowest} and is '{stated}'; get the file again.")
     return value
 
 

@@ -56,8 +56,8 @@ def exciting_images(
         )
     distinct = sorted(set(chosen))
     latents = torch.tensor(distinct)
-    place = torch.zeros(1 + max(e.image_id for e in entries), dtype=torch.long)
-    place[[e.image_id for e in entries]] = torch.arange(len(entries))
+    row_of = torch.zeros(1 + max(e.image_id for e in entries), dtype=torch.long)
+    row_of[[e.image_id for e in entries]] = torch.arange(len(entries))
     knots = sae.knots.float().cpu()
     heat: Tensor | None = None
     rows_of, by_level, at_knot = torch.zeros(len(entries)), torch.zeros(len(knots), len(latents)), torch.zeros(len(knots))
@@ -69,7 +69,7 @@ def exciting_images(
             with torch.no_grad():
                 z = _small(sae.active(rows[part].float(), level[part], latents))
             heat = z.new_zeros(len(entries), *z.shape[1:]) if heat is None else heat
-            images = place[ids[part]]
+            images = row_of[ids[part]]
             heat.index_add_(0, images, z)
             rows_of.index_add_(0, images, torch.ones(len(part)))
             by_level.index_add_(0, near[part], z.mean((2, 3)))
@@ -110,15 +110,15 @@ def chosen_features(features: AttributeFeatures, class_name: str, count: int) ->
     return chosen
 
 
-def feature_notes(features: AttributeFeatures, place: int) -> list[str]:
+def feature_notes(features: AttributeFeatures, index: int) -> list[str]:
     """Describe one feature in short lines.
 
     Its class, its stability, and, if they were measured, its side effects and its effect alone.
     """
-    named = class_of(features, place)
+    named = class_of(features, index)
     best = features.class_index(named)
-    notes = [f"for {named}", f"stable {float(features.stability[best, place]):.0%}"]
-    side_effect, alone = float(features.side_effect[place]), float(features.causal[best, place])
+    notes = [f"for {named}", f"stable {float(features.stability[best, index]):.0%}"]
+    side_effect, alone = float(features.side_effect[index]), float(features.causal[best, index])
     if math.isfinite(side_effect):
         notes.append(f"beside x {side_effect:.1f}")
     if math.isfinite(alone):
@@ -136,11 +136,11 @@ def note_legend(features: AttributeFeatures) -> list[str]:
     return lines
 
 
-def class_scores(features: AttributeFeatures, place: int) -> dict[str, float]:
+def class_scores(features: AttributeFeatures, index: int) -> dict[str, float]:
     """Return the score of one feature by class."""
-    return {name: float(features.scores[k, place]) for k, name in enumerate(features.classes)}
+    return {name: float(features.scores[k, index]) for k, name in enumerate(features.classes)}
 
 
-def class_of(features: AttributeFeatures, place: int) -> str:
+def class_of(features: AttributeFeatures, index: int) -> str:
     """Return the class that one feature speaks for most."""
-    return features.classes[int(features.scores[:, place].argmax())]
+    return features.classes[int(features.scores[:, index].argmax())]

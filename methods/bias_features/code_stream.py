@@ -76,23 +76,24 @@ class CodeStream:
 
     def __iter__(self) -> Iterator[CodeRows]:
         if self._kept is not None:
-            for places, values, rows in self._kept:
+            for positions, values, rows in self._kept:
                 z = torch.zeros(rows.z.shape).flatten()
-                z[places.long()] = values
+                z[positions.long()] = values
                 yield replace(rows, z=z.view(rows.z.shape))
             return
-        kept: list[tuple[Tensor, Tensor, CodeRows]] | None = []
+        stored: list[tuple[Tensor, Tensor, CodeRows]] | None = []
         size = 0
         for rows in code_rows(self.features, self.entries, self.sae):
             yield rows
-            if kept is not None:
+            if stored is not None:
                 flat = rows.z.flatten()
-                places = flat.nonzero().flatten()
-                size += 8 * len(places)
-                # Only the shape of the dense activations is kept.
-                kept.append((places.int(), flat[places], replace(rows, z=rows.z.new_zeros(1, 1, 1, 1).expand(rows.z.shape), h=None)))
-                kept = kept if size <= self.most else None
-        self._kept = kept
+                positions = flat.nonzero().flatten()
+                size += 8 * len(positions)
+                # Of the dense activations, only the shape is stored.
+                shape_only = replace(rows, z=rows.z.new_zeros(1, 1, 1, 1).expand(rows.z.shape), h=None)
+                stored.append((positions.int(), flat[positions], shape_only))
+                stored = stored if size <= self.most else None
+        self._kept = stored
 
 
 def code_rows(features: FeatureSet, entries: Sequence[Entry], sae: SparseAutoencoder) -> Iterator[CodeRows]:
@@ -103,12 +104,12 @@ def code_rows(features: FeatureSet, entries: Sequence[Entry], sae: SparseAutoenc
     Unpooled maps are encoded position by position, then averaged. Raises ValueError where a set holds neither unpooled maps nor maps
     that were 4x4 anyway, or features that are not finite.
     """
-    place = torch.zeros(1 + max((e.image_id for e in entries), default=0), dtype=torch.long)
-    place[[e.image_id for e in entries]] = torch.arange(len(entries))
+    row_of = torch.zeros(1 + max((e.image_id for e in entries), default=0), dtype=torch.long)
+    row_of[[e.image_id for e in entries]] = torch.arange(len(entries))
     for rows, level, ids in row_buffers(features, entries):
         bad = ~rows.flatten(1).isfinite().all(1)
         if bad.any():
-            file = entries[int(place[ids[bad][0]])].file
+            file = entries[int(row_of[ids[bad][0]])].file
             raise ValueError(
                 f"the features of '{file}' in '{features.name}' are not finite (NaN or infinite): remove that image's line from "
                 "index.jsonl, or record the set again in bf16 or fp32."
@@ -119,7 +120,7 @@ def code_rows(features: FeatureSet, entries: Sequence[Entry], sae: SparseAutoenc
             h = rows[part].float()
             with torch.no_grad():
                 z = pooled_codes(sae, h.to(sae.knots.device), level[part].to(sae.knots.device)).cpu()
-            yield CodeRows(z, pool(h), at, place[ids[part]], number + 1 == len(parts))
+            yield CodeRows(z, pool(h), at, row_of[ids[part]], number + 1 == len(parts))
 
 
 def row_buffers(features: FeatureSet, entries: Sequence[Entry]) -> Iterator[tuple[Tensor, Tensor, Tensor]]:

@@ -144,16 +144,16 @@ class _Search:
         self._encoder = self.sae.on(self.device)
         features, attributes, settings, tables = self.features, self.attributes, self.settings, self.tables
         rows = some_images({a: tables[a] for a in attributes}, len(features.entries), settings.images, settings.seed)
-        entries, held = [features.entries[i] for i in rows], []
+        entries, held_out = [features.entries[i] for i in rows], []
         if settings.held_out and len(entries) > 1:
-            entries, held = split_images(entries, settings.seed, {a: p[rows].argmax(-1) for a, p in tables.items()})
-        self.entries, self.held = entries, held or entries
-        place = {e.image_id: i for i, e in enumerate(features.entries)}
-        self.classes = {a: self._classes(p, [place[e.image_id] for e in self.entries]) for a, p in tables.items()}
-        self.held_classes = {a: self._classes(p, [place[e.image_id] for e in self.held]) for a, p in tables.items()}
+            entries, held_out = split_images(entries, settings.seed, {a: p[rows].argmax(-1) for a, p in tables.items()})
+        self.entries, self.held_out = entries, held_out or entries
+        row_of = {e.image_id: i for i, e in enumerate(features.entries)}
+        self.classes = {a: self._classes(p, [row_of[e.image_id] for e in self.entries]) for a, p in tables.items()}
+        self.held_out_classes = {a: self._classes(p, [row_of[e.image_id] for e in self.held_out]) for a, p in tables.items()}
         self.sizes = {a: p.shape[1] for a, p in tables.items()}
         self._done = 0
-        self._total = 2 * count_rows(features, self.entries) + count_rows(features, self.held)
+        self._total = 2 * count_rows(features, self.entries) + count_rows(features, self.held_out)
 
     def _classes(self, p: Tensor, rows: list[int]) -> Tensor:
         return sure_classes(p[rows], UNSURE_BELOW)
@@ -174,7 +174,7 @@ class _Search:
         scores = {a: p.scores for a, p in passes.items()}
         rankings = {a: rank(self._allowed(scores, a), s.tau, s.shared) for a in self.attributes}
         ablations = {a: self._ablation(a, rankings[a], torch.einsum("t,tkfg->kf", means[a].share, means[a].mean)) for a in self.attributes}
-        for rows in self._counted(code_rows(self.features, self.held, self._encoder)):
+        for rows in self._counted(code_rows(self.features, self.held_out, self._encoder)):
             for ablation in ablations.values():
                 ablation.add(rows)
         features, info = {}, {}
@@ -227,7 +227,7 @@ class _Search:
         return Attribution(self.sae, self.reader, images, knots, s.baseline, s.window, s.points)
 
     def _ablation(self, attribute: str, ranking: Ranking, mass: Tensor) -> Ablation:
-        mine = self.held_classes[attribute]
+        mine = self.held_out_classes[attribute]
         return Ablation(self.sae, self.reader, attribute, mine, ranking.lists, mass, seed=self.settings.seed)
 
     def _counted(self, stream: Iterable[CodeRows]) -> Iterator[CodeRows]:

@@ -38,8 +38,8 @@ def predictor_gradients(
     nodes, weights = np.polynomial.legendre.leggauss(points)
     total: Tensor | None = None
     with torch.enable_grad():
-        for place, weight in zip(((nodes + 1) / 2).tolist(), (weights / 2).tolist(), strict=True):
-            x = (start + place * change).requires_grad_(True)
+        for point, weight in zip(((nodes + 1) / 2).tolist(), (weights / 2).tolist(), strict=True):
+            x = (start + point * change).requires_grad_(True)
             grad = class_gradients(predictor(x, level)[attribute].softmax(-1), x)
             total = weight * grad if total is None else total.add_(grad, alpha=weight)
     scaled = total.flatten(-2) * scale_at(sae, level).view(-1, 1, 1, 1)

@@ -36,8 +36,8 @@ def pooled_codes(sae: SparseAutoencoder, h: Tensor, level: Tensor) -> Tensor:
     for part in range(0, len(x), size):
         tokens = slice(part, part + size)
         values, chosen = sae.encode_tokens(x[tokens])
-        places = (start[tokens, None] + chosen) * CELLS + cell[tokens, None]
-        out.index_add_(0, places.flatten(), values.flatten() * share)
+        index = (start[tokens, None] + chosen) * CELLS + cell[tokens, None]
+        out.index_add_(0, index.flatten(), values.flatten() * share)
     return out.view(n, sae.latents, GRID, GRID)
 
 
@@ -90,9 +90,9 @@ def affine_maps(sae: SparseAutoencoder, reader: AttributePredictor, attribute: s
     temperature = at_level(reader.temperature[attribute], reader.knots, at)
     w = w.view(len(at), -1, reader.channels, CELLS) / (std * temperature[:, None])[:, None, :, None]
     scale = scale_at(sae, at)
-    here = at_level(sae.mean, sae.knots, at) + scale[:, None] * sae.bias.float() - mean
+    offset = at_level(sae.mean, sae.knots, at) + scale[:, None] * sae.bias.float() - mean
     a = torch.matmul(sae.decoder.float(), (scale[:, None, None, None] * w).permute(0, 2, 3, 1).flatten(2))
-    return a.unflatten(2, (CELLS, -1)), b / temperature[:, None] + torch.einsum("lkcg,lc->lk", w, here)
+    return a.unflatten(2, (CELLS, -1)), b / temperature[:, None] + torch.einsum("lkcg,lc->lk", w, offset)
 
 
 def scale_at(sae: SparseAutoencoder, level: Tensor) -> Tensor:

@@ -31,8 +31,8 @@ def _two(s: Tensor, d: Tensor) -> Tensor:
     """
     at, by = s[:, 0] - s[:, 1], d[:, 0] - d[:, 1]
     middle = (at + by / 2).sigmoid()
-    whole = ((at + by).sigmoid() - at.sigmoid()) / torch.where(by.abs() < SMALL, torch.ones_like(by), by)
-    c = torch.where(by.abs() < SMALL, middle * (1 - middle), whole)
+    integral = ((at + by).sigmoid() - at.sigmoid()) / torch.where(by.abs() < SMALL, torch.ones_like(by), by)
+    c = torch.where(by.abs() < SMALL, middle * (1 - middle), integral)
     return torch.stack([torch.stack([c, -c], 1), torch.stack([-c, c], 1)], 1)
 
 

@@ -28,7 +28,7 @@ def steering_report(bias: BiasFeatures, settings: SteerSettings, adp: AdpFile | 
     goal = f"all images to {' x '.join(target.attributes)}: {wanted[0]}" if len(wanted) == 1 else f"target {target}"
     lines = [f"{goal}, strength {settings.strength:g}{_opposite(settings, known)}"]
     ways = {a: feature_edit(bias.site, bias.attribute(a), settings) for a in target.attributes}
-    lines += [_turned(a, bias.attribute(a), way, settings, _classes_used(settings, target, a)) for a, way in ways.items()]
+    lines += [_turned(a, bias.attribute(a), edit, settings, _classes_used(settings, target, a)) for a, edit in ways.items()]
     readable = () if adp is None or adp.predictor is None else adp.predictor.attributes
     unread = [a for a in target.attributes if a not in readable]
     lines += _assignment(settings, ways, unread, len(wanted))
@@ -62,22 +62,22 @@ def _classes_used(settings: SteerSettings, target: TargetDistribution, attribute
     return [1 - k for k in used] if settings.strength < 0 and len(target.marginal(attribute)) == 2 else used
 
 
-def _turned(attribute: str, features: AttributeFeatures, way: FeatureEdit, settings: SteerSettings, classes: list[int]) -> str:
-    used = way.turned[classes].any(0).nonzero().flatten().tolist()
+def _turned(attribute: str, features: AttributeFeatures, edit: FeatureEdit, settings: SteerSettings, classes: list[int]) -> str:
+    used = edit.turned[classes].any(0).nonzero().flatten().tolist()
     if not used:
         named = " or ".join(features.classes[k] for k in classes)
-        return f"{attribute} at {way.site}: no feature is changed, because none of the chosen ones speaks for {named}"
+        return f"{attribute} at {edit.site}: no feature is changed, because none of the chosen ones speaks for {named}"
     latents = ", ".join(f"#{int(features.features[i])}" for i in used[:NAMED]) + (", ..." if len(used) > NAMED else "")
-    if way.profile is None:
+    if edit.profile is None:
         amount = "" if settings.mode == SUPPRESS else f" by {settings.amount:g}"
         how = f"{settings.mode}{amount} at all positions"
     else:
-        low, high = way.window
-        calibrated = ", calibrated" if way.profile.source == features.default else ", not calibrated"
+        low, high = edit.window
+        calibrated = ", calibrated" if edit.profile.source == features.default else ", not calibrated"
         span = f"log-SNR {low:.1f} to {high:.1f}" if math.isfinite(low) and low < high else "no noise level"
-        how = f"{PROFILE} '{way.profile.source}'{calibrated}, over {span}"
+        how = f"{PROFILE} '{edit.profile.source}'{calibrated}, over {span}"
     count = "1 feature" if len(used) == 1 else f"{len(used)} features"
-    return f"{attribute} at {way.site}: {count} ({latents}), {how}"
+    return f"{attribute} at {edit.site}: {count} ({latents}), {how}"
 
 
 def _assignment(settings: SteerSettings, ways: dict[str, FeatureEdit], unread: list[str], cells: int) -> list[str]:

@@ -65,8 +65,8 @@ class ActivationRun(Run):
         self._sae = self._sae.on(h.device)
         part = h[rows.conditional.to(h.device)]
         z = self._sae.active(part, torch.full((len(part),), level, device=h.device), self._features.to(h.device))
-        here = on_map(self._places[listened][None], *h.shape[-2:]).to(h.device) > 0
-        z = z[:, self._column[listened].to(h.device)] * here
+        at_site = on_map(self._places[listened][None], *h.shape[-2:]).to(h.device) > 0
+        z = z[:, self._column[listened].to(h.device)] * at_site
         self.sums.total[listened] += z.sum((0, 2, 3)).cpu()
         self.sums.count[listened] += (z > 0).sum((0, 2, 3)).cpu()
         return h

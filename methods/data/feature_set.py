@@ -148,20 +148,20 @@ class FeatureSetWriter:
         Raises ValueError where a feature is not finite in fp16.
         """
         n, calls, first = features.shape[0], features.shape[1], self.next_id
-        kept = _finite(features, level, files)
+        stored = _finite(features, level, files)
         conditional = torch.ones(calls, dtype=torch.bool)
         if unconditional is not None:
             other, other_level = unconditional
-            kept = torch.cat([kept, _finite(other, other_level, files)], dim=1)
+            stored = torch.cat([stored, _finite(other, other_level, files)], dim=1)
             level = torch.cat([level.float(), other_level.float()])
             conditional = torch.cat([conditional, torch.zeros(len(other_level), dtype=torch.bool)])
-        rows, maps, maps_shard = kept.shape[1], 0, ""
+        rows, maps, maps_shard = stored.shape[1], 0, ""
         if spatial is not None:
             maps, maps_shard = spatial[0].shape[1], f"spatial-{first:06d}.safetensors"
-            whole = torch.ones(maps, dtype=torch.bool)
-            self._write(maps_shard, _finite(*spatial, files), spatial[1], whole, first)
+            complete = torch.ones(maps, dtype=torch.bool)
+            self._write(maps_shard, _finite(*spatial, files), spatial[1], complete, first)
         shard = f"shard-{first:06d}.safetensors"
-        self._write(shard, kept, level, conditional, first)
+        self._write(shard, stored, level, conditional, first)
         new = [
             Entry(
                 image_id=first + i,
@@ -332,7 +332,7 @@ def refuse_other_settings(name: str, stored: Mapping[str, Any], wanted: Mapping[
         if key not in stored:
             differences.append(f"no word on its {word}")
         elif not _same(stored[key], value):
-            differences.append(_told(word, stored[key], value))
+            differences.append(_difference(word, stored[key], value))
     if differences:
         more = f" and {len(differences) - 3} more differences" if len(differences) > 3 else ""
         raise ValueError(
@@ -356,9 +356,9 @@ def _iterate(folder: Path, wanted: Sequence[tuple[str, Entry]], conditional: boo
             keep &= tensors["conditional"] == conditional
         elif conditional is False:
             keep = torch.zeros_like(keep)
-        kept = tensors["features"][keep], tensors["log_snr"][keep], tensors["image_id"][keep]
-        _refuse_not_finite(folder, names, *kept)
-        yield kept
+        chosen = tensors["features"][keep], tensors["log_snr"][keep], tensors["image_id"][keep]
+        _refuse_not_finite(folder, names, *chosen)
+        yield chosen
 
 
 def _refuse_not_finite(folder: Path, names: Mapping[int, str], features: Tensor, level: Tensor, ids: Tensor) -> None:
@@ -463,15 +463,15 @@ def _same(a: Any, b: Any, tolerance: float = 1e-4) -> bool:
     return a == b
 
 
-def _told(word: str, then: Any, now: Any) -> str:
+def _difference(word: str, then: Any, now: Any) -> str:
     """Describe how two values differ, in a few words."""
     if isinstance(then, dict) or isinstance(now, dict):
         return f"another {word}"
     if isinstance(then, (list, tuple)) and isinstance(now, (list, tuple)):
         if len(then) != len(now):
             return f"{len(then)} {word} instead of {len(now)}"
-        place = next(i for i, (a, b) in enumerate(zip(then, now, strict=True)) if not _same(a, b))
-        return f"{word} number {place + 1} {_short(then[place])} instead of {_short(now[place])}"
+        index = next(i for i, (a, b) in enumerate(zip(then, now, strict=True)) if not _same(a, b))
+        return f"{word} number {index + 1} {_short(then[index])} instead of {_short(now[index])}"
     return f"{word} {_short(then)} instead of {_short(now)}"
 
 

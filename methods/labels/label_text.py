@@ -142,5 +142,5 @@ def _words(text: str) -> str:
 
 def _met(text: str, pattern: Sequence[tuple[re.Pattern[str], int]]) -> list[int]:
     spans = [(m.start(), m.end(), i) for p, i in pattern for m in p.finditer(text)]
-    whole = [s for s in spans if not any(o[0] <= s[0] and s[1] <= o[1] and o[1] - o[0] > s[1] - s[0] for o in spans)]
-    return sorted({i for _, _, i in whole})
+    outermost = [s for s in spans if not any(o[0] <= s[0] and s[1] <= o[1] and o[1] - o[0] > s[1] - s[0] for o in spans)]
+    return sorted({i for _, _, i in outermost})

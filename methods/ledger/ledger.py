@@ -107,7 +107,7 @@ class SeenImage:
 
 
 @dataclass(frozen=True)
-class Held:
+class Balance:
     """What a ledger holds for one target."""
 
     key: str
@@ -211,11 +211,11 @@ class Ledger:
         with self._connection(write=True) as db:
             number = self._target(db, target)
             self._tidy(db)
-            key, held = self._held(db, number, key, n, again)
-            counts = self._as_before(target, held) if len(held) == n else None
+            key, reserved = self._reserved_before(db, number, key, n, again)
+            counts = self._as_before(target, reserved) if len(reserved) == n else None
             if counts is not None:
-                return Reservation(key, held[0]["place"], counts)
-            first = held[-1]["place"] + 1 if held else 0
+                return Reservation(key, reserved[0]["place"], counts)
+            first = reserved[-1]["place"] + 1 if reserved else 0
             counts = ledger_quotas(target.shares, n, self._counts(db, number, target), seed)
             cells = [cell_text(target, cell) for cell, count in zip(target.cells, counts, strict=True) for _ in range(count)]
             rows = [
@@ -311,10 +311,10 @@ class Ledger:
         with self._connection(write=True) as db:
             db.execute("INSERT INTO targets (key) VALUES (?) ON CONFLICT DO NOTHING", (key_of_target,))
             number = db.execute("SELECT id FROM targets WHERE key = ?", (key_of_target,)).fetchone()[0]
-            held = db.execute(
+            reserved = db.execute(
                 "SELECT file FROM images WHERE target = ? AND run = ? AND node = ? AND place = ?", (number, key.run, key.node, image.place)
             ).fetchone()
-            if held is not None and held["file"] is not None:
+            if reserved is not None and reserved["file"] is not None:
                 return False
             self._record(db, number, key, image, assigned, image.seen[0])
             return True
@@ -341,18 +341,18 @@ class Ledger:
         with self._connection() as db:
             return db.execute("SELECT value FROM facts WHERE name = 'epoch'").fetchone()[0]
 
-    def held(self) -> list[Held]:
+    def balances(self) -> list[Balance]:
         """List what the ledger holds by target and group, the oldest first."""
         with self._connection() as db:
             return [self._summary(db, row["id"], row["key"]) for row in db.execute("SELECT id, key FROM targets ORDER BY id").fetchall()]
 
-    def held_for(self, target: TargetDistribution) -> Held | None:
+    def balance_of(self, target: TargetDistribution) -> Balance | None:
         """Return what the ledger holds for one target and this group.
 
         None if that is nothing.
         """
         key = target_key(target, self.group)
-        return next((h for h in self.held() if h.key == key), None)
+        return next((h for h in self.balances() if h.key == key), None)
 
     def images(self) -> int:
         """Count the rows of all targets."""
@@ -370,8 +370,8 @@ class Ledger:
         Cells are written as "yes/long" in the order of ``attributes``.
         """
         with self._connection() as db:
-            found = db.execute("SELECT targets.key, images.* FROM images JOIN targets ON targets.id = images.target ORDER BY images.id")
-            return [_plain(dict(row)) for row in found]
+            stored = db.execute("SELECT targets.key, images.* FROM images JOIN targets ON targets.id = images.target ORDER BY images.id")
+            return [_plain(dict(row)) for row in stored]
 
     def reset(self, images: int) -> bool:
         """Delete every row, if there are exactly this many; the pictures stay.
@@ -390,9 +390,9 @@ class Ledger:
     def check(self) -> None:
         """Raise ValueError where the file is damaged."""
         with self._connection() as db:
-            (found,) = db.execute("PRAGMA quick_check(1)").fetchone()
-            if found != "ok":
-                raise sqlite3.DatabaseError(found)
+            (check,) = db.execute("PRAGMA quick_check(1)").fetchone()
+            if check != "ok":
+                raise sqlite3.DatabaseError(check)
 
     def tidy(self) -> int:
         """Drop what was reserved by who is gone, or too long ago; how many rows."""
@@ -432,7 +432,7 @@ class Ledger:
             (number, key.run, key.node, inside),
         ).fetchall()
 
-    def _held(self, db: sqlite3.Connection, number: int, key: RunKey, n: int, again: bool) -> tuple[RunKey, list[sqlite3.Row]]:
+    def _reserved_before(self, db: sqlite3.Connection, number: int, key: RunKey, n: int, again: bool) -> tuple[RunKey, list[sqlite3.Row]]:
         rows = db.execute(
             "SELECT * FROM images WHERE target = ? AND run = ? AND node = ? ORDER BY place", (number, key.run, key.node)
         ).fetchall()
@@ -453,18 +453,19 @@ class Ledger:
 
         None if that is not known of all rows, or a cell is not of this target.
         """
-        place = {cell_text(target, cell): i for i, cell in enumerate(target.cells)}
-        if any(row["assigned"] not in place for row in rows):
+        index = {cell_text(target, cell): i for i, cell in enumerate(target.cells)}
+        if any(row["assigned"] not in index for row in rows):
             return None
-        counts = [0] * len(place)
+        counts = [0] * len(index)
         for row in rows:
-            counts[place[row["assigned"]]] += 1
+            counts[index[row["assigned"]]] += 1
         return counts
 
     @staticmethod
     def _counts(db: sqlite3.Connection, number: int, target: TargetDistribution) -> list[int]:
-        found = dict(db.execute("SELECT coalesce(seen, assigned), count(*) FROM images WHERE target = ? GROUP BY 1", (number,)).fetchall())
-        return [found.get(cell_text(target, cell), 0) for cell in target.cells]
+        query = "SELECT coalesce(seen, assigned), count(*) FROM images WHERE target = ? GROUP BY 1"
+        counted = dict(db.execute(query, (number,)).fetchall())
+        return [counted.get(cell_text(target, cell), 0) for cell in target.cells]
 
     @staticmethod
     def _claim(target: TargetDistribution, key: RunKey, rows: list[sqlite3.Row]) -> Claim:
@@ -484,10 +485,10 @@ class Ledger:
             f"SELECT run, node FROM images WHERE target = ? AND pixels = ? AND node IN ({marks}) ORDER BY id DESC LIMIT 20",
             (number, pixels[0], *nodes),
         ).fetchall():
-            found = db.execute(
+            newest = db.execute(
                 "SELECT pixels FROM images WHERE target = ? AND run = ? AND node = ? ORDER BY place", (number, row["run"], row["node"])
             ).fetchall()
-            if [r["pixels"] for r in found] == list(pixels):
+            if [r["pixels"] for r in newest] == list(pixels):
                 return RunKey(row["run"], row["node"])
         return None
 
@@ -505,22 +506,22 @@ class Ledger:
         return None if row is None else RunKey(row["run"], row["node"])
 
     @staticmethod
-    def _summary(db: sqlite3.Connection, number: int, key: str) -> Held:
+    def _summary(db: sqlite3.Connection, number: int, key: str) -> Balance:
         target, group = parse_key(key)
-        found = db.execute(
+        counted = db.execute(
             "SELECT seen, assigned, count(*) AS n FROM images WHERE target = ? GROUP BY seen, assigned ORDER BY 1, 2", (number,)
         ).fetchall()
-        target = _with_classes(target, [json.loads(t) for row in found for t in (row["seen"], row["assigned"]) if t is not None])
-        place = {cell_text(target, cell): i for i, cell in enumerate(target.cells)}
-        seen, assigned, hits, asked = [0] * len(place), [0] * len(place), 0, 0
-        for row in found:
+        target = _with_classes(target, [json.loads(t) for row in counted for t in (row["seen"], row["assigned"]) if t is not None])
+        index = {cell_text(target, cell): i for i, cell in enumerate(target.cells)}
+        seen, assigned, hits, asked = [0] * len(index), [0] * len(index), 0, 0
+        for row in counted:
             if row["seen"] is None:
-                assigned[place[row["assigned"]]] += row["n"]
+                assigned[index[row["assigned"]]] += row["n"]
                 continue
-            seen[place[row["seen"]]] += row["n"]
+            seen[index[row["seen"]]] += row["n"]
             asked += row["n"] if row["assigned"] is not None else 0
             hits += row["n"] if row["assigned"] == row["seen"] else 0
-        return Held(key, group, target, tuple(seen), tuple(assigned), hits, asked)
+        return Balance(key, group, target, tuple(seen), tuple(assigned), hits, asked)
 
     # -- the file ----------------------------------------------------------------------------------------------------------------------
 
@@ -535,7 +536,7 @@ class Ledger:
             self._refuse_other_files()
             db = sqlite3.connect(self.path, timeout=BUSY, isolation_level=None)
         except (OSError, sqlite3.Error) as error:
-            raise ValueError(self._told(error)) from error
+            raise ValueError(self._message(error)) from error
         try:
             db.row_factory = sqlite3.Row
             self._prepare(db)
@@ -549,7 +550,7 @@ class Ledger:
         except (sqlite3.Error, *DAMAGE) as error:
             if type(error) is ValueError:
                 raise  # a sentence already
-            raise ValueError(self._told(error)) from error
+            raise ValueError(self._message(error)) from error
         finally:
             db.close()
 
@@ -613,7 +614,7 @@ class Ledger:
             )
         return False
 
-    def _told(self, error: Exception) -> str:
+    def _message(self, error: Exception) -> str:
         """Describe a database error in one sentence."""
         text = " ".join(str(error).split())
         if isinstance(error, OSError) or any(w in text for w in ("readonly", "read-only", "unable to open", "disk I/O")):
@@ -641,19 +642,19 @@ def parse_key(key: str) -> tuple[TargetDistribution, str]:
         right = right and all(len(c) == len(attributes) and all(isinstance(x, str) for x in c) for c in names)
         if not right:
             raise ValueError("its parts do not fit")
-        given = dict(zip(names, (float(share) for _, share in cells), strict=True))
-        total = sum(given.values())
-        if not all(0 < share < math.inf for share in given.values()):
+        by_cell = dict(zip(names, (float(share) for _, share in cells), strict=True))
+        total = sum(by_cell.values())
+        if not all(0 < share < math.inf for share in by_cell.values()):
             raise ValueError("its shares are no numbers above 0")
         classes = tuple(tuple(dict.fromkeys(c[i] for c in names)) for i in range(len(attributes)))
-        target = TargetDistribution(tuple(attributes), classes, _shares(classes, {c: s / total for c, s in given.items()}))
+        target = TargetDistribution(tuple(attributes), classes, _shares(classes, {c: s / total for c, s in by_cell.items()}))
         return target, group
     except (ValueError, TypeError, KeyError, ZeroDivisionError) as error:
         raise ValueError(f"a ledger holds a target that cannot be read ({error}): it was written by something else.") from error
 
 
-def _shares(classes: Sequence[Sequence[str]], given: dict[tuple[str, ...], float]) -> tuple[float, ...]:
-    return tuple(given.get(cell, 0.0) for cell in itertools.product(*classes))
+def _shares(classes: Sequence[Sequence[str]], by_cell: dict[tuple[str, ...], float]) -> tuple[float, ...]:
+    return tuple(by_cell.get(cell, 0.0) for cell in itertools.product(*classes))
 
 
 def _with_classes(target: TargetDistribution, cells: Sequence[Sequence[str]]) -> TargetDistribution:

@@ -33,13 +33,13 @@ class Picture:
     """Makes the bytes of the PNG file, with a text under the name :data:`TEXT`."""
 
 
-def file_name(target: TargetDistribution, group: str, key: RunKey, place: int) -> str:
+def file_name(target: TargetDistribution, group: str, key: RunKey, index: int) -> str:
     """Make the file name of a new picture from its time, ledger and run.
 
     The run is hashed, as its id may be any text.
     """
     run = hashlib.sha256(json.dumps([target_key(target, group), key.run, key.node]).encode()).hexdigest()[:12]
-    return f"{time.strftime('%Y%m%d-%H%M%S')}_{run}_{place:04d}.png"
+    return f"{time.strftime('%Y%m%d-%H%M%S')}_{run}_{index:04d}.png"
 
 
 def save_picture(
@@ -52,12 +52,12 @@ def save_picture(
     Killed in between, the picture is found by :func:`reconcile`. Raises OSError where the file cannot be written, and leaves no half of it.
     """
     name = image.file or file_name(target, ledger.group, key, image.place)
-    told = {
+    record = {
         "ledger": epoch, "target": target_key(target, ledger.group), "run": key.run, "node": key.node, "place": image.place,
         "assigned": None if image.assigned is None else cell_text(target, image.assigned), "seen": cell_text(target, image.seen),
         "seed": image.seed, "prompt_hash": image.prompt_hash, "pixels": picture.pixels,
     }  # fmt: skip
-    data = picture.png(json.dumps(told))
+    data = picture.png(json.dumps(record))
     write_bytes(folder / name, data)
     digest = hashlib.sha256(data).hexdigest()
     ledger.record(
@@ -93,21 +93,21 @@ def _adopt(ledger: Ledger, epoch: str, path: Path) -> bool:
     The text is used only if it has the right form, and belongs to this ledger since its last reset.
     """
     try:
-        told = json.loads(png_text(path, TEXT) or "null")
-        if not isinstance(told, dict) or told.get("ledger") != epoch:
+        record = json.loads(png_text(path, TEXT) or "null")
+        if not isinstance(record, dict) or record.get("ledger") != epoch:
             return False
-        target, group = parse_key(told["target"])
-        cells = [told["seen"], *([told["assigned"]] if told["assigned"] is not None else [])]
-        texts = [told[name] for name in ("run", "node", "seed", "prompt_hash", "pixels")]
-        right = target_key(target, group) == told["target"] and all(_is_cell(cell, target) for cell in cells)
+        target, group = parse_key(record["target"])
+        cells = [record["seen"], *([record["assigned"]] if record["assigned"] is not None else [])]
+        texts = [record[name] for name in ("run", "node", "seed", "prompt_hash", "pixels")]
+        right = target_key(target, group) == record["target"] and all(_is_cell(cell, target) for cell in cells)
         right = right and all(isinstance(t, str) and len(t) < 1000 for t in texts)
-        if not right or type(told["place"]) is not int or not 0 <= told["place"] < 2**31:
+        if not right or type(record["place"]) is not int or not 0 <= record["place"] < 2**31:
             return False
         digest = hashlib.sha256(path.read_bytes()).hexdigest()
     except (OSError, ValueError, KeyError, TypeError, RecursionError):
         return False
-    image = SeenImage(told["place"], (told["seen"],), None, told["seed"], told["prompt_hash"], path.name, digest, told["pixels"])
-    return ledger.adopt(told["target"], RunKey(told["run"], told["node"]), image, told["assigned"])
+    image = SeenImage(record["place"], (record["seen"],), None, record["seed"], record["prompt_hash"], path.name, digest, record["pixels"])
+    return ledger.adopt(record["target"], RunKey(record["run"], record["node"]), image, record["assigned"])
 
 
 def _is_cell(text: object, target: TargetDistribution) -> bool:

@@ -4,18 +4,18 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from .ledger import Held
+from .ledger import Balance
 
 
-def held_text(name: str, held: Sequence[Held], found: int = 0) -> str:
+def ledger_text(name: str, balances: Sequence[Balance], restored: int = 0) -> str:
     """Describe what a ledger holds, in a few lines per target.
 
-    ``found``: pictures whose row had been lost and was written again.
+    ``restored``: pictures whose row had been lost and was written again.
     """
-    lines = [f"ledger '{name}': {sum(sum(h.counts) for h in held)} images"]
-    if found:
-        lines.append(f"{found} pictures whose row was lost were counted again")
-    for h in held:
+    lines = [f"ledger '{name}': {sum(sum(h.counts) for h in balances)} images"]
+    if restored:
+        lines.append(f"{restored} pictures whose row was lost were counted again")
+    for h in balances:
         group = f" [{h.group}]" if h.group else ""
         cells = ", ".join(f"{c} {n}" for c, n in zip(h.target.names, h.counts, strict=True))
         lines.append(f"{' x '.join(h.target.attributes)}{group}: {cells}")
@@ -32,9 +32,9 @@ def record_text(seen: Sequence[tuple[str, ...]], assigned: Sequence[tuple[str, .
     known = [(s, a) for s, a in zip(seen, assigned, strict=True) if a is not None]
     missed = sum(s != a for s, a in known)
     head = f"{len(seen)} images recorded by {' x '.join(attributes)}"
-    told = f", {missed} of {len(known)} missed their class" if known else ", with no class assigned"
+    misses = f", {missed} of {len(known)} missed their class" if known else ", with no class assigned"
     most = [
         f"  image {i}: {'/'.join(s)}" + ("" if a is None else f" (assigned {'/'.join(a)})")
         for i, (s, a) in enumerate(zip(seen, assigned, strict=True))
     ]
-    return "\n".join([head + told, *most[:8], *([f"  and {len(most) - 8} more"] if len(most) > 8 else [])])
+    return "\n".join([head + misses, *most[:8], *([f"  and {len(most) - 8} more"] if len(most) > 8 else [])])

@@ -41,7 +41,7 @@ class AuditSettings:
     """How paths are found. With margin, scores do not vanish for images that the model is sure of."""
     control_draws: int = 5
     """Random paths for each image."""
-    least: float = 0.02
+    smallest_leak: float = 0.02
     """Smallest share of labels, beyond what random paths change, that gives a warning."""
     seed: int = 0
     """Seed of the random paths and of the intervals."""
@@ -188,7 +188,7 @@ def audit_leakage(
                     float(chance_moved.mean()),
                     *excess,
                     gap_estimate(clean[b], clean[a].argmax(1), s.seed),
-                    a != b and excess[0].low > 0 and excess[0].mean >= s.least,
+                    a != b and excess[0].low > 0 and excess[0].mean >= s.smallest_leak,
                 )
             )
     read = {name: p.argmax(1) for name, p in clean.items()}

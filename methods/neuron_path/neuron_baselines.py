@@ -68,7 +68,7 @@ def _knowledge(net: NeuronVit, pixels: Tensor, targets: Tensor, s: PathSettings,
         prefix.total = torch.zeros_like(prefix.total)
     layers = []
     for layer in range(net.depth):
-        x, t = prefix.held()
+        x, t = prefix.clean_layer()
         layers.append(candidate_scores(prefix, x, t, targets, s, whole_layer=True))
         prefix.state, prefix.layer = x, layer + 1
         if progress:

@@ -36,7 +36,7 @@ class PathPrefix:
         """Clean values of the layer's neurons, [B, R, D]."""
         return self.clean[self.layer]
 
-    def held(self) -> tuple[Tensor, Tensor]:
+    def clean_layer(self) -> tuple[Tensor, Tensor]:
         """Return state and tangent after the layer, with its neurons at clean values.
 
         [A, B, N, d]; of the last layer, what the head reads.
@@ -79,7 +79,7 @@ class PathPrefix:
     def extend(self, x: Tensor, t: Tensor, chosen: Tensor) -> None:
         """Extend the prefix by one layer with the chosen neurons [B, K].
 
-        x and t are the layer's :meth:`held`.
+        x and t are the layer's :meth:`clean_layer`.
         """
         self.state = self.with_neurons(x, chosen)
         t = t.expand(len(self.points), *t.shape[1:]).clone()

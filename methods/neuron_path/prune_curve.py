@@ -142,7 +142,7 @@ def prune_curve(
     targets = clean.argmax(1) if truth is None else truth.cpu()
     fit, test = slice(0, None, 2), slice(1, None, 2)
     classes = targets[fit].unique().tolist()
-    found = replace(s.path, top_k=kept[-1], shared=True)
+    search = replace(s.path, top_k=kept[-1], shared=True)
     total, done = len(classes) + len(kept) * len(s.shares) * (1 + s.control_draws), 0
 
     def step(by: int = 1) -> None:
@@ -154,7 +154,7 @@ def prune_curve(
     paths = []
     for c in classes:
         own = pixels[fit][targets[fit] == c]
-        paths.append(find_paths(net, own, torch.full((len(own),), c), found, lambda *_: step(0)).path[0].cpu())
+        paths.append(find_paths(net, own, torch.full((len(own),), c), search, lambda *_: step(0)).path[0].cpu())
         step()
     every, wanted = torch.stack(paths), targets[test]
 

@@ -64,7 +64,7 @@ def find_paths(
         prefix = PathPrefix(net, net.embed(_plain(pixels, net)), s.nodes)
         layers = []
         for layer in range(net.depth):
-            x, t = prefix.held()
+            x, t = prefix.clean_layer()
             if s.search == SHORTLIST:
                 chosen = _of_shortlist(prefix, x, t, targets, s)
             else:
@@ -90,7 +90,7 @@ def score_paths(net: NeuronVit, pixels: Tensor, targets: Tensor, path: Tensor, s
     with torch.inference_mode(False), torch.no_grad():
         prefix = PathPrefix(net, net.embed(_plain(pixels, net)), s.nodes)
         for layer in range(net.depth):
-            prefix.extend(*prefix.held(), path[:, layer].to(net.device))
+            prefix.extend(*prefix.clean_layer(), path[:, layer].to(net.device))
         return _finished(prefix, targets.to(net.device), s, None)
 
 

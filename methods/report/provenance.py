@@ -62,14 +62,14 @@ def seeds(graph: Graph, node_id: str, name: str) -> list[int]:
 
     A linked seed counts as the value that it is linked to.
     """
-    found = []
+    ids = []
     for node in upstream(graph, node_id, [name]):
         for key, value in graph[node].get("inputs", {}).items():
             if SEED.search(key):
                 value = _resolved(graph, value)
                 if isinstance(value, int) and not isinstance(value, bool):
-                    found.append(value)
-    return list(dict.fromkeys(found))
+                    ids.append(value)
+    return list(dict.fromkeys(ids))
 
 
 def texts(graph: Graph, nodes: Sequence[str]) -> Iterator[tuple[str, str]]:
@@ -93,13 +93,13 @@ def values_of(node: Mapping[str, Any]) -> str:
 
     Values that look like passwords are left out, and long texts are cut.
     """
-    told = []
+    parts = []
     for key, value in node.get("inputs", {}).items():
         if is_link(value):
             continue
         text = "..." if SECRET.search(key) else " ".join(str(value).split())
-        told.append(f"{key}={text if len(text) <= LONGEST else text[: LONGEST - 2] + '..'}")
-    return ", ".join(told)
+        parts.append(f"{key}={text if len(text) <= LONGEST else text[: LONGEST - 2] + '..'}")
+    return ", ".join(parts)
 
 
 def _resolved(graph: Graph, value: Any) -> Any:

@@ -77,15 +77,15 @@ class FeatureAtlas(io.ComfyNode):
         overlay: bool,
     ) -> io.NodeOutput:
         check_sae(bias_features, sae)
-        found = bias_features.attribute(attribute.strip())
-        places = chosen_features(found, class_name.strip(), count)
-        excited = exciting_images(features, sae, [int(found.features[p]) for p in places], SHOWN, host_progress())
-        scores, notes = [class_scores(found, p) for p in places], [feature_notes(found, p) for p in places]
+        attribute_features = bias_features.attribute(attribute.strip())
+        chosen = chosen_features(attribute_features, class_name.strip(), count)
+        excited = exciting_images(features, sae, [int(attribute_features.features[p]) for p in chosen], SHOWN, host_progress())
+        scores, notes = [class_scores(attribute_features, p) for p in chosen], [feature_notes(attribute_features, p) for p in chosen]
         rows = [
             AtlasRow(f"#{e.feature}", thumbnails(features, e.images), e.heat, e.knots, e.by_level, s, n)
             for e, s, n in zip(excited, scores, notes, strict=True)
         ]
-        drawn = feature_atlas(rows, f"features that carry {attribute.strip()}", overlay, note_legend(found))
+        drawn = feature_atlas(rows, f"features that carry {attribute.strip()}", overlay, note_legend(attribute_features))
         lines = []
         for e, s, n in zip(excited, scores, notes, strict=True):
             files = ", ".join(features.entries[i].file for i in e.images)
@@ -94,8 +94,8 @@ class FeatureAtlas(io.ComfyNode):
         atlas, text = torch.from_numpy(drawn).unsqueeze(0).float() / 255, "\n".join(lines)
         wanted = class_name.strip()
         sendable = [  # what web/feature_atlas.js makes buttons of
-            {"feature": e.feature, "attribute": attribute.strip(), "class_name": wanted or class_of(found, p)}
-            for e, p in zip(excited, places, strict=True)
+            {"feature": e.feature, "attribute": attribute.strip(), "class_name": wanted or class_of(attribute_features, p)}
+            for e, p in zip(excited, chosen, strict=True)
         ]
         shown: dict[str, Any] = {
             **ui.PreviewImage(atlas, cls=cls).as_dict(),

@@ -89,9 +89,9 @@ class FindBiasFeatures(io.ComfyNode):
         adp: Any = None,
     ) -> io.NodeOutput:
         settings = AttributionSettings(tau=per_class, max_side_effect=beside or math.inf, seed=seed)
-        found, lines = find_features(features, labels, sae, adp, names_of(attribute), settings)
-        report, chart = "\n".join(lines), ranking_image(found)
-        return io.NodeOutput(found, report, chart, ui=shown(cls, chart, report))
+        bias, lines = find_features(features, labels, sae, adp, names_of(attribute), settings)
+        report, chart = "\n".join(lines), ranking_image(bias)
+        return io.NodeOutput(bias, report, chart, ui=shown(cls, chart, report))
 
 
 NODES = [FindBiasFeatures]

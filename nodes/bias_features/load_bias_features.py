@@ -57,8 +57,8 @@ class LoadBiasFeatures(io.ComfyNode):
 
     @classmethod
     def execute(cls, bias_features_name: str) -> io.NodeOutput:
-        found = load_bias_features(model_files.resolve(BIAS_FEATURES_KEY, bias_features_name))
-        return io.NodeOutput(found, found.text())
+        bias = load_bias_features(model_files.resolve(BIAS_FEATURES_KEY, bias_features_name))
+        return io.NodeOutput(bias, bias.text())
 
 
 NODES = [LoadBiasFeatures]

@@ -9,11 +9,11 @@ from ...models.bias_features import BiasFeatures as BiasFeaturesFile
 from ..core.ui import as_batch, as_image
 
 
-def ranking_image(found: BiasFeaturesFile) -> torch.Tensor:
+def ranking_image(bias: BiasFeaturesFile) -> torch.Tensor:
     """Draw the ranking of each attribute's features as an IMAGE.
 
     A white one if no feature speaks for any class.
     """
-    speaking = [a for a, f in found.attributes.items() if bool((f.scores > 0).any())]
-    charts = [as_image(bias_features_chart(a, ranking_facts(found.attribute(a)))) for a in speaking]
+    speaking = [a for a, f in bias.attributes.items() if bool((f.scores > 0).any())]
+    charts = [as_image(bias_features_chart(a, ranking_facts(bias.attribute(a)))) for a in speaking]
     return as_batch(charts or [torch.ones(1, 240, 960, 3)])

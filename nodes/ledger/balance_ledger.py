@@ -9,7 +9,7 @@ from ...host.ledger.ledgers import (
     LedgerHandle,
     ledger_path,
 )
-from ...methods.ledger.ledger_report import held_text
+from ...methods.ledger.ledger_report import ledger_text
 from ..core.sockets import GUIDANCE, Ledger, schema
 
 
@@ -66,7 +66,7 @@ class BalanceLedger(io.ComfyNode):
     def execute(cls, name: str, group: str = "") -> io.NodeOutput:
         handle = LedgerHandle(name.strip(), group.strip())
         ledger, notes = handle.opened()
-        return io.NodeOutput(handle, held_text(handle.name, ledger.held(), notes))
+        return io.NodeOutput(handle, ledger_text(handle.name, ledger.balances(), notes))
 
 
 NODES = [BalanceLedger]

@@ -13,16 +13,16 @@ from ...host.ledger.ledgers import (
     ledgers_fingerprint,
 )
 from ...methods.core.targets import TargetDistribution
-from ...methods.ledger.ledger import Held
-from ...methods.ledger.ledger_report import held_text
+from ...methods.ledger.ledger import Balance
+from ...methods.ledger.ledger_report import ledger_text
 from ...metrics.panels import Panel, count_panels, headline
 from ..core.sockets import EVALUATION, Ledger, Target, schema
 from ..core.ui import as_image, shown
 
 
-def _panels(held: Held) -> list[Panel]:
+def _panels(balance: Balance) -> list[Panel]:
     """Compare the counts of one target with its shares."""
-    return count_panels(held.target.attributes, held.target.classes, held.target.shares, held.counts)
+    return count_panels(balance.target.attributes, balance.target.classes, balance.target.shares, balance.counts)
 
 
 class LedgerReport(io.ComfyNode):
@@ -68,9 +68,9 @@ class LedgerReport(io.ComfyNode):
     @classmethod
     def execute(cls, ledger: LedgerHandle, target: TargetDistribution | None = None) -> io.NodeOutput:
         opened, notes = ledger.opened()
-        counts = opened.held()[::-1] if target is None else [opened.held_for(target)]
+        counts = opened.balances()[::-1] if target is None else [opened.balance_of(target)]
         counted = [h for h in counts if h is not None and sum(h.counts)]
-        text = held_text(ledger.name, counted, notes)
+        text = ledger_text(ledger.name, counted, notes)
         if not counted:
             raise ValueError(f"the ledger '{ledger.name}' has counted no image{' for this target' if target is not None else ''} yet.")
         panels = [panel for h in counted[:4] for panel in _panels(h)]

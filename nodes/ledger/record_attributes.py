@@ -11,7 +11,7 @@ from ...host.ledger.ledgers import (
     record_attributes,
 )
 from ...methods.core.targets import TargetDistribution
-from ...methods.ledger.ledger_report import held_text, record_text
+from ...methods.ledger.ledger_report import ledger_text, record_text
 from ..core.queued import queued_graph
 from ..core.sockets import EVALUATION, Classifier, Ledger, Target, schema
 
@@ -65,7 +65,7 @@ class RecordAttributes(io.ComfyNode):
         extra = getattr(getattr(cls, "hidden", None), "extra_pnginfo", None)
         recorded = record_attributes(images, ledger, target, classifier, assigned or "", queued_graph(cls), extra)
         lines = record_text(recorded.seen, recorded.assigned, target.reordered(classifier.attributes).attributes)
-        text = f"{lines}\n{held_text(ledger.name, ledger.open().held(), recorded.restored)}"
+        text = f"{lines}\n{ledger_text(ledger.name, ledger.open().balances(), recorded.restored)}"
         subfolder = f"equipoise/ledgers/{ledger.name}"
         saved = [{"filename": name, "subfolder": subfolder, "type": "output"} for name in recorded.files]
         return io.NodeOutput(ledger, text, ui={"images": saved, **ui.PreviewText(text).as_dict()})

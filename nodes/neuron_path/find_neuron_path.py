@@ -8,7 +8,7 @@ import torch
 from comfy_api.latest import io
 
 from ...host.neuron_path.models import pixels_of, targets_of
-from ...host.neuron_path.search import found_paths
+from ...host.neuron_path.search import search_paths
 from ..core.sockets import NEURONS, schema
 from .neuron_inputs import PATH, VISION, attribute_input, target_input
 from .path_outputs import path_output, path_outputs
@@ -51,7 +51,7 @@ class FindNeuronPath(io.ComfyNode):
         net = VISION.take(widgets, attribute)
         pixels = pixels_of(net, images)
         targets = targets_of(net, pixels, target)
-        return path_output(cls, found_paths(net, pixels, targets, PATH.take(widgets), VISION.name(widgets, net)))
+        return path_output(cls, search_paths(net, pixels, targets, PATH.take(widgets), VISION.name(widgets, net)))
 
 
 NODES = [FindNeuronPath]

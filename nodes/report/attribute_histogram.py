@@ -160,7 +160,7 @@ def _of_ledger(ledger: LedgerHandle, target: TargetDistribution | None, wanted: 
     """Compare a ledger's counts with the target."""
     if target is None:
         raise ValueError("a ledger counts images by their target: connect the target too, or use Ledger Report, which shows all.")
-    counted = ledger.opened()[0].held_for(target)
+    counted = ledger.opened()[0].balance_of(target)
     if counted is None or not sum(counted.counts):
         raise ValueError(f"the ledger '{ledger.name}' has counted no image for this target yet.")
     panels = count_panels(counted.target.attributes, counted.target.classes, counted.target.shares, counted.counts)

@@ -100,7 +100,7 @@ def pictures(n: int, seed: int = 0) -> torch.Tensor:
 
 
 def counts(handle: Any) -> dict[str, int]:
-    held = handle.open().held_for(target())
+    held = handle.open().balance_of(target())
     return {} if held is None else {name: n for name, n in zip(held.target.names, held.counts, strict=True) if n}
 
 

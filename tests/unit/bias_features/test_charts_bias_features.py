@@ -63,7 +63,7 @@ def test_the_place_of_a_feature_is_that_where_it_carries_something() -> None:
     delta[0, :, :, :, 0, 0], delta[2, :, :, :, 3, 3] = 1.0, 1.0
     a.scores_by_level[:] = torch.tensor([0.0, 0.0, 0.2])[:, None, None]
     a.profiles[CLASS_DIFFERENCE] = Profile(KNOTS, delta, torch.ones(3, 2))
-    places = ranking_facts(a).places
+    places = ranking_facts(a).cells
     assert places.shape == (2, 6, 4, 4) and (places[:, :, 3, 3] > 0.99).all() and (places[:, :, 0, 0] < 0.01).all()
 
 

@@ -167,7 +167,7 @@ def test_missing_modules_are_named(dev: ModuleType) -> None:
     with pytest.raises(dev.Refused, match=r"lacks no_such_module_a, torch_x"):
         dev.REQUIREMENTS.update(no_such_module_a="a==1", torch_x="b")
         try:
-            dev.given_interpreter(sys.executable, ["json", "no_such_module_a", "torch_x"], None)
+            dev.chosen_interpreter(sys.executable, ["json", "no_such_module_a", "torch_x"], None)
         finally:
             del dev.REQUIREMENTS["no_such_module_a"], dev.REQUIREMENTS["torch_x"]
 
@@ -178,13 +178,13 @@ def test_something_else_than_python_is_said(dev: ModuleType, tmp_path: Path) -> 
     script.write_text("#!/bin/sh\necho no such thing >&2\nexit 3\n", encoding="utf-8")
     script.chmod(0o755)
     with pytest.raises(dev.Refused, match=r"does not work as a Python interpreter \(no such thing\)"):
-        dev.given_interpreter(str(script), ["json"], None)
+        dev.chosen_interpreter(str(script), ["json"], None)
 
 
 def test_an_old_interpreter_is_said(dev: ModuleType, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(dev, "OLDEST_PYTHON", (99, 0))
     with pytest.raises(dev.Refused, match=r"needs Python 3.10 or later and '.*' is 3\.\d+\.\d+: choose another with --python"):
-        dev.given_interpreter(sys.executable, ["json"], None)
+        dev.chosen_interpreter(sys.executable, ["json"], None)
 
 
 def test_no_host_is_one_sentence(repository: Path, tmp_path: Path) -> None:

@@ -53,7 +53,7 @@ def used(path: Path, folder: Path) -> str:
         ledger.check()
         ledger.tidy()
         reconcile(ledger, folder)
-        ledger.held_for(HALF)
+        ledger.balance_of(HALF)
         ledger.rows()
         claim = ledger.claim(HALF, RunKey("new", "9"), [KEY], ["0" * 64])
         ledger.reserve(HALF, RunKey("new", "4"), 2, 1)
@@ -145,7 +145,7 @@ def test_a_target_that_cannot_be_read_is_told_of(whole: Path, room: Callable[[],
         db.execute("UPDATE targets SET key = ?", (key.encode("utf-8", "replace").decode(),))
     db.close()
     with pytest.raises(ValueError, match="a ledger holds a target that cannot be read"):
-        Ledger(path).held()
+        Ledger(path).balances()
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="limits of file sizes are POSIX's")

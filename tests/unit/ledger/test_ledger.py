@@ -36,7 +36,7 @@ def run_of(number: int, node: str = "7") -> RunKey:
 
 
 def counts(ledger: Ledger, target: TargetDistribution = HALF) -> dict[str, int]:
-    held = ledger.held_for(target)
+    held = ledger.balance_of(target)
     return {} if held is None else {name: n for name, n in zip(held.target.names, held.counts, strict=True) if n}
 
 
@@ -134,7 +134,7 @@ def test_a_run_reserves_confirms_and_is_corrected_by_what_was_seen(tmp_path: Pat
     assert claim.key == run_of(1) and [claim.known[i][0] for i in range(4)] == [("yes",), ("no",), ("no",), ("yes",)]
     for i in range(4):
         ledger.record(HALF, claim.key, SeenImage(i, ("no",), claim.known[i][0], pixels="abcd"[i]))
-    held = ledger.held_for(HALF)
+    held = ledger.balance_of(HALF)
     assert counts(ledger) == {"no": 4} and (held.hits, held.asked, held.assigned) == (2, 4, (0, 0))
     assert ledger.reserve(HALF, run_of(2), 4, seed=1).counts == [0, 4]
     assert ledger.images() == 8
@@ -207,14 +207,14 @@ def test_groups_and_targets_are_counted_apart(tmp_path: Path) -> None:
     Ledger(path, "me").reserve(TONES, run_of(1), 3, 0)
     assert counts(Ledger(path)) == {} and counts(Ledger(path, group="nurses")) == {"no": 2, "yes": 2}
     assert counts(Ledger(path), TONES) == {"light": 1, "medium": 1, "dark": 1}
-    assert [(h.group, sum(h.counts)) for h in Ledger(path).held()] == [("nurses", 4), ("", 3)]
+    assert [(h.group, sum(h.counts)) for h in Ledger(path).balances()] == [("nurses", 4), ("", 3)]
 
 
 def test_classes_that_nobody_asked_for_are_counted_when_seen(tmp_path: Path) -> None:
     ledger = Ledger(tmp_path / "l.sqlite", "me")
     target = parse_target("hair: short=0.5, long=0.5, none=0", {"hair": ("short", "long", "none")})
     ledger.record(target, run_of(1), SeenImage(0, ("none",)))
-    held = ledger.held_for(target)
+    held = ledger.balance_of(target)
     assert dict(zip(held.target.names, held.seen, strict=True)) == {"short": 0, "long": 0, "none": 1}
 
 
@@ -251,7 +251,7 @@ def test_rows_are_told_in_words_and_reset_forgets_them(tmp_path: Path) -> None:
     assert type(row["time"]) is int and started <= row["time"] <= time.time()
     before = ledger.epoch
     assert not ledger.reset(2) and ledger.epoch == before and ledger.images() == 1
-    assert ledger.reset(1) and ledger.images() == 0 and ledger.held() == [] and ledger.epoch != before
+    assert ledger.reset(1) and ledger.images() == 0 and ledger.balances() == [] and ledger.epoch != before
 
 
 # -- files that are none ---------------------------------------------------------------------------------------------------------------
