@@ -19,6 +19,7 @@ from ..host.bias_features.measure_effects import measure_effects
 from ..host.bias_features.trials import SteerFiles, SteerTrials
 from ..host.core.sampling import SamplerSettings
 from ..host.core.trials import SamplingInputs, TrialInputs
+from ..host.core.types import Clip, Conditioning, Model
 from ..host.data.record_samples import GivenConditions, PromptConditions, record_samples
 from ..host.guidance.learning_pictures import LearningInputs
 from ..host.labels.classifier import HostClassifier
@@ -61,13 +62,13 @@ class Bed:
 
     name: str
     """Name of its files."""
-    model: Any
+    model: Model
     """The host's MODEL."""
     conditions: Any
     """Prompts or conditions of the recording."""
-    positive: Any
+    positive: Conditioning
     """Positive conditioning of the trials."""
-    negative: Any
+    negative: Conditioning
     """Negative conditioning of the trials."""
     adp: Path
     """Its shipped ADP."""
@@ -87,7 +88,7 @@ class Bed:
     with 48 in 1.6%."""
     doubts: tuple[float, ...] = DOUBTS
     """Doubts of readings to compare. On the text model no image of 256 missed its class at 1."""
-    clip: Any = None
+    clip: Clip = None
     """The host's CLIP of a text model."""
 
     def sampling(self, seed: int, cfg: float) -> SamplerSettings:

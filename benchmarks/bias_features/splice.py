@@ -10,6 +10,7 @@ from torch import Tensor
 from ...host.bias_features.apply import check_sae_fit
 from ...host.core.managed_networks import managed_sae
 from ...host.core.patch import patch_model
+from ...host.core.types import Model
 from ...methods.core.run import Call, Run
 from ...models.sae import SaeFile
 
@@ -34,7 +35,7 @@ class SpliceRun(Run):
         self._sae = None
 
 
-def apply_splice(model: Any, sae: SaeFile) -> Any:
+def apply_splice(model: Model, sae: SaeFile) -> Any:
     """Return a clone of MODEL that samples with reconstructed h.
 
     Raises ValueError where the two do not fit.

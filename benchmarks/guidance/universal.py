@@ -12,6 +12,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from ...host.core.types import Model
+
 Score = Callable[[Tensor], Tensor]
 """Denoised latents [R, C, H, W] of the positive's rows, in the order of images -> sum of log-probabilities (a scalar)."""
 
@@ -32,7 +34,7 @@ def guided_denoised(call: Callable[[Tensor], Tensor], x: Tensor, sigma: Tensor, 
     return out
 
 
-def apply_universal(model: Any, score: Score, strength: float) -> Any:
+def apply_universal(model: Model, score: Score, strength: float) -> Any:
     """Clone a MODEL and guide its conditional rows; the original does not change.
 
     Weights must be ordinary tensors (loaded outside inference mode).

@@ -14,6 +14,7 @@ import torch
 from torch import Tensor
 
 from ...factory.host_process import boot_host
+from ...host.core.types import Model
 from ...methods.bias_features.run import SteerSettings
 from ...methods.core.targets import parse_target
 from ...methods.guidance.run import GuidanceSettings
@@ -95,7 +96,7 @@ class FullWidth:
         bias = random_bias(sae, ATTRIBUTES, TURNED, size=8.0)
         return apply_steering(self.model, sae, bias, SteerSettings(target), adp, asyrp=what == TWO_PASS)
 
-    def sample(self, model: Any, steps: int, seed: int = 0) -> Tensor:
+    def sample(self, model: Model, steps: int, seed: int = 0) -> Tensor:
         """Sample with the host's KSampler; returns latents [1, 4, h, w]."""
         from ...host.core.sampling import SamplerSettings, ksample
 
@@ -112,7 +113,7 @@ def _score(denoised: Tensor) -> Tensor:
 class Watch:
     """Time every call of the guider's ``predict_noise``: U-Net, patches, CFG and what follows CFG."""
 
-    def __init__(self, model: Any) -> None:
+    def __init__(self, model: Model) -> None:
         from comfy.patcher_extension import WrappersMP
 
         self.model, self.processor, self.clock = model.clone(), [], []

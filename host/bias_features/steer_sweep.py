@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from typing import Any
 
 import torch
 from torch import Tensor
@@ -12,6 +11,7 @@ from torch import Tensor
 from ...methods.bias_features.run import SteerSettings
 from ..core.sampling import draw
 from ..core.trials import SamplingInputs
+from ..core.types import Vae
 from ..data.recorder import Watcher
 from ..labels.classifier import HostClassifier
 from ..labels.judge import known_attributes
@@ -52,7 +52,7 @@ def steer_sweep(
     sampling: SamplingInputs,
     settings: SteerSettings,
     strengths: Sequence[float],
-    vae: Any,
+    vae: Vae,
     asyrp: bool = False,
     classifier: HostClassifier | None = None,
 ) -> Sweep:

@@ -10,6 +10,7 @@ from ...models.adp import AdpFile
 from ...models.bias_features import BiasFeatures, check_sae
 from ...models.sae import SaeFile
 from ..core.trials import HostTrials, TrialInputs
+from ..core.types import Model
 from ..data.trial_facts import sampler_facts, trial_facts
 from ..labels.judge import classifier_judge
 from .apply import check_sae_fit
@@ -26,7 +27,7 @@ class SteerFiles:
     adp: AdpFile | None = None
     """ADP that reads the images, for profiles that depend on the reading."""
 
-    def check(self, model: Any) -> None:
+    def check(self, model: Model) -> None:
         """Raise ValueError if autoencoder, bias features and model do not belong together."""
         check_sae_fit(model, self.sae)
         check_sae(self.bias, self.sae)

@@ -18,6 +18,7 @@ from ...methods.core.batch_run import BatchRun
 from ...methods.core.trials import TrialReadings
 from .files import check_file_name
 from .sampling import SamplerSettings, draw
+from .types import Conditioning, Latent, Model, Vae
 from .versions import fitting_latent
 
 TRIALS_FOLDER = "output/equipoise/calibration"
@@ -52,13 +53,13 @@ class BatchPrompts(Protocol):
 class SamplingInputs:
     """What a node samples images with."""
 
-    model: Any
+    model: Model
     """MODEL without the edit."""
-    positive: Any
+    positive: Conditioning
     """CONDITIONING of every batch."""
-    negative: Any
+    negative: Conditioning
     """Negative CONDITIONING of every batch."""
-    latent: dict[str, Any]
+    latent: Latent
     """LATENT of one batch."""
     sampler: SamplerSettings
     """Seed of the first batch, steps, cfg, sampler and scheduler."""
@@ -91,7 +92,7 @@ class TrialInputs:
     """Images per trial, rounded up to whole batches."""
     name: str
     """Name under which the trials are saved."""
-    vae: Any = None
+    vae: Vae = None
     """Decodes images for the classifier."""
     classifier: ImageClassifier | None = None
     """Judges the images; None if the ADP itself judges."""
@@ -149,7 +150,7 @@ class HostTrials:
         cells = [torch.full((n,), -1) if run.cells is None else run.cells for run in runs]
         return TrialReadings(read, torch.cat(cells))
 
-    def _batch(self, model: Any, batch: int) -> Tensor:
+    def _batch(self, model: Model, batch: int) -> Tensor:
         s = self.sampler
         seed = (s.seed + batch) & 0xFFFFFFFFFFFFFFFF
         positive, negative = self.inputs.conditions(batch)

@@ -14,6 +14,8 @@ import comfy.sample
 import torch
 from comfy_api.latest import io
 
+from .types import Latent, Model
+
 
 def known_arguments(arguments: dict[str, Any]) -> dict[str, Any]:
     """Keep the arguments that this host's ``io.Schema`` knows; v0.3.64 has no ``search_aliases``."""
@@ -42,7 +44,7 @@ def reloadable(patcher: Any, load: Any, path: Any) -> Any:
     return patcher
 
 
-def fitting_latent(model: Any, latent: dict[str, Any]) -> torch.Tensor:
+def fitting_latent(model: Model, latent: Latent) -> torch.Tensor:
     """Fit the samples of a LATENT to a MODEL.
 
     An empty latent gets the model's channels, and on newer hosts its size too.

@@ -5,7 +5,6 @@ from __future__ import annotations
 import logging
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
-from typing import Any
 
 import comfy.samplers
 import torch
@@ -22,6 +21,7 @@ from ...models.class_order import in_class_order, matched
 from ...models.digests import tensors_digest
 from ..core.sites import check_fit, level_range
 from ..core.trials import HostTrials, Judge, TrialInputs, log_path
+from ..core.types import Conditioning, Model
 from ..data.record_images import OncePerLevel, level_sigmas
 from ..data.recording import apply_recording
 from ..data.trial_facts import trial_facts
@@ -119,7 +119,7 @@ def _check_trials(adp: AdpFile, moves: Mapping[str, Sequence[Move]], trials: Tri
         )
 
 
-def _self_judge(model: Any, adp: AdpFile, positive: Any) -> Judge:
+def _self_judge(model: Model, adp: AdpFile, positive: Conditioning) -> Judge:
     """Return a judge that reads finished images by one plain call.
 
     It reads them at the noise level where the ADP reads best.

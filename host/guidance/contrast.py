@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import logging
 from dataclasses import asdict, dataclass, replace
-from typing import Any
 
 import comfy.samplers
 import comfy.utils
@@ -20,6 +19,7 @@ from ...models.sites import MIDDLE
 from ..core.fit.session import chosen_site, encoded_prompts
 from ..core.sampling import draw
 from ..core.sites import base_model, check_fit, level_of, level_range
+from ..core.types import Conditioning, Model
 from ..core.versions import fitting_latent
 from ..data.record_images import OncePerLevel, level_sigmas
 from ..data.recorder import Watcher
@@ -114,14 +114,14 @@ class _Look:
         self._pooled = apply_recording(model, RecordingSettings(site=site, exact=True), self._kept.append)
         self._unpooled = apply_recording(model, RecordingSettings(spatial_levels=spatial, site=site, exact=True), self._kept.append)
 
-    def sample(self, positive: Any, negative: Any, seed: int) -> Tensor:
+    def sample(self, positive: Conditioning, negative: Conditioning, seed: int) -> Tensor:
         """Sample clean latents [N, C, H, W]."""
         self._watcher.next_batch()
         model, latent, s = self._sampling.model, self._sampling.latent, self._sampling.sampler
         start = fitting_latent(model, latent)
         return draw(model, replace(s, seed=seed), positive, negative, {**latent, "samples": start}, self._watcher.step)
 
-    def at(self, positive: Any, clean: Tensor, noise: Tensor, unpooled: bool = False) -> Recording:
+    def at(self, positive: Conditioning, clean: Tensor, noise: Tensor, unpooled: bool = False) -> Recording:
         """Record the site for latents with noise [levels, N, C, H, W], by level."""
         self._watcher.next_batch()
         self._kept.clear()
@@ -133,7 +133,7 @@ class _Look:
         return self._kept[-1]
 
 
-def _levels(model: Any, count: int) -> list[float]:
+def _levels(model: Model, count: int) -> list[float]:
     """Space log-SNR evenly from the noisiest to the cleanest level."""
     return torch.linspace(*level_range(model), count).tolist()
 

@@ -25,6 +25,7 @@ from ..core.fit.differentiable import model_conditions
 from ..core.fit.session import AUTO, FitSession, chosen_site, encoded_prompts
 from ..core.sampling import draw
 from ..core.sites import base_model, check_fit
+from ..core.types import Model
 from ..core.versions import fitting_latent
 from ..data.recording import conditioning_facts, tensor_facts, weights_mark
 from .learned_moves import LearnedMoves, host_diffusion, learned_moves
@@ -165,7 +166,7 @@ def _effect_line(most: float) -> str:
     return f"the words change the prediction by up to {most:.2%} of its scale{weak}"
 
 
-def _class_order(model: Any, prompts: PromptClasses, adp: AdpFile | None) -> Sequence[str]:
+def _class_order(model: Model, prompts: PromptClasses, adp: AdpFile | None) -> Sequence[str]:
     """Return the classes in the ADP's order.
 
     Raises ValueError if the ADP belongs to another model or has other classes.

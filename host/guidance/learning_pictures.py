@@ -18,6 +18,7 @@ from ...methods.data.feature_set import Entry, FeatureSet
 from ...methods.labels.labels import LabelSet
 from ...models.digests import module_mark, tensors_digest
 from ..core.fit.session import encoded_prompts
+from ..core.types import Clip, Conditioning, Model, Vae
 from ..data.feature_sets import read_picture
 from ..data.recording import conditioning_facts, weights_mark
 from ..labels.classifier import HostClassifier
@@ -33,19 +34,19 @@ CHUNK = 8
 class LearningInputs:
     """What a fit learns from: a model, and the labelled pictures of a feature set."""
 
-    model: Any
+    model: Model
     """MODEL that is learned for."""
     features: FeatureSet
     """Feature set with its pictures."""
     labels: LabelSet
     """Labels of the feature set."""
-    vae: Any
+    vae: Vae
     """The model's own VAE."""
     classifier: HostClassifier | None = None
     """Judges predicted images; None learns by denoising alone."""
-    positive: Any = None
+    positive: Conditioning = None
     """CONDITIONING of all pictures."""
-    clip: Any = None
+    clip: Clip = None
     """Encodes the prompt of each picture; ``positive`` is then not used."""
 
     def check_conditioning(self) -> None:

@@ -3,20 +3,20 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any
 
 from ..core.sampling import SamplerSettings
+from ..core.types import Clip, Latent, Model
 
 
 @dataclass(frozen=True)
 class PromptSampling:
     """A text model, and the latents to sample under the prompts of each class."""
 
-    model: Any
+    model: Model
     """MODEL of a text model."""
-    clip: Any
+    clip: Clip
     """Its text encoder."""
-    latent: dict[str, Any]
+    latent: Latent
     """LATENT of one batch."""
     sampler: SamplerSettings
     """Seed of the first batch, steps, cfg, sampler and scheduler."""

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
 
 import comfy.model_management
 import torch
@@ -13,6 +12,7 @@ from torch import Tensor
 from ...methods.labels.label_text import ClassSpec
 from ...methods.labels.zero_shot import class_direction, phrasings, zero_shot
 from ...models.digests import tensor_digest
+from ..core.types import Clip, ClipVision
 from .clip_projection import in_files, is_blank
 from .labelling import ImageSource
 
@@ -31,7 +31,7 @@ EDIT_MARK = "equipoise_edit_mark"
 
 
 def clip_source(
-    vision: Any, clip: Any, classes: ClassSpec, templates: Sequence[str], files: Mapping[str, Sequence[Path]] | None = None
+    vision: ClipVision, clip: Clip, classes: ClassSpec, templates: Sequence[str], files: Mapping[str, Sequence[Path]] | None = None
 ) -> tuple[ImageSource, str]:
     """Make a label source of CLIP for attributes given in words.
 
@@ -71,7 +71,7 @@ def clip_source(
     return source, note
 
 
-def edit_mark(vision: Any) -> str:
+def edit_mark(vision: ClipVision) -> str:
     """Return what tells an edited CLIP_VISION from others; empty for one without edits.
 
     Labels of an edited model are cached apart from those of the original.
@@ -80,7 +80,11 @@ def edit_mark(vision: Any) -> str:
 
 
 def text_directions(
-    clip: Any, classes: ClassSpec, templates: Sequence[str], files: Mapping[str, Sequence[Path]] | None = None, vision: Any | None = None
+    clip: Clip,
+    classes: ClassSpec,
+    templates: Sequence[str],
+    files: Mapping[str, Sequence[Path]] | None = None,
+    vision: ClipVision | None = None,
 ) -> tuple[dict[str, Tensor], str]:
     """Turn classes given in words into directions in CLIP's shared space.
 
@@ -109,7 +113,7 @@ def text_directions(
     return encoders, f"{width} dimensions, text encoder {name}; {both if all(known) else lost}"
 
 
-def _image_projection(vision: Any) -> Tensor:
+def _image_projection(vision: ClipVision) -> Tensor:
     """Return the projection [D, hidden] of CLIP's image encoder."""
     weight = getattr(getattr(vision.model, "visual_projection", None), "weight", None)
     if not isinstance(weight, Tensor) or not hasattr(vision.model, "vision_model"):
@@ -120,7 +124,7 @@ def _image_projection(vision: Any) -> Tensor:
     return weight
 
 
-def _widths(clip: Any) -> dict[str, int]:
+def _widths(clip: Clip) -> dict[str, int]:
     """List the CLIP text models within a CLIP with their projected widths."""
     widths = {}
     for name in ENCODERS:
@@ -130,7 +134,7 @@ def _widths(clip: Any) -> dict[str, int]:
     return widths
 
 
-def _only_width(clip: Any) -> int:
+def _only_width(clip: Clip) -> int:
     widths = _widths(clip)
     if len(set(widths.values())) != 1:
         met = " and ".join(f"{n} with {w}" for n, w in widths.items())
@@ -139,7 +143,7 @@ def _only_width(clip: Any) -> int:
     return next(iter(widths.values()))
 
 
-def _text_encoder(clip: Any, width: int) -> str:
+def _text_encoder(clip: Clip, width: int) -> str:
     """Return the name of the CLIP text model with this width."""
     widths = _widths(clip)
     name = next((n for n, w in widths.items() if w == width), None)
@@ -164,7 +168,7 @@ def _check(weight: Tensor, files: Sequence[Path], endings: Sequence[str], what: 
     return bool(there)
 
 
-def _embeddings(clip: Any, name: str, phrases: Sequence[str]) -> Tensor:
+def _embeddings(clip: Clip, name: str, phrases: Sequence[str]) -> Tensor:
     """Compute projected text embeddings [P, D], float32 on the CPU.
 
     The pooled output is asked of one text model, as the host's CLIP may hold several, or be set to give it unprojected.

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Mapping, Sequence
-from typing import Any
 
 import comfy.pixel_space_convert
 import torch
@@ -16,6 +15,7 @@ from torch.utils.checkpoint import checkpoint
 
 from ...models.class_order import in_class_order, matched
 from ..core.fit.differentiable import load_whole
+from ..core.types import Model, Vae
 from ..core.versions import resident
 from .classifier import HostClassifier
 
@@ -29,7 +29,7 @@ class DifferentiableLabels:
     Raises ValueError if the VAE does not decode to images.
     """
 
-    def __init__(self, model: Any, vae: Any, classifier: HostClassifier, attributes: Mapping[str, Sequence[str]]) -> None:
+    def __init__(self, model: Model, vae: Vae, classifier: HostClassifier, attributes: Mapping[str, Sequence[str]]) -> None:
         if getattr(vae, "latent_dim", 2) != 2 or getattr(vae, "output_channels", 3) != 3:
             raise ValueError("the connected VAE does not decode to images (it is one for video or sound): connect the model's own VAE.")
         remedy = "connect one that does, or name other attributes"

@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any
 
 from torch import Tensor
 
 from ...models.class_order import in_class_order, matched
 from ..core.trials import ImageClassifier, Judge
+from ..core.types import Vae
 
 
-def classifier_judge(vae: Any, classifier: ImageClassifier, classes: Mapping[str, Sequence[str]]) -> Judge:
+def classifier_judge(vae: Vae, classifier: ImageClassifier, classes: Mapping[str, Sequence[str]]) -> Judge:
     """Return a judge that decodes latents and classifies the images.
 
     It gives the classes of every attribute in the order of ``classes``.

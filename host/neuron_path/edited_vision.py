@@ -22,6 +22,7 @@ from ...models.digests import values_digest
 from ...models.neuron_adapters import IN_LAYER, LAYER
 from ...models.neuron_vit import CLS, NeuronVit
 from ...models.zero_shot_head import ZeroShotHead
+from ..core.types import ClipVision, Model
 from ..labels.classifier import HostClassifier
 from ..labels.clip_zero_shot import EDIT_MARK
 from .models import vision_of
@@ -104,7 +105,7 @@ def edited_classifier(classifier: HostClassifier, edit: NeuronEdit, rows: str, n
     return EditedClassifier(classifier, (edit,), rows, net)
 
 
-def edited_clip_vision(vision: Any, edit: NeuronEdit, rows: str) -> Any:
+def edited_clip_vision(vision: ClipVision, edit: NeuronEdit, rows: str) -> Any:
     """Return a CLIP_VISION with one more edit.
 
     Raises ValueError if the rows of an earlier edit were others.
@@ -120,7 +121,7 @@ def edited_clip_vision(vision: Any, edit: NeuronEdit, rows: str) -> Any:
     return made
 
 
-def original_of(model: Any) -> Any:
+def original_of(model: Model) -> Any:
     """Return the model that an edited one was made of.
 
     A model that is not edited is returned itself.
@@ -128,12 +129,12 @@ def original_of(model: Any) -> Any:
     return model.original if isinstance(model, EditedClassifier) else getattr(model, "equipoise_original", model)
 
 
-def edits_of(vision: Any) -> tuple[NeuronEdit, ...]:
+def edits_of(vision: ClipVision) -> tuple[NeuronEdit, ...]:
     """List the edits of a CLIP_VISION."""
     return getattr(vision, "equipoise_edits", ())
 
 
-def unedited_net(classifier: HostClassifier | None, vision: Any | None, attribute: str = "") -> NeuronVit:
+def unedited_net(classifier: HostClassifier | None, vision: ClipVision | None, attribute: str = "") -> NeuronVit:
     """Return the transformer of a model before any edit.
 
     Of a CLIP_VISION, with an empty head, since edits need none. Errors as of :func:`.vision_neurons.vision_of`.

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import copy
 from dataclasses import replace
-from typing import Any
 
 import comfy.clip_model
 import comfy.clip_vision
@@ -20,6 +19,7 @@ from ...models.attribute_classifier import AttributeClassifier
 from ...models.neuron_adapters import of_classifier, of_clip_vision
 from ...models.neuron_vit import NeuronVit, check_labels
 from ...models.zero_shot_head import ZeroShotHead
+from ..core.types import ClipVision
 from ..labels.classifier import HostClassifier
 from ..labels.clip_projection import is_blank
 
@@ -31,7 +31,7 @@ PREDICTED = ""
 
 
 def vision_of(
-    classifier: HostClassifier | None = None, clip_vision: Any | None = None, head: ZeroShotHead | None = None, attribute: str = ""
+    classifier: HostClassifier | None = None, clip_vision: ClipVision | None = None, head: ZeroShotHead | None = None, attribute: str = ""
 ) -> NeuronVit:
     """Return the transformer of a classifier or a CLIP_VISION, on the host's device.
 
@@ -127,7 +127,7 @@ def _on_cpu(model: AttributeClassifier) -> AttributeClassifier:
     return copy.deepcopy(model).cpu()
 
 
-def _of_clip_vision(vision: Any, head: ZeroShotHead) -> NeuronVit:
+def _of_clip_vision(vision: ClipVision, head: ZeroShotHead) -> NeuronVit:
     network = vision.model
     if not hasattr(network, "vision_model"):
         raise ValueError(
@@ -161,7 +161,7 @@ def _of_clip_vision(vision: Any, head: ZeroShotHead) -> NeuronVit:
     return _agreeing(net, vision)
 
 
-def _agreeing(net: NeuronVit, vision: Any) -> NeuronVit:
+def _agreeing(net: NeuronVit, vision: ClipVision) -> NeuronVit:
     """Return the network if it sees what the host's model sees.
 
     Compared on an image of noise. Raises ValueError if the two differ.

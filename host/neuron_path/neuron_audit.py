@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import replace
-from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -13,12 +12,13 @@ from ...methods.neuron_path.class_path import class_paths, mode_path
 from ...models.neuron_path import NeuronPathFile, check_network
 from ...models.neuron_vit import NeuronVit
 from ...models.zero_shot_head import ZeroShotHead
+from ..core.types import ClipVision
 from ..labels.classifier import HostClassifier
 from .models import vision_of
 
 
 def audited_nets(
-    classifier: HostClassifier | None, clip_vision: Any | None, heads: Sequence[ZeroShotHead | None], attributes: Sequence[str]
+    classifier: HostClassifier | None, clip_vision: ClipVision | None, heads: Sequence[ZeroShotHead | None], attributes: Sequence[str]
 ) -> dict[str, NeuronVit]:
     """Return a network with its head for every attribute.
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
 
 import torch
 
@@ -12,6 +11,7 @@ from ...methods.labels.label_text import ClassSpec
 from ...models.files import read_metadata, read_safetensors
 from ...models.zero_shot_head import FORMAT, ZeroShotHead, class_embeddings, load_zero_shot_head, save_zero_shot_head
 from ..core import files as model_files
+from ..core.types import Clip, ClipVision
 from ..labels.clip_zero_shot import text_directions
 
 KEY = "equipoise_zero_shot_heads"
@@ -19,7 +19,12 @@ ZERO_SHOT_FILES = model_files.FileKind(KEY, "a zero-shot head", save_zero_shot_h
 
 
 def make_head(
-    clip: Any, classes: ClassSpec, templates: Sequence[str], scale: float, files: Mapping[str, Sequence[Path]], vision: Any | None = None
+    clip: Clip,
+    classes: ClassSpec,
+    templates: Sequence[str],
+    scale: float,
+    files: Mapping[str, Sequence[Path]],
+    vision: ClipVision | None = None,
 ) -> tuple[ZeroShotHead, str]:
     """Make a head for the one attribute of ``classes``.
 

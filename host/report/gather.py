@@ -17,6 +17,7 @@ from ...methods.core.targets import TargetDistribution
 from ...methods.report import provenance
 from ...models.inception import inception_features
 from ...models.inception import missing as missing_inception
+from ..core.types import Clip, ClipVision
 from ..labels.classifier import HostClassifier
 from ..labels.clip_projection import clip_files
 from ..labels.clip_zero_shot import text_directions
@@ -56,10 +57,10 @@ class ReportInputs:
     reference: Tensor | None = None
     """Images for measures of quality."""
 
-    vision: Any = None
+    vision: ClipVision = None
     """CLIP_VISION for measures of quality and similarity; None leaves them out."""
 
-    clip: Any = None
+    clip: Clip = None
     """CLIP for the agreement of images and prompt; None leaves it out."""
 
     prompt: str = ""
@@ -282,7 +283,7 @@ def _inception(images: Tensor) -> Tensor:
     return inception_features(images[..., :3].movedim(-1, 1), inception_folder(), device, progress)
 
 
-def vision_features(vision: Any, images: Tensor) -> Tensor:
+def vision_features(vision: ClipVision, images: Tensor) -> Tensor:
     """Compute a CLIP_VISION's image embeddings, float32 [N, D] on the CPU.
 
     Embeddings of CLIP are projected. Images are cropped to their square middle, as the host does by default.

@@ -21,6 +21,7 @@ from torch import Tensor
 
 from ...models.adm_unet import AdmConfig, AdmUNet, build_unet, read_config
 from ...models.files import read_safetensors
+from ..core.types import Model
 from ..core.versions import intermediate_dtype, reloadable
 from .adm_info import LABEL_KEY, AdmInfo, is_text_model, latent_size, read_info
 
@@ -191,7 +192,7 @@ def _plain(conds: list[dict[str, Any]] | None) -> bool:
 
 def share_unconditional_call(
     executor: Callable[..., list[Tensor]],
-    model: Any,
+    model: Model,
     conds: list[list[dict[str, Any]] | None],
     x_in: Tensor,
     timestep: Tensor,
@@ -251,7 +252,7 @@ def load_adm(path: str | os.PathLike[str]) -> comfy.model_patcher.ModelPatcher:
     return reloadable(patcher, load_adm, path)
 
 
-def info_of(model: Any) -> AdmInfo:
+def info_of(model: Model) -> AdmInfo:
     """Return what a MODEL's file says about itself.
 
     Raises ValueError for a MODEL of another kind.
@@ -265,7 +266,7 @@ def info_of(model: Any) -> AdmInfo:
     return info
 
 
-def empty_latent(model: Any, width: int, height: int, batch_size: int) -> dict[str, Tensor]:
+def empty_latent(model: Model, width: int, height: int, batch_size: int) -> dict[str, Tensor]:
     """Zero LATENT for a MODEL of this kind, sizes in pixels (0: the model's own).
 
     ``samples`` [batch_size, channels, h, w].

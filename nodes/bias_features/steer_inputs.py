@@ -20,7 +20,7 @@ ONE_PASS, ASYRP = "one pass", "asyrp"
 RULES = (ONE_PASS, ASYRP)
 
 
-def files_inputs() -> list[Any]:
+def files_inputs() -> list[io.Input]:
     """List the autoencoder, the bias features, and the class for every image."""
     return [
         Sae.Input("sae", tooltip="The sparse autoencoder of this model, from Load SAE."),
@@ -35,7 +35,7 @@ def files_inputs() -> list[Any]:
     ]
 
 
-def edit_inputs() -> list[Any]:
+def edit_inputs() -> list[io.Input]:
     """List how features are changed."""
     return [
         io.Combo.Input(
@@ -84,7 +84,7 @@ def edit_inputs() -> list[Any]:
     ]
 
 
-def only_input() -> Any:
+def only_input() -> io.Input:
     """Return the numbers of single features.
 
     It stays the last input of a node, because it was added later.

@@ -24,7 +24,7 @@ LARGEST_SEED = 0xFFFFFFFFFFFFFFFF
 class SamplerInputs:
     """KSampler's own inputs."""
 
-    def inputs(self, steps: int = 20, cfg: float = 8.0) -> list[Any]:
+    def inputs(self, steps: int = 20, cfg: float = 8.0) -> list[io.Input]:
         """List steps, cfg, sampler_name and scheduler, with KSampler's ranges and these defaults."""
         return [
             io.Int.Input("steps", default=steps, min=1, max=10000, tooltip="Number of sampling steps. Each step is one noise level."),
@@ -35,7 +35,7 @@ class SamplerInputs:
             io.Combo.Input("scheduler", options=comfy.samplers.KSampler.SCHEDULERS, tooltip="ComfyUI's schedule of noise levels."),
         ]
 
-    def denoise(self) -> Any:
+    def denoise(self) -> io.Input:
         """Return KSampler's denoise."""
         return io.Float.Input(
             "denoise", default=1.0, min=0.0, max=1.0, step=0.01, tooltip="Share of the noise to start from. 1 is all of it."
@@ -53,7 +53,7 @@ class SamplerInputs:
 class WindowInputs:
     """The part of the sampling in which an edit acts."""
 
-    def inputs(self, what: str, more: str = "") -> list[Any]:
+    def inputs(self, what: str, more: str = "") -> list[io.Input]:
         """List start_percent and end_percent.
 
         ``what`` is the edit in a word, ``more`` a sentence on its start.
@@ -83,7 +83,7 @@ class WindowInputs:
 class TrialSockets:
     """What the trials of a node are sampled from."""
 
-    def inputs(self) -> list[Any]:
+    def inputs(self) -> list[io.Input]:
         """List positive, negative and latent_image."""
         return [
             io.Conditioning.Input(
@@ -97,7 +97,7 @@ class TrialSockets:
             self.latent(),
         ]
 
-    def latent(self) -> Any:
+    def latent(self) -> io.Input:
         """Return the latent of images that a node samples for itself."""
         return io.Latent.Input("latent_image", tooltip="An empty latent. It sets the size of the images and how many are sampled at once.")
 
@@ -109,7 +109,7 @@ class TrialSockets:
 class PictureInputs:
     """What the pictures of a feature set were sampled with."""
 
-    def inputs(self) -> list[Any]:
+    def inputs(self) -> list[io.Input]:
         """List positive, and clip for the prompts that the set names."""
         return [
             io.Conditioning.Input(
@@ -133,7 +133,7 @@ TRIAL = TrialSockets()
 PICTURES = PictureInputs()
 
 
-def rows_input() -> Any:
+def rows_input() -> io.Input:
     """Return the choice of rows that an edit changes under CFG."""
     return advanced(
         io.Combo.Input(
@@ -146,7 +146,7 @@ def rows_input() -> Any:
     )
 
 
-def ledger_input(when: str = "") -> Any:
+def ledger_input(when: str = "") -> io.Input:
     """Return the socket for a ledger.
 
     ``when`` is a sentence that says when it is used.
@@ -159,7 +159,7 @@ def ledger_input(when: str = "") -> Any:
     )
 
 
-def fixed_seed(tooltip: str) -> Any:
+def fixed_seed(tooltip: str) -> io.Input:
     """Return a seed that stays the same from one queue to the next.
 
     Within the exact integers of JSON.
@@ -167,12 +167,12 @@ def fixed_seed(tooltip: str) -> Any:
     return io.Int.Input("seed", default=0, min=0, max=2**53 - 1, control_after_generate=False, tooltip=tooltip)
 
 
-def sampler_seed(tooltip: str) -> Any:
+def sampler_seed(tooltip: str) -> io.Input:
     """Return a seed that goes with the sampler's, with KSampler's range and control."""
     return io.Int.Input("seed", default=0, min=0, max=LARGEST_SEED, control_after_generate=True, tooltip=tooltip)
 
 
-def fit_batch(default: int) -> Any:
+def fit_batch(default: int) -> io.Input:
     """Return the number of images per step of a fit through the decoder."""
     return io.Int.Input(
         "batch",
@@ -183,14 +183,14 @@ def fit_batch(default: int) -> Any:
     )
 
 
-def file_name_input(default: str, folder: str) -> Any:
+def file_name_input(default: str, folder: str) -> io.Input:
     """Return the name of a file to write below ``folder``."""
     return io.String.Input(
         "name", default=default, tooltip=f"Name of the file in {folder}, with or without .safetensors. Folders are refused."
     )
 
 
-def overwrite_input() -> Any:
+def overwrite_input() -> io.Input:
     """Return the choice whether a file of the same name is replaced."""
     return io.Boolean.Input(
         "overwrite",
@@ -199,7 +199,7 @@ def overwrite_input() -> Any:
     )
 
 
-def model_file_input(name: str, files: list[str], default: str, hint: str, more: str = "") -> Any:
+def model_file_input(name: str, files: list[str], default: str, hint: str, more: str = "") -> io.Input:
     """Return the choice of a file of the user's or of the pack's.
 
     ``hint`` names the folder.

@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from comfy_api.latest import io
 
 
-def queued_graph(cls: type[Any]) -> dict[str, Any] | None:
+def queued_graph(cls: type[io.ComfyNode]) -> dict[str, Any] | None:
     """Return the queued graph in API form; None outside of a queue."""
     return getattr(getattr(cls, "hidden", None), "prompt", None)
 
 
-def queued_id(cls: type[Any]) -> str | None:
+def queued_id(cls: type[io.ComfyNode]) -> str | None:
     """Return the node's id in the queued graph; None outside of a queue."""
     return getattr(getattr(cls, "hidden", None), "unique_id", None)

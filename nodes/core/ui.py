@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
 from comfy_api.latest import ui
+
+if TYPE_CHECKING:
+    from comfy_api.latest import io
 
 
 def as_image(picture: np.ndarray) -> torch.Tensor:
@@ -20,6 +23,6 @@ def as_batch(images: list[torch.Tensor]) -> torch.Tensor:
     return torch.cat([torch.nn.functional.pad(i, (0, 0, 0, 0, 0, height - i.shape[1]), value=1.0) for i in images])
 
 
-def shown(cls: type[Any], image: torch.Tensor, text: str) -> dict[str, Any]:
+def shown(cls: type[io.ComfyNode], image: torch.Tensor, text: str) -> dict[str, Any]:
     """Show an IMAGE and a text on the node itself."""
     return {**ui.PreviewImage(image, cls=cls).as_dict(), **ui.PreviewText(text).as_dict()}

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 from comfy_api.latest import io
 
 from ...host.core.versions import advanced
@@ -15,7 +13,7 @@ from ..core.sockets import Features
 from ..core.ui import shown
 
 
-def set_name_input(default: str) -> Any:
+def set_name_input(default: str) -> io.Input:
     """Return the name of the feature set."""
     return io.String.Input(
         "set_name",
@@ -25,7 +23,7 @@ def set_name_input(default: str) -> Any:
     )
 
 
-def spatial_input() -> Any:
+def spatial_input() -> io.Input:
     """Return the noise levels at which maps are kept without pooling."""
     return io.String.Input(
         "spatial_levels",
@@ -36,7 +34,7 @@ def spatial_input() -> Any:
     )
 
 
-def site_input() -> Any:
+def site_input() -> io.Input:
     """Return the site to record."""
     return advanced(
         io.String.Input(
@@ -54,7 +52,7 @@ def site_of(widgets: Widgets) -> str:
     return widgets.get("site", MIDDLE).strip() or MIDDLE
 
 
-def recording_outputs() -> list[Any]:
+def recording_outputs() -> list[io.Output]:
     """List the feature set, the report and the latest pictures."""
     return [
         Features.Output("features", display_name="features", tooltip="The feature set, for Label Features and Train ADP."),
@@ -63,6 +61,6 @@ def recording_outputs() -> list[Any]:
     ]
 
 
-def recording_output(cls: type[Any], outcome: RecordingOutcome) -> io.NodeOutput:
+def recording_output(cls: type[io.ComfyNode], outcome: RecordingOutcome) -> io.NodeOutput:
     """Return the outputs of a recording, shown on the node too."""
     return io.NodeOutput(outcome.features, outcome.report, outcome.images, ui=shown(cls, outcome.images, outcome.report))

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 from comfy_api.latest import io
 
 from ...host.core.versions import advanced
@@ -17,7 +15,7 @@ from ..core.sockets import Adp, Target
 class GuidanceInputs:
     """How guidance edits a batch."""
 
-    def inputs(self) -> list[Any]:
+    def inputs(self) -> list[io.Input]:
         """List the ADP, the target and the settings of the edit."""
         return [
             Adp.Input("adp", tooltip="The ADP (attribute distribution predictor) of this model, from Load ADP."),

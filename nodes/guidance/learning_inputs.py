@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 from comfy_api.latest import io
 
 from ...charts.core.curves import learning_curves
@@ -17,7 +15,7 @@ from ..core.ui import as_image, shown
 ALIASES = ["directions", "h-space", "textual inversion", "attribute distribution predictor", "steering", "balancing act"]
 
 
-def fit_inputs(steps: int, batch: int, name: str) -> list[Any]:
+def fit_inputs(steps: int, batch: int, name: str) -> list[io.Input]:
     """Return the inputs of a fit, the same for both nodes."""
     return [
         io.String.Input(
@@ -49,7 +47,7 @@ def fit_settings(widgets: Widgets) -> FitSettings:
     return FitSettings(steps=widgets["fit_steps"], batch=widgets["batch"], seed=widgets["seed"])
 
 
-def learned_outputs() -> list[Any]:
+def learned_outputs() -> list[io.Output]:
     """Return the outputs of both nodes."""
     return [
         Adp.Output(
@@ -62,7 +60,7 @@ def learned_outputs() -> list[Any]:
     ]
 
 
-def learned_output(cls: type[Any], learned: LearnedMoves, title: str) -> io.NodeOutput:
+def learned_output(cls: type[io.ComfyNode], learned: LearnedMoves, title: str) -> io.NodeOutput:
     """Return a node's outputs, and show report and chart on the node."""
     report, chart = "\n".join(learned.lines), as_image(learning_curves(learned.curve, title))
     return io.NodeOutput(learned.file, report, chart, ui=shown(cls, chart, report))

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 from comfy_api.latest import io
 
 from ...methods.guidance.prompt_classes import PromptClasses, parse_prompt_classes
@@ -16,7 +14,7 @@ CLASSES = "yes: wearing eyeglasses\nno: without eyeglasses"
 class PromptClassInputs:
     """An attribute whose classes are described by prompts."""
 
-    def inputs(self) -> list[Any]:
+    def inputs(self) -> list[io.Input]:
         """List attribute, templates and classes. Dynamic prompts are off, because they would remove ``{}``."""
         return [
             io.String.Input("attribute", default="eyeglasses", tooltip="Name of the attribute, as your targets will use it."),

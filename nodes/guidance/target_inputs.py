@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any
 
 from comfy_api.latest import io
 
@@ -14,7 +13,7 @@ from ...models.bias_features import BiasFeatures as BiasFeaturesFile
 from ..core.sockets import Adp, BiasFeatures, Classifier, Target
 
 
-def preset_input() -> Any:
+def preset_input() -> io.Input:
     """Return the choice between weights and equal shares."""
     return io.Combo.Input(
         "preset",
@@ -24,7 +23,7 @@ def preset_input() -> Any:
     )
 
 
-def adp_input() -> Any:
+def adp_input() -> io.Input:
     """Return the socket for an ADP that knows the classes."""
     return Adp.Input(
         "adp",
@@ -33,12 +32,12 @@ def adp_input() -> Any:
     )
 
 
-def classifier_input() -> Any:
+def classifier_input() -> io.Input:
     """Return the socket for a classifier that knows the classes."""
     return Classifier.Input("classifier", optional=True, tooltip="Checks the names against this classifier if no ADP is connected.")
 
 
-def bias_features_input() -> Any:
+def bias_features_input() -> io.Input:
     """Return the socket for bias features that know the classes."""
     return BiasFeatures.Input(
         "bias_features",
@@ -47,7 +46,7 @@ def bias_features_input() -> Any:
     )
 
 
-def target_outputs() -> list[Any]:
+def target_outputs() -> list[io.Output]:
     """List the target and its text."""
     return [
         Target.Output(

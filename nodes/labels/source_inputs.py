@@ -20,12 +20,12 @@ CLIP_CLASSES = "eyeglasses: yes=eyeglasses|glasses, no=uncovered eyes|bare eyes"
 CLIP_TEMPLATES = "a photo of a person with {}\na portrait of a person with {}\na close-up photo of a face with {}"
 
 
-def features_input() -> Any:
+def features_input() -> io.Input:
     """Return the socket for the feature set."""
     return Features.Input("features", tooltip="The feature set whose pictures are labelled, from Record Features or Load Features.")
 
 
-def region_inputs() -> list[Any]:
+def region_inputs() -> list[io.Input]:
     """List crop and mask: the part of every picture that is read."""
     return [
         io.String.Input(
@@ -42,12 +42,12 @@ def region_inputs() -> list[Any]:
     ]
 
 
-def labels_input() -> Any:
+def labels_input() -> io.Input:
     """Return the socket for labels of other attributes."""
     return Labels.Input("labels", optional=True, tooltip="Labels of other attributes of the same set. The new labels are added to them.")
 
 
-def label_outputs() -> list[Any]:
+def label_outputs() -> list[io.Output]:
     """List the labels and the report."""
     return [
         Labels.Output("labelled", display_name="labels", tooltip="Class probabilities of every picture, for Label Features and Train ADP."),

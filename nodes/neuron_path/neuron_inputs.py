@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from dataclasses import fields
-from typing import Any
 
 from comfy_api.latest import io
 
@@ -24,7 +23,7 @@ LAST_LAYER = -1
 class VisionInputs:
     """A classifier, or a CLIP vision model with a zero-shot head."""
 
-    def inputs(self) -> list[Any]:
+    def inputs(self) -> list[io.Input]:
         """List the sockets of the model."""
         return [
             Classifier.Input(
@@ -59,11 +58,11 @@ class VisionInputs:
 class PathInputs:
     """How neuron paths are found and scored."""
 
-    def search(self, tooltip: str) -> Any:
+    def search(self, tooltip: str) -> io.Input:
         """Return the choice of the search."""
         return advanced(io.Combo.Input("search", options=list(SEARCHES), default=DEFAULT.search, tooltip=tooltip))
 
-    def objective(self) -> Any:
+    def objective(self) -> io.Input:
         """Return the choice of the score that paths explain."""
         return io.Combo.Input(
             "objective",
@@ -73,7 +72,7 @@ class PathInputs:
             "probability says little about images of which the model is sure. The other two do not saturate.",
         )
 
-    def nodes(self) -> Any:
+    def nodes(self) -> io.Input:
         """Return the choice of the points of the integral."""
         return advanced(
             io.Combo.Input(
@@ -84,11 +83,11 @@ class PathInputs:
             )
         )
 
-    def top_k(self) -> Any:
+    def top_k(self) -> io.Input:
         """Return the number of neurons per layer."""
         return io.Int.Input("top_k", default=DEFAULT.top_k, min=1, max=MOST_NEURONS, tooltip="Number of neurons per layer in the path.")
 
-    def shortlist(self) -> Any:
+    def shortlist(self) -> io.Input:
         """Return the number of candidates that the search 'shortlist' scores exactly."""
         return advanced(
             io.Int.Input(
@@ -100,7 +99,7 @@ class PathInputs:
             )
         )
 
-    def shared(self) -> Any:
+    def shared(self) -> io.Input:
         """Return the choice between a path per image and one for all."""
         return io.Boolean.Input(
             "shared",
@@ -108,7 +107,7 @@ class PathInputs:
             tooltip="Off: one path per image. On: one path for all images, the one with the best mean score. Use images of one class.",
         )
 
-    def memory(self) -> Any:
+    def memory(self) -> io.Input:
         """Return the memory for gradients."""
         return io.Int.Input(
             "memory_mb",
@@ -127,7 +126,7 @@ class PathInputs:
 class LayerInputs:
     """The layers of a vision transformer that a node acts on."""
 
-    def inputs(self, verb: str) -> list[Any]:
+    def inputs(self, verb: str) -> list[io.Input]:
         """List first_layer and last_layer. ``verb`` says what is done to the layers."""
         return [
             io.Int.Input("first_layer", default=0, min=0, max=1000, tooltip=f"First layer to {verb}. The first layer of the model is 0."),
@@ -157,7 +156,7 @@ PATH = PathInputs()
 LAYERS = LayerInputs()
 
 
-def attribute_input(more: str = "") -> Any:
+def attribute_input(more: str = "") -> io.Input:
     """Return the attribute whose head of the classifier is used.
 
     ``more`` is a sentence to add.
@@ -169,7 +168,7 @@ def attribute_input(more: str = "") -> Any:
     )
 
 
-def target_input() -> Any:
+def target_input() -> io.Input:
     """Return the classes whose score is explained."""
     return io.String.Input(
         "target",

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import numpy as np
 import torch
 from comfy_api.latest import io
@@ -19,7 +17,7 @@ SURE = 0.99
 """Probability above which the score of an image, under the objective "probability", says little."""
 
 
-def path_outputs(what: str) -> list[Any]:
+def path_outputs(what: str) -> list[io.Output]:
     """List the outputs of a node that finds paths.
 
     Paths, their picture, a report and the mean joint score. ``what``: how a report begins.
@@ -47,7 +45,7 @@ def path_outputs(what: str) -> list[Any]:
     ]
 
 
-def path_output(cls: type[Any], paths: NeuronPathFile) -> io.NodeOutput:
+def path_output(cls: type[io.ComfyNode], paths: NeuronPathFile) -> io.NodeOutput:
     """Return the outputs of Find Neuron Path and Baseline Paths."""
     chosen = {c: mode_path(paths.of_class(c).path) for c in paths.classes}
     chart, report = as_image(paths_picture(paths, chosen, paths)), "\n".join(path_lines(paths, chosen))

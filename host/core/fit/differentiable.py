@@ -21,6 +21,8 @@ import comfy.samplers
 import torch
 from torch import Tensor, nn
 
+from ..types import Model
+
 DECODER = ("diffusion_model.output_blocks.", "diffusion_model.out.", "diffusion_model.id_predictor.")
 HALF_SCALE = 1024.0
 """Scale of the loss if the model computes in fp16, because its gradients would fall below the smallest number."""
@@ -115,7 +117,7 @@ def load_whole(patchers: Sequence[Any], memory: float) -> None:
         )
 
 
-def check_sampling(model: Any) -> None:
+def check_sampling(model: Model) -> None:
     """Raise ValueError for models whose noise is not added to the image (rectified flow)."""
     sampling = model.get_model_object("model_sampling")
     if not isinstance(sampling, comfy.model_sampling.EPS) or not hasattr(sampling, "sigmas"):
@@ -125,7 +127,7 @@ def check_sampling(model: Any) -> None:
         )
 
 
-def model_conditions(model: Any, conditionings: Sequence[Any], shape: Sequence[int]) -> list[dict[str, Any]]:
+def model_conditions(model: Model, conditionings: Sequence[Any], shape: Sequence[int]) -> list[dict[str, Any]]:
     """Convert CONDITIONINGs to the MODEL's inputs, without inference tensors.
 
     ``shape``: of a latent, (C, H, W). Returns a dict of the host's COND objects for each. Raises ValueError for a CONDITIONING that is not

@@ -19,6 +19,7 @@ from ....methods.core.checkpoint import RESUMED, STALE
 from ....methods.core.trainer import VectorFit
 from ..files import check_file_name
 from ..sites import lowest_level_site, site_channels
+from ..types import Clip, Model
 from ..versions import resident
 from .differentiable import Differentiable, load_whole
 
@@ -48,7 +49,7 @@ class FitSession:
         self.lines: list[str] = []
         self._started = time.monotonic()
 
-    def network(self, model: Any, conditions: Sequence[Any], latent: Sequence[int]) -> Differentiable:
+    def network(self, model: Model, conditions: Sequence[Any], latent: Sequence[int]) -> Differentiable:
         """Load the MODEL whole, as a differentiable function.
 
         ``latent``: shape of one latent, [C, H, W].
@@ -106,7 +107,7 @@ class FitSession:
                 self.lines.append(f"{column}: {values[0]:.4g} in the first steps, {values[-1]:.4g} in the last")
 
 
-def chosen_site(model: Any, site: str) -> tuple[str, int]:
+def chosen_site(model: Model, site: str) -> tuple[str, int]:
     """Return the name and the width of a site, by its name or "auto".
 
     Raises ValueError if the model has no such site.
@@ -119,7 +120,7 @@ def chosen_site(model: Any, site: str) -> tuple[str, int]:
     return site, widths[site]
 
 
-def encoded_prompts(clip: Any, prompts: Sequence[str]) -> tuple[list[Any], Tensor]:
+def encoded_prompts(clip: Clip, prompts: Sequence[str]) -> tuple[list[Any], Tensor]:
     """Encode every different prompt once.
 
     Return the CONDITIONINGs, and the index of each prompt's, int64 [N].

@@ -202,7 +202,7 @@ def _with_noise_of_all(sampler: Any, part: range, images: int) -> Any:
         return sampler
 
     @functools.wraps(function)
-    def in_part(model: Any, x: Tensor, sigmas: Tensor, **options_of_call: Any) -> Tensor:
+    def in_part(model: Model, x: Tensor, sigmas: Tensor, **options_of_call: Any) -> Tensor:
         if len(sigmas) > 1:
             like_all, seed = x.new_zeros(images, *x.shape[1:]), (options_of_call.get("extra_args") or {}).get("seed")
             name = getattr(function, "__name__", "")
