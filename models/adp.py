@@ -178,7 +178,7 @@ class AdpFile:
     def __post_init__(self) -> None:
         both = [a for a in self.unread if a in self.read]
         if both:
-            raise ValueError(f"'{both[0]}' is said to be read by the predictor of this ADP, and not to be read.")
+            raise ValueError(f"'{both[0]}' is listed both as read and as not read by the predictor of this ADP. Get the file again.")
 
     @property
     def read(self) -> dict[str, tuple[str, ...]]:

@@ -151,7 +151,10 @@ class NeuronPathFile:
         if bool(self.joint.isnan().any()):
             return "\n".join([*lines, "joint score and additive part were not measured: no model was connected"])
         score = f"{self.info.get('objective', 'objective')} {float(self.objective.mean()):.4g}"
-        scores = f"mean joint score {float(self.joint.mean()):.4g}; additive part (what removing it takes away, later layers held) "
+        scores = (
+            f"mean joint score {float(self.joint.mean()):.4g}; additive part (lost if the path is removed and later layers keep their "
+            "values) "
+        )
         return "\n".join([*lines, f"{scores}{float(self.additive.mean()):.4g} of the {score}"])
 
 

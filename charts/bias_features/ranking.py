@@ -16,7 +16,7 @@ from ..core.missing import chart
 from ..core.style import FAINT, GRID, INK, PALETTE, Image, add_axes, new_figure, pixels, points, write
 
 WIDTH, ROW, HEAD, TITLE, FOOT, GAP = 960, 50, 64, 58, 62, 18
-NUMBER, BAR, STABLE, BESIDE, ALONE, CELL_LEFT, NOISE = 24, 96, 388, 464, 540, 640, 714
+NUMBER, BAR, STABLE, OTHERS, ALONE, CELL_LEFT, NOISE = 24, 96, 388, 464, 540, 640, 714
 """Left edges of the columns; figures end this far right of theirs: """
 FIGURE = 62
 CELL_SIZE, NOISE_WIDTH = 42, 222
@@ -101,7 +101,7 @@ def bias_features_chart(attribute: str, facts: RankingFacts, per_class: int = 10
             middle = top + ROW * (row + 0.5)
             write(figure, NUMBER, middle, f"#{facts.features[f]}", 17, INK, va="center")
             write(figure, STABLE + FIGURE, middle, _percent(facts.stability[k, f]), 16, INK, va="center", ha="right")
-            write(figure, BESIDE + FIGURE, middle, _times(facts.side_effect[f]), 16, INK, va="center", ha="right")
+            write(figure, OTHERS + FIGURE, middle, _times(facts.side_effect[f]), 16, INK, va="center", ha="right")
             if alone:
                 write(figure, ALONE + FIGURE, middle, _change(causal[k, f]), 16, INK, va="center", ha="right")
             _draw_cells(figure, CELL_LEFT, middle - CELL_SIZE / 2, facts.cells[k, f])
@@ -112,10 +112,10 @@ def bias_features_chart(attribute: str, facts: RankingFacts, per_class: int = 10
 
 
 def _headings(figure: object, y: float, alone: bool) -> None:
-    names = [(NUMBER, "latent"), (BAR, "points of probability that it carries"), (CELL_LEFT, "where"), (NOISE, "at which noise")]
+    names = [(NUMBER, "feature"), (BAR, "points of probability"), (CELL_LEFT, "where"), (NOISE, "noise level")]
     for x, text in names:
         write(figure, x, y, text, 14, FAINT)
-    for x, text in ((STABLE, "stable"), (BESIDE, "beside"), *([(ALONE, "alone")] if alone else [])):
+    for x, text in ((STABLE, "stable"), (OTHERS, "others"), *([(ALONE, "alone")] if alone else [])):
         write(figure, x + FIGURE, y, text, 14, FAINT, ha="right")
 
 
@@ -179,7 +179,7 @@ def _legend(figure: object, y: float, span: tuple[float, float], alone: bool) ->
     write(figure, CELL_LEFT + CELL_SIZE, y, "more active in the class", 13, MORE, ha="right")
     write(figure, CELL_LEFT + CELL_SIZE, y + 18, "less active", 13, LESS, ha="right")
     write(figure, NUMBER, y, "stable: share of resamples in which it is among the best", 13, FAINT)
-    write(figure, NUMBER, y + 18, "beside: what it carries of other attributes, relative to this one", 13, FAINT)
+    write(figure, NUMBER, y + 18, "others: effect on other attributes, relative to this one", 13, FAINT)
     if alone:
         write(figure, NUMBER, y + 36, "alone: the class's share with it alone turned up, minus that with it turned down", 13, FAINT)
 

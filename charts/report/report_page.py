@@ -151,7 +151,7 @@ def _quality(findings: Findings) -> list[Block]:
         for name, p in findings.similarity.items()
     ]
     if likeness:
-        heads = ("features", "pairs", "steered beside base, same seed", "of different seeds")
+        heads = ("features", "pairs", "steered and base, same seed", "of different seeds")
         blocks += [Lines(("Same-seed similarity",)), Table(heads, tuple(likeness))]
     if findings.prompted:
         blocks += [Lines(("Agreement with the prompt (CLIP-T)",)), _prompted(findings)]
@@ -207,5 +207,5 @@ def _agreement(findings: Findings) -> list[Block]:
                 f"{r.expected_calibration_error:.1%}",
             )
         )
-    heads = ("attribute, images", "the judge beside", "agreement", "kappa", "of those that it reads as", "calibration error")
+    heads = ("attribute, images", "second classifier", "agreement", "kappa", "agreement by class", "calibration error")
     return [Table(heads, tuple(rows)), Lines((HOW_AGREEMENT,))]

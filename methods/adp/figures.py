@@ -189,27 +189,30 @@ def verdict(attribute: str, classes: Sequence[str], measured: Figures, recorded:
     """
     threshold = threshold_of(len(classes))
     span = reads_between(measured.accuracy, recorded, threshold)
+    few = [f"{n} of {c}" for c, n in zip(classes, measured.images, strict=True) if n < FEW_IMAGES]
+    doubt = f" Too few held-out images to be sure: {', '.join(few)}." if few else ""
     if span is None:
         best = max(v for _, v in measured.accuracy)
-        text = (
-            f"does not read `{attribute}`: {best:.0%} accurate at best, where guessing gives {1 / len(classes):.0%}; check the labels, or "
-            "record more images"
+        return (
+            f"{attribute} cannot be read: {best:.0%} accurate at best, and guessing gives {1 / len(classes):.0%}. Check the labels, or "
+            f"record more images.{doubt}"
         )
+    start, end, n = *span, len(recorded)
+    mean = float(along(measured.accuracy, recorded)[start:end].mean())
+    begin, finish = f"{start / n:.0%}", f"{end / n:.0%}"
+    if (start, end) == (0, n):
+        where = ""
+    elif end == n:
+        where = f" from {begin} of the sampling steps on, and below {threshold:.0%} before that"
+    elif start == 0:
+        where = f" up to {finish} of the sampling steps, and below {threshold:.0%} after that"
     else:
-        start, end, n = *span, len(recorded)
-        mean = float(along(measured.accuracy, recorded)[start:end].mean())
-        begin, finish = f"{start / n:.0%}", f"{end / n:.0%}"
-        if (start, end) == (0, n):
-            text = f"reads `{attribute}` all the way, {mean:.0%} accurate"
-        elif end == n:
-            text = f"reads `{attribute}` from {begin} of the way in, {mean:.0%} accurate; below {threshold:.0%} before that"
-        elif start == 0:
-            text = f"reads `{attribute}` up to {finish} of the way, {mean:.0%} accurate; below {threshold:.0%} after that"
-        else:
-            text = f"reads `{attribute}` from {begin} to {finish} of the way, {mean:.0%} accurate; below {threshold:.0%} elsewhere"
-        text += f"; {GOOD:.0%} or better over {share_above(measured.accuracy, recorded):.0%} of it"
-    few = [f"{n} of {c}" for c, n in zip(classes, measured.images, strict=True) if n < FEW_IMAGES]
-    return text + (f". Only {', '.join(few)} among the held-out images, which is too few to be sure" if few else "")
+        where = f" from {begin} to {finish} of the sampling steps, and below {threshold:.0%} elsewhere"
+    good = share_above(measured.accuracy, recorded)
+    return (
+        f"{attribute}: {mean:.0%} accurate on held-out images{where}. "
+        f"It reaches {GOOD:.0%} or better for {good:.0%} of the sampling steps.{doubt}"
+    )
 
 
 def describe_adp(file: AdpFile) -> str:

@@ -120,7 +120,7 @@ def feature_notes(features: AttributeFeatures, index: int) -> list[str]:
     notes = [f"for {named}", f"stable {float(features.stability[best, index]):.0%}"]
     side_effect, alone = float(features.side_effect[index]), float(features.causal[best, index])
     if math.isfinite(side_effect):
-        notes.append(f"beside x {side_effect:.1f}")
+        notes.append(f"others x {side_effect:.1f}")
     if math.isfinite(alone):
         notes.append(f"alone {100 * alone:+.0f} pt")
     return notes
@@ -130,7 +130,7 @@ def note_legend(features: AttributeFeatures) -> list[str]:
     """Explain the words of :func:`feature_notes` that occur, a line each."""
     lines = ["stable: share of resamples in which it is among the best of its class"]
     if features.side_effect.isfinite().any():
-        lines.append("beside: what it carries of other attributes, relative to this one")
+        lines.append("others: effect on other attributes, relative to this one")
     if features.causal.isfinite().any():
         lines.append("alone: change of the share of its class when it alone is turned")
     return lines

@@ -185,7 +185,7 @@ def parse_target(text: str, known: Mapping[str, Sequence[str]]) -> TargetDistrib
         raise ValueError("the target is empty: write for instance 'eyeglasses: yes=0.5, no=0.5'.")
     attributes = tuple(a for t in tables for a in t.attributes)
     if len(set(attributes)) != len(attributes):
-        raise ValueError("an attribute stands in two parts of the target: write it once, or as one joint table 'A x B: ...'.")
+        raise ValueError("an attribute occurs in two parts of the target: write it once, or as one joint table 'A x B: ...'.")
     shares = tuple(math.prod(cell) for cell in itertools.product(*(t.shares for t in tables)))
     return TargetDistribution(attributes, tuple(c for t in tables for c in t.classes), shares, tuple(n for t in tables for n in t.notes))
 

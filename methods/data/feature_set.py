@@ -203,8 +203,8 @@ class FeatureSetWriter:
             return stored
         if meta is not None and self.entries:
             raise ValueError(
-                f"'{self.folder.name}' holds {len(self.entries)} images and no {META} that says how they were recorded, so it cannot be "
-                "gone on with: give the new set another name."
+                f"'{self.folder.name}' holds {len(self.entries)} images and no {META} that says how they were recorded, so no "
+                "images can be added: give the new set another name."
             )
         stored = {"format": FORMAT, "version": FORMAT_VERSION, "kind": POOLED, **(meta or {})}
         write_text(self.folder / META, json.dumps(stored, indent=1) + "\n")

@@ -89,9 +89,9 @@ def training_summary(adp: AdpFile) -> str:
     lines = []
     for attribute, verdict in adp.info.get("verdict", {}).items():
         t = adp.info.get("trained", {}).get(attribute, {})
-        early = ", the best of them kept" if t.get("best_epoch", 0) < t.get("epochs", 0) else ""
-        counts = f"{t['images']} images, {t['held_out']} of them held out; {t['epochs']} epochs{early}, {t['seconds']:g} s" if t else ""
-        lines.append(f"{verdict} ({counts})" if counts else verdict)
+        best = f", the best is {t['best_epoch']}" if t and t.get("best_epoch", 0) < t.get("epochs", 0) else ""
+        counts = f" ({t['images']} images, {t['held_out']} of them held out; {t['epochs']} epochs{best}, {t['seconds']:g} s)" if t else ""
+        lines.append(f"{verdict}{counts}")
     return "\n".join(lines)
 
 

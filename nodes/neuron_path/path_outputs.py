@@ -73,7 +73,8 @@ def paths_picture(paths: NeuronPathFile, chosen: dict[str, torch.Tensor], scored
 def removal_text(paths: NeuronPathFile) -> str:
     """Describe the additive part."""
     name = paths.info.get("objective", "objective")
-    return f"removing the path, all else held, takes {float(paths.additive.mean()):.3g} of the {name} {float(paths.objective.mean()):.3g}"
+    taken, total = float(paths.additive.mean()), float(paths.objective.mean())
+    return f"removing the path takes {taken:.3g} of the {name} {total:.3g}, if later layers keep their values"
 
 
 def path_lines(paths: NeuronPathFile, chosen: dict[str, torch.Tensor]) -> list[str]:

@@ -113,7 +113,7 @@ def test_train_adp_gives_a_predictor_its_curves_and_a_verdict(world: World, made
     adp, curves, verdict = made.out.result
     assert adp.attributes == CLASSES and adp.base_model == "tiny" and not adp.moves
     assert curves.shape == (1, 1048, 960, 3) and curves.dtype == torch.float32 and float(curves.min()) >= 0
-    assert "`light`" in verdict and "40 images, 6 of them held out" in verdict
+    assert "light" in verdict and "40 images, 6 of them held out" in verdict
     assert made.out.ui["text"] == (verdict,) and made.out.ui["images"]
     assert not any(p.is_inference() for p in adp.predictor.parameters()), "guidance takes gradients of it"
 

@@ -87,17 +87,17 @@ def test_shares_of_the_way() -> None:
 @pytest.mark.parametrize(
     ("curve", "expected"),
     [
-        ([[-4.0, 0.5], [-1.0, 0.5], [0.0, 0.94], [3.0, 0.98]], "reads `hair` from 50% of the way in, 96% accurate; below 70% before that"),
-        ([[-4.0, 0.9], [3.0, 0.9]], "reads `hair` all the way, 90% accurate"),
-        ([[-4.0, 0.9], [0.0, 0.9], [1.0, 0.5]], "reads `hair` up to 62% of the way, 90% accurate; below 70% after that"),
-        ([[-4.0, 0.5], [-3.0, 0.8], [0.0, 0.8], [1.0, 0.6]], "reads `hair` from 12% to 62% of the way, 80% accurate; below 70% elsewhere"),
-        ([[-4.0, 0.5], [3.0, 0.6]], "does not read `hair`: 60% accurate at best, where guessing gives 50%"),
+        ([[-4.0, 0.5], [-1.0, 0.5], [0.0, 0.94], [3.0, 0.98]], "96% accurate on held-out images from 50% of the sampling steps on, and below 70% b"),
+        ([[-4.0, 0.9], [3.0, 0.9]], "90% accurate on held-out images. It reaches"),
+        ([[-4.0, 0.9], [0.0, 0.9], [1.0, 0.5]], "90% accurate on held-out images up to 62% of the sampling steps, and below 70% af"),
+        ([[-4.0, 0.5], [-3.0, 0.8], [0.0, 0.8], [1.0, 0.6]], "80% accurate on held-out images from 12% to 62% of the sampling steps, and below"),
+        ([[-4.0, 0.5], [3.0, 0.6]], "hair cannot be read: 60% accurate at best, and guessing gives 50%."),
     ],
 )
 def test_verdicts(curve: list[list[float]], expected: str) -> None:
-    said = verdict("hair", ("short", "long"), Figures(curve, [], [], (50, 50)), WAY)
-    assert said.startswith(expected) and "too few" not in said
-    assert "Only 3 of long among the held-out images" in verdict("hair", ("short", "long"), Figures(curve, [], [], (50, 3)), WAY)
+    text = verdict("hair", ("short", "long"), Figures(curve, [], [], (50, 50)), WAY)
+    assert text.removeprefix("hair: ").startswith(expected) and "Too few" not in text
+    assert "Too few held-out images to be sure: 3 of long." in verdict("hair", ("short", "long"), Figures(curve, [], [], (50, 3)), WAY)
 
 
 def test_the_threshold_rises_from_chance() -> None:

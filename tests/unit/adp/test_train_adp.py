@@ -72,9 +72,9 @@ def test_what_can_be_read_is_read_and_nothing_else(files: dict[str, AdpFile], ki
     assert sorted(curves["hair"]) == [-6.0, -2.0, 1.0, 4.0]
     assert min(curves["glasses"].values()) > 0.95 and min(curves["hair"][k] for k in (1.0, 4.0)) > 0.95
     assert max(curves["hair"][k] for k in (-6.0, -2.0)) < 0.7
-    assert file.info["verdict"]["hair"].startswith("reads `hair` from 50% of the way in, ")
-    assert "below 70% before that; 90% or better over 50% of it" in file.info["verdict"]["hair"]
-    assert file.info["verdict"]["glasses"].startswith("reads `glasses` all the way, ")
+    assert file.info["verdict"]["hair"].endswith("It reaches 90% or better for 50% of the sampling steps.")
+    assert "from 50% of the sampling steps on, and below 70% before that." in file.info["verdict"]["hair"]
+    assert file.info["verdict"]["glasses"].startswith("glasses: ")
     assert file.info["trained"]["hair"]["way"] == LEVELS.tolist()
     assert file.base_model == "tiny" and file.attributes == {"hair": HAIR, "glasses": GLASSES} and not file.moves
     late = dict(map(tuple, file.info["calibration_error_by_log_snr"]["glasses"]))
@@ -103,7 +103,7 @@ def test_training_ends_where_nothing_more_is_learnt(tmp_path: Path) -> None:
     held = [h for _, h in trained["history"]]
     assert trained["epochs"] < 60 and len(held) == trained["epochs"]
     assert trained["best_epoch"] == 1 + held.index(min(held)) <= trained["epochs"] - 3
-    assert file.info["verdict"]["hair"].startswith("does not read `hair`: ") and "guessing gives 50%" in file.info["verdict"]["hair"]
+    assert file.info["verdict"]["hair"].startswith("hair cannot be read: ") and "guessing gives 50%" in file.info["verdict"]["hair"]
 
 
 def test_rare_classes_count_as_much_as_common_ones(tmp_path: Path) -> None:

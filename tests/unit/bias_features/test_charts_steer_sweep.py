@@ -74,7 +74,7 @@ def test_what_is_said_of_a_feature(found: Any) -> None:
     found.causal[2, 5], found.side_effect[5], found.stability[2, 5] = 0.25, float("nan"), 0.9
     assert feature_notes(found, 5) == ["for long", "stable 90%", "alone +25 pt"]
     words = [line.split(":")[0] for line in note_legend(found)]
-    assert words == ["stable", "beside", "alone"], "other features have side effects"
+    assert words == ["stable", "others", "alone"], "other features have side effects"
     found.side_effect[:] = float("nan")
     assert len(note_legend(found)) == 2
     assert list(class_scores(found, 5)) == ["short", "medium", "long"] and class_scores(found, 5)["long"] == float(found.scores[2, 5])
