@@ -30,7 +30,10 @@ CHUNK = 2**23
 
 @dataclass(frozen=True)
 class Rate:
-    """A share of images in 0..1 with its Wilson interval; None where there are no images."""
+    """A share of images in 0..1 with its Wilson interval.
+
+    None if there are no images.
+    """
 
     n: int
     """Number of images."""
@@ -100,7 +103,7 @@ class ClassifierFairness:
     """Seed of the resampling."""
 
     def to_dict(self) -> dict[str, Any]:
-        """Plain numbers, strings and lists."""
+        """Return the report as plain numbers, strings and lists."""
         return json.loads(json.dumps(asdict(self), allow_nan=False))
 
 
@@ -113,7 +116,9 @@ def measure_classifier(
     bootstrap: int = 2000,
     seed: int = 0,
 ) -> ClassifierFairness:
-    """Accuracy by group and differences between groups, of N images.
+    """Measure a classifier's accuracy by group, and the differences between groups.
+
+    Of N images.
 
     truth, predicted: int [N], indices into ``classes``; groups: int [N], indices into ``group_names``. Groups without images are left out;
     a rate without images (a group that has none of a class) takes part in no difference, where fairlearn takes it as 0.
@@ -128,9 +133,9 @@ def measure_classifier(
         )
     if bootstrap < 0:
         raise ValueError(f"bootstrap is at least 0; met {bootstrap}.")
-    given = confusion(truth, predicted, groups, len(classes), len(group_names))
-    kept = np.flatnonzero(given.sum((1, 2)))
-    names, counts = [str(group_names[g]) for g in kept], given[kept]
+    all_counts = confusion(truth, predicted, groups, len(classes), len(group_names))
+    present = np.flatnonzero(all_counts.sum((1, 2)))
+    names, counts = [str(group_names[g]) for g in present], all_counts[present]
     n = int(counts.sum())
     codes = np.repeat(np.arange(counts.size), counts.ravel())
     draws = resampled_counts(codes, counts.shape, bootstrap, seed)
@@ -163,9 +168,12 @@ def measure_classifier(
 def confusion(
     truth: ArrayLike | Tensor, predicted: ArrayLike | Tensor, groups: ArrayLike | Tensor, classes: int, group_count: int
 ) -> Counts:
-    """Images by group, true class and predicted class: int64 [G, K, K]. Raises ValueError as :func:`measure_classifier` does."""
-    given = ((groups, "group", group_count), (truth, "true class", classes), (predicted, "read class", classes))
-    columns = [_indices(*x) for x in given]
+    """Count images by group, true class and predicted class: int64 [G, K, K].
+
+    Raises ValueError as :func:`measure_classifier` does.
+    """
+    indices = ((groups, "group", group_count), (truth, "true class", classes), (predicted, "read class", classes))
+    columns = [_indices(*x) for x in indices]
     sizes = [len(c) for c in columns]
     if len(set(sizes)) > 1 or not sizes[0]:
         raise ValueError(f"expected a group, a true class and a class that was read for every image, one image at least; met {sizes}.")
@@ -174,14 +182,19 @@ def confusion(
 
 
 def demographic_parity_difference(counts: NDArray[Any]) -> Array:
-    """max_c (max_g - min_g) P(read c | g). counts [..., G, any, K] -> [...]; nan where fewer than two groups have images."""
+    """Compute how differently groups are read: max_c (max_g - min_g) P(read c | g).
+
+    counts [..., G, any, K] -> [...]; NaN if fewer than two groups have images.
+    """
     chosen = counts.sum(-2)
     return _range(_share(chosen, chosen.sum(-1, keepdims=True))).max(-1)
 
 
 def equalised_odds_difference(counts: NDArray[Any], agg: str = WORST) -> Array:
-    """Over the classes c, the largest of: the greater (``agg`` "worst_case") or the mean ("mean") of the ranges over groups of
-    P(read c | true c, g) and P(read c | true not c, g). counts [..., G, K, K] -> [...]; nan where no rate can be compared.
+    """Compute how much error rates differ between groups.
+
+    The largest over the classes c of: the greater (``agg`` "worst_case") or the mean ("mean") of the ranges over groups of P(read c | true
+    c, g) and P(read c | true not c, g). counts [..., G, K, K] -> [...]; NaN if no rate can be compared.
 
     Raises ValueError for another ``agg``.
     """
@@ -196,8 +209,10 @@ def equalised_odds_difference(counts: NDArray[Any], agg: str = WORST) -> Array:
 
 
 def odds_rates(counts: NDArray[Any]) -> tuple[Array, Array]:
-    """True positive and false positive rates of every class against the rest. counts [..., G, K, K] -> two of [..., G, K]; nan for a group
-    without images of the kind."""
+    """Compute the true and false positive rates of every class, by group.
+
+    Every class against the rest. counts [..., G, K, K] -> two of [..., G, K]; NaN for a group without images of the kind.
+    """
     hit = np.diagonal(counts, axis1=-2, axis2=-1)
     of_class, as_class = counts.sum(-1), counts.sum(-2)
     others = of_class.sum(-1, keepdims=True) - of_class
@@ -205,7 +220,10 @@ def odds_rates(counts: NDArray[Any]) -> tuple[Array, Array]:
 
 
 def rate(hits: int, n: int, confidence: float = 0.95) -> Rate:
-    """hits / n with Wilson's score interval (1927), which keeps a width at 0 and at 1."""
+    """Return hits / n with Wilson's score interval (1927).
+
+    It keeps a width at 0 and at 1.
+    """
     if not n:
         return Rate(0, None, None, None)
     z = float(ndtri(0.5 + confidence / 2))
@@ -215,7 +233,9 @@ def rate(hits: int, n: int, confidence: float = 0.95) -> Rate:
 
 
 def resampled_counts(codes: NDArray[np.int64], shape: tuple[int, ...], draws: int, seed: int) -> Counts:
-    """Counts of ``draws`` sets of N images drawn with replacement: int64 [draws, *shape]; none for N < 2.
+    """Count the cells of resampled sets of images: int64 [draws, *shape].
+
+    ``draws`` sets of N images drawn with replacement; none for N < 2.
 
     codes int [N]: every image's flat index into ``shape``. The indices are those of ``scipy.stats.bootstrap`` with the same generator.
     """
@@ -232,8 +252,10 @@ def resampled_counts(codes: NDArray[np.int64], shape: tuple[int, ...], draws: in
 
 
 def fair_counts(counts: Counts, draws: int, rng: np.random.Generator) -> Counts:
-    """What a classifier that treats all groups alike would have counted: of every true class, the decisions over all groups, drawn anew
-    for each group's images. counts [G, T, K] -> [draws, G, T, K]."""
+    """Simulate the counts of a classifier that treats all groups alike.
+
+    Of every true class, the decisions over all groups, drawn anew for each group's images. counts [G, T, K] -> [draws, G, T, K].
+    """
     overall = counts.sum(0)
     made = np.zeros((draws, *counts.shape), dtype=np.int64)
     for g, t in np.ndindex(counts.shape[:2]):
@@ -243,7 +265,9 @@ def fair_counts(counts: Counts, draws: int, rng: np.random.Generator) -> Counts:
 
 
 def difference_interval(observed: float, draws: Array, alike: Array) -> tuple[float, float] | tuple[None, None]:
-    """95% interval of a difference between groups, which cannot be below 0 and is never resampled below its own noise.
+    """Return the 95% interval of a difference between groups.
+
+    A difference cannot be below 0, and is never resampled below its own noise.
 
     draws: its values on resampled images; alike: those of a classifier that treats all groups alike. The upper bound is the 97.5%
     quantile of the draws, at least the observed value. The lower one is 0 where 5% of ``alike`` are as large as what was observed, else the
@@ -282,8 +306,10 @@ def _group(name: str, counts: Counts, classes: list[str]) -> Group:
 
 
 def _worst(names: list[str], counts: Counts) -> tuple[str, Rate]:
-    """The group with the lowest accuracy. Its interval is that of the lowest of all: each group's at 1 - 5% / G, so that they hold
-    together."""
+    """Return the group with the lowest accuracy.
+
+    Its interval is that of the lowest of all: each group's at 1 - 5% / G, so that they hold together.
+    """
     rates = [rate(int(np.trace(c)), int(c.sum()), 1 - 0.05 / len(names)) for c in counts]
     at = int(np.argmin([r.value for r in rates]))
     low, high = (min(getattr(r, end) for r in rates) for end in ("low", "high"))
@@ -324,12 +350,15 @@ def _indices(values: ArrayLike | Tensor, what: str, most: int) -> NDArray[np.int
     return x.astype(np.int64)
 
 
-def _share(part: NDArray[Any], whole: NDArray[Any]) -> Array:
-    return np.where(whole > 0, part / np.maximum(whole, 1), np.nan)
+def _share(part: NDArray[Any], total: NDArray[Any]) -> Array:
+    return np.where(total > 0, part / np.maximum(total, 1), np.nan)
 
 
 def _range(rates: Array) -> Array:
-    """max - min over the groups that have a rate. [..., G, K] -> [..., K]; nan where fewer than two have one."""
+    """Compute max - min over the groups that have a rate.
+
+    [..., G, K] -> [..., K]; NaN if fewer than two have one.
+    """
     there = np.isfinite(rates)
     high, low = np.where(there, rates, 0.0).max(-2), np.where(there, rates, 1.0).min(-2)
     return np.where(there.sum(-2) > 1, high - low, np.nan)

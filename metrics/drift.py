@@ -56,7 +56,7 @@ class DriftReport:
     """The same after."""
 
     def to_dict(self) -> dict[str, Any]:
-        """Plain numbers, strings and lists."""
+        """Return the report as plain numbers, strings and lists."""
         return {k: list(v) if isinstance(v, tuple) else v for k, v in asdict(self).items()}
 
 
@@ -70,7 +70,9 @@ def drift(
     bootstrap: int = 2000,
     seed: int = 0,
 ) -> list[DriftReport]:
-    """A report for every attribute of ``classes`` that is not ``targeted``, in their order.
+    """Measure the drift of every attribute that was not targeted.
+
+    Reports are in the order of ``classes``.
 
     before, after: attribute -> probabilities [N, K]. paired: same place means same seed; seeds are then resampled together, which removes
     what differs between seeds anyway. batch: images made together; whole batches are resampled.
@@ -92,7 +94,12 @@ def attribute_drift(
     bootstrap: int = 2000,
     seed: int = 0,
 ) -> DriftReport:
-    """One attribute's drift, from probabilities [N, K] and [M, K]; N = M where paired. Errors as of :func:`drift`."""
+    """Measure the drift of one attribute.
+
+    Probabilities [N, K] and [M, K]; N = M if they are paired.
+
+    Errors as of :func:`drift`.
+    """
     p, q = _probabilities(before), _probabilities(after)
     if p.shape[1] != len(classes) or q.shape[1] != len(classes):
         raise ValueError(f"'{attribute}' has {len(classes)} classes; met tables of {p.shape[1]} and {q.shape[1]} columns.")
@@ -127,7 +134,7 @@ def attribute_drift(
 
 
 def _resampled(x: Array, y: Array, paired: bool, batch: int, draws: int, generator: np.random.Generator) -> Array:
-    """Changes of resampled sets, [draws, K]."""
+    """Compute the changes of resampled sets, [draws, K]."""
     if paired:
         return resampled_means(y - x, multiplicities(len(x), batch, draws, generator)[0])
     if min(len(x), len(y)) < 2:
@@ -137,13 +144,19 @@ def _resampled(x: Array, y: Array, paired: bool, batch: int, draws: int, generat
 
 
 def _swapped(x: Array, y: Array, draws: int, generator: np.random.Generator) -> Array:
-    """Largest changes where each pair's before and after are exchanged by a coin, [draws]."""
+    """Compute the largest changes if before and after are exchanged by a coin.
+
+    For each pair; [draws].
+    """
     signs = generator.integers(0, 2, size=(draws, len(x))) * 2.0 - 1.0
     return np.abs(signs @ (y - x) / len(x)).max(1)
 
 
 def _dealt(x: Array, y: Array, draws: int, generator: np.random.Generator) -> Array:
-    """Largest changes where all images are dealt out anew to before and after, [draws]."""
+    """Compute the largest changes if images are dealt anew to before and after.
+
+    [draws].
+    """
     # Only counts matter: those of the first set are multivariate hypergeometric.
     total = (x.sum(0) + y.sum(0)).astype(np.int64)
     first = generator.multivariate_hypergeometric(total, len(x), size=draws).astype(np.float64)

@@ -25,7 +25,7 @@ FLOOR_DRAWS = 20_000
 
 @dataclass(frozen=True)
 class ShareReport:
-    """Shares of one attribute's classes, or of the cells of a joint table, against a target."""
+    """Shares of classes, or of the cells of a joint table, against a target."""
 
     classes: tuple[str, ...]
     """Class or cell names."""
@@ -71,7 +71,7 @@ class ShareReport:
     """Seed of the resampling."""
 
     def to_dict(self) -> dict[str, Any]:
-        """Plain numbers, strings and lists."""
+        """Return the report as plain numbers, strings and lists."""
         return {k: list(v) if isinstance(v, tuple) else v for k, v in asdict(self).items()}
 
 
@@ -83,7 +83,7 @@ def measure(
     bootstrap: int = 2000,
     seed: int = 0,
 ) -> ShareReport:
-    """Shares of the classes among N images and their distance to a target.
+    """Measure the shares of the classes among N images against a target.
 
     probabilities [N, K]: class probabilities, one row per image, in the order in which the images were made. classes: K names. target: K
     shares in the same order (a joint table flattened row-major); None stands for the uniform distribution. batch: images that were
@@ -131,12 +131,15 @@ def measure(
 
 
 def fairness_discrepancy(shares: ArrayLike, target: ArrayLike) -> float:
-    """FD = ||target - shares||_2 (Choi et al. 2020, as used by Balancing Act, CVPR 2024). Shares [K] may be hard or soft means."""
+    """Compute the fairness discrepancy: FD = ||target - shares||_2.
+
+    Choi et al. 2020, as used by Balancing Act, CVPR 2024. Shares [K] may be hard or soft means.
+    """
     return float(np.linalg.norm(np.asarray(target, dtype=np.float64) - np.asarray(shares, dtype=np.float64)))
 
 
 def deviation_ratio(shares: ArrayLike, target: ArrayLike) -> float:
-    """max_c |N_c/N - r_c| / (1 - min_c r_c), in 0..1.
+    """Compute max_c |N_c/N - r_c| / (1 - min_c r_c), in 0..1.
 
     For a uniform target over C classes this is max_c |N_c/N - 1/C| / (1 - 1/C), the deviation ratio of RespoDiff; the divisor is the
     largest deviation that any shares can have from the target.
@@ -147,14 +150,19 @@ def deviation_ratio(shares: ArrayLike, target: ArrayLike) -> float:
 
 
 def share_entropy(shares: ArrayLike) -> float:
-    """-sum_c s_c ln s_c, in nats; ln K where all K shares are equal."""
+    """Compute the entropy of shares in nats: -sum_c s_c ln s_c.
+
+    It is ln K if all K shares are equal.
+    """
     s = np.asarray(shares, dtype=np.float64)
     s = s[s > 0]
     return abs(float((s * np.log(s)).sum()))
 
 
 def noise_floor(target: Sequence[float], n: int, seed: int = 0) -> float:
-    """Mean FD of n images whose classes are drawn independently from the target: what chance alone leaves.
+    """Return the mean FD of n images drawn independently from the target.
+
+    This is what chance alone leaves.
 
     About 0.564 / sqrt(n) for a binary 50/50 target. Exact for two classes (De Moivre's mean absolute deviation of a binomial), else the
     mean of 20,000 seeded multinomial draws (standard error below 0.5%). No lower bound: quotas can go below it.
@@ -169,7 +177,10 @@ def noise_floor(target: Sequence[float], n: int, seed: int = 0) -> float:
 
 
 def _binomial_deviation(n: int, p: float) -> float:
-    """E|X - np| of a binomial X: 2 m C(n, m) p^m (1-p)^(n-m+1) with m = floor(np) + 1."""
+    """Compute E|X - np| of a binomial X.
+
+    2 m C(n, m) p^m (1-p)^(n-m+1) with m = floor(np) + 1.
+    """
     if p <= 0 or p >= 1:
         return 0.0
     m = math.floor(n * p) + 1
@@ -178,7 +189,7 @@ def _binomial_deviation(n: int, p: float) -> float:
 
 
 def bootstrap_shares(hard: ArrayLike, batch: int, draws: int, seed: int) -> tuple[Array, str]:
-    """Shares of resampled sets, [draws, K], and what was resampled.
+    """Return the shares of resampled sets, [draws, K], and what was resampled.
 
     hard [N, K]: one-hot rows in the order in which the images were made. Batches of ``batch`` consecutive rows are drawn with replacement
     (a short last one counts by its size); where that gives fewer than two batches, or the batch is 1, images are drawn. No draws for N = 1.
@@ -198,7 +209,9 @@ def bootstrap_shares(hard: ArrayLike, batch: int, draws: int, seed: int) -> tupl
 
 
 def fd_interval(shares: ArrayLike, draws: Array, target: ArrayLike) -> tuple[float, float] | tuple[None, None]:
-    """95% interval of the hard FD from resampled shares [draws, K].
+    """Return the 95% interval of the hard FD.
+
+    From resampled shares [draws, K].
 
     FD is computed on every resampled share vector; the upper bound is its 97.5% quantile, at least the observed FD. A norm cannot be
     resampled below its own noise, so near FD = 0 the lower quantile lies above the truth. The lower bound is therefore 0 where the target
@@ -221,7 +234,10 @@ def fd_interval(shares: ArrayLike, draws: Array, target: ArrayLike) -> tuple[flo
 
 
 def assigned_hit_rate(probabilities: ArrayLike | Tensor, assigned: ArrayLike | Tensor) -> float:
-    """Share of images judged as the class they were assigned. probabilities [N, K]; assigned [N] class indices."""
+    """Return the share of images judged as the class they were assigned.
+
+    probabilities [N, K]; assigned [N] class indices.
+    """
     p = _probabilities(probabilities)
     wanted = np.asarray(assigned.detach().cpu() if isinstance(assigned, Tensor) else assigned).reshape(-1)
     if len(wanted) != len(p):
@@ -230,7 +246,9 @@ def assigned_hit_rate(probabilities: ArrayLike | Tensor, assigned: ArrayLike | T
 
 
 def joint_probabilities(probabilities: Mapping[str, ArrayLike | Tensor]) -> Array:
-    """Joint table per image: {attribute: [N, K_a]} -> float64 [N, prod K_a], row-major (the last attribute runs fastest).
+    """Multiply class probabilities to a joint table per image: float64 [N, prod K_a].
+
+    {attribute: [N, K_a]}; row-major (the last attribute runs fastest).
 
     A product, that is, attributes are taken as independent *given the image*. The most probable cell is then the cell of the most probable
     classes, so hard counts need no such assumption.
@@ -248,10 +266,13 @@ def joint_probabilities(probabilities: Mapping[str, ArrayLike | Tensor]) -> Arra
 
 
 def joint_classes(classes: Mapping[str, Sequence[str]]) -> tuple[str, ...]:
-    """Names of the cells of a joint table, "yes/long", in the order of :func:`joint_probabilities`."""
+    """Name the cells of a joint table, such as "yes/long".
+
+    In the order of :func:`joint_probabilities`.
+    """
     names = [""]
-    for given in classes.values():
-        names = [f"{left}{SEPARATOR}{c}" if left else c for left in names for c in given]
+    for of_attribute in classes.values():
+        names = [f"{left}{SEPARATOR}{c}" if left else c for left in names for c in of_attribute]
     return tuple(names)
 
 

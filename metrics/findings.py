@@ -88,7 +88,7 @@ class Quality:
     """Kernel distance; None where images are weighted."""
 
     def to_dict(self) -> dict[str, Any]:
-        """Plain numbers, strings and lists."""
+        """Return the figures as plain numbers, strings and lists."""
         kernel = self.kernel.to_dict() if self.kernel else None
         return {"features": self.features, "what": self.what, "to": self.to, "frechet": self.frechet.to_dict(), "kernel": kernel}
 
@@ -105,7 +105,7 @@ class Prompted:
     """Mean change with its bounds; None where seeds differ."""
 
     def to_dict(self) -> dict[str, Any]:
-        """Plain numbers and lists."""
+        """Return the figures as plain numbers and lists."""
         return {
             "base": self.base.to_dict(),
             "steered": self.steered.to_dict(),
@@ -142,7 +142,7 @@ class Findings:
         return headline(self.judged[0].panels)
 
     def to_dict(self) -> dict[str, Any]:
-        """Plain numbers, strings and lists."""
+        """Return the findings as plain numbers, strings and lists."""
         return {
             "n": dict(self.n),
             "paired": self.paired,
@@ -222,7 +222,7 @@ def findings_of(
 
 
 def cells_of(readings: Readings, panel: Panel) -> NDArray[np.int64]:
-    """The cell of a panel's table that each image is counted in, [N]."""
+    """Return the cell of a panel's table in which each image counts, [N]."""
     return joint_probabilities({a: readings[a] for a in panel.attributes}).argmax(1)
 
 
@@ -247,8 +247,10 @@ def _judged(
 
 
 def _quality(e: Embedding, judge: Reader, panel: Panel, seed: int, unstated: list[str], tick: Callable[[], None]) -> list[Quality]:
-    """Distances of base and steered images to the reference, to it at the target's shares, and within classes; without a reference, of the
-    steered images to the base ones."""
+    """Measure the distances of base and steered images to the reference.
+
+    Also to the reference at the target's shares, and within classes. Without a reference, of the steered images to the base ones.
+    """
     sets = {BASE: np.asarray(_array(e.base)), STEERED: np.asarray(_array(e.steered))}
     reference = None if e.reference is None else _array(e.reference)
     small = [f"{len(x)} {name}" for name, x in {**sets, REFERENCE: reference}.items() if x is not None and len(x) < 2]
@@ -284,7 +286,10 @@ def _row(e: Embedding, what: str, to: str, x: Array, y: Array, seed: int, tick: 
 
 
 def _weighted(row: Quality, x: Array, reference: Array, weights: Array) -> Quality:
-    """The same with a weighted reference; the floor, which knows no weights, is that of the row."""
+    """Measure the same distances to a weighted reference.
+
+    The floor is that of the row, because it knows no weights.
+    """
     report = replace(row.frechet, value=frechet_distance(x, reference, weights))
     return Quality(row.features, row.what, AT_TARGET, report, None)
 
@@ -294,7 +299,10 @@ def _array(values: ArrayLike | Tensor) -> Array:
 
 
 def _weights(cells: NDArray[np.int64], panel: Panel, unstated: list[str]) -> Array | None:
-    """A weight per reference image, such that its cells have the target's shares; None where a cell that is asked for has no image."""
+    """Weight reference images so that their cells have the target's shares.
+
+    None if a cell that is asked for has no image.
+    """
     counts, target = np.bincount(cells, minlength=len(panel.report.target)), np.asarray(panel.report.target)
     lacking = [c for c, n, t in zip(panel.report.classes, counts, target, strict=True) if t > 0 and not n]
     if lacking:
@@ -313,7 +321,10 @@ def _prompted(base: Any, steered: Any, text: Any, paired: bool, batch: int, seed
 
 
 def _agreement(judge: Reader, other: Reader) -> dict[tuple[str, str, str], AgreementReport]:
-    """Attributes that both know with the same classes; classes are matched by name."""
+    """Compare two classifiers on the attributes that both know.
+
+    They need the same classes, which are matched by name.
+    """
     reports = {}
     for attribute, classes in judge.classes.items():
         theirs = tuple(other.classes.get(attribute, ()))

@@ -36,12 +36,14 @@ class FrechetReport:
     """Upper bound."""
 
     def to_dict(self) -> dict[str, Any]:
-        """Plain numbers and lists."""
+        """Return the report as plain numbers and lists."""
         return {k: list(v) if isinstance(v, tuple) else v for k, v in asdict(self).items()}
 
 
 def frechet_distance(features: ArrayLike | Tensor, reference: ArrayLike | Tensor, weights: ArrayLike | Tensor | None = None) -> float:
-    """|m1 - m2|^2 + tr(C1 + C2 - 2 (C1 C2)^(1/2)) of two Gaussians fitted to the sets (Heusel et al. 2017, with C of divisor n - 1).
+    """Compute the Frechet distance of Gaussians fitted to two sets.
+
+    |m1 - m2|^2 + tr(C1 + C2 - 2 (C1 C2)^(1/2)) (Heusel et al. 2017, with C of divisor n - 1).
 
     features [N, D], reference [M, D], both of the same D; no other set sizes or ridge needed, also where N or M is below D. weights [M],
     not negative: weigh the reference, for instance to shift the share of one attribute in it.
@@ -61,7 +63,7 @@ def frechet(
     bootstrap: int = 0,
     seed: int = 0,
 ) -> FrechetReport:
-    """:func:`frechet_distance` with an estimate of its small-sample bias.
+    """Compute :func:`frechet_distance` with an estimate of its small-sample bias.
 
     The distance of two samples of one distribution is not 0 but grows with D and shrinks with n; ``repeats`` random splits of the reference
     show by how much. Their parts are smaller than the sets themselves, so what they show is scaled by (1/n + 1/m) / (1/a + 1/b), the
@@ -103,7 +105,10 @@ def _same_width(x: Array, y: Array) -> None:
 
 
 def _moments(x: Array, weights: ArrayLike | Tensor | None = None) -> Moments:
-    """Mean, and the centred vectors themselves as a factor of the covariance, or their triangular one where that is smaller."""
+    """Return the mean, and a factor of the covariance.
+
+    The centred vectors themselves, or their triangular factor if that is smaller.
+    """
     w = np.ones(len(x)) if weights is None else _numpy(weights).reshape(-1)
     if len(w) != len(x) or not np.isfinite(w).all() or (w < 0).any() or (w > 0).sum() < 2:
         raise ValueError(f"weights are one per reference vector ({len(x)}), finite, not negative, and at least two above 0; met {len(w)}.")

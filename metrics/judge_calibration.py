@@ -54,7 +54,7 @@ class AgreementReport:
     """(Confidence, agreement, count) of every bin that holds images."""
 
     def to_dict(self) -> dict[str, Any]:
-        """Plain numbers, strings and lists."""
+        """Return the report as plain numbers, strings and lists."""
         return asdict(self)
 
 
@@ -63,7 +63,7 @@ def judge_agreement(
     labels: ArrayLike | Tensor,
     classes: Sequence[str],
 ) -> AgreementReport:
-    """A judge's class probabilities [N, K] against reference labels of the same images.
+    """Compare a judge's probabilities [N, K] with reference labels of the same images.
 
     labels: class indices [N], or another reader's probabilities [N, K], of which the most probable class counts.
 
@@ -100,7 +100,10 @@ def judge_agreement(
 
 
 def wilson(hits: int, n: int) -> tuple[float, float]:
-    """95% score interval of a share (Wilson 1927). Unlike resampling it has a width where all images agree, or none."""
+    """Return the 95% score interval of a share (Wilson 1927).
+
+    Unlike resampling it has a width where all images agree, or none.
+    """
     z, p = 1.959963984540054, hits / n
     middle, spread = p + z**2 / (2 * n), z * math.sqrt(p * (1 - p) / n + z**2 / (4 * n**2))
     low, high = ((middle + s * spread) / (1 + z**2 / n) for s in (-1, 1))
@@ -108,7 +111,10 @@ def wilson(hits: int, n: int) -> tuple[float, float]:
 
 
 def cohen_kappa(confusion: ArrayLike) -> float | None:
-    """(agreement - chance) / (1 - chance) of a confusion matrix [K, K]; chance: of two readers who draw from these shares."""
+    """Compute Cohen's kappa of a confusion matrix [K, K].
+
+    (agreement - chance) / (1 - chance); chance: of two readers who draw from these shares.
+    """
     table = np.asarray(confusion, dtype=np.float64)
     total = table.sum()
     agreement, chance = np.trace(table) / total, float(table.sum(0) @ table.sum(1)) / total**2
@@ -116,21 +122,24 @@ def cohen_kappa(confusion: ArrayLike) -> float | None:
 
 
 def _hard(labels: ArrayLike | Tensor, n: int, k: int) -> NDArray[np.int64]:
-    given = np.asarray(labels.detach().cpu() if isinstance(labels, Tensor) else labels)
-    if given.ndim == 2:
-        read = _probabilities(given)
+    stated = np.asarray(labels.detach().cpu() if isinstance(labels, Tensor) else labels)
+    if stated.ndim == 2:
+        read = _probabilities(stated)
         if read.shape != (n, k):
             raise ValueError(f"two readers of the same images have tables of one shape; met {[n, k]} and {list(read.shape)}.")
         return read.argmax(1)
-    if given.shape != (n,) or (given < 0).any() or (given >= k).any() or not np.equal(given, np.floor(given)).all():
-        raise ValueError(f"expected a class index below {k} for each of {n} images; met shape {list(given.shape)}.")
-    return given.astype(np.int64)
+    if stated.shape != (n,) or (stated < 0).any() or (stated >= k).any() or not np.equal(stated, np.floor(stated)).all():
+        raise ValueError(f"expected a class index below {k} for each of {n} images; met shape {list(stated.shape)}.")
+    return stated.astype(np.int64)
 
 
 def _bins(confidence: Array, hit: Array) -> tuple[tuple[float, float, int], ...]:
-    """(mean confidence, agreement, count) of every bin of equal width that holds images; a bin includes its lower edge."""
+    """Compute mean confidence, agreement and count by confidence.
+
+    Of every bin of equal width that holds images; a bin includes its lower edge.
+    """
     edges = np.linspace(0, 1, BINS + 1)
-    place = np.searchsorted(edges, confidence, side="right").clip(max=BINS) - 1
+    bins = np.searchsorted(edges, confidence, side="right").clip(max=BINS) - 1
     return tuple(
-        (float(confidence[here].mean()), float(hit[here].mean()), int(here.sum())) for b in range(BINS) if (here := place == b).any()
+        (float(confidence[inside].mean()), float(hit[inside].mean()), int(inside.sum())) for b in range(BINS) if (inside := bins == b).any()
     )

@@ -40,12 +40,14 @@ class PairedReport:
     """Images that were sampled together."""
 
     def to_dict(self) -> dict[str, Any]:
-        """Plain numbers."""
+        """Return the report as plain numbers."""
         return asdict(self)
 
 
 def cosines(before: ArrayLike | Tensor, after: ArrayLike | Tensor) -> Array:
-    """Cosine of every pair: before [N, D], after [N, D], same place for the same seed -> [N].
+    """Compute the cosine of every pair [N].
+
+    before [N, D], after [N, D]; the same index means the same seed.
 
     Raises ValueError where the numbers of images or dimensions differ, and for vectors that are zero or not finite.
     """
@@ -61,7 +63,9 @@ def cosines(before: ArrayLike | Tensor, after: ArrayLike | Tensor) -> Array:
 def paired_similarity(
     before: ArrayLike | Tensor, after: ArrayLike | Tensor, batch: int = 1, bootstrap: int = 2000, seed: int = 0
 ) -> PairedReport:
-    """Mean same-seed similarity with its uncertainty. With projected CLIP image embeddings this is CLIP-I.
+    """Measure the mean same-seed similarity with its uncertainty.
+
+    With projected CLIP image embeddings this is CLIP-I.
 
     batch: images that were edited together; whole batches are resampled then. Errors as of :func:`cosines`.
     """
@@ -82,7 +86,7 @@ def paired_similarity(
 
 
 def _unrelated(before: ArrayLike | Tensor, after: ArrayLike | Tensor, same: Array) -> float | None:
-    """Mean cosine over all pairs of different seeds."""
+    """Average the cosine over all pairs of different seeds."""
     n = len(same)
     if n < 2:
         return None

@@ -35,7 +35,7 @@ class Panel:
         return " x ".join(self.attributes)
 
     def to_dict(self) -> dict[str, Any]:
-        """Plain numbers, strings and lists."""
+        """Return the panel as plain numbers, strings and lists."""
         return {
             "attributes": list(self.attributes),
             "report": self.report.to_dict(),
@@ -52,7 +52,7 @@ def make_panels(
     batch: int = 1,
     seed: int = 0,
 ) -> list[Panel]:
-    """Panels in the order of ``attributes``; a joint table comes first.
+    """Make panels in the order of ``attributes``; a joint table comes first.
 
     readings: attribute -> probabilities [N, K] in the order of ``classes``. target: its attributes, and shares flattened row-major over
     *these* classes. attributes: which to report; none means those of the target, or all where there is no target. An attribute that the
@@ -88,7 +88,10 @@ def make_panels(
 def count_panels(
     attributes: Sequence[str], classes: Sequence[Sequence[str]], shares: Sequence[float], counts: Sequence[int]
 ) -> list[Panel]:
-    """The same from counts of images per cell, row-major over ``classes``, where no probabilities are known. ValueError without images."""
+    """Make panels from counts of images per cell.
+
+    Row-major over ``classes``, if no probabilities are known. Raises ValueError without images.
+    """
     if not sum(counts):
         raise ValueError("no image was counted, and a histogram needs at least one.")
     sizes = [len(c) for c in classes]
@@ -98,14 +101,20 @@ def count_panels(
 
 
 def headline(panels: Sequence[Panel]) -> float:
-    """The one FD that stands for all: the joint table's, else the largest among panels with a stated target, else the largest of all."""
+    """Return the one FD that stands for all panels.
+
+    That of the joint table, else the largest among panels with a stated target, else the largest of all.
+    """
     joint = [p for p in panels if len(p.attributes) > 1]
     stated = [p for p in panels if p.report.target_given]
     return max(p.report.fd for p in (joint or stated or panels))
 
 
 def _marginal(attributes: tuple[str, ...], classes: Mapping[str, Sequence[str]], shares: Sequence[float], attribute: str) -> list[float]:
-    """Shares of one attribute's classes, from a joint table flattened row-major."""
+    """Sum a joint table to the shares of one attribute's classes.
+
+    The table is flattened row-major.
+    """
     after = 1
     for other in attributes[attributes.index(attribute) + 1 :]:
         after *= len(classes[other])

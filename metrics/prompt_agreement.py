@@ -38,7 +38,7 @@ class PromptReport:
     """Images that were sampled together."""
 
     def to_dict(self) -> dict[str, Any]:
-        """Plain numbers."""
+        """Return the report as plain numbers."""
         return asdict(self)
 
 
@@ -50,7 +50,9 @@ def prompt_agreement(
     bootstrap: int = 2000,
     seed: int = 0,
 ) -> PromptReport:
-    """CLIP-T of images [N, D] and texts [P, D], both projected embeddings of one CLIP, of any length.
+    """Measure CLIP-T of images [N, D] and texts [P, D].
+
+    Both are projected embeddings of one CLIP, of any length.
 
     prompt_of [N]: which text each image was made with; None where there is one text. batch: see :func:`.fairness.measure`.
 
@@ -83,7 +85,9 @@ def agreement_change(
     bootstrap: int = 2000,
     seed: int = 0,
 ) -> tuple[float, float | None, float | None]:
-    """Mean change of CLIP-T from images before to images after [N, D], same place for the same seed, with its 95% bootstrap bounds.
+    """Measure the mean change of CLIP-T from images before to images after.
+
+    [N, D], the same index for the same seed, with its 95% bootstrap bounds.
 
     Paired, so that what differs between seeds does not hide what the edit did. Errors as of :func:`prompt_agreement`.
     """
@@ -96,19 +100,19 @@ def agreement_change(
 
 
 def _cosines(images: ArrayLike | Tensor, texts: ArrayLike | Tensor) -> Array:
-    """[N, P]."""
+    """Compute the cosine of every image and every text: [N, P]."""
     x, t = as_features(images, "image embeddings"), as_features(texts, "text embeddings")
     if x.shape[1] != t.shape[1]:
         raise ValueError(f"image and text embeddings are of one CLIP: met {x.shape[1]} and {t.shape[1]} dimensions.")
     return (unit_rows(x, "image embeddings") @ unit_rows(t, "text embeddings").T).clip(-1, 1)
 
 
-def _prompt_of(given: ArrayLike | Tensor | None, n: int, prompts: int) -> NDArray[np.int64]:
-    if given is None:
+def _prompt_of(index: ArrayLike | Tensor | None, n: int, prompts: int) -> NDArray[np.int64]:
+    if index is None:
         if prompts != 1:
             raise ValueError(f"with {prompts} prompts, say for each of the {n} images which one it was made with.")
         return np.zeros(n, dtype=np.int64)
-    chosen = np.asarray(given.detach().cpu() if isinstance(given, Tensor) else given).reshape(-1).astype(np.int64)
+    chosen = np.asarray(index.detach().cpu() if isinstance(index, Tensor) else index).reshape(-1).astype(np.int64)
     if len(chosen) != n or (chosen < 0).any() or (chosen >= prompts).any():
         raise ValueError(f"expected an index below {prompts} for each of {n} images; met {len(chosen)} indices.")
     return chosen

@@ -14,17 +14,20 @@ IMAGES, BATCHES, NOTHING = "images", "batches", "nothing"
 
 
 def as_array(values: ArrayLike | Tensor) -> Array:
-    """Values as float64 on the CPU."""
+    """Convert values to float64 on the CPU."""
     return np.asarray(values.detach().cpu().double().numpy() if isinstance(values, Tensor) else values, dtype=np.float64)
 
 
-def as_features(values: ArrayLike | Tensor, name: str, least: int = 1) -> Array:
-    """Feature vectors, float64 [N, D]. Raises ValueError for another shape, fewer than ``least`` vectors, or values that are not finite."""
+def as_features(values: ArrayLike | Tensor, name: str, fewest: int = 1) -> Array:
+    """Convert feature vectors to float64 [N, D], and check them.
+
+    Raises ValueError for another shape, fewer than ``least`` vectors, or values that are not finite.
+    """
     x = as_array(values)
     if x.ndim != 2 or x.shape[1] < 1:
         raise ValueError(f"expected {name} of shape [images, dimensions]; met shape {list(x.shape)}.")
-    if len(x) < least:
-        needed = "one image is" if least == 1 else f"{least} images are"
+    if len(x) < fewest:
+        needed = "one image is" if fewest == 1 else f"{fewest} images are"
         raise ValueError(f"at least {needed} needed; met {len(x)} in {name}.")
     if not np.isfinite(x).all():
         bad = int((~np.isfinite(x)).any(1).sum())
@@ -33,7 +36,10 @@ def as_features(values: ArrayLike | Tensor, name: str, least: int = 1) -> Array:
 
 
 def unit_rows(x: Array, name: str) -> Array:
-    """Rows [N, D] scaled to length 1. Raises ValueError where one is zero, as it has no direction."""
+    """Scale rows [N, D] to length 1.
+
+    Raises ValueError where one is zero, as it has no direction.
+    """
     length = np.linalg.norm(x, axis=1, keepdims=True)
     if not length.all():
         raise ValueError(f"{int((length == 0).sum())} of {len(x)} vectors in {name} are zero, and have no direction to compare.")
@@ -41,7 +47,9 @@ def unit_rows(x: Array, name: str) -> Array:
 
 
 def multiplicities(n: int, batch: int, draws: int, seed: int | np.random.Generator) -> tuple[Array, str]:
-    """How often each of n images is in each resampled set, [draws, n], and what was resampled.
+    """Count how often each image is in each resampled set, [draws, n].
+
+    Also says what was resampled.
 
     Batches of ``batch`` consecutive images are drawn with replacement (a short last one counts as one); images where that gives fewer than
     two batches. No draws for n = 1: there is nothing to vary. The same rule as :func:`.fairness.bootstrap_shares`.
@@ -58,14 +66,20 @@ def multiplicities(n: int, batch: int, draws: int, seed: int | np.random.Generat
 
 
 def resampled_means(values: ArrayLike, counts: Array) -> Array:
-    """Means of resampled sets. values [N] or [N, K], counts [draws, N] -> [draws] or [draws, K]."""
+    """Average the values of resampled sets.
+
+    values [N] or [N, K], counts [draws, N] -> [draws] or [draws, K].
+    """
     table = np.asarray(values, dtype=np.float64)
     total = counts.sum(1)
     return (counts @ table) / (total if table.ndim == 1 else total[:, None])
 
 
 def percentiles(draws: Array) -> Bounds:
-    """2.5% and 97.5% quantile of resampled values [draws], None and None without any."""
+    """Return the 2.5% and 97.5% quantile of resampled values [draws].
+
+    None and None without any.
+    """
     if not len(draws):
         return None, None
     low, high = np.quantile(draws, (0.025, 0.975))
@@ -73,12 +87,15 @@ def percentiles(draws: Array) -> Bounds:
 
 
 def mean_interval(values: ArrayLike, batch: int = 1, draws: int = 2000, seed: int = 0) -> tuple[float, float | None, float | None]:
-    """Mean of values [N] with its 95% percentile bootstrap bounds, None where there is a single value."""
+    """Average values [N] with 95% percentile bootstrap bounds.
+
+    The bounds are None if there is a single value.
+    """
     table = np.asarray(values, dtype=np.float64)
     low, high = percentiles(resampled_means(table, multiplicities(len(table), batch, draws, seed)[0]))
     return float(table.mean()), low, high
 
 
 def floats_of(values: Sequence[float] | Array) -> tuple[float, ...]:
-    """Plain floats."""
+    """Convert values to plain floats."""
     return tuple(float(v) for v in values)
