@@ -41,7 +41,7 @@ _CLOTH = torch.tensor([[0.20, 0.20, 0.26], [0.93, 0.93, 0.91], [0.90, 0.93, 0.96
 
 @dataclass(frozen=True)
 class Portraits:
-    """Hold a batch of drawings."""
+    """A batch of drawings."""
 
     images: Tensor
     """Pixels, float32 [N, 3, 32, 32] in 0..1."""
@@ -95,7 +95,7 @@ class _Canvas:
 
 @dataclass(frozen=True)
 class Between:
-    """Describe drawings between classes, as a diffusion model makes them now and then."""
+    """Drawings between classes, as a diffusion model makes them now and then."""
 
     skin_to: Tensor
     """Another skin tone, int64 [N]."""
@@ -109,6 +109,85 @@ def _column(value: Tensor | float, like: Tensor) -> Tensor:
     return value.view(-1, 1, 1) if isinstance(value, Tensor) else torch.full_like(like, value).view(-1, 1, 1)
 
 
+@dataclass(frozen=True)
+class _Chance:
+    """Random numbers for the nuisance of a batch.
+
+    The order of the calls decides what is drawn from a seed. Shipped weights were trained on these images, so keep the order.
+    """
+
+    n: int
+    """Number of images."""
+    generator: torch.Generator
+    """Source of all random numbers."""
+
+    def uniform(self, low: float, high: float) -> Tensor:
+        """Draw a number for each image: [n]."""
+        return torch.rand(self.n, generator=self.generator) * (high - low) + low
+
+    def jitter(self, colour: Tensor, scale: float) -> Tensor:
+        """Change colours a little: [n, 3] in 0..1."""
+        return (colour + self.offsets() * scale).clamp(0, 1)
+
+    def offsets(self) -> Tensor:
+        """Draw offsets of three colour channels: [n, 3] in -1..1."""
+        return torch.rand(self.n, 3, generator=self.generator) * 2 - 1
+
+    def choose(self, colours: Tensor) -> Tensor:
+        """Choose one of the colours for each image: [n, 3]."""
+        return colours[torch.randint(0, len(colours), (self.n,), generator=self.generator)]
+
+
+@dataclass(frozen=True)
+class _Sitters:
+    """Colours, place and size of the people of a batch."""
+
+    skin: Tensor
+    """Colour of the skin [n, 3]."""
+    hair: Tensor
+    """Colour of the hair [n, 3]."""
+    wall: Tensor
+    """Colour of the background [n, 3]."""
+    cloth: Tensor
+    """Colour of the clothing [n, 3]."""
+    hx: Tensor
+    """Centre of the head, horizontal [n]."""
+    hy: Tensor
+    """Centre of the head, vertical [n]."""
+    scale: Tensor
+    """Size of the person [n]."""
+    rx: Tensor
+    """Half the width of the face [n]."""
+    ry: Tensor
+    """Half the height of the face [n]."""
+    professions: list[Tensor]
+    """Per profession, 1.0 for the images that show it and 0.0 for the others [n]."""
+    long_hair: Tensor
+    """Whether the hair is long, bool [n]."""
+
+
+@dataclass(frozen=True)
+class _Features:
+    """Eyes, spectacles and smile of the people of a batch."""
+
+    eye_y: Tensor
+    """Height of the eyes [n]."""
+    gap: Tensor
+    """Distance of an eye from the middle of the face [n]."""
+    iris: Tensor
+    """Colour of the eyes [n, 3]."""
+    brow_y: Tensor
+    """Height of the eyebrows [n]."""
+    smile: Tensor
+    """Curvature of the mouth [n]; positive is a smile."""
+    frame: Tensor
+    """Colour of the spectacles [n, 3]."""
+    lens_x: Tensor
+    """Half the width of a lens [n]."""
+    lens_y: Tensor
+    """Half the height of a lens [n]."""
+
+
 def draw_portraits(labels: Mapping[str, Tensor], generator: torch.Generator, between: Between | None = None) -> Tensor:
     """Draw portraits with the given attributes: float32 [N, 3, 32, 32] in 0..1.
 
@@ -117,97 +196,132 @@ def draw_portraits(labels: Mapping[str, Tensor], generator: torch.Generator, bet
     ``between`` replaces the spectacles of ``labels`` and shifts their skin tones.
     """
     n = labels["hair"].shape[0]
+    chance, c = _Chance(n, generator), _Canvas(n)
+    sitters = _choose_sitters(labels, chance, between)
+    _paint_background(c, sitters, chance)
+    _paint_clothing(c, sitters, chance)
+    _paint_hair(c, sitters)
+    _paint_face(c, sitters, chance)
+    features = _choose_features(sitters, chance)
+    frames = (labels["eyeglasses"] == 0).float().expand(2, n) if between is None else between.frames
+    _paint_eyes(c, sitters, features, frames)
+    _paint_nose_and_mouth(c, sitters, features, chance)
+    return _light(c, chance)
 
-    def uniform(low: float, high: float) -> Tensor:
-        return torch.rand(n, generator=generator) * (high - low) + low
 
-    def jitter(colour: Tensor, scale: float) -> Tensor:
-        return (colour + (torch.rand(n, 3, generator=generator) * 2 - 1) * scale).clamp(0, 1)
-
+def _choose_sitters(labels: Mapping[str, Tensor], chance: _Chance, between: Between | None) -> _Sitters:
+    """Choose colours, place and size for each portrait."""
     prof, skin_id = labels["profession"], labels["skin_tone"]
-    glasses, long_hair = labels["eyeglasses"] == 0, labels["hair"] == 1
-    is_prof = [(prof == i).float() for i in range(4)]
-    black, white = torch.zeros(n, 3), torch.ones(n, 3)
-
     tone = _SKIN[skin_id] if between is None else torch.lerp(_SKIN[skin_id], _SKIN[between.skin_to], between.skin_share[:, None])
-    skin = (tone * (1 + uniform(-0.05, 0.05))[:, None] + (torch.rand(n, 3, generator=generator) * 2 - 1) * 0.02).clamp(0, 1)
-    hair = jitter(_HAIR[torch.randint(0, len(_HAIR), (n,), generator=generator)], 0.05)
-    wall, cloth = jitter(_WALL[prof], 0.10), jitter(_CLOTH[prof], 0.06)
-    hx, hy = uniform(-0.14, 0.14), uniform(-0.16, 0.02)
-    scale = uniform(0.88, 1.10)
-    rx, ry = 0.42 * scale * uniform(0.92, 1.08), 0.52 * scale * uniform(0.95, 1.05)
+    skin = (tone * (1 + chance.uniform(-0.05, 0.05))[:, None] + chance.offsets() * 0.02).clamp(0, 1)
+    hair = chance.jitter(chance.choose(_HAIR), 0.05)
+    wall, cloth = chance.jitter(_WALL[prof], 0.10), chance.jitter(_CLOTH[prof], 0.06)
+    hx, hy = chance.uniform(-0.14, 0.14), chance.uniform(-0.16, 0.02)
+    scale = chance.uniform(0.88, 1.10)
+    rx, ry = 0.42 * scale * chance.uniform(0.92, 1.08), 0.52 * scale * chance.uniform(0.95, 1.05)
+    professions = [(prof == i).float() for i in range(4)]
+    return _Sitters(skin, hair, wall, cloth, hx, hy, scale, rx, ry, professions, labels["hair"] == 1)
 
-    c = _Canvas(n)
-    flat = torch.zeros(n)
-    c.paint(c.box(flat, flat, 2.0, 2.0), wall)
-    # Backgrounds: brick courses, tiles, a plain wall with a skirting, a chalk line on the board.
-    phase = uniform(0, 0.5)
+
+def _paint_background(c: _Canvas, s: _Sitters, chance: _Chance) -> None:
+    """Paint brick courses, tiles, a plain wall with a skirting, or a chalk line on a board."""
+    flat = torch.zeros(chance.n)
+    c.paint(c.box(flat, flat, 2.0, 2.0), s.wall)
+    firefighter, chef, doctor, teacher = s.professions
+    phase = chance.uniform(0, 0.5)
     for k in range(5):
-        c.paint(c.box(flat, phase - 1.0 + 0.5 * k, 2.0, 0.03), wall * 0.72, is_prof[0])
-        c.paint(c.box(phase - 1.0 + 0.5 * k, flat, 0.03, 2.0), wall * 1.18, is_prof[1])
-    c.paint(c.box(flat, flat + uniform(0.3, 0.5), 2.0, 0.08), wall * 0.75, is_prof[2])
-    c.paint(c.box(uniform(-0.4, 0.4), uniform(-0.85, -0.75), 0.5, 0.04), white * 0.85, is_prof[3])
+        c.paint(c.box(flat, phase - 1.0 + 0.5 * k, 2.0, 0.03), s.wall * 0.72, firefighter)
+        c.paint(c.box(phase - 1.0 + 0.5 * k, flat, 0.03, 2.0), s.wall * 1.18, chef)
+    c.paint(c.box(flat, flat + chance.uniform(0.3, 0.5), 2.0, 0.08), s.wall * 0.75, doctor)
+    chalk = torch.ones(chance.n, 3) * 0.85
+    c.paint(c.box(chance.uniform(-0.4, 0.4), chance.uniform(-0.85, -0.75), 0.5, 0.04), chalk, teacher)
 
-    # Shoulders and what they wear.
-    body_y = 1.12 + hy * 0.3
-    body = c.ellipse(hx * 0.6, body_y, 0.86 * scale, 0.50)
-    c.paint(body, cloth)
-    bx = hx * 0.6
-    yellow = jitter(torch.tensor([0.95, 0.85, 0.15]).expand(n, 3), 0.05)
-    c.paint(torch.maximum(body, c.box(bx, body_y - 0.26, 2.0, 0.06)), yellow, is_prof[0])
+
+def _paint_clothing(c: _Canvas, s: _Sitters, chance: _Chance) -> None:
+    """Paint the shoulders and what shows the profession: a stripe, buttons, a neckline or a collar."""
+    n = chance.n
+    firefighter, chef, doctor, teacher = s.professions
+    body_y = 1.12 + s.hy * 0.3
+    body = c.ellipse(s.hx * 0.6, body_y, 0.86 * s.scale, 0.50)
+    c.paint(body, s.cloth)
+    bx = s.hx * 0.6
+    yellow = chance.jitter(torch.tensor([0.95, 0.85, 0.15]).expand(n, 3), 0.05)
+    c.paint(torch.maximum(body, c.box(bx, body_y - 0.26, 2.0, 0.06)), yellow, firefighter)
     for side in (-1.0, 1.0):
-        c.paint(c.box(bx + side * 0.12, body_y - 0.22, 0.045, 0.05), black + 0.15, is_prof[1])
-    teal = jitter(torch.tensor([0.10, 0.50, 0.55]).expand(n, 3), 0.06)
+        c.paint(c.box(bx + side * 0.12, body_y - 0.22, 0.045, 0.05), torch.zeros(n, 3) + 0.15, chef)
+    teal = chance.jitter(torch.tensor([0.10, 0.50, 0.55]).expand(n, 3), 0.06)
     v_neck = torch.maximum(body, (c.x - bx.view(-1, 1, 1)).abs() - (body_y.view(-1, 1, 1) - 0.10 - c.y) * 0.7)
-    c.paint(v_neck, teal, is_prof[2])
+    c.paint(v_neck, teal, doctor)
     collar = torch.maximum(body, (c.x - bx.view(-1, 1, 1)).abs() - (body_y.view(-1, 1, 1) - 0.22 - c.y) * 1.1)
-    c.paint(collar, jitter(torch.tensor([0.95, 0.92, 0.75]).expand(n, 3), 0.05), is_prof[3])
+    c.paint(collar, chance.jitter(torch.tensor([0.95, 0.92, 0.75]).expand(n, 3), 0.05), teacher)
 
-    # Hair behind the face: long hair falls to the shoulders.
-    fall = c.box(hx, hy + 0.42 * scale, rx * 1.28, 0.46 * scale)
-    crown = c.ellipse(hx, hy - 0.06 * scale, rx * 1.30, ry * 1.14)
-    c.paint(torch.minimum(crown, fall), hair, long_hair.float())
-    short = c.ellipse(hx, hy - 0.16 * scale, rx * 1.10, ry * 0.98)
-    c.paint(torch.maximum(short, c.y - (hy + 0.02).view(-1, 1, 1)), hair, (~long_hair).float())
 
-    # Neck, face, ears (hidden by long hair).
-    c.paint(c.box(hx, hy + ry + 0.04, 0.15 * scale, 0.14), skin * 0.86)
+def _paint_hair(c: _Canvas, s: _Sitters) -> None:
+    """Paint the hair behind the face; long hair falls to the shoulders."""
+    fall = c.box(s.hx, s.hy + 0.42 * s.scale, s.rx * 1.28, 0.46 * s.scale)
+    crown = c.ellipse(s.hx, s.hy - 0.06 * s.scale, s.rx * 1.30, s.ry * 1.14)
+    c.paint(torch.minimum(crown, fall), s.hair, s.long_hair.float())
+    short = c.ellipse(s.hx, s.hy - 0.16 * s.scale, s.rx * 1.10, s.ry * 0.98)
+    c.paint(torch.maximum(short, c.y - (s.hy + 0.02).view(-1, 1, 1)), s.hair, (~s.long_hair).float())
+
+
+def _paint_face(c: _Canvas, s: _Sitters, chance: _Chance) -> None:
+    """Paint neck, face, fringe and ears; long hair hides the ears."""
+    c.paint(c.box(s.hx, s.hy + s.ry + 0.04, 0.15 * s.scale, 0.14), s.skin * 0.86)
     for side in (-1.0, 1.0):
-        c.paint(c.ellipse(hx + side * rx, hy + 0.04, 0.07, 0.11), skin * 0.92, (~long_hair).float())
-    face = c.ellipse(hx, hy, rx, ry)
-    c.paint(face, skin)
-    fringe_y = hy - ry * uniform(0.48, 0.66)
-    tilt = uniform(-0.25, 0.25)
-    fringe = torch.maximum(face - 0.03, c.y - fringe_y.view(-1, 1, 1) - tilt.view(-1, 1, 1) * (c.x - hx.view(-1, 1, 1)))
-    c.paint(fringe, hair)
+        c.paint(c.ellipse(s.hx + side * s.rx, s.hy + 0.04, 0.07, 0.11), s.skin * 0.92, (~s.long_hair).float())
+    face = c.ellipse(s.hx, s.hy, s.rx, s.ry)
+    c.paint(face, s.skin)
+    fringe_y = s.hy - s.ry * chance.uniform(0.48, 0.66)
+    tilt = chance.uniform(-0.25, 0.25)
+    fringe = torch.maximum(face - 0.03, c.y - fringe_y.view(-1, 1, 1) - tilt.view(-1, 1, 1) * (c.x - s.hx.view(-1, 1, 1)))
+    c.paint(fringe, s.hair)
 
-    # Features.
-    eye_y, gap = hy - 0.04 * scale, rx * uniform(0.44, 0.52)
-    iris = jitter(torch.tensor([0.15, 0.14, 0.14]).expand(n, 3), 0.10)
-    brow_y = eye_y - 0.15 * scale - uniform(0.0, 0.04)
-    smile, mouth_y = uniform(-0.9, 1.4), hy + ry * 0.52
-    frame = jitter(_FRAME[torch.randint(0, len(_FRAME), (n,), generator=generator)], 0.04)
-    lens_x, lens_y = 0.155 * scale * uniform(0.92, 1.10), 0.135 * scale * uniform(0.9, 1.15)
-    frames = glasses.float().expand(2, n) if between is None else between.frames
-    for side, g in zip((-1.0, 1.0), frames, strict=True):
-        ex = hx + side * gap
-        c.paint(c.box(ex, brow_y, 0.10 * scale, 0.022), hair * 0.7)
-        c.paint(c.ellipse(ex, eye_y, 0.085 * scale, 0.06 * scale), white * 0.95)
-        lens = c.ellipse(ex, eye_y, lens_x, lens_y)
-        c.paint(lens, white * 0.92, g * 0.35)
-        c.paint(c.ellipse(ex, eye_y, 0.045, 0.055), iris)
-        c.paint(lens.abs() - 0.030, frame, g)
-        c.paint(c.box(hx + side * (gap + lens_x + rx) / 2, eye_y, (rx - gap - lens_x).clamp(min=0) / 2 + 0.02, 0.026), frame, g)
-    c.paint(c.box(hx, eye_y, (gap - lens_x).clamp(min=0.0), 0.028), frame, frames.mean(0))
-    c.paint(c.ellipse(hx, hy + ry * 0.20, 0.045, 0.07), skin * 0.80)
-    dx = c.x - hx.view(-1, 1, 1)
-    curve = c.y - mouth_y.view(-1, 1, 1) + smile.view(-1, 1, 1) * dx**2 - smile.view(-1, 1, 1) * 0.02
-    mouth = torch.maximum(curve.abs() - 0.035, dx.abs() - (rx * uniform(0.30, 0.45)).view(-1, 1, 1))
-    c.paint(mouth, (skin * torch.tensor([0.85, 0.45, 0.45])).clamp(0, 1))
 
-    # Light: overall gain and a slope from one side.
-    gain = uniform(0.90, 1.08).view(-1, 1, 1, 1)
-    slope = uniform(-0.10, 0.10).view(-1, 1, 1, 1) * c.x.view(1, 1, 1, SIZE)
+def _choose_features(s: _Sitters, chance: _Chance) -> _Features:
+    """Choose eyes, spectacles and smile for each portrait."""
+    eye_y, gap = s.hy - 0.04 * s.scale, s.rx * chance.uniform(0.44, 0.52)
+    iris = chance.jitter(torch.tensor([0.15, 0.14, 0.14]).expand(chance.n, 3), 0.10)
+    brow_y = eye_y - 0.15 * s.scale - chance.uniform(0.0, 0.04)
+    smile = chance.uniform(-0.9, 1.4)
+    frame = chance.jitter(chance.choose(_FRAME), 0.04)
+    lens_x, lens_y = 0.155 * s.scale * chance.uniform(0.92, 1.10), 0.135 * s.scale * chance.uniform(0.9, 1.15)
+    return _Features(eye_y, gap, iris, brow_y, smile, frame, lens_x, lens_y)
+
+
+def _paint_eyes(c: _Canvas, s: _Sitters, f: _Features, frames: Tensor) -> None:
+    """Paint eyebrows, eyes and spectacles.
+
+    frames: opacity of the spectacles at the left and right eye [2, n].
+    """
+    white = torch.ones_like(s.skin)
+    for side, opacity in zip((-1.0, 1.0), frames, strict=True):
+        ex = s.hx + side * f.gap
+        c.paint(c.box(ex, f.brow_y, 0.10 * s.scale, 0.022), s.hair * 0.7)
+        c.paint(c.ellipse(ex, f.eye_y, 0.085 * s.scale, 0.06 * s.scale), white * 0.95)
+        lens = c.ellipse(ex, f.eye_y, f.lens_x, f.lens_y)
+        c.paint(lens, white * 0.92, opacity * 0.35)
+        c.paint(c.ellipse(ex, f.eye_y, 0.045, 0.055), f.iris)
+        c.paint(lens.abs() - 0.030, f.frame, opacity)
+        temple = c.box(s.hx + side * (f.gap + f.lens_x + s.rx) / 2, f.eye_y, (s.rx - f.gap - f.lens_x).clamp(min=0) / 2 + 0.02, 0.026)
+        c.paint(temple, f.frame, opacity)
+    c.paint(c.box(s.hx, f.eye_y, (f.gap - f.lens_x).clamp(min=0.0), 0.028), f.frame, frames.mean(0))
+
+
+def _paint_nose_and_mouth(c: _Canvas, s: _Sitters, f: _Features, chance: _Chance) -> None:
+    """Paint the nose and the mouth."""
+    c.paint(c.ellipse(s.hx, s.hy + s.ry * 0.20, 0.045, 0.07), s.skin * 0.80)
+    mouth_y = s.hy + s.ry * 0.52
+    dx = c.x - s.hx.view(-1, 1, 1)
+    curve = c.y - mouth_y.view(-1, 1, 1) + f.smile.view(-1, 1, 1) * dx**2 - f.smile.view(-1, 1, 1) * 0.02
+    mouth = torch.maximum(curve.abs() - 0.035, dx.abs() - (s.rx * chance.uniform(0.30, 0.45)).view(-1, 1, 1))
+    c.paint(mouth, (s.skin * torch.tensor([0.85, 0.45, 0.45])).clamp(0, 1))
+
+
+def _light(c: _Canvas, chance: _Chance) -> Tensor:
+    """Light the images: brighter or darker overall, and a slope from one side."""
+    gain = chance.uniform(0.90, 1.08).view(-1, 1, 1, 1)
+    slope = chance.uniform(-0.10, 0.10).view(-1, 1, 1, 1) * c.x.view(1, 1, 1, SIZE)
     return (c.image * (gain + slope)).clamp(0, 1)
 
 
