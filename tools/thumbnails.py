@@ -290,10 +290,10 @@ def stand_ins(base: Path) -> None:
     classes; other files are empty.
     """
     from equipoise.benchmarks.core.random_adp import random_adp
+    from equipoise.benchmarks.core.random_sae import random_bias, random_sae
     from equipoise.models.adp import save_adp
     from equipoise.models.bias_features import save_bias_features
 
-    saes = load(ROOT / "tests" / "equipoise_random_sae.py", "equipoise_random_sae")
     classes = {"gender_presentation": ("feminine", "masculine")}
     for name in RENDERED:
         for node in json.loads((FOLDER / f"{name}.json").read_text(encoding="utf-8"))["nodes"]:
@@ -305,7 +305,7 @@ def stand_ins(base: Path) -> None:
                 if where.endswith("adp"):
                     save_adp(random_adp(classes, 8), path)
                 elif where.endswith("bias_features"):
-                    save_bias_features(saes.random_bias(saes.random_sae(8, "middle", "sd15"), classes), path)
+                    save_bias_features(random_bias(random_sae(8, "middle", "sd15"), classes), path)
                 path.touch()
 
 
