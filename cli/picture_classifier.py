@@ -39,7 +39,7 @@ def train_on_pictures(
     generator = torch.Generator().manual_seed(seed)
     order = torch.randperm(len(images), generator=generator)
     cut = max(1, round(HELD_OUT * len(images)))
-    held_out, train = order[:cut], order[cut:]
+    unseen, train = order[:cut], order[cut:]
     names = list(attributes)
     hard = {a: labels[a].argmax(-1) for a in names}
     weights = {a: 1.0 / torch.bincount(hard[a][train], minlength=labels[a].shape[1]).clamp(min=1).float()[hard[a][train]] for a in names}
@@ -65,8 +65,8 @@ def train_on_pictures(
 
         training.run(take_step)
         net = net.eval().requires_grad_(False)
-    read = net.probabilities(images[held_out])
-    return net, {a: balanced_accuracy(read[a].argmax(-1), hard[a][held_out]) for a in names}
+    read = net.probabilities(images[unseen])
+    return net, {a: balanced_accuracy(read[a].argmax(-1), hard[a][unseen]) for a in names}
 
 
 def balanced_accuracy(read: Tensor, truth: Tensor) -> float:

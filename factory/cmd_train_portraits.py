@@ -92,10 +92,10 @@ def _train_diffusion(conditional: bool, folder: Path, out: Path, steps: int, bar
 
 
 def _train_classifier(kind: str, folder: Path, out: Path, steps: int, bar) -> Path:
-    from .train_classifiers import BETWEEN_POOL, POOL, SEEDS, drawn_accuracy, held_out, train_portrait_classifier
+    from .train_classifiers import BETWEEN_POOL, POOL, SEEDS, draw_unseen, drawn_accuracy, train_portrait_classifier
 
     net = train_portrait_classifier(kind, folder, steps, progress=bar)
-    reached = drawn_accuracy(net, *held_out())
+    reached = drawn_accuracy(net, *draw_unseen())
     print(f"held-out accuracy on drawn portraits: {reached}")
     made = {"steps": steps, "batch": 64, "lr": 1e-3, "pool": POOL, "between_pool": BETWEEN_POOL, "seed": SEEDS[kind]}
     save_classifier(net, out, {"licence": "GPL-3.0", "accuracy_drawn": json.dumps(reached), "training": json.dumps(made)})

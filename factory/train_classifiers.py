@@ -94,7 +94,7 @@ def drawn_accuracy(model: AttributeClassifier, images: Tensor, labels: Mapping[s
     return {a: (read[a].argmax(-1) == labels[a]).float().mean().item() for a in ATTRIBUTES}
 
 
-def held_out(n: int = 4096) -> tuple[Tensor, dict[str, Tensor]]:
+def draw_unseen(n: int = 4096) -> tuple[Tensor, dict[str, Tensor]]:
     """Draw portraits that no training saw, with labels.
 
     images float32 [n, 3, 32, 32] in 0..1, from the natural joint distribution.

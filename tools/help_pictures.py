@@ -659,8 +659,8 @@ def main() -> int:
     with tempfile.TemporaryDirectory() as folder:
         base = args.folder or Path(folder)
         thumbnails.stand_ins(base)
-        for place in ("user", "output"):
-            shutil.rmtree(base / place / "equipoise" / "ledgers", ignore_errors=True)
+        for parent in ("user", "output"):
+            shutil.rmtree(base / parent / "equipoise" / "ledgers", ignore_errors=True)
         (base / "custom_nodes" / "equipoise").unlink(missing_ok=True)
         with servers.Server(servers.checkout("COMFYUI_PATH", "~/ComfyUI"), base) as server:
             world = World(server, workflows, base)

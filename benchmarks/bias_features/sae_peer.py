@@ -120,8 +120,8 @@ def compare_trainers(folder: Path, features: FeatureSet, settings: SaeSettings) 
     def figures(sae: SparseAutoencoder, seconds: float, spent: float, name: str) -> dict[str, Any]:
         report = evaluate(sae, source.rows(test))
         save_sae(SaeFile(sae, str(features.meta.get("site", "")), str(features.meta.get("base_model", "")), report.info()), folder / name)
-        held_out = {k: report.info()[k] for k in ("fvu", "dead_share", "l0")}
-        return {**held_out, "tokens_per_second": round(tokens_seen / seconds), "processor_seconds": round(spent, 2)}
+        quality = {k: report.info()[k] for k in ("fvu", "dead_share", "l0")}
+        return {**quality, "tokens_per_second": round(tokens_seen / seconds), "processor_seconds": round(spent, 2)}
 
     our_figures = figures(ours.sae.requires_grad_(False), clock, processor, "ours.safetensors")
     by_peer = {}

@@ -21,7 +21,7 @@ from torch import Tensor
 
 from ...cli.console import progress_bar
 from ...factory.portraits import ATTRIBUTES, draw_portraits
-from ...factory.train_classifiers import held_out, uniform_labels
+from ...factory.train_classifiers import draw_unseen, uniform_labels
 from ...methods.core.trainer import AveragedSettings, AveragedTraining, Progress
 from ...methods.datasets.augment import degrade
 from ...methods.neuron_path.image_estimates import Estimate, estimate, readings
@@ -115,7 +115,7 @@ def judged(model: AttributeClassifier, edit: NeuronEdit | None, pairs: int, natu
     p = read(images)
     short, long = p.split(pairs)
     right = (p.argmax(1) == truth).float()
-    portraits, labels = held_out(natural)
+    portraits, labels = draw_unseen(natural)
     natural_right = (read(portraits).argmax(1) == labels[TARGET]).float()
     rare = (labels[TARGET] == 0) == (labels[SOURCE] == 0)
     return {

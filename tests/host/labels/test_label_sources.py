@@ -38,9 +38,9 @@ def save_picture(path: Path, image: torch.Tensor) -> None:
 @pytest.fixture(scope="module")
 def drawn() -> tuple[torch.Tensor, dict[str, torch.Tensor]]:
     """Drawn portraits [N, 3, 32, 32] as 8-bit files hold them, and what was drawn."""
-    from equipoise.factory.train_classifiers import held_out
+    from equipoise.factory.train_classifiers import draw_unseen
 
-    images, labels = held_out(N)
+    images, labels = draw_unseen(N)
     return (images * 255).round() / 255, labels
 
 

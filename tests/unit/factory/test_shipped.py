@@ -10,7 +10,7 @@ import torch
 from equipoise.cli.main import main
 from equipoise.cli.sampling import sample
 from equipoise.factory.portraits import ATTRIBUTES
-from equipoise.factory.train_classifiers import drawn_accuracy, held_out
+from equipoise.factory.train_classifiers import draw_unseen, drawn_accuracy
 from equipoise.shipped import weights
 
 
@@ -26,7 +26,7 @@ def test_the_shipped_files_are_small_and_say_how_they_were_made() -> None:
 
 @pytest.mark.parametrize("path", [weights.LABELLER, weights.JUDGE], ids=["labeller", "judge"])
 def test_labeller_and_judge_see_what_was_drawn(path: Path) -> None:
-    images, labels = held_out(1024)
+    images, labels = draw_unseen(1024)
     assert min(drawn_accuracy(weights.classifier(path), images, labels).values()) >= 0.99
 
 

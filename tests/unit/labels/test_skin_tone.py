@@ -10,7 +10,7 @@ import torch
 
 pytest.importorskip("kornia")
 
-from equipoise.factory.train_classifiers import held_out  # noqa: E402
+from equipoise.factory.train_classifiers import draw_unseen  # noqa: E402
 from equipoise.methods.labels.label_text import parse_classes  # noqa: E402
 from equipoise.methods.labels.labels import LabelSet, merged  # noqa: E402
 from equipoise.methods.labels.skin_tone import (
@@ -109,7 +109,7 @@ def test_the_ellipse_is_in_the_middle_and_never_empty() -> None:
 
 
 def test_drawn_portraits_are_read_as_they_were_drawn() -> None:
-    images, drawn = held_out(512)
+    images, drawn = draw_unseen(512)
     table = tone_probabilities(read_skin_tone(images))
     labels = LabelSet({"skin_tone": CLASSES}, tuple(str(i) for i in range(len(images))), {"skin_tone": table})
     three = merged(labels, parse_classes("skin_tone: light=very light|light, medium=intermediate|tan|brown, dark=..."))
