@@ -29,7 +29,7 @@ Floats = NDArray[np.float32]
 
 @dataclass(frozen=True)
 class RankingFacts:
-    """What the chart shows of an attribute with K classes and F features."""
+    """Figures that the chart shows, of an attribute with K classes and F features."""
 
     classes: tuple[str, ...]
     """Class names."""

@@ -15,7 +15,7 @@ from ..core.style import FAINT, GRID, INK, PALETTE, Image, font
 
 PAD, GAP, TITLE, NOTE, HEAD, BAR, TEXT = 16, 6, 34, 24, 28, 46, 22
 WIDTH, TALLEST = 960, 192
-"""The strip is about so wide; single images are at most so high."""
+"""Width of the strip, about, and largest height of a single image, in pixels."""
 
 
 def steer_strip(

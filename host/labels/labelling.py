@@ -155,7 +155,8 @@ def label_file(name: str) -> Path:
 def label_file_fingerprint(name: str) -> str:
     """Return a text that changes whenever the file changes."""
     try:
-        stat = os.stat(path := label_file(name))
+        path = label_file(name)
+        stat = os.stat(path)
     except (OSError, ValueError):
         return f"{name}: missing"
     return f"{path}|{stat.st_mtime_ns}|{stat.st_size}"

@@ -24,12 +24,12 @@ MAP_VALUES = 2**24
 
 @dataclass(frozen=True)
 class Excitement:
-    """What excites one latent."""
+    """The images that excite one feature most."""
 
     feature: int
-    """Number of the latent."""
+    """Number of the feature."""
     images: tuple[int, ...]
-    """Places among the set's entries, most excited first."""
+    """Indices of the set's entries, most excited first."""
     heat: Tensor
     """Mean activation over the recorded noise levels by place, float32 [n, h, w]."""
     knots: Tensor
@@ -98,8 +98,6 @@ def chosen_features(features: AttributeFeatures, class_name: str, count: int) ->
 
     Returns indices into the list ``features``. If class_name is "", the best of every class come in turn. Raises ValueError for a class
     that is not there, and if no feature speaks for it.
-
-    Raises ValueError for a class that is not there, and where no feature speaks for it.
     """
     names = [class_name] if class_name else list(features.classes)
     lists = [features.best(name).tolist() for name in names]

@@ -35,7 +35,7 @@ BASELINES = ("mean", "zero")
 
 @dataclass(frozen=True)
 class AttributionSettings:
-    """How to find features. Raises ValueError for values that cannot be."""
+    """Settings of a search for features. Raises ValueError for impossible values."""
 
     tau: int = 32
     """Most features per class."""
@@ -68,7 +68,7 @@ class AttributionSettings:
         if self.baseline not in BASELINES:
             raise ValueError(f"a baseline is {' or '.join(BASELINES)}, not '{self.baseline}'.")
         if not self.window[0] < self.window[1]:
-            raise ValueError(f"a window is log-SNR from, to; met {self.window[0]} to {self.window[1]}.")
+            raise ValueError(f"a window goes from a lower to a higher log-SNR; met {self.window[0]} to {self.window[1]}.")
 
 
 def reader_of(adp: AdpFile, sae: SaeFile) -> AttributePredictor:

@@ -124,7 +124,10 @@ def png_text(path: Path, name: str) -> str | None:
     with path.open("rb") as stream:
         if stream.read(8) != _SIGNATURE:
             return None
-        while len(head := stream.read(8)) == 8:
+        while True:
+            head = stream.read(8)
+            if len(head) < 8:
+                return None
             (length,), kind = struct.unpack(">I", head[:4]), head[4:]
             if kind in (b"IDAT", b"IEND"):
                 return None

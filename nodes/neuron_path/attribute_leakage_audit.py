@@ -148,8 +148,6 @@ def pair_of(source: str, target: str, names: tuple[str, ...]) -> tuple[str, str]
     """Return the pair that the user named; None if a name is empty.
 
     Raises ValueError for one that is not audited.
-
-    Raises ValueError for one that is not audited.
     """
     a, b = source.strip(), target.strip()
     if not a or not b:

@@ -207,6 +207,8 @@ def test_what_can_be_made_again_is_made_again(tmp_path: Path) -> None:
 
     one()
     assert {"stale", "resumed"} <= outcomes
+    assert _restored(kept, cache.path) and "one|1|1" in LabelCache(tmp_path, "x", {"a": 1})
+    assert _restored(kept, log) and TrialLog(log, {"steps": 1}).trials == {"key": {"hits": 1}}
     assert set(read_safetensors(_restored(kept, fit))[0]) >= {"extra.history", "generator"}
 
 

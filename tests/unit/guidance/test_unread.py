@@ -110,7 +110,7 @@ def test_a_file_that_contradicts_itself_is_refused(bare: AdpFile, tmp_path: Path
         write_safetensors(path, tensors, meta | wrong)
         with pytest.raises(ValueError, match="does not fit its own metadata"):
             load_adp(path)
-    with pytest.raises(ValueError, match="'eyeglasses' is said to be read"):
+    with pytest.raises(ValueError, match="'eyeglasses' is listed both as read"):
         AdpFile(random_predictor(READ, C), {}, "", unread=dict(READ))
 
 
