@@ -10,7 +10,7 @@ import numpy as np
 import torch
 from PIL import Image
 
-from ..methods.core.targets import parse_target
+from ..methods.core.target_text import parse_target
 from ..methods.data.feature_set import SPATIAL, FeatureSetWriter
 from ..methods.guidance.run import MODES, GuidanceRun, GuidanceSettings
 from ..methods.labels.labels import LabelSet, write_csv

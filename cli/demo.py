@@ -10,7 +10,8 @@ import numpy as np
 from PIL import Image
 
 from ..charts.core.sheet import contact_sheet, side_by_side
-from ..methods.core.targets import TargetDistribution, parse_target
+from ..methods.core.target_text import parse_target
+from ..methods.core.targets import TargetDistribution
 from ..methods.guidance.run import GuidanceRun, GuidanceSettings
 from ..metrics.fairness import assigned_hit_rate, joint_classes, joint_probabilities, measure
 from ..shipped import weights

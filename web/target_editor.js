@@ -278,8 +278,7 @@ class Editor {
 
   /** Write shares that the user has set to the node's fields. */
   edit(shares) {
-    const names = cells(this.target.classes).map((cell) => cell.join('/'))
-    const weights = writeWeights(String(this.widget('weights')?.value ?? ''), names, rounded(shares, UNITS))
+    const weights = writeWeights(String(this.widget('weights')?.value ?? ''), cells(this.target.classes), rounded(shares, UNITS))
     this.write({ preset: 'weights', weights }, shares)
   }
 

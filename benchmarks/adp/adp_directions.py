@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from ...cli.sampling import sample
-from ...methods.core.targets import parse_target
+from ...methods.core.target_text import parse_target
 from ...methods.guidance.run import GuidanceRun, GuidanceSettings
 from ...metrics.fairness import assigned_hit_rate, measure
 from ...shipped import weights

@@ -22,7 +22,7 @@ from ...cli.sampling import LATENT
 from ...factory.host_process import boot_host
 from ...factory.make_adp import SITE
 from ...methods.adp.train import train_adp
-from ...methods.core.targets import parse_target
+from ...methods.core.target_text import parse_target
 from ...methods.data.feature_set import FeatureSetWriter, open_feature_set
 from ...methods.data.recording import Recording, RecordingSettings
 from ...methods.guidance.fit_moves import FitImages, FitSettings, SitePredictor, fit_moves

@@ -30,7 +30,7 @@ from ...charts.core.curves import share_by_strength
 from ...factory.host_process import boot_host
 from ...factory.portraits import ATTRIBUTES
 from ...methods.bias_features.run import SCALE, SteerSettings, everyone
-from ...methods.core.targets import parse_target
+from ...methods.core.target_text import parse_target
 from ...methods.guidance.run import GuidanceSettings
 from ...metrics.fairness import assigned_hit_rate, joint_probabilities, measure
 from ...models.bias_features import load_bias_features

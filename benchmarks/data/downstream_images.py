@@ -17,7 +17,7 @@ from torch import Tensor
 
 from ...factory.host_process import boot_host
 from ...methods.bias_features.run import SteerSettings
-from ...methods.core.targets import parse_target
+from ...methods.core.target_text import parse_target
 from ...methods.guidance.run import GuidanceSettings
 from ...models.bias_features import load_bias_features
 from ...models.files import read_safetensors, write_safetensors

@@ -18,7 +18,7 @@ from typing import Any
 from PIL import Image
 
 from ...factory.portraits import ATTRIBUTES
-from ...methods.core.targets import parse_target
+from ...methods.core.target_text import parse_target
 from ...metrics.fairness import noise_floor
 from ...shipped import weights
 from ..core.children import cores, in_children, start_method

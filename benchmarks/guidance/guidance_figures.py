@@ -10,7 +10,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ...factory.portraits import ATTRIBUTES, portraits
-from ...methods.core.targets import TargetDistribution, parse_target
+from ...methods.core.target_text import parse_target
+from ...methods.core.targets import TargetDistribution
 from ...metrics.drift import drift
 from ...metrics.fairness import assigned_hit_rate, joint_probabilities, measure
 from ...metrics.frechet import frechet_distance

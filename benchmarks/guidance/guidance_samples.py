@@ -13,7 +13,8 @@ from torch import Tensor
 from ...factory.captions import PHRASES
 from ...factory.host_process import boot_host
 from ...factory.portraits import ATTRIBUTES
-from ...methods.core.targets import TargetDistribution, parse_target
+from ...methods.core.target_text import parse_target
+from ...methods.core.targets import TargetDistribution
 from ...methods.guidance.directions import MEAN
 from ...methods.guidance.moves import CALIBRATED, GRADIENT
 from ...methods.guidance.run import QUOTA as BY_QUOTA

@@ -18,7 +18,7 @@ from torch import Tensor
 
 from ...factory.host_process import boot_host
 from ...factory.portraits import ATTRIBUTES
-from ...methods.core.targets import parse_target
+from ...methods.core.target_text import parse_target
 from ...methods.guidance.moves import CALIBRATED
 from ...methods.guidance.run import GuidanceSettings
 from ...metrics.fairness import assigned_hit_rate, joint_probabilities, measure

@@ -19,7 +19,7 @@ from torch import Tensor
 
 from ...factory.host_process import boot_host
 from ...factory.portraits import ATTRIBUTES, portraits
-from ...methods.core.targets import parse_target
+from ...methods.core.target_text import parse_target
 from ...methods.guidance.run import QUOTA, GuidanceSettings
 from ...metrics.fairness import assigned_hit_rate, joint_probabilities, measure, noise_floor
 from ...metrics.frechet import frechet_distance

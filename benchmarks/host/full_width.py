@@ -16,7 +16,7 @@ from torch import Tensor
 from ...factory.host_process import boot_host
 from ...host.core.types import Model
 from ...methods.bias_features.run import SteerSettings
-from ...methods.core.targets import parse_target
+from ...methods.core.target_text import parse_target
 from ...methods.guidance.run import GuidanceSettings
 from ..core.children import current_peak_megabytes, reset_peak
 from ..core.random_adp import random_adp

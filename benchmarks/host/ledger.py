@@ -22,7 +22,7 @@ import numpy as np
 import torch
 from PIL import Image
 
-from ...methods.core.targets import parse_target
+from ...methods.core.target_text import parse_target
 from ...methods.ledger.ledger import SEEN, Ledger
 from ...methods.ledger.ledger_images import reconcile
 from ...metrics.fairness import joint_probabilities, measure

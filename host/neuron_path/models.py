@@ -15,6 +15,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from ...methods.core.written_names import bare_name, plain_signs, split_names
 from ...models.attribute_classifier import AttributeClassifier
 from ...models.neuron_adapters import of_classifier, of_clip_vision
 from ...models.neuron_vit import NeuronVit, check_labels
@@ -96,10 +97,10 @@ def targets_of(net: NeuronVit, pixels: Tensor, wanted: str = PREDICTED) -> Tenso
 
     As positions in the head.
 
-    ``wanted``: empty = what the model reads in it; one class for all; or as many as there are images, separated by commas. Raises
-    ValueError for a class that the head has not, and for another number.
+    ``wanted``: empty = what the model reads in it; one class for all; or as many as there are images, separated by commas (a name that
+    holds one in double quotes). Raises ValueError for a class that the head has not, and for another number.
     """
-    named = [part.strip() for part in wanted.split(",") if part.strip()]
+    named = [bare_name(part) for part in split_names(plain_signs(wanted), ",")]
     if not named:
         return logits_of(net, pixels).argmax(1)
     if len(named) not in (1, len(pixels)):

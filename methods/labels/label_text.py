@@ -18,6 +18,8 @@ from collections.abc import Mapping, Sequence
 import torch
 from torch import Tensor
 
+from ..core.written_names import bare_name, outside_quotes, split_names
+
 REST = "..."
 """Member that stands for everything that the attribute's other classes do not name."""
 ClassSpec = dict[str, dict[str, tuple[str, ...]]]
@@ -31,7 +33,7 @@ def parse_classes(text: str) -> ClassSpec:
     Raises ValueError for a line that does not follow it, a name given twice, or a single class.
     """
     spec: ClassSpec = {}
-    for line in (part for row in text.splitlines() for part in _split(row, ";")):
+    for line in (part for row in text.splitlines() for part in split_names(row, ";")):
         attribute, colon, rest = line.partition(":")
         attribute = attribute.strip()
         if not colon or not attribute:
@@ -47,12 +49,12 @@ def parse_classes(text: str) -> ClassSpec:
 
 def _classes(attribute: str, text: str) -> dict[str, tuple[str, ...]]:
     classes: dict[str, tuple[str, ...]] = {}
-    for part in _split(text, ","):
+    for part in split_names(text, ","):
         name, equals, members = _cut(part)
         check_name(name, f"class of '{attribute}'")
         if name in classes:
             raise ValueError(f"the class '{name}' of '{attribute}' is given twice: join its members with a bar, {name}=a|b.")
-        classes[name] = tuple(dict.fromkeys(_bare(m) for m in _split(members, "|"))) if equals else (name,)
+        classes[name] = tuple(dict.fromkeys(bare_name(m) for m in split_names(members, r"\|"))) if equals else (name,)
         if not classes[name]:
             raise ValueError(f"the class '{name}' of '{attribute}' has nothing after its equals sign: write {name}=a|b, or {name} alone.")
     if len(classes) < 2:
@@ -62,29 +64,13 @@ def _classes(attribute: str, text: str) -> dict[str, tuple[str, ...]]:
     return classes
 
 
-def _split(text: str, at: str) -> list[str]:
-    """Split text at separators outside of double quotes.
-
-    Parts are stripped, and empty ones are left out.
-    """
-    return [p.strip() for p in _outside_quotes(at).split(text) if p.strip()]
-
-
 def _cut(text: str) -> tuple[str, bool, str]:
     """Cut a text at its first equals sign.
 
     Returns what stands before it, whether there is one, and what stands after it.
     """
-    name, *rest = _outside_quotes("=").split(text, maxsplit=1)
-    return _bare(name.strip()), bool(rest), rest[0] if rest else ""
-
-
-def _outside_quotes(at: str) -> re.Pattern[str]:
-    return re.compile(rf'{re.escape(at)}(?=(?:[^"]*"[^"]*")*[^"]*$)')
-
-
-def _bare(name: str) -> str:
-    return name[1:-1].strip() if len(name) > 1 and name[0] == name[-1] == '"' else name
+    name, *rest = outside_quotes("=").split(text, maxsplit=1)
+    return bare_name(name), bool(rest), rest[0] if rest else ""
 
 
 def check_name(name: str, what: str) -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Mapping
 from typing import Any
 
@@ -13,6 +12,7 @@ from ...host.core.patch import window_sigmas
 from ...host.core.sampling import SamplerSettings
 from ...host.core.versions import advanced
 from ...methods.core.batch_run import ROW_CHOICES
+from ...methods.core.written_names import bare_name, plain_signs, split_names
 from .sockets import Ledger
 
 Widgets = Mapping[str, Any]
@@ -213,5 +213,5 @@ def model_file_input(name: str, files: list[str], default: str, hint: str, more:
 
 
 def names_of(text: str) -> list[str]:
-    """Split a text into names at commas, semicolons and line ends."""
-    return [name.strip() for name in re.split(r"[,;\n]", text) if name.strip()]
+    """Split a text into names at commas, semicolons and line ends outside of double quotes."""
+    return [bare_name(part) for part in split_names(plain_signs(text))]

@@ -5,7 +5,8 @@ from __future__ import annotations
 from comfy_api.latest import io
 
 from ...host.labels.classifier import HostClassifier
-from ...methods.core.targets import TargetDistribution, product, target_from_form
+from ...methods.core.target_text import target_from_form
+from ...methods.core.targets import TargetDistribution, product
 from ...models.adp import AdpFile
 from ...models.bias_features import BiasFeatures as BiasFeaturesFile
 from ..core.sockets import GUIDANCE, Target, schema

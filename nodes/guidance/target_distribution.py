@@ -5,7 +5,7 @@ from __future__ import annotations
 from comfy_api.latest import io
 
 from ...host.labels.classifier import HostClassifier
-from ...methods.core.targets import target_from_form
+from ...methods.core.target_text import target_from_form
 from ...models.adp import AdpFile
 from ...models.bias_features import BiasFeatures as BiasFeaturesFile
 from ..core.sockets import GUIDANCE, schema
@@ -21,7 +21,7 @@ class TargetDistributionNode(io.ComfyNode):
             category=GUIDANCE,
             description="States the target: the share of images that each class of one perceived attribute is to have. Connect it "
             "to Distribution Guidance or Bias Feature Steer.",
-            search_aliases=["fair", "balance", "debias", "share", "half and half"],
+            search_aliases=["fair", "balance", "debias", "share", "half and half", "diversity", "gender", "women"],
             inputs=[
                 io.String.Input(
                     "attribute",
@@ -33,8 +33,8 @@ class TargetDistributionNode(io.ComfyNode):
                     "weights",
                     default="yes=0.5, no=0.5",
                     multiline=True,
-                    tooltip="One CLASS=WEIGHT per class, separated by commas or lines. Weights are divided by their sum. You can also "
-                    "write percentages. Classes that you leave out share the rest up to 1.",
+                    tooltip="Share of every class, such as yes=0.5, no=0.5. You can also write: half and half, 40/40/20, yes 80 no 20, 1/3. "
+                    "Put names with commas in double quotes. Classes that you leave out share the rest.",
                 ),
                 adp_input(),
                 classifier_input(),

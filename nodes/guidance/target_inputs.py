@@ -7,7 +7,8 @@ from collections.abc import Mapping, Sequence
 from comfy_api.latest import io
 
 from ...host.labels.classifier import HostClassifier
-from ...methods.core.targets import PRESETS, TargetDistribution
+from ...methods.core.target_text import PRESETS
+from ...methods.core.targets import TargetDistribution
 from ...models.adp import AdpFile
 from ...models.bias_features import BiasFeatures as BiasFeaturesFile
 from ..core.sockets import Adp, BiasFeatures, Classifier, Target

@@ -6,7 +6,7 @@ import json
 from typing import Any
 
 import pytest
-from equipoise.methods.core.targets import parse_target
+from equipoise.methods.core.target_text import parse_target
 
 OURS = "quipoise"
 """Mark of the pack in an error's text or address."""

@@ -81,7 +81,7 @@ def test_no_name_leads_out_of_its_folder(prompt: Any) -> None:
 
 
 def test_targets_are_read_or_refused_in_a_sentence(prompt: Any) -> None:
-    from equipoise.methods.core.targets import PRESETS
+    from equipoise.methods.core.target_text import PRESETS
     from equipoise.nodes.guidance.joint_target import JointTarget
     from equipoise.nodes.guidance.target_distribution import TargetDistributionNode
 

@@ -59,7 +59,7 @@ def ours(scene: Scene, kind: str, files: dict[str, Any], finished: list[Any] | N
     from equipoise.host.bias_features.apply import apply_steering
     from equipoise.host.guidance.apply import apply_guidance
     from equipoise.methods.bias_features.run import SteerSettings
-    from equipoise.methods.core.targets import parse_target
+    from equipoise.methods.core.target_text import parse_target
     from equipoise.methods.guidance.run import GuidanceSettings
 
     target = parse_target("eyeglasses: uniform", ATTRIBUTES)

@@ -53,7 +53,7 @@ def test_the_label_source_reads_and_is_kept_apart_by_its_key(host: Any, example:
 
 def test_the_edit_moves_half_of_the_images_and_none_at_strength_0(example: Example) -> None:
     from equipoise.methods.core.batch_run import BatchSettings
-    from equipoise.methods.core.targets import parse_target
+    from equipoise.methods.core.target_text import parse_target
     from equipoise.models.adp import AdpFile, AttributePredictor
 
     reads = {"hair": ("short", "long")}

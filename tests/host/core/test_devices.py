@@ -79,7 +79,7 @@ def files(load_module: Callable[[Path, str], Any], repository: Path, host: Any) 
 
 def settings(kind: str, **given: Any) -> Any:
     from equipoise.methods.bias_features.run import SteerSettings
-    from equipoise.methods.core.targets import parse_target
+    from equipoise.methods.core.target_text import parse_target
     from equipoise.methods.guidance.run import GuidanceSettings
 
     made = GuidanceSettings if kind == "guidance" else SteerSettings

@@ -90,7 +90,7 @@ def spy(monkeypatch: pytest.MonkeyPatch, prompt: Any) -> Spy:
 
 def guide(model: Any, adp: Any, text: str = "eyeglasses x hair: uniform", finished: list[Any] | None = None, **settings: Any) -> Any:
     from equipoise.host.guidance.apply import apply_guidance
-    from equipoise.methods.core.targets import parse_target
+    from equipoise.methods.core.target_text import parse_target
     from equipoise.methods.guidance.run import GuidanceSettings
 
     on_finish = None if finished is None else lambda run: finished.append(run.summary())

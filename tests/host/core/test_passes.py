@@ -41,7 +41,7 @@ def spy(monkeypatch: pytest.MonkeyPatch, prompt: Any) -> Spy:
 
 
 def target(text: str = "eyeglasses x hair: uniform") -> Any:
-    from equipoise.methods.core.targets import parse_target
+    from equipoise.methods.core.target_text import parse_target
 
     return parse_target(text, ATTRIBUTES)
 

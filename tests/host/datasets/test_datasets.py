@@ -83,7 +83,7 @@ def judge(classifier: Any, **given: Any) -> tuple[torch.Tensor, str, float, dict
 
 
 def target(text: str) -> Any:
-    from equipoise.methods.core.targets import parse_target
+    from equipoise.methods.core.target_text import parse_target
 
     return parse_target(text, CLASSES)
 
@@ -170,7 +170,7 @@ def test_what_cannot_be_saved_is_told_in_a_sentence(place: Path) -> None:
 
 
 def target_of_another() -> Any:
-    from equipoise.methods.core.targets import parse_target
+    from equipoise.methods.core.target_text import parse_target
 
     return parse_target("beard: full=0.5, none=0.5", {"beard": ("full", "none")})
 

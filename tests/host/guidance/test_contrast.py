@@ -126,7 +126,7 @@ def test_the_same_seed_gives_the_same_directions_and_inputs_stay_as_they_were(wo
 
 
 def test_a_file_of_directions_goes_through_save_load_and_guidance(world: Any) -> None:
-    from equipoise.methods.core.targets import parse_target
+    from equipoise.methods.core.target_text import parse_target
     from equipoise.nodes.adp.adp_info import ADPInfo
     from equipoise.nodes.adp.load_adp import LoadADP
     from equipoise.nodes.adp.save_adp import SaveADP

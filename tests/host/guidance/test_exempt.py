@@ -56,7 +56,7 @@ def combined(world: Any, one: Any, other: Any) -> Any:
 
 
 def target() -> Any:
-    from equipoise.methods.core.targets import parse_target
+    from equipoise.methods.core.target_text import parse_target
 
     return parse_target("eyeglasses x hair: uniform", ATTRIBUTES)
 

@@ -44,7 +44,7 @@ def classes(prompt: Any) -> World:
 
 
 def target(text: str = "eyeglasses x hair: uniform") -> Any:
-    from equipoise.methods.core.targets import parse_target
+    from equipoise.methods.core.target_text import parse_target
 
     return parse_target(text, ATTRIBUTES)
 

@@ -45,7 +45,7 @@ def handle(prompt: Any) -> Any:
 
 
 def target(text: str = HALF) -> Any:
-    from equipoise.methods.core.targets import parse_target
+    from equipoise.methods.core.target_text import parse_target
 
     return parse_target(text, ATTRIBUTES)
 

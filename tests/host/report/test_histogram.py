@@ -73,7 +73,7 @@ def load(name: str = FILE) -> Any:
 
 
 def target(text: str, known: Any = ATTRIBUTES) -> Any:
-    from equipoise.methods.core.targets import parse_target
+    from equipoise.methods.core.target_text import parse_target
 
     return parse_target(text, known)
 

@@ -65,7 +65,7 @@ def load(name: str = "report_judge") -> Any:
 
 
 def target(text: str = "tint: red=0.5, blue=0.5", known: Any = NAMES) -> Any:
-    from equipoise.methods.core.targets import parse_target
+    from equipoise.methods.core.target_text import parse_target
 
     return parse_target(text, known)
 

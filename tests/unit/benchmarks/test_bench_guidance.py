@@ -44,7 +44,7 @@ from equipoise.benchmarks.guidance.per_image import SampleGuidance, drawn_cells,
 from equipoise.benchmarks.guidance.universal import guided_denoised
 from equipoise.factory.portraits import ATTRIBUTES
 from equipoise.methods.core.run import Call
-from equipoise.methods.core.targets import parse_target
+from equipoise.methods.core.target_text import parse_target
 from equipoise.methods.guidance.moves import GRADIENT
 from equipoise.methods.guidance.run import GuidanceSettings
 from equipoise.models.files import write_safetensors

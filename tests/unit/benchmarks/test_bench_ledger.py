@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 from equipoise.benchmarks.host.ledger import SEEDS, TARGETS, Queue, forget, ledger_counts, ledger_graph, ledger_result
-from equipoise.methods.core.targets import parse_target
+from equipoise.methods.core.target_text import parse_target
 from equipoise.methods.ledger.ledger import Ledger, RunKey, SeenImage
 
 

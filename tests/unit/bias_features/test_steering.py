@@ -21,7 +21,8 @@ from equipoise.methods.bias_features.run import (
 )
 from equipoise.methods.bias_features.steer_report import steering_report
 from equipoise.methods.core.run import Call
-from equipoise.methods.core.targets import make_target, parse_target
+from equipoise.methods.core.target_text import parse_target
+from equipoise.methods.core.targets import make_target
 from equipoise.models.adp import AdpFile, AttributePredictor
 from equipoise.models.bias_features import AttributeFeatures, BiasFeatures, Profile
 from equipoise.models.sae import SaeFile, SparseAutoencoder

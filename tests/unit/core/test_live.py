@@ -16,7 +16,7 @@ from equipoise.benchmarks.core.random_adp import random_adp
 from equipoise.host.core.live import EVENT, MIN_INTERVAL, Live, connected_client, live_message
 from equipoise.host.core.observer import report_steps
 from equipoise.methods.core.run import Call
-from equipoise.methods.core.targets import parse_target
+from equipoise.methods.core.target_text import parse_target
 from equipoise.methods.guidance.run import GuidanceRun, GuidanceSettings
 
 ATTRIBUTES = {"eyeglasses": ("no", "yes"), "skin": ("light", "medium", "dark")}

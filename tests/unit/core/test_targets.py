@@ -5,7 +5,8 @@ from __future__ import annotations
 import re
 
 import pytest
-from equipoise.methods.core.targets import TargetDistribution, make_target, normalise, parse_target, product, target_from_form
+from equipoise.methods.core.target_text import parse_target, target_from_form
+from equipoise.methods.core.targets import TargetDistribution, make_target, normalise, product
 
 KNOWN = {"eyeglasses": ("no", "yes"), "hair": ("short", "long"), "skin": ("light", "medium", "dark")}
 

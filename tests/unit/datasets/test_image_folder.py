@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from equipoise.methods.core.targets import parse_target
+from equipoise.methods.core.target_text import parse_target
 from equipoise.methods.datasets import image_folder_writer
 from equipoise.methods.datasets.image_folder import TEST, TRAIN, joined_folders, open_image_folder
 from equipoise.methods.datasets.image_folder_writer import ImageFolderWriter, Item, parse_splits, whole_parts

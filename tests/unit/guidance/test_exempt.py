@@ -11,7 +11,7 @@ import torch
 from equipoise.benchmarks.core.random_adp import random_adp
 from equipoise.methods.core.rows import CONDITIONAL, EXEMPT, UNCONDITIONAL, read_rows
 from equipoise.methods.core.run import Call
-from equipoise.methods.core.targets import parse_target
+from equipoise.methods.core.target_text import parse_target
 from equipoise.methods.data.recording import RecordingRun, RecordingSettings
 from equipoise.methods.guidance.moves import GRADIENT
 from equipoise.methods.guidance.run import GuidanceRun, GuidanceSettings

@@ -12,7 +12,7 @@ import torch
 from equipoise.benchmarks.core.random_adp import random_adp, random_move
 from equipoise.methods.core.batch_run import COND_AND_UNCOND
 from equipoise.methods.core.run import Call
-from equipoise.methods.core.targets import parse_target
+from equipoise.methods.core.target_text import parse_target
 from equipoise.methods.guidance.moves import GRADIENT, move_vector, resized
 from equipoise.methods.guidance.run import MODES, GuidanceRun, GuidanceSettings
 from equipoise.models.adp import AdpFile

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import pytest
 import torch
-from equipoise.methods.core.targets import TargetDistribution, parse_target
+from equipoise.methods.core.target_text import parse_target
+from equipoise.methods.core.targets import TargetDistribution
 from equipoise.methods.guidance.losses import CHI_SQUARE, KL, SMOOTHING, SOFT_LOSSES, soft_loss, soft_loss_gradient
 from torch import Tensor
 

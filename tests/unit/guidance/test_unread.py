@@ -13,7 +13,7 @@ from equipoise.methods.adp.edit_file import check_classes, in_order, with_altern
 from equipoise.methods.adp.figures import describe_adp
 from equipoise.methods.adp.train import train_adp
 from equipoise.methods.core.run import Call
-from equipoise.methods.core.targets import parse_target
+from equipoise.methods.core.target_text import parse_target
 from equipoise.methods.data.feature_set import FeatureSet, FeatureSetWriter, open_feature_set
 from equipoise.methods.guidance.calibrate import reading_levels
 from equipoise.methods.guidance.moves import GRADIENT, move_vector

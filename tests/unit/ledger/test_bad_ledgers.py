@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from equipoise.methods.core.targets import parse_target
+from equipoise.methods.core.target_text import parse_target
 from equipoise.methods.ledger.ledger import Ledger, RunKey, SeenImage
 from equipoise.methods.ledger.ledger_images import Picture, reconcile, save_picture
 from equipoise_mutations import ODD_VALUES, bad_input, changed_bytes
@@ -187,7 +187,7 @@ def test_a_folder_that_may_not_be_written_keeps_its_ledger(tmp_path: Path, fresh
 import os
 from pathlib import Path
 from equipoise.methods.ledger.ledger import Ledger, RunKey
-from equipoise.methods.core.targets import parse_target
+from equipoise.methods.core.target_text import parse_target
 place = Path({str(place)!r})
 if os.getuid() == 0:
     os.chown(place, 65534, 65534), os.chown(place / "l.sqlite", 65534, 65534)

@@ -16,7 +16,8 @@ from typing import Any
 
 import pytest
 from equipoise.methods.core.assignment import ledger_quotas, quotas
-from equipoise.methods.core.targets import TargetDistribution, parse_target
+from equipoise.methods.core.target_text import parse_target
+from equipoise.methods.core.targets import TargetDistribution
 from equipoise.methods.ledger.ledger import RELEASE_AFTER, Ledger, RunKey, SeenImage, cell_text, parse_key, target_key
 from equipoise.tests.equipoise_patience import PATIENCE
 

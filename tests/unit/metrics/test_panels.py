@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from equipoise.methods.core.targets import parse_target
+from equipoise.methods.core.target_text import parse_target
 from equipoise.metrics.panels import headline, make_panels
 
 CLASSES = {"eyeglasses": ("yes", "no"), "hair": ("short", "long"), "skin_tone": ("light", "medium", "dark")}

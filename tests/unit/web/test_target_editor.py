@@ -1,4 +1,4 @@
-"""The editor of targets reads and writes text as methods/core/targets.py does: its plain modules, run by Node without a browser."""
+"""The editor of targets reads and writes text as methods/core/target_text.py does: its plain modules, run by Node without a browser."""
 
 from __future__ import annotations
 
@@ -11,10 +11,12 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from equipoise.methods.core.targets import TargetDistribution, target_from_form
+from equipoise.methods.core.target_text import target_from_form
+from equipoise.methods.core.targets import TargetDistribution
 from equipoise.tests.equipoise_patience import PATIENCE
 
 Run = Callable[[list[dict[str, Any]]], list[Any]]
+TABLE = json.loads((Path(__file__).resolve().parents[2] / "data" / "target_texts.json").read_text(encoding="utf-8"))
 KNOWN = {"eyeglasses": ["yes", "no"], "hair": ["short", "long"], "skin_tone": ["light", "medium", "dark"]}
 SCRIPT = """
 import { readFileSync } from 'node:fs'
@@ -29,7 +31,7 @@ console.log(JSON.stringify(jobs.map(({ call, given }) => (shares[call] ?? target
 def run(repository: Path, tmp_path: Path) -> Run:
     if not (node := shutil.which("node")):
         pytest.skip("install Node to test what the front end computes.")
-    for name in ("shares.js", "target_text.js"):
+    for name in ("shares.js", "target_text.js", "weights_text.js", "written_names.js"):
         shutil.copy(repository / "web" / name, tmp_path)
     (tmp_path / "package.json").write_text('{"type": "module"}', encoding="utf-8")
     (tmp_path / "run.js").write_text(SCRIPT, encoding="utf-8")
@@ -92,6 +94,16 @@ def test_it_reads_what_the_node_reads_and_objects_where_the_node_does(run: Run) 
     assert right > 300 and wrong > 300
 
 
+def test_it_reads_and_refuses_the_texts_of_the_table(run: Run) -> None:
+    free = TABLE["without_known"]
+    good = [*([a, w, TABLE["known"], s] for a, w, s in TABLE["read"]), *([a, w, None, s] for a, w, _, s in free["read"])]
+    bad = [*([a, w, TABLE["known"]] for a, w, _ in TABLE["refused"]), *([a, w, None] for a, w, _ in free["refused"])]
+    for (attributes, weights, _, shares), seen in zip(good, read(run, [[a, "weights", w, k] for a, w, k, _ in good]), strict=True):
+        assert seen["problem"] is None and seen["shares"] == pytest.approx(shares, abs=1e-6), (attributes, weights, seen)
+    for (attributes, weights, _), seen in zip(bad, read(run, [[a, "weights", w, k] for a, w, k in bad]), strict=True):
+        assert seen["problem"] is not None, (attributes, weights)
+
+
 def test_what_it_writes_the_node_reads_as_the_shares_shown(run: Run) -> None:
     asked = [f for f in forms(1, 600) if f[1] == "weights" and python(f) is not None]
     g, jobs, wanted = random.Random(2), [], []
@@ -101,7 +113,7 @@ def test_what_it_writes_the_node_reads_as_the_shares_shown(run: Run) -> None:
         cuts = sorted(g.choices(range(1001), k=len(target.shares) - 1))
         shares = [(b - a) / 1000 for a, b in zip([0, *cuts], [*cuts, 1000], strict=True)]
         wanted.append((form, target.names, shares))
-        jobs.append({"call": "writeWeights", "given": [form[2], target.names, shares]})
+        jobs.append({"call": "writeWeights", "given": [form[2], [list(c) for c in target.cells], shares]})
     for (form, names, shares), text in zip(wanted, run(jobs), strict=True):
         again = target_from_form(form[0], "weights", text, form[3])
         read_again = dict(zip(again.names, again.shares, strict=True))
@@ -120,10 +132,15 @@ def test_what_it_writes_the_node_reads_as_the_shares_shown(run: Run) -> None:
         ("uniform", "yes=0.7, no=0.3"),
         ("", "yes=0.7, no=0.3"),
         ("words, no=0.1", "words, no=0.3, yes=0.7"),
+        ("50/50", "yes=0.7, no=0.3"),
+        ("yes 80 no 20", "yes=0.7, no=0.3"),
+        ("half and half", "yes=0.7, no=0.3"),
+        ("YES = 80%, no=20%", "YES = 70%, no=30%"),
+        ('"yes"=1, no=1', '"yes"=0.7, no=0.3'),
     ],
 )
 def test_only_the_numbers_change_where_they_stand(run: Run, text: str, after: str) -> None:
-    assert run([{"call": "writeWeights", "given": [text, ["yes", "no"], [0.7, 0.3]]}]) == [after]
+    assert run([{"call": "writeWeights", "given": [text, [["yes"], ["no"]], [0.7, 0.3]]}]) == [after]
 
 
 def test_moving_one_share_keeps_the_sum_the_proportions_and_what_is_held(run: Run) -> None:
