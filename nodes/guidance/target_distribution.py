@@ -33,8 +33,8 @@ class TargetDistributionNode(io.ComfyNode):
                     "weights",
                     default="yes=0.5, no=0.5",
                     multiline=True,
-                    tooltip="Share of every class, such as yes=0.5, no=0.5. You can also write: half and half, 40/40/20, yes 80 no 20, 1/3. "
-                    "Put names with commas in double quotes. Classes that you leave out share the rest.",
+                    tooltip="Share of every class, such as yes=0.5, no=0.5. You can also write: half and half, 40/40/20, yes 80 no 20, "
+                    "1/3. Put names with commas in double quotes. Classes that you leave out share the rest.",
                 ),
                 adp_input(),
                 classifier_input(),
