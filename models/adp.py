@@ -208,7 +208,7 @@ class AdpFile:
         p = self.predictor
         what = "no predictor: images get their classes at random" if p is None else f"{p.kind}, {p.channels} channels"
         where = "" if p is None or self.site == MIDDLE else f", reads at {self.site}"
-        lines = [f"ADP for {self.base_model} ({what}{where})"]
+        lines = [f"ADP for {self.base_model or 'an unnamed model'} ({what}{where})"]
         for attribute, classes in self.attributes.items():
             move = self.moves.get(attribute)
             how = "read only" if attribute in self.read else "not read, not calibrated"

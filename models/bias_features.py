@@ -184,7 +184,8 @@ class BiasFeatures:
 
     def text(self) -> str:
         """Describe the file, a line per attribute."""
-        lines = [f"bias features for {self.base_model} at {self.site}, autoencoder {self.sae_digest} ({self.latents} latents)"]
+        model = self.base_model or "an unnamed model"
+        lines = [f"bias features for {model} at {self.site}, autoencoder {self.sae_digest} ({self.latents} latents)"]
         for name, a in self.attributes.items():
             share = ", ".join(f"{c} {len(a.best(c))}" for c in a.classes)
             steer = [f"{source}{' (default)' if source == a.default else ''}" for source in a.profiles]

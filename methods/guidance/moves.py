@@ -39,9 +39,11 @@ def _missing_move(adp: AdpFile, direction: str, attribute: str, known: list[str]
     others = [*known, *([GRADIENT] if attribute in adp.read else [])]
     choice = " or ".join(f"'{d}'" for d in others)
     remedy = f", or set direction to {choice}." if others else "."
+    own = f"moves from {', '.join(known)}" if known else "no other moves"
+    others_calibrated = f", and calibrated moves for {', '.join(adp.moves)}" if adp.moves else ""
     return (
-        f"this ADP has no {what} for '{attribute}' (moves that it has: {', '.join(known) or 'none'}; attributes with calibrated moves: "
-        f"{', '.join(adp.moves) or 'none'}): calibrate '{attribute}' with Calibrate ADP{remedy}"
+        f"this ADP has no {what} for '{attribute}' (it has {own} for it{others_calibrated}): calibrate '{attribute}' with Calibrate "
+        f"ADP{remedy}"
     )
 
 
