@@ -6,7 +6,7 @@ from comfy_api.latest import io
 
 from ...methods.adp.figures import describe_adp
 from ...models.adp import AdpFile
-from ..core.sockets import TRAINING, Adp, schema
+from ..core.sockets import MEASURE, Adp, schema
 from ..core.ui import shown
 from .curves import curves_of
 
@@ -19,7 +19,7 @@ class ADPInfo(io.ComfyNode):
         return schema(
             node_id="EquipoiseADPInfo",
             display_name="ADP Info",
-            category=TRAINING,
+            category=MEASURE,
             description=(
                 "Shows what an ADP file contains: its model, attributes and classes, its accuracy and calibration error by "
                 "noise level, and its moves with what they reached in calibration."

@@ -7,7 +7,7 @@ from comfy_api.latest import io
 from ...host.core import files as model_files
 from ...models.adp import load_adp
 from ..core.inputs import model_file_input
-from ..core.sockets import LOADERS, Adp, schema
+from ..core.sockets import MAIN, Adp, schema
 
 ADP_KEY = "equipoise_adp"
 DEFAULT_FILE = "portraits.safetensors"
@@ -20,7 +20,7 @@ class LoadADP(io.ComfyNode):
         return schema(
             node_id="EquipoiseLoadADP",
             display_name="Load ADP",
-            category=LOADERS,
+            category=MAIN,
             description=(
                 "Loads an ADP (attribute distribution predictor; Balancing Act, CVPR 2024): a small network that reads "
                 "from the U-Net what an image will show, while the image is sampled. The file also holds the calibrated moves "

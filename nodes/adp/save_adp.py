@@ -7,7 +7,7 @@ from comfy_api.latest import io, ui
 from ...host.core.files import FileKind
 from ...models.adp import AdpFile, save_adp
 from ..core.inputs import file_name_input, overwrite_input
-from ..core.sockets import TRAINING, Adp, schema
+from ..core.sockets import MAKE, Adp, schema
 
 ADP_FOLDER = "models/equipoise/adp"
 ADP_FILES = FileKind("equipoise_adp", "an ADP", save_adp)
@@ -19,7 +19,7 @@ class SaveADP(io.ComfyNode):
         return schema(
             node_id="EquipoiseSaveADP",
             display_name="Save ADP",
-            category=TRAINING,
+            category=MAKE,
             description=f"Saves an ADP with its moves to {ADP_FOLDER}. Load ADP lists the file. An incomplete file is never left behind.",
             search_aliases=["export", "write", "store", "predictor", "safetensors"],
             is_output_node=True,

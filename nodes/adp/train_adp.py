@@ -10,7 +10,7 @@ from ...methods.data.feature_set import FeatureSet
 from ...methods.labels.labels import LabelSet
 from ...models.adp import KINDS, AdpFile
 from ..core.inputs import fixed_seed
-from ..core.sockets import TRAINING, Adp, Features, Labels, schema
+from ..core.sockets import MAKE, Adp, Features, Labels, schema
 from ..core.ui import shown
 from .curves import curves_of
 
@@ -21,7 +21,7 @@ class TrainADP(io.ComfyNode):
         return schema(
             node_id="EquipoiseTrainADP",
             display_name="Train ADP",
-            category=TRAINING,
+            category=MAKE,
             description=(
                 "Trains an ADP (attribute distribution predictor; Balancing Act, CVPR 2024) from a feature set and its "
                 "labels. It tells you how well it reads each attribute, and from which point of the sampling on. If the run is "

@@ -14,7 +14,7 @@ from ...methods.core.targets import TargetDistribution
 from ...models.bias_features import BiasFeatures as BiasFeaturesFile
 from ...models.sae import SaeFile
 from ..core.inputs import ledger_input, sampler_seed
-from ..core.sockets import STEERING, Adp, Target, schema
+from ..core.sockets import MAIN, Adp, Target, schema
 from .steer_inputs import ASYRP, all_to, edit_inputs, files_inputs, only_input, steer_settings
 
 
@@ -24,7 +24,7 @@ class BiasFeatureSteer(io.ComfyNode):
         return schema(
             node_id="EquipoiseBiasFeatureSteer",
             display_name="Bias Feature Steer",
-            category=STEERING,
+            category=MAIN,
             description=(
                 "Steers images towards a class or towards target shares with bias features (after DiffLens, CVPR 2025; by "
                 "place, with a class per image, in one U-Net call per step). Place it after LoRA and before FreeU. Several steers can "

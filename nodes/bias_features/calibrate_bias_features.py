@@ -16,7 +16,7 @@ from ...models.adp import AdpFile
 from ...models.bias_features import BiasFeatures as BiasFeaturesFile
 from ...models.sae import SaeFile
 from ..core.inputs import SAMPLER, TRIAL, fixed_seed, names_of
-from ..core.sockets import TRAINING, Adp, BiasFeatures, Classifier, Sae, schema
+from ..core.sockets import LAB, Adp, BiasFeatures, Classifier, Sae, schema
 from ..core.ui import as_batch, as_image, shown
 
 
@@ -26,7 +26,7 @@ class CalibrateBiasFeatures(io.ComfyNode):
         return schema(
             node_id="EquipoiseCalibrateBiasFeatures",
             display_name="Calibrate Bias Features",
-            category=TRAINING,
+            category=LAB,
             description=(
                 "Tests on your model, by sampling and reading images, how strongly the profile of each class has to be applied. "
                 "Afterwards Bias Feature Steer works at strength 1, and you know up to which strength quality holds. If you interrupt "

@@ -15,7 +15,7 @@ from ...methods.data.feature_set import FeatureSet
 from ...models.bias_features import BiasFeatures as BiasFeaturesFile
 from ...models.bias_features import check_sae
 from ...models.sae import SaeFile
-from ..core.sockets import STEERING, BiasFeatures, Features, Sae, schema
+from ..core.sockets import LAB, BiasFeatures, Features, Sae, schema
 
 SHOWN = 5
 """Images of a row."""
@@ -27,7 +27,7 @@ class FeatureAtlas(io.ComfyNode):
         return schema(
             node_id="EquipoiseFeatureAtlas",
             display_name="Feature Atlas",
-            category=STEERING,
+            category=LAB,
             description=(
                 "Shows what single features of an autoencoder stand for: the recorded images that activate each feature most, "
                 "with a heat map of the activation, the noise levels at which it is active, and the classes that it speaks for."

@@ -10,7 +10,7 @@ from comfy_api.latest import io
 from ...host.bias_features.find_features import find_features
 from ...methods.bias_features.find import AttributionSettings
 from ..core.inputs import fixed_seed, names_of
-from ..core.sockets import TRAINING, Adp, BiasFeatures, Features, Labels, Sae, schema
+from ..core.sockets import LAB, Adp, BiasFeatures, Features, Labels, Sae, schema
 from ..core.ui import shown
 from .ranking_chart import ranking_image
 
@@ -23,7 +23,7 @@ class FindBiasFeatures(io.ComfyNode):
         return schema(
             node_id="EquipoiseFindBiasFeatures",
             display_name="Find Bias Features",
-            category=TRAINING,
+            category=LAB,
             description=(
                 "Finds the features of an autoencoder that carry a perceived attribute (after DiffLens, CVPR 2025), with "
                 "integrated gradients, a bootstrap and an ablation test. Next: Measure Feature Effects (what a change of them does), or "

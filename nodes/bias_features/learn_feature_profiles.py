@@ -17,7 +17,7 @@ from ...methods.labels.labels import LabelSet
 from ...models.bias_features import BiasFeatures as BiasFeaturesFile
 from ...models.sae import SaeFile
 from ..core.inputs import PICTURES, fit_batch, fixed_seed, names_of
-from ..core.sockets import TRAINING, Adp, BiasFeatures, Classifier, Features, Labels, Sae, schema
+from ..core.sockets import LAB, Adp, BiasFeatures, Classifier, Features, Labels, Sae, schema
 from ..core.ui import as_image, shown
 
 
@@ -27,7 +27,7 @@ class LearnFeatureProfiles(io.ComfyNode):
         return schema(
             node_id="EquipoiseLearnFeatureProfiles",
             display_name="Learn Feature Profiles",
-            category=TRAINING,
+            category=LAB,
             description=(
                 "Learns how far each bias feature must be turned, at each noise level and place, so that an image shows a "
                 "given class. It fits through the decoder of the U-Net, with a classifier as judge. If the run is interrupted, "

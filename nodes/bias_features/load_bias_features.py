@@ -7,7 +7,7 @@ from comfy_api.latest import io
 from ...host.core import files as model_files
 from ...models.bias_features import load_bias_features
 from ..core.inputs import model_file_input
-from ..core.sockets import LOADERS, BiasFeatures, schema
+from ..core.sockets import LAB, BiasFeatures, schema
 
 BIAS_FEATURES_KEY = "equipoise_bias_features"
 DEFAULT_FILE = "portraits.safetensors"
@@ -20,7 +20,7 @@ class LoadBiasFeatures(io.ComfyNode):
         return schema(
             node_id="EquipoiseLoadBiasFeatures",
             display_name="Load Bias Features",
-            category=LOADERS,
+            category=LAB,
             description=(
                 "Loads bias features (DiffLens, CVPR 2025): the features of a sparse autoencoder that carry a perceived "
                 "attribute, with their scores, and with profiles that say where, at which noise levels and by how much each is "

@@ -14,7 +14,7 @@ from ...methods.bias_features.turn_alone import AMOUNT
 from ...models.bias_features import BiasFeatures as BiasFeaturesFile
 from ...models.sae import SaeFile
 from ..core.inputs import SAMPLER, TRIAL, fixed_seed, names_of
-from ..core.sockets import STEERING, BiasFeatures, Classifier, Sae, schema
+from ..core.sockets import LAB, BiasFeatures, Classifier, Sae, schema
 from ..core.ui import shown
 from .ranking_chart import ranking_image
 
@@ -25,7 +25,7 @@ class MeasureFeatureEffects(io.ComfyNode):
         return schema(
             node_id="EquipoiseMeasureFeatureEffects",
             display_name="Measure Feature Effects",
-            category=STEERING,
+            category=LAB,
             description=(
                 "Turns the best features of each class up and down, one at a time, and counts what a classifier reads in "
                 "the images. So you learn what a feature does, not only what is read from it. If the run is interrupted, queue it "

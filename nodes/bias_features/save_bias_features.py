@@ -8,7 +8,7 @@ from ...host.core.files import FileKind
 from ...models.bias_features import BiasFeatures as BiasFeaturesFile
 from ...models.bias_features import save_bias_features
 from ..core.inputs import file_name_input, overwrite_input
-from ..core.sockets import TRAINING, BiasFeatures, schema
+from ..core.sockets import LAB, BiasFeatures, schema
 
 BIAS_FEATURES_FOLDER = "models/equipoise/bias_features"
 BIAS_FEATURE_FILES = FileKind("equipoise_bias_features", "bias features", save_bias_features)
@@ -20,7 +20,7 @@ class SaveBiasFeatures(io.ComfyNode):
         return schema(
             node_id="EquipoiseSaveBiasFeatures",
             display_name="Save Bias Features",
-            category=TRAINING,
+            category=LAB,
             description=(
                 f"Saves bias features to {BIAS_FEATURES_FOLDER}. "
                 "Load Bias Features lists the file. An incomplete file is never left behind."

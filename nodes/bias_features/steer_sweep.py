@@ -16,7 +16,7 @@ from ...methods.bias_features.steer_report import steering_report
 from ...models.bias_features import BiasFeatures as BiasFeaturesFile
 from ...models.sae import SaeFile
 from ..core.inputs import SAMPLER, TRIAL, sampler_seed
-from ..core.sockets import STEERING, Adp, Classifier, schema
+from ..core.sockets import LAB, Adp, Classifier, schema
 from ..core.ui import as_image, shown
 from .steer_inputs import ASYRP, all_to, edit_inputs, files_inputs, only_input, steer_settings
 
@@ -27,7 +27,7 @@ class SteerSweep(io.ComfyNode):
         return schema(
             node_id="EquipoiseSteerSweep",
             display_name="Steer Sweep",
-            category=STEERING,
+            category=LAB,
             description=(
                 "Samples the same noise at several strengths of Bias Feature Steer, and puts the images next to each other "
                 "in a strip. You see what the steering changes and what it leaves. With a classifier, it counts the class at every "

@@ -41,19 +41,23 @@ Dataset = io.Custom("EQUIPOISE_DATASET")
 Ledger = io.Custom("EQUIPOISE_LEDGER")
 """Which balance ledger, and which group in it (host/ledger/ledgers.py); no counts."""
 
-LOADERS = "equipoise/loaders"
-GUIDANCE = "equipoise/guidance"
-STEERING = "equipoise/steering"
-EVALUATION = "equipoise/evaluation"
-LATENT = "equipoise/latent"
-TRAINING = "equipoise/training"
+MAIN = "equipoise"
+"""Menu of the nodes that everybody needs."""
+MAKE = "equipoise/make"
+"""Menu of the nodes that make an ADP."""
+MEASURE = "equipoise/measure"
+"""Menu of the nodes that show and measure."""
 DATA = "equipoise/data"
-NEURONS = "equipoise/neurons"
+"""Menu of the nodes for data sets of labelled images."""
+SMALL_MODELS = "equipoise/small models"
+"""Menu of the nodes for the small models that ship with the pack."""
+LAB = "equipoise/lab"
+"""Menu of the experimental nodes: neurons, autoencoders, sweeps."""
 
 
 def schema(**arguments: Any) -> io.Schema:
     """Make a node's schema for this host.
 
-    Arguments that its ``io.Schema`` does not know are left out (search_aliases on older ones).
+    Arguments that its ``io.Schema`` does not know are left out (search_aliases on older ones). Nodes of the lab are marked as experimental.
     """
-    return io.Schema(**known_arguments(arguments))
+    return io.Schema(**known_arguments({"is_experimental": arguments["category"] == LAB, **arguments}))

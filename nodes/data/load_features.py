@@ -6,7 +6,7 @@ from comfy_api.latest import io
 
 from ...host.data.feature_sets import FEATURES_PATH, set_fingerprint, set_folder, set_names
 from ...methods.data.feature_set import open_feature_set
-from ..core.sockets import TRAINING, Features, schema
+from ..core.sockets import MAKE, Features, schema
 
 
 class LoadFeatures(io.ComfyNode):
@@ -15,7 +15,7 @@ class LoadFeatures(io.ComfyNode):
         return schema(
             node_id="EquipoiseLoadFeatures",
             display_name="Load Features",
-            category=TRAINING,
+            category=MAKE,
             description=(
                 f"Opens a feature set from {FEATURES_PATH} and checks that all its parts exist. Use it before Label Features and Train ADP."
             ),

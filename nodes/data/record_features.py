@@ -11,7 +11,7 @@ from ...host.data.record_samples import GivenConditions, PromptConditions, recor
 from ...host.data.recording import check_site
 from ...methods.data.recording import RecordingSettings, parse_levels
 from ..core.inputs import LARGEST_SEED, SAMPLER, Widgets
-from ..core.sockets import TRAINING, schema
+from ..core.sockets import MAKE, schema
 from .recording_inputs import recording_output, recording_outputs, set_name_input, site_input, site_of, spatial_input
 
 
@@ -21,7 +21,7 @@ class RecordFeatures(io.ComfyNode):
         return schema(
             node_id="EquipoiseRecordFeatures",
             display_name="Record Features",
-            category=TRAINING,
+            category=MAKE,
             description=(
                 "Samples images and records a feature set: the pictures, and the activations of the U-Net's middle block "
                 "at every call. You train an ADP (attribute distribution predictor) on it. If the run is interrupted, queue it "

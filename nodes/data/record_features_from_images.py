@@ -9,7 +9,7 @@ from comfy_api.latest import io
 from ...host.data.record_images import ImageRecordingSettings, Pictures, record_images
 from ...methods.data.recording import parse_levels
 from ..core.inputs import LARGEST_SEED
-from ..core.sockets import TRAINING, schema
+from ..core.sockets import MAKE, schema
 from .recording_inputs import recording_output, recording_outputs, set_name_input, site_input, site_of, spatial_input
 
 LEVELS = "-5, -4, -3, -2, -1, 0, 1, 2, 3, 4, 5"
@@ -21,7 +21,7 @@ class RecordFeaturesFromImages(io.ComfyNode):
         return schema(
             node_id="EquipoiseRecordFeaturesFromImages",
             display_name="Record Features From Images",
-            category=TRAINING,
+            category=MAKE,
             description=(
                 "Makes a feature set from existing pictures, such as a labelled data set. The node encodes each picture, "
                 "adds noise at the levels you choose, and runs the U-Net once per level. Queue it again to resume, or to add new "

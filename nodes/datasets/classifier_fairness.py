@@ -12,7 +12,7 @@ from ...host.datasets.classifier_fairness import fairness_on_dataset, fairness_o
 from ...host.labels.classifier import HostClassifier
 from ...methods.datasets.image_folder import SPLITS, TEST, ImageFolder
 from ...methods.labels.labels import LabelSet
-from ..core.sockets import EVALUATION, Classifier, Dataset, Labels, schema
+from ..core.sockets import MEASURE, Classifier, Dataset, Labels, schema
 from ..core.ui import as_image, shown
 
 
@@ -22,7 +22,7 @@ class ClassifierFairnessNode(io.ComfyNode):
         return schema(
             node_id="EquipoiseClassifierFairness",
             display_name="Classifier Fairness",
-            category=EVALUATION,
+            category=MEASURE,
             description=(
                 "Measures whether a classifier reads an attribute as well in one perceived group as in another: accuracy by "
                 "group, the worst group, and the differences in demographic parity and equalised odds (as in fairlearn), with intervals "

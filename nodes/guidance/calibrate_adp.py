@@ -15,7 +15,7 @@ from ...methods.guidance.calibrate import CalibratedMoves
 from ...methods.labels.labels import LabelSet
 from ...models.adp import AdpFile
 from ..core.inputs import SAMPLER, TRIAL, fixed_seed, names_of
-from ..core.sockets import TRAINING, Adp, Classifier, Features, Labels, schema
+from ..core.sockets import MAKE, Adp, Classifier, Features, Labels, schema
 from ..core.ui import as_batch, as_image, shown
 
 
@@ -25,7 +25,7 @@ class CalibrateADP(io.ComfyNode):
         return schema(
             node_id="EquipoiseCalibrateADP",
             display_name="Calibrate ADP",
-            category=TRAINING,
+            category=MAKE,
             description=(
                 "Tests on your model, with a few hundred sampled images, in which direction, at which noise levels and how far "
                 "an ADP has to move images to reach each class. Afterwards Distribution Guidance works at strength 1. If you interrupt "

@@ -12,7 +12,7 @@ from ...methods.guidance.prompt_classes import parse_prompt_classes
 from ...models.adp import AdpFile
 from ...models.sites import MIDDLE
 from ..core.inputs import SAMPLER, TRIAL, fixed_seed
-from ..core.sockets import TRAINING, Adp, schema
+from ..core.sockets import MAKE, Adp, schema
 from .prompt_inputs import PROMPT_CLASSES
 
 
@@ -22,7 +22,7 @@ class ContrastDirections(io.ComfyNode):
         return schema(
             node_id="EquipoiseContrastDirections",
             display_name="Contrast Directions",
-            category=TRAINING,
+            category=MAKE,
             description=(
                 "Finds directions for a text model in minutes, without images or labels. It compares what prompts of different "
                 "classes change inside the U-Net on the same noised latents. Next: Calibrate ADP with a classifier, or Distribution "

@@ -10,7 +10,7 @@ from ...host.guidance.apply import apply_guidance
 from ...host.ledger.ledgers import LedgerHandle
 from ...models.adp import AdpFile
 from ..core.inputs import ledger_input, sampler_seed
-from ..core.sockets import GUIDANCE, schema
+from ..core.sockets import MAIN, schema
 from .edit_inputs import GUIDANCE_EDIT
 
 
@@ -20,13 +20,13 @@ class DistributionGuidance(io.ComfyNode):
         return schema(
             node_id="EquipoiseDistributionGuidance",
             display_name="Distribution Guidance",
-            category=GUIDANCE,
+            category=MAIN,
             description=(
                 "Makes every batch follow your target shares (after Balancing Act, CVPR 2024, with quotas and calibrated "
                 "moves). Place it after LoRA and before FreeU. Any sampler can follow. It needs one U-Net call per step, as in plain "
                 "sampling."
             ),
-            search_aliases=["fair", "debias", "balance", "diversity", "balancing act"],
+            search_aliases=["fair", "debias", "balance", "diversity", "gender", "women", "same face", "balancing act"],
             inputs=[
                 io.Model.Input("model", tooltip="SD1.5, SDXL, or a model from Load Unconditional Diffusion. The node changes a copy."),
                 *GUIDANCE_EDIT.inputs(),

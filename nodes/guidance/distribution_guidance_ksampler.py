@@ -18,7 +18,7 @@ from ...models.adp import AdpFile
 from ...models.class_order import in_class_order, matched
 from ..core.inputs import SAMPLER, ledger_input, sampler_seed
 from ..core.queued import queued_graph, queued_id
-from ..core.sockets import GUIDANCE, Classifier, schema
+from ..core.sockets import MAIN, Classifier, schema
 from .edit_inputs import GUIDANCE_EDIT
 
 
@@ -28,12 +28,12 @@ class DistributionGuidanceKSampler(io.ComfyNode):
         return schema(
             node_id="EquipoiseDistributionGuidanceKSampler",
             display_name="Distribution Guidance KSampler",
-            category=GUIDANCE,
+            category=MAIN,
             description=(
                 "KSampler with Distribution Guidance in one node. With a VAE and a classifier it also counts the images that "
                 "missed their class. With 'repair' it samples those images again."
             ),
-            search_aliases=["fair", "debias", "balance", "ksampler", "balancing act"],
+            search_aliases=["fair", "debias", "balance", "diversity", "gender", "women", "ksampler", "balancing act"],
             inputs=[
                 io.Model.Input("model", tooltip="SD1.5, SDXL, or a model from Load Unconditional Diffusion. The node changes a copy."),
                 sampler_seed(

@@ -5,7 +5,7 @@ from __future__ import annotations
 from comfy_api.latest import io
 
 from ...host.core.patch import EXEMPT_KEY
-from ..core.sockets import GUIDANCE, schema
+from ..core.sockets import MAIN, schema
 
 
 class ExemptFromGuidance(io.ComfyNode):
@@ -14,7 +14,7 @@ class ExemptFromGuidance(io.ComfyNode):
         return schema(
             node_id="EquipoiseExemptFromGuidance",
             display_name="Exempt From Guidance",
-            category=GUIDANCE,
+            category=MAIN,
             description=(
                 "Marks a prompt that distribution guidance must leave alone. Its rows are not read, not edited and not counted. "
                 "Use it on a guided MODEL for prompts that name an attribute themselves."

@@ -9,7 +9,7 @@ from ...methods.core.target_text import target_from_form
 from ...methods.core.targets import TargetDistribution, product
 from ...models.adp import AdpFile
 from ...models.bias_features import BiasFeatures as BiasFeaturesFile
-from ..core.sockets import GUIDANCE, Target, schema
+from ..core.sockets import MAIN, Target, schema
 from .target_inputs import adp_input, bias_features_input, classifier_input, known_classes, preset_input, target_output, target_outputs
 
 
@@ -19,7 +19,7 @@ class JointTarget(io.ComfyNode):
         return schema(
             node_id="EquipoiseJointTarget",
             display_name="Joint Target",
-            category=GUIDANCE,
+            category=MAIN,
             description=(
                 "States a joint target: the share of every combination of two or more perceived attributes. Even if each "
                 "attribute is balanced, a combination can be empty; a joint target prevents this. It can also join two targets as "

@@ -12,7 +12,7 @@ from ...methods.data.feature_set import FeatureSet
 from ...methods.labels.labels import LabelSet
 from ...models.adp import AdpFile
 from ..core.inputs import PICTURES, names_of
-from ..core.sockets import TRAINING, Adp, Classifier, Features, Labels, schema
+from ..core.sockets import MAKE, Adp, Classifier, Features, Labels, schema
 from .learning_inputs import ALIASES, fit_inputs, fit_settings, learned_output, learned_outputs
 
 
@@ -22,7 +22,7 @@ class LearnDirections(io.ComfyNode):
         return schema(
             node_id="EquipoiseLearnDirections",
             display_name="Learn Directions",
-            category=TRAINING,
+            category=MAKE,
             description=(
                 "Learns, from the pictures and labels of a feature set, vectors that move an image to each class when they are "
                 "added inside the U-Net. The fit is done once, at every noise level, with a classifier as judge if you connect one. If "

@@ -11,7 +11,7 @@ from ...host.guidance.learn_from_prompts import IMAGES, learn_from_prompts
 from ...host.guidance.prompt_sampling import PromptSampling
 from ...models.adp import AdpFile
 from ..core.inputs import SAMPLER, TRIAL
-from ..core.sockets import TRAINING, Adp, schema
+from ..core.sockets import MAIN, Adp, schema
 from .learning_inputs import ALIASES, fit_inputs, fit_settings, learned_output, learned_outputs
 from .prompt_inputs import PROMPT_CLASSES
 
@@ -22,7 +22,7 @@ class LearnDirectionsFromPrompts(io.ComfyNode):
         return schema(
             node_id="EquipoiseLearnDirectionsFromPrompts",
             display_name="Learn Directions From Prompts",
-            category=TRAINING,
+            category=MAIN,
             description=(
                 "Learns, from words alone, vectors that move an image to each class. A prompt that leaves the class open then "
                 "draws what a prompt with the class would draw. For text models. It needs no classifier, no labels and no pictures. "

@@ -8,7 +8,7 @@ from ...host.labels.classifier import HostClassifier
 from ...methods.core.target_text import target_from_form
 from ...models.adp import AdpFile
 from ...models.bias_features import BiasFeatures as BiasFeaturesFile
-from ..core.sockets import GUIDANCE, schema
+from ..core.sockets import MAIN, schema
 from .target_inputs import adp_input, bias_features_input, classifier_input, known_classes, preset_input, target_output, target_outputs
 
 
@@ -18,7 +18,7 @@ class TargetDistributionNode(io.ComfyNode):
         return schema(
             node_id="EquipoiseTargetDistribution",
             display_name="Target Distribution",
-            category=GUIDANCE,
+            category=MAIN,
             description="States the target: the share of images that each class of one perceived attribute is to have. Connect it "
             "to Distribution Guidance or Bias Feature Steer.",
             search_aliases=["fair", "balance", "debias", "share", "half and half", "diversity", "gender", "women"],

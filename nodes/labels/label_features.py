@@ -10,7 +10,7 @@ from ...host.labels.labelling import save_labels, thumbnails
 from ...methods.data.feature_set import FeatureSet
 from ...methods.labels.labels import LabelSet, for_entries
 from ..core.inputs import names_of
-from ..core.sockets import TRAINING, Features, Labels, schema
+from ..core.sockets import MAKE, Features, Labels, schema
 from ..core.ui import as_image, shown
 
 
@@ -20,7 +20,7 @@ class LabelFeatures(io.ComfyNode):
         return schema(
             node_id="EquipoiseLabelFeatures",
             display_name="Label Features",
-            category=TRAINING,
+            category=MAKE,
             description=(
                 "Shows the labels of a feature set before you train an ADP on them: how often each class occurs, the share of "
                 "unsure pictures, and sheets with the surest and the least sure pictures of every class. Writes labels.csv into the set. "

@@ -10,7 +10,7 @@ from ...host.labels.labelling import label_file, label_file_fingerprint
 from ...methods.data.feature_set import FeatureSet
 from ...methods.labels.label_text import parse_classes
 from ...methods.labels.labels import LabelSet, for_entries, read_csv, read_csv_as
-from ..core.sockets import TRAINING, schema
+from ..core.sockets import MAKE, schema
 from .source_inputs import (
     PERCEIVED,
     features_input,
@@ -27,7 +27,7 @@ class LabelFeaturesFromCSV(io.ComfyNode):
         return schema(
             node_id="EquipoiseLabelFeaturesFromCSV",
             display_name="Label Features From CSV",
-            category=TRAINING,
+            category=MAKE,
             description=(
                 "Labels the pictures of a feature set from a table of file names and labels. The header is file,ATTRIBUTE with "
                 "class names, or file,ATTRIBUTE:CLASS,... with probabilities. " + PERCEIVED

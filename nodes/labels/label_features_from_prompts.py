@@ -7,7 +7,7 @@ from comfy_api.latest import io
 from ...methods.data.feature_set import FeatureSet
 from ...methods.labels.label_text import labels_from_prompts, parse_classes
 from ...methods.labels.labels import LabelSet
-from ..core.sockets import TRAINING, schema
+from ..core.sockets import MAKE, schema
 from .source_inputs import (
     CLASSES_TIP,
     PERCEIVED,
@@ -28,7 +28,7 @@ class LabelFeaturesFromPrompts(io.ComfyNode):
         return schema(
             node_id="EquipoiseLabelFeaturesFromPrompts",
             display_name="Label Features From Prompts",
-            category=TRAINING,
+            category=MAKE,
             description=(
                 "Labels the pictures of a feature set by the words of the prompts that made them. Use it for models that follow "
                 "such words reliably, and check with Label Features. No picture is read. " + PERCEIVED

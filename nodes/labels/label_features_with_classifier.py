@@ -11,7 +11,7 @@ from ...methods.data.feature_set import FeatureSet
 from ...methods.labels.labels import LabelSet
 from ...methods.labels.regions import parse_box
 from ..core.inputs import names_of
-from ..core.sockets import TRAINING, Classifier, schema
+from ..core.sockets import MAKE, Classifier, schema
 from .source_inputs import (
     PERCEIVED,
     features_input,
@@ -30,7 +30,7 @@ class LabelFeaturesWithClassifier(io.ComfyNode):
         return schema(
             node_id="EquipoiseLabelFeaturesWithClassifier",
             display_name="Label Features With Classifier",
-            category=TRAINING,
+            category=MAKE,
             description=(
                 "Labels the pictures of a feature set with a classifier: a file of this pack, or a folder with a transformers "
                 "image classifier. Readings are kept in the set, so each picture is read once. " + PERCEIVED

@@ -13,7 +13,7 @@ from ...methods.labels.labels import LabelSet
 from ...methods.labels.regions import parse_box
 from ...methods.labels.zero_shot import phrasings, read_templates
 from ..core.queued import queued_graph, queued_id
-from ..core.sockets import TRAINING, schema
+from ..core.sockets import MAKE, schema
 from .source_inputs import (
     CLASSES_TIP,
     CLIP_CLASSES,
@@ -35,7 +35,7 @@ class LabelFeaturesWithCLIP(io.ComfyNode):
         return schema(
             node_id="EquipoiseLabelFeaturesWithCLIP",
             display_name="Label Features With CLIP",
-            category=TRAINING,
+            category=MAKE,
             description=(
                 "Labels the pictures of a feature set with classes that you describe in words (CLIP zero-shot, Radford et al. "
                 "2021). Each class is the mean of a few phrases. The CLIP must hold its text projection and match the image encoder. "

@@ -10,7 +10,7 @@ from ...methods.data.feature_set import FeatureSet
 from ...methods.labels.label_text import parse_classes
 from ...methods.labels.labels import LabelSet
 from ...methods.labels.regions import parse_box
-from ..core.sockets import TRAINING, schema
+from ..core.sockets import MAKE, schema
 from .source_inputs import (
     features_input,
     first_problem,
@@ -28,7 +28,7 @@ class LabelFeaturesWithSkinTone(io.ComfyNode):
         return schema(
             node_id="EquipoiseLabelFeaturesWithSkinTone",
             display_name="Label Features With Skin Tone",
-            category=TRAINING,
+            category=MAKE,
             description=(
                 "Labels the pictures of a feature set by perceived skin tone, without a classifier: the individual typology "
                 "angle in Lab (Chardon et al. 1991), in six classes, over a mask or an ellipse in the middle. Light and white balance "

@@ -6,7 +6,7 @@ from comfy_api.latest import io
 
 from ...host.core import files as model_files
 from ...host.labels.classifier import KEY, classifier_choices, classifier_fingerprint, load_host_classifier
-from ..core.sockets import LOADERS, Classifier, schema
+from ..core.sockets import MAIN, Classifier, schema
 
 DEFAULT_FILE = "portraits_judge.safetensors"
 
@@ -18,7 +18,7 @@ class LoadAttributeClassifier(io.ComfyNode):
         return schema(
             node_id="EquipoiseLoadAttributeClassifier",
             display_name="Load Attribute Classifier",
-            category=LOADERS,
+            category=MAIN,
             description=(
                 "Loads a classifier that reads perceived attributes from images: a file of this pack, or a folder with a "
                 "transformers image classifier (config.json and safetensors). It reads how something looks, not who a person is, "

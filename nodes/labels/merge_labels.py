@@ -6,7 +6,7 @@ from comfy_api.latest import io, ui
 
 from ...methods.labels.label_text import parse_classes
 from ...methods.labels.labels import LabelSet, merged
-from ..core.sockets import TRAINING, Labels, schema
+from ..core.sockets import MAKE, Labels, schema
 
 GROUPS = "age: young=0-2|3-9|10-19, middle=20-29|30-39, old=..."
 
@@ -17,7 +17,7 @@ class MergeLabels(io.ComfyNode):
         return schema(
             node_id="EquipoiseMergeLabels",
             display_name="Merge Labels",
-            category=TRAINING,
+            category=MAKE,
             description=(
                 "Merges classes of an attribute, for example nine age groups into three. The probability of a group is the "
                 "sum of the probabilities of its classes. Attributes that you do not name stay as they are. Classes describe what "

@@ -10,7 +10,7 @@ from ...host.ledger.ledgers import (
     ledger_path,
 )
 from ...methods.ledger.ledger_report import ledger_text
-from ..core.sockets import GUIDANCE, Ledger, schema
+from ..core.sockets import MAIN, Ledger, schema
 
 
 def _name_problem(name: str) -> bool | str:
@@ -28,7 +28,7 @@ class BalanceLedger(io.ComfyNode):
         return schema(
             node_id="EquipoiseBalanceLedger",
             display_name="Balance Ledger",
-            category=GUIDANCE,
+            category=MAIN,
             description=(
                 "Keeps the shares of perceived attributes over many runs. Use it if you make images one at a time. Guidance "
                 "with a ledger takes its quotas from everything that was counted. With Record Attributes, the ledger also makes up for "

@@ -12,7 +12,7 @@ from ...host.ledger.ledgers import (
     export_ledger,
     ledgers_fingerprint,
 )
-from ..core.sockets import EVALUATION, Ledger, schema
+from ..core.sockets import MEASURE, Ledger, schema
 
 
 class ExportLedger(io.ComfyNode):
@@ -21,7 +21,7 @@ class ExportLedger(io.ComfyNode):
         return schema(
             node_id="EquipoiseExportLedger",
             display_name="Export Ledger",
-            category=EVALUATION,
+            category=MEASURE,
             description=(
                 "Writes a Balance Ledger to a CSV file, with one line per image: time, run, seed, the class assigned, the "
                 "perceived class seen, the file and its SHA-256."

@@ -16,7 +16,7 @@ from ...methods.core.targets import TargetDistribution
 from ...methods.ledger.ledger import Balance
 from ...methods.ledger.ledger_report import ledger_text
 from ...metrics.panels import Panel, count_panels, headline
-from ..core.sockets import EVALUATION, Ledger, Target, schema
+from ..core.sockets import MEASURE, Ledger, Target, schema
 from ..core.ui import as_image, shown
 
 
@@ -31,7 +31,7 @@ class LedgerReport(io.ComfyNode):
         return schema(
             node_id="EquipoiseLedgerReport",
             display_name="Ledger Report",
-            category=EVALUATION,
+            category=MEASURE,
             description=(
                 "Shows what a Balance Ledger has counted: the perceived classes seen and assigned, their distance to the "
                 "target (FD, fairness discrepancy), and how often an image showed its assigned class."

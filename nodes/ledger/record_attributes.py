@@ -13,7 +13,7 @@ from ...host.ledger.ledgers import (
 from ...methods.core.targets import TargetDistribution
 from ...methods.ledger.ledger_report import ledger_text, record_text
 from ..core.queued import queued_graph
-from ..core.sockets import EVALUATION, Classifier, Ledger, Target, schema
+from ..core.sockets import MEASURE, Classifier, Ledger, Target, schema
 
 
 class RecordAttributes(io.ComfyNode):
@@ -22,7 +22,7 @@ class RecordAttributes(io.ComfyNode):
         return schema(
             node_id="EquipoiseRecordAttributes",
             display_name="Record Attributes",
-            category=EVALUATION,
+            category=MEASURE,
             description=(
                 "Saves images, and counts in a Balance Ledger which perceived classes a classifier sees in them. The next "
                 "run then corrects for images that missed their class. Use it instead of Save Image."

@@ -11,7 +11,7 @@ from ...host.ledger.ledgers import (
     ledger_names,
     ledgers_fingerprint,
 )
-from ..core.sockets import EVALUATION, schema
+from ..core.sockets import MEASURE, schema
 
 
 class ResetLedger(io.ComfyNode):
@@ -20,7 +20,7 @@ class ResetLedger(io.ComfyNode):
         return schema(
             node_id="EquipoiseResetLedger",
             display_name="Reset Ledger",
-            category=EVALUATION,
+            category=MEASURE,
             description=(
                 "Deletes everything that a Balance Ledger has counted of perceived attributes. The pictures stay on disk. "
                 "You must enter the number of counted images to confirm, so a graph that you queue again by mistake deletes "

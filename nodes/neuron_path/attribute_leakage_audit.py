@@ -17,7 +17,7 @@ from ...methods.neuron_path.neuron_text import pairs
 from ...methods.neuron_path.path_settings import MARGIN, OBJECTIVES
 from ...models.neuron_vit import NeuronVit
 from ..core.inputs import fixed_seed, names_of
-from ..core.sockets import NEURONS, NeuronPaths, ZeroShot, schema
+from ..core.sockets import LAB, NeuronPaths, ZeroShot, schema
 from ..core.ui import as_image, shown
 from .neuron_inputs import MOST_NEURONS, PATH, VISION
 from .neuron_path_effect import MORE_HEADS
@@ -29,7 +29,7 @@ class AttributeLeakageAudit(io.ComfyNode):
         return schema(
             node_id="EquipoiseAttributeLeakageAudit",
             display_name="Attribute Leakage Audit",
-            category=NEURONS,
+            category=LAB,
             description=(
                 "Tests whether a classifier reads one perceived attribute from another. It removes the neurons that decide one "
                 "attribute and counts how many labels of the others change, compared with random neurons. Edit Vision Neurons can remove "

@@ -11,7 +11,7 @@ from ...host.neuron_path.models import pixels_of, targets_of
 from ...host.neuron_path.search import baseline_paths
 from ...methods.neuron_path.neuron_baselines import BASELINES, KNOWLEDGE
 from ..core.inputs import fixed_seed
-from ..core.sockets import NEURONS, schema
+from ..core.sockets import LAB, schema
 from .neuron_inputs import PATH, VISION, attribute_input, target_input
 from .path_outputs import path_output, path_outputs
 
@@ -22,7 +22,7 @@ class BaselinePaths(io.ComfyNode):
         return schema(
             node_id="EquipoiseBaselinePaths",
             display_name="Baseline Paths",
-            category=NEURONS,
+            category=LAB,
             description=(
                 "Chooses neuron paths layer by layer, with each layer on its own, to check Find Neuron Path: knowledge neurons, "
                 "gradient times activation, influence pattern, activation, and random neurons. They explain the classifier, by perceived "

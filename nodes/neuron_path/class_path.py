@@ -14,7 +14,7 @@ from ...host.neuron_path.search import class_path
 from ...methods.neuron_path.class_path import DRAWS, MODE, RULES, agreement, layer_entropy, likeness, path_similarity, path_stability
 from ...models.neuron_path import NeuronPathFile
 from ..core.inputs import fixed_seed
-from ..core.sockets import NEURONS, NeuronPaths, schema
+from ..core.sockets import LAB, NeuronPaths, schema
 from ..core.ui import as_image, shown
 from .neuron_inputs import VISION
 from .path_outputs import path_lines, paths_picture
@@ -26,7 +26,7 @@ class ClassPath(io.ComfyNode):
         return schema(
             node_id="EquipoiseClassPath",
             display_name="Class Path",
-            category=NEURONS,
+            category=LAB,
             description=(
                 "Combines the neuron paths of many images into one path per perceived class (Neuron Path, ICLR 2025). It tests "
                 "how far images agree, whether classes differ by more than chance, and how stable the path is."

@@ -14,7 +14,7 @@ from ...host.neuron_path.neuron_audit import class_neurons
 from ...methods.neuron_path.neuron_edits import MEAN, OPERATIONS, ZERO, NeuronEdit, mean_values, union
 from ...methods.neuron_path.neuron_text import named_neurons
 from ..core.inputs import fixed_seed
-from ..core.sockets import NEURONS, Classifier, NeuronPaths, schema
+from ..core.sockets import LAB, Classifier, NeuronPaths, schema
 from .neuron_inputs import LAYERS
 
 NOT_CONNECTED = "Edit Vision Neurons gives a {} only where one is connected to it: connect one, or use the other output."
@@ -26,7 +26,7 @@ class EditVisionNeurons(io.ComfyNode):
         return schema(
             node_id="EquipoiseEditVisionNeurons",
             display_name="Edit Vision Neurons",
-            category=NEURONS,
+            category=LAB,
             description=(
                 "Silences or scales chosen neurons of a classifier or of a CLIP vision model, or silences all others. Use it to "
                 "repair a leak between perceived attributes. All other nodes accept the edited model. The model you connect stays as it "

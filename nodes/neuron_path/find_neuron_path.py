@@ -9,7 +9,7 @@ from comfy_api.latest import io
 
 from ...host.neuron_path.models import pixels_of, targets_of
 from ...host.neuron_path.search import search_paths
-from ..core.sockets import NEURONS, schema
+from ..core.sockets import LAB, schema
 from .neuron_inputs import PATH, VISION, attribute_input, target_input
 from .path_outputs import path_output, path_outputs
 
@@ -20,7 +20,7 @@ class FindNeuronPath(io.ComfyNode):
         return schema(
             node_id="EquipoiseFindNeuronPath",
             display_name="Find Neuron Path",
-            category=NEURONS,
+            category=LAB,
             description=(
                 "Finds which neurons of a vision transformer, layer by layer, decide how it labels an image (Neuron Path, ICLR "
                 "2025). The path explains the classifier, not the people in the picture. Compare it with Baseline Paths before you trust "

@@ -6,7 +6,7 @@ from comfy_api.latest import io
 
 from ...host.core import files as model_files
 from ...models.neuron_path import load_neuron_path
-from ..core.sockets import NEURONS, NeuronPaths, schema
+from ..core.sockets import LAB, NeuronPaths, schema
 from .save_neuron_path import FOLDER, KEY
 
 
@@ -16,7 +16,7 @@ class LoadNeuronPath(io.ComfyNode):
         return schema(
             node_id="EquipoiseLoadNeuronPath",
             display_name="Load Neuron Path",
-            category=NEURONS,
+            category=LAB,
             description=(
                 "Loads neuron paths that Save Neuron Path wrote: the neurons of a vision transformer that together decide "
                 "a perceived class. A path belongs to one model. Nodes refuse it with another model."

@@ -14,7 +14,7 @@ from ...host.neuron_path.neuron_audit import class_neurons
 from ...methods.neuron_path.neuron_gallery import GalleryRow, neuron_gallery
 from ...methods.neuron_path.neuron_text import listed
 from ...models.neuron_path import NeuronPathFile
-from ..core.sockets import NEURONS, NeuronPaths, schema
+from ..core.sockets import LAB, NeuronPaths, schema
 from ..core.ui import as_image, shown
 from .neuron_inputs import VISION, attribute_input
 
@@ -25,7 +25,7 @@ class NeuronGallery(io.ComfyNode):
         return schema(
             node_id="EquipoiseNeuronGallery",
             display_name="Neuron Gallery",
-            category=NEURONS,
+            category=LAB,
             description=(
                 "Shows the images at which single neurons of a vision transformer are most and least active. A heat map "
                 "over each image shows where the neuron is active. The text gives its mean activation for each perceived class."

@@ -16,7 +16,7 @@ from ...methods.neuron_path.path_settings import PathSettings
 from ...models.neuron_path import NeuronPathFile, check_network
 from ...models.neuron_vit import NeuronVit
 from ..core.inputs import fixed_seed
-from ..core.sockets import NEURONS, NeuronPaths, schema
+from ..core.sockets import LAB, NeuronPaths, schema
 from ..core.ui import as_image, shown
 from .neuron_inputs import VISION
 
@@ -30,7 +30,7 @@ class NeuronPathEffect(io.ComfyNode):
         return schema(
             node_id="EquipoiseNeuronPathEffect",
             display_name="Neuron Path Effect",
-            category=NEURONS,
+            category=LAB,
             description=(
                 "Removes or doubles the neurons of a neuron path, and measures how the classifier's reading changes. "
                 "Random neurons serve as a control. A path that changes no more than random neurons explains nothing."

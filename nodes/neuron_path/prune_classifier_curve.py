@@ -16,7 +16,7 @@ from ...methods.neuron_path.prune_curve import PruneCurve, PruneSettings, prune_
 from ...models.neuron_path import NeuronPathFile
 from ...models.neuron_vit import NeuronVit
 from ..core.inputs import fixed_seed, names_of
-from ..core.sockets import NEURONS, NeuronPaths, schema
+from ..core.sockets import LAB, NeuronPaths, schema
 from ..core.ui import as_image, shown
 from .neuron_inputs import LAYERS, PATH, VISION, attribute_input
 
@@ -27,7 +27,7 @@ class PruneClassifierCurve(io.ComfyNode):
         return schema(
             node_id="EquipoisePruneClassifierCurve",
             display_name="Prune Classifier Curve",
-            category=NEURONS,
+            category=LAB,
             description=(
                 "Measures how few neurons a label needs. It finds class paths in half of the images, silences all other "
                 "neurons and reads the other half, with random neurons as a control. Pruning saves neither time nor memory."

@@ -7,7 +7,7 @@ from comfy_api.latest import io, ui
 from ...host.core.files import FileKind
 from ...models.neuron_path import NeuronPathFile, save_neuron_path
 from ..core.inputs import file_name_input, overwrite_input
-from ..core.sockets import NEURONS, NeuronPaths, schema
+from ..core.sockets import LAB, NeuronPaths, schema
 
 NEURON_PATH_FILES = FileKind("equipoise_neuron_paths", "neuron paths", save_neuron_path)
 KEY, FOLDER = NEURON_PATH_FILES.key, NEURON_PATH_FILES.folder
@@ -19,7 +19,7 @@ class SaveNeuronPath(io.ComfyNode):
         return schema(
             node_id="EquipoiseSaveNeuronPath",
             display_name="Save Neuron Path",
-            category=NEURONS,
+            category=LAB,
             description=f"Saves neuron paths to {FOLDER}. Load Neuron Path lists the file. An incomplete file is never left behind.",
             search_aliases=["export", "write", "store", "neuron", "safetensors"],
             is_output_node=True,

@@ -13,7 +13,7 @@ from ...methods.labels.label_text import parse_classes
 from ...methods.labels.zero_shot import LOGIT_SCALE, phrasings, read_templates
 from ..core.inputs import overwrite_input
 from ..core.queued import queued_graph, queued_id
-from ..core.sockets import NEURONS, ZeroShot, schema
+from ..core.sockets import LAB, ZeroShot, schema
 from ..labels.source_inputs import CLIP_CLASSES, CLIP_TEMPLATES
 
 NONE = "none"
@@ -25,7 +25,7 @@ class ZeroShotAttributeHead(io.ComfyNode):
         return schema(
             node_id="EquipoiseZeroShotAttributeHead",
             display_name="Zero-Shot Attribute Head",
-            category=NEURONS,
+            category=LAB,
             description=(
                 "Makes a classifier's head from words: CLIP's text embeddings of the classes of an attribute (Radford et "
                 "al. 2021). The neuron path nodes can then find which neurons of CLIP's image encoder decide a class. Classes "

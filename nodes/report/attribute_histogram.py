@@ -14,7 +14,7 @@ from ...host.report.thumbs import image_thumbs
 from ...methods.core.targets import TargetDistribution
 from ...metrics.panels import Panel, count_panels, headline, make_panels
 from ..core.inputs import names_of
-from ..core.sockets import EVALUATION, Classifier, Ledger, Target, schema
+from ..core.sockets import MAIN, Classifier, Ledger, Target, schema
 from ..core.ui import as_image, shown
 
 
@@ -24,7 +24,7 @@ class AttributeHistogram(io.ComfyNode):
         return schema(
             node_id="EquipoiseAttributeHistogram",
             display_name="Attribute Histogram",
-            category=EVALUATION,
+            category=MAIN,
             description=(
                 "Counts the classes that a classifier sees in your images and compares them with the target. It measures the FD "
                 "(fairness discrepancy) of Balancing Act (CVPR 2024), with a 95% interval and the FD that chance alone would give. Place "

@@ -21,7 +21,7 @@ from ...methods.core.targets import TargetDistribution
 from ...metrics.findings import ComparisonSettings, Embedding, Findings, Reader, cells_of, findings_of
 from ..core.inputs import names_of
 from ..core.queued import queued_graph, queued_id
-from ..core.sockets import EVALUATION, Classifier, Target, schema
+from ..core.sockets import MAIN, Classifier, Target, schema
 from ..core.ui import as_image, shown
 
 DEFAULT_NAME, HEADING = "fairness_report", "Fairness report"
@@ -33,7 +33,7 @@ class FairnessReportNode(io.ComfyNode):
         return schema(
             node_id="EquipoiseFairnessReport",
             display_name="Fairness Report",
-            category=EVALUATION,
+            category=MAIN,
             description=(
                 "Compares plain images with steered ones on one page: shares and FD with interval and noise floor, quality, "
                 "drift of other attributes, images by class, settings, seeds and file hashes. You get an image, and one HTML file in the "

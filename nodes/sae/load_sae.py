@@ -7,7 +7,7 @@ from comfy_api.latest import io
 from ...host.core import files as model_files
 from ...models.sae import load_sae
 from ..core.inputs import model_file_input
-from ..core.sockets import LOADERS, Sae, schema
+from ..core.sockets import LAB, Sae, schema
 
 SAE_KEY = "equipoise_sae"
 DEFAULT_FILE = "portraits.safetensors"
@@ -20,7 +20,7 @@ class LoadSAE(io.ComfyNode):
         return schema(
             node_id="EquipoiseLoadSAE",
             display_name="Load SAE",
-            category=LOADERS,
+            category=LAB,
             description=(
                 "Loads a k-sparse autoencoder (SAE; DiffLens, CVPR 2025). It decomposes the activations of a U-Net into "
                 "single features, and some of these carry an attribute. The file belongs to one diffusion model and one place in "

@@ -12,7 +12,7 @@ from ...methods.data.feature_set import FeatureSet
 from ...methods.sae.training import SaeSettings
 from ...models.sae import ACTIVATIONS, SaeFile
 from ..core.inputs import file_name_input, fixed_seed, overwrite_input
-from ..core.sockets import TRAINING, Features, Sae, schema
+from ..core.sockets import LAB, Features, Sae, schema
 from ..core.ui import as_image, shown
 
 DEFAULT = SaeSettings()
@@ -25,7 +25,7 @@ class TrainSAE(io.ComfyNode):
         return schema(
             node_id="EquipoiseTrainSAE",
             display_name="Train SAE",
-            category=TRAINING,
+            category=LAB,
             description=(
                 "Trains a k-sparse autoencoder (SAE; DiffLens, CVPR 2025) on a feature set. It decomposes every position "
                 "of a U-Net's map into a few of many features. If the run is interrupted, queue it again and it resumes. Next: "

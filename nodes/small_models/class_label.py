@@ -6,7 +6,7 @@ from comfy_api.latest import io
 
 from ...host.small_models.adm_info import conditioning
 from ...host.small_models.adm_model import info_of
-from ..core.sockets import LOADERS, schema
+from ..core.sockets import SMALL_MODELS, schema
 
 
 class ClassLabel(io.ComfyNode):
@@ -15,7 +15,7 @@ class ClassLabel(io.ComfyNode):
         return schema(
             node_id="EquipoiseClassLabel",
             display_name="Class Label",
-            category=LOADERS,
+            category=SMALL_MODELS,
             description=(
                 "Chooses the class that a class-conditional model from Load Unconditional Diffusion draws. Place it between the "
                 "loader and KSampler, instead of the text prompts."

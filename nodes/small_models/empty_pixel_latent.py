@@ -5,7 +5,7 @@ from __future__ import annotations
 from comfy_api.latest import io
 
 from ...host.small_models.adm_model import empty_latent
-from ..core.sockets import LATENT, schema
+from ..core.sockets import SMALL_MODELS, schema
 
 
 class EmptyPixelLatent(io.ComfyNode):
@@ -14,7 +14,7 @@ class EmptyPixelLatent(io.ComfyNode):
         return schema(
             node_id="EquipoiseEmptyPixelLatent",
             display_name="Empty Pixel Latent",
-            category=LATENT,
+            category=SMALL_MODELS,
             description=(
                 "Makes an empty latent with the channels and the size that a model from Load Unconditional Diffusion or Load "
                 "Quickstart Text Model expects, on every version of ComfyUI. On older versions, Empty Latent Image makes latents that "

@@ -9,7 +9,7 @@ from ...host.small_models.adm_info import is_text_model
 from ...host.small_models.adm_model import info_of
 from ...host.small_models.pixel_vae import PixelVae
 from ...host.small_models.text_model import load_text_model
-from ..core.sockets import LOADERS, schema
+from ..core.sockets import SMALL_MODELS, schema
 
 MODELS_FOLDER = "equipoise_diffusion"
 DEFAULT_FILE = "portraits_text.safetensors"
@@ -22,7 +22,7 @@ class LoadQuickstartTextModel(io.ComfyNode):
         return schema(
             node_id="EquipoiseLoadQuickstartTextModel",
             display_name="Load Quickstart Text Model",
-            category=LOADERS,
+            category=SMALL_MODELS,
             description=(
                 "Loads the small text-to-image model that ships with the pack. It makes drawn portraits of 32 x 32 pixels "
                 "in seconds. Use it like Load Checkpoint, with CLIP Text Encode, Empty Pixel Latent, KSampler and VAE Decode."

@@ -8,7 +8,7 @@ from ...host.core import files as model_files
 from ...host.small_models.adm_info import conditioning, is_text_model
 from ...host.small_models.adm_model import info_of, load_adm
 from ...host.small_models.pixel_vae import PixelVae
-from ..core.sockets import LOADERS, schema
+from ..core.sockets import SMALL_MODELS, schema
 
 MODELS_FOLDER = "equipoise_diffusion"
 DEFAULT_FILE = "portraits.safetensors"
@@ -21,7 +21,7 @@ class LoadUnconditionalDiffusion(io.ComfyNode):
         return schema(
             node_id="EquipoiseLoadUnconditionalDiffusion",
             display_name="Load Unconditional Diffusion",
-            category=LOADERS,
+            category=SMALL_MODELS,
             description=(
                 "Loads a pixel diffusion model of the guided-diffusion (ADM) family, unconditional or class-conditional. "
                 "Small models ship with the pack. You can convert published ones with 'equipoise convert'. Connect it to KSampler "

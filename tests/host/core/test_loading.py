@@ -13,7 +13,7 @@ import pytest
 from equipoise.benchmarks.core.graph_server import ODD_NAME, REPOSITORY, Server
 from equipoise.tests.equipoise_patience import PATIENCE
 
-CATEGORIES = {f"equipoise/{menu}" for menu in ("loaders", "guidance", "steering", "evaluation", "latent", "training", "neurons", "data")}
+CATEGORIES = {"equipoise", *(f"equipoise/{menu}" for menu in ("make", "measure", "data", "small models", "lab"))}
 NODES = {
     "EquipoiseLoadUnconditionalDiffusion": "Load Unconditional Diffusion",
     "EquipoiseClassLabel": "Class Label",
