@@ -108,7 +108,7 @@ def weights_of(text: str, cells: Sequence[Cell], what: str) -> tuple[list[float]
 
 
 def written_cell(cell: Cell) -> str:
-    """Write a cell so that it can be read back, as "yes/long"."""
+    """Write a cell, such as "yes/long", so that it can be read back."""
     return SEPARATOR.join(map(written_name, cell))
 
 

@@ -21,7 +21,10 @@ def outside_quotes(pattern: str) -> re.Pattern[str]:
 
 
 def split_names(text: str, separators: str = r"[,;\n]") -> list[str]:
-    """Split text at a pattern outside of quotes; the parts are stripped, and empty ones are left out."""
+    """Split text at a pattern outside of quotes.
+
+    Parts are stripped, and empty ones are left out.
+    """
     return [part.strip() for part in outside_quotes(separators).split(text) if part.strip()]
 
 
@@ -32,5 +35,8 @@ def bare_name(text: str) -> str:
 
 
 def written_name(name: str) -> str:
-    """Write a name so that it can be read back: in quotes if it holds a separator."""
+    """Write a name so that it can be read back.
+
+    It gets quotes if it holds a separator.
+    """
     return f'"{name}"' if _NEEDS_QUOTES.search(name) else name
