@@ -5,12 +5,15 @@ Inside ComfyUI this file registers the nodes; elsewhere ``import equipoise`` nee
 
 from __future__ import annotations
 
-from typing import Any
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from comfy_api.latest import ComfyExtension, io
 
 WEB_DIRECTORY = "./web"
 
 
-async def comfy_entrypoint() -> Any:
+async def comfy_entrypoint() -> ComfyExtension:
     """Return the pack's extension to the host (V3).
 
     Its node list makes the model folders known and imports the nodes.
@@ -20,7 +23,7 @@ async def comfy_entrypoint() -> Any:
     from comfy_api.latest import ComfyExtension
 
     class Equipoise(ComfyExtension):
-        async def get_node_list(self) -> list[type[Any]]:
+        async def get_node_list(self) -> list[type[io.ComfyNode]]:
             try:
                 from .host.core.files import register_model_folders
                 from .host.labels.class_routes import register_routes

@@ -18,6 +18,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from .files import FileFormat, check_finite, check_shapes, named_classes, parameters_of, quoted, write_safetensors
+from .operations import Operations
 
 FORMAT = FileFormat(
     "equipoise-attribute-classifier",
@@ -47,7 +48,7 @@ class AttributeClassifier(nn.Module):
 
     @classmethod
     def build(
-        cls, attributes: Mapping[str, tuple[str, ...]], image_size: int, config: Mapping[str, Any], operations: Any = nn
+        cls, attributes: Mapping[str, tuple[str, ...]], image_size: int, config: Mapping[str, Any], operations: Operations = nn
     ) -> AttributeClassifier:
         """Make an untrained network of these sizes."""
         return cls(attributes, image_size, **config, operations=operations)
@@ -95,7 +96,7 @@ class AttributeClassifier(nn.Module):
 class TransformerBlock(nn.Module):
     """Pre-norm encoder block: self-attention, then a GELU perceptron."""
 
-    def __init__(self, dim: int, heads: int, mlp: int, ops: Any) -> None:
+    def __init__(self, dim: int, heads: int, mlp: int, ops: Operations) -> None:
         super().__init__()
         self.heads = heads
         self.norm1, self.norm2 = ops.LayerNorm(dim, eps=1e-6), ops.LayerNorm(dim, eps=1e-6)
@@ -137,7 +138,7 @@ class VisionTransformer(AttributeClassifier):
     architecture = "vit"
 
     def __init__(
-        self, attributes: Mapping[str, tuple[str, ...]], image_size: int = 32, sizes: VitSizes | None = None, operations: Any = nn
+        self, attributes: Mapping[str, tuple[str, ...]], image_size: int = 32, sizes: VitSizes | None = None, operations: Operations = nn
     ) -> None:
         super().__init__(attributes, image_size)
         sizes = sizes or VitSizes()
@@ -162,7 +163,7 @@ class VisionTransformer(AttributeClassifier):
 
     @classmethod
     def build(
-        cls, attributes: Mapping[str, tuple[str, ...]], image_size: int, config: Mapping[str, Any], operations: Any = nn
+        cls, attributes: Mapping[str, tuple[str, ...]], image_size: int, config: Mapping[str, Any], operations: Operations = nn
     ) -> VisionTransformer:
         """Build a network of these sizes, without weights."""
         return cls(attributes, image_size, VitSizes(**config), operations)
@@ -182,7 +183,11 @@ class ConvNet(AttributeClassifier):
     architecture = "cnn"
 
     def __init__(
-        self, attributes: Mapping[str, tuple[str, ...]], image_size: int = 32, widths: tuple[int, ...] = (24, 48, 64), operations: Any = nn
+        self,
+        attributes: Mapping[str, tuple[str, ...]],
+        image_size: int = 32,
+        widths: tuple[int, ...] = (24, 48, 64),
+        operations: Operations = nn,
     ) -> None:
         super().__init__(attributes, image_size)
         ops, widths = operations, tuple(widths)
@@ -207,7 +212,7 @@ class ConvNet(AttributeClassifier):
 class ConvStage(nn.Module):
     """Strided convolution, then a residual pair."""
 
-    def __init__(self, cin: int, cout: int, ops: Any) -> None:
+    def __init__(self, cin: int, cout: int, ops: Operations) -> None:
         super().__init__()
         self.down = ops.Conv2d(cin, cout, 3, stride=2, padding=1)
         self.norms = nn.ModuleList(ops.GroupNorm(8, cout) for _ in range(3))
@@ -239,7 +244,7 @@ def save_classifier(model: AttributeClassifier, path: str | os.PathLike[str], ex
     write_safetensors(path, parameters_of(model, torch.float16), meta)
 
 
-def load_classifier(path: str | os.PathLike[str], operations: Any = nn) -> AttributeClassifier:
+def load_classifier(path: str | os.PathLike[str], operations: Operations = nn) -> AttributeClassifier:
     """Load what :func:`save_classifier` wrote, in float32, ready for inference.
 
     Raises ValueError where the file is of another kind.

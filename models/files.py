@@ -8,7 +8,7 @@ import struct
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path, PureWindowsPath
-from typing import Any, TypeVar
+from typing import TypeVar
 
 import torch
 from safetensors import SafetensorError, safe_open
@@ -178,7 +178,7 @@ def misfit(name: str, error: Exception, advice: str) -> ValueError:
     return ValueError(f"'{name}' does not fit its own metadata ({what}): the file is damaged or was edited, {advice}.")
 
 
-def named_classes(stated: Any) -> dict[str, tuple[str, ...]]:
+def named_classes(stated: object) -> dict[str, tuple[str, ...]]:
     """Attribute -> classes, as a file's metadata state them.
 
     Raises ValueError where that is not names with lists of different names.
@@ -212,7 +212,7 @@ def check_shapes(make: Callable[[], torch.nn.Module], tensors: Mapping[str, Tens
             raise ValueError(f"'{name[:80]}' has the shape {list(tensors[name].shape)} where {list(wanted[name])} is stated")
 
 
-def stays_below(name: Any) -> bool:
+def stays_below(name: object) -> bool:
     """Return whether a relative path stays in its folder on every system.
 
     The path was found in a file, and may use either slash.

@@ -184,7 +184,7 @@ def _canonical_name(name: str) -> str | None:
     return None
 
 
-def known_activation(name: Any) -> str:
+def known_activation(name: object) -> str:
     """Return the name of an activation, if it is known.
 
     Raises ValueError for an unknown one.

@@ -8,16 +8,19 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 from .attribute_classifier import AttributeClassifier
+
+if TYPE_CHECKING:
+    from transformers import PretrainedConfig
 
 ATTRIBUTE_KEY = "equipoise_attribute"
 """Entry of config.json that names the attribute."""
@@ -73,7 +76,7 @@ class TransformersClassifier(AttributeClassifier):
 class _Preprocessing:
     """Resize, centre crop and normalise, on tensors and on their device."""
 
-    def __init__(self, settings: dict[str, Any], config: Any) -> None:
+    def __init__(self, settings: dict[str, Any], config: PretrainedConfig) -> None:
         vision = getattr(config, "vision_config", config)  # CLIP keeps it one level down
         default = getattr(vision, "image_size", None) or 224
         size = settings.get("size", default) if settings.get("do_resize", True) else None
@@ -108,7 +111,7 @@ class _Preprocessing:
         return (_centre(x, self.crop) * self.scale - self.mean.to(x)) / self.std.to(x)
 
 
-def _pair(size: Any) -> tuple[int, int]:
+def _pair(size: float | Sequence[float] | Mapping[str, float]) -> tuple[int, int]:
     """Read a size as (height, width).
 
     As transformers writes it: a number, a pair, or a mapping.

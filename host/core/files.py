@@ -11,12 +11,14 @@ import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Generic, TypeVar
 
 import folder_paths
 from torch import Tensor
 
 from ...models.files import read_metadata, read_safetensors
+
+Content = TypeVar("Content")
 
 SUFFIX = ".safetensors"
 MODEL_FOLDERS: dict[str, tuple[str, str]] = {
@@ -123,14 +125,14 @@ def fingerprint(key: str, name: str) -> str:
 
 
 @dataclass(frozen=True)
-class FileKind:
+class FileKind(Generic[Content]):
     """A kind of file that nodes write. Each system defines its own."""
 
     key: str
     """The host's key of its folder."""
     what: str
     """Name of such a file in messages, such as "an ADP"."""
-    save: Callable[[Any, Path], None]
+    save: Callable[[Content, Path], None]
     """Writes an object to a path."""
 
     @property
@@ -147,7 +149,7 @@ class FileKind:
         check_file_name(stem, self.what, self.folder)
         return Path(folder_paths.models_dir) / MODEL_FOLDERS[self.key][0] / f"{stem}{SUFFIX}"
 
-    def write(self, file: Any, name: str, overwrite: bool) -> Path:
+    def write(self, file: Content, name: str, overwrite: bool) -> Path:
         """Save under a temporary name, then rename.
 
         Raises ValueError for another file of that name, unless ``overwrite``.

@@ -45,7 +45,7 @@ class BatchPrompts(Protocol):
 
     facts: Mapping[str, Any]
 
-    def at(self, batch: int) -> tuple[Any, Any, str]:
+    def at(self, batch: int) -> tuple[Conditioning, Conditioning, str]:
         """Return positive, negative and prompt of a batch."""
 
 
@@ -66,7 +66,7 @@ class SamplingInputs:
     prompts: BatchPrompts | None = None
     """Prompts to use in turn, in place of ``positive`` and ``negative``."""
 
-    def conditions(self, batch: int) -> tuple[Any, Any]:
+    def conditions(self, batch: int) -> tuple[Conditioning, Conditioning]:
         """Return positive and negative of a batch."""
         if self.prompts is None:
             return self.positive, self.negative
@@ -92,7 +92,7 @@ class TrialInputs:
     """Images per trial, rounded up to whole batches."""
     name: str
     """Name under which the trials are saved."""
-    vae: Vae = None
+    vae: Vae | None = None
     """Decodes images for the classifier."""
     classifier: ImageClassifier | None = None
     """Judges the images; None if the ADP itself judges."""
@@ -132,7 +132,7 @@ class HostTrials:
         """Fill the bar: trials that were not needed count as done."""
         self._bar.update_absolute(self._total, self._total)
 
-    def run(self, patched: Callable[[Callable[[BatchRun], None]], Any] | None) -> TrialReadings:
+    def run(self, patched: Callable[[Callable[[BatchRun], None]], Model] | None) -> TrialReadings:
         """Sample and judge one trial.
 
         ``patched`` returns the MODEL of a batch. It gets a function to call with every run that ended. None samples plain images.

@@ -7,11 +7,11 @@ import json
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
 
 import torch
 
 from ...models.adm_unet import AdmConfig
+from ..core.types import Conditioning
 
 LABEL_KEY = "equipoise_class_label"
 """Key of a CONDITIONING entry's dictionary that holds (class index, number of classes of the model it was made for)."""
@@ -163,7 +163,7 @@ def _class_names(name: str, metadata: Mapping[str, str], num_classes: int) -> tu
     return tuple(names)
 
 
-def conditioning(info: AdmInfo, label: int | None) -> list[list[Any]]:
+def conditioning(info: AdmInfo, label: int | None) -> Conditioning:
     """Make a CONDITIONING with a class label, or without one (None).
 
     The text part is an empty stand-in, [1, 1, 1] of zeros.

@@ -21,7 +21,7 @@ from torch import Tensor
 
 from ...models.adm_unet import AdmConfig, AdmUNet, build_unet, read_config
 from ...models.files import read_safetensors
-from ..core.types import Model
+from ..core.types import ConditioningEntry, Model, ModelInput, ModelOptions, Options
 from ..core.versions import intermediate_dtype, reloadable
 from .adm_info import LABEL_KEY, AdmInfo, is_text_model, latent_size, read_info
 
@@ -62,8 +62,8 @@ class HostAdmUNet(AdmUNet):
         context: Tensor | None = None,
         y: Tensor | None = None,
         control: dict[str, list[Tensor | None]] | None = None,
-        transformer_options: dict[str, Any] | None = None,
-        **extra: Any,
+        transformer_options: Options | None = None,
+        **extra: object,
     ) -> Tensor:
         """Predict the noise of x [B, C, H, W], in the same shape.
 
@@ -81,8 +81,8 @@ class HostAdmUNet(AdmUNet):
         context: Tensor | None = None,
         y: Tensor | None = None,
         control: dict[str, list[Tensor | None]] | None = None,
-        transformer_options: dict[str, Any] | None = None,
-        **extra: Any,
+        transformer_options: Options | None = None,
+        **extra: object,
     ) -> Tensor:
         options = transformer_options if transformer_options is not None else {}
         if y is None and self.num_classes is not None:
@@ -91,7 +91,7 @@ class HostAdmUNet(AdmUNet):
         options["transformer_index"] = 0
         return super().forward(x, timesteps, context, y, control, options, **extra)[:, : self.config.in_channels]
 
-    def _no_label(self, roles: Any) -> str:
+    def _no_label(self, roles: Sequence[int]) -> str:
         """Write the error for a conditioning without a class label.
 
         Role 0 is the positive one.
@@ -132,13 +132,13 @@ class AdmModel(comfy.model_base.BaseModel):
     Noise or velocity prediction, guided-diffusion's schedule, pixels as latents.
     """
 
-    def __init__(self, config: Any, network: AdmUNet, info: AdmInfo) -> None:
+    def __init__(self, config: comfy.supported_models_base.BASE, network: AdmUNet, info: AdmInfo) -> None:
         kinds = comfy.model_base.ModelType
         super().__init__(config, kinds.V_PREDICTION if info.prediction == "v" else kinds.EPS)
         self.diffusion_model = network
         self.equipoise_info = info
 
-    def memory_required(self, input_shape: Sequence[int], cond_shapes: Mapping[str, Any] | None = None) -> float:
+    def memory_required(self, input_shape: Sequence[int], cond_shapes: Mapping[str, Sequence[Sequence[int]]] | None = None) -> float:
         """Estimate the bytes that one call needs for activations.
 
         input_shape is (rows, channels, height, width).
@@ -149,7 +149,7 @@ class AdmModel(comfy.model_base.BaseModel):
         dtype = self.manual_cast_dtype or self.get_dtype()
         return rows * activation_elements(self.diffusion_model.config, height, width) * comfy.model_management.dtype_size(dtype)
 
-    def extra_conds(self, **kwargs: Any) -> dict[str, Any]:
+    def extra_conds(self, **kwargs: Any) -> dict[str, ModelInput]:
         """Make ``y`` of a class label.
 
         Text, pooled outputs and the like are ignored, because this kind of model does not use them. Raises ValueError if the label was made
@@ -170,7 +170,7 @@ class AdmModel(comfy.model_base.BaseModel):
         return {"y": comfy.conds.CONDRegular(torch.tensor([label], dtype=torch.long, device=kwargs.get("device")))}
 
 
-def _config(config: AdmConfig, info: AdmInfo, dtype: torch.dtype, cast: torch.dtype | None) -> Any:
+def _config(config: AdmConfig, info: AdmInfo, dtype: torch.dtype, cast: torch.dtype | None) -> comfy.supported_models_base.BASE:
     """Make the host's model configuration object.
 
     The network itself is made by us.
@@ -182,7 +182,7 @@ def _config(config: AdmConfig, info: AdmInfo, dtype: torch.dtype, cast: torch.dt
     return out
 
 
-def _plain(conds: list[dict[str, Any]] | None) -> bool:
+def _plain(conds: list[ConditioningEntry] | None) -> bool:
     """Return whether there is one conditioning without any restriction.
 
     It applies everywhere, always, and tells the network nothing.
@@ -192,11 +192,11 @@ def _plain(conds: list[dict[str, Any]] | None) -> bool:
 
 def share_unconditional_call(
     executor: Callable[..., list[Tensor]],
-    model: Model,
-    conds: list[list[dict[str, Any]] | None],
+    model: comfy.model_base.BaseModel,
+    conds: list[list[ConditioningEntry] | None],
     x_in: Tensor,
     timestep: Tensor,
-    model_options: dict[str, Any],
+    model_options: ModelOptions,
 ) -> list[Tensor]:
     """Evaluate an unconditional model once for positive and negative.
 

@@ -24,6 +24,7 @@ import torch
 from torch import Tensor
 
 from ...models.files import read_safetensors
+from ..core.types import ModelInput
 from ..core.versions import reloadable
 from .adm_info import AdmInfo, is_text_model
 from .adm_model import PixelLatent
@@ -51,14 +52,14 @@ LARGEST = 4096
 """No whole number in a file's configuration may exceed this."""
 
 
-def operations(base: Any, groups: int) -> Any:
+def operations(base: type, groups: int) -> type:
     """Return the host's operations with another number of groups in GroupNorm.
 
     The U-Net's classes ask for 32, which at 32 channels is instance norm: it removes every channel's mean, and colours drift.
     """
 
     class GroupNorm(base.GroupNorm):
-        def __init__(self, num_groups: int, num_channels: int, *args: Any, **kwargs: Any) -> None:
+        def __init__(self, num_groups: int, num_channels: int, *args: object, **kwargs: object) -> None:
             super().__init__(groups, num_channels, *args, **kwargs)
 
     return type("FewerGroups", (base,), {"GroupNorm": GroupNorm})
@@ -89,7 +90,7 @@ class TextModelConfig(comfy.supported_models_base.BASE):
     sampling_settings = {"beta_schedule": "sqrt_linear", "linear_start": 1e-4, "linear_end": 2e-2, "timesteps": 1000}
     memory_usage_factor = 0.12  # SD1.5 is 1.0 with ten times the channels
 
-    def __init__(self, config: dict[str, Any], ratio: int, cast: torch.dtype | None, ops: Any) -> None:
+    def __init__(self, config: dict[str, Any], ratio: int, cast: torch.dtype | None, ops: type) -> None:
         super().__init__(config)
         self.latent_format = PixelLatent(ratio)
         self.manual_cast_dtype = cast
@@ -106,7 +107,7 @@ class TextModel(comfy.model_base.BaseModel):
         super().__init__(config, comfy.model_base.ModelType.V_PREDICTION, device=device)
         self.equipoise_info = info
 
-    def extra_conds(self, **kwargs: Any) -> dict[str, Any]:
+    def extra_conds(self, **kwargs: Any) -> dict[str, ModelInput]:
         """Prepare the conditioning as the host does.
 
         Raises ValueError if the text was encoded by a CLIP of another width.
@@ -125,7 +126,7 @@ class _Tokenizer(comfy.sd1_clip.SDTokenizer):
 
     width = 64
 
-    def __init__(self, **kwargs: Any) -> None:
+    def __init__(self, **kwargs: object) -> None:
         super().__init__(**{**kwargs, "embedding_size": self.width})
 
 
@@ -135,7 +136,7 @@ def _configuration(name: str, metadata: Mapping[str, str], key: str, wanted: tup
     JSON of whole numbers and lists of them. Raises ValueError if it is not.
     """
 
-    def is_whole(value: Any) -> bool:
+    def is_whole(value: object) -> bool:
         return isinstance(value, int) and not isinstance(value, bool) and 0 <= value <= LARGEST
 
     try:

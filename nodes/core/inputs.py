@@ -122,7 +122,7 @@ class PictureInputs:
             ),
         ]
 
-    def take(self, widgets: Widgets) -> dict[str, Any]:
+    def take(self, widgets: Widgets) -> dict[str, io.Conditioning.Type | io.Clip.Type | None]:
         """Return the arguments positive and clip; None for what is not connected."""
         return {"positive": widgets.get("positive"), "clip": widgets.get("clip")}
 

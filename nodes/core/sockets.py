@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 from comfy_api.latest import io
 
 from ...host.core.versions import known_arguments
@@ -51,7 +49,7 @@ DATA = "equipoise/data"
 NEURONS = "equipoise/neurons"
 
 
-def schema(**arguments: Any) -> io.Schema:
+def schema(**arguments: object) -> io.Schema:
     """Make a node's schema for this host.
 
     Arguments that its ``io.Schema`` does not know are left out (search_aliases on older ones).

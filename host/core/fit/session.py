@@ -19,7 +19,7 @@ from ....methods.core.checkpoint import RESUMED, STALE
 from ....methods.core.trainer import VectorFit
 from ..files import check_file_name
 from ..sites import lowest_level_site, site_channels
-from ..types import Clip, Model
+from ..types import Clip, Conditioning, Model, ModelInput
 from ..versions import resident
 from .differentiable import Differentiable, load_whole
 
@@ -49,7 +49,7 @@ class FitSession:
         self.lines: list[str] = []
         self._started = time.monotonic()
 
-    def network(self, model: Model, conditions: Sequence[Any], latent: Sequence[int]) -> Differentiable:
+    def network(self, model: Model, conditions: Sequence[Mapping[str, ModelInput]], latent: Sequence[int]) -> Differentiable:
         """Load the MODEL whole, as a differentiable function.
 
         ``latent``: shape of one latent, [C, H, W].
@@ -120,7 +120,7 @@ def chosen_site(model: Model, site: str) -> tuple[str, int]:
     return site, widths[site]
 
 
-def encoded_prompts(clip: Clip, prompts: Sequence[str]) -> tuple[list[Any], Tensor]:
+def encoded_prompts(clip: Clip, prompts: Sequence[str]) -> tuple[list[Conditioning], Tensor]:
     """Encode every different prompt once.
 
     Return the CONDITIONINGs, and the index of each prompt's, int64 [N].

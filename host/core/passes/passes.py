@@ -22,7 +22,8 @@ from comfy.patcher_extension import WrappersMP
 from torch import Tensor
 
 from ....methods.core.batch_run import WaitsForOthers
-from ..types import Conditioning, Latent, Model
+from ..sampling import StepCallback
+from ..types import Conditioning, Executor, Latent, Model, Sampler
 from .batch_slices import conditioning_rows, latent_rows
 from .pass_cache import PassCache
 from .shared_batch import BATCH_KEY, SharedBatch
@@ -163,16 +164,16 @@ def _one_pass(model: Model, part: range, frame: _Frame, batch: SharedBatch, step
     clone.model_options.setdefault("transformer_options", {})[BATCH_KEY] = batch
 
     def outer_sample(
-        executor: Any,
+        executor: Executor,
         noise: Tensor,
         latent: Tensor,
-        sampler: Any,
+        sampler: Sampler,
         sigmas: Tensor,
         denoise_mask: Tensor | None = None,
-        callback: Any = None,
-        *args: Any,
-        **kwargs: Any,
-    ) -> Any:
+        callback: StepCallback | None = None,
+        *args: object,
+        **kwargs: object,
+    ) -> Tensor:
         steps.last = 0
 
         def progress(step: int, x0: Tensor, x: Tensor, total: int) -> None:
@@ -192,7 +193,7 @@ def _one_pass(model: Model, part: range, frame: _Frame, batch: SharedBatch, step
     return clone
 
 
-def _with_noise_of_all(sampler: Any, part: range, images: int) -> Any:
+def _with_noise_of_all(sampler: Sampler, part: range, images: int) -> Sampler:
     """Return a sampler that adds the noise these images would get in the whole batch.
 
     Return the sampler itself if it adds no noise, or makes its noise by other means.
