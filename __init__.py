@@ -1,4 +1,4 @@
-"""Equipoise: steers what a diffusion model makes of people towards a distribution that the user states, and measures what came out.
+"""Equipoise: controls who appears in the images of a diffusion model, by shares that the user states, and measures the result.
 
 Inside ComfyUI this file registers the nodes; elsewhere ``import equipoise`` needs no host. Nothing is imported or registered on import.
 """

@@ -96,7 +96,7 @@ class AdmConfig:
         if heads < 1 or channels % heads:
             raise ValueError(
                 f"attention at {channels} channels cannot be split into {self.num_heads or 'heads'} "
-                f"(num_head_channels={self.num_head_channels}); state num_heads or num_head_channels in the file's metadata."
+                f"(num_head_channels={self.num_head_channels}): write num_heads or num_head_channels into the file's metadata."
             )
         return heads
 
@@ -310,14 +310,16 @@ class AdmUNet(nn.Module):
         """
         if (y is not None) != (self.num_classes is not None):
             raise ValueError(
-                "this diffusion model is class-conditional and was given no class label: connect Class Label."
+                "this diffusion model is class-conditional, and it got no class label: connect Class Label."
                 if y is None
-                else "this diffusion model is unconditional and was given a class label: disconnect Class Label."
+                else "this diffusion model is unconditional, and it got a class label: disconnect Class Label."
             )
         ratio = self.config.downscale
         if x.shape[-1] % ratio or x.shape[-2] % ratio:
             raise ValueError(
-                f"this diffusion model needs a height and width that are multiples of {ratio}, and met {tuple(x.shape[-2:])}."
+                f"this diffusion model needs a latent whose height and width are multiples of {ratio}, and got {x.shape[-2]} x "
+                f"{x.shape[-1]}: "
+                "change the size of the latent."
             )
         options = transformer_options if transformer_options is not None else {}
         patches = options.get("patches", {})
@@ -361,7 +363,7 @@ def _positive(metadata: Mapping[str, str], key: str) -> int | None:
     try:
         value = int(metadata.get(key, -1))
     except ValueError:
-        raise ValueError(f"the metadata '{key}' should be a whole number and is '{metadata[key]}'; correct the file.") from None
+        raise ValueError(f"the metadata '{key}' should be a whole number and is '{metadata[key]}': correct the file.") from None
     return value if value > 0 else None
 
 
@@ -369,7 +371,7 @@ def _flag(metadata: Mapping[str, str], key: str) -> bool:
     """Read a truth value from the metadata; False if it is absent."""
     text = str(metadata.get(key, "false")).lower()
     if text not in ("true", "false"):
-        raise ValueError(f"the metadata '{key}' should be 'true' or 'false' and is '{text}'; correct the file.")
+        raise ValueError(f"the metadata '{key}' should be 'true' or 'false' and is '{text}': correct the file.")
     return text == "true"
 
 

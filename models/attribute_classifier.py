@@ -1,4 +1,4 @@
-"""Attribute classifiers: what is seen in an image, one softmax per attribute.
+"""Attribute classifiers, which read perceived attributes from an image, with one softmax per attribute.
 
 Two architectures share one interface and one file format: a pre-norm vision transformer with a CLS token (the labeller) and a convolutional
 network (the judge). Attributes are perceived in the picture; they say nothing of who a person is.
@@ -275,6 +275,6 @@ def _check_sizes(image_size: int, config: Mapping[str, Any], tensors: int) -> No
     sizes |= {f"width {i}": v for i, v in enumerate(config.get("widths", ()), 1)}
     for name, value in sizes.items():
         if isinstance(value, bool) or not isinstance(value, int) or not 1 <= value <= LARGEST_SIZE:
-            raise ValueError(f"its {name[:60]} is {str(value)[:60]}, and a whole number from 1 to {LARGEST_SIZE} is expected")
+            raise ValueError(f"its {name[:60]} is {str(value)[:60]}, and it must be a whole number from 1 to {LARGEST_SIZE}")
     if config.get("depth", 1) > tensors:
-        raise ValueError(f"its depth is {config['depth']}, and it has {tensors} tensors")
+        raise ValueError(f"its depth is {config['depth']}, and it has only {tensors} tensors")

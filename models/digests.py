@@ -58,9 +58,8 @@ def module_mark(module: nn.Module) -> str:
 def patched_weights_mark(weights: Mapping[str, Sequence[Any]]) -> str:
     """Hash a few numbers of every weight and of its patches (LoRA).
 
-    With the strengths of the patches; 16 hexadecimal digits.
-
-    ``weights``: name -> the weight, then its patches, as ComfyUI's ``ModelPatcher.get_key_patches`` gives them.
+    Strengths of the patches count too. Returns 16 hexadecimal digits. ``weights``: name -> the weight, then its patches, as ComfyUI's
+    ``ModelPatcher.get_key_patches`` gives them.
     """
     digest = hashlib.sha256()
     for name, (weight, *patches) in sorted(weights.items()):

@@ -27,7 +27,7 @@ def missing(folder: str | os.PathLike[str]) -> str:
     if importlib.util.find_spec("cleanfid") is None:
         return "Inception features need the package clean-fid (pip install clean-fid), which is not installed."
     if not (Path(folder) / WEIGHTS).is_file():
-        return f"Inception features need clean-fid's weights {WEIGHTS}, which are not there; nothing is downloaded."
+        return f"Inception features need clean-fid's weights {WEIGHTS}, which are not in that folder; nothing is downloaded."
     return ""
 
 

@@ -147,7 +147,9 @@ class NeuronVit:
         x = x.flatten(2).transpose(1, 2)
         x = torch.cat([self.weights["cls"].expand(len(x), 1, -1), x], dim=1)
         if x.shape[1] != self.tokens:
-            raise ValueError(f"this model reads {self.tokens - 1} patches and the images have {x.shape[1] - 1}: preprocess them first.")
+            raise ValueError(
+                f"this model reads {self.tokens - 1} patches, and the images have {x.shape[1] - 1}: preprocess the images first."
+            )
         x = x + self.weights["position"]
         return self.norm("pre_norm", x) if "pre_norm.weight" in self.weights else x
 

@@ -20,7 +20,7 @@ def top_k(x: Tensor, k: int) -> tuple[Tensor, Tensor]:
     """
     n, m = x.shape
     if k > m:
-        raise ValueError(f"{k} of {m} values cannot be chosen: k is at most the number of values.")
+        raise ValueError(f"cannot choose {k} of {m} values: k must be at most the number of values.")
     size = _group_size(m, k) if x.device.type == "cpu" else 1
     if size == 1:
         return x.topk(k, dim=1, sorted=False)

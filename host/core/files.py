@@ -170,7 +170,7 @@ class FileKind(Generic[Content]):
     def taken(self, path: Path) -> ValueError:
         """Return the error for a name that another file has."""
         return ValueError(
-            f"there is another '{path.name}' in {self.folder}, so nothing was written: choose another name, or set overwrite."
+            f"there is another '{path.name}' in {self.folder}, so nothing was written: choose another name, or turn on overwrite."
         )
 
     def hides_shipped(self, path: Path) -> bool:
@@ -178,8 +178,8 @@ class FileKind(Generic[Content]):
         return any(Path(p, path.name).is_file() for p in folder_paths.get_folder_paths(self.key) if Path(p) != path.parent)
 
     def saved(self, path: Path) -> str:
-        """Return what a node shows after it wrote a file."""
-        note = "\nIt takes the place of the file of that name that ships with the pack." if self.hides_shipped(path) else ""
+        """Return the text that a node shows after it wrote a file."""
+        note = "\nIt is used in place of the file of that name that ships with the pack." if self.hides_shipped(path) else ""
         return f"{path}{note}"
 
 

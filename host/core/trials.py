@@ -51,7 +51,7 @@ class BatchPrompts(Protocol):
 
 @dataclass(frozen=True)
 class SamplingInputs:
-    """What a node samples images with."""
+    """Model, prompts, latent and sampler settings of a node that samples images."""
 
     model: Model
     """MODEL without the edit."""
@@ -84,10 +84,10 @@ class SamplingInputs:
 
 @dataclass(frozen=True)
 class TrialInputs:
-    """What the trials of a calibration are made of."""
+    """Settings of the trials of a calibration."""
 
     sampling: SamplingInputs
-    """What is sampled."""
+    """Model, prompts, latent and sampler settings."""
     images: int
     """Images per trial, rounded up to whole batches."""
     name: str

@@ -1,4 +1,4 @@
-"""Socket types of the pack and what every node's schema has in common."""
+"""Socket types and menu categories of the pack, and the schema of a node for this host."""
 
 from __future__ import annotations
 

@@ -113,8 +113,8 @@ def load_whole(patchers: Sequence[Patcher], memory: float) -> None:
     comfy.model_management.load_models_gpu(list(patchers), memory_required=memory, force_full_load=True)
     if any(getattr(p.model, "model_lowvram", False) for p in patchers):
         raise ValueError(
-            "this model is loaded in part only, and learning needs all of its weights in the device's memory: start ComfyUI without "
-            "--novram, or use a smaller model."
+            "ComfyUI loaded only a part of this model, and learning needs all of its weights in the memory of the device: start ComfyUI "
+            "without --novram, or use a smaller model."
         )
 
 
@@ -123,8 +123,8 @@ def check_sampling(model: Model) -> None:
     sampling = model.get_model_object("model_sampling")
     if not isinstance(sampling, comfy.model_sampling.EPS) or not hasattr(sampling, "sigmas"):
         raise ValueError(
-            f"directions can be learned for models that predict noise, velocity or the image, and this one samples as "
-            f"{type(sampling).__mro__[-2].__name__}: use Calibrate ADP's directions from features instead."
+            f"directions can be learned for models that predict noise, velocity or the image, and this model uses "
+            f"{type(sampling).__mro__[-2].__name__}: use Calibrate ADP, which can compute directions from features."
         )
 
 
@@ -142,8 +142,9 @@ def model_conditions(model: Model, conditionings: Sequence[Conditioning], shape:
         converted = comfy.sampler_helpers.convert_cond(conditioning)
         if len(converted) != 1 or any(converted[0].get(key) is not None for key in _NARROWS):
             raise ValueError(
-                "directions are learned under one prompt for the whole image, and this conditioning is combined, or limited to an area, a "
-                "mask or some steps, or has a ControlNet: connect CLIP Text Encode or Class Label directly."
+                "directions are learned with one prompt for the whole image and all steps, and this conditioning is combined, limited to "
+                "an "
+                "area, a mask or some steps, or has a ControlNet: connect CLIP Text Encode or Class Label directly."
             )
         encoded = comfy.samplers.encode_model_conds(model.model.extra_conds, converted, noise, device, "positive", latent_image=noise)
         with torch.inference_mode(False):

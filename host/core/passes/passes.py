@@ -111,7 +111,7 @@ def draw_in_passes(
         rounds += 1
         if rounds > MOST_ROUNDS:
             raise RuntimeError(
-                "the passes of one batch were read differently each time, so no classes could be assigned: set images_per_pass to 0."
+                "no classes could be assigned, because the readings of the passes changed in every round: set images_per_pass to 0."
             )
         waiting, left = 0, [number for number in range(len(parts)) if number not in drawn]
         for index, number in enumerate(left):

@@ -305,7 +305,7 @@ def test_memory_that_does_not_suffice_is_one_sentence(world: World, monkeypatch:
         raise torch.OutOfMemoryError("CUDA out of memory.")
 
     monkeypatch.setattr("equipoise.host.core.fit.differentiable.Differentiable.velocity", velocity)
-    with pytest.raises(ValueError, match="memory does not suffice to learn with a batch of 4: lower 'batch'") as error:
+    with pytest.raises(ValueError, match="not enough memory to learn with a batch of 4: lower 'batch'") as error:
         world.learn()
     sentence(error)
 
