@@ -169,9 +169,7 @@ class BiasFeatures:
     def __post_init__(self) -> None:
         for name, a in self.attributes.items():
             if len(a.features) and not 0 <= int(a.features.min()) <= int(a.features.max()) < self.latents:
-                raise ValueError(
-                    f"'{name}' has features with numbers that do not exist, because the autoencoder has {self.latents} latents."
-                )
+                raise ValueError(f"'{name}' has feature numbers beyond the {self.latents} latents of the autoencoder.")
 
     def attribute(self, name: str) -> AttributeFeatures:
         """Return the features of an attribute.

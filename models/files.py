@@ -70,7 +70,7 @@ class FileFormat:
         try:
             return build(tensors, metadata)
         except DAMAGE as error:
-            raise misfit(name, error, f"so {self.mend}") from error
+            raise misfit_error(name, error, f"so {self.mend}") from error
 
 
 def write_safetensors(path: str | os.PathLike[str], tensors: Mapping[str, Tensor], metadata: Mapping[str, str] | None = None) -> None:
@@ -163,7 +163,7 @@ def parameters_of(module: torch.nn.Module, dtype: torch.dtype | None = None) -> 
     return {k: v.to(dtype) if dtype and v.is_floating_point() else v for k, v in module.state_dict().items()}
 
 
-def misfit(name: str, error: Exception, advice: str) -> ValueError:
+def misfit_error(name: str, error: Exception, advice: str) -> ValueError:
     """Make the error for a file that contradicts itself.
 
     Its text is one sentence on one line. ``error``: one of DAMAGE; ``advice``: what to do.

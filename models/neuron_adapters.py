@@ -70,7 +70,7 @@ def _of_ours(model: VisionTransformer, attribute: str) -> NeuronVit:
     shape = {"depth": ours["depth"], "heads": ours["num_heads"], "activation": "gelu", "eps": 1e-6, "patch": ours["patch"]}
     facts = {"labels": model.attributes[attribute], "preprocess": model.preprocess, "name": attribute, "family": "equipoise"}
     net = NeuronVit(weights, **shape, **facts)
-    return agreeing(net, lambda pixels: model(pixels)[attribute])
+    return check_agreement(net, lambda pixels: model(pixels)[attribute])
 
 
 def _of_transformers(model: TransformersClassifier, attribute: str) -> NeuronVit:
@@ -89,7 +89,7 @@ def _of_transformers(model: TransformersClassifier, attribute: str) -> NeuronVit
         weights,
         vision.num_hidden_layers,
         vision.num_attention_heads,
-        known_activation(vision.hidden_act),
+        supported_activation(vision.hidden_act),
         float(vision.layer_norm_eps),
         int(vision.patch_size),
         model.attributes[attribute],
@@ -98,7 +98,7 @@ def _of_transformers(model: TransformersClassifier, attribute: str) -> NeuronVit
         name=attribute,
         family=f"transformers {kind}",
     )
-    return agreeing(net, lambda pixels: model(pixels)[attribute])
+    return check_agreement(net, lambda pixels: model(pixels)[attribute])
 
 
 def of_clip_vision(
@@ -131,7 +131,7 @@ def of_clip_vision(
         weights | {"head.weight": embeddings},
         int(config["num_hidden_layers"]),
         int(config["num_attention_heads"]),
-        known_activation(config["hidden_act"]),
+        supported_activation(config["hidden_act"]),
         eps,
         int(config["patch_size"]),
         head.labels,
@@ -182,7 +182,7 @@ def _canonical_name(name: str) -> str | None:
     return None
 
 
-def known_activation(name: object) -> str:
+def supported_activation(name: object) -> str:
     """Return the name of an activation that is supported.
 
     Raises ValueError for another one.
@@ -195,7 +195,7 @@ def known_activation(name: object) -> str:
 
 
 @torch.no_grad()
-def agreeing(net: NeuronVit, logits: Callable[[Tensor], Tensor]) -> NeuronVit:
+def check_agreement(net: NeuronVit, logits: Callable[[Tensor], Tensor]) -> NeuronVit:
     """Return the network if its logits equal those of the model.
 
     They are compared on images of noise. Raises ValueError if they differ.

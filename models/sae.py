@@ -131,7 +131,7 @@ class SparseAutoencoder(nn.Module):
             column_of[features.to(x.device)] = torch.arange(columns, device=x.device)
         for rows in self._parts(len(x)):
             if self.activation == BATCH_TOPK:
-                z = self._above(self.before(x[rows]))
+                z = self._above(self.preactivations(x[rows]))
                 out[rows] = z if features is None else z[:, features.to(x.device)]
                 continue
             values, chosen = self.encode_tokens(x[rows])
@@ -167,7 +167,7 @@ class SparseAutoencoder(nn.Module):
 
     # -- tokens: normalised features of single positions --------------------------------------------------------------------------------
 
-    def before(self, x: Tensor) -> Tensor:
+    def preactivations(self, x: Tensor) -> Tensor:
         """Compute the values that the activations are chosen from.
 
         Tokens [N, C] -> float32 [N, m].
@@ -180,7 +180,7 @@ class SparseAutoencoder(nn.Module):
 
         Tokens [N, C] -> activations [N, k], none below 0, and feature numbers int64 [N, k], in no order.
         """
-        values, chosen = top_k(self.before(x), self.k)
+        values, chosen = top_k(self.preactivations(x), self.k)
         return values.relu(), chosen
 
     def decode_tokens(self, z: Tensor) -> Tensor:
@@ -190,7 +190,7 @@ class SparseAutoencoder(nn.Module):
     def reconstruct_tokens(self, x: Tensor) -> Tensor:
         """Reconstruct tokens [N, C], float32."""
         if self.activation == BATCH_TOPK:
-            return self.decode_tokens(self._above(self.before(x)))
+            return self.decode_tokens(self._above(self.preactivations(x)))
         values, chosen = self.encode_tokens(x)
         if values.requires_grad or x.device.type not in ("cpu", "cuda"):
             return self.decode_tokens(x.new_zeros(len(x), self.latents).scatter(1, chosen, values))
@@ -212,8 +212,7 @@ class SparseAutoencoder(nn.Module):
         if h.ndim != 4 or h.shape[1] != self.channels:
             raise ValueError(
                 f"this autoencoder was trained on features of {self.channels} channels, and this h has the shape {list(h.shape)}, so it "
-                "belongs "
-                "to another diffusion model or another site: load an autoencoder that was trained on this model and site."
+                "belongs to another diffusion model or another site: load an autoencoder that was trained on this model and site."
             )
 
 

@@ -43,8 +43,7 @@ class ZeroShotHead:
         if self.embeddings.ndim != 2 or len(self.embeddings) != len(self.labels):
             raise ValueError(
                 f"the attribute '{self.attribute}' has {len(self.labels)} classes and embeddings of shape {list(self.embeddings.shape)}: "
-                "it "
-                "needs one row for each class."
+                "it needs one row for each class."
             )
         if not bool(self.embeddings.isfinite().all()) or not bool(self.embeddings.any(1).all()):
             raise ValueError(f"text embeddings of '{self.attribute}' are empty or not finite: encode its prompts with another CLIP.")

@@ -165,9 +165,9 @@ class FileKind(Generic[Content]):
                 return path
         finally:
             temporary.unlink(missing_ok=True)
-        raise self.taken(path)
+        raise self.name_taken(path)
 
-    def taken(self, path: Path) -> ValueError:
+    def name_taken(self, path: Path) -> ValueError:
         """Return the error for a name that another file has."""
         return ValueError(
             f"there is another '{path.name}' in {self.folder}, so nothing was written: choose another name, or turn on overwrite."
@@ -177,7 +177,7 @@ class FileKind(Generic[Content]):
         """Tell whether the file hides a shipped file of the same name."""
         return any(Path(p, path.name).is_file() for p in folder_paths.get_folder_paths(self.key) if Path(p) != path.parent)
 
-    def saved(self, path: Path) -> str:
+    def saved_text(self, path: Path) -> str:
         """Return the text that a node shows after it wrote a file."""
         note = "\nIt is used in place of the file of that name that ships with the pack." if self.hides_shipped(path) else ""
         return f"{path}{note}"

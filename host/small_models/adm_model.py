@@ -101,8 +101,7 @@ class HostAdmUNet(AdmUNet):
         if self.null_label is None:
             return (
                 "this class-conditional diffusion model has no null label, and classifier-free guidance needs a model that was trained "
-                "with "
-                "one: set cfg to 1."
+                "with one: set cfg to 1."
             )
         return (
             "this diffusion model is class-conditional, and its negative conditioning has no class label: "

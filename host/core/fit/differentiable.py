@@ -143,8 +143,7 @@ def model_conditions(model: Model, conditionings: Sequence[Conditioning], shape:
         if len(converted) != 1 or any(converted[0].get(key) is not None for key in _NARROWS):
             raise ValueError(
                 "directions are learned with one prompt for the whole image and all steps, and this conditioning is combined, limited to "
-                "an "
-                "area, a mask or some steps, or has a ControlNet: connect CLIP Text Encode or Class Label directly."
+                "an area, a mask or some steps, or has a ControlNet: connect CLIP Text Encode or Class Label directly."
             )
         encoded = comfy.samplers.encode_model_conds(model.model.extra_conds, converted, noise, device, "positive", latent_image=noise)
         with torch.inference_mode(False):

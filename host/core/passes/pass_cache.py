@@ -64,7 +64,7 @@ class PassCache:
         except (OSError, ValueError, TypeError):
             return []
 
-    def keep(self, number: int, samples: Tensor, decided: Sequence[Sequence[int] | None]) -> None:
+    def write(self, number: int, samples: Tensor, decided: Sequence[Sequence[int] | None]) -> None:
         """Write a finished pass. If it cannot be written, warn once and continue."""
         try:
             write_text(self.folder / CELLS_FILE, json.dumps([None if c is None else list(c) for c in decided]))

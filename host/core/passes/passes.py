@@ -67,7 +67,7 @@ class Steps:
     last: int = 0
     """Steps of the current pass so far."""
 
-    def position(self, step: int, steps: int, waits: bool, number: tuple[int, int]) -> tuple[int, int]:
+    def done_and_total(self, step: int, steps: int, waits: bool, number: tuple[int, int]) -> tuple[int, int]:
         """Return (steps done, steps of all) at a step of a pass.
 
         ``number``: index of the pass, and how many are left.
@@ -133,7 +133,7 @@ def draw_in_passes(
                 batch.finish()
             steps.done += 1
             if cache is not None and len(drawn) < len(parts):
-                cache.keep(number, drawn[number], batch.decided)
+                cache.write(number, drawn[number], batch.decided)
         steps.ahead = 0
         if waiting and resumed:  # the cached passes lack their classes: all are read and sampled again
             drawn, resumed, steps.done = {}, [], 0
@@ -178,7 +178,7 @@ def _one_pass(model: Model, part: range, frame: _Frame, batch: SharedBatch, step
 
         def progress(step: int, x0: Tensor, x: Tensor, total: int) -> None:
             steps.last = step + 1
-            done, of = steps.position(step, total, batch.waits, number)
+            done, of = steps.done_and_total(step, total, batch.waits, number)
             callback(done, x0, x, of)
 
         if len(part) < frame.images:
