@@ -4,13 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from torch import Tensor
 
 from ...methods.core.run import AnyRun, Run
-from .hooks import Handle
 from .types import Options
+
+if TYPE_CHECKING:  # so that this module needs no host
+    from .hooks import Handle
 
 CALLBACK_POSITION, SEED_POSITION = 4, 6
 """Positions of the callback and of the seed among the arguments after the noise, in ComfyUI's ``outer_sample``."""

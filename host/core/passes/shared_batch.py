@@ -6,14 +6,17 @@ It travels in the transformer options, so that every patch of ours on a MODEL fi
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import TYPE_CHECKING
 
 from torch import Tensor
 
 from ....methods.core.batch_run import BatchPlan, BatchRun, QuotaSource
 from ....methods.core.targets import TargetDistribution
-from ..hooks import Handle
 from ..observer import Observer, Start
 from ..types import Options
+
+if TYPE_CHECKING:  # so that this module needs no host
+    from ..hooks import Handle
 
 BATCH_KEY = "equipoise_together"
 """In transformer options: the batch that is sampled in passes."""

@@ -260,7 +260,7 @@ def test_a_missing_or_foreign_class_label_is_refused_in_words(prompt: Any, load:
         prompt.ksampler(model, text, unconditional, empty(model))
     with pytest.raises(ValueError, match="negative conditioning has no class label: connect the negative output of Class Label"):
         prompt.ksampler(model, label(model, "cook")[0], text, empty(model), cfg=2.0)
-    with pytest.raises(ValueError, match="made for a model with 10 labels and 'tiny_classes.safetensors' has 4"):
+    with pytest.raises(ValueError, match="made for a model with 10 labels, and 'tiny_classes.safetensors' has 4"):
         prompt.ksampler(model, label(load("no_null")[0], "1")[0], text, empty(model))
     with pytest.raises(ValueError, match="is an unconditional model, and it got a class label: disconnect Class Label"):
         prompt.ksampler(load("plain")[0], label(model, "cook")[0], text, empty(load("plain")[0]))

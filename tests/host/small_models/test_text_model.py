@@ -207,10 +207,10 @@ def _meta(key: str, value: str) -> Callable[[dict[str, Any], dict[str, str]], No
     ("damage", "sentence"),
     [
         (_meta("format_version", "2"), "format version 2, and this Equipoise reads 1: update"),
-        (_meta("prediction", "eps"), "should be trained for the velocity"),
+        (_meta("prediction", "eps"), "must be a velocity model with the linear schedule"),
         (_meta("unet", "{"), "metadata 'unet' should be JSON"),
         (_meta("unet", json.dumps({**UNET, "channel_mult": [1, 10**9]})), "metadata 'unet' should be JSON"),
-        (_meta("unet", json.dumps({**UNET, "channel_mult": 3})), "channels do not fit"),
+        (_meta("unet", json.dumps({**UNET, "channel_mult": 3})), "channels of its U-Net do not fit"),
         (_meta("unet", json.dumps({**UNET, "num_head_channels": 0})), "U-Net weights do not fit"),
         (_meta("unet", json.dumps({**UNET, "channel_mult": [1, 3]})), "U-Net weights do not fit"),
         (_meta("clip", json.dumps({**CLIP, "hidden_size": "32"})), "metadata 'clip' should be JSON"),
