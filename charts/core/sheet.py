@@ -39,7 +39,7 @@ def contact_sheet(
     if chosen is not None and len(chosen) != len(pictures):
         raise ValueError(f"a contact sheet needs one label per image, and there are {len(pictures)} images and {len(chosen)} labels.")
     if chosen is not None and max(chosen) >= max(1, len(classes)):
-        raise ValueError(f"a contact sheet needs a name for every class, and class {max(chosen)} is beyond the {len(classes)} names.")
+        raise ValueError(f"a contact sheet needs a name for every class, and class index {max(chosen)} has none ({len(classes)} names).")
     w, h = pictures[0].size
     columns = columns or max(1, math.ceil(math.sqrt(len(pictures) * h / w)))
     rows = math.ceil(len(pictures) / columns)
