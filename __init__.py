@@ -1,16 +1,19 @@
-"""Equipoise: steers what a diffusion model makes of people towards a distribution that the user states, and measures what came out.
+"""Equipoise: controls who appears in the images of a diffusion model, by shares that the user states, and measures the result.
 
 Inside ComfyUI this file registers the nodes; elsewhere ``import equipoise`` needs no host. Nothing is imported or registered on import.
 """
 
 from __future__ import annotations
 
-from typing import Any
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from comfy_api.latest import ComfyExtension, io
 
 WEB_DIRECTORY = "./web"
 
 
-async def comfy_entrypoint() -> Any:
+async def comfy_entrypoint() -> ComfyExtension:
     """Return the pack's extension to the host (V3).
 
     Its node list makes the model folders known and imports the nodes.
@@ -20,7 +23,7 @@ async def comfy_entrypoint() -> Any:
     from comfy_api.latest import ComfyExtension
 
     class Equipoise(ComfyExtension):
-        async def get_node_list(self) -> list[type[Any]]:
+        async def get_node_list(self) -> list[type[io.ComfyNode]]:
             try:
                 from .host.core.files import register_model_folders
                 from .host.labels.class_routes import register_routes

@@ -14,7 +14,7 @@ from torch import Tensor
 from ..methods.neuron_path.path_settings import NODES, OBJECTIVES, SEARCHES, PathSettings
 from ..methods.neuron_path.search import FoundPaths, find_paths
 from ..models.files import read_safetensors, write_text
-from ..models.neuron_adapters import canonical, known_activation
+from ..models.neuron_adapters import canonical, supported_activation
 from ..models.neuron_vit import NeuronVit
 from .console import progress_bar
 
@@ -95,7 +95,7 @@ def vit_folder(folder: Path, dtype: torch.dtype) -> NeuronVit:
         raise ValueError(f"'{folder}' has no classifier head (classifier.weight): choose a model fine-tuned for image classification.")
     names = config.get("id2label") or {}
     labels = tuple(str(names.get(str(i), i)) for i in range(len(state["classifier.weight"])))
-    activation = known_activation(config.get("hidden_act", "gelu"))
+    activation = supported_activation(config.get("hidden_act", "gelu"))
     shape = (config["num_hidden_layers"], config["num_attention_heads"], activation, float(config.get("layer_norm_eps", 1e-12)))
     named = {"name": folder.name, "family": "transformers vit"}
     return NeuronVit(canonical(state, dtype), *shape, config["patch_size"], labels, lambda x: x, **named)

@@ -17,6 +17,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from .files import DAMAGE
+from .operations import Operations, Placement
 
 REQUIRED = (
     "time_embed.0.weight",
@@ -95,7 +96,7 @@ class AdmConfig:
         if heads < 1 or channels % heads:
             raise ValueError(
                 f"attention at {channels} channels cannot be split into {self.num_heads or 'heads'} "
-                f"(num_head_channels={self.num_head_channels}); state num_heads or num_head_channels in the file's metadata."
+                f"(num_head_channels={self.num_head_channels}): write num_heads or num_head_channels into the file's metadata."
             )
         return heads
 
@@ -115,7 +116,7 @@ def timestep_embedding(timesteps: Tensor, dim: int, max_period: float = 10000.0)
 class Downsample(nn.Module):
     """Halve height and width: strided convolution, or average pooling without parameters."""
 
-    def __init__(self, channels: int, conv: bool, ops: Any, **kw: Any) -> None:
+    def __init__(self, channels: int, conv: bool, ops: Operations, **kw: Placement) -> None:
         super().__init__()
         self.op = ops.Conv2d(channels, channels, 3, stride=2, padding=1, **kw) if conv else nn.AvgPool2d(2)
 
@@ -127,7 +128,7 @@ class Downsample(nn.Module):
 class Upsample(nn.Module):
     """Double height and width (nearest), then a convolution where ``conv``."""
 
-    def __init__(self, channels: int, conv: bool, ops: Any, **kw: Any) -> None:
+    def __init__(self, channels: int, conv: bool, ops: Operations, **kw: Placement) -> None:
         super().__init__()
         self.conv = ops.Conv2d(channels, channels, 3, padding=1, **kw) if conv else None
 
@@ -148,8 +149,8 @@ class ResBlock(nn.Module):
         scale_shift: bool,
         resample: str | None,
         groups: int,
-        ops: Any,
-        **kw: Any,
+        ops: Operations,
+        **kw: Placement,
     ) -> None:
         super().__init__()
         self.scale_shift = scale_shift
@@ -190,7 +191,7 @@ class ResBlock(nn.Module):
 class AttentionBlock(nn.Module):
     """Self-attention over positions. ``new_order`` False: channels are [head, qkv, c] (legacy); True: [qkv, head, c]."""
 
-    def __init__(self, channels: int, heads: int, new_order: bool, groups: int, ops: Any, **kw: Any) -> None:
+    def __init__(self, channels: int, heads: int, new_order: bool, groups: int, ops: Operations, **kw: Placement) -> None:
         super().__init__()
         self.heads, self.new_order = heads, new_order
         self.norm = ops.GroupNorm(groups, channels, **kw)
@@ -240,10 +241,10 @@ class AdmUNet(nn.Module):
     """The network. Build it with :func:`build_unet`."""
 
     def __init__(
-        self, config: AdmConfig, operations: Any = nn, device: torch.device | None = None, dtype: torch.dtype | None = None
+        self, config: AdmConfig, operations: Operations = nn, device: torch.device | None = None, dtype: torch.dtype | None = None
     ) -> None:
         super().__init__()
-        kw: dict[str, Any] = {"device": device, "dtype": dtype}
+        kw: dict[str, Placement] = {"device": device, "dtype": dtype}
         c, ops = config, operations
         self.config = config
         self.model_channels = mc = c.model_channels
@@ -297,7 +298,7 @@ class AdmUNet(nn.Module):
         y: Tensor | None = None,
         control: dict[str, list[Tensor | None]] | None = None,
         transformer_options: dict[str, Any] | None = None,
-        **_: Any,
+        **_: object,
     ) -> Tensor:
         """Predict the noise, or the velocity where the weights were trained for it.
 
@@ -309,14 +310,16 @@ class AdmUNet(nn.Module):
         """
         if (y is not None) != (self.num_classes is not None):
             raise ValueError(
-                "this diffusion model is class-conditional and was given no class label: connect Class Label."
+                "this diffusion model is class-conditional, and it got no class label: connect Class Label."
                 if y is None
-                else "this diffusion model is unconditional and was given a class label: disconnect Class Label."
+                else "this diffusion model is unconditional, and it got a class label: disconnect Class Label."
             )
         ratio = self.config.downscale
         if x.shape[-1] % ratio or x.shape[-2] % ratio:
             raise ValueError(
-                f"this diffusion model needs a height and width that are multiples of {ratio}, and met {tuple(x.shape[-2:])}."
+                f"this diffusion model needs a latent whose height and width are multiples of {ratio}, and got {x.shape[-2]} x "
+                f"{x.shape[-1]}: "
+                "change the size of the latent."
             )
         options = transformer_options if transformer_options is not None else {}
         patches = options.get("patches", {})
@@ -360,7 +363,7 @@ def _positive(metadata: Mapping[str, str], key: str) -> int | None:
     try:
         value = int(metadata.get(key, -1))
     except ValueError:
-        raise ValueError(f"the metadata '{key}' should be a whole number and is '{metadata[key]}'; correct the file.") from None
+        raise ValueError(f"the metadata '{key}' should be a whole number and is '{metadata[key]}': correct the file.") from None
     return value if value > 0 else None
 
 
@@ -368,66 +371,45 @@ def _flag(metadata: Mapping[str, str], key: str) -> bool:
     """Read a truth value from the metadata; False if it is absent."""
     text = str(metadata.get(key, "false")).lower()
     if text not in ("true", "false"):
-        raise ValueError(f"the metadata '{key}' should be 'true' or 'false' and is '{text}'; correct the file.")
+        raise ValueError(f"the metadata '{key}' should be 'true' or 'false' and is '{text}': correct the file.")
     return text == "true"
 
 
 def read_config(state_dict: Mapping[str, Tensor], metadata: Mapping[str, str] | None = None) -> AdmConfig:
-    """Read an ADM U-Net's configuration off its weights, and off ``metadata`` what weights cannot tell.
+    """Read an ADM U-Net's configuration from its weights and its metadata.
 
-    metadata (string values): ``num_head_channels`` or ``num_heads`` (default: 64-channel heads), ``use_new_attention_order``
-    ("true"/"false", default legacy), ``norm_groups`` (groups of every normalisation, default 32 as in guided-diffusion; with as many groups
-    as channels a narrow network cannot see the mean of a channel). Raises ValueError where the weights are not those of an ADM U-Net.
+    metadata (string values) holds what weights cannot tell: ``num_head_channels`` or ``num_heads`` (default: 64-channel heads),
+    ``use_new_attention_order`` ("true"/"false", default legacy), ``norm_groups`` (groups of every normalisation, default 32 as in
+    guided-diffusion; with as many groups as channels a narrow network cannot see the mean of a channel). Raises ValueError where the
+    weights are not those of an ADM U-Net.
     """
     meta = dict(metadata or {})
     for key in REQUIRED:
         if key not in state_dict:
             raise ValueError(
-                f"not an ADM (guided-diffusion) U-Net: the weight '{key}' is missing. Expected a checkpoint of that family, "
-                "converted with 'equipoise convert IN.pt OUT.safetensors'; Stable Diffusion checkpoints go through Load Checkpoint."
+                f"this is not an ADM (guided-diffusion) U-Net, because the weight '{key}' is missing. Use a checkpoint of that family that "
+                "was converted with 'equipoise convert IN.pt OUT.safetensors'. Load Stable Diffusion checkpoints with Load Checkpoint."
             )
-    first = state_dict["input_blocks.0.0.weight"]
     model_channels = state_dict["time_embed.0.weight"].shape[1]
-    n_in, n_out = _indices(state_dict, "input_blocks"), _indices(state_dict, "output_blocks")
-
-    def up_layer(i: int) -> str | None:
-        for j in (1, 2):
-            if f"output_blocks.{i}.{j}.in_layers.0.weight" in state_dict:
-                return "res"
-            if f"output_blocks.{i}.{j}.conv.weight" in state_dict:
-                return "conv"
-        return None
-
-    ups = [(i, kind) for i in range(n_out) if (kind := up_layer(i))]
-    num_res_blocks = ups[0][0] if ups else n_out - 1
-    levels = n_out // (num_res_blocks + 1)
-    if num_res_blocks < 1 or levels * (num_res_blocks + 1) != n_out or n_in != levels * (num_res_blocks + 1):
-        raise ValueError(f"not an ADM U-Net that is known here: {n_in} input blocks and {n_out} output blocks do not form levels.")
-    mults, attention = [], []
-    for level in range(levels):
-        i = 1 + level * (num_res_blocks + 1)
-        last = f"input_blocks.{i}.0.out_layers.3.weight"
-        if last not in state_dict:
-            raise ValueError(f"not a whole ADM U-Net: the weight '{last}' is missing; convert or download the file again.")
-        width = state_dict[last].shape[0]
-        mults.append(width // model_channels if width % model_channels == 0 else width / model_channels)
-        attention.append(f"input_blocks.{i}.1.qkv.weight" in state_dict)
-    heads, head_channels = _positive(meta, "num_heads"), _positive(meta, "num_head_channels")
-    label = state_dict.get("label_emb.weight")
-    groups = _positive(meta, "norm_groups") or 32
+    levels, num_res_blocks, resblock_updown = _count_blocks(state_dict)
+    widths_out, attention = _read_levels(state_dict, levels, num_res_blocks)
+    mults = [width // model_channels if width % model_channels == 0 else width / model_channels for width in widths_out]
     widths = [int(model_channels * m) for m in mults]
+    heads, head_channels = _positive(meta, "num_heads"), _positive(meta, "num_head_channels")
+    groups = _positive(meta, "norm_groups") or 32
     if any(width % groups for width in widths):
-        raise ValueError(f"widths {widths} do not divide into {groups} groups; correct the metadata 'norm_groups'.")
+        raise ValueError(f"the widths {widths} do not divide into {groups} groups: correct 'norm_groups' in the file's metadata.")
+    label = state_dict.get("label_emb.weight")
     return AdmConfig(
-        in_channels=first.shape[1],
+        in_channels=state_dict["input_blocks.0.0.weight"].shape[1],
         out_channels=state_dict["out.2.weight"].shape[0],
         model_channels=model_channels,
         channel_mult=tuple(mults),
         num_res_blocks=num_res_blocks,
         attention=tuple(attention),
         num_classes=None if label is None else label.shape[0],
-        scale_shift_norm=state_dict["input_blocks.1.0.emb_layers.1.weight"].shape[0] == 2 * int(model_channels * mults[0]),
-        resblock_updown=bool(ups) and ups[0][1] == "res",
+        scale_shift_norm=state_dict["input_blocks.1.0.emb_layers.1.weight"].shape[0] == 2 * widths[0],
+        resblock_updown=resblock_updown,
         num_heads=None if head_channels else heads,
         num_head_channels=head_channels or (None if heads else 64),
         new_attention_order=_flag(meta, "use_new_attention_order"),
@@ -435,10 +417,58 @@ def read_config(state_dict: Mapping[str, Tensor], metadata: Mapping[str, str] | 
     )
 
 
+def _count_blocks(state_dict: Mapping[str, Tensor]) -> tuple[int, int, bool]:
+    """Count levels and residual blocks of a level, and tell whether residual blocks change the resolution.
+
+    Raises ValueError where the blocks do not form levels.
+    """
+    n_in, n_out = _indices(state_dict, "input_blocks"), _indices(state_dict, "output_blocks")
+    first_up, resblock_updown = n_out - 1, False
+    for i in range(n_out):
+        kind = _up_layer(state_dict, i)
+        if kind is not None:
+            first_up, resblock_updown = i, kind == "res"
+            break
+    per_level = first_up + 1  # output blocks of a level: its residual blocks and one more
+    levels = n_out // per_level if per_level else 0
+    if first_up < 1 or levels * per_level != n_out or n_in != levels * per_level:
+        raise ValueError(
+            f"this ADM U-Net is not supported, because its {n_in} input blocks and {n_out} output blocks do not form levels: choose "
+            "another file."
+        )
+    return levels, first_up, resblock_updown
+
+
+def _up_layer(state_dict: Mapping[str, Tensor], i: int) -> str | None:
+    """Return how output block i doubles the resolution: "res", "conv" or not at all (None)."""
+    for j in (1, 2):
+        if f"output_blocks.{i}.{j}.in_layers.0.weight" in state_dict:
+            return "res"
+        if f"output_blocks.{i}.{j}.conv.weight" in state_dict:
+            return "conv"
+    return None
+
+
+def _read_levels(state_dict: Mapping[str, Tensor], levels: int, num_res_blocks: int) -> tuple[list[int], list[bool]]:
+    """Return the width of every level, and whether it has attention.
+
+    Raises ValueError where a level's weights are missing.
+    """
+    widths, attention = [], []
+    for level in range(levels):
+        i = 1 + level * (num_res_blocks + 1)
+        last = f"input_blocks.{i}.0.out_layers.3.weight"
+        if last not in state_dict:
+            raise ValueError(f"this ADM U-Net is not complete, because the weight '{last}' is missing: convert or download the file again.")
+        widths.append(state_dict[last].shape[0])
+        attention.append(f"input_blocks.{i}.1.qkv.weight" in state_dict)
+    return widths, attention
+
+
 def build_unet(
     state_dict: Mapping[str, Tensor],
     metadata: Mapping[str, str] | None = None,
-    operations: Any = nn,
+    operations: Operations = nn,
     device: torch.device | None = None,
     dtype: torch.dtype | None = None,
     cls: type[AdmUNet] = AdmUNet,

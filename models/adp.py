@@ -123,9 +123,9 @@ class AttributePredictor(nn.Module):
         """
         if pooled.shape[1] != self.channels:
             raise ValueError(
-                f"this ADP reads features of {self.channels} channels and met {pooled.shape[1]}: it was made for another diffusion "
-                f"model, so "
-                "load an ADP that was trained on the connected one."
+                f"this ADP reads features of {self.channels} channels, and this model has {pooled.shape[1]}, because the ADP was made "
+                "for another "
+                "diffusion model: load an ADP that was trained on the connected model."
             )
         x = self.normalise(pooled, level).flatten(1)
         if self.kind == "linear":
@@ -211,7 +211,7 @@ class AdpFile:
         lines = [f"ADP for {self.base_model or 'an unnamed model'} ({what}{where})"]
         for attribute, classes in self.attributes.items():
             move = self.moves.get(attribute)
-            how = "read only" if attribute in self.read else "not read, not calibrated"
+            how = "read, not calibrated" if attribute in self.read else "not read, not calibrated"
             if move:
                 seen = "" if attribute in self.read else "not read, "
                 how = f"{seen}moved at {move.site} over log-SNR {move.window[0]:.1f} to {move.window[1]:.1f}"
@@ -276,7 +276,7 @@ def _read_predictor(
     state = {k.removeprefix("adp."): v.float() for k, v in tensors.items() if k.startswith("adp.")}
     if meta["kind"] == NO_PREDICTOR:
         if state or read:
-            raise ValueError("it says that nothing is read, and holds a predictor or attributes that are read")
+            raise ValueError("its metadata says that it has no predictor, but it holds a predictor or attributes that are read")
         return None
     knots, sizes = tensors["adp.knots"], (int(meta["channels"]), int(meta.get("hidden", 96)))
     check_knots(knots)

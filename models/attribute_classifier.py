@@ -1,4 +1,4 @@
-"""Attribute classifiers: what is seen in an image, one softmax per attribute.
+"""Attribute classifiers, which read perceived attributes from an image, with one softmax per attribute.
 
 Two architectures share one interface and one file format: a pre-norm vision transformer with a CLS token (the labeller) and a convolutional
 network (the judge). Attributes are perceived in the picture; they say nothing of who a person is.
@@ -18,6 +18,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from .files import FileFormat, check_finite, check_shapes, named_classes, parameters_of, quoted, write_safetensors
+from .operations import Operations
 
 FORMAT = FileFormat(
     "equipoise-attribute-classifier",
@@ -47,7 +48,7 @@ class AttributeClassifier(nn.Module):
 
     @classmethod
     def build(
-        cls, attributes: Mapping[str, tuple[str, ...]], image_size: int, config: Mapping[str, Any], operations: Any = nn
+        cls, attributes: Mapping[str, tuple[str, ...]], image_size: int, config: Mapping[str, Any], operations: Operations = nn
     ) -> AttributeClassifier:
         """Make an untrained network of these sizes."""
         return cls(attributes, image_size, **config, operations=operations)
@@ -95,7 +96,7 @@ class AttributeClassifier(nn.Module):
 class TransformerBlock(nn.Module):
     """Pre-norm encoder block: self-attention, then a GELU perceptron."""
 
-    def __init__(self, dim: int, heads: int, mlp: int, ops: Any) -> None:
+    def __init__(self, dim: int, heads: int, mlp: int, ops: Operations) -> None:
         super().__init__()
         self.heads = heads
         self.norm1, self.norm2 = ops.LayerNorm(dim, eps=1e-6), ops.LayerNorm(dim, eps=1e-6)
@@ -137,7 +138,7 @@ class VisionTransformer(AttributeClassifier):
     architecture = "vit"
 
     def __init__(
-        self, attributes: Mapping[str, tuple[str, ...]], image_size: int = 32, sizes: VitSizes | None = None, operations: Any = nn
+        self, attributes: Mapping[str, tuple[str, ...]], image_size: int = 32, sizes: VitSizes | None = None, operations: Operations = nn
     ) -> None:
         super().__init__(attributes, image_size)
         sizes = sizes or VitSizes()
@@ -162,7 +163,7 @@ class VisionTransformer(AttributeClassifier):
 
     @classmethod
     def build(
-        cls, attributes: Mapping[str, tuple[str, ...]], image_size: int, config: Mapping[str, Any], operations: Any = nn
+        cls, attributes: Mapping[str, tuple[str, ...]], image_size: int, config: Mapping[str, Any], operations: Operations = nn
     ) -> VisionTransformer:
         """Build a network of these sizes, without weights."""
         return cls(attributes, image_size, VitSizes(**config), operations)
@@ -182,7 +183,11 @@ class ConvNet(AttributeClassifier):
     architecture = "cnn"
 
     def __init__(
-        self, attributes: Mapping[str, tuple[str, ...]], image_size: int = 32, widths: tuple[int, ...] = (24, 48, 64), operations: Any = nn
+        self,
+        attributes: Mapping[str, tuple[str, ...]],
+        image_size: int = 32,
+        widths: tuple[int, ...] = (24, 48, 64),
+        operations: Operations = nn,
     ) -> None:
         super().__init__(attributes, image_size)
         ops, widths = operations, tuple(widths)
@@ -207,7 +212,7 @@ class ConvNet(AttributeClassifier):
 class ConvStage(nn.Module):
     """Strided convolution, then a residual pair."""
 
-    def __init__(self, cin: int, cout: int, ops: Any) -> None:
+    def __init__(self, cin: int, cout: int, ops: Operations) -> None:
         super().__init__()
         self.down = ops.Conv2d(cin, cout, 3, stride=2, padding=1)
         self.norms = nn.ModuleList(ops.GroupNorm(8, cout) for _ in range(3))
@@ -239,7 +244,7 @@ def save_classifier(model: AttributeClassifier, path: str | os.PathLike[str], ex
     write_safetensors(path, parameters_of(model, torch.float16), meta)
 
 
-def load_classifier(path: str | os.PathLike[str], operations: Any = nn) -> AttributeClassifier:
+def load_classifier(path: str | os.PathLike[str], operations: Operations = nn) -> AttributeClassifier:
     """Load what :func:`save_classifier` wrote, in float32, ready for inference.
 
     Raises ValueError where the file is of another kind.
@@ -270,6 +275,6 @@ def _check_sizes(image_size: int, config: Mapping[str, Any], tensors: int) -> No
     sizes |= {f"width {i}": v for i, v in enumerate(config.get("widths", ()), 1)}
     for name, value in sizes.items():
         if isinstance(value, bool) or not isinstance(value, int) or not 1 <= value <= LARGEST_SIZE:
-            raise ValueError(f"its {name[:60]} is {str(value)[:60]}, and a whole number from 1 to {LARGEST_SIZE} is expected")
+            raise ValueError(f"its {name[:60]} is {str(value)[:60]}, and it must be a whole number from 1 to {LARGEST_SIZE}")
     if config.get("depth", 1) > tensors:
-        raise ValueError(f"its depth is {config['depth']}, and it has {tensors} tensors")
+        raise ValueError(f"its depth is {config['depth']}, and it has only {tensors} tensors")

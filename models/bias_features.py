@@ -131,7 +131,7 @@ class AttributeFeatures:
         sources.
         """
         if not self.profiles:
-            raise ValueError("these bias features hold no profile to steer by: find them again.")
+            raise ValueError("these bias features have no profile, so they cannot steer: find them again.")
         chosen = source or self.default or (LEARNED if LEARNED in self.profiles else next(iter(self.profiles)))
         if chosen not in self.profiles:
             raise ValueError(f"these bias features have no profile '{chosen}'; they have: {', '.join(self.profiles)}.")
@@ -169,7 +169,7 @@ class BiasFeatures:
     def __post_init__(self) -> None:
         for name, a in self.attributes.items():
             if len(a.features) and not 0 <= int(a.features.min()) <= int(a.features.max()) < self.latents:
-                raise ValueError(f"the features of '{name}' are numbered beyond the {self.latents} latents of their autoencoder.")
+                raise ValueError(f"'{name}' has feature numbers beyond the {self.latents} latents of the autoencoder.")
 
     def attribute(self, name: str) -> AttributeFeatures:
         """Return the features of an attribute.
@@ -208,8 +208,8 @@ def check_sae(bias: BiasFeatures, sae: IsSae) -> None:
         return
     where = f" at {sae.site}" if sae.site != bias.site else ""
     raise ValueError(
-        f"these bias features number the latents of the autoencoder {bias.sae_digest} at {bias.site}, and the one connected is "
-        f"{sae.digest}{where}: load the autoencoder that they were found in, or find bias features in this one."
+        f"these bias features were found in the autoencoder {bias.sae_digest} at {bias.site}, and the connected autoencoder is "
+        f"{sae.digest}{where}: load the autoencoder that they were found in, or find bias features in the connected one."
     )
 
 
@@ -271,6 +271,6 @@ def _read_attribute(tensors: Mapping[str, Tensor], name: str, stated: Mapping[st
     features = own["features"]
     numbered = features.ndim == 1 and not features.is_floating_point()
     if not numbered or bool((features < 0).any()):
-        raise ValueError(f"the features of '{name}' are not numbers of latents")
+        raise ValueError(f"the features of '{name}' are not whole numbers from 0")
     classes = named_classes({name: stated["classes"]})[name]
     return AttributeFeatures(classes, **own, profiles=profiles, default=str(stated["default"]))

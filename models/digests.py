@@ -5,10 +5,17 @@ from __future__ import annotations
 import contextlib
 import hashlib
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Any, Protocol
 
 import torch
 from torch import Tensor, nn
+
+
+class Digest(Protocol):
+    """A hash that is being computed, such as ``hashlib.sha256()``."""
+
+    def update(self, data: bytes, /) -> None:
+        """Add bytes."""
 
 
 def tensor_digest(tensor: Tensor) -> str:
@@ -48,12 +55,11 @@ def module_mark(module: nn.Module) -> str:
     return digest.hexdigest()[:16]
 
 
-def patched_weights_mark(weights: Mapping[str, Any]) -> str:
+def patched_weights_mark(weights: Mapping[str, Sequence[Any]]) -> str:
     """Hash a few numbers of every weight and of its patches (LoRA).
 
-    With the strengths of the patches; 16 hexadecimal digits.
-
-    ``weights``: name -> the weight, then its patches, as ComfyUI's ``ModelPatcher.get_key_patches`` gives them.
+    Strengths of the patches count too. Returns 16 hexadecimal digits. ``weights``: name -> the weight, then its patches, as ComfyUI's
+    ``ModelPatcher.get_key_patches`` gives them.
     """
     digest = hashlib.sha256()
     for name, (weight, *patches) in sorted(weights.items()):
@@ -65,7 +71,7 @@ def patched_weights_mark(weights: Mapping[str, Any]) -> str:
     return digest.hexdigest()[:16]
 
 
-def _update_with_mark(digest: Any, value: Any) -> None:
+def _update_with_mark(digest: Digest, value: object) -> None:
     # In half precision, so that the same file loaded in another precision stays the same; quantised tensors may refuse, and are left out.
     if isinstance(value, (tuple, list)):
         for part in value:

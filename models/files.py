@@ -8,7 +8,7 @@ import struct
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path, PureWindowsPath
-from typing import Any, TypeVar
+from typing import TypeVar
 
 import torch
 from safetensors import SafetensorError, safe_open
@@ -70,13 +70,13 @@ class FileFormat:
         try:
             return build(tensors, metadata)
         except DAMAGE as error:
-            raise misfit(name, error, f"so {self.mend}") from error
+            raise misfit_error(name, error, f"so {self.mend}") from error
 
 
 def write_safetensors(path: str | os.PathLike[str], tensors: Mapping[str, Tensor], metadata: Mapping[str, str] | None = None) -> None:
     """Write a safetensors file under a temporary name, then rename it.
 
-    So a reader never meets half a file.
+    So a reader never finds half a file.
     """
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
@@ -104,7 +104,7 @@ def write_text(path: str | os.PathLike[str], text: str) -> None:
 
 
 def write_bytes(path: str | os.PathLike[str], data: bytes) -> None:
-    """Write a file under a temporary name, see it to the disk, then rename it."""
+    """Write a file under a temporary name, flush it to the disk, then rename it."""
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
     partial = path.with_name(f".{path.name}.{os.getpid()}.partial")
@@ -131,10 +131,10 @@ def read_metadata(path: str | os.PathLike[str]) -> dict[str, str]:
             if length > path.stat().st_size:
                 raise ValueError("the header is longer than the file")
             if length > LONGEST_HEADER:
-                raise ValueError(f"the header is of {length} bytes")
+                raise ValueError(f"the header has {length} bytes, which is too many")
             header = json.loads(stream.read(length))
             if not isinstance(header, dict) or not isinstance(header.get("__metadata__", {}), dict):
-                raise ValueError("the header is no JSON object")
+                raise ValueError("the header is not a JSON object")
     except (struct.error, ValueError, RecursionError) as error:
         raise ValueError(f"'{path.name}' is not a whole safetensors file ({error}): copy or download it again.") from error
     return {str(k): str(v) for k, v in header.get("__metadata__", {}).items()}
@@ -159,16 +159,14 @@ def read_safetensors(path: str | os.PathLike[str]) -> tuple[dict[str, Tensor], d
 
 
 def parameters_of(module: torch.nn.Module, dtype: torch.dtype | None = None) -> dict[str, Tensor]:
-    """State dict, floating tensors cast to ``dtype``."""
+    """Return the state dict of a module, with floating tensors cast to ``dtype``."""
     return {k: v.to(dtype) if dtype and v.is_floating_point() else v for k, v in module.state_dict().items()}
 
 
-def misfit(name: str, error: Exception, advice: str) -> ValueError:
+def misfit_error(name: str, error: Exception, advice: str) -> ValueError:
     """Make the error for a file that contradicts itself.
 
-    One sentence on one line.
-
-    ``error``: one of DAMAGE; ``advice``: what to do.
+    Its text is one sentence on one line. ``error``: one of DAMAGE; ``advice``: what to do.
     """
     lines = str(error).strip().splitlines() or [type(error).__name__]
     what = lines[min(1, len(lines) - 1)].strip()  # torch lists mismatches below a heading; the first one tells enough
@@ -178,13 +176,13 @@ def misfit(name: str, error: Exception, advice: str) -> ValueError:
     return ValueError(f"'{name}' does not fit its own metadata ({what}): the file is damaged or was edited, {advice}.")
 
 
-def named_classes(stated: Any) -> dict[str, tuple[str, ...]]:
-    """Attribute -> classes, as a file's metadata state them.
+def named_classes(stated: object) -> dict[str, tuple[str, ...]]:
+    """Read attribute -> classes from a file's metadata.
 
-    Raises ValueError where that is not names with lists of different names.
+    Raises ValueError unless these are names with lists of different names.
     """
     if not isinstance(stated, dict) or not all(isinstance(c, (list, tuple)) for c in stated.values()):
-        raise ValueError("its attributes are no mapping of names to lists of classes")
+        raise ValueError("its attributes are not a mapping of names to lists of classes")
     for attribute, classes in stated.items():
         if not classes or not all(isinstance(c, str) and c for c in classes) or len(set(classes)) < len(classes):
             raise ValueError(f"the classes of '{attribute[:60]}' are not a list of different names")
@@ -207,12 +205,12 @@ def check_shapes(make: Callable[[], torch.nn.Module], tensors: Mapping[str, Tens
         wanted = {k: tuple(v.shape) for k, v in make().state_dict().items()}
     for name in dict.fromkeys([*wanted, *tensors]):
         if name not in tensors or name not in wanted:
-            raise ValueError(f"'{name[:80]}' is {'missing' if name in wanted else 'not of this kind of network'}")
+            raise ValueError(f"'{name[:80]}' is {'missing' if name in wanted else 'not a weight of this kind of network'}")
         if tuple(tensors[name].shape) != wanted[name]:
-            raise ValueError(f"'{name[:80]}' has the shape {list(tensors[name].shape)} where {list(wanted[name])} is stated")
+            raise ValueError(f"'{name[:80]}' has the shape {list(tensors[name].shape)}, and its metadata says {list(wanted[name])}")
 
 
-def stays_below(name: Any) -> bool:
+def stays_below(name: object) -> bool:
     """Return whether a relative path stays in its folder on every system.
 
     The path was found in a file, and may use either slash.

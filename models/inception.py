@@ -19,7 +19,7 @@ WEIGHTS = "inception-2015-12-05.pt"
 CHUNK = 16
 
 
-def missing(folder: str | os.PathLike[str]) -> str:
+def missing_inception(folder: str | os.PathLike[str]) -> str:
     """Explain why there are no Inception features; "" if there are.
 
     The text says what to do.
@@ -27,7 +27,7 @@ def missing(folder: str | os.PathLike[str]) -> str:
     if importlib.util.find_spec("cleanfid") is None:
         return "Inception features need the package clean-fid (pip install clean-fid), which is not installed."
     if not (Path(folder) / WEIGHTS).is_file():
-        return f"Inception features need clean-fid's weights {WEIGHTS}, which are not there; nothing is downloaded."
+        return f"Inception features need clean-fid's weights {WEIGHTS}, which are not in that folder; nothing is downloaded."
     return ""
 
 
@@ -42,9 +42,9 @@ def inception_features(
     images [N, 3, H, W] in 0..1; the result is on the CPU.
 
     Images are rounded to 8 bits and resized by clean-fid's own bicubic filter. progress is called with the number of images done, before
-    each chunk and at the end. Raises ValueError with what :func:`missing` says, or where the file is no such network.
+    each chunk and at the end. Raises ValueError with what :func:`missing_inception` says, or where the file is no such network.
     """
-    why = missing(folder)
+    why = missing_inception(folder)
     if why:
         raise ValueError(why)
     network = importlib.import_module("cleanfid.inception_torchscript").InceptionV3W

@@ -55,9 +55,9 @@ class LevelTable:
 
     @property
     def window(self) -> tuple[float, float]:
-        """Return the log-SNR between which a size differs from 0.
+        """Return the lowest and highest log-SNR between which a size differs from 0.
 
-        Lowest and highest; (inf, -inf) if no size does.
+        (inf, -inf) if no size does.
         """
         active = (self.sizes != 0).any(dim=1).nonzero().flatten()
         if not len(active):
@@ -92,7 +92,7 @@ class LevelTable:
         return mixed * sizes[classes][:, None, None, None]
 
     def softened(self, reading: Tensor) -> Tensor:
-        """Change probabilities [N, K] before values are mixed by them; here not at all."""
+        """Return probabilities [N, K] as they are; subclasses may soften them before values are mixed."""
         return reading
 
     def with_gain(self: Table, k: int, gain: float) -> Table:
@@ -104,7 +104,7 @@ class LevelTable:
     def reordered(self: Table, order: Sequence[int]) -> Table:
         """Put class ``order[i]`` at index i.
 
-        Also among the classes that the image may be read as.
+        The classes that an image may be read as are reordered too.
         """
         order = list(order)
         if order == list(range(len(order))):
@@ -119,9 +119,9 @@ class LevelTable:
         return values_digest([facts, self.knots.float(), self.values.float(), self.sizes.float()], digits=20)
 
     def fits(self, classes: int, width: int | None = None) -> bool:
-        """Return whether the tensors fit each other and the given numbers.
+        """Return whether the tensors fit each other and a number of classes.
 
-        A number of classes, and of channels or features if that is stated.
+        ``width``: number of channels or features that they must fit too.
         """
         shape, levels = tuple(self.values.shape), len(self.knots)
         if len(shape) != 6 or not levels or tuple(self.sizes.shape) != (levels, classes):

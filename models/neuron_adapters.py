@@ -1,7 +1,6 @@
 """Vision transformers of several families as :class:`.neuron_vit.NeuronVit`: ours, those of ``transformers``, and CLIP vision models.
 
-Weights are found by their names, and what is made of them is compared with the model itself: a network that computes anything
-else is refused, not read wrongly.
+Weights are recognised by their names. The result is compared with the model itself, and a network that computes anything else is refused.
 """
 
 from __future__ import annotations
@@ -42,7 +41,7 @@ OUTSIDE = {
 IGNORED = ("embeddings.position_ids", "logit_scale", "text_projection")
 NEEDED = ("cls", "position", "patch.weight", "norm.weight")
 AGREE = 1e-3
-"""Largest difference of logits, relative to their spread, between the model and what was made of it."""
+"""Largest difference of logits, relative to their spread, between the model and its NeuronVit."""
 
 
 def of_classifier(model: AttributeClassifier, attribute: str = "") -> NeuronVit:
@@ -60,7 +59,7 @@ def of_classifier(model: AttributeClassifier, attribute: str = "") -> NeuronVit:
     if isinstance(model, TransformersClassifier):
         return _of_transformers(model, attribute)
     raise ValueError(
-        f"neuron paths follow the layers of a vision transformer, and this classifier is a '{model.architecture}': choose another."
+        f"neuron paths need a vision transformer, and this classifier is a '{model.architecture}': choose another classifier."
     )
 
 
@@ -71,7 +70,7 @@ def _of_ours(model: VisionTransformer, attribute: str) -> NeuronVit:
     shape = {"depth": ours["depth"], "heads": ours["num_heads"], "activation": "gelu", "eps": 1e-6, "patch": ours["patch"]}
     facts = {"labels": model.attributes[attribute], "preprocess": model.preprocess, "name": attribute, "family": "equipoise"}
     net = NeuronVit(weights, **shape, **facts)
-    return agreeing(net, lambda pixels: model(pixels)[attribute])
+    return check_agreement(net, lambda pixels: model(pixels)[attribute])
 
 
 def _of_transformers(model: TransformersClassifier, attribute: str) -> NeuronVit:
@@ -79,7 +78,9 @@ def _of_transformers(model: TransformersClassifier, attribute: str) -> NeuronVit
     vision = getattr(network.config, "vision_config", network.config)
     kind = network.config.model_type
     if kind not in ("vit", "clip"):
-        raise ValueError(f"neuron paths know the transformers' kinds vit and clip, and this classifier is a '{kind}': choose another.")
+        raise ValueError(
+            f"neuron paths support the transformers models 'vit' and 'clip', and this one is a '{kind}': choose another classifier."
+        )
     weights = canonical(network.state_dict())
     if kind == "clip":
         # Its classifier reads the mean over patches of the last layer, without the norm that the CLS token gets.
@@ -88,7 +89,7 @@ def _of_transformers(model: TransformersClassifier, attribute: str) -> NeuronVit
         weights,
         vision.num_hidden_layers,
         vision.num_attention_heads,
-        known_activation(vision.hidden_act),
+        supported_activation(vision.hidden_act),
         float(vision.layer_norm_eps),
         int(vision.patch_size),
         model.attributes[attribute],
@@ -97,7 +98,7 @@ def _of_transformers(model: TransformersClassifier, attribute: str) -> NeuronVit
         name=attribute,
         family=f"transformers {kind}",
     )
-    return agreeing(net, lambda pixels: model(pixels)[attribute])
+    return check_agreement(net, lambda pixels: model(pixels)[attribute])
 
 
 def of_clip_vision(
@@ -105,17 +106,14 @@ def of_clip_vision(
 ) -> NeuronVit:
     """Convert a CLIP vision model with a zero-shot head to a NeuronVit.
 
-    The host's model, or one of ``transformers``.
-
-    ``config``: as in its config.json.
-
-    Raises ValueError for one without a CLS token and a projection (SigLIP, DINO), and for a head of another width.
+    ``network``: the host's model, or one of ``transformers``. ``config``: as in its config.json. Raises ValueError for one without a CLS
+    token and a projection (SigLIP, DINO), and for a head of another width.
     """
     state = dict(network.state_dict())
     kind = str(config.get("model_type", "clip_vision_model"))
     if not any(k.endswith("class_embedding") for k in state):
         raise ValueError(
-            f"this vision model ('{kind}') has no CLS token, which neuron paths run along: load a CLIP vision model (ViT-L, H)."
+            f"this vision model ('{kind}') has no CLS token, and neuron paths need one: load a CLIP vision model (ViT-L, H)."
         )
     projection = state.get("visual_projection.weight")
     if projection is None:
@@ -133,7 +131,7 @@ def of_clip_vision(
         weights | {"head.weight": embeddings},
         int(config["num_hidden_layers"]),
         int(config["num_attention_heads"]),
-        known_activation(config["hidden_act"]),
+        supported_activation(config["hidden_act"]),
         eps,
         int(config["patch_size"]),
         head.labels,
@@ -149,21 +147,21 @@ def of_clip_vision(
 def canonical(state: Mapping[str, Tensor], dtype: torch.dtype = torch.float32) -> dict[str, Tensor]:
     """Give a network's weights our names, on the CPU.
 
-    Raises ValueError for weights that the transformer of this package has no place for, and for missing ones, naming the first.
+    Raises ValueError, with the first name, for weights that a plain vision transformer does not have, and for missing ones.
     """
     weights: dict[str, Tensor] = {}
     for name, tensor in state.items():
         ours = _canonical_name(name)
         if ours is None:
             raise ValueError(
-                f"this network has weights that a plain vision transformer has not ('{name}'), so its paths would be wrong: choose another."
+                f"this network is not a plain vision transformer (it has '{name}'), so its paths would be wrong: choose another one."
             )
         if ours:
             shape = {"cls": (-1,), "position": tuple(tensor.shape[-2:])}.get(ours, tuple(tensor.shape))
             weights[ours] = _own(tensor.reshape(shape), dtype)
     missing = [n for n in NEEDED if n not in weights]
     if missing:
-        raise ValueError(f"this network lacks '{missing[0]}', which a vision transformer with a CLS token has: choose a ViT or CLIP.")
+        raise ValueError(f"this network lacks '{missing[0]}', so it is not a vision transformer with a CLS token: choose a ViT or CLIP.")
     return weights
 
 
@@ -184,23 +182,23 @@ def _canonical_name(name: str) -> str | None:
     return None
 
 
-def known_activation(name: Any) -> str:
-    """Return the name of an activation, if it is known.
+def supported_activation(name: object) -> str:
+    """Return the name of an activation that is supported.
 
-    Raises ValueError for an unknown one.
+    Raises ValueError for another one.
     """
     if name not in ACTIVATIONS:
         raise ValueError(
-            f"neuron paths know the activations {', '.join(ACTIVATIONS)}, and this network has '{name}': choose another model."
+            f"neuron paths support the activations {', '.join(ACTIVATIONS)}, and this network has '{name}': choose another model."
         )
     return str(name)
 
 
 @torch.no_grad()
-def agreeing(net: NeuronVit, logits: Callable[[Tensor], Tensor]) -> NeuronVit:
-    """Return the network if it computes what the model does.
+def check_agreement(net: NeuronVit, logits: Callable[[Tensor], Tensor]) -> NeuronVit:
+    """Return the network if its logits equal those of the model.
 
-    Compared on an image of noise. Raises ValueError if the two differ.
+    They are compared on images of noise. Raises ValueError if they differ.
     """
     size = net.image_size
     pixels = torch.randn(2, 3, size, size, generator=torch.Generator().manual_seed(0))
@@ -209,8 +207,8 @@ def agreeing(net: NeuronVit, logits: Callable[[Tensor], Tensor]) -> NeuronVit:
     error = float((theirs - ours).abs().max()) / spread
     if not error < AGREE:
         raise ValueError(
-            f"this network does not compute what a plain vision transformer of its weights does (logits differ by {error:.2g} of their "
-            "spread), so its paths would be wrong: choose another model."
+            f"this network computes other results than a plain vision transformer with its weights (logits differ by {error:.2g} of "
+            "their spread), so its paths would be wrong: choose another model."
         )
     return net
 

@@ -64,18 +64,22 @@ class NeuronPathFile:
     def __post_init__(self) -> None:
         shape = tuple(self.path.shape)
         if len(shape) != 3 or not self.path.numel() or self.path.is_floating_point():
-            raise ValueError(f"neuron paths are whole numbers of the shape images x layers x neurons; met {list(shape)}.")
+            raise ValueError(
+                f"neuron paths are whole numbers of the shape images x layers x neurons, and these have the shape {list(shape)}."
+            )
         for name in _FIGURES:
             met, wanted = tuple(getattr(self, name).shape), shape if name in _FIGURES[:2] else shape[:1]
             if met != wanted:
                 raise ValueError(f"{name} of {shape[0]} neuron path(s) has the shape {list(met)}, expected {list(wanted)}.")
         if len(self.target) != shape[0] or set(self.target) - set(self.labels):
-            raise ValueError(f"{shape[0]} neuron path(s) need as many classes out of {', '.join(self.labels)}; met {list(self.target)}.")
+            raise ValueError(
+                f"{shape[0]} neuron path(s) need as many classes out of {', '.join(self.labels)}, and got {list(self.target)}."
+            )
         low, high = int(self.path.min()), int(self.path.max())
         if not 0 <= low <= high < self.neurons:
-            raise ValueError(f"neurons of a path are numbered 0 to {self.neurons - 1}; met {low} to {high}.")
+            raise ValueError(f"neurons of a path have numbers from 0 to {self.neurons - 1}, and these have {low} to {high}.")
         if self.shared and any(len(self.path[[i for i, t in enumerate(self.target) if t == c]].unique(dim=0)) > 1 for c in self.classes):
-            raise ValueError("a shared neuron path is the same for all images of a class, and these differ.")
+            raise ValueError("a shared neuron path must be the same for all images of a class, and these differ.")
 
     @property
     def images(self) -> int:
@@ -168,7 +172,7 @@ def check_network(paths: NeuronPathFile, net: NeuronVit) -> None:
         return
     theirs = f"{paths.info.get('model') or 'a model'} with {paths.depth} layers of {paths.neurons} neurons, {paths.fingerprint}"
     raise ValueError(
-        f"this neuron path was found in another model ({theirs}) than the one connected ({net.depth} layers of {net.neurons} neurons, "
+        f"this neuron path was found in another model ({theirs}) than the connected one ({net.depth} layers of {net.neurons} neurons, "
         f"{met}): connect the model that it was found in, or find a path in this one."
     )
 

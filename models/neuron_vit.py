@@ -102,7 +102,7 @@ class NeuronVit:
         return self.weights["cls"].device
 
     @property
-    def where(self) -> slice:
+    def neuron_tokens(self) -> slice:
         """Tokens where neurons live."""
         return slice(0, 1) if self.rows == CLS else slice(1, None)
 
@@ -131,7 +131,7 @@ class NeuronVit:
         """Apply one layer normalisation."""
         return F.layer_norm(x, x.shape[-1:], self.weights[f"{name}.weight"], self.weights.get(f"{name}.bias"), self.eps)
 
-    def write(self, layer: int) -> Tensor:
+    def written_by(self, layer: int) -> Tensor:
         """Return what each neuron writes into its token: [d, D].
 
         The weights of the second linear map.
@@ -147,7 +147,9 @@ class NeuronVit:
         x = x.flatten(2).transpose(1, 2)
         x = torch.cat([self.weights["cls"].expand(len(x), 1, -1), x], dim=1)
         if x.shape[1] != self.tokens:
-            raise ValueError(f"this model reads {self.tokens - 1} patches and the images have {x.shape[1] - 1}: preprocess them first.")
+            raise ValueError(
+                f"this model reads {self.tokens - 1} patches, and the images have {x.shape[1] - 1}: preprocess the images first."
+            )
         x = x + self.weights["position"]
         return self.norm("pre_norm", x) if "pre_norm.weight" in self.weights else x
 
@@ -164,7 +166,7 @@ class NeuronVit:
         at = f"layers.{layer}"
         return ACTIVATIONS[self.activation](self.linear(f"{at}.fc1", self.norm(f"{at}.norm2", attended)))
 
-    def read(self, layer: int) -> slice:
+    def tokens_read(self, layer: int) -> slice:
         """Return which tokens after a layer are read by anything.
 
         Of the last layer, those of the head.
@@ -176,10 +178,10 @@ class NeuronVit:
 
         Of the last layer, only the tokens that the head reads.
         """
-        a = self.attend(layer, x, self.read(layer))
+        a = self.attend(layer, x, self.tokens_read(layer))
         u = self.hidden(layer, a)
         if edit is not None:
-            new = edit(layer, u[:, self.where])
+            new = edit(layer, u[:, self.neuron_tokens])
             u = torch.cat([new, u[:, 1:]], dim=1) if self.rows == CLS else torch.cat([u[:, :1], new], dim=1)
         return a + self.linear(f"layers.{layer}.fc2", u)
 

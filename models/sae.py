@@ -53,7 +53,7 @@ class SparseAutoencoder(nn.Module):
             raise ValueError(f"the activation of an autoencoder is {' or '.join(ACTIVATIONS)}, not '{activation}'.")
         if channels < 1 or latents < 1 or not 1 <= k <= latents:
             raise ValueError(
-                f"an autoencoder of {channels} channels with {latents} latents cannot keep {k} of them: choose k between 1 and the "
+                f"an autoencoder of {channels} channels with {latents} latents cannot have {k} active latents: choose k between 1 and the "
                 "number of latents."
             )
         self.channels, self.latents, self.k, self.activation = channels, latents, k, activation
@@ -80,9 +80,9 @@ class SparseAutoencoder(nn.Module):
         return twin.eval().requires_grad_(False)
 
     def on(self, device: torch.device) -> SparseAutoencoder:
-        """Return the autoencoder on a device.
+        """Return the autoencoder itself if it is on a device, else a copy there.
 
-        It is itself if it is there already, else a copy in its own precision.
+        The copy has the same precision.
         """
         if self.knots.device == device:
             return self
@@ -131,7 +131,7 @@ class SparseAutoencoder(nn.Module):
             column_of[features.to(x.device)] = torch.arange(columns, device=x.device)
         for rows in self._parts(len(x)):
             if self.activation == BATCH_TOPK:
-                z = self._above(self.before(x[rows]))
+                z = self._above(self.preactivations(x[rows]))
                 out[rows] = z if features is None else z[:, features.to(x.device)]
                 continue
             values, chosen = self.encode_tokens(x[rows])
@@ -158,9 +158,8 @@ class SparseAutoencoder(nn.Module):
     def delta(self, dz: Tensor, level: Tensor, features: Tensor | None = None) -> Tensor:
         """Return the change of h for a change of activations: float32 [B, C, H, W].
 
-        dz [B, F, H, W] of the given features int64 [F] (None: all).
-
-        No bias is involved, so that a dz of zeros gives zeros exactly and the autoencoder's error on h is kept.
+        dz [B, F, H, W] of these features, int64 [F] (None: all). No bias is added, so that a dz of zeros gives zeros exactly and the
+        autoencoder's error on h is kept.
         """
         atoms = self.decoder if features is None else self.decoder[features.to(self.decoder.device)]
         change = _maps((_tokens(dz).to(atoms.dtype) @ atoms).float(), dz)
@@ -168,10 +167,10 @@ class SparseAutoencoder(nn.Module):
 
     # -- tokens: normalised features of single positions --------------------------------------------------------------------------------
 
-    def before(self, x: Tensor) -> Tensor:
-        """Compute the values that activations are chosen from: float32 [N, m].
+    def preactivations(self, x: Tensor) -> Tensor:
+        """Compute the values that the activations are chosen from.
 
-        Of tokens [N, C].
+        Tokens [N, C] -> float32 [N, m].
         """
         w = self.encoder
         return F.linear((x - self.bias.float()).to(w.dtype), w, self.encoder_bias.to(w.dtype)).float()
@@ -181,7 +180,7 @@ class SparseAutoencoder(nn.Module):
 
         Tokens [N, C] -> activations [N, k], none below 0, and feature numbers int64 [N, k], in no order.
         """
-        values, chosen = top_k(self.before(x), self.k)
+        values, chosen = top_k(self.preactivations(x), self.k)
         return values.relu(), chosen
 
     def decode_tokens(self, z: Tensor) -> Tensor:
@@ -191,7 +190,7 @@ class SparseAutoencoder(nn.Module):
     def reconstruct_tokens(self, x: Tensor) -> Tensor:
         """Reconstruct tokens [N, C], float32."""
         if self.activation == BATCH_TOPK:
-            return self.decode_tokens(self._above(self.before(x)))
+            return self.decode_tokens(self._above(self.preactivations(x)))
         values, chosen = self.encode_tokens(x)
         if values.requires_grad or x.device.type not in ("cpu", "cuda"):
             return self.decode_tokens(x.new_zeros(len(x), self.latents).scatter(1, chosen, values))
@@ -212,8 +211,8 @@ class SparseAutoencoder(nn.Module):
     def _check_width(self, h: Tensor) -> None:
         if h.ndim != 4 or h.shape[1] != self.channels:
             raise ValueError(
-                f"this autoencoder was trained on features of {self.channels} channels and met a tensor of shape {list(h.shape)}: it "
-                "belongs to another diffusion model or another site of it, so load one that was trained there."
+                f"this autoencoder was trained on features of {self.channels} channels, and this h has the shape {list(h.shape)}, so it "
+                "belongs to another diffusion model or another site: load an autoencoder that was trained on this model and site."
             )
 
 
@@ -300,7 +299,7 @@ def load_sae(path: str | os.PathLike[str], dtype: torch.dtype = torch.float32) -
 def _read_sae(tensors: Mapping[str, Tensor], meta: Mapping[str, str]) -> SaeFile:
     channels, latents, k = (int(meta[key]) for key in ("channels", "latents", "k"))
     if tuple(tensors["decoder"].shape) != (latents, channels):  # before any memory is taken
-        raise ValueError(f"its decoder has the shape {list(tensors['decoder'].shape)} where {[latents, channels]} is stated")
+        raise ValueError(f"its decoder has the shape {list(tensors['decoder'].shape)}, and its metadata says {[latents, channels]}")
     check_knots(tensors["knots"])
     sae = SparseAutoencoder(channels, latents, k, tensors["knots"], meta["activation"])
     sae.load_state_dict({key: value.float() for key, value in tensors.items()})

@@ -20,19 +20,19 @@ def top_k(x: Tensor, k: int) -> tuple[Tensor, Tensor]:
     """
     n, m = x.shape
     if k > m:
-        raise ValueError(f"{k} of {m} values cannot be chosen: k is at most the number of values.")
+        raise ValueError(f"cannot choose {k} of {m} values: k must be at most the number of values.")
     size = _group_size(m, k) if x.device.type == "cpu" else 1
     if size == 1:
         return x.topk(k, dim=1, sorted=False)
     groups = m // size
-    best = _places(x.view(n, size, groups).amax(1), k)
+    best = _indices_of_largest(x.view(n, size, groups).amax(1), k)
     candidates = (best[:, None, :] + torch.arange(0, m, groups, device=x.device)[:, None]).flatten(1)
     values = x.gather(1, candidates)
-    chosen = _places(values, k)
+    chosen = _indices_of_largest(values, k)
     return values.gather(1, chosen), candidates.gather(1, chosen)
 
 
-def _places(x: Tensor, k: int) -> Tensor:
+def _indices_of_largest(x: Tensor, k: int) -> Tensor:
     """Return the indices of the k largest of each row, on the CPU.
 
     int64 [N, k] of x [N, m].

@@ -8,16 +8,19 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 from .attribute_classifier import AttributeClassifier
+
+if TYPE_CHECKING:
+    from transformers import PretrainedConfig
 
 ATTRIBUTE_KEY = "equipoise_attribute"
 """Entry of config.json that names the attribute."""
@@ -66,14 +69,14 @@ class TransformersClassifier(AttributeClassifier):
         heads = [m for m in self.network.modules() if isinstance(m, nn.Linear) and m.out_features == k]
         if not heads:
             kind = self.network.config.model_type
-            raise ValueError(f"this {kind} network has no linear head, so no features can be read off it: choose another classifier.")
+            raise ValueError(f"this {kind} network has no linear head, so its features cannot be read: choose another classifier.")
         return heads[-1]
 
 
 class _Preprocessing:
     """Resize, centre crop and normalise, on tensors and on their device."""
 
-    def __init__(self, settings: dict[str, Any], config: Any) -> None:
+    def __init__(self, settings: dict[str, Any], config: PretrainedConfig) -> None:
         vision = getattr(config, "vision_config", config)  # CLIP keeps it one level down
         default = getattr(vision, "image_size", None) or 224
         size = settings.get("size", default) if settings.get("do_resize", True) else None
@@ -108,7 +111,7 @@ class _Preprocessing:
         return (_centre(x, self.crop) * self.scale - self.mean.to(x)) / self.std.to(x)
 
 
-def _pair(size: Any) -> tuple[int, int]:
+def _pair(size: float | Sequence[float] | Mapping[str, float]) -> tuple[int, int]:
     """Read a size as (height, width).
 
     As transformers writes it: a number, a pair, or a mapping.
@@ -117,7 +120,7 @@ def _pair(size: Any) -> tuple[int, int]:
         edge = size.get("shortest_edge")
         height, width = size.get("height", edge), size.get("width", edge)
         if height is None or width is None:
-            raise ValueError(f"preprocessor_config.json gives the size {size}; expected height and width, or shortest_edge: edit it.")
+            raise ValueError(f"preprocessor_config.json has the size {size}: write height and width, or shortest_edge.")
         return int(height), int(width)
     if isinstance(size, (list, tuple)):
         return int(size[0]), int(size[-1])
@@ -125,7 +128,7 @@ def _pair(size: Any) -> tuple[int, int]:
 
 
 def _centre(x: Tensor, size: tuple[int, int]) -> Tensor:
-    """Centre crop, padded with black where the image is smaller."""
+    """Crop at the centre, and pad with black where the image is smaller."""
     (h, w), (height, width) = x.shape[-2:], size
     short_h, short_w = max(0, height - h), max(0, width - w)
     if short_h or short_w:
@@ -137,7 +140,7 @@ def _centre(x: Tensor, size: tuple[int, int]) -> Tensor:
 
 @contextmanager
 def _input_of(module: nn.Module) -> Iterator[list[Tensor]]:
-    """Collect what a module is given while the context is open."""
+    """Collect the inputs of a module while the context is open."""
     seen: list[Tensor] = []
     handle = module.register_forward_pre_hook(lambda _, inputs: seen.append(inputs[0]))
     try:
@@ -167,7 +170,9 @@ def load_transformers_classifier(folder: str | os.PathLike[str]) -> Transformers
     try:
         from transformers import AutoModelForImageClassification
     except ImportError as error:
-        raise ValueError(f"'{folder.name}' needs the package transformers, which is missing here: install it, or choose a file.") from error
+        raise ValueError(
+            f"'{folder.name}' needs the Python package transformers, which is not installed: install it, or choose a file."
+        ) from error
     try:
         network, info = AutoModelForImageClassification.from_pretrained(
             str(folder),
@@ -189,7 +194,10 @@ def load_transformers_classifier(folder: str | os.PathLike[str]) -> Transformers
 
 
 def stated_classes(folder: str | os.PathLike[str]) -> tuple[str, tuple[str, ...]]:
-    """Attribute and classes of a folder, without its weights. Raises ValueError as :func:`load_transformers_classifier` does."""
+    """Read attribute and classes of a folder, without its weights.
+
+    Raises ValueError as :func:`load_transformers_classifier` does.
+    """
     folder = Path(folder)
     return _named(folder, _checked_config(folder))
 
@@ -202,22 +210,24 @@ def _named(folder: Path, config: dict[str, Any]) -> tuple[str, tuple[str, ...]]:
 def _checked_config(folder: Path) -> dict[str, Any]:
     name = folder.name
     if not is_classifier_folder(folder):
-        raise ValueError(f"'{name}' has no config.json, so it is no transformers model: choose a folder saved with save_pretrained.")
+        raise ValueError(f"'{name}' has no config.json, so it is not a transformers model: choose a folder saved with save_pretrained.")
     config = _read_json(folder / "config.json")
     if not list(folder.glob("*.safetensors")):
-        raise ValueError(f"'{name}' has no .safetensors weights, and other kinds are not loaded: convert it to safetensors first.")
+        raise ValueError(f"'{name}' has no .safetensors weights, and no other format is loaded: convert it to safetensors first.")
     if "auto_map" in config:
-        raise ValueError(f"'{name}' needs code of its own (auto_map in config.json), which is never run: choose a model without.")
+        raise ValueError(f"'{name}' needs custom code (auto_map in config.json), which is never run: choose a model without custom code.")
     kinds = [str(a) for a in config.get("architectures") or []]
     if not any(k.endswith(("ForImageClassification", "ForImageClassificationWithTeacher")) for k in kinds):
-        raise ValueError(f"'{name}' is a {', '.join(kinds) or 'model of some kind'}; expected ...ForImageClassification: choose another.")
+        raise ValueError(
+            f"'{name}' is a {', '.join(kinds) or 'model of unknown kind'}, and a ...ForImageClassification is needed: choose another."
+        )
     problem = config.get("problem_type")
     if problem not in (None, "single_label_classification"):
-        raise ValueError(f"'{name}' is trained for {problem}, where classes do not exclude each other: choose a single-label one.")
+        raise ValueError(f"'{name}' was trained for {problem}, where classes do not exclude each other: choose a single-label one.")
     labels = config.get("id2label")
     numbered = isinstance(labels, dict) and set(labels) == {str(i) for i in range(len(labels))}
     if not numbered or len(labels) < 2 or len({str(v) for v in labels.values()}) < len(labels):
-        raise ValueError(f"'{name}' has no usable id2label in config.json: expected class names, numbered from 0.")
+        raise ValueError(f"'{name}' has no usable id2label in config.json: it must list different class names, numbered from 0.")
     return config
 
 

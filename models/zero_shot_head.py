@@ -39,11 +39,11 @@ class ZeroShotHead:
 
     def __post_init__(self) -> None:
         if len(self.labels) < 2 or len(set(self.labels)) < len(self.labels):
-            raise ValueError(f"the attribute '{self.attribute}' needs two or more different classes and has {list(self.labels)}.")
+            raise ValueError(f"the attribute '{self.attribute}' needs two or more different classes, and it has {list(self.labels)}.")
         if self.embeddings.ndim != 2 or len(self.embeddings) != len(self.labels):
             raise ValueError(
-                f"the attribute '{self.attribute}' has {len(self.labels)} classes and embeddings of {list(self.embeddings.shape)}: one row "
-                "for each class is expected."
+                f"the attribute '{self.attribute}' has {len(self.labels)} classes and embeddings of shape {list(self.embeddings.shape)}: "
+                "it needs one row for each class."
             )
         if not bool(self.embeddings.isfinite().all()) or not bool(self.embeddings.any(1).all()):
             raise ValueError(f"text embeddings of '{self.attribute}' are empty or not finite: encode its prompts with another CLIP.")
@@ -68,7 +68,8 @@ class ZeroShotHead:
         for i, a in enumerate(self.labels):
             lines.append(f"  {a}: cosine " + ", ".join(f"{c[i, j]:.3f} to {b}" for j, b in enumerate(self.labels) if j != i))
         close = [(a, b) for i, a in enumerate(self.labels) for j, b in enumerate(self.labels) if i < j and c[i, j] > ALIKE]
-        lines += [f"  WARNING: '{a}' and '{b}' are nearly one text to this encoder (cosine above {ALIKE:g})" for a, b in close]
+        for a, b in close:
+            lines.append(f"  WARNING: '{a}' and '{b}' have nearly the same embedding (cosine above {ALIKE:g}), so the head confuses them")
         return "\n".join(lines)
 
 
@@ -93,7 +94,10 @@ def save_zero_shot_head(head: ZeroShotHead, path: str | os.PathLike[str]) -> Non
 
 
 def load_zero_shot_head(path: str | os.PathLike[str]) -> ZeroShotHead:
-    """Load what :func:`save_zero_shot_head` wrote. Raises ValueError where the file is of another kind or damaged."""
+    """Load what :func:`save_zero_shot_head` wrote.
+
+    Raises ValueError where the file is of another kind or damaged.
+    """
     return FORMAT.load(path, _read_head)
 
 

@@ -6,7 +6,10 @@ Begin at ``all_nodes``, which ComfyUI calls. The work is done in ``host`` and ``
 from __future__ import annotations
 
 import importlib
-from typing import Any
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from comfy_api.latest import io
 
 MODULES = (
     "small_models.load_unconditional_diffusion",
@@ -74,14 +77,14 @@ MODULES = (
 """Files of this folder that hold nodes, in menu order; each ends with a list NODES. A new file is added here."""
 
 
-def all_nodes() -> list[type[Any]]:
+def all_nodes() -> list[type[io.ComfyNode]]:
     """Import the files and return their node classes.
 
     Any failure is raised: half a pack is worse than none.
 
     Schemas are made here once, so that one that this host refuses is reported with the node's name (RuntimeError).
     """
-    nodes: list[type[Any]] = []
+    nodes: list[type[io.ComfyNode]] = []
     for name in MODULES:
         nodes += importlib.import_module(f".{name}", __package__).NODES
     for node in nodes:

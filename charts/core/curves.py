@@ -109,7 +109,7 @@ def _lines(
     windows: Mapping[str, tuple[float, float]] | None = None,
 ) -> Image:
     if not any(curves.values()):
-        raise ValueError("a chart of curves needs at least one point; met none: was the training log empty?")
+        raise ValueError("a chart of curves needs at least one point, and there is none: check that the training log is not empty.")
     figure = new_figure(WIDTH, HEIGHT)
     write(figure, 24, 18, frame.title, 24, weight="bold")
     axes = add_axes(figure, LEFT, TOP, WIDTH - LEFT - RIGHT, HEIGHT - TOP - BOTTOM)

@@ -37,7 +37,7 @@ def histogram(panels: Sequence[Panel], names: tuple[str, str] = ("images", "base
     names: what the images and the baseline images are called. soft: mark the mean probabilities too. Raises ValueError without panels.
     """
     if not panels:
-        raise ValueError("a histogram needs at least one panel; met none.")
+        raise ValueError("a histogram needs at least one panel, and there is none.")
     top = 54 if title else 12
     heights = [_height(p) for p in panels]
     figure = new_figure(WIDTH, top + sum(heights) + LEGEND)

@@ -37,9 +37,9 @@ def contact_sheet(
     pictures = tiles(images, tile)
     chosen = None if labels is None else [int(x) for x in labels]
     if chosen is not None and len(chosen) != len(pictures):
-        raise ValueError(f"a contact sheet needs one label per image: {len(pictures)} images, {len(chosen)} labels.")
+        raise ValueError(f"a contact sheet needs one label per image, and there are {len(pictures)} images and {len(chosen)} labels.")
     if chosen is not None and max(chosen) >= max(1, len(classes)):
-        raise ValueError(f"a contact sheet needs a name for every class: met class index {max(chosen)} and {len(classes)} names.")
+        raise ValueError(f"a contact sheet needs a name for every class, and class index {max(chosen)} has none ({len(classes)} names).")
     w, h = pictures[0].size
     columns = columns or max(1, math.ceil(math.sqrt(len(pictures) * h / w)))
     rows = math.ceil(len(pictures) / columns)
@@ -86,13 +86,13 @@ def stacked(parts: Sequence[Image], gap: int = 8) -> Image:
 
 
 def colour(index: int) -> str:
-    """Frame colour of a class."""
+    """Return the colour of the frames of a class."""
     return PALETTE[index % len(PALETTE)]
 
 
 def _joined(parts: Sequence[Image], gap: int, axis: int) -> Image:
     if not parts:
-        raise ValueError("nothing to join: at least one picture is needed.")
+        raise ValueError("there is nothing to join: at least one picture is needed.")
     across = 1 - axis
     length = sum(p.shape[axis] for p in parts) + gap * (len(parts) - 1)
     breadth = max(p.shape[across] for p in parts)
@@ -113,7 +113,7 @@ def tiles(images: Tensor | ArrayLike, size: int) -> list[Picture.Image]:
     """
     array = np.asarray(images.detach().cpu() if isinstance(images, Tensor) else images)
     if array.ndim != 4 or not len(array) or array.shape[1] not in (1, 3):
-        raise ValueError(f"a contact sheet needs images of shape [N, 3, H, W], at least one; met shape {list(array.shape)}.")
+        raise ValueError(f"a contact sheet needs images of shape [N, 3, H, W], at least one, and got the shape {list(array.shape)}.")
     if array.dtype != np.uint8:
         array = (np.nan_to_num(array.astype(np.float32)).clip(0, 1) * 255).round().astype(np.uint8)
     array = np.broadcast_to(array, (array.shape[0], 3, *array.shape[2:])).transpose(0, 2, 3, 1)

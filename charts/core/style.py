@@ -30,8 +30,8 @@ class MatplotlibMissing(ImportError):
 
     def __init__(self, width: int, cause: ImportError) -> None:
         super().__init__(
-            f"This chart could not be drawn, for matplotlib cannot be imported ({cause}). Numbers, files and texts are complete without "
-            f"it. To get charts, run: {sys.executable} -m pip install matplotlib - and restart ComfyUI."
+            f"This chart could not be drawn, because matplotlib cannot be imported ({cause}). Numbers, files and texts are complete "
+            f"without it. To get charts, run: {sys.executable} -m pip install matplotlib - and restart ComfyUI."
         )
         self.width = width
 

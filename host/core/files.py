@@ -11,12 +11,14 @@ import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Generic, TypeVar
 
 import folder_paths
 from torch import Tensor
 
 from ...models.files import read_metadata, read_safetensors
+
+Content = TypeVar("Content")
 
 SUFFIX = ".safetensors"
 MODEL_FOLDERS: dict[str, tuple[str, str]] = {
@@ -123,14 +125,14 @@ def fingerprint(key: str, name: str) -> str:
 
 
 @dataclass(frozen=True)
-class FileKind:
+class FileKind(Generic[Content]):
     """A kind of file that nodes write. Each system defines its own."""
 
     key: str
     """The host's key of its folder."""
     what: str
     """Name of such a file in messages, such as "an ADP"."""
-    save: Callable[[Any, Path], None]
+    save: Callable[[Content, Path], None]
     """Writes an object to a path."""
 
     @property
@@ -147,7 +149,7 @@ class FileKind:
         check_file_name(stem, self.what, self.folder)
         return Path(folder_paths.models_dir) / MODEL_FOLDERS[self.key][0] / f"{stem}{SUFFIX}"
 
-    def write(self, file: Any, name: str, overwrite: bool) -> Path:
+    def write(self, file: Content, name: str, overwrite: bool) -> Path:
         """Save under a temporary name, then rename.
 
         Raises ValueError for another file of that name, unless ``overwrite``.
@@ -163,21 +165,21 @@ class FileKind:
                 return path
         finally:
             temporary.unlink(missing_ok=True)
-        raise self.taken(path)
+        raise self.name_taken(path)
 
-    def taken(self, path: Path) -> ValueError:
+    def name_taken(self, path: Path) -> ValueError:
         """Return the error for a name that another file has."""
         return ValueError(
-            f"there is another '{path.name}' in {self.folder}, so nothing was written: choose another name, or set overwrite."
+            f"there is another '{path.name}' in {self.folder}, so nothing was written: choose another name, or turn on overwrite."
         )
 
     def hides_shipped(self, path: Path) -> bool:
         """Tell whether the file hides a shipped file of the same name."""
         return any(Path(p, path.name).is_file() for p in folder_paths.get_folder_paths(self.key) if Path(p) != path.parent)
 
-    def saved(self, path: Path) -> str:
-        """Return what a node shows after it wrote a file."""
-        note = "\nIt takes the place of the file of that name that ships with the pack." if self.hides_shipped(path) else ""
+    def saved_text(self, path: Path) -> str:
+        """Return the text that a node shows after it wrote a file."""
+        note = "\nIt is used in place of the file of that name that ships with the pack." if self.hides_shipped(path) else ""
         return f"{path}{note}"
 
 

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Mapping
-from typing import Any
+from uuid import UUID
 
 import comfy.model_patcher
 import torch
@@ -30,7 +30,7 @@ class Handle:
     The host may copy options deeply, and a handle stays itself.
     """
 
-    def __deepcopy__(self, memo: dict[int, Any]) -> Handle:
+    def __deepcopy__(self, memo: dict[int, object]) -> Handle:
         return self
 
 
@@ -52,12 +52,12 @@ def hook_sites(model: Model, handle: Handle, key: str = RUNS_KEY) -> None:
     patches.insert(0, patches.pop())
 
 
-def run_of(options: Mapping[str, Any], handle: Handle, key: str = RUNS_KEY) -> Run | None:
+def run_of(options: Options, handle: Handle, key: str = RUNS_KEY) -> Run | None:
     """Return the run of a handle in transformer options; None outside of its sampling."""
     return options.get(key, {}).get(handle)
 
 
-def with_run(original: ModelOptions, handle: Handle, run: Run, roles: Mapping[Any, str], key: str = RUNS_KEY) -> ModelOptions:
+def with_run(original: ModelOptions, handle: Handle, run: Run, roles: Mapping[UUID, str], key: str = RUNS_KEY) -> ModelOptions:
     """Return a clone of model options that holds a run."""
     cloned = comfy.model_patcher.create_model_options_clone(original)
     options = cloned.setdefault("transformer_options", {})

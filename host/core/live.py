@@ -14,6 +14,7 @@ from typing import Any
 from ...methods.core.batch_run import BatchRun
 from ...methods.core.targets import TargetDistribution
 from .observer import Observer
+from .types import Server
 
 EVENT = "equipoise.reading"
 MIN_INTERVAL = 0.1
@@ -34,7 +35,7 @@ class Live(Observer):
         self._last = -MIN_INTERVAL
         self._waiting: tuple[str, dict[str, Any]] | None = None
 
-    def __deepcopy__(self, memo: dict[int, Any]) -> Live:
+    def __deepcopy__(self, memo: dict[int, object]) -> Live:
         # The host may copy options deeply; the pace is that of the node.
         return self
 
@@ -56,7 +57,7 @@ class Live(Observer):
             if planned is None:
                 server.loop.call_soon_threadsafe(server.loop.call_later, wait, self._send_waiting, server)
 
-    def _send_waiting(self, server: Any) -> None:
+    def _send_waiting(self, server: Server) -> None:
         waiting, self._waiting = self._waiting, None
         if waiting is not None:
             self._last = self._clock()
@@ -74,7 +75,7 @@ def live_bar() -> Live | None:
     return None if context is None else Live(context.node_id)
 
 
-def connected_client() -> tuple[Any, str] | None:
+def connected_client() -> tuple[Server, str] | None:
     """Return ComfyUI's server and the client that queued the running prompt.
 
     None without a server or without that client.

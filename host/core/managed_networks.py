@@ -5,7 +5,7 @@ from __future__ import annotations
 import copy
 from collections.abc import Iterable
 from dataclasses import replace
-from typing import Any, TypeVar
+from typing import TypeVar
 
 import comfy.model_management
 import torch
@@ -35,7 +35,7 @@ def managed_adp(file: AdpFile | None) -> tuple[AdpFile | None, list[ModelPatcher
     return (file, []) if file is None or file.predictor is None else _managed(file, "predictor")
 
 
-def _managed(file: File, attribute: str, **unchanged: Any) -> tuple[File, list[ModelPatcher]]:
+def _managed(file: File, attribute: str, **unchanged: str) -> tuple[File, list[ModelPatcher]]:
     """Cache one copy of the network and its patcher on the file object.
 
     ComfyUI reports a leak if a network outlives its patcher.
@@ -57,7 +57,7 @@ def _twin(module: nn.Module) -> nn.Module:
 
     ComfyUI may move the copy, while the file's own network stays where other nodes expect it.
     """
-    shared: dict[int, Any] = {id(p): nn.Parameter(p.detach(), requires_grad=False) for p in module.parameters()}
+    shared: dict[int, torch.Tensor] = {id(p): nn.Parameter(p.detach(), requires_grad=False) for p in module.parameters()}
     with torch.no_grad():
         shared.update({id(b): b.detach() for b in module.buffers()})
     return copy.deepcopy(module, shared).eval()

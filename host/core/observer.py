@@ -4,11 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from torch import Tensor
 
 from ...methods.core.run import AnyRun, Run
+from .types import Options
+
+if TYPE_CHECKING:  # so that this module needs no host
+    from .hooks import Handle
 
 CALLBACK_POSITION, SEED_POSITION = 4, 6
 """Positions of the callback and of the seed among the arguments after the noise, in ComfyUI's ``outer_sample``."""
@@ -18,9 +22,9 @@ CALLBACK_POSITION, SEED_POSITION = 4, 6
 class Start:
     """Describe a sampling when it starts."""
 
-    handle: Any
+    handle: Handle
     """Handle of the patch whose run starts."""
-    options: Mapping[str, Any]
+    options: Options
     """Transformer options of the sampling, without the run."""
     latent: Tensor | None
     """Latent that sampling begins with."""
@@ -61,7 +65,7 @@ class WhenEnded(Observer):
         self._function(run)
 
 
-def start_of(handle: Any, options: Mapping[str, Any], args: Sequence[Any], kwargs: Mapping[str, Any]) -> Start:
+def start_of(handle: Handle, options: Options, args: Sequence[Any], kwargs: Mapping[str, Any]) -> Start:
     """Describe a sampling from what ``outer_sample`` was called with after the noise."""
     latent = args[0] if args else kwargs.get("latent_image")
     seed = kwargs.get("seed", args[SEED_POSITION] if len(args) > SEED_POSITION else None)
@@ -80,7 +84,7 @@ def report_steps(
         return args, kwargs
     original = kwargs.get("callback", args[CALLBACK_POSITION] if len(args) > CALLBACK_POSITION else None)
 
-    def callback(step: int, x0: Any, x: Any, total: int) -> None:
+    def callback(step: int, x0: Tensor, x: Tensor, total: int) -> None:
         if original is not None:
             original(step, x0, x, total)
         for observer in watching:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any
+from uuid import UUID
 
 from comfy.patcher_extension import WrappersMP
 from torch import Tensor
@@ -18,7 +19,7 @@ from .hooks import RUNS_KEY, Handle, hook_sites, with_run
 from .managed_networks import load_with
 from .observer import Observer, report_steps, start_of
 from .sites import level_of
-from .types import Guider, Model
+from .types import ConditioningEntry, Executor, Guider, Model, Patcher
 
 EXEMPT_KEY = "equipoise_exempt"
 """In a CONDITIONING entry's dict: its rows are left out of guidance."""
@@ -28,7 +29,7 @@ def patch_model(
     model: Model,
     make_run: Callable[[], Run],
     observers: Sequence[Observer] = (),
-    networks: Sequence[Any] = (),
+    networks: Sequence[Patcher] = (),
     key: str = RUNS_KEY,
 ) -> tuple[Model, Handle]:
     """Attach runs to a clone of MODEL; return it with their handle.
@@ -40,7 +41,7 @@ def patch_model(
     load_with(clone, networks)
     hook_sites(clone, handle, key)
 
-    def outer_sample(executor: Any, noise: Tensor, *args: Any, **kwargs: Any) -> Any:
+    def outer_sample(executor: Executor, noise: Tensor, *args: Any, **kwargs: Any) -> Tensor:
         guider = executor.class_obj
         original = guider.model_options
         run = make_run()
@@ -75,14 +76,14 @@ def _prepare(run: Run, guider: Guider, noise: Tensor) -> None:
     run.level_of = lambda sigma: level_of(model_sampling, sigma)
 
 
-def conditioning_roles(guider: Guider) -> dict[Any, str]:
+def conditioning_roles(guider: Guider) -> dict[UUID, str]:
     """Return the role of every conditioning by its uuid.
 
     Those that are on both sides are "by number".
     Conditionings with an area are on both sides too: the host copies them, uuid and all, to the other side
     (create_cond_with_same_area_if_none). An exempt conditioning is exempt on both sides.
     """
-    roles: dict[Any, str] = {}
+    roles: dict[UUID, str] = {}
     twice, exempt = set(), set()
     for role, cond in _conditionings(guider):
         uuid = cond.get("uuid")
@@ -101,7 +102,7 @@ def wholly_exempt(guider: Guider) -> bool:
     return bool(tags) and all(tags)
 
 
-def _conditionings(guider: Guider) -> Iterator[tuple[str, dict[str, Any]]]:
+def _conditionings(guider: Guider) -> Iterator[tuple[str, ConditioningEntry]]:
     """Yield role and dict of every conditioning of a guider."""
     for name, conds in (getattr(guider, "conds", None) or {}).items():
         for cond in (c for c in conds if isinstance(c, dict)):

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any
 
 import torch
 from torch import Tensor
@@ -11,7 +10,7 @@ from torch import Tensor
 from ...models.adp import AdpFile
 from ...models.noise_level import log_snr
 from ...models.sites import MIDDLE
-from .types import Model
+from .types import Model, ModelSampling
 
 _FAMILIES = {
     "SD15": "sd15",
@@ -97,7 +96,7 @@ def check_made_for(model: Model, what: str, made_for: str, sites: Mapping[str, i
             )
 
 
-def level_of(model_sampling: Any, sigma: float | Tensor) -> float:
+def level_of(model_sampling: ModelSampling, sigma: float | Tensor) -> float:
     """Convert a sigma of a model to log-SNR.
 
     ``model_sampling`` is the host's noise schedule. Those of U-Nets have a signal of unit scale at every sigma.

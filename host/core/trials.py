@@ -45,13 +45,13 @@ class BatchPrompts(Protocol):
 
     facts: Mapping[str, Any]
 
-    def at(self, batch: int) -> tuple[Any, Any, str]:
+    def at(self, batch: int) -> tuple[Conditioning, Conditioning, str]:
         """Return positive, negative and prompt of a batch."""
 
 
 @dataclass(frozen=True)
 class SamplingInputs:
-    """What a node samples images with."""
+    """Model, prompts, latent and sampler settings of a node that samples images."""
 
     model: Model
     """MODEL without the edit."""
@@ -66,7 +66,7 @@ class SamplingInputs:
     prompts: BatchPrompts | None = None
     """Prompts to use in turn, in place of ``positive`` and ``negative``."""
 
-    def conditions(self, batch: int) -> tuple[Any, Any]:
+    def conditions(self, batch: int) -> tuple[Conditioning, Conditioning]:
         """Return positive and negative of a batch."""
         if self.prompts is None:
             return self.positive, self.negative
@@ -84,15 +84,15 @@ class SamplingInputs:
 
 @dataclass(frozen=True)
 class TrialInputs:
-    """What the trials of a calibration are made of."""
+    """Settings of the trials of a calibration."""
 
     sampling: SamplingInputs
-    """What is sampled."""
+    """Model, prompts, latent and sampler settings."""
     images: int
     """Images per trial, rounded up to whole batches."""
     name: str
     """Name under which the trials are saved."""
-    vae: Vae = None
+    vae: Vae | None = None
     """Decodes images for the classifier."""
     classifier: ImageClassifier | None = None
     """Judges the images; None if the ADP itself judges."""
@@ -132,7 +132,7 @@ class HostTrials:
         """Fill the bar: trials that were not needed count as done."""
         self._bar.update_absolute(self._total, self._total)
 
-    def run(self, patched: Callable[[Callable[[BatchRun], None]], Any] | None) -> TrialReadings:
+    def run(self, patched: Callable[[Callable[[BatchRun], None]], Model] | None) -> TrialReadings:
         """Sample and judge one trial.
 
         ``patched`` returns the MODEL of a batch. It gets a function to call with every run that ended. None samples plain images.

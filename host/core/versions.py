@@ -7,23 +7,27 @@ from __future__ import annotations
 
 import dataclasses
 import inspect
-from typing import Any
+from collections.abc import Callable
+from os import PathLike
+from typing import TypeVar
 
 import comfy.model_management
 import comfy.sample
 import torch
 from comfy_api.latest import io
 
-from .types import Latent, Model
+from .types import Latent, Model, Patcher
+
+NodeInput = TypeVar("NodeInput", bound=io.Input)
 
 
-def known_arguments(arguments: dict[str, Any]) -> dict[str, Any]:
+def known_arguments(arguments: dict[str, object]) -> dict[str, object]:
     """Keep the arguments that this host's ``io.Schema`` knows; v0.3.64 has no ``search_aliases``."""
     known = {field.name for field in dataclasses.fields(io.Schema)}
     return {name: value for name, value in arguments.items() if name in known}
 
 
-def advanced(node_input: Any) -> Any:
+def advanced(node_input: NodeInput) -> NodeInput:
     """Fold a node's input away among the advanced ones.
 
     The host must have them; v0.3.64 has not.
@@ -38,7 +42,7 @@ def intermediate_dtype() -> torch.dtype:
     return getattr(comfy.model_management, "intermediate_dtype", lambda: torch.float32)()
 
 
-def reloadable(patcher: Any, load: Any, path: Any) -> Any:
+def reloadable(patcher: Model, load: Callable[[str | PathLike[str]], Model], path: str | PathLike[str]) -> Model:
     """Let newer hosts load a MODEL again for a second device, by ``load(path)``."""
     patcher.cached_patcher_init = (load, (path,))
     return patcher
@@ -54,7 +58,7 @@ def fitting_latent(model: Model, latent: Latent) -> torch.Tensor:
     return fix(model, latent["samples"], *(latent.get(n) for n in ratios))
 
 
-def resident(patcher: Any) -> Any:
+def resident(patcher: Patcher) -> Patcher:
     """Clone a patcher so that its weights stay in memory.
 
     Where the host streams weights, the clone does not.

@@ -63,7 +63,7 @@ def train_and_save_classifier(
     train, test = _picked(examples, ~held_out), _picked(examples, held_out)
     checkpoints = Path(folder_paths.get_output_directory()) / "equipoise" / "learning"
     if path.exists() and not overwrite and not (checkpoints / training_name(train, settings)).is_dir():
-        raise CLASSIFIER_FILES.taken(path)  # before the work: this training never began, so the file is another one
+        raise CLASSIFIER_FILES.name_taken(path)  # before the work: this training never began, so the file is another one
     try:
         trained = train_classifier(train, settings, test, checkpoints, host_progress(), training_device())
         saved = CLASSIFIER_FILES.write(trained, name, overwrite)
@@ -72,7 +72,7 @@ def train_and_save_classifier(
             f"the training cannot be written to output/equipoise/learning or {CLASSIFIER_FILES.folder} ({error.strerror or error}): free "
             "space, or change the rights of these folders."
         ) from error
-    lines = [*_lines(trained), f"saved: {CLASSIFIER_FILES.saved(saved)}"]
+    lines = [*_lines(trained), f"saved: {CLASSIFIER_FILES.saved_text(saved)}"]
     return TrainedClassifier(trained, load_host_classifier(saved.name), saved, lines)
 
 

@@ -8,7 +8,7 @@ import sys
 from collections.abc import Sequence
 from typing import Any
 
-from ...models.files import DAMAGE, misfit, named_classes, read_metadata
+from ...models.files import DAMAGE, misfit_error, named_classes, read_metadata
 from ...models.transformers_classifier import stated_classes
 from ..core import files as model_files
 from .classifier import KEY, classifier_choices, resolve_classifier
@@ -40,7 +40,7 @@ def attributes_of(kind: str, name: str) -> dict[str, tuple[str, ...]]:
         stated = json.loads(metadata["attributes"])
         return named_classes({a: entry["classes"] for a, entry in stated.items()} if kind == "bias_features" else stated)
     except DAMAGE as error:
-        raise misfit(path.name, error, "so choose another one") from error
+        raise misfit_error(path.name, error, "so choose another one") from error
 
 
 def register_routes() -> None:

@@ -15,8 +15,7 @@ from torch import Tensor
 
 from ...methods.core.targets import TargetDistribution
 from ...methods.report import provenance
-from ...models.inception import inception_features
-from ...models.inception import missing as missing_inception
+from ...models.inception import inception_features, missing_inception
 from ..core.types import Clip, ClipVision
 from ..labels.classifier import HostClassifier
 from ..labels.clip_projection import clip_files

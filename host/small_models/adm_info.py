@@ -7,11 +7,11 @@ import json
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
 
 import torch
 
 from ...models.adm_unet import AdmConfig
+from ..core.types import Conditioning
 
 LABEL_KEY = "equipoise_class_label"
 """Key of a CONDITIONING entry's dictionary that holds (class index, number of classes of the model it was made for)."""
@@ -98,40 +98,41 @@ def read_info(name: str, config: AdmConfig, metadata: Mapping[str, str]) -> AdmI
             return int(metadata.get(key, default))
         except ValueError:
             raise ValueError(
-                f"'{name}': its metadata '{key}' should be a whole number and is '{metadata[key]}'; correct the file."
+                f"'{name}': its metadata '{key}' should be a whole number and is '{metadata[key]}': correct the file."
             ) from None
 
     ratio = whole_number("pixel_unshuffle", 1)
     if ratio < 1 or config.in_channels != 3 * ratio * ratio:
         raise ValueError(
-            f"'{name}': expected {3 * max(1, ratio) ** 2} input channels (RGB at pixel_unshuffle={ratio}) and met {config.in_channels}; "
-            "models that take more than the noisy image (upsamplers) are not supported, other packings need 'pixel_unshuffle' as metadata."
+            f"'{name}': a model of RGB images at pixel_unshuffle={ratio} has {3 * max(1, ratio) ** 2} input channels, and this one has "
+            f"{config.in_channels}. Upsamplers, which read another image too, are not supported. If the pixels are packed in another way, "
+            "write 'pixel_unshuffle' into the file's metadata."
         )
     if config.out_channels not in (config.in_channels, 2 * config.in_channels):
         raise ValueError(
-            f"'{name}': expected {config.in_channels} or {2 * config.in_channels} output channels and met {config.out_channels}; "
-            "this is not a diffusion model (perhaps a noisy classifier)."
+            f"'{name}': a diffusion model has {config.in_channels} or {2 * config.in_channels} output channels here, and this one has "
+            f"{config.out_channels}: choose another file (this may be a noisy classifier)."
         )
     schedule = metadata.get("noise_schedule", "linear")
     if schedule not in SCHEDULES:
-        raise ValueError(f"'{name}': its noise schedule is '{schedule}', and {' or '.join(SCHEDULES)} is known here.")
+        raise ValueError(f"'{name}': its noise schedule is '{schedule}', and only {' and '.join(SCHEDULES)} are supported.")
     prediction = metadata.get("prediction", "eps")
     if prediction not in PREDICTIONS:
-        raise ValueError(f"'{name}': its prediction is '{prediction}', and {' or '.join(PREDICTIONS)} is known here.")
+        raise ValueError(f"'{name}': its prediction is '{prediction}', and only {' and '.join(PREDICTIONS)} are supported.")
     if whole_number("diffusion_steps", 1000) != 1000:
         raise ValueError(f"'{name}' was trained with {metadata['diffusion_steps']} diffusion steps, and only 1000 are supported.")
     multiple = config.downscale * ratio
     # guided-diffusion has 4 levels at 64 pixels and one more for each doubling
     image_size = whole_number("image_size", 2 ** (config.levels + 2) * ratio)
     if image_size < multiple or image_size % multiple:
-        raise ValueError(f"'{name}': its image_size {image_size} is not a multiple of {multiple}; correct the file's metadata.")
+        raise ValueError(f"'{name}': its image_size {image_size} is not a multiple of {multiple}: correct the file's metadata.")
     null_label, names = None, ()
     if config.num_classes is not None:
         if "null_label" in metadata:
             null_label = whole_number("null_label", -1)
             if not 0 <= null_label < config.num_classes:
                 raise ValueError(
-                    f"'{name}': null_label {null_label} is not one of its {config.num_classes} labels; correct the file's metadata."
+                    f"'{name}': null_label {null_label} is not one of its {config.num_classes} labels: correct the file's metadata."
                 )
         names = _class_names(name, metadata, config.num_classes)
     return AdmInfo(
@@ -157,13 +158,13 @@ def _class_names(name: str, metadata: Mapping[str, str], num_classes: int) -> tu
         names = None
     if not isinstance(names, list) or not all(isinstance(n, str) for n in names) or len(names) > num_classes:
         raise ValueError(
-            f"'{name}': its metadata 'class_names' should be a JSON list of at most {num_classes} names and is {text[:80]}; "
+            f"'{name}': its metadata 'class_names' should be a JSON list of at most {num_classes} names and is {text[:80]}: "
             "correct the file."
         )
     return tuple(names)
 
 
-def conditioning(info: AdmInfo, label: int | None) -> list[list[Any]]:
+def conditioning(info: AdmInfo, label: int | None) -> Conditioning:
     """Make a CONDITIONING with a class label, or without one (None).
 
     The text part is an empty stand-in, [1, 1, 1] of zeros.
@@ -183,7 +184,7 @@ def latent_size(info: AdmInfo, width: int, height: int) -> tuple[int, int]:
         if side % info.multiple or side < info.multiple:
             near = max(info.multiple, math.floor(side / info.multiple + 0.5) * info.multiple)
             raise ValueError(
-                f"'{info.name}' needs a {what} that is a multiple of {info.multiple}, and met {side}: "
+                f"'{info.name}' needs a {what} that is a multiple of {info.multiple}, and got {side}: "
                 f"use {near}, or 0 for its own {info.image_size}."
             )
         sides.append(side // info.ratio)

@@ -21,7 +21,7 @@ from torch import Tensor
 
 from ...models.adm_unet import AdmConfig, AdmUNet, build_unet, read_config
 from ...models.files import read_safetensors
-from ..core.types import Model
+from ..core.types import ConditioningEntry, Model, ModelInput, ModelOptions, Options
 from ..core.versions import intermediate_dtype, reloadable
 from .adm_info import LABEL_KEY, AdmInfo, is_text_model, latent_size, read_info
 
@@ -32,7 +32,7 @@ _HOST_SCHEDULES = {"linear": "sqrt_linear", "cosine": "cosine"}
 _NARROWS = frozenset(
     ("area", "mask", "strength", "control", "gligen", "hooks", "default", "timestep_start", "timestep_end", "start_percent", "end_percent")
 )
-"""What makes one conditioning act otherwise than another even where the model reads neither."""
+"""Entries that make two conditionings act differently even if the model reads neither."""
 
 
 class PixelLatent(comfy.latent_formats.LatentFormat):
@@ -62,8 +62,8 @@ class HostAdmUNet(AdmUNet):
         context: Tensor | None = None,
         y: Tensor | None = None,
         control: dict[str, list[Tensor | None]] | None = None,
-        transformer_options: dict[str, Any] | None = None,
-        **extra: Any,
+        transformer_options: Options | None = None,
+        **extra: object,
     ) -> Tensor:
         """Predict the noise of x [B, C, H, W], in the same shape.
 
@@ -81,8 +81,8 @@ class HostAdmUNet(AdmUNet):
         context: Tensor | None = None,
         y: Tensor | None = None,
         control: dict[str, list[Tensor | None]] | None = None,
-        transformer_options: dict[str, Any] | None = None,
-        **extra: Any,
+        transformer_options: Options | None = None,
+        **extra: object,
     ) -> Tensor:
         options = transformer_options if transformer_options is not None else {}
         if y is None and self.num_classes is not None:
@@ -91,20 +91,20 @@ class HostAdmUNet(AdmUNet):
         options["transformer_index"] = 0
         return super().forward(x, timesteps, context, y, control, options, **extra)[:, : self.config.in_channels]
 
-    def _no_label(self, roles: Any) -> str:
+    def _no_label(self, roles: Sequence[int]) -> str:
         """Write the error for a conditioning without a class label.
 
         Role 0 is the positive one.
         """
         if 0 in roles or not roles:
-            return "this diffusion model is class-conditional and its positive conditioning carries no class label: connect Class Label."
+            return "this diffusion model is class-conditional, and its positive conditioning has no class label: connect Class Label."
         if self.null_label is None:
             return (
-                "this class-conditional diffusion model names no null label, so there is nothing to guide away from: set cfg to 1 "
-                "(classifier-free guidance needs a model that was trained with a null label)."
+                "this class-conditional diffusion model has no null label, and classifier-free guidance needs a model that was trained "
+                "with one: set cfg to 1."
             )
         return (
-            "this diffusion model is class-conditional and its negative conditioning carries no class label: "
+            "this diffusion model is class-conditional, and its negative conditioning has no class label: "
             "connect the negative output of Class Label, or set cfg to 1."
         )
 
@@ -112,9 +112,8 @@ class HostAdmUNet(AdmUNet):
 def activation_elements(config: AdmConfig, height: int, width: int) -> float:
     """Estimate how many numbers one row's forward holds at its peak.
 
-    The skips, eight maps of the widest level, two attention matrices per head.
-
-    Measured peaks are 0.5 to 0.9 of it (P2 CelebA-HQ, ADM 64, the portraits); the host's own formula knows only SD's widths.
+    These are the skips, eight maps of the widest level, and two attention matrices per head. Measured peaks are 0.5 to 0.9 of it (P2
+    CelebA-HQ, ADM 64, the portraits); the host's own formula knows only SD's widths.
     """
     skips, widest, attention = float(config.model_channels * config.channel_mult[0]), 0.0, 0.0
     for level, mult in enumerate(config.channel_mult):
@@ -132,24 +131,22 @@ class AdmModel(comfy.model_base.BaseModel):
     Noise or velocity prediction, guided-diffusion's schedule, pixels as latents.
     """
 
-    def __init__(self, config: Any, network: AdmUNet, info: AdmInfo) -> None:
+    def __init__(self, config: comfy.supported_models_base.BASE, network: AdmUNet, info: AdmInfo) -> None:
         kinds = comfy.model_base.ModelType
         super().__init__(config, kinds.V_PREDICTION if info.prediction == "v" else kinds.EPS)
         self.diffusion_model = network
         self.equipoise_info = info
 
-    def memory_required(self, input_shape: Sequence[int], cond_shapes: Mapping[str, Any] | None = None) -> float:
+    def memory_required(self, input_shape: Sequence[int], cond_shapes: Mapping[str, Sequence[Sequence[int]]] | None = None) -> float:
         """Estimate the bytes that one call needs for activations.
 
-        input_shape is (rows, channels, height, width).
-
-        The host splits batches by it.
+        input_shape is (rows, channels, height, width). The host splits batches by this estimate.
         """
         rows, _, height, width = input_shape
         dtype = self.manual_cast_dtype or self.get_dtype()
         return rows * activation_elements(self.diffusion_model.config, height, width) * comfy.model_management.dtype_size(dtype)
 
-    def extra_conds(self, **kwargs: Any) -> dict[str, Any]:
+    def extra_conds(self, **kwargs: Any) -> dict[str, ModelInput]:
         """Make ``y`` of a class label.
 
         Text, pooled outputs and the like are ignored, because this kind of model does not use them. Raises ValueError if the label was made
@@ -161,16 +158,16 @@ class AdmModel(comfy.model_base.BaseModel):
         label, classes = stated
         info = self.equipoise_info
         if info.num_classes is None:
-            raise ValueError(f"'{info.name}' is an unconditional model and was given a class label: disconnect Class Label.")
+            raise ValueError(f"'{info.name}' is an unconditional model, and it got a class label: disconnect Class Label.")
         if classes != info.num_classes:
             raise ValueError(
-                f"the class label was made for a model with {classes} labels and '{info.name}' has {info.num_classes}: "
+                f"the class label was made for a model with {classes} labels, and '{info.name}' has {info.num_classes}: "
                 "connect this model to Class Label."
             )
         return {"y": comfy.conds.CONDRegular(torch.tensor([label], dtype=torch.long, device=kwargs.get("device")))}
 
 
-def _config(config: AdmConfig, info: AdmInfo, dtype: torch.dtype, cast: torch.dtype | None) -> Any:
+def _config(config: AdmConfig, info: AdmInfo, dtype: torch.dtype, cast: torch.dtype | None) -> comfy.supported_models_base.BASE:
     """Make the host's model configuration object.
 
     The network itself is made by us.
@@ -182,7 +179,7 @@ def _config(config: AdmConfig, info: AdmInfo, dtype: torch.dtype, cast: torch.dt
     return out
 
 
-def _plain(conds: list[dict[str, Any]] | None) -> bool:
+def _plain(conds: list[ConditioningEntry] | None) -> bool:
     """Return whether there is one conditioning without any restriction.
 
     It applies everywhere, always, and tells the network nothing.
@@ -192,18 +189,16 @@ def _plain(conds: list[dict[str, Any]] | None) -> bool:
 
 def share_unconditional_call(
     executor: Callable[..., list[Tensor]],
-    model: Model,
-    conds: list[list[dict[str, Any]] | None],
+    model: comfy.model_base.BaseModel,
+    conds: list[list[ConditioningEntry] | None],
     x_in: Tensor,
     timestep: Tensor,
-    model_options: dict[str, Any],
+    model_options: ModelOptions,
 ) -> list[Tensor]:
     """Evaluate an unconditional model once for positive and negative.
 
-    A CALC_COND_BATCH wrapper: both ask the same question.
-
-    CFG then has exactly nothing to amplify, whatever cfg is, and costs nothing. Conditionings that are restricted in area, time or by
-    hooks go the host's ordinary way.
+    A CALC_COND_BATCH wrapper. Both would give the same result, so CFG changes nothing, whatever cfg is, and costs no second call.
+    Conditionings that are restricted in area, time or by hooks are evaluated as the host does.
     """
     if len(conds) == 2 and _plain(conds[0]) and _plain(conds[1]):
         out = executor(model, conds[:1], x_in, timestep, model_options)
@@ -248,7 +243,7 @@ def load_adm(path: str | os.PathLike[str]) -> comfy.model_patcher.ModelPatcher:
         patcher = patcher_from(name, state_dict, metadata)
     except (ArithmeticError, LookupError, TypeError, ValueError) as error:
         reason = " ".join(str(error).split()) or type(error).__name__
-        raise ValueError(reason if f"'{name}'" in reason else f"'{name}' is refused: {reason}") from error
+        raise ValueError(reason if f"'{name}'" in reason else f"'{name}' cannot be loaded: {reason}") from error
     return reloadable(patcher, load_adm, path)
 
 
@@ -261,17 +256,17 @@ def info_of(model: Model) -> AdmInfo:
     if info is None:
         kind = type(getattr(model, "model", model)).__name__
         raise ValueError(
-            f"this node needs a MODEL from Load Unconditional Diffusion or Load Quickstart Text Model and met another kind ({kind})."
+            "this node needs a MODEL from Load Unconditional Diffusion or Load Quickstart Text Model, and another kind is connected "
+            f"({kind})."
         )
     return info
 
 
 def empty_latent(model: Model, width: int, height: int, batch_size: int) -> dict[str, Tensor]:
-    """Zero LATENT for a MODEL of this kind, sizes in pixels (0: the model's own).
+    """Make a LATENT of zeros for a MODEL of this kind.
 
-    ``samples`` [batch_size, channels, h, w].
-
-    No downscale ratio is noted beside it: the size is already the model's, on every host.
+    Sizes are in pixels (0: the model's own). ``samples``: [batch_size, channels, h, w]. The LATENT has no downscale ratio, because its size
+    is already that of the model.
     """
     info = info_of(model)
     shape = (batch_size, info.channels, *latent_size(info, width, height))

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import comfy.model_management
 import comfy.model_patcher
 import comfy.pixel_space_convert
@@ -23,11 +21,11 @@ class SpaceToDepth(comfy.pixel_space_convert.PixelspaceConversionVAE):
         super().__init__()
         self.ratio = ratio
 
-    def encode(self, pixels: Tensor, *_args: Any, **_kwargs: Any) -> Tensor:
+    def encode(self, pixels: Tensor, *_args: object, **_kwargs: object) -> Tensor:
         """Pack pixels into latents."""
         return F.pixel_unshuffle(pixels, self.ratio)
 
-    def decode(self, samples: Tensor, *_args: Any, **_kwargs: Any) -> Tensor:
+    def decode(self, samples: Tensor, *_args: object, **_kwargs: object) -> Tensor:
         """Unpack latents into pixels."""
         # a copy even at ratio 1: older hosts scale the result in place, which would change the caller's latent
         return F.pixel_shuffle(samples, self.ratio).clone()

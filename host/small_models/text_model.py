@@ -24,6 +24,7 @@ import torch
 from torch import Tensor
 
 from ...models.files import read_safetensors
+from ..core.types import ModelInput
 from ..core.versions import reloadable
 from .adm_info import AdmInfo, is_text_model
 from .adm_model import PixelLatent
@@ -51,14 +52,14 @@ LARGEST = 4096
 """No whole number in a file's configuration may exceed this."""
 
 
-def operations(base: Any, groups: int) -> Any:
+def operations(base: type, groups: int) -> type:
     """Return the host's operations with another number of groups in GroupNorm.
 
     The U-Net's classes ask for 32, which at 32 channels is instance norm: it removes every channel's mean, and colours drift.
     """
 
     class GroupNorm(base.GroupNorm):
-        def __init__(self, num_groups: int, num_channels: int, *args: Any, **kwargs: Any) -> None:
+        def __init__(self, num_groups: int, num_channels: int, *args: object, **kwargs: object) -> None:
             super().__init__(groups, num_channels, *args, **kwargs)
 
     return type("FewerGroups", (base,), {"GroupNorm": GroupNorm})
@@ -89,7 +90,7 @@ class TextModelConfig(comfy.supported_models_base.BASE):
     sampling_settings = {"beta_schedule": "sqrt_linear", "linear_start": 1e-4, "linear_end": 2e-2, "timesteps": 1000}
     memory_usage_factor = 0.12  # SD1.5 is 1.0 with ten times the channels
 
-    def __init__(self, config: dict[str, Any], ratio: int, cast: torch.dtype | None, ops: Any) -> None:
+    def __init__(self, config: dict[str, Any], ratio: int, cast: torch.dtype | None, ops: type) -> None:
         super().__init__(config)
         self.latent_format = PixelLatent(ratio)
         self.manual_cast_dtype = cast
@@ -106,7 +107,7 @@ class TextModel(comfy.model_base.BaseModel):
         super().__init__(config, comfy.model_base.ModelType.V_PREDICTION, device=device)
         self.equipoise_info = info
 
-    def extra_conds(self, **kwargs: Any) -> dict[str, Any]:
+    def extra_conds(self, **kwargs: Any) -> dict[str, ModelInput]:
         """Prepare the conditioning as the host does.
 
         Raises ValueError if the text was encoded by a CLIP of another width.
@@ -114,7 +115,7 @@ class TextModel(comfy.model_base.BaseModel):
         text, width = kwargs.get("cross_attn"), self.model_config.unet_config["context_dim"]
         if text is not None and text.shape[-1] != width:
             raise ValueError(
-                f"'{self.equipoise_info.name}' reads conditionings {width} wide and was given one of {text.shape[-1]}: "
+                f"'{self.equipoise_info.name}' needs conditionings of width {width}, and this one has width {text.shape[-1]}: "
                 "encode the prompts with the CLIP of Load Quickstart Text Model."
             )
         return super().extra_conds(**kwargs)
@@ -125,7 +126,7 @@ class _Tokenizer(comfy.sd1_clip.SDTokenizer):
 
     width = 64
 
-    def __init__(self, **kwargs: Any) -> None:
+    def __init__(self, **kwargs: object) -> None:
         super().__init__(**{**kwargs, "embedding_size": self.width})
 
 
@@ -135,7 +136,7 @@ def _configuration(name: str, metadata: Mapping[str, str], key: str, wanted: tup
     JSON of whole numbers and lists of them. Raises ValueError if it is not.
     """
 
-    def is_whole(value: Any) -> bool:
+    def is_whole(value: object) -> bool:
         return isinstance(value, int) and not isinstance(value, bool) and 0 <= value <= LARGEST
 
     try:
@@ -146,7 +147,8 @@ def _configuration(name: str, metadata: Mapping[str, str], key: str, wanted: tup
             raise ValueError
     except (ValueError, KeyError):
         raise ValueError(
-            f"'{name}': its metadata '{key}' should be JSON with the whole numbers {', '.join(wanted)}; the file is damaged, get it again."
+            f"'{name}': its metadata '{key}' should be JSON with the whole numbers {', '.join(wanted)}: the file is damaged, so get it "
+            "again."
         ) from None
     return {k: stated[k] for k in wanted}
 
@@ -158,7 +160,7 @@ def _whole(name: str, metadata: Mapping[str, str], key: str, lowest: int) -> int
         value = -1
     if not lowest <= value <= LARGEST:
         stated = metadata.get(key)
-        raise ValueError(f"'{name}': its metadata '{key}' should be a whole number from {lowest} and is '{stated}'; get the file again.")
+        raise ValueError(f"'{name}': its metadata '{key}' should be a whole number from {lowest} and is '{stated}': get the file again.")
     return value
 
 
@@ -167,13 +169,15 @@ def _check(name: str, metadata: Mapping[str, str]) -> None:
     if not is_text_model(metadata):
         kind = metadata.get("format", "none stated")
         raise ValueError(
-            f"'{name}' is not a text model of this pack (format: {kind}): diffusion models without text go through "
-            "Load Unconditional Diffusion, Stable Diffusion checkpoints through Load Checkpoint."
+            f"'{name}' is not a text model of this pack (format: {kind}): load diffusion models without text with "
+            "Load Unconditional Diffusion, and Stable Diffusion checkpoints with Load Checkpoint."
         )
     if metadata.get("format_version") != "1":
-        raise ValueError(f"'{name}' has format version {metadata.get('format_version')}, and 1 is known here: update Equipoise.")
+        raise ValueError(f"'{name}' has format version {metadata.get('format_version')}, and this Equipoise reads 1: update Equipoise.")
     if (metadata.get("noise_schedule"), metadata.get("prediction")) != ("linear", "v"):
-        raise ValueError(f"'{name}' should be trained for the velocity on the linear schedule and states otherwise; get the file again.")
+        raise ValueError(
+            f"'{name}' must be a velocity model with the linear schedule, and its metadata says something else: get the file again."
+        )
 
 
 def _part(tensors: Mapping[str, Tensor], prefix: str) -> dict[str, Tensor]:
@@ -187,7 +191,7 @@ def _model(name: str, tensors: Mapping[str, Tensor], metadata: Mapping[str, str]
     ratio, groups = _whole(name, metadata, "pixel_unshuffle", 1), _whole(name, metadata, "norm_groups", 1)
     levels = len(stated["channel_mult"]) if isinstance(stated["channel_mult"], list) else 0
     if stated["in_channels"] != 3 * ratio * ratio or stated["out_channels"] != stated["in_channels"] or not levels:
-        raise ValueError(f"'{name}': its U-Net's channels do not fit pixels in squares of {ratio}; get the file again.")
+        raise ValueError(f"'{name}': the channels of its U-Net do not fit pixel_unshuffle={ratio}: get the file again.")
     info = AdmInfo(
         name=name,
         channels=stated["in_channels"],
@@ -214,7 +218,7 @@ def _model(name: str, tensors: Mapping[str, Tensor], metadata: Mapping[str, str]
         model.diffusion_model.load_state_dict(weights, strict=True)
     except (RuntimeError, IndexError, AssertionError, ZeroDivisionError, TypeError, ValueError) as error:
         reason = " ".join(str(error).split())[:300]
-        raise ValueError(f"'{name}': its U-Net weights do not fit what it says about itself ({reason}); get the file again.") from error
+        raise ValueError(f"'{name}': its U-Net weights do not fit what it says about itself ({reason}): get the file again.") from error
     return comfy.model_patcher.ModelPatcher(model, load_device=load_device, offload_device=offload_device)
 
 
@@ -255,7 +259,7 @@ def _clip(name: str, tensors: Mapping[str, Tensor], metadata: Mapping[str, str])
             raise ValueError(f"missing or unknown: {', '.join(wrong[:3])}")
     except (RuntimeError, KeyError, ValueError, AssertionError, ZeroDivisionError) as error:
         reason = " ".join(str(error).split())[:300]
-        raise ValueError(f"'{name}': its text model does not fit what it says about itself ({reason}); get the file again.") from error
+        raise ValueError(f"'{name}': its text model does not fit what it says about itself ({reason}): get the file again.") from error
     return clip
 
 

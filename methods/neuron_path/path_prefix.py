@@ -42,12 +42,12 @@ class PathPrefix:
         [A, B, N, d]; of the last layer, what the head reads.
         """
         net, shape = self.net, (*self.state.shape[:2], -1, self.state.shape[-1])
-        rows = net.read(self.layer)
+        rows = net.tokens_read(self.layer)
         a, ta, u, tu = net.attend_and_hidden_jvp(self.layer, self.state.flatten(0, 1), self.tangent.flatten(0, 1), rows)
-        u[:, net.where] = self.values.repeat(shape[0], 1, 1)
-        tu[:, net.where] = 0
+        u[:, net.neuron_tokens] = self.values.repeat(shape[0], 1, 1)
+        tu[:, net.neuron_tokens] = 0
         x = a + net.linear(f"layers.{self.layer}.fc2", u)
-        t = ta + tu @ net.write(self.layer).T
+        t = ta + tu @ net.written_by(self.layer).T
         return x.view(shape), t.view(shape)
 
     def written(self, chosen: Tensor) -> Tensor:
@@ -56,7 +56,7 @@ class PathPrefix:
         At their clean values.
         """
         values = self.values.gather(2, chosen[:, None].expand(-1, self.values.shape[1], -1))
-        return values @ self.net.write(self.layer).T[chosen]
+        return values @ self.net.written_by(self.layer).T[chosen]
 
     def direction(self, chosen: Tensor) -> Tensor:
         """Return how tokens move as the chosen neurons move by 1: [B, R, d].
@@ -64,7 +64,7 @@ class PathPrefix:
         Channels: as they are scaled.
         """
         if self.net.rows == CLS:
-            return self.net.write(self.layer).T[chosen].sum(1, keepdim=True)
+            return self.net.written_by(self.layer).T[chosen].sum(1, keepdim=True)
         return self.written(chosen)
 
     def with_neurons(self, x: Tensor, chosen: Tensor) -> Tensor:
@@ -73,7 +73,7 @@ class PathPrefix:
         States x [A or 1, B, N, d].
         """
         x = x.expand(len(self.points), *x.shape[1:]).clone()
-        x[:, :, self.net.where] += (self.points - 1).view(-1, 1, 1, 1) * self.written(chosen)
+        x[:, :, self.net.neuron_tokens] += (self.points - 1).view(-1, 1, 1, 1) * self.written(chosen)
         return x
 
     def extend(self, x: Tensor, t: Tensor, chosen: Tensor) -> None:
@@ -83,7 +83,7 @@ class PathPrefix:
         """
         self.state = self.with_neurons(x, chosen)
         t = t.expand(len(self.points), *t.shape[1:]).clone()
-        t[:, :, self.net.where] += self.direction(chosen)
+        t[:, :, self.net.neuron_tokens] += self.direction(chosen)
         self.tangent = t
         if self.net.rows == CLS:
             self.total = self.total + self.values[:, 0].gather(1, chosen).sum(1)

@@ -103,13 +103,13 @@ def candidate_scores(prefix: PathPrefix, x: Tensor, t: Tensor, targets: Tensor, 
     net, values = prefix.net, prefix.values
     if whole_layer:
         x = x.expand(len(prefix.points), *x.shape[1:]).clone()
-        x[:, :, net.where] += (prefix.points - 1).view(-1, 1, 1, 1) * (values @ net.write(prefix.layer).T)
+        x[:, :, net.neuron_tokens] += (prefix.points - 1).view(-1, 1, 1, 1) * (values @ net.written_by(prefix.layer).T)
     g = suffix_gradient(net, prefix.layer + 1, x, targets, s, prefix.weights)
     moved = _along(g, t)
     if net.rows == CLS:
-        own = g[:, :, 0].sum(0) @ net.write(prefix.layer)
+        own = g[:, :, 0].sum(0) @ net.written_by(prefix.layer)
         return (own + moved[:, None]) * (values[:, 0] + prefix.total[:, None])
-    return ((g[:, :, 1:].sum(0) @ net.write(prefix.layer)) * values).sum(1) + moved[:, None]
+    return ((g[:, :, 1:].sum(0) @ net.written_by(prefix.layer)) * values).sum(1) + moved[:, None]
 
 
 def exact_scores(prefix: PathPrefix, x: Tensor, t: Tensor, candidates: Tensor, targets: Tensor, s: PathSettings) -> Tensor:
@@ -120,7 +120,7 @@ def exact_scores(prefix: PathPrefix, x: Tensor, t: Tensor, candidates: Tensor, t
     net, parts = prefix.net, []
     for c in candidates.split(1, dim=1):
         g = suffix_gradient(net, prefix.layer + 1, prefix.with_neurons(x, c), targets, s, prefix.weights)
-        moved = _along(g, t) + torch.einsum("abrd,brd->b", g[:, :, net.where], prefix.direction(c))
+        moved = _along(g, t) + torch.einsum("abrd,brd->b", g[:, :, net.neuron_tokens], prefix.direction(c))
         value = prefix.values[:, 0].gather(1, c)[:, 0] if net.rows == CLS else 0.0
         parts.append(moved * (prefix.total + value))
     return torch.stack(parts, 1)

@@ -100,7 +100,7 @@ def evaluate(
 def _fired(sae: SparseAutoencoder, x: Tensor) -> tuple[Tensor, Tensor]:
     """Count active features per token [N], and active tokens per feature [m]."""
     if sae.activation == BATCH_TOPK:
-        on = sae.before(x) > sae.threshold.clamp(min=0)
+        on = sae.preactivations(x) > sae.threshold.clamp(min=0)
         return on.sum(1), on.sum(0).double()
     values, chosen = sae.encode_tokens(x)
     on = values > 0

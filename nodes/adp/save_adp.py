@@ -34,7 +34,7 @@ class SaveADP(io.ComfyNode):
     @classmethod
     def execute(cls, adp: AdpFile, name: str, overwrite: bool) -> io.NodeOutput:
         path = ADP_FILES.write(adp, name, overwrite)
-        return io.NodeOutput(str(path), ui=ui.PreviewText(ADP_FILES.saved(path)))
+        return io.NodeOutput(str(path), ui=ui.PreviewText(ADP_FILES.saved_text(path)))
 
 
 NODES = [SaveADP]

@@ -41,7 +41,7 @@ class SaveBiasFeatures(io.ComfyNode):
     @classmethod
     def execute(cls, bias_features: BiasFeaturesFile, name: str, overwrite: bool) -> io.NodeOutput:
         path = BIAS_FEATURE_FILES.write(bias_features, name, overwrite)
-        return io.NodeOutput(str(path), ui=ui.PreviewText(BIAS_FEATURE_FILES.saved(path)))
+        return io.NodeOutput(str(path), ui=ui.PreviewText(BIAS_FEATURE_FILES.saved_text(path)))
 
 
 NODES = [SaveBiasFeatures]

@@ -81,7 +81,7 @@ class WindowInputs:
 
 
 class TrialSockets:
-    """What the trials of a node are sampled from."""
+    """Sockets of the prompts and the latent of a node's trials."""
 
     def inputs(self) -> list[io.Input]:
         """List positive, negative and latent_image."""
@@ -107,7 +107,7 @@ class TrialSockets:
 
 
 class PictureInputs:
-    """What the pictures of a feature set were sampled with."""
+    """Sockets of the prompts that the pictures of a feature set were sampled with."""
 
     def inputs(self) -> list[io.Input]:
         """List positive, and clip for the prompts that the set names."""
@@ -122,7 +122,7 @@ class PictureInputs:
             ),
         ]
 
-    def take(self, widgets: Widgets) -> dict[str, Any]:
+    def take(self, widgets: Widgets) -> dict[str, io.Conditioning.Type | io.Clip.Type | None]:
         """Return the arguments positive and clip; None for what is not connected."""
         return {"positive": widgets.get("positive"), "clip": widgets.get("clip")}
 

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
+
+from ...host.core.types import Graph
 
 if TYPE_CHECKING:
     from comfy_api.latest import io
 
 
-def queued_graph(cls: type[io.ComfyNode]) -> dict[str, Any] | None:
+def queued_graph(cls: type[io.ComfyNode]) -> Graph | None:
     """Return the queued graph in API form; None outside of a queue."""
     return getattr(getattr(cls, "hidden", None), "prompt", None)
 

@@ -1,8 +1,6 @@
-"""Socket types of the pack and what every node's schema has in common."""
+"""Socket types and menu categories of the pack, and the schema of a node for this host."""
 
 from __future__ import annotations
-
-from typing import Any
 
 from comfy_api.latest import io
 
@@ -55,7 +53,7 @@ LAB = "equipoise/lab"
 """Menu of the experimental nodes: neurons, autoencoders, sweeps."""
 
 
-def schema(**arguments: Any) -> io.Schema:
+def schema(**arguments: object) -> io.Schema:
     """Make a node's schema for this host.
 
     Arguments that its ``io.Schema`` does not know are left out (search_aliases on older ones). Nodes of the lab are marked as experimental.

@@ -34,7 +34,7 @@ class SaveNeuronPath(io.ComfyNode):
     @classmethod
     def execute(cls, neuron_path: NeuronPathFile, name: str, overwrite: bool) -> io.NodeOutput:
         path = NEURON_PATH_FILES.write(neuron_path, name, overwrite)
-        return io.NodeOutput(str(path), ui=ui.PreviewText(NEURON_PATH_FILES.saved(path)))
+        return io.NodeOutput(str(path), ui=ui.PreviewText(NEURON_PATH_FILES.saved_text(path)))
 
 
 NODES = [SaveNeuronPath]

@@ -134,7 +134,7 @@ class ZeroShotAttributeHead(io.ComfyNode):
             head, source = make_head(clip, parse_classes(classes), read_templates(templates), scale, files, clip_vision)
         report = f"{head.text()}\n{source}"
         if save_as.strip():
-            report += f"\nsaved: {ZERO_SHOT_FILES.saved(ZERO_SHOT_FILES.write(head, save_as, overwrite))}"
+            report += f"\nsaved: {ZERO_SHOT_FILES.saved_text(ZERO_SHOT_FILES.write(head, save_as, overwrite))}"
         return io.NodeOutput(head, report, ui=ui.PreviewText(report))
 
 

@@ -89,7 +89,7 @@ class TrainSAE(io.ComfyNode):
     def execute(cls, features: FeatureSet, name: str, overwrite: bool, **widgets: Any) -> io.NodeOutput:
         settings = SaeSettings(**{n: widgets[n] for n in ("latents", "k", "activation", "steps", "batch", "seed")})
         made, path = train_and_save_sae(features, settings, name, overwrite)
-        report = f"{made.text()}\n{training_cost(made)}\nsaved: {SAE_FILES.saved(path)}"
+        report = f"{made.text()}\n{training_cost(made)}\nsaved: {SAE_FILES.saved_text(path)}"
         chart = as_image(sae_curves(made.info["fvu_by_log_snr"], made.info["trained"]["loss"]))
         return io.NodeOutput(made, report, chart, ui=shown(cls, chart, report))
 

@@ -9,9 +9,8 @@ the host's own. The MODEL stays as it was. Everything else (input scaling, times
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import TypeVar
 
-import comfy.conds
 import comfy.ldm.modules.attention
 import comfy.model_management
 import comfy.model_patcher
@@ -21,7 +20,9 @@ import comfy.samplers
 import torch
 from torch import Tensor, nn
 
-from ..types import Model
+from ..types import Conditioning, Model, ModelInput, Options, Patcher
+
+Value = TypeVar("Value")
 
 DECODER = ("diffusion_model.output_blocks.", "diffusion_model.out.", "diffusion_model.id_predictor.")
 HALF_SCALE = 1024.0
@@ -35,7 +36,7 @@ class Differentiable:
     ``alphas_cumprod`` float32 [T] on the CPU: the model's own noise levels, by t.
     """
 
-    def __init__(self, patcher: Any, conditions: Sequence[Mapping[str, Any]]) -> None:
+    def __init__(self, patcher: Patcher, conditions: Sequence[Mapping[str, ModelInput]]) -> None:
         self.model, self.conditions = patcher.model, list(conditions)
         self.device: torch.device = patcher.load_device
         self._options = comfy.model_patcher.create_model_options_clone(patcher.model_options).get("transformer_options", {})
@@ -51,7 +52,7 @@ class Differentiable:
             self._weights |= {f"network.{name}": value.detach() for name, value in others}
         self.scale = HALF_SCALE if (self.model.manual_cast_dtype or self.model.get_dtype()) == torch.float16 else 1.0
 
-    def velocity(self, x: Tensor, t: int, options: Mapping[str, Any]) -> Tensor:
+    def velocity(self, x: Tensor, t: int, options: Options) -> Tensor:
         """Return what a perfect v-predicting network would give, whatever the model predicts.
 
         x [B, C, H, W] float32 is variance preserving, sqrt(a) x0 + sqrt(1 - a) noise, in the model's own latent scale; the result is
@@ -76,7 +77,7 @@ class Differentiable:
         clean = torch.func.functional_call(self._call, self._weights, (x * root, sigma.expand(len(x))), arguments)
         return (x / root - clean.float()) * (root / sigma)
 
-    def _condition(self, rows: list[int]) -> dict[str, Any]:
+    def _condition(self, rows: list[int]) -> dict[str, object]:
         """Return the keyword arguments of apply_model for rows with these conditions."""
         used = sorted(set(rows))
         if len(used) == 1:
@@ -95,16 +96,16 @@ class _Call(nn.Module):
         super().__init__()
         self.network = network
 
-    def forward(self, x: Tensor, sigma: Tensor, **arguments: Any) -> Tensor:
+    def forward(self, x: Tensor, sigma: Tensor, **arguments: object) -> Tensor:
         """Evaluate the denoiser on x at sigma."""
         return self.network.apply_model(x, sigma, **arguments)
 
 
-def _plain_attention(_: Any, *args: Any, **kwargs: Any) -> Tensor:
+def _plain_attention(_: object, *args: object, **kwargs: object) -> Tensor:
     return comfy.ldm.modules.attention.attention_pytorch(*args, **kwargs)
 
 
-def load_whole(patchers: Sequence[Any], memory: float) -> None:
+def load_whole(patchers: Sequence[Patcher], memory: float) -> None:
     """Load all patchers at once, with their patches.
 
     Raises ValueError if the host keeps a part outside the device's memory.
@@ -112,8 +113,8 @@ def load_whole(patchers: Sequence[Any], memory: float) -> None:
     comfy.model_management.load_models_gpu(list(patchers), memory_required=memory, force_full_load=True)
     if any(getattr(p.model, "model_lowvram", False) for p in patchers):
         raise ValueError(
-            "this model is loaded in part only, and learning needs all of its weights in the device's memory: start ComfyUI without "
-            "--novram, or use a smaller model."
+            "ComfyUI loaded only a part of this model, and learning needs all of its weights in the memory of the device: start ComfyUI "
+            "without --novram, or use a smaller model."
         )
 
 
@@ -122,12 +123,12 @@ def check_sampling(model: Model) -> None:
     sampling = model.get_model_object("model_sampling")
     if not isinstance(sampling, comfy.model_sampling.EPS) or not hasattr(sampling, "sigmas"):
         raise ValueError(
-            f"directions can be learned for models that predict noise, velocity or the image, and this one samples as "
-            f"{type(sampling).__mro__[-2].__name__}: use Calibrate ADP's directions from features instead."
+            f"directions can be learned for models that predict noise, velocity or the image, and this model uses "
+            f"{type(sampling).__mro__[-2].__name__}: use Calibrate ADP, which can compute directions from features."
         )
 
 
-def model_conditions(model: Model, conditionings: Sequence[Any], shape: Sequence[int]) -> list[dict[str, Any]]:
+def model_conditions(model: Model, conditionings: Sequence[Conditioning], shape: Sequence[int]) -> list[dict[str, ModelInput]]:
     """Convert CONDITIONINGs to the MODEL's inputs, without inference tensors.
 
     ``shape``: of a latent, (C, H, W). Returns a dict of the host's COND objects for each. Raises ValueError for a CONDITIONING that is not
@@ -141,8 +142,8 @@ def model_conditions(model: Model, conditionings: Sequence[Any], shape: Sequence
         converted = comfy.sampler_helpers.convert_cond(conditioning)
         if len(converted) != 1 or any(converted[0].get(key) is not None for key in _NARROWS):
             raise ValueError(
-                "directions are learned under one prompt for the whole image, and this conditioning is combined, or limited to an area, a "
-                "mask or some steps, or has a ControlNet: connect CLIP Text Encode or Class Label directly."
+                "directions are learned with one prompt for the whole image and all steps, and this conditioning is combined, limited to "
+                "an area, a mask or some steps, or has a ControlNet: connect CLIP Text Encode or Class Label directly."
             )
         encoded = comfy.samplers.encode_model_conds(model.model.extra_conds, converted, noise, device, "positive", latent_image=noise)
         with torch.inference_mode(False):
@@ -150,11 +151,11 @@ def model_conditions(model: Model, conditionings: Sequence[Any], shape: Sequence
     return inputs
 
 
-def _normal_cond(cond: comfy.conds.CONDRegular) -> comfy.conds.CONDRegular:
+def _normal_cond(cond: ModelInput) -> ModelInput:
     return type(cond)(_normal(cond.cond))
 
 
-def _normal(value: Any) -> Any:
+def _normal(value: Value) -> Value:
     if isinstance(value, Tensor):
         return value.detach().clone()
     return type(value)(_normal(v) for v in value) if isinstance(value, (list, tuple)) else value

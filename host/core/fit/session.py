@@ -19,7 +19,7 @@ from ....methods.core.checkpoint import RESUMED, STALE
 from ....methods.core.trainer import VectorFit
 from ..files import check_file_name
 from ..sites import lowest_level_site, site_channels
-from ..types import Clip, Model
+from ..types import Clip, Conditioning, Model, ModelInput
 from ..versions import resident
 from .differentiable import Differentiable, load_whole
 
@@ -49,7 +49,7 @@ class FitSession:
         self.lines: list[str] = []
         self._started = time.monotonic()
 
-    def network(self, model: Model, conditions: Sequence[Any], latent: Sequence[int]) -> Differentiable:
+    def network(self, model: Model, conditions: Sequence[Mapping[str, ModelInput]], latent: Sequence[int]) -> Differentiable:
         """Load the MODEL whole, as a differentiable function.
 
         ``latent``: shape of one latent, [C, H, W].
@@ -69,24 +69,22 @@ class FitSession:
             if not out:
                 raise
             raise ValueError(
-                f"memory does not suffice to learn with a batch of {self.batch}: lower 'batch', or use smaller images."
+                f"not enough memory to learn with a batch of {self.batch}: lower 'batch', or use smaller images."
             ) from error
 
     def resume(self, fit: VectorFit, facts: Mapping[str, Any]) -> None:
         """Resume a fit that an earlier run saved with the same ``facts``.
 
-        The report says so.
-
-        The fit then moves the node's bar, and the host can interrupt it after every step.
+        The report says whether it resumed. The fit then moves the node's bar, and the host can interrupt it after every step.
         """
         fit.path, fit.key = self.path, json.dumps(facts, sort_keys=True)
         resumed = fit.resume()
         if resumed == RESUMED and fit.done:
-            self.lines.append("learned in an earlier run, and not again")
+            self.lines.append("already learned in an earlier run, so nothing was computed")
         elif resumed == RESUMED:
             self.lines.append(f"resumed at step {fit.step} of {fit.total}")
         elif resumed == STALE:
-            self.lines.append("started again, because an earlier run of this name had other settings")
+            self.lines.append("started again, because the earlier run with this name had other settings")
         bar = comfy.utils.ProgressBar(fit.total)
 
         def after_step(step: int, total: int) -> None:
@@ -120,7 +118,7 @@ def chosen_site(model: Model, site: str) -> tuple[str, int]:
     return site, widths[site]
 
 
-def encoded_prompts(clip: Clip, prompts: Sequence[str]) -> tuple[list[Any], Tensor]:
+def encoded_prompts(clip: Clip, prompts: Sequence[str]) -> tuple[list[Conditioning], Tensor]:
     """Encode every different prompt once.
 
     Return the CONDITIONINGs, and the index of each prompt's, int64 [N].

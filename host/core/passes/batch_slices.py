@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
+from typing import TypeVar
 
 from torch import Tensor
 
-from ..types import Conditioning, Latent
+from ..types import Conditioning, ConditioningEntry, ControlNet, Latent
+
+Value = TypeVar("Value")
 
 
 def latent_rows(latent: Latent, rows: Sequence[int]) -> Latent:
@@ -35,25 +37,25 @@ def conditioning_rows(conditioning: Conditioning, rows: Sequence[int], images: i
     """
     if list(rows) == list(range(images)):
         return conditioning
-    controls: dict[int, Any] = {}
+    controls: dict[int, ControlNet] = {}
     return [[_rows(c[0], rows), _entry(c[1], rows, controls), *c[2:]] for c in conditioning]
 
 
-def _entry(entry: dict[str, Any], rows: Sequence[int], controls: dict[int, Any]) -> dict[str, Any]:
+def _entry(entry: ConditioningEntry, rows: Sequence[int], controls: dict[int, ControlNet]) -> ConditioningEntry:
     picked = {key: _rows(value, rows) for key, value in entry.items()}
     if picked.get("control") is not None:
         picked["control"] = _control_rows(picked["control"], rows, controls)
     return picked
 
 
-def _rows(value: Any, rows: Sequence[int]) -> Any:
+def _rows(value: Value, rows: Sequence[int]) -> Value:
     """Take rows of a tensor that has several; return anything else as it is."""
     if not isinstance(value, Tensor) or value.ndim < 2 or len(value) < 2:
         return value
     return value[[row % len(value) for row in rows]]
 
 
-def _control_rows(control: Any, rows: Sequence[int], known: dict[int, Any]) -> Any:
+def _control_rows(control: ControlNet, rows: Sequence[int], known: dict[int, ControlNet]) -> ControlNet:
     """Copy a ControlNet and those before it with the hints of these images.
 
     One copy for each ControlNet.

@@ -13,13 +13,14 @@ import os
 import shutil
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
 
 import folder_paths
 import torch
 from torch import Tensor
 
+from ....models.digests import Digest
 from ....models.files import read_safetensors, write_safetensors, write_text
+from ..types import Graph
 
 log = logging.getLogger("equipoise")
 
@@ -63,7 +64,7 @@ class PassCache:
         except (OSError, ValueError, TypeError):
             return []
 
-    def keep(self, number: int, samples: Tensor, decided: Sequence[Sequence[int] | None]) -> None:
+    def write(self, number: int, samples: Tensor, decided: Sequence[Sequence[int] | None]) -> None:
         """Write a finished pass. If it cannot be written, warn once and continue."""
         try:
             write_text(self.folder / CELLS_FILE, json.dumps([None if c is None else list(c) for c in decided]))
@@ -81,7 +82,7 @@ class PassCache:
         return self.folder / f"pass_{number + 1:04d}.latent"
 
 
-def run_key(graph: Mapping[str, Any] | None, node: str | None, *inputs: Any) -> str | None:
+def run_key(graph: Graph | None, node: str | None, *inputs: object) -> str | None:
     """Hash what distinguishes a run from others.
 
     That is the node and all before it as queued, the files that they name, and the tensors in ``inputs``.
@@ -99,7 +100,7 @@ def run_key(graph: Mapping[str, Any] | None, node: str | None, *inputs: Any) -> 
     return digest.hexdigest()[:24]
 
 
-def _before(graph: Mapping[str, Any], node: str, known: dict[str, str], texts: set[str]) -> str:
+def _before(graph: Graph, node: str, known: dict[str, str], texts: set[str]) -> str:
     """Hash a node and all nodes before it."""
     if node not in known:
         known[node] = "itself"  # ends at a loop, which the host refuses
@@ -133,7 +134,7 @@ def _file_of(name: str) -> str:
     return "\n".join(facts)
 
 
-def _add(digest: Any, value: Any) -> None:
+def _add(digest: Digest, value: object) -> None:
     """Add the tensors and plain values of nested lists and dicts.
 
     Other objects are left out.

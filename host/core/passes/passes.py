@@ -22,7 +22,8 @@ from comfy.patcher_extension import WrappersMP
 from torch import Tensor
 
 from ....methods.core.batch_run import WaitsForOthers
-from ..types import Conditioning, Latent, Model
+from ..sampling import StepCallback
+from ..types import Conditioning, Executor, Latent, Model, Sampler
 from .batch_slices import conditioning_rows, latent_rows
 from .pass_cache import PassCache
 from .shared_batch import BATCH_KEY, SharedBatch
@@ -66,7 +67,7 @@ class Steps:
     last: int = 0
     """Steps of the current pass so far."""
 
-    def position(self, step: int, steps: int, waits: bool, number: tuple[int, int]) -> tuple[int, int]:
+    def done_and_total(self, step: int, steps: int, waits: bool, number: tuple[int, int]) -> tuple[int, int]:
         """Return (steps done, steps of all) at a step of a pass.
 
         ``number``: index of the pass, and how many are left.
@@ -110,7 +111,7 @@ def draw_in_passes(
         rounds += 1
         if rounds > MOST_ROUNDS:
             raise RuntimeError(
-                "the passes of one batch were read differently each time, so no classes could be assigned: set images_per_pass to 0."
+                "no classes could be assigned, because the readings of the passes changed in every round: set images_per_pass to 0."
             )
         waiting, left = 0, [number for number in range(len(parts)) if number not in drawn]
         for index, number in enumerate(left):
@@ -132,7 +133,7 @@ def draw_in_passes(
                 batch.finish()
             steps.done += 1
             if cache is not None and len(drawn) < len(parts):
-                cache.keep(number, drawn[number], batch.decided)
+                cache.write(number, drawn[number], batch.decided)
         steps.ahead = 0
         if waiting and resumed:  # the cached passes lack their classes: all are read and sampled again
             drawn, resumed, steps.done = {}, [], 0
@@ -163,21 +164,21 @@ def _one_pass(model: Model, part: range, frame: _Frame, batch: SharedBatch, step
     clone.model_options.setdefault("transformer_options", {})[BATCH_KEY] = batch
 
     def outer_sample(
-        executor: Any,
+        executor: Executor,
         noise: Tensor,
         latent: Tensor,
-        sampler: Any,
+        sampler: Sampler,
         sigmas: Tensor,
         denoise_mask: Tensor | None = None,
-        callback: Any = None,
-        *args: Any,
-        **kwargs: Any,
-    ) -> Any:
+        callback: StepCallback | None = None,
+        *args: object,
+        **kwargs: object,
+    ) -> Tensor:
         steps.last = 0
 
         def progress(step: int, x0: Tensor, x: Tensor, total: int) -> None:
             steps.last = step + 1
-            done, of = steps.position(step, total, batch.waits, number)
+            done, of = steps.done_and_total(step, total, batch.waits, number)
             callback(done, x0, x, of)
 
         if len(part) < frame.images:
@@ -192,7 +193,7 @@ def _one_pass(model: Model, part: range, frame: _Frame, batch: SharedBatch, step
     return clone
 
 
-def _with_noise_of_all(sampler: Any, part: range, images: int) -> Any:
+def _with_noise_of_all(sampler: Sampler, part: range, images: int) -> Sampler:
     """Return a sampler that adds the noise these images would get in the whole batch.
 
     Return the sampler itself if it adds no noise, or makes its noise by other means.

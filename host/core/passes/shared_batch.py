@@ -5,14 +5,18 @@ It travels in the transformer options, so that every patch of ours on a MODEL fi
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from typing import Any
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
 
 from torch import Tensor
 
 from ....methods.core.batch_run import BatchPlan, BatchRun, QuotaSource
 from ....methods.core.targets import TargetDistribution
 from ..observer import Observer, Start
+from ..types import Options
+
+if TYPE_CHECKING:  # so that this module needs no host
+    from ..hooks import Handle
 
 BATCH_KEY = "equipoise_together"
 """In transformer options: the batch that is sampled in passes."""
@@ -28,14 +32,14 @@ class SharedBatch:
     def __init__(self, images: int, decided: Sequence[Sequence[int] | None] = ()) -> None:
         self.images, self.image_index = images, list(range(images))
         self._decided = list(decided)
-        self._plans: dict[Any, BatchPlan] = {}
+        self._plans: dict[Handle, BatchPlan] = {}
         self._runs: list[BatchRun] = []
-        self._sources: dict[Any, tuple[QuotaSource, TargetDistribution]] = {}
+        self._sources: dict[Handle, tuple[QuotaSource, TargetDistribution]] = {}
 
     def __enter__(self) -> SharedBatch:
         return self
 
-    def __exit__(self, kind: type[BaseException] | None, *_: Any) -> None:
+    def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
         try:
             for handle, (source, target) in self._sources.items() if kind is None else ():
                 source.finish(self._plans[handle].cells, target)
@@ -44,7 +48,7 @@ class SharedBatch:
                 source.release()
             self._sources = {}
 
-    def __deepcopy__(self, memo: dict[int, Any]) -> SharedBatch:
+    def __deepcopy__(self, memo: dict[int, object]) -> SharedBatch:
         # The host may copy options deeply. All copies mean one batch.
         return self
 
@@ -52,7 +56,7 @@ class SharedBatch:
         """Begin a pass that samples these images."""
         self.image_index, self._runs = list(image_index), []
 
-    def join(self, handle: Any, run: BatchRun) -> None:
+    def join(self, handle: Handle, run: BatchRun) -> None:
         """Add a run to the pass, with the quotas of the whole batch."""
         if handle not in self._plans:
             number = len(self._plans)
@@ -112,7 +116,7 @@ class SharedBatchObserver(Observer):
             batch.join(start.handle, run)
 
 
-def shared_batch(options: Mapping[str, Any]) -> SharedBatch | None:
+def shared_batch(options: Options) -> SharedBatch | None:
     """Return the batch of which these transformer options sample a pass.
 
     None where a run is a batch of its own.

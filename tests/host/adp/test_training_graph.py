@@ -184,4 +184,4 @@ def test_bad_input_reaches_the_user_as_one_sentence(server: Server) -> None:
         "show": {"class_type": "PreviewAny", "inputs": {"source": ["load", 1]}},
     }
     said = server.queue(graph).error
-    assert "no .safetensors weights, and other kinds are not loaded" in said and "\n" not in said
+    assert "no .safetensors weights, and no other format is loaded" in said and "\n" not in said

@@ -130,7 +130,7 @@ def test_a_cut_measurement_goes_on_and_is_not_repeated(parts: SimpleNamespace, m
 def test_what_does_not_belong_together_is_refused(parts: SimpleNamespace) -> None:
     stranger = SimpleNamespace(name="s", attributes={"shine": ("no", "yes")}, probabilities=None, fingerprint=lambda: "s")
     for given, message in (
-        ({"sae": random_sae(CHANNELS, SITE, "tiny", latents=32, seed=3)}, "number the latents of the autoencoder"),
+        ({"sae": random_sae(CHANNELS, SITE, "tiny", latents=32, seed=3)}, "were found in the autoencoder"),
         ({"sae": random_sae(32, SITE, "tiny", latents=32)}, "expects 32 channels at 'output.1'"),
         ({"classifier": stranger}, "the classifier 's' does not know 'light' with the classes dark, bright"),
         ({"attribute": "beard"}, "no bias features of 'beard'"),

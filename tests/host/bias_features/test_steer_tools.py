@@ -201,7 +201,7 @@ def test_a_sweep_refuses_what_it_cannot_do(world: World, sae: Any, bias: Any) ->
     assert "#256 is not among the bias features of eyeglasses" in refused(only="256")
     text = refused(classifier=Bright(), attribute="hair", class_name="long")
     assert "'bright.safetensors' does not know the class 'long' of 'hair'; it knows eyeglasses: yes, no" in text
-    assert "number the latents of the autoencoder" in refused(random_sae(CHANNELS, UP, "tiny", seed=3))
+    assert "were found in the autoencoder" in refused(random_sae(CHANNELS, UP, "tiny", seed=3))
 
 
 # -- atlas ---------------------------------------------------------------------------------------------------------------------------
@@ -254,4 +254,4 @@ def test_the_atlas_shows_the_features_of_a_class(recorded: Any, sae: Any, bias: 
 
     assert "no class 'curly'" in refused(class_name="curly")
     assert "no bias features of 'beard'" in refused(attribute="beard")
-    assert "number the latents of the autoencoder" in refused(sae=random_sae(CHANNELS, UP, "tiny", seed=3))
+    assert "were found in the autoencoder" in refused(sae=random_sae(CHANNELS, UP, "tiny", seed=3))

@@ -349,7 +349,7 @@ def test_bad_input_is_one_sentence_before_anything_is_sampled(world: World, sae:
     text = refused(*other(CHANNELS, UP, "sd15"))
     assert "made for 'sd15'" in text and "is 'tiny'" in text
     text = refused(random_sae(CHANNELS, UP, "tiny", seed=9))
-    assert f"number the latents of the autoencoder {bias.sae_digest}" in text
+    assert f"were found in the autoencoder {bias.sae_digest}" in text
     text = refused(random_sae(CHANNELS, MIDDLE, "tiny", seed=9))
     assert "at middle" in text
     assert "no bias features of 'beard'" in refused(attribute="beard")
@@ -361,7 +361,7 @@ def test_bad_input_is_one_sentence_before_anything_is_sampled(world: World, sae:
     assert "no bias features of 'hat'" in refused(target=hat)
     assert "known: no, yes" in refused(target=replace(target(), classes=(("no", "perhaps"),)))
     only = replace(bias.attributes["hair"], profiles={}, default="")
-    assert "no profile to steer by" in refused(given_bias=replace(bias, attributes={"eyeglasses": only}), class_name="long")
+    assert "have no profile, so they cannot steer" in refused(given_bias=replace(bias, attributes={"eyeglasses": only}), class_name="long")
     assert not spy.calls
 
 

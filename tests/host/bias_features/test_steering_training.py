@@ -276,11 +276,11 @@ def test_what_does_not_belong_together_is_refused(made: SimpleNamespace, prompt:
         (lambda: learn(made, labels=others), "label set does not know 'light' with the classes dark, bright of .*: dim, lit"),
         (lambda: learn(made, classifier=brightness("shine")), "does not know 'light'"),
         (lambda: learn(made, positive=None), "needs a conditioning"),
-        (lambda: learn(made, bias_features=foreign), "number the latents of the autoencoder 0000"),
+        (lambda: learn(made, bias_features=foreign), "were found in the autoencoder 0000"),
         (lambda: learn(made, attribute="beard"), "no bias features of 'beard'"),
         (lambda: learn(made, name="a/b"), "cannot be the name"),
         (lambda: calibrate(made, classifier=brightness("shine")), "does not know 'light'"),
-        (lambda: calibrate(made, bias_features=foreign), "number the latents of the autoencoder 0000"),
+        (lambda: calibrate(made, bias_features=foreign), "were found in the autoencoder 0000"),
         (lambda: calibrate(made, attribute="beard"), "no bias features of 'beard'"),
         (lambda: calibrate(made, name="../x"), "cannot be the name"),
     ):

@@ -292,7 +292,7 @@ def test_what_was_kept_and_is_damaged_is_drawn_again(classes: World, adp: Any, h
 
     wanted, outcome = drawn(classes, adp, 2)
     kept = PassCache("damaged")
-    kept.keep(0, torch.zeros_like(wanted[:2]) if spoilt == "assigned.json" else wanted[:2], [outcome.cells])
+    kept.write(0, torch.zeros_like(wanted[:2]) if spoilt == "assigned.json" else wanted[:2], [outcome.cells])
     (kept.folder / spoilt).write_bytes(b"[[0, 99" if spoilt.endswith("json") else b"\xff" * 40)
     image, again = drawn(classes, adp, 2, key="damaged")
     assert again.cells == outcome.cells and not kept.folder.exists()

@@ -179,7 +179,7 @@ def test_an_interrupted_fit_goes_on_and_ends_the_same(world: World, folder: Path
     assert any("resumed at step" in line for line in again.lines)
     assert torch.equal(move_of(again).vectors, whole.vectors) and torch.equal(move_of(again).sizes, whole.sizes)
     done = world.learn("cut", 6)
-    assert any("not again" in line for line in done.lines) and torch.equal(move_of(done).vectors, whole.vectors)
+    assert any("already learned" in line for line in done.lines) and torch.equal(move_of(done).vectors, whole.vectors)
     assert any("started again" in line for line in world.learn("cut", 3).lines)
 
 
@@ -305,7 +305,7 @@ def test_memory_that_does_not_suffice_is_one_sentence(world: World, monkeypatch:
         raise torch.OutOfMemoryError("CUDA out of memory.")
 
     monkeypatch.setattr("equipoise.host.core.fit.differentiable.Differentiable.velocity", velocity)
-    with pytest.raises(ValueError, match="memory does not suffice to learn with a batch of 4: lower 'batch'") as error:
+    with pytest.raises(ValueError, match="not enough memory to learn with a batch of 4: lower 'batch'") as error:
         world.learn()
     sentence(error)
 

@@ -109,7 +109,7 @@ def test_a_folder_with_pickled_weights_is_refused_in_words(prompt: Any, vit_fold
     source = prompt.base / "models" / "attribute_classifiers" / vit_folder
     folder = shutil.copytree(source, source.with_name("pickled_vit"), dirs_exist_ok=True)
     (folder / "model.safetensors").rename(folder / "pytorch_model.bin")
-    with pytest.raises(ValueError, match=r"'pickled_vit' has no \.safetensors weights, and other kinds are not loaded"):
+    with pytest.raises(ValueError, match=r"'pickled_vit' has no \.safetensors weights, and no other format is loaded"):
         classifier("pickled_vit")
 
 

@@ -187,9 +187,9 @@ def test_empty_pixel_latent_fits_the_model(load: Any) -> None:
     assert empty(model, 1, 64, 24)["samples"].shape == (1, 12, 12, 32)
     assert empty(load("learned_sigma")[0], 1, 0, 32)["samples"].shape == (1, 3, 32, 16)
     assert set(empty(model)) == {"samples"}
-    with pytest.raises(ValueError, match=r"width that is a multiple of 4, and met 30: use 32, or 0 for its own 32"):
+    with pytest.raises(ValueError, match=r"width that is a multiple of 4, and got 30: use 32, or 0 for its own 32"):
         empty(model, 1, 30, 32)
-    with pytest.raises(ValueError, match="height that is a multiple of 2, and met 1: use 2"):
+    with pytest.raises(ValueError, match="height that is a multiple of 2, and got 1: use 2"):
         empty(load("plain")[0], 1, 16, 1)
     with pytest.raises(ValueError, match="needs a MODEL from Load Unconditional Diffusion"):
         empty(object())
@@ -249,23 +249,23 @@ def test_cfg_is_refused_in_words_where_there_is_no_null_label(prompt: Any, load:
     positive, negative = label(model, "4")
     image = prompt.ksampler(model, positive, negative, empty(model), cfg=1.0)["samples"]
     assert image.shape == (2, 3, 16, 16) and image.isfinite().all()
-    with pytest.raises(ValueError, match="names no null label, so there is nothing to guide away from: set cfg to 1"):
+    with pytest.raises(ValueError, match="has no null label, and classifier-free guidance needs a model .*: set cfg to 1"):
         prompt.ksampler(model, positive, negative, empty(model), cfg=2.0)
 
 
 def test_a_missing_or_foreign_class_label_is_refused_in_words(prompt: Any, load: Any) -> None:
     model, _, unconditional = load("classes")
     text = [[torch.randn(1, 77, 768), {}]]
-    with pytest.raises(ValueError, match="positive conditioning carries no class label: connect Class Label"):
+    with pytest.raises(ValueError, match="positive conditioning has no class label: connect Class Label"):
         prompt.ksampler(model, text, unconditional, empty(model))
-    with pytest.raises(ValueError, match="negative conditioning carries no class label: connect the negative output of Class Label"):
+    with pytest.raises(ValueError, match="negative conditioning has no class label: connect the negative output of Class Label"):
         prompt.ksampler(model, label(model, "cook")[0], text, empty(model), cfg=2.0)
-    with pytest.raises(ValueError, match="made for a model with 10 labels and 'tiny_classes.safetensors' has 4"):
+    with pytest.raises(ValueError, match="made for a model with 10 labels, and 'tiny_classes.safetensors' has 4"):
         prompt.ksampler(model, label(load("no_null")[0], "1")[0], text, empty(model))
-    with pytest.raises(ValueError, match="is an unconditional model and was given a class label: disconnect Class Label"):
+    with pytest.raises(ValueError, match="is an unconditional model, and it got a class label: disconnect Class Label"):
         prompt.ksampler(load("plain")[0], label(model, "cook")[0], text, empty(load("plain")[0]))
     no_null, _, none = load("no_null")
-    with pytest.raises(ValueError, match="positive conditioning carries no class label"):
+    with pytest.raises(ValueError, match="positive conditioning has no class label"):
         prompt.ksampler(no_null, none, none, empty(no_null))
 
 
@@ -352,8 +352,8 @@ def test_weights_are_converted_on_load_and_computed_in_another_type(prompt: Any,
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        ({"noise_schedule": "sigmoid"}, "its noise schedule is 'sigmoid', and linear or cosine is known here"),
-        ({"pixel_unshuffle": "2"}, "expected 12 input channels (RGB at pixel_unshuffle=2) and met 3"),
+        ({"noise_schedule": "sigmoid"}, "its noise schedule is 'sigmoid', and only linear and cosine are supported"),
+        ({"pixel_unshuffle": "2"}, "RGB images at pixel_unshuffle=2 has 12 input channels, and this one has 3"),
         ({"image_size": "33"}, "image_size 33 is not a multiple of 2"),
         ({"image_size": "big"}, "'image_size' should be a whole number and is 'big'"),
         ({"diffusion_steps": "4000"}, "was trained with 4000 diffusion steps, and only 1000 are supported"),
@@ -375,7 +375,7 @@ def test_what_is_not_a_diffusion_model_is_refused_in_words(prompt: Any, tmp_path
 
     state, meta = tiny("plain")
     upsampler = state | {"input_blocks.0.0.weight": torch.zeros(32, 6, 3, 3)}
-    with pytest.raises(ValueError, match="expected 3 input channels .* and met 6"):
+    with pytest.raises(ValueError, match="has 3 input channels, and this one has 6.*Upsamplers"):
         patcher_from("file", upsampler, meta)
     with pytest.raises(ValueError, match="not an ADM"):
         patcher_from("file", {"conv_in.weight": torch.zeros(1)}, {})

@@ -65,7 +65,7 @@ def test_refusals_reach_the_user_in_words(server: Server) -> None:
     assert "connect Class Label" in server.queue(graph("tiny_no_null")).error
     wide = graph("tiny_plain")
     wide["latent"]["inputs"]["width"] = 15
-    assert "multiple of 2, and met 15" in server.queue(wide).error
+    assert "multiple of 2, and got 15" in server.queue(wide).error
     answer = server.post("/prompt", {"prompt": graph("absent")})
     if "prompt_id" in answer:  # v0.3.64 does not check a V3 node's combo before it runs
         assert "'absent.safetensors' is not in models/equipoise/diffusion" in server.wait(answer["prompt_id"]).error

@@ -174,7 +174,7 @@ def test_guidance_knows_the_model(loaded: Any) -> None:
 def test_a_conditioning_of_another_width_is_refused(prompt: Any, loaded: Any) -> None:
     other = [[torch.zeros(1, 77, 768), {}]]
     with pytest.raises(
-        ValueError, match=r"reads conditionings 32 wide and was given one of 768: encode the prompts with the CLIP of Load Q"
+        ValueError, match=r"needs conditionings of width 32, and this one has width 768: encode the prompts with the CLIP of Load Q"
     ):
         prompt.ksampler(loaded[0], other, other, empty(loaded[0]))
 
@@ -206,18 +206,18 @@ def _meta(key: str, value: str) -> Callable[[dict[str, Any], dict[str, str]], No
 @pytest.mark.parametrize(
     ("damage", "sentence"),
     [
-        (_meta("format_version", "2"), "format version 2, and 1 is known here: update"),
-        (_meta("prediction", "eps"), "should be trained for the velocity"),
+        (_meta("format_version", "2"), "format version 2, and this Equipoise reads 1: update"),
+        (_meta("prediction", "eps"), "must be a velocity model with the linear schedule"),
         (_meta("unet", "{"), "metadata 'unet' should be JSON"),
         (_meta("unet", json.dumps({**UNET, "channel_mult": [1, 10**9]})), "metadata 'unet' should be JSON"),
-        (_meta("unet", json.dumps({**UNET, "channel_mult": 3})), "channels do not fit"),
+        (_meta("unet", json.dumps({**UNET, "channel_mult": 3})), "channels of its U-Net do not fit"),
         (_meta("unet", json.dumps({**UNET, "num_head_channels": 0})), "U-Net weights do not fit"),
         (_meta("unet", json.dumps({**UNET, "channel_mult": [1, 3]})), "U-Net weights do not fit"),
         (_meta("clip", json.dumps({**CLIP, "hidden_size": "32"})), "metadata 'clip' should be JSON"),
         (_meta("clip", json.dumps({**CLIP, "hidden_size": 64})), "text model does not fit"),
         (_meta("norm_groups", "7"), "U-Net weights do not fit"),
         (_meta("norm_groups", "x"), "'norm_groups' should be a whole number from 1 and is 'x'"),
-        (_meta("pixel_unshuffle", "4"), "channels do not fit pixels in squares of 4"),
+        (_meta("pixel_unshuffle", "4"), "do not fit pixel_unshuffle=4"),
         (_without("unet.out.2.weight"), "U-Net weights do not fit"),
         (_without("clip.token_ids"), "text model does not fit"),
         (_without("clip.final_layer_norm.weight"), "text model does not fit"),

@@ -140,7 +140,7 @@ def test_a_truncated_file_is_refused_in_one_sentence(keep: float, tmp_path: Path
 
 
 def test_another_width_is_refused_where_it_is_met(adp: AdpFile) -> None:
-    with pytest.raises(ValueError, match=f"features of {CHANNELS} channels and met 9.*another diffusion model"):
+    with pytest.raises(ValueError, match=f"features of {CHANNELS} channels, and this model has 9.*another diffusion model"):
         adp.predictor(torch.randn(2, 9, GRID, GRID), levels(0, 0))
 
 

@@ -120,7 +120,7 @@ def test_an_attribute_or_class_that_is_not_there_is_told_with_those_that_are() -
 
 def test_features_of_another_autoencoder_are_refused() -> None:
     check_sae(_file(), _Sae("abc123"))
-    with pytest.raises(ValueError, match="autoencoder abc123 at output.1, and the one connected is fff at middle: load"):
+    with pytest.raises(ValueError, match="autoencoder abc123 at output.1, and the connected autoencoder is fff at middle: load"):
         check_sae(_file(), _Sae("fff", "middle"))
 
 
@@ -141,5 +141,5 @@ def test_files_of_another_kind_version_or_damaged_are_refused(tmp_path: Path) ->
     with pytest.raises(ValueError, match="scores of 5 features"):
         load_bias_features(path)
     write_safetensors(path, tensors | {"eyeglasses.features": torch.tensor([7, 0, 31, 4, 99])}, meta)
-    with pytest.raises(ValueError, match="beyond the 32 latents"):
+    with pytest.raises(ValueError, match="numbers beyond the 32 latents"):
         load_bias_features(path)

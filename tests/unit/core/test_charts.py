@@ -58,8 +58,8 @@ def test_joined_pictures_are_not_scaled() -> None:
     [
         (np.zeros((0, 3, 4, 4)), None, "at least one"),
         (np.zeros((2, 4, 4, 3)), None, r"\[N, 3, H, W\]"),
-        (np.zeros((2, 3, 4, 4)), [0], "2 images, 1 labels"),
-        (np.zeros((2, 3, 4, 4)), [0, 5], "class index 5 and 1 names"),
+        (np.zeros((2, 3, 4, 4)), [0], "2 images and 1 labels"),
+        (np.zeros((2, 3, 4, 4)), [0, 5], "class index 5 has none"),
     ],
 )
 def test_sheets_refuse_what_does_not_fit(images: np.ndarray, labels: list[int] | None, says: str) -> None:

@@ -56,7 +56,7 @@ def test_a_failed_write_leaves_the_old_file_and_nothing_else(tmp_path: Path) -> 
 def test_a_header_that_is_no_object_is_refused_in_words(tmp_path: Path, header: bytes) -> None:
     file = tmp_path / "odd.safetensors"
     file.write_bytes(struct.pack("<Q", len(header)) + header)
-    with pytest.raises(ValueError, match="'odd.safetensors' is not a whole safetensors file .*no JSON object"):
+    with pytest.raises(ValueError, match="'odd.safetensors' is not a whole safetensors file .*not a JSON object"):
         read_metadata(file)
 
 

@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from equipoise.models.inception import CHUNK, WEIGHTS, inception_features, missing
+from equipoise.models.inception import CHUNK, WEIGHTS, inception_features, missing_inception
 from PIL import Image
 
 
@@ -50,14 +50,14 @@ def pictures(n: int, seed: int, size: int = 40) -> torch.Tensor:
 def test_without_the_package_it_says_so(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     real = importlib.util.find_spec
     monkeypatch.setattr(importlib.util, "find_spec", lambda name, *a: None if name == "cleanfid" else real(name, *a))
-    assert "pip install clean-fid" in missing(folder)
+    assert "pip install clean-fid" in missing_inception(folder)
     with pytest.raises(ValueError, match="not installed"):
         inception_features(pictures(2, 0), folder)
 
 
 def test_without_weights_it_says_so_and_asks_no_one(tmp_path: Path, no_network: None) -> None:
     pytest.importorskip("cleanfid")
-    assert "nothing is downloaded" in missing(tmp_path)
+    assert "nothing is downloaded" in missing_inception(tmp_path)
     with pytest.raises(ValueError, match=WEIGHTS):
         inception_features(pictures(2, 0), tmp_path)
     assert not list(tmp_path.iterdir())

@@ -163,7 +163,7 @@ def test_parts_that_do_not_belong_together_are_refused() -> None:
         ({"contribution": good.contribution[:, :2]}, "contribution of 3"),
         ({"target": ("yes", "no")}, "as many classes"),
         ({"target": ("yes", "no", "maybe")}, "as many classes out of yes, no"),
-        ({"neurons": 3}, "numbered 0 to 2"),
+        ({"neurons": 3}, "numbers from 0 to 2"),
         ({"shared": True}, "the same for all images of a class"),
     ):
         with pytest.raises(ValueError, match=said):

@@ -168,7 +168,7 @@ REFUSED = {
     "unknown kind of model": (lambda f: edit(f, model_type="nosuchmodel"), "could not be loaded"),
     "truncated weights": (lambda f: os.truncate(f / "model.safetensors", 999), "could not be loaded"),
     "weights of a smaller network": (lambda f: edit(f, num_hidden_layers=5), "lacks .* of its network's weights"),
-    "a size that is not understood": (lambda f: edit(f, "preprocessor_config.json", size={"longest_edge": 9}), "gives the size"),
+    "a size that is not understood": (lambda f: edit(f, "preprocessor_config.json", size={"longest_edge": 9}), "has the size"),
 }
 
 

@@ -132,7 +132,7 @@ def test_bad_input_is_refused_in_a_sentence(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match="topk or batch-topk, not 'relu'"):
         SparseAutoencoder(6, 32, 4, KNOTS, "relu")
     h, level = features(5)
-    with pytest.raises(ValueError, match="6 channels and met a tensor of shape"):
+    with pytest.raises(ValueError, match="6 channels, and this h has the shape"):
         autoencoder().encode(h, level)
     path = tmp_path / "a.safetensors"
     save_sae(SaeFile(autoencoder(), "middle", "tiny"), path)

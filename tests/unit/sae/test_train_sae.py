@@ -264,7 +264,7 @@ def test_the_command_trains_and_says_what_is_wrong(features: FeatureSet, tmp_pat
     file = load_sae(out)
     assert (file.sae.latents, file.sae.k, file.sae.activation) == (8 * CHANNELS, 3, TOPK) and file.info["licence"] == "CC0-1.0"
     assert main([*words, "--latents", "2"]) == 1
-    assert "cannot keep 3 of them" in capsys.readouterr().err
+    assert "cannot have 3 active latents" in capsys.readouterr().err
     assert main([*words, "--device", "nothing"]) == 1
     assert "not a device that PyTorch knows" in capsys.readouterr().err
 

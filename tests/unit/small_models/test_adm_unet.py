@@ -235,11 +235,11 @@ def test_labels_choose_the_output() -> None:
 
 def test_wrong_calls_are_refused_in_words() -> None:
     x, t = torch.zeros(1, 3, 16, 16), torch.zeros(1)
-    with pytest.raises(ValueError, match="class-conditional and was given no class label: connect Class Label"):
+    with pytest.raises(ValueError, match="class-conditional, and it got no class label: connect Class Label"):
         tiny(num_classes=4)(x, t)
-    with pytest.raises(ValueError, match="unconditional and was given a class label: disconnect Class Label"):
+    with pytest.raises(ValueError, match="unconditional, and it got a class label: disconnect Class Label"):
         tiny()(x, t, y=torch.tensor([1]))
-    with pytest.raises(ValueError, match=r"multiples of 2, and met \(16, 15\)"):
+    with pytest.raises(ValueError, match=r"multiples of 2, and got 16 x 15: change"):
         tiny()(torch.zeros(1, 3, 16, 15), t)
 
 
