@@ -174,7 +174,7 @@ def test_save_adp_writes_whole_files_by_name_alone(world: World, made: SimpleNam
     SaveADP.execute(changed, "mine", True)
     assert (folder / "mine.safetensors").read_bytes() != written
     shipped = SaveADP.execute(made.adp, "portraits", False)
-    assert "takes the place" in shipped.ui.as_dict()["text"][0]
+    assert "is used in place of" in shipped.ui.as_dict()["text"][0]
     assert sorted(p.name for p in folder.iterdir()) == ["mine.safetensors", "portraits.safetensors"]
 
 
