@@ -9,6 +9,7 @@ import { recordForUndo, setField } from './graph.js'
 import { carriedOver, cells, marginal, rounded, sum, withMarginal, withShare } from './shares.js'
 import { readTarget, writeWeights } from './target_text.js'
 import { text } from './texts.js'
+import { writtenName } from './written_names.js'
 
 const NODES = { EquipoiseTargetDistribution: 'attribute', EquipoiseJointTarget: 'attributes' } // node -> its field of attributes
 const CHECK_EVERY = 300 // milliseconds; no event covers all changes of links, files and fields
@@ -165,13 +166,13 @@ class Editor {
   /** Change the attributes. Shares are carried over if they can be, else they become equal. */
   choose(names) {
     const classes = names.map((name) => this.attributes[name] ?? [])
-    if (classes.some((list) => !list.length)) return this.write({ [this.field]: names.join(' x ') })
+    if (classes.some((list) => !list.length)) return this.write({ [this.field]: names.map(writtenName).join(' x ') })
     const { shares } = this.target
     const table = cells(classes)
     const carried = shares && carriedOver(shares, this.target, { attributes: names, classes })
     const wanted = carried ?? table.map(() => 1 / table.length)
-    const weights = writeWeights('', table.map((cell) => cell.join('/')), rounded(wanted, UNITS))
-    this.write({ [this.field]: names.join(' x '), weights })
+    const weights = writeWeights('', table, rounded(wanted, UNITS))
+    this.write({ [this.field]: names.map(writtenName).join(' x '), weights })
   }
 
   /** Make a slider and a number for every class of one attribute. */
