@@ -19,6 +19,8 @@ MODULES = (
     "adp.load_adp",
     "guidance.target_distribution",
     "guidance.joint_target",
+    "prompts.balanced_prompts",
+    "prompts.images_in_batch_order",
     "ledger.balance_ledger",
     "ledger.record_attributes",
     "ledger.ledger_report",

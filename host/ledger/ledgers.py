@@ -33,6 +33,7 @@ from ...methods.ledger.ledger_images import TEXT, Picture, reconcile, save_pictu
 from ...models.files import write_text
 from ..core.files import check_file_name, storable
 from ..labels.classifier import HostClassifier
+from .assigned import read_assigned
 
 log = logging.getLogger("equipoise")
 
@@ -228,37 +229,6 @@ def record_attributes(
         classes.append(became)
         bar.update(1)
     return Recorded(files, seen, classes, restored)
-
-
-def read_assigned(text: str, target: TargetDistribution, n: int) -> tuple[list[tuple[str, ...]] | None, RunKey | None]:
-    """Read the output 'assigned' of a sampler.
-
-    Return the classes per image, in the order of the target, and the run.
-    Returns (None, None) for "". Raises ValueError where it is not such a text, or has other attributes or another number of images.
-    """
-    if not text.strip():
-        return None, None
-    try:
-        message = json.loads(text)
-        attributes, names, run = message["attributes"], message["assigned"], message.get("run")
-        key = None if run is None else RunKey(str(run["prompt"]), str(run["node"]))
-        if sorted(attributes) != sorted(target.attributes):
-            raise ValueError(f"it is about {', '.join(map(str, attributes))}, and the target is about {', '.join(target.attributes)}")
-        if names is None:
-            return None, key
-        if len(names) != n:
-            raise ValueError(f"it is about {len(names)} images, and {n} are connected")
-        order = [attributes.index(a) for a in target.attributes]
-        known = {"/".join(cell[order.index(i)] for i in range(len(order))): cell for cell in target.cells}
-        return [known[name] for name in names], key
-    except KeyError as error:
-        raise ValueError(
-            f"'assigned' has no {error}, or a class that the classifier does not know: connect the sampler's output of that name."
-        ) from None
-    except (ValueError, TypeError, AttributeError) as error:
-        raise ValueError(
-            f"'assigned' does not belong to these images ({error}): connect the output of the sampler that made them."
-        ) from error
 
 
 def drawn_by(graph: Any, own: RunKey) -> list[RunKey]:

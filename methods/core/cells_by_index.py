@@ -11,8 +11,10 @@ from torch import Tensor
 from .assignment import SHARE_UNITS, seeded_assignment
 from .joint_quotas import joint_quotas, serpentine
 
-BLOCK = 16
-"""Consecutive seeds whose order is shuffled, so that a user who counts seeds up in twos or tens gets all cells too."""
+ORDER = (0, 1, 3, 2, 5, 4, 6, 7)
+"""Order of eight consecutive seeds. Seeds that are counted up in twos, fours, tens or hundreds meet all classes with it."""
+BLOCK = 256
+"""Consecutive seeds that share an offset. Seeds that are counted up in thousands meet all classes with it."""
 
 
 def cells_by_index(shares: Sequence[float], sizes: Sequence[int], index: Iterable[int], seed: int, images: int | None = None) -> Tensor:
@@ -22,15 +24,16 @@ def cells_by_index(shares: Sequence[float], sizes: Sequence[int], index: Iterabl
     is not known. The cell depends on these numbers, the index and the seed alone. So images that are sampled in parts, or picked from a
     batch, keep their cells.
 
-    A batch of known size gets the quotas of :func:`.joint_quotas.joint_quotas`, in a random order. A batch of unknown size is a stretch of
-    one endless sequence (:func:`cell_at`) that starts at a position from the seed: its first n images get nearly n * share images of every
-    cell, and exactly that number if all these numbers are whole. Over random seeds, every image gets every cell with exactly its share.
+    A batch is a stretch of one endless sequence (:func:`cell_at`) that starts at a position from the seed: its first n images get nearly
+    n * share images of every cell, and exactly that number if all these numbers are whole. Over random seeds, every image gets every cell
+    with exactly its share. Only a batch of known size with a joint target differs: its attributes are to be even too, so it gets the quotas
+    of :func:`.joint_quotas.joint_quotas`, in a random order.
     """
-    if images is not None:
+    if len(sizes) > 1 and images is not None and images > 1:
         return seeded_assignment(joint_quotas(shares, sizes, images, seed), seed)[list(index)]
     order = serpentine(tuple(sizes))
     units = [round(shares[cell] * SHARE_UNITS) for cell in order]
-    start = _shuffled(seed)
+    start = _first_position(seed)
     return torch.tensor([order[cell_at(start + i, units)] for i in index], dtype=torch.long)
 
 
@@ -53,9 +56,10 @@ def cell_at(position: int, units: Sequence[int]) -> int:
     return first
 
 
-def _shuffled(seed: int) -> int:
-    """Shuffle seeds within blocks of consecutive ones."""
-    block, within = divmod(seed, BLOCK)
-    order = list(range(BLOCK))
-    random.Random(block).shuffle(order)
-    return block * BLOCK + order[within]
+def _first_position(seed: int) -> int:
+    """Return the position of a batch's first image in the endless sequence.
+
+    Any eight consecutive seeds of a block begin at eight positions that differ modulo 8. So eight single images follow 1/2, 1/4 and 1/8
+    exactly.
+    """
+    return seed // 8 * 8 + ORDER[seed % 8] + random.Random(seed // BLOCK).randrange(2**20)

@@ -13,8 +13,7 @@ from collections.abc import Mapping, Sequence
 from .targets import SEPARATOR, TargetDistribution, check_known, normalise
 from .written_names import bare_name, outside_quotes, plain_signs, split_names, written_name
 
-UNIFORM = "uniform"
-PRESETS = ("weights", UNIFORM)
+PRESETS = WEIGHTS, UNIFORM = ("weights", "uniform")
 EQUAL = (UNIFORM, "balanced", "even", "evenly", "equal", "equally", "all equal", "equal shares")
 """Words for equal shares of any number of classes."""
 EQUAL_PARTS = {"half and half": 2, "half half": 2, "half/half": 2, "half-half": 2, "halves": 2, "fifty fifty": 2, "fifty-fifty": 2,

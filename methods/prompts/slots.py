@@ -46,6 +46,11 @@ class SlottedPrompt:
         return re.sub(r"\s+(?=[,.;:!?])", "", re.sub(r"[ \t]{2,}", " ", text)).strip() if is_empty else text
 
 
+def slots_of(text: str) -> list[str]:
+    """List the attributes of a prompt's slots, each once; "" for ``{}``."""
+    return list(dict.fromkeys(s.strip() for s in _SLOT.findall(text) if "|" not in s))
+
+
 def read_prompt(text: str, words: str, target: TargetDistribution) -> SlottedPrompt:
     """Read a prompt with slots, and the words of the target's classes.
 
@@ -59,7 +64,7 @@ def read_prompt(text: str, words: str, target: TargetDistribution) -> SlottedPro
                 f"{' and '.join('{' + a + '}' for a in target.attributes)}."
             )
         text = re.sub(r"\{\s*\}", "{" + target.attributes[0] + "}", text)
-    slots = [s.strip() for s in _SLOT.findall(text) if "|" not in s]
+    slots = slots_of(text)
     unknown = [s for s in slots if s not in target.attributes]
     if unknown:
         raise ValueError(f"the prompt has a slot '{{{unknown[0][:60]}}}', and the target's attributes are {', '.join(target.attributes)}.")

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable
 from typing import Any
 
@@ -10,8 +9,9 @@ import torch
 from comfy_api.latest import io
 
 from ...host.core.passes.pass_cache import run_key
-from ...host.guidance.sampling import GuidedOutcome, GuidedSampling, guided_ksample
+from ...host.guidance.sampling import GuidedSampling, guided_ksample
 from ...host.labels.classifier import HostClassifier
+from ...host.ledger.assigned import assigned_text
 from ...host.ledger.ledgers import running_node
 from ...methods.core.targets import TargetDistribution
 from ...models.adp import AdpFile
@@ -100,17 +100,8 @@ class DistributionGuidanceKSampler(io.ComfyNode):
         key = run_key(queued_graph(cls), queued_id(cls), latent_image, positive, negative)
         sampling = GuidedSampling(settings, SAMPLER.take(widgets), repair, widgets.get("images_per_pass", 0), key, widgets.get("ledger"))
         latent, outcome = guided_ksample(model, adp, sampling, positive, negative, latent_image, classify)
-        return io.NodeOutput(latent, outcome.text(), assigned_json(target, outcome))
-
-
-def assigned_json(target: TargetDistribution, outcome: GuidedOutcome) -> str:
-    """Write the class that each image was assigned as JSON, for Record Attributes."""
-    cells = None if outcome.cells is None else [outcome.names[c] for c in outcome.cells]
-    record = {"attributes": list(target.attributes), "assigned": cells, "missed": outcome.missed}
-    run = running_node()
-    if run is not None:
-        record["run"] = {"prompt": run.run, "node": run.node}
-    return json.dumps(record)
+        assigned = assigned_text(target.reordered(adp.attributes), outcome.cells, running_node(), outcome.missed)
+        return io.NodeOutput(latent, outcome.text(), assigned)
 
 
 def classifier_of_latents(

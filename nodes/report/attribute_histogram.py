@@ -9,7 +9,8 @@ from comfy_api.latest import io
 
 from ...charts.core.histogram import histogram, histogram_text
 from ...host.labels.classifier import HostClassifier
-from ...host.ledger.ledgers import LedgerHandle, read_assigned
+from ...host.ledger.assigned import read_assigned
+from ...host.ledger.ledgers import LedgerHandle
 from ...host.report.thumbs import image_thumbs
 from ...methods.core.targets import TargetDistribution
 from ...metrics.panels import Panel, count_panels, headline, make_panels

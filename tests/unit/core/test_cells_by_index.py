@@ -81,8 +81,14 @@ def test_a_cell_without_a_share_gets_nothing() -> None:
     assert set(cells.tolist()) == {1, 3} and len(cells_by_index((0.5, 0.5), (2,), [], 0)) == 0
 
 
-@pytest.mark.parametrize("size", [1, None])
-@pytest.mark.parametrize("step", [2, 10, 16, 100])
-def test_seeds_in_steps_get_all_classes(step: int, size: int | None) -> None:
-    cells = torch.cat([cells_by_index((0.5, 0.5), (2,), [0], step * s, size) for s in range(200)])
+@pytest.mark.parametrize("step", [2, 3, 4, 10, 100, 1000])
+def test_seeds_in_steps_get_all_classes(step: int) -> None:
+    cells = torch.cat([cells_by_index((0.5, 0.5), (2,), [0], step * s) for s in range(200)])
     assert 60 < int(cells.sum()) < 140
+
+
+@pytest.mark.parametrize("first", [0, 1, 42, 100, 1234, 12345])
+@pytest.mark.parametrize("share", [0.5, 0.25, 0.125])
+def test_eight_single_images_of_consecutive_seeds_follow_the_target_exactly(first: int, share: float) -> None:
+    cells = torch.cat([cells_by_index((share, 1 - share), (2,), [0], first + s) for s in range(8)])
+    assert int((cells == 0).sum()) == 8 * share

@@ -27,7 +27,7 @@ BELOW = {
 SYSTEMS = {
     "core": set(),
     "small_models": {"core"},
-    "prompts": {"core"},
+    "prompts": {"core", "ledger"},
     "data": {"core", "small_models"},
     "labels": {"core", "data"},
     "datasets": {"core", "data", "labels"},
