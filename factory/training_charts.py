@@ -12,10 +12,10 @@ from ..charts.core.curves import accuracy_by_log_snr, training_curves
 from ..shipped import weights
 from .portraits import ATTRIBUTES
 
-DOCS = Path(__file__).resolve().parent.parent / "docs"
+EVIDENCE = Path(__file__).resolve().parent.parent / "docs" / "evidence"
 
 
-def redraw(folder: Path = DOCS) -> list[Path]:
+def redraw(folder: Path = EVIDENCE) -> list[Path]:
     """Write the charts of every shipped training as PNG files.
 
     Loss curves, and the predictors' accuracy by noise level. Returns their paths.

@@ -1,4 +1,4 @@
-"""Write the tables of docs/evidence.md from the figures of ``bench guidance`` in ``results/``."""
+"""Write the tables of docs/evidence/methods.md from the figures of ``bench guidance`` in ``results/``."""
 
 from __future__ import annotations
 

@@ -176,7 +176,7 @@ def reachable(share: float, images: int) -> float:
     The number of images that may miss is rounded up.
 
     Asking 48 images for 98.5% asks for all 48, and one that never hits drives the search to its end: sizes of three times those that were
-    enough, which then missed more images under another sampler (96.1% of 512; see docs/adp_samplers.md).
+    enough, which then missed more images under another sampler (96.1% of 512; see docs/evidence/samplers.md).
     """
     return 1 - math.ceil((1 - share) * images - 1e-9) / max(1, images)
 

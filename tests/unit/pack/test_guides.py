@@ -11,7 +11,7 @@ import pytest
 
 ROOT = Path(__file__).resolve().parents[3]
 GUIDES = {p.stem: p for p in sorted((ROOT / "docs").glob("guide_*.md"))}
-LINKED = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
+LINKED = [ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md"))]
 SOURCES = "\n".join(p.read_text(encoding="utf-8") for p in sorted((ROOT / "nodes").rglob("*.py")))
 GRAPHS = {p.stem: p.read_text(encoding="utf-8") for p in sorted((ROOT / "workflows").glob("*.json"))}
 
