@@ -18,6 +18,8 @@ from ...models.bias_features import BiasFeatures
 from ...models.sae import SaeFile
 from ..core.progress import host_progress, training_device
 
+NODE = "Find Bias Features"
+
 
 def find_features(
     features: FeatureSet,
@@ -39,12 +41,13 @@ def find_features(
     check_set(features, sae)
     labels, lines = _without_empty(labels, wanted)
     if adp is None:
-        adp = train_adp(features, labels, "linear", seed=settings.seed, progress=host_progress(), device=training_device())
+        progress = host_progress(f"{NODE}, predictor")
+        adp = train_adp(features, labels, "linear", seed=settings.seed, progress=progress, device=training_device())
         lines += [f"a linear predictor was trained: {verdict}" for verdict in adp.info["verdict"].values()]
     predictor = reader_of(adp, sae)
     with torch.inference_mode(False):  # gradients may be taken of the predictor
         predictor, plain = predictor.copied(), replace(sae, sae=sae.sae.copied(), stored_digest=sae.digest)
-        bias = find_bias_features(features, labels, plain, predictor, wanted, settings, host_progress(), training_device())
+        bias = find_bias_features(features, labels, plain, predictor, wanted, settings, host_progress(NODE), training_device())
     return bias, [*bias.text().splitlines(), *(line for a in wanted for line in ablation_lines(bias, a)), *lines]
 
 

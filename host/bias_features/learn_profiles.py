@@ -71,7 +71,7 @@ def learn_profiles(
     interrupted resumes under the same ``name``. Raises ValueError if the inputs do not fit each other; the host's exception if the user
     interrupts.
     """
-    session = FitSession(name, settings.steps, settings.batch)
+    session = FitSession("Learn Feature Profiles", name, settings.steps, settings.batch)
     model, sae, adp = inputs.model, files.sae, files.adp
     files.check(model)
     if adp is not None:

@@ -69,7 +69,7 @@ def steer_sweep(
     model, sampler = sampling.model, sampling.sampler
     steered = [apply_steering(model, files.sae, files.bias, replace(settings, strength=s), files.adp, asyrp) for s in strengths]
     start = sampling.start()
-    watcher, pictures = Watcher(model, len(strengths)), []
+    watcher, pictures = Watcher(model, len(strengths), "Steer Sweep"), []
     for steered_model in steered:
         watcher.next_batch()
         samples = draw(steered_model, sampler, sampling.positive, sampling.negative, {**sampling.latent, "samples": start}, watcher.step)

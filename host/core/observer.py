@@ -6,6 +6,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+import torch
 from torch import Tensor
 
 from ...methods.core.run import AnyRun, Run
@@ -14,8 +15,8 @@ from .types import Options
 if TYPE_CHECKING:  # so that this module needs no host
     from .hooks import Handle
 
-CALLBACK_POSITION, SEED_POSITION = 4, 6
-"""Positions of the callback and of the seed among the arguments after the noise, in ComfyUI's ``outer_sample``."""
+SIGMAS_POSITION, CALLBACK_POSITION, SEED_POSITION = 2, 4, 6
+"""Positions of sigmas, callback and seed among the arguments after the noise, in ComfyUI's ``outer_sample``."""
 
 
 @dataclass(frozen=True)
@@ -26,8 +27,12 @@ class Start:
     """Handle of the patch whose run starts."""
     options: Options
     """Transformer options of the sampling, without the run."""
+    noise: Tensor
+    """Noise of the batch."""
     latent: Tensor | None
     """Latent that sampling begins with."""
+    from_picture: bool
+    """Whether sampling begins with a picture: a latent that is not empty, below the highest sigma."""
     seed: int | None
     """Seed of the sampler, where it has one."""
 
@@ -47,8 +52,8 @@ class Observer:
     def stepped(self, run: Run, step: int, steps: int) -> None:
         """Note that ``step`` of ``steps`` sampling steps are done."""
 
-    def ended(self, run: Run) -> None:
-        """Note that sampling ended well."""
+    def ended(self, run: Run, samples: Tensor) -> None:
+        """Note that sampling ended well, with these latents."""
 
     def failed(self, run: Run) -> None:
         """Note that sampling, or an observer before this one, raised an exception."""
@@ -60,16 +65,21 @@ class WhenEnded(Observer):
     def __init__(self, function: Callable[[AnyRun], None]) -> None:
         self._function = function
 
-    def ended(self, run: AnyRun) -> None:
+    def ended(self, run: AnyRun, samples: Tensor) -> None:
         """Pass the run on."""
         self._function(run)
 
 
-def start_of(handle: Handle, options: Options, args: Sequence[Any], kwargs: Mapping[str, Any]) -> Start:
-    """Describe a sampling from what ``outer_sample`` was called with after the noise."""
+def start_of(
+    handle: Handle, options: Options, noise: Tensor, sigma_max: float, args: Sequence[Any], kwargs: Mapping[str, Any]
+) -> Start:
+    """Describe a sampling from what ``outer_sample`` was called with: the noise, and what follows it."""
     latent = args[0] if args else kwargs.get("latent_image")
+    sigmas = args[SIGMAS_POSITION] if len(args) > SIGMAS_POSITION else kwargs["sigmas"]
     seed = kwargs.get("seed", args[SEED_POSITION] if len(args) > SEED_POSITION else None)
-    return Start(handle, options, latent, seed)
+    is_begun = len(sigmas) > 0 and float(sigmas[0]) < sigma_max * (1 - 1e-5)
+    from_picture = is_begun and latent is not None and bool(torch.count_nonzero(latent))
+    return Start(handle, options, noise, latent, from_picture, seed)
 
 
 def report_steps(

@@ -46,8 +46,8 @@ def patch_model(
         original = guider.model_options
         run = make_run()
         try:
-            _prepare(run, guider, noise)
-            start = start_of(handle, original.get("transformer_options", {}), args, kwargs)
+            sigma_max = _prepare(run, guider, noise)
+            start = start_of(handle, original.get("transformer_options", {}), noise, sigma_max, args, kwargs)
             for observer in observers:
                 observer.started(run, start)
             guider.model_options = with_run(original, handle, run, conditioning_roles(guider), key)
@@ -55,7 +55,7 @@ def patch_model(
             result = executor(noise, *args, **kwargs)
             run.finish()
             for observer in observers:
-                observer.ended(run)
+                observer.ended(run, result)
             return result
         except BaseException:
             for observer in observers:
@@ -69,11 +69,12 @@ def patch_model(
     return clone, handle
 
 
-def _prepare(run: Run, guider: Guider, noise: Tensor) -> None:
-    """Set what a run needs to know of its sampling."""
+def _prepare(run: Run, guider: Guider, noise: Tensor) -> float:
+    """Set what a run needs to know of its sampling, and return the model's highest sigma."""
     run.exempt, run.images = wholly_exempt(guider), int(noise.shape[0])
     model_sampling = guider.model_patcher.get_model_object("model_sampling")
     run.level_of = lambda sigma: level_of(model_sampling, sigma)
+    return float(model_sampling.sigma_max)
 
 
 def conditioning_roles(guider: Guider) -> dict[UUID, str]:

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Protocol
 
 import comfy.model_management
-import comfy.utils
 import folder_paths
 import latent_preview
 import torch
@@ -17,6 +17,7 @@ from torch import Tensor
 from ...methods.core.batch_run import BatchRun
 from ...methods.core.trials import TrialReadings
 from .files import check_file_name
+from .progress import Stage
 from .sampling import SamplerSettings, draw
 from .types import Conditioning, Latent, Model, Vae
 from .versions import fitting_latent
@@ -47,6 +48,8 @@ class BatchPrompts(Protocol):
 
     def at(self, batch: int) -> tuple[Conditioning, Conditioning, str]:
         """Return positive, negative and prompt of a batch."""
+
+log = logging.getLogger("equipoise")
 
 
 @dataclass(frozen=True)
@@ -126,11 +129,13 @@ class HostTrials:
     def expect(self, trials: int) -> None:
         """Start the progress bar of so many trials."""
         self._total, self._done = trials * self.batches * self.sampler.steps, 0
-        self._bar = comfy.utils.ProgressBar(max(1, self._total))
+        self._stage = Stage("Trials", self._total)
+        if trials > 1:
+            log.info("Trials: up to %d of %d images each, %s steps in all.", trials, self.images, f"{self._total:,}")
 
     def finish(self) -> None:
         """Fill the bar: trials that were not needed count as done."""
-        self._bar.update_absolute(self._total, self._total)
+        self._stage.update(self._total)
 
     def run(self, patched: Callable[[Callable[[BatchRun], None]], Model] | None) -> TrialReadings:
         """Sample and judge one trial.
@@ -157,9 +162,8 @@ class HostTrials:
         begun = self._done
 
         def step(number: int, x0: Tensor, x: Tensor, total: int) -> None:
-            comfy.model_management.throw_exception_if_processing_interrupted()
             preview = self._previewer.decode_latent_to_preview_image("JPEG", x0) if self._previewer else None
-            self._bar.update_absolute(min(begun + number + 1, self._total), self._total, preview)
+            self._stage.update(min(begun + number + 1, self._total), preview=preview)
 
         samples = draw(model, replace(s, seed=seed), positive, negative, {**self.latent, "samples": self.start}, step)
         self._done = begun + s.steps

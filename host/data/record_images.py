@@ -163,7 +163,7 @@ def record_images(
     recordings: list[Recording] = []
     patched = apply_recording(model, recording, recordings.append)
     chunks = [left[i : i + batch_size] for i in range(0, len(left), batch_size)]
-    watcher = Watcher(model, len(chunks))
+    watcher = Watcher(model, len(chunks), "Record Features From Images")
     latest = None
     for chunk in chunks:
         watcher.next_batch()

@@ -104,7 +104,7 @@ def record_samples(
     recordings: list[Recording] = []
     patched = apply_recording(model, recording, recordings.append)
     batches = list(batches_between(first, end, batch))
-    watcher = Watcher(model, len(batches))
+    watcher = Watcher(model, len(batches), "Record Features")
     for ids in batches:
         watcher.next_batch()
         index, image_index = ids[0] // batch, [i % batch for i in ids]

@@ -9,13 +9,13 @@ from pathlib import Path
 from typing import Any
 
 import comfy.model_management
-import comfy.utils
 import latent_preview
 from torch import Tensor
 
 from ...methods.data.feature_set import IMAGES, POOLED, SPATIAL, FeatureSet, FeatureSetWriter, open_feature_set
 from ...methods.data.recording import Recording, RecordingSettings
 from ...models.sites import MIDDLE
+from ..core.progress import Stage
 from ..core.sites import site_channels
 from ..core.types import Image, Model
 from .feature_sets import FEATURES_PATH, check_disk, set_folder, size, stack_pictures
@@ -144,11 +144,14 @@ class Recorder:
 
 
 class Watcher:
-    """Show progress over all batches with previews, and stop when the user interrupts."""
+    """Show progress over all batches with previews, and stop when the user interrupts.
 
-    def __init__(self, model: Model, batches: int) -> None:
+    ``what``: name of the node in ComfyUI's log.
+    """
+
+    def __init__(self, model: Model, batches: int, what: str) -> None:
         self._previewer = latent_preview.get_previewer(model.load_device, model.model.latent_format)
-        self._bar = comfy.utils.ProgressBar(max(1, batches))
+        self._stage = Stage(what, batches)
         self._batches, self._batch = batches, -1
 
     def next_batch(self) -> None:
@@ -164,6 +167,5 @@ class Watcher:
 
         A sampler's callback. Raises the host's exception if the user interrupts.
         """
-        comfy.model_management.throw_exception_if_processing_interrupted()
         preview = self._previewer.decode_latent_to_preview_image("JPEG", x0) if self._previewer else None
-        self._bar.update_absolute(self._batch * total + step + 1, self._batches * total, preview)
+        self._stage.update(self._batch * total + step + 1, self._batches * total, preview)

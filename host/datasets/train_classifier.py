@@ -65,7 +65,7 @@ def train_and_save_classifier(
     if path.exists() and not overwrite and not (checkpoints / training_name(train, settings)).is_dir():
         raise CLASSIFIER_FILES.name_taken(path)  # before the work: this training never began, so the file is another one
     try:
-        trained = train_classifier(train, settings, test, checkpoints, host_progress(), training_device())
+        trained = train_classifier(train, settings, test, checkpoints, host_progress("Train Attribute Classifier"), training_device())
         saved = CLASSIFIER_FILES.write(trained, name, overwrite)
     except OSError as error:
         raise ValueError(

@@ -64,7 +64,7 @@ def contrast_directions(
     conditionings, which = encoded_prompts(sampling.clip, [sampling.negative, *(p for row in rows for p in row)])
     of_row = which[1:].view(len(rows), classes).tolist()
     batches = plan(sampling.images, start.shape[0], classes, len(rows))
-    look = _Look(sampling, chosen, sigmas, Watcher(model, len(batches) * (1 + classes) + 1))
+    look = _Look(sampling, chosen, sigmas, Watcher(model, len(batches) * (1 + classes) + 1, "Contrast Directions"))
     sums, detail = ContrastSums(), None
     for b, (drawn, row) in enumerate(batches):
         seed = (sampling.sampler.seed + b) & 0xFFFFFFFFFFFFFFFF

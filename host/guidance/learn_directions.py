@@ -28,7 +28,7 @@ def learn_directions(
     A fit that was interrupted resumes if the same settings come under the same ``name``, and ends with the same result. Raises ValueError
     if the inputs do not fit each other or memory does not suffice; the host's exception if the user interrupts.
     """
-    session = FitSession(name, settings.steps, settings.batch)
+    session = FitSession("Learn Directions", name, settings.steps, settings.batch)
     model, features, labels, classifier = inputs.model, inputs.features, inputs.labels, inputs.classifier
     check_fit(model, adp)
     chosen = chosen_site(model, site)

@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import json
+import logging
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
-import comfy.model_management
-import comfy.utils
 import torch
 from torch import Tensor
 
@@ -23,6 +22,7 @@ from ...models.digests import tensors_digest
 from ...models.files import read_safetensors, write_safetensors
 from ..core.fit.differentiable import model_conditions
 from ..core.fit.session import AUTO, FitSession, chosen_site, encoded_prompts
+from ..core.progress import Stage
 from ..core.sampling import draw
 from ..core.sites import base_model, check_fit
 from ..core.types import Model
@@ -31,6 +31,9 @@ from ..data.recording import conditioning_facts, tensor_facts, weights_mark
 from .learned_moves import LearnedMoves, host_diffusion, learned_moves
 from .prompt_sampling import PromptSampling
 
+log = logging.getLogger("equipoise")
+
+NODE = "Learn Directions From Prompts"
 IMAGES = 96
 KEY_FIELD = "key"
 """Metadata of the file of sampled latents: the settings that they were sampled with."""
@@ -76,13 +79,12 @@ class _ClassSampler:
         parts = self._saved(saved, signature)
         s, model = self.sampling.sampler, self.sampling.model
         start = fitting_latent(model, self.sampling.latent)[: self.size]
-        bar = comfy.utils.ProgressBar(len(self.batches) * s.steps)
+        stage = Stage(f"{NODE}, images", len(self.batches) * s.steps)
         for number in range(len(parts), len(self.batches)):
             batch = self.batches[number]
 
             def step(done: int, x0: Tensor, x: Tensor, total: int, begun: int = number * s.steps) -> None:
-                comfy.model_management.throw_exception_if_processing_interrupted()
-                bar.update_absolute(begun + done + 1)
+                stage.update(begun + done + 1)
 
             positive = self.conditionings[int(self.class_prompts[batch.group, batch.class_index])]
             sampler = replace(s, seed=batch.seed)
@@ -117,7 +119,7 @@ def learn_from_prompts(
     that was interrupted resumes if the same settings come under the same ``name``. Raises ValueError if the inputs do not fit each other or
     memory does not suffice; the host's exception if the user interrupts.
     """
-    session = FitSession(name, settings.steps, settings.batch)
+    session = FitSession(NODE, name, settings.steps, settings.batch)
     model = sampling.model
     chosen = chosen_site(model, site)
     attribute, classes = prompts.attribute, _class_order(model, prompts, adp)
@@ -126,6 +128,7 @@ def learn_from_prompts(
     start = fitting_latent(model, sampling.latent)
     neutral, class_prompts = which[1 : 1 + groups], which[1 + groups :].reshape(groups, len(classes))
     batches, size = _plan(groups, len(classes), sampling, start.shape[0])
+    _announce(len(batches) * size, sampling, settings)
     facts = {
         "model": weights_mark(model),
         "conditions": [conditioning_facts(c) for c in conditionings],
@@ -159,6 +162,16 @@ def learn_from_prompts(
     session.report_duration("latents")
     file = adp or AdpFile(None, {}, base_model(model) or "")
     return learned_moves(session, fit, {attribute: chosen}, LEARNED_PROMPTS, file, {attribute: classes}, settings)
+
+
+def _announce(images: int, sampling: PromptSampling, settings: FitSettings) -> None:
+    """Write to ComfyUI's log how many passes the whole work takes."""
+    steps = sampling.sampler.steps
+    forward, fitted = images * steps * (1 if sampling.sampler.cfg == 1 else 2), settings.steps * settings.batch
+    log.info(
+        "%s: samples %d images in %d steps (%s passes forward), then fits %d steps of %d images (%s passes forward and back).",
+        NODE, images, steps, f"{forward:,}", settings.steps, settings.batch, f"{fitted:,}",
+    )  # fmt: skip
 
 
 def _effect_line(most: float) -> str:

@@ -9,9 +9,11 @@ from dataclasses import dataclass, field, replace
 import torch
 from torch import Tensor
 
+from ...methods.core.known_cells import KnownCells
 from ...methods.core.targets import TargetDistribution
 from ...methods.guidance.run import QUOTA, GuidanceRun, GuidanceSettings
 from ...models.adp import AdpFile
+from ..core.passes.image_index import index_of_latent
 from ..core.passes.pass_cache import PassCache
 from ..core.passes.passes import PassSettings, draw_in_passes
 from ..core.passes.shared_batch import SharedBatch
@@ -19,6 +21,9 @@ from ..core.sampling import SamplerSettings, ksample
 from ..core.types import Conditioning, Latent, Model
 from ..ledger.ledgers import LedgerHandle
 from .apply import apply_guidance
+
+KNOWN_KEY = "equipoise_known_cells"
+"""In a LATENT: the cells that its images were assigned, with the names of the cells."""
 
 log = logging.getLogger("equipoise")
 
@@ -95,9 +100,11 @@ def guided_ksample(
     new seed.
     """
     runs: list[GuidanceRun] = []
-    n, guidance = latent["samples"].shape[0], settings.guidance
+    target = settings.guidance.target.reordered(adp.attributes)
+    known = cells_of_pictures(latent, target) if settings.sampler.denoise < 1 and settings.ledger is None else None
+    n, guidance = latent["samples"].shape[0], settings.guidance if known is None else replace(settings.guidance, cells=known)
     cache = PassCache(settings.key) if settings.key and settings.passes(n) > 1 else None
-    batch = SharedBatch(n, [] if cache is None else cache.decided())
+    batch = SharedBatch(n, [] if cache is None else cache.decided(), index_of_latent(latent))
     guided = apply_guidance(model, adp, guidance, lambda run: runs.append(run.summary()), settings.ledger)
     sampled_keys: list[str] = []
 
@@ -113,13 +120,14 @@ def guided_ksample(
     with batch:
         samples = draw_images(list(range(n)), latent, settings.sampler, cache)
     out = {**{k: v for k, v in latent.items() if k in sampled_keys}, "samples": samples}
-    target = guidance.target.reordered(adp.attributes)
     outcome = GuidedOutcome(_cells(runs), target.names, list(target.notes), readings=_last_readings(runs))
     outcome.notes += _notes(runs, outcome.cells, settings, target, n)
+    if known is not None:
+        outcome.notes.append("these images were guided before, and kept the class that they were assigned.")
     if cache is not None and cache.resumed_images:
         outcome.notes.append(f"{cache.resumed_images} images were finished before this run was cancelled, and were not sampled again.")
     if outcome.cells is None or classify is None:
-        return out, outcome
+        return with_cells(out, target, outcome.cells), outcome
     wanted = [target.cell_classes(c) for c in outcome.cells]
     for number in range(settings.repair + 1):
         read = {a: p.argmax(-1) for a, p in classify(out["samples"]).items()}
@@ -136,7 +144,24 @@ def guided_ksample(
         samples[torch.tensor(missed)] = part.to(samples)
         out = {**out, "samples": samples}
     log.info("Distribution Guidance KSampler: %s", outcome.text().replace("\n", "; "))
-    return out, outcome
+    return with_cells(out, target, outcome.cells), outcome
+
+
+def cells_of_pictures(latent: Latent, target: TargetDistribution) -> tuple[int, ...] | None:
+    """Return the cells that the images of a LATENT were assigned before, also where some were picked; None unless all are known."""
+    names, known = latent.get(KNOWN_KEY, (None, None))
+    cells = known.of_pictures(latent["samples"]) if names == target.names else None
+    return None if cells is None else tuple(cells)
+
+
+def with_cells(latent: Latent, target: TargetDistribution, cells: list[int] | None) -> Latent:
+    """Return a LATENT that says which cells its images were assigned."""
+    latent = {k: v for k, v in latent.items() if k != KNOWN_KEY}
+    if cells is None:
+        return latent
+    known = KnownCells()
+    known.add(cells, latent["samples"], None)
+    return {**latent, KNOWN_KEY: (target.names, known)}
 
 
 def _cells(runs: list[GuidanceRun]) -> list[int] | None:

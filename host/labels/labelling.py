@@ -10,7 +10,6 @@ from pathlib import Path, PurePosixPath, PureWindowsPath
 from typing import Any
 
 import comfy.model_management
-import comfy.utils
 import folder_paths
 import torch
 import torch.nn.functional as F
@@ -22,6 +21,7 @@ from ...methods.labels.labels import LabelSet, write_csv
 from ...methods.labels.regions import Region, focus
 from ...methods.labels.skin_tone import CLASSES, read_skin_tone, tone_probabilities
 from ...models.files import write_text
+from ..core.progress import Stage
 from ..data.feature_sets import features_root, read_picture
 from .classifier import BYTES_PER_PIXEL, HostClassifier
 
@@ -67,14 +67,15 @@ def label_images(features: FeatureSet, source: ImageSource, region: Region) -> t
     stamps = [f"{i}|{s}" for i, s in enumerate(stamps)] if one_each else stamps
     cache = LabelCache(features.folder, source.kind, {"source": dict(source.key), "region": region.key()})
     wanted = [i for i, s in enumerate(stamps) if s not in cache]
-    bar = comfy.utils.ProgressBar(len(entries))
-    bar.update_absolute(len(entries) - len(wanted))
+    done = len(entries) - len(wanted)
+    stage = Stage(f"Labels by {source.kind}", len(entries))
+    stage.update(done)
     saved = time.monotonic()
     try:
         for indices, images, masks in _batches(features, wanted, source, region):
-            comfy.model_management.throw_exception_if_processing_interrupted()
             cache.add([stamps[i] for i in indices], source.read(images, masks))
-            bar.update(len(indices))
+            done += len(indices)
+            stage.update(done)
             if time.monotonic() - saved > SAVE_SECONDS:
                 cache.save()
                 saved = time.monotonic()

@@ -9,6 +9,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
+from ...methods.core.assignment import seeded_assignment
 from ...methods.core.batch_run import BatchRun, QuotaSource
 from ...methods.core.targets import TargetDistribution
 from ...methods.ledger.ledger import Reservation, RunKey
@@ -26,6 +27,7 @@ class LedgerQuotas(QuotaSource):
     """
 
     def __init__(self, handle: LedgerHandle, seed: int = 0, again: bool = False) -> None:
+        super().__init__()
         self._ledger, self._seed, self._again = handle.open(), seed, again
         self.key = running_node() or RunKey(f"script-{uuid.uuid4().hex}", "")
         self._reserved: tuple[TargetDistribution, Reservation] | None = None
@@ -35,6 +37,10 @@ class LedgerQuotas(QuotaSource):
         reservation = self._ledger.reserve(target, self.key, images, seed, self._seed, self._again)
         self._reserved, self.key = (target, reservation), reservation.key
         return reservation.counts
+
+    def seeded(self, target: TargetDistribution, counts: Sequence[int], seed: int) -> Tensor:
+        """Assign the cells in a random order."""
+        return seeded_assignment(counts, seed)
 
     def finish(self, cells: Tensor | Sequence[int] | None, target: TargetDistribution | None = None) -> None:
         """Count image i as ``cells[i]``.
@@ -73,7 +79,7 @@ class LedgerObserver(Observer):
         again = start.latent is not None and bool(torch.count_nonzero(start.latent))
         run.quota_source = LedgerQuotas(self._ledger, start.seed or 0, again)
 
-    def ended(self, run: BatchRun) -> None:
+    def ended(self, run: BatchRun, samples: Tensor) -> None:
         """Count the images."""
         run.quota_source.finish(run.cells)
         run.quota_source.release()

@@ -138,7 +138,7 @@ def _over(net: NeuronVit, pixels: Tensor, targets: Tensor, s: PathSettings, sear
 
     Also returns what each neuron adds [B, L, K].
     """
-    report, size, total = host_progress(), images_per_search(net, s), max(1, len(pixels))
+    report, size, total = host_progress("Find Neuron Path"), images_per_search(net, s), max(1, len(pixels))
     parts, added = [], []
     for start in range(0, total, size):
         x, t = pixels[start : start + size], targets[start : start + size]

@@ -5,13 +5,12 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from comfy_execution.utils import get_executing_context
-
 from ...methods.core.assignment import seeded_assignment
 from ...methods.core.cells_by_index import cells_by_index
 from ...methods.core.targets import TargetDistribution
 from ...methods.prompts.slots import SlottedPrompt, prompts_of
 from ..core.passes.batch_slices import latent_rows
+from ..core.passes.image_index import index_of_latent
 from ..core.types import Latent
 from ..ledger.ledgers import LedgerHandle
 from ..ledger.observer import LedgerQuotas
@@ -63,7 +62,7 @@ def balance_prompts(
     The cell follows from the seed and the image's index in its batch, so that parts of a batch and picked images keep their cells. With a
     ledger its counts decide instead, and the images are counted as assigned at once.
     """
-    index = image_index(latent)
+    index = index_of_latent(latent)
     if ledger is None:
         is_whole = index == list(range(len(index)))
         cells = cells_by_index(target.shares, target.sizes, index, seed, latent.get(BATCH_IMAGES, len(index) if is_whole else None))
@@ -71,21 +70,6 @@ def balance_prompts(
     cells = _counted_cells(target, len(index), seed, ledger)
     note = f"quotas by the ledger '{ledger.name}': they make up for what its other images lack."
     return PromptBatch(target, cells, prompts_of(prompt, target, cells, index, seed), (*target.notes, note))
-
-
-def image_index(latent: Latent) -> list[int]:
-    """Return the index of every image of a LATENT in its batch.
-
-    A LATENT that was cut from a batch says it in ``batch_index``. If the host maps a node over a list of LATENTs that do not say it, they
-    follow one another.
-    """
-    n = int(latent["samples"].shape[0])
-    known = latent.get("batch_index")
-    if known is not None:
-        return [int(i) for i in known]
-    context = get_executing_context()
-    first = n * (context.list_index or 0) if context is not None else 0
-    return list(range(first, first + n))
 
 
 def _counted_cells(target: TargetDistribution, images: int, seed: int, ledger: LedgerHandle) -> list[int]:

@@ -24,5 +24,5 @@ def train_and_save_sae(features: FeatureSet, settings: SaeSettings, name: str, o
     path, checkpoint = SAE_FILES.path(name), checkpoint_path(features, settings)
     if path.exists() and not overwrite and not checkpoint.is_file():
         raise SAE_FILES.name_taken(path)  # before the work: this training never began, so the file is another one
-    sae = train_sae(features, settings, host_progress(), checkpoint, device=training_device())
+    sae = train_sae(features, settings, host_progress("Train SAE"), checkpoint, device=training_device())
     return sae, SAE_FILES.write(sae, name, overwrite)

@@ -17,8 +17,8 @@ from torch import Tensor
 
 from ...models.adp import AttributePredictor
 from ...models.sites import pool
-from .assignment import least_change_assignment, seeded_assignment
-from .joint_quotas import joint_quotas
+from .assignment import least_change_assignment
+from .cells_by_index import cells_by_index
 from .rows import Rows, read_rows
 from .run import Call, Run, plain_level
 from .targets import TargetDistribution
@@ -38,8 +38,8 @@ class BatchSettings:
     """Shares that the batch is to follow."""
     strength: float = 1.0
     """Factor of the edit; 0 is off."""
-    seed: int = 0
-    """Seed for rounding, and for seeded assignment."""
+    seed: int | None = 0
+    """Seed for rounding, and for seeded assignment; None for the sampler's."""
     rows: str = COND
     """Rows that are edited: "cond" for those of the positive, "cond+uncond" for both sides."""
     sigma_start: float = math.inf
@@ -77,11 +77,26 @@ class ClassEdit(Protocol):
 
 
 class QuotaSource:
-    """Decide the number of images per cell, for one run alone."""
+    """Decide the number of images per cell by the index that the images have in their batch.
+
+    ``index``: index of every image, where a run samples a part of a batch; None for a whole batch.
+    """
+
+    def __init__(self, index: Sequence[int] | None = None) -> None:
+        self._index = index
 
     def quotas(self, target: TargetDistribution, images: int, seed: int) -> list[int]:
         """Give the number of images per cell. A run asks once, when it decides."""
-        return joint_quotas(target.shares, target.sizes, images, seed)
+        return torch.bincount(self._cells(target, images, seed), minlength=len(target.shares)).tolist()
+
+    def seeded(self, target: TargetDistribution, counts: Sequence[int], seed: int) -> Tensor:
+        """Give every image a cell without regard to readings, int64 [N], with the counts that :meth:`quotas` gave."""
+        return self._cells(target, sum(counts), seed)
+
+    def _cells(self, target: TargetDistribution, images: int, seed: int) -> Tensor:
+        is_whole = self._index is None or list(self._index) == list(range(images))
+        index = range(images) if self._index is None else self._index
+        return cells_by_index(target.shares, target.sizes, index, seed, images if is_whole else None)
 
     def finish(self, cells: Tensor | Sequence[int] | None, target: TargetDistribution | None = None) -> None:
         """Count the cells of images whose sampling ended well."""
@@ -166,7 +181,15 @@ class BatchRun(Run):
         self.image_index: list[int] | None = None
         """Images of the larger batch that this run samples; None where it samples all of them."""
         self.quota_source = QuotaSource()
-        """Decides the number of images per cell; set where a ledger does."""
+        """Decides the number of images per cell; set where a ledger does, or where the run samples a part of a batch."""
+        self.seed = settings.seed or 0
+        """Seed for rounding; set where it is the sampler's."""
+        self.known_cells: Sequence[int] | None = None
+        """Cell of every image where an earlier run assigned them; they are kept."""
+        self.noise: tuple[int, Sequence[int]] | None = None
+        """Seed of the noise, and the index of every image in it; None where they are not known."""
+        self.keeps_reading = False
+        """Whether an image keeps the class that is read, if the target has it: it began from a picture of unknown class."""
         self.readings = Readings()
         self._device: torch.device | None = None
         self._predictor: AttributePredictor | None = None
@@ -276,10 +299,11 @@ class BatchRun(Run):
         if self.cells is not None:
             return True
         s = self.settings
-        if s.cells is not None:
-            if len(s.cells) != images:
-                raise ValueError(f"{len(s.cells)} images were assigned a class beforehand, and the batch has {images}.")
-            self.cells = torch.tensor(s.cells)
+        fixed = s.cells if self.known_cells is None else self.known_cells
+        if fixed is not None:
+            if len(fixed) != images:
+                raise ValueError(f"{len(fixed)} images were assigned a class beforehand, and the batch has {images}.")
+            self.cells = torch.tensor(list(fixed))
             return True
         seeded = self._wants_seeded()
         if not at_once and not seeded and not any(active(edit, level) for edit in self._on_device.values()):
@@ -296,15 +320,20 @@ class BatchRun(Run):
 
     def _decide(self, images: int, seeded: bool, read: Mapping[str, Tensor]) -> None:
         """Ask for quotas, and assign ``images`` images by their readings or from the seed."""
-        s = self.settings
-        self.counts = self.quota_source.quotas(self.target, images, s.seed)
         if seeded:
-            self.cells = seeded_assignment(self.counts, s.seed)
+            self.counts = self.quota_source.quotas(self.target, images, self.seed)
+            self.cells = self.quota_source.seeded(self.target, self.counts, self.seed)
             return
         joint = torch.zeros(images, 1, device=next(iter(read.values())).device)
         for attribute in self.target.attributes:
             log_p = read[attribute].clamp(min=1e-6).log()
             joint = (joint[:, :, None] + log_p[:, None, :]).flatten(1)
+        if self.keeps_reading:
+            possible = torch.tensor(self.target.shares, device=joint.device) > 0
+            self.cells = joint.masked_fill(~possible, -torch.inf).argmax(1).cpu()
+            self.counts = torch.bincount(self.cells, minlength=len(possible)).tolist()
+            return
+        self.counts = self.quota_source.quotas(self.target, images, self.seed)
         self.cells = least_change_assignment(joint, self.counts)
 
     def _assign_with_others(self, batch_plan: BatchPlan, seeded: bool) -> None:

@@ -79,7 +79,7 @@ class TrainADP(io.ComfyNode):
     def execute(
         cls, features: FeatureSet, labels: LabelSet, kind: str, epochs: int, seed: int, adp: AdpFile | None = None
     ) -> io.NodeOutput:
-        made = train_adp(features, labels, kind, epochs, seed, extend=adp, progress=host_progress(), device=training_device())
+        made = train_adp(features, labels, kind, epochs, seed, extend=adp, progress=host_progress("Train ADP"), device=training_device())
         curves, verdict = curves_of(made), training_summary(made)
         return io.NodeOutput(made, curves, verdict, ui=shown(cls, curves, verdict))
 

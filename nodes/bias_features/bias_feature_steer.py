@@ -8,13 +8,14 @@ from comfy_api.latest import io, ui
 
 from ...host.bias_features.apply import apply_steering
 from ...host.core.versions import advanced
+from ...host.ledger.assigned_runs import AssignedRuns
 from ...methods.bias_features.steer_report import steering_report
 from ...methods.core.batch_run import ASSIGN
 from ...methods.core.targets import TargetDistribution
 from ...models.bias_features import BiasFeatures as BiasFeaturesFile
 from ...models.sae import SaeFile
-from ..core.inputs import ledger_input, sampler_seed
-from ..core.sockets import MAIN, Adp, Target, schema
+from ..core.inputs import ledger_input, rounding_seed
+from ..core.sockets import MAIN, Adp, Target, assigned_output, schema
 from .steer_inputs import ASYRP, all_to, edit_inputs, files_inputs, only_input, steer_settings
 
 
@@ -54,9 +55,9 @@ class BiasFeatureSteer(io.ComfyNode):
                         "ADP, classes always come from the seed.",
                     )
                 ),
-                sampler_seed(
-                    "With a target: seed for rounding and for random classes. When the batch does not divide evenly, it decides "
-                    "which class gets the extra image. Use the same seed as the sampler."
+                rounding_seed(
+                    "With a target: seed for rounding and for random classes. When the batch does not divide evenly, it decides which "
+                    "class gets the extra image. -1 takes the sampler's seed."
                 ),
                 Target.Input(
                     "target",
@@ -85,6 +86,7 @@ class BiasFeatureSteer(io.ComfyNode):
                     display_name="report",
                     tooltip="Which features are changed, at which noise levels, and which images go to which class.",
                 ),
+                assigned_output(),
             ],
         )
 
@@ -99,12 +101,13 @@ class BiasFeatureSteer(io.ComfyNode):
         target: TargetDistribution | None = None,
         **widgets: Any,
     ) -> io.NodeOutput:
-        adp, ledger, asyrp = widgets.get("adp"), widgets.get("ledger"), widgets["rule"] == ASYRP
+        adp, asyrp, assigned = widgets.get("adp"), widgets["rule"] == ASYRP, AssignedRuns()
+        ledger = None if target is None else widgets.get("ledger")
         goal = target if target is not None else all_to(bias_features, attribute, class_name)
         settings = steer_settings(widgets, model, goal, strength=widgets["strength"], assign=widgets["assign"])
-        steered = apply_steering(model, sae, bias_features, settings, adp, asyrp, ledger=None if target is None else ledger)
+        steered = apply_steering(model, sae, bias_features, settings, adp, asyrp, assigned.add, ledger)
         report = steering_report(bias_features, settings, adp, asyrp)
-        return io.NodeOutput(steered, report, ui=ui.PreviewText(report))
+        return io.NodeOutput(steered, report, assigned, ui=ui.PreviewText(report))
 
 
 NODES = [BiasFeatureSteer]

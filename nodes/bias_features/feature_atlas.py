@@ -79,7 +79,8 @@ class FeatureAtlas(io.ComfyNode):
         check_sae(bias_features, sae)
         attribute_features = bias_features.attribute(attribute.strip())
         chosen = chosen_features(attribute_features, class_name.strip(), count)
-        excited = exciting_images(features, sae, [int(attribute_features.features[p]) for p in chosen], SHOWN, host_progress())
+        shown = [int(attribute_features.features[p]) for p in chosen]
+        excited = exciting_images(features, sae, shown, SHOWN, host_progress("Feature Atlas"))
         scores, notes = [class_scores(attribute_features, p) for p in chosen], [feature_notes(attribute_features, p) for p in chosen]
         rows = [
             AtlasRow(f"#{e.feature}", thumbnails(features, e.images), e.heat, e.knots, e.by_level, s, n)

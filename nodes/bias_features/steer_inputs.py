@@ -12,7 +12,7 @@ from ...methods.bias_features.run import CALIBRATED, STEER_MODES, SteerSettings,
 from ...methods.core.targets import TargetDistribution
 from ...models.bias_features import CLASS_DIFFERENCE, LEARNED
 from ...models.bias_features import BiasFeatures as BiasFeaturesFile
-from ..core.inputs import WINDOW, Widgets, rows_input
+from ..core.inputs import WINDOW, Widgets, rounding_seed_of, rows_input
 from ..core.sockets import BiasFeatures, Sae
 
 PROFILES = (CALIBRATED, LEARNED, CLASS_DIFFERENCE)
@@ -105,7 +105,7 @@ def steer_settings(widgets: Widgets, model: io.Model.Type, target: TargetDistrib
     """
     return SteerSettings(
         target=target,
-        seed=widgets["seed"],
+        seed=rounding_seed_of(widgets),
         rows=widgets["rows"],
         mode=widgets["mode"],
         source=widgets["profile"],

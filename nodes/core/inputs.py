@@ -19,6 +19,8 @@ Widgets = Mapping[str, Any]
 """Values of a node's inputs by input id, as the host passes them to ``execute``."""
 
 LARGEST_SEED = 0xFFFFFFFFFFFFFFFF
+SAMPLERS_SEED = -1
+"""Stands for the seed of the sampler."""
 
 
 class SamplerInputs:
@@ -170,6 +172,19 @@ def fixed_seed(tooltip: str) -> io.Input:
 def sampler_seed(tooltip: str) -> io.Input:
     """Return a seed that goes with the sampler's, with KSampler's range and control."""
     return io.Int.Input("seed", default=0, min=0, max=LARGEST_SEED, control_after_generate=True, tooltip=tooltip)
+
+
+def rounding_seed(tooltip: str) -> io.Input:
+    """Return a seed for rounding that is the sampler's unless the user sets one.
+
+    ``control_after_generate`` is set, because the front end adds that control to every input named seed.
+    """
+    return io.Int.Input("seed", default=SAMPLERS_SEED, min=SAMPLERS_SEED, max=LARGEST_SEED, control_after_generate=False, tooltip=tooltip)
+
+
+def rounding_seed_of(widgets: Widgets) -> int | None:
+    """Return the seed for rounding; None for the sampler's."""
+    return None if widgets["seed"] == SAMPLERS_SEED else widgets["seed"]
 
 
 def fit_batch(default: int) -> io.Input:

@@ -59,3 +59,12 @@ def schema(**arguments: object) -> io.Schema:
     Arguments that its ``io.Schema`` does not know are left out (search_aliases on older ones). Nodes of the lab are marked as experimental.
     """
     return io.Schema(**known_arguments({"is_experimental": arguments["category"] == LAB, **arguments}))
+
+
+def assigned_output() -> io.Output:
+    """Make the output 'assigned' of a node that decides the classes."""
+    return io.String.Output(
+        "assigned",
+        display_name="assigned",
+        tooltip="The class that every image was assigned, in the order of the batch. For Attribute Histogram and Record Attributes.",
+    )

@@ -7,10 +7,11 @@ from typing import Any
 from comfy_api.latest import io
 
 from ...host.guidance.apply import apply_guidance
+from ...host.ledger.assigned_runs import AssignedRuns
 from ...host.ledger.ledgers import LedgerHandle
 from ...models.adp import AdpFile
-from ..core.inputs import ledger_input, sampler_seed
-from ..core.sockets import MAIN, schema
+from ..core.inputs import ledger_input, rounding_seed
+from ..core.sockets import MAIN, assigned_output, schema
 from .edit_inputs import GUIDANCE_EDIT
 
 
@@ -30,18 +31,19 @@ class DistributionGuidance(io.ComfyNode):
             inputs=[
                 io.Model.Input("model", tooltip="SD1.5, SDXL, or a model from Load Unconditional Diffusion. The node changes a copy."),
                 *GUIDANCE_EDIT.inputs(),
-                sampler_seed(
-                    "Seed for rounding. When the batch does not divide evenly, it decides which class gets the extra image. Use "
-                    "the same seed as the sampler."
+                rounding_seed(
+                    "Seed for rounding. When the batch does not divide evenly, it decides which class gets the extra image. -1 takes the "
+                    "sampler's seed."
                 ),
                 ledger_input(),
             ],
-            outputs=[io.Model.Output("guided", display_name="MODEL", tooltip="The guided model, for any sampler.")],
+            outputs=[io.Model.Output("guided", display_name="MODEL", tooltip="The guided model, for any sampler."), assigned_output()],
         )
 
     @classmethod
     def execute(cls, model: io.Model.Type, adp: AdpFile, ledger: LedgerHandle | None = None, **widgets: Any) -> io.NodeOutput:
-        return io.NodeOutput(apply_guidance(model, adp, GUIDANCE_EDIT.take(widgets, model), ledger=ledger))
+        assigned = AssignedRuns()
+        return io.NodeOutput(apply_guidance(model, adp, GUIDANCE_EDIT.take(widgets, model), assigned.add, ledger), assigned)
 
 
 NODES = [DistributionGuidance]

@@ -18,7 +18,7 @@ from ...models.adp import AdpFile
 from ...models.class_order import in_class_order, matched
 from ..core.inputs import SAMPLER, ledger_input, sampler_seed
 from ..core.queued import queued_graph, queued_id
-from ..core.sockets import MAIN, Classifier, schema
+from ..core.sockets import MAIN, Classifier, assigned_output, schema
 from .edit_inputs import GUIDANCE_EDIT
 
 
@@ -76,11 +76,7 @@ class DistributionGuidanceKSampler(io.ComfyNode):
             outputs=[
                 io.Latent.Output("latent", display_name="LATENT", tooltip="The samples, for VAE Decode."),
                 io.String.Output("report", display_name="report", tooltip="Quotas, readings, images sampled again, and what was rounded."),
-                io.String.Output(
-                    "assigned",
-                    display_name="assigned",
-                    tooltip="JSON with the class that every image was assigned, in the order of the batch. For Record Attributes.",
-                ),
+                assigned_output(),
             ],
             hidden=[io.Hidden.prompt, io.Hidden.unique_id],
         )

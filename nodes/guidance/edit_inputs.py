@@ -8,7 +8,7 @@ from ...host.core.versions import advanced
 from ...methods.core.batch_run import ASSIGN
 from ...methods.guidance.moves import DIRECTIONS
 from ...methods.guidance.run import MODES, GuidanceSettings
-from ..core.inputs import WINDOW, Widgets, rows_input
+from ..core.inputs import WINDOW, Widgets, rounding_seed_of, rows_input
 from ..core.sockets import Adp, Target
 
 
@@ -66,8 +66,9 @@ class GuidanceInputs:
 
     def take(self, widgets: Widgets, model: io.Model.Type) -> GuidanceSettings:
         """Return the settings, with the window in the model's own noise levels."""
-        names = ("target", "mode", "strength", "seed", "rows", "direction", "assign")
-        return GuidanceSettings(**{name: widgets[name] for name in names}, **WINDOW.take(widgets, model))
+        names = ("target", "mode", "strength", "rows", "direction", "assign")
+        chosen = {name: widgets[name] for name in names}
+        return GuidanceSettings(**chosen, seed=rounding_seed_of(widgets), **WINDOW.take(widgets, model))
 
 
 GUIDANCE_EDIT = GuidanceInputs()

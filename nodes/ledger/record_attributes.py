@@ -6,6 +6,7 @@ import torch
 from comfy_api.latest import io, ui
 
 from ...host.labels.classifier import HostClassifier
+from ...host.ledger.assigned_runs import AssignedRuns, assigned_now
 from ...host.ledger.ledgers import (
     LedgerHandle,
     record_attributes,
@@ -41,7 +42,7 @@ class RecordAttributes(io.ComfyNode):
                     "assigned",
                     optional=True,
                     force_input=True,
-                    tooltip="Output 'assigned' of Distribution Guidance KSampler. If it is not connected, the node looks up the "
+                    tooltip="Output 'assigned' of a node that decides the classes. If it is not connected, the node looks up the "
                     "assigned classes from the node that sampled the images.",
                 ),
             ],
@@ -60,10 +61,16 @@ class RecordAttributes(io.ComfyNode):
 
     @classmethod
     def execute(
-        cls, images: torch.Tensor, ledger: LedgerHandle, target: TargetDistribution, classifier: HostClassifier, assigned: str | None = None
+        cls,
+        images: torch.Tensor,
+        ledger: LedgerHandle,
+        target: TargetDistribution,
+        classifier: HostClassifier,
+        assigned: str | AssignedRuns | None = None,
     ) -> io.NodeOutput:
+        graph = queued_graph(cls)
         extra = getattr(getattr(cls, "hidden", None), "extra_pnginfo", None)
-        recorded = record_attributes(images, ledger, target, classifier, assigned or "", queued_graph(cls), extra)
+        recorded = record_attributes(images, ledger, target, classifier, assigned_now(assigned, graph, len(images)), graph, extra)
         lines = record_text(recorded.seen, recorded.assigned, target.reordered(classifier.attributes).attributes)
         text = f"{lines}\n{ledger_text(ledger.name, ledger.open().balances(), recorded.restored)}"
         subfolder = f"equipoise/ledgers/{ledger.name}"

@@ -110,10 +110,10 @@ class AttributeLeakageAudit(io.ComfyNode):
         net = next(iter(nets.values()))
         model, pixels = VISION.name(widgets, net), pixels_of(net, images)
         settings = AuditSettings(PATH.take(widgets), widgets["control_draws"], widgets["least"], seed)
-        audit = audit_leakage(nets, pixels, settings, host_progress())
+        audit = audit_leakage(nets, pixels, settings, host_progress("Attribute Leakage Audit"))
         a, b = named or largest_leak(audit)
         try:
-            carriers = leak_carriers(nets[b], pixels, audit.read[a], a, b, seed=seed, progress=host_progress())
+            carriers = leak_carriers(nets[b], pixels, audit.read[a], a, b, seed=seed, progress=host_progress("Attribute Leakage Audit"))
         except ValueError as error:
             if named:
                 raise

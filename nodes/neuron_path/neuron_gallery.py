@@ -90,7 +90,7 @@ class NeuronGallery(io.ComfyNode):
         if not chosen:
             raise ValueError("no neurons are named: connect a neuron path, or write some as layer:neuron.")
         order = list(dict.fromkeys(chosen))[:count]
-        gallery = neuron_gallery(net, pixels, order, FIT, host_progress())
+        gallery = neuron_gallery(net, pixels, order, FIT, host_progress("Neuron Gallery"))
         pictures = images[..., :3].float().cpu().numpy()
         rows = [_row(r, pictures) for r in gallery]
         chart = as_image(gallery_chart(rows, f"neurons of {VISION.name(widgets, net)}, labels of {net.name}", overlay))

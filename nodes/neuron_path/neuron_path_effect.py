@@ -87,7 +87,8 @@ class NeuronPathEffect(io.ComfyNode):
         pixels = pixels_of(net, images)
         targets, paths = same_images(net, pixels, files)
         scores = PathSettings(objective=str(neuron_path.info.get("objective", PathSettings().objective)))
-        effects = path_effects(net, pixels, targets, paths, PathEffectSettings(scores, control_draws, seed), progress=host_progress())
+        settings = PathEffectSettings(scores, control_draws, seed)
+        effects = path_effects(net, pixels, targets, paths, settings, progress=host_progress("Neuron Path Effect"))
         first = effects[0].figures(seed)
         caption = f"{len(pixels)} images, {VISION.name(widgets, net)}; accuracy: share of images that read as their path's class"
         chart = as_image(effects_picture(f"what neuron paths of {neuron_path.attribute} do", effects, caption, seed))

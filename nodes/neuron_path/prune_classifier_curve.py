@@ -101,7 +101,7 @@ class PruneClassifierCurve(io.ComfyNode):
             seed=widgets["seed"],
         )
         true = targets_of(net, pixels, truth) if truth.strip() else None
-        curve = prune_curve(net, pixels, true, settings, host_progress())
+        curve = prune_curve(net, pixels, true, settings, host_progress("Prune Classifier Curve"))
         name = VISION.name(widgets, net)
         caption = f"{name}: {curve.fitted} images chose neurons, {curve.images} others are read"
         chart = as_image(prune_picture(f"how few neurons {net.name} needs", curve, caption))

@@ -13,7 +13,7 @@ from ...methods.core.targets import TargetDistribution
 from ...methods.prompts.slots import read_prompt
 from ...methods.prompts.typed_target import typed_target
 from ..core.inputs import ledger_input, sampler_seed
-from ..core.sockets import MAIN, Target, schema
+from ..core.sockets import MAIN, Target, assigned_output, schema
 
 UNCONNECTED = "unconnected"
 """Stands for an input without a connection; the host passes None for one with a connection."""
@@ -87,12 +87,7 @@ class BalancedPrompts(io.ComfyNode):
                     display_name="conditioning",
                     tooltip="All prompts in one conditioning, a row per image, to sample the whole batch in one pass. It needs clip.",
                 ),
-                io.String.Output(
-                    "assigned",
-                    display_name="assigned",
-                    tooltip="JSON with the class that every image was assigned, in the order of the batch. For Attribute Histogram and "
-                    "Record Attributes.",
-                ),
+                assigned_output(),
                 io.String.Output("text", display_name="text", tooltip="The target, the number of images of each class, and the prompts."),
             ],
         )

@@ -10,11 +10,13 @@ from comfy_api.latest import io
 from ...charts.core.histogram import histogram, histogram_text
 from ...host.labels.classifier import HostClassifier
 from ...host.ledger.assigned import read_assigned
+from ...host.ledger.assigned_runs import AssignedRuns, assigned_now
 from ...host.ledger.ledgers import LedgerHandle
 from ...host.report.thumbs import image_thumbs
 from ...methods.core.targets import TargetDistribution
 from ...metrics.panels import Panel, count_panels, headline, make_panels
 from ..core.inputs import names_of
+from ..core.queued import queued_graph
 from ..core.sockets import MAIN, Classifier, Ledger, Target, schema
 from ..core.ui import as_image, shown
 
@@ -77,7 +79,7 @@ class AttributeHistogram(io.ComfyNode):
                     "assigned",
                     optional=True,
                     force_input=True,
-                    tooltip="Output 'assigned' of Distribution Guidance KSampler. The node then shows each image with its assigned "
+                    tooltip="Output 'assigned' of a node that decides the classes. The node then shows each image with its assigned "
                     "class and the class seen in it. This does not change the figures. It needs images and a target.",
                 ),
             ],
@@ -94,6 +96,7 @@ class AttributeHistogram(io.ComfyNode):
                     "json", display_name="JSON", tooltip="All figures: counts, shares, soft means, intervals and noise floors."
                 ),
             ],
+            hidden=[io.Hidden.prompt, io.Hidden.unique_id],
         )
 
     @classmethod
@@ -106,7 +109,7 @@ class AttributeHistogram(io.ComfyNode):
         attribute: str = "",
         batch_size: int = 1,
         ledger: LedgerHandle | None = None,
-        assigned: str | None = None,
+        assigned: str | AssignedRuns | None = None,
     ) -> io.NodeOutput:
         wanted, thumbs = names_of(attribute), []
         if ledger is not None:
@@ -117,7 +120,7 @@ class AttributeHistogram(io.ComfyNode):
             )
         else:
             ordered = None if target is None else _ordered(target, classifier)
-            classes = _assigned(assigned or "", ordered, len(images))
+            classes = _assigned(assigned_now(assigned, queued_graph(cls), len(images)), ordered, len(images))
             read = classifier.probabilities(images)
             panels = make_panels(
                 read,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import logging
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -10,7 +11,6 @@ from pathlib import Path
 from typing import Any
 
 import comfy.model_management
-import comfy.utils
 import folder_paths
 import torch
 from torch import Tensor
@@ -18,6 +18,7 @@ from torch import Tensor
 from ....methods.core.checkpoint import RESUMED, STALE
 from ....methods.core.trainer import VectorFit
 from ..files import check_file_name
+from ..progress import Stage
 from ..sites import lowest_level_site, site_channels
 from ..types import Clip, Conditioning, Model, ModelInput
 from ..versions import resident
@@ -25,6 +26,8 @@ from .differentiable import Differentiable, load_whole
 
 LEARNING_FOLDER = "output/equipoise/learning"
 AUTO = "auto"
+
+log = logging.getLogger("equipoise")
 
 
 def learning_path(name: str) -> Path:
@@ -40,11 +43,11 @@ def learning_path(name: str) -> Path:
 class FitSession:
     """One fit under a name: the same settings under the same name resume it.
 
-    Raises ValueError for a name that cannot be stored.
+    ``node``: name of the node in ComfyUI's log. Raises ValueError for a name that cannot be stored.
     """
 
-    def __init__(self, name: str, steps: int, batch: int) -> None:
-        self.path = learning_path(name)
+    def __init__(self, node: str, name: str, steps: int, batch: int) -> None:
+        self.node, self.path = node, learning_path(name)
         self.steps, self.batch = steps, batch
         self.lines: list[str] = []
         self._started = time.monotonic()
@@ -85,11 +88,12 @@ class FitSession:
             self.lines.append(f"resumed at step {fit.step} of {fit.total}")
         elif resumed == STALE:
             self.lines.append("started again, because the earlier run with this name had other settings")
-        bar = comfy.utils.ProgressBar(fit.total)
+        images = (fit.total - fit.step) * self.batch
+        log.info("%s: fits %d steps of %d images: %s passes forward and back.", self.node, fit.total - fit.step, self.batch, f"{images:,}")
+        stage = Stage(f"{self.node}, fit", fit.total)
 
         def after_step(step: int, total: int) -> None:
-            comfy.model_management.throw_exception_if_processing_interrupted()
-            bar.update_absolute(step, total)
+            stage.update(step, total)
 
         fit.after_step = after_step
 

@@ -25,12 +25,13 @@ BATCH_KEY = "equipoise_together"
 class SharedBatch:
     """Share one class assignment between the passes of a batch of ``images``.
 
-    ``decided``: cells of every patch of ours, in the order of the MODEL, from a cancelled run that had decided them. A context manager:
+    ``decided``: cells of every patch of ours, in the order of the MODEL, from a cancelled run that had decided them. ``index``: index of
+    every image, where the batch is itself a part of a larger one. A context manager:
     images count in a ledger when all were sampled, and their quotas are released when that fails.
     """
 
-    def __init__(self, images: int, decided: Sequence[Sequence[int] | None] = ()) -> None:
-        self.images, self.image_index = images, list(range(images))
+    def __init__(self, images: int, decided: Sequence[Sequence[int] | None] = (), index: Sequence[int] | None = None) -> None:
+        self.images, self.image_index, self.index = images, list(range(images)), index
         self._decided = list(decided)
         self._plans: dict[Handle, BatchPlan] = {}
         self._runs: list[BatchRun] = []
@@ -93,11 +94,16 @@ class _BatchQuotas(QuotaSource):
     """
 
     def __init__(self, source: QuotaSource) -> None:
+        super().__init__()
         self._source = source
 
     def quotas(self, target: TargetDistribution, images: int, seed: int) -> list[int]:
         """Ask the source of the batch."""
         return self._source.quotas(target, images, seed)
+
+    def seeded(self, target: TargetDistribution, counts: Sequence[int], seed: int) -> Tensor:
+        """Ask the source of the batch."""
+        return self._source.seeded(target, counts, seed)
 
     def finish(self, cells: Tensor | Sequence[int] | None, target: TargetDistribution | None = None) -> None:
         """Do nothing: the images count when all passes were sampled."""

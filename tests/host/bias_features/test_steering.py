@@ -65,7 +65,7 @@ def node(model: Any, sae: Any, bias: Any, **given: Any) -> Any:
         "attribute": "eyeglasses", "class_name": "yes", "strength": 1.0, "mode": "profile", "profile": "calibrated", "features": 0,
         "amount": 3.0, "rows": "cond", "start_percent": 0.0, "end_percent": 1.0, "rule": "one pass", "assign": "auto", "seed": 0,
     }  # fmt: skip
-    return BiasFeatureSteer.execute(model=model, sae=sae, bias_features=bias, **(settings | given)).result
+    return BiasFeatureSteer.execute(model=model, sae=sae, bias_features=bias, **(settings | given)).result[:2]
 
 
 def steer(model: Any, sae: Any, bias: Any, **given: Any) -> Any:

@@ -30,7 +30,7 @@ class Watcher:
     def stepped(self, run: Any, step: int, steps: int) -> None:
         self._events.append((self._name, step, steps))
 
-    def ended(self, run: Any) -> None:
+    def ended(self, run: Any, samples: Any) -> None:
         self._events.append((self._name, "ended"))
 
     def failed(self, run: Any) -> None:
