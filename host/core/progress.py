@@ -21,7 +21,7 @@ NEXT_ESTIMATE = 120.0
 """Seconds between later estimates."""
 
 
-class Stage:
+class WorkStage:
     """Report one stage of long work.
 
     It moves the node's bar, and writes to ComfyUI's log how much there is to do, an estimate of the time after the first seconds, and how
@@ -72,7 +72,7 @@ def host_progress(what: str) -> Progress:
 
     It raises the host's exception if the user interrupts.
     """
-    stage = Stage(what, 1)
+    stage = WorkStage(what, 1)
 
     def report(step: int, total: int, figures: dict[str, float]) -> None:
         stage.update(step, total)

@@ -17,7 +17,7 @@ from torch import Tensor
 from ...methods.core.batch_run import BatchRun
 from ...methods.core.trials import TrialReadings
 from .files import check_file_name
-from .progress import Stage
+from .progress import WorkStage
 from .sampling import SamplerSettings, draw
 from .types import Conditioning, Latent, Model, Vae
 from .versions import fitting_latent
@@ -129,7 +129,7 @@ class HostTrials:
     def expect(self, trials: int) -> None:
         """Start the progress bar of so many trials."""
         self._total, self._done = trials * self.batches * self.sampler.steps, 0
-        self._stage = Stage("Trials", self._total)
+        self._stage = WorkStage("Trials", self._total)
         if trials > 1:
             log.info("Trials: up to %d of %d images each, %s steps in all.", trials, self.images, f"{self._total:,}")
 

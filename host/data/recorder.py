@@ -15,7 +15,7 @@ from torch import Tensor
 from ...methods.data.feature_set import IMAGES, POOLED, SPATIAL, FeatureSet, FeatureSetWriter, open_feature_set
 from ...methods.data.recording import Recording, RecordingSettings
 from ...models.sites import MIDDLE
-from ..core.progress import Stage
+from ..core.progress import WorkStage
 from ..core.sites import site_channels
 from ..core.types import Image, Model
 from .feature_sets import FEATURES_PATH, check_disk, set_folder, size, stack_pictures
@@ -151,7 +151,7 @@ class Watcher:
 
     def __init__(self, model: Model, batches: int, what: str) -> None:
         self._previewer = latent_preview.get_previewer(model.load_device, model.model.latent_format)
-        self._stage = Stage(what, batches)
+        self._stage = WorkStage(what, batches)
         self._batches, self._batch = batches, -1
 
     def next_batch(self) -> None:

@@ -22,7 +22,7 @@ from ...models.digests import tensors_digest
 from ...models.files import read_safetensors, write_safetensors
 from ..core.fit.differentiable import model_conditions
 from ..core.fit.session import AUTO, FitSession, chosen_site, encoded_prompts
-from ..core.progress import Stage
+from ..core.progress import WorkStage
 from ..core.sampling import draw
 from ..core.sites import base_model, check_fit
 from ..core.types import Model
@@ -79,7 +79,7 @@ class _ClassSampler:
         parts = self._saved(saved, signature)
         s, model = self.sampling.sampler, self.sampling.model
         start = fitting_latent(model, self.sampling.latent)[: self.size]
-        stage = Stage(f"{NODE}, images", len(self.batches) * s.steps)
+        stage = WorkStage(f"{NODE}, images", len(self.batches) * s.steps)
         for number in range(len(parts), len(self.batches)):
             batch = self.batches[number]
 

@@ -21,7 +21,7 @@ from ...methods.labels.labels import LabelSet, write_csv
 from ...methods.labels.regions import Region, focus
 from ...methods.labels.skin_tone import CLASSES, read_skin_tone, tone_probabilities
 from ...models.files import write_text
-from ..core.progress import Stage
+from ..core.progress import WorkStage
 from ..data.feature_sets import features_root, read_picture
 from .classifier import BYTES_PER_PIXEL, HostClassifier
 
@@ -68,7 +68,7 @@ def label_images(features: FeatureSet, source: ImageSource, region: Region) -> t
     cache = LabelCache(features.folder, source.kind, {"source": dict(source.key), "region": region.key()})
     wanted = [i for i, s in enumerate(stamps) if s not in cache]
     done = len(entries) - len(wanted)
-    stage = Stage(f"Labels by {source.kind}", len(entries))
+    stage = WorkStage(f"Labels by {source.kind}", len(entries))
     stage.update(done)
     saved = time.monotonic()
     try:

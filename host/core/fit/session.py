@@ -18,7 +18,7 @@ from torch import Tensor
 from ....methods.core.checkpoint import RESUMED, STALE
 from ....methods.core.trainer import VectorFit
 from ..files import check_file_name
-from ..progress import Stage
+from ..progress import WorkStage
 from ..sites import lowest_level_site, site_channels
 from ..types import Clip, Conditioning, Model, ModelInput
 from ..versions import resident
@@ -90,7 +90,7 @@ class FitSession:
             self.lines.append("started again, because the earlier run with this name had other settings")
         images = (fit.total - fit.step) * self.batch
         log.info("%s: fits %d steps of %d images: %s passes forward and back.", self.node, fit.total - fit.step, self.batch, f"{images:,}")
-        stage = Stage(f"{self.node}, fit", fit.total)
+        stage = WorkStage(f"{self.node}, fit", fit.total)
 
         def after_step(step: int, total: int) -> None:
             stage.update(step, total)

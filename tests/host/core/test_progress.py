@@ -21,12 +21,12 @@ class Clock:
 @pytest.fixture
 def worked(prompt: Any, caplog: pytest.LogCaptureFixture) -> Any:
     """Do ``total`` steps of ``each`` seconds; the first takes ``loading`` seconds more. Return the lines of the log."""
-    from equipoise.host.core.progress import Stage
+    from equipoise.host.core.progress import WorkStage
 
     def work(total: int, each: float, loading: float = 0.0, begin: int = 0) -> list[str]:
         clock = Clock()
         with caplog.at_level(logging.INFO, "equipoise"):
-            stage = Stage("Train ADP", total, clock)
+            stage = WorkStage("Train ADP", total, clock)
             clock.now += loading
             for done in range(begin + 1, total + 1):
                 clock.now += each
@@ -48,11 +48,11 @@ def test_an_estimate_does_not_count_what_loading_or_an_earlier_run_took(worked: 
 
 def test_the_user_can_interrupt_a_stage(prompt: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     import comfy.model_management
-    from equipoise.host.core.progress import Stage
+    from equipoise.host.core.progress import WorkStage
 
     monkeypatch.setattr(comfy.model_management, "interrupt_processing", True)
     with pytest.raises(comfy.model_management.InterruptProcessingException):
-        Stage("Train ADP", 10).update(1)
+        WorkStage("Train ADP", 10).update(1)
 
 
 @pytest.mark.parametrize(("seconds", "text"), [(0.2, "1 s"), (80, "80 s"), (100, "2 min"), (3500, "58 min"), (7900, "2 h 12 min")])
