@@ -583,12 +583,12 @@ def ledger(w: World) -> Made:
 GROUPS = {f.__name__: f for f in (guidance, conditional, text, labels, steering, features, neurons, datasets, ledger)}
 RENDERED = {
     "LabelFeaturesWithCLIP": (
-        "train_adp_sd15",
+        "Lab train_adp_sd15",
         ("CLIPVisionLoader", "CLIPLoader", "EquipoiseLabelFeaturesWithCLIP"),
         "It needs CLIP's weights.",
     ),
     "ZeroShotAttributeHead": (
-        "neuron_path_clip_vision",
+        "Lab neuron_path_clip_vision",
         ("CLIPLoader", "CLIPVisionLoader", "EquipoiseZeroShotAttributeHead"),
         "It needs CLIP's weights.",
     ),

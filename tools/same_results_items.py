@@ -160,36 +160,36 @@ COMMANDS: dict[str, Commands] = {
 
 FEW = {"EquipoiseEmptyPixelLatent": {"batch_size": 8}}
 TEMPLATES: dict[str, dict[str, dict[str, Any]]] = {
-    "quickstart_unconditional": {},
-    "quickstart_professions": {},
-    "quickstart_text": {},
-    "bias_feature_steer_quickstart": {},
-    "label_audit": {"EquipoiseRecordFeatures": {"images": 32, "steps": 8}},
-    "fairness_report": {
+    "1 Start here, no download": {},
+    "Lab quickstart_professions": {},
+    "Lab quickstart_text": {},
+    "Lab bias_feature_steer_quickstart": {},
+    "Lab label_audit": {"EquipoiseRecordFeatures": {"images": 32, "steps": 8}},
+    "6 Report": {
         "EquipoiseEmptyPixelLatent": {"batch_size": 16},
         "EquipoiseFairnessReport": {"batch_size": 16},
         "EquipoiseDistributionGuidanceKSampler": {"steps": 10},
         "KSampler": {"steps": 10},
     },
     # The two with a joint target have batches that its four cells divide, so their results do not depend on the order of cells.
-    "balanced_dataset": {
+    "Lab balanced_dataset": {
         "EquipoiseEmptyPixelLatent": {"batch_size": 32},
         "EquipoiseTrainAttributeClassifier": {"steps": 40, "batch": 16},
     },
-    "neuron_path_audit": {
+    "Lab neuron_path_audit": {
         "EquipoiseEmptyPixelLatent": {"batch_size": 32},
         "EquipoiseDistributionGuidanceKSampler": {"steps": 6},
         "EquipoiseAttributeLeakageAudit": {"top_k": 1, "control_draws": 1},
         "EquipoisePruneClassifierCurve": {"kept": "1, 4", "pruned": "1", "control_draws": 1},
         "EquipoiseNeuronPathEffect": {"control_draws": 1},
     },
-    "train_adp_quickstart": FEW
+    "Lab train_adp_quickstart": FEW
     | {
         "EquipoiseRecordFeatures": {"images": 48, "steps": 6},
         "EquipoiseLearnDirections": {"fit_steps": 6, "batch": 8},
         "EquipoiseCalibrateADP": {"images": 8, "steps": 4},
     },
-    "find_bias_features_quickstart": FEW
+    "Lab find_bias_features_quickstart": FEW
     | {
         "EquipoiseRecordFeatures": {"images": 48, "steps": 6},
         "EquipoiseTrainSAE": {"latents": 128, "k": 8, "steps": 40, "batch": 256},
@@ -213,7 +213,7 @@ def balance_ledger(host: Host) -> Iterator[Prompt]:
     Then an export and a reset.
     """
     for i in range(8):
-        yield host.template("balance_ledger", {"PrimitiveInt": {"value": 2026 + i}})
+        yield host.template("5 A queue of single images", {"PrimitiveInt": {"value": 2026 + i}})
     graph = Graph(host)
     graph("ExportLedger", ledger=graph("BalanceLedger", name="my portraits")[0])
     yield graph.nodes

@@ -29,11 +29,11 @@ HERE = Path(__file__).resolve().parent
 ROOT = HERE.parent
 SCREENSHOT = ROOT / "tests" / "browser" / "screenshot.mjs"
 FOLDER = ROOT / "workflows"
-QUICKSTARTS = ("quickstart_unconditional", "quickstart_professions", "quickstart_text")
-AUDIT, STEER, FIND = "label_audit", "bias_feature_steer_quickstart", "find_bias_features_quickstart"
-TRAIN = "train_adp_quickstart"
-NEURONS, REPORT, BALANCED = "neuron_path_audit", "fairness_report", "balanced_dataset"
-LEDGER, LEDGER_RUNS = "balance_ledger", 24
+QUICKSTARTS = ("1 Start here, no download", "Lab quickstart_professions", "Lab quickstart_text")
+AUDIT, STEER, FIND = "Lab label_audit", "Lab bias_feature_steer_quickstart", "Lab find_bias_features_quickstart"
+TRAIN = "Lab train_adp_quickstart"
+NEURONS, REPORT, BALANCED = "Lab neuron_path_audit", "6 Report", "Lab balanced_dataset"
+LEDGER, LEDGER_RUNS = "5 A queue of single images", 24
 NEEDS_ADP = "It needs your checkpoint, and an ADP made for it."
 NEEDS_CLIP = "It needs OpenAI's CLIP ViT-L/14."
 NEEDS_CHECKPOINT = "It needs your checkpoint and a CLIP, and makes an ADP for it."
@@ -41,14 +41,14 @@ NEEDS_CLASSIFIER = "It needs your checkpoint and a classifier, and makes an auto
 NEEDS_FEATURES = "It needs your checkpoint, and an autoencoder and bias features made for it."
 WIDE, WIDER, TALL, LONG = (2000, 760), (2300, 800), (2600, 1330), (3800, 1500)
 RENDERED = {
-    "neuron_path_clip_vision": (NEEDS_CLIP, TALL),
-    "sd15_distribution_guidance": (NEEDS_ADP, WIDE),
-    "sdxl_distribution_guidance": (NEEDS_ADP, WIDE),
-    "train_adp_sd15": (NEEDS_CHECKPOINT, TALL),
-    "train_adp_sdxl": (NEEDS_CHECKPOINT, TALL),
-    "train_sae_sd15": (NEEDS_CLASSIFIER, LONG),
-    "bias_feature_steer_sd15": (NEEDS_FEATURES, WIDER),
-    "bias_feature_steer_sdxl": (NEEDS_FEATURES, WIDER),
+    "Lab neuron_path_clip_vision": (NEEDS_CLIP, TALL),
+    "Lab sd15_distribution_guidance": (NEEDS_ADP, WIDE),
+    "Lab sdxl_distribution_guidance": (NEEDS_ADP, WIDE),
+    "Lab train_adp_sd15": (NEEDS_CHECKPOINT, TALL),
+    "Lab train_adp_sdxl": (NEEDS_CHECKPOINT, TALL),
+    "Lab train_sae_sd15": (NEEDS_CLASSIFIER, LONG),
+    "Lab bias_feature_steer_sd15": (NEEDS_FEATURES, WIDER),
+    "Lab bias_feature_steer_sdxl": (NEEDS_FEATURES, WIDER),
 }
 """Graphs that are shown as a rendering: what each graph needs, and a window size at which the front end shows text."""
 MADE = (*QUICKSTARTS, AUDIT, STEER, FIND, TRAIN, NEURONS, REPORT, BALANCED, LEDGER)

@@ -147,7 +147,7 @@ def _stored(folder: Path, cell: PromptCell) -> dict[str, Any]:
     return load_or_make(folder, cell.name, _facts(cell), missing)
 
 
-def figures(cell: PromptCell, made: dict[str, Any], plain: dict[str, Any] | None) -> dict[str, Any]:
+def prompt_figures(cell: PromptCell, made: dict[str, Any], plain: dict[str, Any] | None) -> dict[str, Any]:
     """Measure a cell: FD with its interval, images as assigned, and drift of the attributes that were not targeted.
 
     Drift: the largest change of a class's share against plain images, in percentage points.
@@ -185,7 +185,7 @@ def run(quick: bool, folder: Path | None = None, workers: int | None = None) -> 
     rows = {}
     for cell in cells:
         reference = _stored(folder, cell.plain) if cell.batch == DRIFT_BATCH else None
-        rows[cell.name] = {**asdict(cell), **figures(cell, _stored(folder, cell), reference)}
+        rows[cell.name] = {**asdict(cell), **prompt_figures(cell, _stored(folder, cell), reference)}
     return {
         "rows": rows,
         "largest_fd": max(row["fd"] for row in rows.values()),

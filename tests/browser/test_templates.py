@@ -15,11 +15,12 @@ import pytest
 
 WORKFLOWS = Path(__file__).resolve().parents[2] / "workflows"
 NAMES = sorted(path.stem for path in WORKFLOWS.glob("*.json"))
-QUICK = {"quickstart_unconditional": {12: 16, 13: 1, 18: 16, 19: 1}, "balance_ledger": {}}
+QUICK = {"1 Start here, no download": {12: 16, 13: 1, 18: 16, 19: 1}, "5 A queue of single images": {}}
 """Templates that run in seconds, and how many pictures their nodes show; {}: at least one."""
 SLOW = (
-    "quickstart_professions", "quickstart_text", "bias_feature_steer_quickstart", "label_audit", "fairness_report", "balanced_dataset",
-    "neuron_path_audit", "find_bias_features_quickstart", "train_adp_quickstart",
+    "Lab quickstart_professions", "Lab quickstart_text", "Lab bias_feature_steer_quickstart", "Lab label_audit", "6 Report",
+    "Lab balanced_dataset",
+    "Lab neuron_path_audit", "Lab find_bias_features_quickstart", "Lab train_adp_quickstart",
 )  # fmt: skip
 """Templates that run on what ships, and take from half a minute to ten."""
 
@@ -82,7 +83,7 @@ WISHES = {
 
 def without_sampler() -> dict[str, Any]:
     """The quickstart's nodes that stand before and after a sampler, with a batch of four."""
-    workflow = json.loads((WORKFLOWS / "quickstart_unconditional.json").read_text(encoding="utf-8"))
+    workflow = json.loads((WORKFLOWS / "1 Start here, no download.json").read_text(encoding="utf-8"))
     nodes = [n for n in workflow["nodes"] if n["id"] in KEPT]
     links = [link for link in workflow["links"] if link[1] in KEPT and link[3] in KEPT]
     numbers = {link[0] for link in links}

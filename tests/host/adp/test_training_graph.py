@@ -32,7 +32,7 @@ def small(server: Server, name: str) -> dict[str, Any]:
     missing = [f for f in SHIPPED if not (REPOSITORY / "shipped" / "weights" / f"{f}.safetensors").is_file()]
     if missing:
         pytest.skip(f"shipped/weights lacks {', '.join(missing)} (.safetensors): train them first.")
-    workflow = json.loads((REPOSITORY / "workflows" / "train_adp_quickstart.json").read_text(encoding="utf-8"))
+    workflow = json.loads((REPOSITORY / "workflows" / "Lab train_adp_quickstart.json").read_text(encoding="utf-8"))
     prompt = to_api(workflow, server.get("/object_info"))
     for node in prompt.values():
         node["inputs"] |= SMALL.get(node["class_type"], {})
@@ -94,7 +94,7 @@ def test_from_an_empty_models_folder_to_an_adp_that_guides(server: Server) -> No
     assert "judged by 'portraits_labeller.safetensors': eyeglasses" in text["EquipoiseLearnDirections"]
     assert "eyeglasses" in text["EquipoiseCalibrateADP"] and "learned" in text["EquipoiseCalibrateADP"]
     assert "eyeglasses" in text["EquipoiseADPInfo"]
-    workflow = json.loads((REPOSITORY / "workflows" / "quickstart_unconditional.json").read_text(encoding="utf-8"))
+    workflow = json.loads((REPOSITORY / "workflows" / "1 Start here, no download.json").read_text(encoding="utf-8"))
     guided = to_api(workflow, server.get("/object_info"))
     guided[node_of(guided, "EquipoiseLoadADP")]["inputs"]["adp_name"] = "graph whole.safetensors"
     guided[node_of(guided, "EquipoiseEmptyPixelLatent")]["inputs"]["batch_size"] = 4

@@ -11,7 +11,7 @@ import numpy as np
 from equipoise.benchmarks.core.graph_server import REPOSITORY, PromptOutcome, Server
 from equipoise_workflow import to_api
 
-QUICK_FIND, QUICK_STEER = "find_bias_features_quickstart", "bias_feature_steer_quickstart"
+QUICK_FIND, QUICK_STEER = "Lab find_bias_features_quickstart", "Lab bias_feature_steer_quickstart"
 IMAGES = 48
 SMALL = {
     "EquipoiseEmptyPixelLatent": {"batch_size": 8},

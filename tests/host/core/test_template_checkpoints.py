@@ -183,7 +183,7 @@ def queued(server: Server, graph: str) -> tuple[dict[str, Any], Any]:
 
 def test_the_graphs_run_on_a_checkpoint_of_their_kind(served: tuple[str, Server]) -> None:
     kind, server = served
-    for graph in (f"{kind}_distribution_guidance", f"bias_feature_steer_{kind}"):
+    for graph in (f"Lab {kind}_distribution_guidance", f"Lab bias_feature_steer_{kind}"):
         prompt, outcome = queued(server, graph)
         (saved,) = [key for key, node in prompt.items() if node["class_type"] == "SaveImage"]
         images = server.images(outcome, saved)
@@ -203,7 +203,7 @@ def test_an_autoencoder_and_features_are_trained_on_it(served: tuple[str, Server
     kind, server = served
     if kind != "sd15":
         pytest.skip("the graph that trains an autoencoder is for SD 1.5.")
-    queued(server, "train_sae_sd15")
+    queued(server, "Lab train_sae_sd15")
     sae, features = (server.base / "models" / "equipoise" / n / f"{TRAINED}.safetensors" for n in ("sae", "bias_features"))
     found = load_bias_features(features)
     assert found.sae_digest == load_sae(sae).digest and found.attributes["gender_presentation"].profiles
@@ -214,6 +214,6 @@ def test_a_predictor_is_trained_on_it(served: tuple[str, Server]) -> None:
     from equipoise.models.adp import load_adp
 
     kind, server = served
-    queued(server, f"train_adp_{kind}")
+    queued(server, f"Lab train_adp_{kind}")
     adp = load_adp(server.base / "models" / "equipoise" / "adp" / f"{TRAINED}.safetensors")
     assert adp.base_model == kind and adp.moves["gender_presentation"]

@@ -12,14 +12,14 @@ from equipoise.benchmarks.core.graph_server import REPOSITORY, Server
 from equipoise_workflow import CONTROLS, NOTES, inputs_of, is_widget, to_api, widget_names
 
 WORKFLOWS = sorted((REPOSITORY / "workflows").glob("*.json"))
-QUICKSTARTS = ("quickstart_unconditional", "quickstart_professions", "quickstart_text")
+QUICKSTARTS = ("1 Start here, no download", "Lab quickstart_professions", "Lab quickstart_text")
 FILES = ("ckpt_name", "clip_name", "adp_name", "model_name", "classifier_name", "sae_name", "bias_features_name")
 """Combos over files, which need not be there."""
 WEIGHTS = REPOSITORY / "shipped" / "weights"
 NEEDED = {
-    "quickstart_unconditional": ("diffusion/portraits", "adp/portraits", "attribute_classifiers/portraits_judge"),
-    "quickstart_text": ("diffusion/portraits_text", "adp/portraits_text", "attribute_classifiers/portraits_judge"),
-    "quickstart_professions": ("diffusion/portraits_professions", "adp/portraits_professions", "attribute_classifiers/portraits_judge"),
+    "1 Start here, no download": ("diffusion/portraits", "adp/portraits", "attribute_classifiers/portraits_judge"),
+    "Lab quickstart_text": ("diffusion/portraits_text", "adp/portraits_text", "attribute_classifiers/portraits_judge"),
+    "Lab quickstart_professions": ("diffusion/portraits_professions", "adp/portraits_professions", "attribute_classifiers/portraits_judge"),
 }
 
 
@@ -99,7 +99,7 @@ def test_a_quickstart_runs_on_what_ships(name: str, server: Server) -> None:
 
 
 def test_the_audit_of_labels_runs_on_what_ships(server: Server) -> None:
-    workflow = read(REPOSITORY / "workflows" / "label_audit.json")
+    workflow = read(REPOSITORY / "workflows" / "Lab label_audit.json")
     prompt = to_api(workflow, server.get("/object_info"))
     record = next(node for node in prompt.values() if node["class_type"] == "EquipoiseRecordFeatures")
     record["inputs"] |= {"images": 32, "steps": 8}  # enough for every skin tone
@@ -115,7 +115,7 @@ def test_the_audit_of_labels_runs_on_what_ships(server: Server) -> None:
 
 
 def test_the_audit_of_neurons_runs_on_what_ships(server: Server) -> None:
-    workflow = read(REPOSITORY / "workflows" / "neuron_path_audit.json")
+    workflow = read(REPOSITORY / "workflows" / "Lab neuron_path_audit.json")
     prompt = to_api(workflow, server.get("/object_info"))
     small = {
         "EquipoiseEmptyPixelLatent": {"batch_size": 32},
@@ -137,7 +137,7 @@ def test_the_audit_of_neurons_runs_on_what_ships(server: Server) -> None:
 
 
 def test_the_report_runs_on_what_ships(server: Server) -> None:
-    workflow = read(REPOSITORY / "workflows" / "fairness_report.json")
+    workflow = read(REPOSITORY / "workflows" / "6 Report.json")
     prompt = to_api(workflow, server.get("/object_info"))
     small = {
         "EquipoiseEmptyPixelLatent": {"batch_size": 16},
@@ -160,7 +160,7 @@ def test_the_report_runs_on_what_ships(server: Server) -> None:
 
 
 def test_the_balanced_data_set_runs_on_what_ships(server: Server) -> None:
-    workflow = read(REPOSITORY / "workflows" / "balanced_dataset.json")
+    workflow = read(REPOSITORY / "workflows" / "Lab balanced_dataset.json")
     prompt = to_api(workflow, server.get("/object_info"))
     small = {
         "EquipoiseEmptyPixelLatent": {"batch_size": 32},

@@ -57,3 +57,25 @@ def test_row_i_equals_the_image_alone_with_prompt_i(drawn: Any, name: str) -> No
     assert max(differences) < 1e-4 < spread
 
 
+
+
+@pytest.mark.parametrize("name", ["controlled", "lora", "image_prompt", "areas", "in_turn", "masked", "image_to_image"])
+def test_the_rows_stay_independent_beside_other_nodes(prompt: Any, name: str) -> None:
+    """ControlNet, LoRA, IPAdapter, areas, timestep ranges, inpainting and image to image."""
+    import equipoise_partners
+    from equipoise.host.core.passes.batch_slices import latent_rows
+    from equipoise_unet import SIDE, Scene, tiny_sd
+
+    latent = {"samples": torch.zeros(IMAGES, 4, SIDE, SIDE)}
+    prompts, parts, conditioning, _, _ = balanced("SD1.5", latent)
+    clip, add = RandomClip(FAMILIES["SD1.5"]), getattr(equipoise_partners, name)
+    plain = Scene(prompt, tiny_sd()).but(latent=latent, negative=clip.encode_from_tokens_scheduled("bad"))
+    scene = add(plain.but(positive=conditioning))
+    batch = scene.sample()
+    assert largest_difference(batch, plain.but(positive=conditioning).sample()) > 1e-2, "the other node does nothing"
+    whole = {**scene.latent, "batch_index": list(range(IMAGES))}
+    for text, part in zip(prompts, parts, strict=True):
+        alone = add(plain.but(positive=clip.encode_from_tokens_scheduled(text)))
+        for image in part["batch_index"]:
+            sampled = alone.but(latent=latent_rows(whole, [image])).sample()
+            assert largest_difference(batch[image], sampled[0]) < 1e-4 * float(batch.std())

@@ -53,7 +53,7 @@ def test_there_is_a_guide_for_each_method_and_the_readme_links_them() -> None:
 @pytest.mark.parametrize("name", sorted(GUIDES))
 def test_graphs_and_inputs_that_a_guide_names_are_there(name: str) -> None:
     page = GUIDES[name].read_text(encoding="utf-8")
-    graphs = [g for g in re.findall(r"\*\*([a-z0-9]+(?:_[a-z0-9]+)+)\*\*", page)]
+    graphs = [g for g in re.findall(r"\*\*((?:Lab [a-z0-9_]+|\d [A-Z][^*]+))\*\*", page)]
     assert graphs and set(graphs) <= set(GRAPHS), sorted(set(graphs) - set(GRAPHS))
     inputs = {i for i in re.findall(r"(?<!\*)\*([a-z0-9]+(?:_[a-z0-9]+)+)\*(?!\*)", page)}
     inputs |= set(re.findall(r"^\| \*([a-z_]+)\*", page, flags=re.M))

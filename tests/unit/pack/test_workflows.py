@@ -18,14 +18,14 @@ from PIL import Image
 
 ROOT = Path(__file__).resolve().parents[3]
 FOLDER = ROOT / "workflows"
-QUICKSTARTS = ("quickstart_professions", "quickstart_text", "quickstart_unconditional")
-GUIDED = ("sd15_distribution_guidance", "sdxl_distribution_guidance")
-TRAINED = ("train_adp_sd15", "train_adp_sdxl")
-AUDIT, QUICK_TRAINING = "label_audit", "train_adp_quickstart"
-CLIP_PATH, NEURON_AUDIT = "neuron_path_clip_vision", "neuron_path_audit"
-STEERED, TRAINED_SAE = ("bias_feature_steer_sd15", "bias_feature_steer_sdxl"), "train_sae_sd15"
-QUICK_STEER, QUICK_FIND = "bias_feature_steer_quickstart", "find_bias_features_quickstart"
-REPORT, BALANCED, LEDGER = "fairness_report", "balanced_dataset", "balance_ledger"
+QUICKSTARTS = ("Lab quickstart_professions", "Lab quickstart_text", "1 Start here, no download")
+GUIDED = ("Lab sd15_distribution_guidance", "Lab sdxl_distribution_guidance")
+TRAINED = ("Lab train_adp_sd15", "Lab train_adp_sdxl")
+AUDIT, QUICK_TRAINING = "Lab label_audit", "Lab train_adp_quickstart"
+CLIP_PATH, NEURON_AUDIT = "Lab neuron_path_clip_vision", "Lab neuron_path_audit"
+STEERED, TRAINED_SAE = ("Lab bias_feature_steer_sd15", "Lab bias_feature_steer_sdxl"), "Lab train_sae_sd15"
+QUICK_STEER, QUICK_FIND = "Lab bias_feature_steer_quickstart", "Lab find_bias_features_quickstart"
+REPORT, BALANCED, LEDGER = "6 Report", "Lab balanced_dataset", "5 A queue of single images"
 NAMES = (
     AUDIT, BALANCED, CLIP_PATH, NEURON_AUDIT, *QUICKSTARTS, *GUIDED, QUICK_TRAINING, *TRAINED, QUICK_FIND, QUICK_STEER, TRAINED_SAE,
     *STEERED, REPORT, LEDGER,
@@ -148,9 +148,9 @@ def test_a_note_says_that_classes_are_perceived(name: str) -> None:
 
 
 QUICK_FILES = {
-    "quickstart_unconditional": ("portraits.safetensors", "EquipoiseLoadUnconditionalDiffusion", (1.0, "ddim")),
-    "quickstart_professions": ("portraits_professions.safetensors", "EquipoiseLoadUnconditionalDiffusion", (1.0, "ddim")),
-    "quickstart_text": ("portraits_text.safetensors", "EquipoiseLoadQuickstartTextModel", (4.0, "euler")),
+    "1 Start here, no download": ("portraits.safetensors", "EquipoiseLoadUnconditionalDiffusion", (1.0, "ddim")),
+    "Lab quickstart_professions": ("portraits_professions.safetensors", "EquipoiseLoadUnconditionalDiffusion", (1.0, "ddim")),
+    "Lab quickstart_text": ("portraits_text.safetensors", "EquipoiseLoadQuickstartTextModel", (4.0, "euler")),
 }
 
 
@@ -271,7 +271,7 @@ def test_a_graph_that_trains_says_which_files_go_where_and_what_it_takes(name: s
 
 
 def test_the_quick_training_makes_an_adp_for_the_quickstart() -> None:
-    workflow, other = read(QUICK_TRAINING), read("quickstart_unconditional")
+    workflow, other = read(QUICK_TRAINING), read("1 Start here, no download")
     for kind in ("EquipoiseLoadUnconditionalDiffusion", "EquipoiseEmptyPixelLatent"):
         assert of_type(workflow, kind)["widgets_values"] == of_type(other, kind)["widgets_values"]
     recorded, tried = (values(of_type(workflow, kind)) for kind in ("EquipoiseRecordFeatures", "EquipoiseCalibrateADP"))
