@@ -289,6 +289,27 @@ def text(w: World) -> Made:
     yield "LabelFeaturesFromPrompts", rows(level(of(chart)[0]), *(level(s) for s in of(sheets)))
 
 
+def prompts(w: World) -> Made:
+    """Make the pictures of balanced prompts."""
+    g = Graph(w)
+    model, vae, sampling = g.words(16)
+    words = "yes: with eyeglasses | wearing eyeglasses\nno: without eyeglasses"
+    asked = {"prompt": f"{DOCTOR} {{eyeglasses}}", "words": words, "weights": "yes 75 no 25", "latent": sampling["latent_image"]}
+    balanced = g("BalancedPrompts", seed=SEED, clip=model[1], **asked)
+    plain = g.show(g.drawn(model[0], vae, sampling))
+    together = g.show(g.drawn(model[0], vae, sampling | {"positive": balanced[2]}))
+    encoded = g("CLIPTextEncode", clip=model[1], text=balanced[0])
+    parts = g.drawn(model[0], vae, sampling | {"positive": encoded[0], "latent_image": balanced[1]})
+    lists, ordered = g.show(parts), g.show(g("ImagesInBatchOrder", images=parts, latents=balanced[1])[0])
+    of = w.run(g)
+    before = w.sheet(of(plain), f'"{DOCTOR}"')
+    yield "BalancedPrompts", rows(before, w.sheet(of(together), f'"{DOCTOR} ...", with the words of 75% eyeglasses'))
+    yield (
+        "ImagesInBatchOrder",
+        rows(w.sheet(of(lists), "as ComfyUI sampled them: prompt by prompt"), w.sheet(of(ordered), "in the order of the batch")),
+    )
+
+
 def level(picture: Picture, width: int = 960) -> Picture:
     """Scale a picture to another width."""
     size = width, round(picture.shape[0] * width / picture.shape[1])
@@ -580,7 +601,7 @@ def ledger(w: World) -> Made:
     yield "ResetLedger", text_picture("text", "\n\n".join(answers))
 
 
-GROUPS = {f.__name__: f for f in (guidance, conditional, text, labels, steering, features, neurons, datasets, ledger)}
+GROUPS = {f.__name__: f for f in (guidance, conditional, text, prompts, labels, steering, features, neurons, datasets, ledger)}
 RENDERED = {
     "LabelFeaturesWithCLIP": (
         "Lab train_adp_sd15",
