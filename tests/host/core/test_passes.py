@@ -48,6 +48,12 @@ def target(text: str = "eyeglasses x hair: uniform") -> Any:
 
 def drawn(world: World, adp: Any, size: int = 0, key: str | None = None, **given: Any) -> tuple[Tensor, Any]:
     """Samples and outcome of N images, ``size`` at a time."""
+    latent, outcome = drawn_latent(world, adp, size, key, **given)
+    return latent["samples"], outcome
+
+
+def drawn_latent(world: World, adp: Any, size: int = 0, key: str | None = None, **given: Any) -> tuple[dict[str, Any], Any]:
+    """LATENT and outcome of N images, ``size`` at a time."""
     from equipoise.host.core.sampling import SamplerSettings
     from equipoise.host.guidance.sampling import GuidedSampling, guided_ksample
     from equipoise.methods.guidance.run import GuidanceSettings
@@ -60,7 +66,7 @@ def drawn(world: World, adp: Any, size: int = 0, key: str | None = None, **given
     chosen = GuidedSampling(guidance, sampler, given.pop("repair", 0), size, key, given.pop("ledger", None))
     out, outcome = guided_ksample(model, adp, chosen, positive, negative, latent, **given)
     assert out["samples"].shape[0] == latent["samples"].shape[0]
-    return out["samples"], outcome
+    return out, outcome
 
 
 def close(a: Tensor, b: Tensor) -> None:
@@ -86,6 +92,17 @@ def test_passes_are_the_batch_drawn_at_once(classes: World, adp: Any, spy: Spy, 
     plain_calls, passes = 4 * 2, -(-N // size)
     extra = len(spy.calls) - plain_calls * passes
     assert extra == 0 if assign == "seeded" else 0 < extra < plain_calls * passes, "a reading ends where classes are given"
+
+
+@pytest.mark.parametrize("picks", [[3], [4, 0], [0, 1, 2, 3, 4]])
+def test_a_second_pass_over_picked_images_keeps_their_classes(classes: World, adp: Any, picks: list[int]) -> None:
+    first, outcome = drawn_latent(classes, adp)
+    again = {**first, "samples": first["samples"][picks]}
+    _, later = drawn(classes, adp, latent=again, denoise=0.5)
+    assert later.cells == [outcome.cells[i] for i in picks] and "kept the class" in later.text()
+    assert len(first) == len(classes.empty(N)) + 1, "the latent that came in stays as it was"
+    _, other = drawn(classes, adp, latent=again, denoise=0.5, target=target("eyeglasses: uniform"))
+    assert "kept the class" not in other.text()
 
 
 NOISY = ["euler_ancestral", "dpmpp_sde", "dpmpp_2m_sde", "dpmpp_3m_sde_gpu", "er_sde", "lcm", "ddim", "uni_pc", "dpmpp_2s_ancestral"]
