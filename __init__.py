@@ -26,11 +26,13 @@ async def comfy_entrypoint() -> ComfyExtension:
         async def get_node_list(self) -> list[type[io.ComfyNode]]:
             try:
                 from .host.core.files import register_model_folders
+                from .host.core.queue_check import register_queue_check
                 from .host.labels.class_routes import register_routes
                 from .nodes import all_nodes
 
                 register_model_folders()
                 register_routes()
+                register_queue_check()
                 return all_nodes()
             except Exception:
                 # the host shortens this to one warning line; the traceback is what helps

@@ -31,6 +31,14 @@ MODEL_FOLDERS: dict[str, tuple[str, str]] = {
     "attribute_classifiers": ("attribute_classifiers", "attribute_classifiers"),
 }
 """The host's folder key -> (folder below the host's models folder, folder below shipped/weights)."""
+MAKERS = {
+    "equipoise_adp": "The templates '3 Two prompts on your SD1.5' and '4 Two prompts on your SDXL' make one for your checkpoint",
+    "equipoise_sae": "The template 'Lab train_sae_sd15' makes one for your checkpoint",
+    "equipoise_bias_features": "The template 'Lab train_sae_sd15' makes them for your checkpoint",
+    "equipoise_neuron_paths": "The template 'Lab neuron_path_audit' makes one",
+    "attribute_classifiers": "The template 'Lab balanced_dataset' trains one",
+}
+"""The host's folder key -> the template that makes a missing file of this kind."""
 _SHIPPED_WEIGHTS = Path(__file__).resolve().parents[2] / "shipped" / "weights"
 _NAME = re.compile(r"\w[\w .,+()=@-]{0,99}")
 _RESERVED = re.compile(r"(con|prn|aux|nul|com\d|lpt\d)(\..*)?", re.IGNORECASE)
@@ -105,11 +113,19 @@ def resolve(key: str, name: str) -> Path:
     """
     path = folder_paths.get_full_path(key, name)
     if path is None:
-        known = ", ".join(choices(key)) or "nothing"
-        raise FileNotFoundError(
-            f"'{name}' is not in {folder_hint(key)} (this folder has: {known}): put the file there or choose another one."
-        )
+        raise FileNotFoundError(missing_text(key, name))
     return Path(path)
+
+
+def missing_text(key: str, name: str) -> str:
+    """Say that there is no file of this name, what there is, and which template makes one."""
+    known, maker = ", ".join(choices(key)) or "nothing", f" {MAKERS[key]}." if key in MAKERS else ""
+    return f"'{name[:120]}' is not in {folder_hint(key)} (this folder has: {known}): put the file there or choose another one.{maker}"
+
+
+def listed(key: str, name: str | None) -> bool | str:
+    """Check a loader's choice before the graph runs: True, or what is missing. None stands for a name that is not known yet."""
+    return True if name is None or name in choices(key) else missing_text(key, name)
 
 
 def fingerprint(key: str, name: str) -> str:

@@ -12,7 +12,7 @@ from ...models.noise_level import log_snr
 from ...models.sites import MIDDLE
 from .types import Model, ModelSampling
 
-_FAMILIES = {
+FAMILIES = {
     "SD15": "sd15",
     "SD15_instructpix2pix": "sd15",
     "SDXL": "sdxl",
@@ -21,6 +21,7 @@ _FAMILIES = {
     "Segmind_Vega": "segmind-vega",
     "SDXLRefiner": "sdxl-refiner",
 }
+"""The host's model class -> the family as ADP files name it."""
 
 
 def base_model(model: Model) -> str | None:
@@ -31,7 +32,7 @@ def base_model(model: Model) -> str | None:
     info = getattr(model.model, "equipoise_info", None)
     if info is not None:
         return info.base_model or None
-    return _FAMILIES.get(type(getattr(model.model, "model_config", None)).__name__)
+    return FAMILIES.get(type(getattr(model.model, "model_config", None)).__name__)
 
 
 def site_channels(model: Model) -> dict[str, int]:
@@ -78,10 +79,7 @@ def check_made_for(model: Model, what: str, made_for: str, sites: Mapping[str, i
     """
     connected = base_model(model)
     if connected and made_for and connected != made_for:
-        raise ValueError(
-            f"this {what} was made for '{made_for}' and the connected MODEL is '{connected}': load the {what} that belongs to the model, "
-            "or train one for it."
-        )
+        raise ValueError(other_family(what, made_for, connected))
     widths = site_channels(model)
     for site, channels in sites.items():
         if site not in widths:
@@ -94,6 +92,14 @@ def check_made_for(model: Model, what: str, made_for: str, sites: Mapping[str, i
                 f"this {what} expects {channels} channels at '{site}' (it was made for '{made_for}') and the connected MODEL has "
                 f"{widths[site]}: load an {what} that was made for this model."
             )
+
+
+def other_family(what: str, made_for: str, connected: str) -> str:
+    """Say that a file was made for another model family."""
+    return (
+        f"this {what} was made for '{made_for}' and the connected MODEL is '{connected}': load the {what} that belongs to the model, "
+        "or train one for it."
+    )
 
 
 def level_of(model_sampling: ModelSampling, sigma: float | Tensor) -> float:

@@ -28,7 +28,7 @@ def attributes_of(kind: str, name: str) -> dict[str, tuple[str, ...]]:
         raise ValueError(f"classes are known of {', '.join(KINDS)}, not of '{kind[:60]}': ask for one of them.")
     key = KINDS[kind]
     if name not in (classifier_choices() if key == KEY else model_files.choices(key)):
-        raise ValueError(f"'{name[:120]}' is not in {model_files.folder_hint(key)}: put the file there or choose another one.")
+        raise ValueError(model_files.missing_text(key, name))
     path = resolve_classifier(name) if key == KEY else model_files.resolve(key, name)
     if path.is_dir():
         attribute, classes = stated_classes(path)

@@ -39,6 +39,10 @@ class LoadADP(io.ComfyNode):
         )
 
     @classmethod
+    def validate_inputs(cls, adp_name: str | None) -> bool | str:
+        return model_files.listed(ADP_KEY, adp_name)
+
+    @classmethod
     def fingerprint_inputs(cls, adp_name: str) -> str:
         return model_files.fingerprint(ADP_KEY, adp_name)
 

@@ -15,6 +15,7 @@ from ...methods.core.targets import TargetDistribution
 from ...models.bias_features import BiasFeatures as BiasFeaturesFile
 from ...models.sae import SaeFile
 from ..core.inputs import ledger_input, rounding_seed
+from ..core.queued import checked_strength
 from ..core.sockets import MAIN, Adp, Target, assigned_output, schema
 from .steer_inputs import ASYRP, all_to, edit_inputs, files_inputs, only_input, steer_settings
 
@@ -88,7 +89,12 @@ class BiasFeatureSteer(io.ComfyNode):
                 ),
                 assigned_output(),
             ],
+            hidden=[io.Hidden.unique_id],
         )
+
+    @classmethod
+    def validate_inputs(cls, strength: float) -> bool | str:
+        return checked_strength(cls, strength, -2.0, 2.0)
 
     @classmethod
     def execute(

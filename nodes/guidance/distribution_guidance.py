@@ -11,6 +11,7 @@ from ...host.ledger.assigned_runs import AssignedRuns
 from ...host.ledger.ledgers import LedgerHandle
 from ...models.adp import AdpFile
 from ..core.inputs import ledger_input, rounding_seed
+from ..core.queued import checked_strength
 from ..core.sockets import MAIN, assigned_output, schema
 from .edit_inputs import GUIDANCE_EDIT
 
@@ -38,7 +39,12 @@ class DistributionGuidance(io.ComfyNode):
                 ledger_input(),
             ],
             outputs=[io.Model.Output("guided", display_name="MODEL", tooltip="The guided model, for any sampler."), assigned_output()],
+            hidden=[io.Hidden.unique_id],
         )
+
+    @classmethod
+    def validate_inputs(cls, strength: float) -> bool | str:
+        return checked_strength(cls, strength, 0.0, 100.0)
 
     @classmethod
     def execute(cls, model: io.Model.Type, adp: AdpFile, ledger: LedgerHandle | None = None, **widgets: Any) -> io.NodeOutput:

@@ -17,7 +17,7 @@ from ...methods.core.targets import TargetDistribution
 from ...models.adp import AdpFile
 from ...models.class_order import in_class_order, matched
 from ..core.inputs import SAMPLER, ledger_input, sampler_seed
-from ..core.queued import queued_graph, queued_id
+from ..core.queued import checked_strength, queued_graph, queued_id
 from ..core.sockets import MAIN, Classifier, assigned_output, schema
 from .edit_inputs import GUIDANCE_EDIT
 
@@ -80,6 +80,10 @@ class DistributionGuidanceKSampler(io.ComfyNode):
             ],
             hidden=[io.Hidden.prompt, io.Hidden.unique_id],
         )
+
+    @classmethod
+    def validate_inputs(cls, strength: float) -> bool | str:
+        return checked_strength(cls, strength, 0.0, 100.0)
 
     @classmethod
     def execute(

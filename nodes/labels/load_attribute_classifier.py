@@ -46,6 +46,11 @@ class LoadAttributeClassifier(io.ComfyNode):
         )
 
     @classmethod
+    def validate_inputs(cls, classifier_name: str | None) -> bool | str:
+        known = classifier_name is None or classifier_name in classifier_choices()
+        return known or model_files.missing_text(KEY, classifier_name)
+
+    @classmethod
     def fingerprint_inputs(cls, classifier_name: str) -> str:
         return classifier_fingerprint(classifier_name)
 

@@ -38,6 +38,10 @@ class LoadNeuronPath(io.ComfyNode):
         )
 
     @classmethod
+    def validate_inputs(cls, neuron_path_name: str | None) -> bool | str:
+        return model_files.listed(KEY, neuron_path_name)
+
+    @classmethod
     def fingerprint_inputs(cls, neuron_path_name: str) -> str:
         return model_files.fingerprint(KEY, neuron_path_name)
 

@@ -40,6 +40,10 @@ class LoadSAE(io.ComfyNode):
         )
 
     @classmethod
+    def validate_inputs(cls, sae_name: str | None) -> bool | str:
+        return model_files.listed(SAE_KEY, sae_name)
+
+    @classmethod
     def fingerprint_inputs(cls, sae_name: str) -> str:
         return model_files.fingerprint(SAE_KEY, sae_name)
 
