@@ -123,7 +123,7 @@ def missing_text(key: str, name: str) -> str:
     return f"'{name[:120]}' is not in {folder_hint(key)} (this folder has: {known}): put the file there or choose another one.{maker}"
 
 
-def listed(key: str, name: str | None) -> bool | str:
+def checked_choice(key: str, name: str | None) -> bool | str:
     """Check a loader's choice before the graph runs: True, or what is missing. None stands for a name that is not known yet."""
     return True if name is None or name in choices(key) else missing_text(key, name)
 

@@ -40,7 +40,7 @@ class LoadADP(io.ComfyNode):
 
     @classmethod
     def validate_inputs(cls, adp_name: str | None) -> bool | str:
-        return model_files.listed(ADP_KEY, adp_name)
+        return model_files.checked_choice(ADP_KEY, adp_name)
 
     @classmethod
     def fingerprint_inputs(cls, adp_name: str) -> str:

@@ -53,7 +53,7 @@ class LoadBiasFeatures(io.ComfyNode):
 
     @classmethod
     def validate_inputs(cls, bias_features_name: str | None) -> bool | str:
-        return model_files.listed(BIAS_FEATURES_KEY, bias_features_name)
+        return model_files.checked_choice(BIAS_FEATURES_KEY, bias_features_name)
 
     @classmethod
     def fingerprint_inputs(cls, bias_features_name: str) -> str:

@@ -39,7 +39,7 @@ class LoadNeuronPath(io.ComfyNode):
 
     @classmethod
     def validate_inputs(cls, neuron_path_name: str | None) -> bool | str:
-        return model_files.listed(KEY, neuron_path_name)
+        return model_files.checked_choice(KEY, neuron_path_name)
 
     @classmethod
     def fingerprint_inputs(cls, neuron_path_name: str) -> str:

@@ -41,7 +41,7 @@ class LoadSAE(io.ComfyNode):
 
     @classmethod
     def validate_inputs(cls, sae_name: str | None) -> bool | str:
-        return model_files.listed(SAE_KEY, sae_name)
+        return model_files.checked_choice(SAE_KEY, sae_name)
 
     @classmethod
     def fingerprint_inputs(cls, sae_name: str) -> str:
