@@ -30,6 +30,7 @@ MODULES = (
     "guidance.distribution_guidance_ksampler",
     "guidance.exempt_from_guidance",
     "labels.load_attribute_classifier",
+    "labels.clip_attribute_classifier",
     "report.attribute_histogram",
     "report.fairness_report",
     "data.record_features",

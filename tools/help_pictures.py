@@ -608,6 +608,11 @@ RENDERED = {
         ("CLIPVisionLoader", "CLIPLoader", "EquipoiseLabelFeaturesWithCLIP"),
         "It needs CLIP's weights.",
     ),
+    "CLIPAttributeClassifier": (
+        "3 Two prompts on your SD1.5",
+        ("CLIPVisionLoader", "CLIPLoader", "EquipoiseCLIPAttributeClassifier"),
+        "It needs CLIP's weights.",
+    ),
     "ZeroShotAttributeHead": (
         "Lab neuron_path_clip_vision",
         ("CLIPLoader", "CLIPVisionLoader", "EquipoiseZeroShotAttributeHead"),

@@ -29,18 +29,29 @@ HERE = Path(__file__).resolve().parent
 ROOT = HERE.parent
 SCREENSHOT = ROOT / "tests" / "browser" / "screenshot.mjs"
 FOLDER = ROOT / "workflows"
-QUICKSTARTS = ("1 Start here, no download", "Lab quickstart_professions", "Lab quickstart_text")
+QUICKSTARTS = {
+    "1 Start here, no download": "distribution guidance, target half and half",
+    "2 Exact shares by prompt, any model": "a prompt per image, target 75%",
+    "Lab quickstart_professions": "distribution guidance, target half and half",
+    "Lab quickstart_text": "distribution guidance, target half and half",
+    "Lab two_prompts_quickstart": "guidance learned from two prompts, target 75%",
+}
+"""Graphs that compare a plain batch with another, and what is said of the other."""
 AUDIT, STEER, FIND = "Lab label_audit", "Lab bias_feature_steer_quickstart", "Lab find_bias_features_quickstart"
 TRAIN = "Lab train_adp_quickstart"
 NEURONS, REPORT, BALANCED = "Lab neuron_path_audit", "6 Report", "Lab balanced_dataset"
 LEDGER, LEDGER_RUNS = "5 A queue of single images", 24
 NEEDS_ADP = "It needs your checkpoint, and an ADP made for it."
 NEEDS_CLIP = "It needs OpenAI's CLIP ViT-L/14."
+NEEDS_MODEL = "It needs your checkpoint, and a CLIP that counts."
 NEEDS_CHECKPOINT = "It needs your checkpoint and a CLIP, and makes an ADP for it."
 NEEDS_CLASSIFIER = "It needs your checkpoint and a classifier, and makes an autoencoder and bias features for it."
 NEEDS_FEATURES = "It needs your checkpoint, and an autoencoder and bias features made for it."
 WIDE, WIDER, TALL, LONG = (2000, 760), (2300, 800), (2600, 1330), (3800, 1500)
 RENDERED = {
+    "3 Two prompts on your SD1.5": (NEEDS_MODEL, LONG),
+    "4 Two prompts on your SDXL": (NEEDS_MODEL, LONG),
+    **{f"Lab balanced_prompts_{kind}": (NEEDS_MODEL, TALL) for kind in ("sd15", "sdxl", "flux", "qwen_image", "z_image")},
     "Lab neuron_path_clip_vision": (NEEDS_CLIP, TALL),
     "Lab sd15_distribution_guidance": (NEEDS_ADP, WIDE),
     "Lab sdxl_distribution_guidance": (NEEDS_ADP, WIDE),
@@ -57,6 +68,9 @@ NOT_OUTPUT = "A rendering of the graph, not its output"
 FILES = {
     "CheckpointLoaderSimple": "checkpoints",
     "CLIPLoader": "text_encoders",
+    "DualCLIPLoader": "text_encoders",
+    "UNETLoader": "diffusion_models",
+    "VAELoader": "vae",
     "CLIPVisionLoader": "clip_vision",
     "EquipoiseLoadADP": "equipoise/adp",
     "EquipoiseLoadSAE": "equipoise/sae",
@@ -91,7 +105,7 @@ def quickstart(server: Any, name: str, to_api: Any) -> Image.Image:
 
     The judge's class decides the colour of each image's frame.
     """
-    captions = "Before: plain sampling", "After: distribution guidance, target half and half"
+    captions = "Before: plain sampling", f"After: {QUICKSTARTS[name]}"
     return Image.fromarray(compared(server, *run(server, name, to_api), captions))
 
 
@@ -297,8 +311,10 @@ def stand_ins(base: Path) -> None:
     classes = {"gender_presentation": ("feminine", "masculine")}
     for name in RENDERED:
         for node in json.loads((FOLDER / f"{name}.json").read_text(encoding="utf-8"))["nodes"]:
-            where, file = FILES.get(node["type"]), (node["widgets_values"] or [""])[0]
-            if where and not list((ROOT / "shipped" / "weights").glob(f"*/{file}")):  # a shipped file needs no stand-in
+            where, files = FILES.get(node["type"]), (node["widgets_values"] or [""])[: 2 if node["type"].startswith("Dual") else 1]
+            for file in files:
+                if not where or list((ROOT / "shipped" / "weights").glob(f"*/{file}")):  # a shipped file needs no stand-in
+                    continue
                 path = base / "models" / where / file
                 path = path if path.suffix else path / "config.json"  # a folder
                 path.parent.mkdir(parents=True, exist_ok=True)

@@ -34,6 +34,9 @@ class HostClassifier:
     ``attributes``: attribute -> class names, in the order of the probabilities. ``name``: as chosen in the loader.
     """
 
+    has_network = True
+    """Whether it has a network of its own, in ``model``."""
+
     def __init__(self, model: AttributeClassifier, name: str) -> None:
         self.name, self.model = name, model
         self.attributes: dict[str, tuple[str, ...]] = dict(model.attributes)

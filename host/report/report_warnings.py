@@ -52,6 +52,8 @@ def report_warnings(inputs: ReportInputs, graph: provenance.Graph | None, node_i
 
 def same_network(a: HostClassifier, b: HostClassifier) -> bool:
     """Return whether two classifiers have the same weights, under any name."""
+    if not (a.has_network and b.has_network):
+        return a.fingerprint() == b.fingerprint()
     first, second = a.model.state_dict(), b.model.state_dict()
     return a is b or (first.keys() == second.keys() and all(_equal(first[k], second[k]) for k in first))
 

@@ -8,7 +8,7 @@
 import { pause } from './chromium.mjs'
 import { open, pictures, visit } from './front_end.mjs'
 
-const [playwright, chromium, url, picture, template = 'quickstart_unconditional'] = process.argv.slice(2)
+const [playwright, chromium, url, picture, template = '1 Start here, no download'] = process.argv.slice(2)
 const { page, takeErrors, close } = await open(url, playwright, chromium, { settings: null })
 try {
   let clicks = 0

@@ -235,3 +235,26 @@ def test_the_text_model_of_the_right_width_is_taken_from_an_sdxl_clip(reference:
         wanted = reference.text_projection(reference.text_model(input_ids=ids).pooler_output)
     torch.testing.assert_close(made[:1], wanted, rtol=0, atol=1e-3)
     assert before == (clip.cond_stage_model.clip_l.return_projected_pooled, clip.cond_stage_model.clip_l.layer)
+
+
+def test_a_classifier_of_clip_reads_what_the_labels_say(reference: Any, features: Any, folders: Path) -> None:
+    from equipoise.host.data.feature_sets import read_picture
+    from equipoise.host.report.report_warnings import same_network
+    from equipoise.nodes.labels.clip_attribute_classifier import CLIPAttributeClassifier
+    from equipoise.nodes.report.attribute_histogram import AttributeHistogram
+
+    def classifier(classes: str = CLASSES) -> Any:
+        vision, clip = host_vision(reference, folders), host_text(weights(reference, "text_model", "text_projection"))
+        return CLIPAttributeClassifier.execute(vision, clip, classes, TEMPLATES).result
+
+    made, text = classifier()
+    images = torch.stack([read_picture(features.folder / "images" / entry.file) for entry in features.entries] * 2)
+    labels, _ = run(features, host_vision(reference, folders), host_text(weights(reference, "text_model", "text_projection")))
+    for attribute, p in made.probabilities(images).items():
+        torch.testing.assert_close(p[:10], labels.probabilities[attribute], atol=1e-4, rtol=1e-3)
+    assert made.embed(images).shape == (20, WIDTH) and "eyeglasses: yes, no" in text and "projection" in text
+    assert same_network(made, classifier()[0]) and not same_network(made, classifier("hair: long, short")[0])
+    counted = json.loads(AttributeHistogram.execute(images, made).result[2])
+    assert [panel["report"]["n"] for panel in counted["panels"]] == [20, 20] and counted["classifier"] == "CLIP: eyeglasses, hair"
+    with pytest.raises(ValueError, match="CLIP with your words.*connect Load Attribute Classifier"):
+        _ = made.model

@@ -119,7 +119,6 @@ WITHOUT_A_TEMPLATE = {
     "EquipoiseExportLedger",
     "EquipoiseLabelFeaturesFromCSV",
     "EquipoiseLabelFeaturesFromPrompts",
-    "EquipoiseLearnDirectionsFromPrompts",
     "EquipoiseLoadDataset",
     "EquipoiseLoadFeatures",
     "EquipoiseLoadNeuronPath",

@@ -25,10 +25,13 @@ AUDIT, QUICK_TRAINING = "Lab label_audit", "Lab train_adp_quickstart"
 CLIP_PATH, NEURON_AUDIT = "Lab neuron_path_clip_vision", "Lab neuron_path_audit"
 STEERED, TRAINED_SAE = ("Lab bias_feature_steer_sd15", "Lab bias_feature_steer_sdxl"), "Lab train_sae_sd15"
 QUICK_STEER, QUICK_FIND = "Lab bias_feature_steer_quickstart", "Lab find_bias_features_quickstart"
+SHARES, TWO_PROMPTS = "2 Exact shares by prompt, any model", ("3 Two prompts on your SD1.5", "4 Two prompts on your SDXL")
+QUICK_TWO = "Lab two_prompts_quickstart"
+PROMPTS = tuple(f"Lab balanced_prompts_{kind}" for kind in ("sd15", "sdxl", "flux", "qwen_image", "z_image"))
 REPORT, BALANCED, LEDGER = "6 Report", "Lab balanced_dataset", "5 A queue of single images"
 NAMES = (
     AUDIT, BALANCED, CLIP_PATH, NEURON_AUDIT, *QUICKSTARTS, *GUIDED, QUICK_TRAINING, *TRAINED, QUICK_FIND, QUICK_STEER, TRAINED_SAE,
-    *STEERED, REPORT, LEDGER,
+    *STEERED, REPORT, LEDGER, SHARES, *TWO_PROMPTS, QUICK_TWO, *PROMPTS,
 )  # fmt: skip
 NOTES = {"MarkdownNote"}
 CORE = {
@@ -36,14 +39,19 @@ CORE = {
     "CLIPTextEncode",
     "CLIPVisionLoader",
     "CheckpointLoaderSimple",
+    "DualCLIPLoader",
     "EmptyLatentImage",
+    "EmptySD3LatentImage",
     "ImageScaleBy",
     "KSampler",
+    "ModelSamplingAuraFlow",
     "PreviewAny",
     "PreviewImage",
     "PrimitiveInt",
     "SaveImage",
+    "UNETLoader",
     "VAEDecode",
+    "VAELoader",
 }
 """Nodes of the host that the graphs may use; all are in v0.3.64."""
 TITLE = 30
@@ -530,3 +538,76 @@ def test_the_ledgers_graph_draws_one_image_and_counts_what_is_seen() -> None:
     assert sources(workflow, "EquipoiseLedgerReport")["ledger"] == "EquipoiseRecordAttributes"
     targets = [link[1] for link in workflow["links"] if link[5] == "EQUIPOISE_TARGET"]
     assert len(targets) == 3 == len([t for t in targets if t == targets[0]])
+
+
+# -- prompts -------------------------------------------------------------------------------------------------------------------------
+
+
+def both_samplers(workflow: dict[str, Any]) -> tuple[dict[str, Any], dict[str, Any]]:
+    """The sampler of the plain batch and that of the other, from left to right."""
+    plain, other = sorted((n for n in workflow["nodes"] if n["type"] == "KSampler"), key=lambda n: n["pos"][0])
+    return plain, other
+
+
+@pytest.mark.parametrize("name", [SHARES, *PROMPTS])
+def test_balanced_prompts_stand_beside_a_plain_batch_of_the_same_noise(name: str) -> None:
+    workflow = read(name)
+    plain, balanced = both_samplers(workflow)
+    prompts, one = of_type(workflow, "EquipoiseBalancedPrompts"), fed(workflow, plain)
+    other = fed(workflow, balanced)
+    assert plain["widgets_values"] == balanced["widgets_values"]
+    assert {k: one[k] for k in ("model", "negative", "seed")} == {k: other[k] for k in ("model", "negative", "seed")}
+    assert fed(workflow, prompts)["latent"] == one["latent_image"] and fed(workflow, prompts)["seed"] == one["seed"]
+    slot = re.search(r" ?\{(\w+)\}", values(prompts)["prompt"])
+    texts = {n["widgets_values"][0] for n in workflow["nodes"] if n["type"] == "CLIPTextEncode"}
+    assert values(prompts)["prompt"].replace(slot[0], "") in texts, "the plain prompt leaves the words out"
+    counts = sorted((n for n in workflow["nodes"] if n["type"] == "EquipoiseAttributeHistogram"), key=lambda n: n["pos"][0])
+    assert "assigned" in fed(workflow, counts[1]) and "baseline" in fed(workflow, counts[1]) and "baseline" not in fed(workflow, counts[0])
+    assert {values(n)["attribute"] for n in counts} == {slot[1]}
+
+
+@pytest.mark.parametrize("name", [SHARES, *PROMPTS])
+def test_prompts_go_in_one_pass_or_as_lists_that_are_put_in_order(name: str) -> None:
+    workflow = read(name)
+    prompts, other = of_type(workflow, "EquipoiseBalancedPrompts"), fed(workflow, both_samplers(workflow)[1])
+    if other["positive"] == [prompts["id"], 2]:
+        assert "clip" in fed(workflow, prompts) and other["latent_image"] == fed(workflow, prompts)["latent"]
+    else:
+        (encode,) = [n for n in workflow["nodes"] if n["type"] == "CLIPTextEncode" and "text" in fed(workflow, n)]
+        assert fed(workflow, encode)["text"] == [prompts["id"], 0] and other["positive"] == [encode["id"], 0]
+        order = of_type(workflow, "EquipoiseImagesInBatchOrder")
+        assert other["latent_image"] == fed(workflow, order)["latents"] == [prompts["id"], 1]
+
+
+@pytest.mark.parametrize("name", [QUICK_TWO, *TWO_PROMPTS])
+def test_two_prompts_are_learned_saved_and_used(name: str) -> None:
+    workflow = read(name)
+    learn, guide, save = (of_type(workflow, f"Equipoise{k}") for k in ("LearnDirectionsFromPrompts", "DistributionGuidance", "SaveADP"))
+    plain, guided = both_samplers(workflow)
+    assert fed(workflow, guide)["adp"] == fed(workflow, save)["adp"] == [learn["id"], 0]
+    assert fed(workflow, guided) == fed(workflow, plain) | {"model": [guide["id"], 0]}
+    assert plain["widgets_values"] == guided["widgets_values"]
+    assert fed(workflow, guide)["model"] == fed(workflow, learn)["model"] == fed(workflow, plain)["model"]
+    settings = values(guide)
+    assert (settings["direction"], settings["rows"], settings["seed"]) == ("learned-prompts", "cond+uncond", -1)
+    learned, sampler = values(learn), values(plain)
+    assert all(learned[k] == sampler[k] for k in ("steps", "cfg", "sampler_name", "scheduler"))
+    texts = [n["widgets_values"][0] for n in workflow["nodes"] if n["type"] == "CLIPTextEncode"]
+    pairs = parse_prompt_classes(learned["attribute"], learned["templates"], learned["classes"])
+    assert learned["negative"] == texts[1] and pairs.attribute == values(of_type(workflow, "EquipoiseTargetDistribution"))["attribute"]
+    notes, forward, fit = words_of(workflow), 2 * learned["images"] * learned["steps"], learned["fit_steps"] * learned["batch"]
+    for figure in (f"{learned['images']} images ({forward:,} passes forward)", f"({fit:,} passes forward and back)"):
+        assert figure in notes, figure
+
+
+@pytest.mark.parametrize("name", [*TWO_PROMPTS, *PROMPTS])
+def test_a_graph_for_your_model_says_which_files_go_where(name: str) -> None:
+    workflow, notes = read(name), words_of(read(name))
+    files = [file for node in workflow["nodes"] for file in node["properties"].get("models", [])]
+    for node in workflow["nodes"]:
+        if node["type"].endswith(("LoaderSimple", "CLIPLoader", "VisionLoader", "UNETLoader", "VAELoader")):
+            assert {f["name"] for f in node["properties"]["models"]} <= set(node["widgets_values"]), node["type"]
+    assert len(files) >= 2
+    for file in files:
+        assert file["name"] in notes and f"models/{file['directory']}" in notes
+        assert file["url"].startswith("https://huggingface.co/") and file["url"].endswith(".safetensors")
