@@ -3,11 +3,14 @@
 import { api } from '../../scripts/api.js'
 import { app } from '../../scripts/app.js'
 import { addExtra, make, useStyles } from './extra_widget.js'
-import { findNode } from './graph.js'
+import { findNode, isOpen } from './graph.js'
 import { text } from './texts.js'
 
 const NODE = 'EquipoiseAttributeHistogram'
 const lists = new WeakMap() // node -> its list of pictures
+const latest = new Map() // workflow and node id -> [node id, thumbs], for when the tab is opened again
+const MOST = 64 // nodes whose pictures are kept
+const TALLEST = 330 // pixels of the list; whole rows are shown
 
 app.registerExtension({
   name: 'equipoise.HistogramThumbs',
@@ -15,16 +18,35 @@ app.registerExtension({
     useStyles('./equipoise.css')
     api.addEventListener('executed', ({ detail }) => {
       const thumbs = detail?.output?.equipoise_thumbs?.[0]
-      const node = findNode(detail?.display_node ?? detail?.node)
-      if (!node || (node.comfyClass ?? node.type) !== NODE) return
-      if (!lists.has(node)) {
-        if (!thumbs) return
-        lists.set(node, new List(node))
-      }
-      lists.get(node).show(thumbs)
+      const id = detail?.display_node ?? detail?.node
+      if (thumbs?.workflow) keep(id, thumbs)
+      show(id, thumbs)
     })
+  },
+  // A tab that is opened again gets new nodes.
+  afterConfigureGraph() {
+    for (const [id, thumbs] of latest.values()) show(id, thumbs)
   }
 })
+
+/** Keep the latest pictures of a node. */
+function keep(id, thumbs) {
+  const key = `${thumbs.workflow} ${id}`
+  latest.delete(key)
+  latest.set(key, [id, thumbs])
+  if (latest.size > MOST) latest.delete(latest.keys().next().value)
+}
+
+/** Show pictures on their node, if the workflow that was queued is open. */
+function show(id, thumbs) {
+  const node = isOpen(thumbs?.workflow) ? findNode(id) : null
+  if (!node || (node.comfyClass ?? node.type) !== NODE) return
+  if (!lists.has(node)) {
+    if (!thumbs) return
+    lists.set(node, new List(node))
+  }
+  lists.get(node).show(thumbs)
+}
 
 /** The pictures of one node. */
 class List {
@@ -36,6 +58,16 @@ class List {
     this.content = make('div', 'equipoise-thumbs', {}, head, this.list)
     this.list.addEventListener('wheel', (event) => event.stopPropagation(), { passive: true }) // scroll the list, do not zoom the graph
     this.fit = addExtra(node, 'equipoise_thumbs', make('div', 'equipoise-extra', {}, this.content))
+    new ResizeObserver(() => this.showWholeRows()).observe(this.list)
+  }
+
+  /** Make the list as tall as whole rows, so that none is cut. */
+  showWholeRows() {
+    const entries = [...this.list.children]
+    const below = entries.find((entry) => entry.offsetTop > entries[0].offsetTop)
+    const row = below ? below.offsetTop - entries[0].offsetTop : 0
+    const height = row ? `${Math.max(1, Math.floor(TALLEST / row)) * row + 2}px` : ''
+    if (height !== this.list.style.maxHeight) this.list.style.maxHeight = height
   }
 
   /** Show what the server sent; undefined if the run had no images, only a ledger's counts. */
@@ -43,6 +75,7 @@ class List {
     this.count.textContent = thumbs ? counts(thumbs) : ''
     const address = thumbs && api.apiURL(`/view?${new URLSearchParams(thumbs.sheet)}`)
     this.list.replaceChildren(...(thumbs?.seen ?? []).map((_, i) => item(thumbs, i, address)))
+    this.showWholeRows()
     this.fit()
   }
 }

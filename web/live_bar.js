@@ -3,36 +3,55 @@
 import { api } from '../../scripts/api.js'
 import { app } from '../../scripts/app.js'
 import { addExtra, make, useStyles } from './extra_widget.js'
-import { findNode } from './graph.js'
+import { findNode, isOpen } from './graph.js'
+import { percents } from './percents.js'
 import { text } from './texts.js'
 
 const NODES = ['EquipoiseDistributionGuidance', 'EquipoiseDistributionGuidanceKSampler', 'EquipoiseBiasFeatureSteer']
 const COLOURS = ['#0072B2', '#E69F00', '#009E73', '#D55E00', '#56B4E9', '#CC79A7', '#F0E442', '#8A8A8A'] // as in charts/core/style.py
 const bars = new Map() // node -> its bar
 const waiting = new Map() // node id -> the latest message that is not drawn yet
+const latest = new Map() // workflow and node id -> the latest message, for when its tab is opened again
+const MOST = 64 // nodes whose latest message is kept
 let running = false
 
 app.registerExtension({
   name: 'equipoise.LiveBar',
   setup() {
     useStyles('./equipoise.css')
-    api.addEventListener('equipoise.reading', (event) => {
-      waiting.set(event.detail.node, event.detail)
+    api.addEventListener('equipoise.reading', ({ detail }) => {
+      keep(detail)
+      waiting.set(`${detail.workflow} ${detail.node}`, detail)
       if (waiting.size === 1) requestAnimationFrame(drawWaiting)
     })
     api.addEventListener('execution_start', () => (running = true))
     api.addEventListener('execution_success', () => (running = false))
     for (const kind of ['execution_interrupted', 'execution_error']) api.addEventListener(kind, stopBars)
+  },
+  // A tab that is opened again gets new nodes.
+  afterConfigureGraph() {
+    for (const message of latest.values()) if (message.workflow) draw(message)
   }
 })
+
+/** Keep the latest message of a node. */
+function keep(message) {
+  const key = `${message.workflow} ${message.node}`
+  latest.delete(key)
+  latest.set(key, message)
+  if (latest.size > MOST) latest.delete(latest.keys().next().value)
+}
 
 function drawWaiting() {
   const messages = [...waiting.values()]
   waiting.clear()
-  for (const message of messages) {
-    const node = findNode(message.node)
-    if (node && NODES.includes(node.comfyClass ?? node.type)) barOf(node).show(message)
-  }
+  for (const message of messages) draw(message)
+}
+
+/** Show a message on its node, if the workflow that was queued is open. */
+function draw(message) {
+  const node = isOpen(message.workflow) ? findNode(message.node) : null
+  if (node && NODES.includes(node.comfyClass ?? node.type)) barOf(node).show(message)
 }
 
 /** Get a node's bar; make it the first time. */
@@ -74,7 +93,7 @@ class Bar {
 
   show(message) {
     this.message = message
-    const shape = JSON.stringify(message.attributes.map((a) => [a.name, a.classes]))
+    const shape = JSON.stringify(message.attributes.map((a) => [a.name, a.classes, a.target]))
     if (shape !== this.shape) {
       this.shape = shape
       this.attributes = message.attributes.map((a) => new AttributeRow(a))
@@ -118,13 +137,14 @@ class AttributeRow {
 
   show({ classes, target, read, assigned }) {
     const images = assigned?.reduce((a, b) => a + b, 0)
+    const [now, wanted] = [read ? percents(read) : [], percents(target)]
     classes.forEach((name, i) => {
       this.read[i].style.width = `${100 * (read?.[i] ?? 0)}%`
       this.assigned[i].style.width = images ? `${(100 * assigned[i]) / images}%` : '0'
-      const parts = [`${name} ${read ? percent(read[i]) : '-'}`, percent(target[i])]
+      const parts = [`${name} ${read ? `${now[i]}%` : '-'}`, `${wanted[i]}%`]
       this.figures[i].textContent = parts.join(' \u2192 ') + (images ? ` (${assigned[i]})` : '')
     })
-    const states = classes.map((name, i) => classSummary(name, target[i], read?.[i], images ? assigned[i] : undefined))
+    const states = classes.map((name, i) => classSummary(name, wanted[i], now[i], images ? assigned[i] : undefined))
     this.summary = `${this.name}: ${states.join('; ')}`
     this.bar.setAttribute('aria-label', this.summary)
   }
@@ -132,7 +152,7 @@ class AttributeRow {
 
 /** Put the figures of one class into words, for screen readers. */
 function classSummary(name, target, read, assigned) {
-  const values = { name, target: percent(target), read: read === undefined ? '' : percent(read), assigned }
+  const values = { name, target: `${target}%`, read: read === undefined ? '' : `${read}%`, assigned }
   const parts = [
     read === undefined
       ? text('bar.class_unread', '{name} without a reading, target {target}', values)
@@ -153,8 +173,4 @@ function targetLines(target) {
 
 function background(i) {
   return `background:${COLOURS[i % COLOURS.length]}`
-}
-
-function percent(share) {
-  return `${Math.round(100 * share)}%`
 }

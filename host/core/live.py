@@ -85,11 +85,23 @@ def connected_client() -> tuple[Server, str] | None:
     return (server, client) if client is not None and client in server.sockets else None
 
 
+def running_workflow() -> str | None:
+    """Return the id of the workflow whose prompt ComfyUI executes now; None if it was queued without one."""
+    server = getattr(getattr(sys.modules.get("server"), "PromptServer", None), "instance", None)
+    for item in list(getattr(getattr(server, "prompt_queue", None), "currently_running", {}).values()):
+        extra = item[3] if len(item) > 3 and isinstance(item[3], dict) else {}
+        workflow = ((extra.get("extra_pnginfo") or {}).get("workflow") or {}).get("id")
+        if workflow is not None:
+            return str(workflow)
+    return None
+
+
 def live_message(run: BatchRun, node: str, step: int, steps: int) -> dict[str, Any]:
     """Compose the message about a run.
 
-    It says that ``step`` of ``steps`` are done and how many ``images`` the quotas are for. For every attribute it has the classes, the
-    target, the shares read last (None: not read yet, or by no predictor), and the images assigned to each class (None: not yet).
+    It says which workflow was queued, that ``step`` of ``steps`` are done and how many ``images`` the quotas are for. For every attribute
+    it has the classes, the target, the shares read last (None: not read yet, or by no predictor), and the images assigned to each class
+    (None: not yet).
     """
     target, shares = run.target, run.readings.shares[-1] if run.readings.shares else {}
     counts = run.counts
@@ -107,7 +119,8 @@ def live_message(run: BatchRun, node: str, step: int, steps: int) -> dict[str, A
         for attribute, classes in zip(target.attributes, target.classes, strict=True)
     ]
     images = run.images if counts is None else sum(counts)
-    return {"node": node, "step": step, "steps": steps, "images": images, "exempt": run.exempt, "attributes": attributes}
+    queued = {"node": node, "workflow": running_workflow()}
+    return {**queued, "step": step, "steps": steps, "images": images, "exempt": run.exempt, "attributes": attributes}
 
 
 def _per_class(target: TargetDistribution, counts: list[int], attribute: str) -> list[int]:

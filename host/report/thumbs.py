@@ -12,6 +12,8 @@ import torch
 from PIL import Image, ImageOps
 from torch import Tensor
 
+from ..core.live import running_workflow
+
 MOST = 64
 """Upper limit of the images on a node, which has no room for more."""
 TILE, COLUMNS = 96, 8
@@ -47,6 +49,7 @@ def image_thumbs(
     sheet.save(folder / name, quality=88)
     read = {a: [classes[a][k] for k in p[:shown].argmax(-1).tolist()] for a, p in seen.items()}
     sheet_info = {
+        "workflow": running_workflow(),
         "sheet": {"filename": name, "subfolder": "", "type": "temp"},
         "columns": columns,
         "images": len(images),
