@@ -28,11 +28,13 @@ async def comfy_entrypoint() -> ComfyExtension:
                 from .host.core.files import register_model_folders
                 from .host.core.queue_check import register_queue_check
                 from .host.labels.class_routes import register_routes
+                from .host.report.report_route import register_report_route
                 from .nodes import all_nodes
 
                 register_model_folders()
                 register_routes()
                 register_queue_check()
+                register_report_route()
                 return all_nodes()
             except Exception:
                 # the host shortens this to one warning line; the traceback is what helps

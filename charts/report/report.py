@@ -35,6 +35,11 @@ def draw_page(page: Page) -> Image:
     return stacked([*parts, _blank(width, MARGIN)], gap=0)
 
 
+def draw_summary(page: Page) -> Image:
+    """Draw the title and the first section of a page, for a node that has no room for all: uint8 [H, W, 3]."""
+    return draw_page(Page(page.title, page.subtitle, page.sections[:1]))
+
+
 def _section(section: Section, width: int) -> list[Image]:
     drawn = [_rule(width), _text([section.title], width, 25, INK, bold_space=6)]
     for block in section.blocks:

@@ -9,10 +9,11 @@ from typing import Any
 import torch
 from comfy_api.latest import io
 
-from ...charts.report.report import draw_page
+from ...charts.report.report import draw_page, draw_summary
 from ...charts.report.report_html import html_page
 from ...charts.report.report_page import cautions, headlines, report_page
 from ...charts.report.report_pictures import class_sheets
+from ...host.core.live import running_workflow
 from ...host.labels.classifier import HostClassifier
 from ...host.report.gather import INCEPTION, Gathered, ReportInputs, gather, interruptible, origin
 from ...host.report.report_warnings import report_warnings
@@ -175,7 +176,9 @@ class FairnessReportNode(io.ComfyNode):
         notes = [*warnings, *cautions(findings)]
         figures = {**findings.to_dict(), **provenance, "warnings": notes, "file": shown_path(path)}
         text = "\n".join([*headlines(findings), *(f"Note: {note}" for note in notes), f"saved: {shown_path(path)}"])
-        return io.NodeOutput(image, findings.fd, json.dumps(figures, allow_nan=False), str(path), ui=shown(cls, image, text))
+        on_node = shown(cls, as_image(draw_summary(page)), text)
+        on_node["equipoise_report"] = [{"name": path.name, "workflow": running_workflow()}]
+        return io.NodeOutput(image, findings.fd, json.dumps(figures, allow_nan=False), str(path), ui=on_node)
 
 
 def measure_readings(read: Gathered, inputs: ReportInputs) -> Findings:

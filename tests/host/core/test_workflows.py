@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import urllib.error
+import urllib.request
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +15,15 @@ from equipoise_workflow import CONTROLS, NOTES, inputs_of, is_widget, to_api, wi
 
 WORKFLOWS = sorted((REPOSITORY / "workflows").glob("*.json"))
 QUICKSTARTS = ("1 Start here, no download", "Lab quickstart_professions", "Lab quickstart_text")
-FILES = ("ckpt_name", "clip_name", "adp_name", "model_name", "classifier_name", "sae_name", "bias_features_name")
+PROMPTED = {
+    "2 Exact shares by prompt, any model": {},
+    "Lab two_prompts_quickstart": {"EquipoiseLearnDirectionsFromPrompts": {"images": 16, "fit_steps": 4, "batch": 4}},
+}
+"""Graphs that need no ADP, and what is set lower in them."""
+FILES = (
+    "ckpt_name", "clip_name", "clip_name1", "clip_name2", "unet_name", "vae_name", "adp_name", "model_name", "classifier_name", "sae_name",
+    "bias_features_name",
+)  # fmt: skip
 """Combos over files, which need not be there."""
 WEIGHTS = REPOSITORY / "shipped" / "weights"
 NEEDED = {
@@ -98,6 +108,20 @@ def test_a_quickstart_runs_on_what_ships(name: str, server: Server) -> None:
     assert guided < 0.2, f"guided images miss the target by far: {texts[1]}"
 
 
+@pytest.mark.parametrize("name", PROMPTED)
+def test_prompts_alone_move_a_batch(name: str, server: Server) -> None:
+    prompt = to_api(read(REPOSITORY / "workflows" / f"{name}.json"), server.get("/object_info"))
+    for node in prompt.values():
+        node["inputs"] |= PROMPTED[name].get(node["class_type"], {})
+    outcome = server.queue(prompt)
+    assert not outcome.error
+    plain, other = (k for k, n in prompt.items() if n["class_type"] == "EquipoiseAttributeHistogram")
+    texts = ["".join(outcome.outputs[k]["text"]) for k in (plain, other)]
+    assert "baseline" in texts[1] and "baseline" not in texts[0] and "eyeglasses:" in texts[0]
+    assert PROMPTED[name] or discrepancy(texts[1]) < 0.2, texts
+    assert outcome.outputs[other]["equipoise_thumbs"][0]["assigned"] is not None
+
+
 def test_the_audit_of_labels_runs_on_what_ships(server: Server) -> None:
     workflow = read(REPOSITORY / "workflows" / "Lab label_audit.json")
     prompt = to_api(workflow, server.get("/object_info"))
@@ -150,13 +174,20 @@ def test_the_report_runs_on_what_ships(server: Server) -> None:
     outcome = server.queue(prompt)
     assert not outcome.error
     (node,) = (i for i, n in prompt.items() if n["class_type"] == "EquipoiseFairnessReport")
-    assert server.images(outcome, node).shape[2] == 960
+    summary = server.images(outcome, node)
+    assert summary.shape[2] == 960 and summary.shape[1] < 1000, "the node shows a card, not the whole page"
     text = outcome.outputs[node]["text"][0]
     assert discrepancy(text) < 0.2 and "16 images are few" in text and "same network" not in text, text
     document = (server.base / "output" / "equipoise" / "reports" / "shipped_00001.html").read_text(encoding="utf-8")
     seeds = "base: 2026; steered: 2026; reference: 4711"
     for words in ("portraits_labeller.safetensors", "equipoise_diffusion", "equipoise_adp", seeds, "steps=10"):
         assert words in document, words
+    (report,) = outcome.outputs[node]["equipoise_report"]
+    with urllib.request.urlopen(f"{server.url}/api/equipoise/report?name={report['name']}") as answer:
+        assert answer.read().decode() == document and answer.headers["Content-Type"].startswith("text/html")
+    for name in ("../reports/shipped_00001.html", "none.html", ".hidden.html", "%2e%2e%2fx.html"):
+        with pytest.raises(urllib.error.HTTPError, match="404"):
+            urllib.request.urlopen(f"{server.url}/api/equipoise/report?name={name}")
 
 
 def test_the_balanced_data_set_runs_on_what_ships(server: Server) -> None:
