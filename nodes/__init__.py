@@ -18,7 +18,6 @@ MODULES = (
     "small_models.load_quickstart_text_model",
     "adp.load_adp",
     "guidance.target_distribution",
-    "guidance.joint_target",
     "prompts.balanced_prompts",
     "prompts.images_in_batch_order",
     "ledger.balance_ledger",

@@ -36,6 +36,7 @@ DDIM = {"steps": 20, "cfg": 1.0, "sampler_name": "ddim", "scheduler": "normal"}
 EULER = {"steps": 20, "cfg": 4.0, "sampler_name": "euler", "scheduler": "normal"}
 LEVELS = "-8, -6, -4, -2, 0, 2, 4"
 DOCTOR = "a photo of a doctor"
+CELLS = "yes/short=0.25, yes/long=0.25, no/short=0.25, no/long=0.25"
 Picture = np.ndarray
 Made = Iterator[tuple[str, Picture]]
 
@@ -191,9 +192,6 @@ def guidance(w: World) -> Made:
     steered = g("VAEDecode", samples=inside[0], vae=vae)[0]
     histogram = g("AttributeHistogram", images=steered, classifier=judge, target=g.half(), baseline=base, batch_size=64)
     report = g("FairnessReport", base=base, steered=steered, classifier=judge, labeller=labeller, target=g.half(), batch_size=64)
-    cells = g("JointTarget", preset="uniform")[0]
-    joint = g.drawn(g("DistributionGuidance", model=model[0], adp=adp[0], target=cells, seed=SEED)[0], vae, large)
-    table = g("AttributeHistogram", images=joint, classifier=judge, target=cells, batch_size=64)
     wide = sampling | {"latent_image": g("EmptyPixelLatent", model=model[0], width=64, height=64, batch_size=4)[0]}
     broad = g.show(g.drawn(model[0], vae, wide))
     all_steered, words = g.show(steered), g.say(inside[1])
@@ -224,7 +222,6 @@ def guidance(w: World) -> Made:
     )
     yield "AttributeHistogram", of(histogram)[0]
     yield "FairnessReport", of(report)[0]
-    yield "JointTarget", of(table)[0]
     yield "ADPInfo", of(info)[0]
     yield "LoadADP", of(other)[0]
 
@@ -487,7 +484,7 @@ def neurons(w: World) -> Made:
     """Make the pictures of neuron paths."""
     g = Graph(w)
     model, vae, sampling = g.portraits(48)
-    target, labeller = g("JointTarget", preset="uniform")[0], g.classifier("labeller")
+    target, labeller = g("TargetDistribution", attribute="eyeglasses x hair", preset="weights", weights=CELLS)[0], g.classifier("labeller")
     adp = g("LoadADP", adp_name="portraits.safetensors")[0]
     guided = g("DistributionGuidance", model=model[0], adp=adp, target=target, seed=SEED)[0]
     seen = {"images": g.drawn(guided, vae, sampling), "classifier": labeller}
@@ -528,7 +525,7 @@ def datasets(w: World) -> Made:
     """Make the pictures of data sets."""
     g = Graph(w)
     model, vae, sampling = g.portraits(96)
-    target, labeller = g("JointTarget", preset="uniform")[0], g.classifier("labeller")
+    target, labeller = g("TargetDistribution", attribute="eyeglasses x hair", preset="weights", weights=CELLS)[0], g.classifier("labeller")
     adp = g("LoadADP", adp_name="portraits.safetensors")[0]
     images = g.drawn(g("DistributionGuidance", model=model[0], adp=adp, target=target, seed=SEED)[0], vae, sampling)
     saved = g(

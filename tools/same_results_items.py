@@ -320,7 +320,7 @@ def guidance_joint(host: Host) -> Iterator[Prompt]:
     """Yield joint targets that the batch does not divide."""
     w = World(host, batch=6)
     for attributes in ("eyeglasses x hair", "eyeglasses x skin_tone"):
-        target = w.g("JointTarget", attributes=attributes, preset="uniform", weights="", adp=w.adp)[0]
+        target = w.g("TargetDistribution", attribute=attributes, preset="uniform", weights="", adp=w.adp)[0]
         w.g("DistributionGuidanceKSampler", model=w.model, adp=w.adp, target=target, seed=5, **w.sampling)
     yield w.g.nodes
 

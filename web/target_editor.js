@@ -1,4 +1,4 @@
-// Sliders for Target Distribution and Joint Target that keep the sum of the shares; for joint targets also a table with marginals.
+// Sliders for Target Distribution that keep the sum of the shares; for joint targets also a table with marginals.
 //
 // The node's own fields stay in charge: the editor reads them, and writes them only when the user moves something.
 import { api } from '../../scripts/api.js'
@@ -11,7 +11,7 @@ import { readTarget, writeWeights } from './target_text.js'
 import { text } from './texts.js'
 import { writtenName } from './written_names.js'
 
-const NODES = { EquipoiseTargetDistribution: 'attribute', EquipoiseJointTarget: 'attributes' } // node -> its field of attributes
+const NODES = { EquipoiseTargetDistribution: 'attribute' } // node -> its field of attributes
 const CHECK_EVERY = 300 // milliseconds; no event covers all changes of links, files and fields
 const UNITS = 1000 // shares are written in thousandths
 const editors = new Set()

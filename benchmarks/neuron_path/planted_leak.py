@@ -3,7 +3,7 @@
 The labeller is trained on drawings in which eyeglasses and long hair go together, so it reads eyeglasses from hair. The benchmark asks
 whether the audit finds this, and whether neuron edits repair it without training.
 
-The audit sees the labeller and drawings in which both attributes are independent, as a user gets them from a Joint Target. It does not see
+The audit sees the labeller and drawings in which both attributes are independent, as a user gets them from a joint target. It does not see
 the truth. The truth judges the result: pairs of drawings that differ only in hair, and accuracy on natural portraits and their rare
 combinations. Last, the labeller labels samples of the shipped unconditional model, as for a predictor's training set, before and after the
 repair; there the judge stands for the truth.

@@ -277,7 +277,7 @@ def leak_carriers(
     least are returned.
 
     net: with B's head; groups int64 [B]: A's class of each image, as it is read or known. The gap has to come from the model: images in
-    which A and B do go together would have it rightly, so give such in which they do not (a Joint Target makes them). The choice is made on
+    which A and B do go together would have it rightly, so give such in which they do not (a joint target makes them). The choice is made on
     one half of the images, and the figures are of the other.
 
     Raises ValueError where fewer than two groups have 8 images.

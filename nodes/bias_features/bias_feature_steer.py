@@ -63,7 +63,7 @@ class BiasFeatureSteer(io.ComfyNode):
                 Target.Input(
                     "target",
                     optional=True,
-                    tooltip="Gives every image a class by quotas, from Target Distribution or Joint Target. attribute and class_name "
+                    tooltip="Gives every image a class by quotas, from Target Distribution. attribute and class_name "
                     "are then not used.",
                 ),
                 Adp.Input(

@@ -87,7 +87,7 @@ class SaveBalancedDataset(io.ComfyNode):
                     "classifier.",
                 ),
                 Target.Input(
-                    "target", optional=True, tooltip="Shares that the data set is to have, from Target Distribution or Joint Target."
+                    "target", optional=True, tooltip="Shares that the data set is to have, from Target Distribution."
                 ),
             ],
             outputs=[

@@ -19,7 +19,7 @@ class GuidanceInputs:
         """List the ADP, the target and the settings of the edit."""
         return [
             Adp.Input("adp", tooltip="The ADP (attribute distribution predictor) of this model, from Load ADP."),
-            Target.Input("target", tooltip="The shares to reach, from Target Distribution or Joint Target."),
+            Target.Input("target", tooltip="The shares to reach, from Target Distribution."),
             advanced(
                 io.Combo.Input(
                     "mode",

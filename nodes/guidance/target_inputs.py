@@ -1,4 +1,4 @@
-"""Inputs and outputs that both target nodes share."""
+"""Inputs and outputs of Target Distribution."""
 
 from __future__ import annotations
 

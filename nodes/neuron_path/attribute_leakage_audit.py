@@ -40,7 +40,7 @@ class AttributeLeakageAudit(io.ComfyNode):
                 io.Image.Input(
                     "images",
                     tooltip="At least 8 images, better 100 or more. The attributes must be independent in them, because the audit "
-                    "cannot tell a correlation in the images from a leak. Joint Target makes such images.",
+                    "cannot tell a correlation in the images from a leak. A joint target makes such images.",
                 ),
                 *VISION.inputs(),
                 io.String.Input(

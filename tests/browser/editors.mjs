@@ -151,7 +151,7 @@ function build(scale) {
   const reroute = add('Reroute', 120, 460, 'reroute')
   const plain = add('EquipoiseTargetDistribution', 320, 40, 'plain')
   add('EquipoiseTargetDistribution', 320, 420, 'three', { attribute: 'skin', weights: 'light=20%, medium=30%, dark=50%' })
-  const joint = add('EquipoiseJointTarget', 760, 40, 'joint')
+  const joint = add('EquipoiseTargetDistribution', 760, 40, 'joint', { attribute: 'eyeglasses x hair', weights: 'yes/short=0.25\nyes/long=0.25\nno/short=0.25\nno/long=0.25' })
   const rerouted = add('EquipoiseTargetDistribution', 760, 640, 'rerouted')
   const steer = add('EquipoiseBiasFeatureSteer', 1200, 40, 'steer')
   const atlas = add('EquipoiseFeatureAtlas', 1200, 660, 'atlas')

@@ -92,14 +92,13 @@ def test_files_of_another_kind_and_damaged_ones_are_refused(files: tuple[Path, P
 
 
 def test_a_target_takes_its_classes_from_bias_features(bias: Any) -> None:
-    from equipoise.nodes.guidance.joint_target import JointTarget
     from equipoise.nodes.guidance.target_distribution import TargetDistributionNode
 
     chosen, text = TargetDistributionNode.execute("hair", "uniform", "", bias_features=bias).result
     assert chosen.classes == (ATTRIBUTES["hair"],) and chosen.shares == pytest.approx((1 / 3,) * 3) and text.startswith("hair: short=")
     chosen = TargetDistributionNode.execute("eyeglasses", "weights", "yes=0.2", bias_features=bias).result[0]
     assert chosen.shares == pytest.approx((0.8, 0.2))
-    joint = JointTarget.execute("eyeglasses x hair", "uniform", "", bias_features=bias).result[0]
+    joint = TargetDistributionNode.execute("eyeglasses x hair", "uniform", "", bias_features=bias).result[0]
     assert len(joint.shares) == 6
     adp = SimpleNamespace(attributes={"hair": ("bob", "bald")})
     assert TargetDistributionNode.execute("hair", "uniform", "", adp, bias_features=bias).result[0].classes == (("bob", "bald"),)

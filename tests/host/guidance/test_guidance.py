@@ -542,14 +542,12 @@ def test_a_bad_adp_file_is_refused(adp_file: Any, change: Any, keep: float, part
     ],
 )
 def test_bad_targets_are_refused(adp: Any, attribute: str, weights: str, parts: tuple[str, ...]) -> None:
-    from equipoise.nodes.guidance.joint_target import JointTarget
     from equipoise.nodes.guidance.target_distribution import TargetDistributionNode
 
-    for make_target in (TargetDistributionNode.execute, JointTarget.execute):
-        with pytest.raises(ValueError) as error:
-            make_target(attribute, "weights", weights, adp)
-        text = sentence(error)
-        assert all(part in text for part in parts), text
+    with pytest.raises(ValueError) as error:
+        TargetDistributionNode.execute(attribute, "weights", weights, adp)
+    text = sentence(error)
+    assert all(part in text for part in parts), text
 
 
 def test_weights_are_normalised_and_it_is_said(world: World, adp: Any) -> None:
@@ -563,19 +561,15 @@ def test_weights_are_normalised_and_it_is_said(world: World, adp: Any) -> None:
 
 
 def test_a_joint_target_of_two(adp: Any) -> None:
-    from equipoise.nodes.guidance.joint_target import JointTarget
     from equipoise.nodes.guidance.target_distribution import TargetDistributionNode
 
-    one = TargetDistributionNode.execute("eyeglasses", "weights", "yes=0.3, no=0.7", adp).result[0]
+    one = ("eyeglasses", "weights", "yes=0.3, no=0.7", adp)
     two = TargetDistributionNode.execute("hair", "uniform", "", adp).result[0]
-    joint, text = JointTarget.execute("ignored", "weights", "", adp, None, one, two).result
+    joint, text = TargetDistributionNode.execute(*one, with_target=two).result
     assert joint.attributes == ("eyeglasses", "hair") and joint.shares == pytest.approx((0.35, 0.35, 0.15, 0.15))
     assert text.startswith("eyeglasses x hair: no/short=0.35")
-    with pytest.raises(ValueError, match="both 'first' and 'second'") as error:
-        JointTarget.execute("ignored", "weights", "", adp, None, one, None)
-    sentence(error)
     with pytest.raises(ValueError, match="both targets speak of 'eyeglasses'") as error:
-        JointTarget.execute("ignored", "weights", "", adp, None, one, one)
+        TargetDistributionNode.execute(*one, with_target=joint)
     sentence(error)
 
 

@@ -21,7 +21,6 @@ COMPOSES = (
     "DistributionGuidance",
     "DistributionGuidanceKSampler",
     "ExemptFromGuidance",
-    "JointTarget",
     "RecordFeatures",
     "SteerSweep",
     "TargetDistribution",

@@ -478,8 +478,8 @@ def test_the_audit_of_neurons_mends_what_it_finds_and_needs_no_download() -> Non
     asked, drawn = (values(of_type(workflow, f"Equipoise{kind}")) for kind in ("FindNeuronPath", "BaselinePaths"))
     drawn.pop("method")
     assert all(asked[k] == v for k, v in drawn.items() if k in asked)
-    joint, audit = values(of_type(workflow, "EquipoiseJointTarget")), values(of_type(workflow, "EquipoiseAttributeLeakageAudit"))
-    assert joint["attributes"].split(" x ") == audit["attributes"].split(", ") and joint["preset"] == "uniform"
+    joint, audit = values(of_type(workflow, "EquipoiseTargetDistribution")), values(of_type(workflow, "EquipoiseAttributeLeakageAudit"))
+    assert joint["attribute"].split(" x ") == audit["attributes"].split(", ") and joint["preset"] == "uniform"
 
 
 def test_the_report_compares_the_same_noise_by_a_judge_that_took_no_part() -> None:
@@ -511,13 +511,13 @@ def test_the_balanced_data_set_is_what_was_asked_for_and_what_is_trained_on() ->
         "SaveBalancedDataset", "TrainAttributeClassifier", "ClassifierFairness",
     ))  # fmt: skip
     assert sources(workflow, "EquipoiseSaveBalancedDataset") == {
-        "images": "VAEDecode", "classifier": "EquipoiseLoadAttributeClassifier", "target": "EquipoiseJointTarget",
+        "images": "VAEDecode", "classifier": "EquipoiseLoadAttributeClassifier", "target": "EquipoiseTargetDistribution",
     }  # fmt: skip
     assert sources(workflow, "EquipoiseTrainAttributeClassifier") == {"dataset": "EquipoiseSaveBalancedDataset"}
     assert sources(workflow, "EquipoiseClassifierFairness") == {
         "classifier": "EquipoiseTrainAttributeClassifier", "dataset": "EquipoiseSaveBalancedDataset",
     }  # fmt: skip
-    target = values(of_type(workflow, "EquipoiseJointTarget"))["attributes"]
+    target = values(of_type(workflow, "EquipoiseTargetDistribution"))["attribute"]
     assert target == f"{judge['attribute']} x {judge['group']}" and train["attribute"] == judge["attribute"]
     assert {a.strip() for a in save["attribute"].split(",")} == {judge["attribute"], judge["group"]}
     assert "test=" in save["split"] and judge["split"] == "test", "what was trained on is no test"
