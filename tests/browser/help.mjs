@@ -37,7 +37,11 @@ try {
       pictures: [...e.querySelectorAll('img')].map((i) => ({ src: new URL(i.src).pathname, alt: i.alt, width: i.naturalWidth, shown: i.clientWidth }))
     }))
     await page.screenshot({ path: `${prefix}${id}.png` })
-    console.log(JSON.stringify({ id, ...seen, ...takeErrors() }))
+    await help.locator(`img[src*="${id}"]`).click()
+    const full = await page.locator('.equipoise-full img').evaluate((i) => i.clientWidth)
+    await page.locator('.equipoise-full').click()
+    const closed = (await page.locator('.equipoise-full').count()) === 0
+    console.log(JSON.stringify({ id, ...seen, full, closed, ...takeErrors() }))
   }
 } finally {
   await close()

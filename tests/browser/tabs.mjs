@@ -32,6 +32,7 @@ try {
   await ended
   await pause(page, 1000)
   seen.other = await page.evaluate(look)
+  seen.colours = await page.evaluate(colours)
   console.log(JSON.stringify({ ...takeErrors(), seen }))
 } finally {
   await close()
@@ -64,6 +65,14 @@ async function run(weights) {
   })
   await app.queuePrompt(0)
   return ended
+}
+
+// The colours of a socket type of ours: of its links and slots on the canvas, and of slots in HTML.
+function colours() {
+  const { app, LGraphCanvas } = window
+  const type = 'EQUIPOISE_ADP'
+  const html = getComputedStyle(document.documentElement).getPropertyValue(`--color-datatype-${type}`).trim()
+  return [LGraphCanvas.link_type_colors[type], app.canvas.default_connection_color_byType[type], html]
 }
 
 function look() {

@@ -16,7 +16,7 @@ from equipoise.tests.equipoise_patience import PATIENCE
 
 ROOT = Path(__file__).resolve().parents[2]
 PAGES = {p.stem: p.read_text(encoding="utf-8") for p in sorted((ROOT / "web" / "docs").glob("*.md"))}
-OPENED = ("EquipoiseDistributionGuidance", "EquipoiseFindNeuronPath", "EquipoiseLoadQuickstartTextModel", "EquipoiseResetLedger")
+OPENED = ("EquipoiseDistributionGuidance", "EquipoiseFindNeuronPath", "EquipoiseLoadQuickstartTextModel", "EquipoiseBalancedPrompts")
 
 
 @pytest.fixture(scope="module", params=["page_current", "page_floor"])
@@ -47,6 +47,7 @@ def test_help_opens_from_the_node_with_its_picture(script: Any, server: Any, tmp
         assert found["title"] == PAGES[node].splitlines()[0][2:]
         assert found["headings"] == re.findall(r"^## (.+)$", PAGES[node], flags=re.M)
         (picture,) = found["pictures"]
+        assert found["full"] > 1.5 * picture["shown"] and found["closed"], "a click shows the picture in full size"
         assert picture["src"] == f"/extensions/equipoise/docs/img/{node}.webp"
         assert picture["width"] >= 400 and picture["shown"] >= 150 and picture["alt"]
         # the front end asks for a page in the user's language first, and takes this one where there is none

@@ -38,3 +38,7 @@ def test_what_a_tab_showed_is_there_again(seen: dict[str, Any]) -> None:
 def test_a_run_is_not_drawn_on_another_workflow(seen: dict[str, Any]) -> None:
     for name in ("elsewhere", "other"):
         assert seen[name]["lines"] == [] and seen[name]["pictures"] == []
+
+
+def test_sockets_have_their_colour_in_both_renderers(seen: dict[str, Any]) -> None:
+    assert seen["colours"] == ["#56B4E9"] * 3

@@ -40,9 +40,9 @@ def index_of_noise(noise: Tensor, seed: int | None) -> list[int] | None:
     The host draws the noise of a batch image by image from the seed, and an image that was cut from a batch keeps its own. A patch sees
     the noise and not the LATENT, so the noise is drawn again and compared. Returns None for noise of another kind.
     """
-    n = len(noise)
-    if seed is None or noise.is_nested or noise.device.type != "cpu" or not n or not noise[0].numel():
+    if seed is None or noise.is_nested or noise.device.type != "cpu" or not noise.numel():
         return None
+    n = len(noise)
     begin = noise.flatten(1)[:, :16].float()
     if not begin.any():
         return None
