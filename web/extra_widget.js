@@ -4,17 +4,18 @@
 const MARGIN = 8
 
 /**
- * Add an element at the bottom of a node, as a widget called `name`.
+ * Add an element at the bottom of a node, as a widget called `name`. `label` returns what users read where the front end lists widgets.
  *
  * Returns a function that makes room for the element. Call it whenever the element's height may have changed.
  */
-export function addExtra(node, name, element) {
+export function addExtra(node, name, element, label) {
   const heights = heightsOf(node)
   let height = 0
   const outer = () => height && height + 2 * MARGIN // takes no room until the height is known
   const widget = node.addDOMWidget(name, name, element, {
     serialize: false,
     hideOnZoom: false,
+    hideInPanel: true, // an element has one place: on the node
     margin: MARGIN,
     getMinHeight: outer,
     getMaxHeight: outer,
@@ -22,8 +23,10 @@ export function addExtra(node, name, element) {
     setValue: () => {}
   })
   widget.serialize = false
-  widget.label = ''
+  // The panel of a subgraph lists hidden widgets too, and gives each the panel's width. An element is as wide as its node.
+  Object.defineProperty(widget, 'width', { get: () => undefined, set: () => {} })
   const fit = () => {
+    widget.label = label() // the translations may have come later than the node
     const now = Math.ceil(element.firstElementChild?.offsetHeight ?? 0)
     if (!now || Math.abs(now - height) < 2) return
     height = now
@@ -32,6 +35,7 @@ export function addExtra(node, name, element) {
     node.setDirtyCanvas?.(true, true)
   }
   new ResizeObserver(fit).observe(element.firstElementChild)
+  fit()
   return fit
 }
 

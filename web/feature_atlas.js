@@ -32,7 +32,7 @@ class Buttons {
     for (const kind of ['pointerdown', 'mousedown', 'dblclick'])
       this.content.addEventListener(kind, (event) => event.target.closest('button') && event.stopPropagation())
     this.content.addEventListener('keydown', (event) => event.ctrlKey || event.metaKey || event.stopPropagation())
-    this.fit = addExtra(node, 'equipoise_features', make('div', 'equipoise-extra', {}, this.content))
+    this.fit = addExtra(node, 'equipoise_features', make('div', 'equipoise-extra', {}, this.content), () => text('atlas.send', 'Send to Bias Feature Steer'))
   }
 
   show(features) {

@@ -57,7 +57,7 @@ class List {
     const head = make('div', 'equipoise-head', {}, make('span', '', {}, title), this.count)
     this.content = make('div', 'equipoise-thumbs', {}, head, this.list)
     this.list.addEventListener('wheel', (event) => event.stopPropagation(), { passive: true }) // scroll the list, do not zoom the graph
-    this.fit = addExtra(node, 'equipoise_thumbs', make('div', 'equipoise-extra', {}, this.content))
+    this.fit = addExtra(node, 'equipoise_thumbs', make('div', 'equipoise-extra', {}, this.content), () => text('thumbs.title', 'Assigned class and reading'))
     new ResizeObserver(() => this.showWholeRows()).observe(this.list)
   }
 

@@ -86,7 +86,7 @@ class Bar {
       'bar.legend',
       'The bar shows the share of each class that the ADP reads at this step. The strip below it shows how many images each class was assigned. The lines mark the target. The numbers after a class are its share now, its target and its assigned images.'
     )
-    this.fit = addExtra(node, 'equipoise_live_bar', make('div', 'equipoise-extra', {}, this.content))
+    this.fit = addExtra(node, 'equipoise_live_bar', make('div', 'equipoise-extra', {}, this.content), () => text('bar.title', 'Shares in this batch'))
     this.shape = ''
     this.message = null
   }

@@ -35,7 +35,8 @@ function show(id, { name, workflow }) {
   if (!node || (node.comfyClass ?? node.type) !== NODE) return
   if (!links.has(node)) {
     const link = make('a', 'equipoise-open', { target: '_blank', rel: 'noopener' }, text('report.open', 'Open the whole report'))
-    const fit = addExtra(node, 'equipoise_report', make('div', 'equipoise-extra', {}, make('div', 'equipoise-bar', {}, link)))
+    const element = make('div', 'equipoise-extra', {}, make('div', 'equipoise-bar', {}, link))
+    const fit = addExtra(node, 'equipoise_report', element, () => text('report.open', 'Open the whole report'))
     links.set(node, { link, fit })
   }
   const { link, fit } = links.get(node)

@@ -54,7 +54,7 @@ class Editor {
     for (const kind of ['pointerdown', 'mousedown', 'dblclick', 'contextmenu'])
       this.content.addEventListener(kind, (event) => event.target.closest('input, select, button, label') && event.stopPropagation())
     this.content.addEventListener('keydown', (event) => event.ctrlKey || event.metaKey || event.stopPropagation()) // Delete would delete the node
-    this.fit = addExtra(node, 'equipoise_shares', this.element)
+    this.fit = addExtra(node, 'equipoise_shares', this.element, () => text('editor.shares', 'Shares'))
   }
 
   /** Draw the editor again if something that it shows has changed elsewhere. */

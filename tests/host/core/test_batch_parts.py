@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import json
 import logging
 from typing import Any
@@ -14,7 +15,12 @@ from equipoise_unet import MIDDLE, text, tiny_sd
 from torch import Tensor
 
 TARGETS = {"half": (0.5, 4), "quarter": (0.25, 2)}
-CUTS = {"single": [1] * 8, "3+3+2": [3, 3, 2], "whole": [8]}
+
+
+@functools.cache
+def tiny_model() -> Any:
+    """The model that all tests guide; a patch changes a clone."""
+    return tiny_sd()
 
 
 class Guided:
@@ -30,11 +36,11 @@ class Guided:
         target = make_target({"hair": {"short": share, "long": 1 - share}})
         settings = GuidanceSettings(target, seed=seed, assign="reading" if read else "seeded", rows="cond+uncond")
         self.prompt, self.runs = prompt, AssignedRuns()
-        self.model = apply_guidance(tiny_sd(), adp, settings, self.runs.add)
+        self.model = apply_guidance(tiny_model(), adp, settings, self.runs.add)
 
     def draw(self, latent: dict[str, Any], seed: int = 0, **settings: Any) -> tuple[Tensor, list[str]]:
         """Sample with ComfyUI's KSampler; return the samples and the class of every image."""
-        samples = self.prompt.ksampler(self.model, text(1), text(2), latent, seed=seed, steps=4, cfg=2.0, **settings)["samples"]
+        samples = self.prompt.ksampler(self.model, text(1), text(2), latent, seed=seed, steps=2, cfg=2.0, **settings)["samples"]
         return samples, json.loads(str(self.runs))["assigned"]
 
 
@@ -52,8 +58,7 @@ def guided(prompt: Any, request: pytest.FixtureRequest) -> Any:
     return lambda share, seed=None: Guided(prompt, share, seed, request.param)
 
 
-@pytest.mark.parametrize("cut", CUTS.values(), ids=CUTS)
-@pytest.mark.parametrize(("share", "count"), TARGETS.values(), ids=TARGETS)
+@pytest.mark.parametrize(("share", "count", "cut"), [(0.5, 4, [3, 3, 2]), (0.25, 2, [1] * 8)], ids=["3+3+2", "single"])
 def test_the_parts_of_a_batch_follow_the_target_together(guided: Any, share: float, count: int, cut: list[int]) -> None:
     one, first, classes = guided(share), 0, []
     for n in cut:
@@ -62,28 +67,27 @@ def test_the_parts_of_a_batch_follow_the_target_together(guided: Any, share: flo
     assert classes.count("short") == count and len(classes) == 8
 
 
-@pytest.mark.parametrize(("share", "count"), TARGETS.values(), ids=TARGETS)
-def test_a_list_of_empty_latents_is_one_batch(guided: Any, share: float, count: int) -> None:
+def test_a_list_of_empty_latents_is_one_batch(prompt: Any) -> None:
     from comfy_execution.utils import CurrentNodeContext
 
-    one, classes = guided(share), []
+    one, classes = Guided(prompt, 0.25), []
     for i in range(8):
         with CurrentNodeContext("prompt", "5", i):
             classes += one.draw(batch(1), seed=3)[1]
-    assert classes.count("short") == count
+    assert classes.count("short") == 2
 
 
 @pytest.mark.parametrize(("share", "count"), TARGETS.values(), ids=TARGETS)
-def test_single_images_with_seeds_in_a_row_follow_the_target(guided: Any, share: float, count: int) -> None:
-    classes = [guided(share).draw(batch(1), seed=1000 + i)[1][0] for i in range(8)]
+def test_single_images_with_seeds_in_a_row_follow_the_target(prompt: Any, share: float, count: int) -> None:
+    classes = [Guided(prompt, share).draw(batch(1), seed=1000 + i)[1][0] for i in range(8)]
     assert classes.count("short") == count
 
 
-def test_a_seed_that_the_user_sets_decides(guided: Any) -> None:
-    assert len({guided(0.5, seed=4).draw(batch(1), seed=i)[1][0] for i in range(8)}) == 1
+def test_a_seed_that_the_user_sets_decides(prompt: Any) -> None:
+    assert len({Guided(prompt, 0.5, seed=4).draw(batch(1), seed=i)[1][0] for i in range(4)}) == 1
 
 
-@pytest.mark.parametrize("picks", [[6], [2, 5], [0, 1, 2], list(range(8))])
+@pytest.mark.parametrize("picks", [[6], [2, 5], [0, 1, 2]])
 def test_picked_images_keep_their_class_in_a_second_pass_and_from_their_noise(guided: Any, picks: list[int]) -> None:
     one = guided(0.5)
     samples, classes = one.draw(batch(8), seed=7)
