@@ -11,7 +11,8 @@ import { readTarget, writeWeights } from './target_text.js'
 import { text } from './texts.js'
 import { writtenName } from './written_names.js'
 
-const NODES = { EquipoiseTargetDistribution: 'attribute' } // node -> its field of attributes
+const NODE = 'EquipoiseTargetDistribution'
+const FIELDS = ['attribute', 'preset', 'weights']
 const CHECK_EVERY = 300 // milliseconds; no event covers all changes of links, files and fields
 const UNITS = 1000 // shares are written in thousandths
 const editors = new Set()
@@ -25,9 +26,8 @@ app.registerExtension({
   },
   refreshComboInNodes: forgetClasses,
   nodeCreated(node) {
-    const field = NODES[node.comfyClass ?? node.type]
-    if (!field || !node.addDOMWidget || !node.widgets?.some((widget) => widget.name === 'weights')) return
-    const editor = new Editor(node, field)
+    if ((node.comfyClass ?? node.type) !== NODE || !node.addDOMWidget || !node.widgets?.some((widget) => widget.name === 'weights')) return
+    const editor = new Editor(node)
     editors.add(editor)
     const removed = node.onRemoved
     node.onRemoved = function (...args) {
@@ -42,12 +42,12 @@ app.registerExtension({
   }
 })
 
-/** The editor of one node. `field` is the name of its field of attributes. */
+/** The editor of one node. */
 class Editor {
-  constructor(node, field) {
+  constructor(node) {
     this.node = node
-    this.field = field
     this.drawnState = null
+    this.several = false // whether the user asked for a choice of several attributes
     this.locked = new Map() // attribute -> names of classes whose share does not change
     this.content = make('div', 'equipoise-editor', { role: 'group' })
     this.element = make('div', 'equipoise-extra', {}, this.content)
@@ -70,9 +70,9 @@ class Editor {
   state() {
     const source = sourceOf(this.node)
     const answer = source?.name ? classesOf(source.kind, source.name, () => this.refresh()) : null
-    const linked = [this.field, 'preset', 'weights'].filter((name) => this.slot(name)?.link != null)
-    const joined = ['first', 'second'].every((name) => this.slot(name)?.link != null)
-    const values = [this.field, 'preset', 'weights'].map((name) => String(this.widget(name)?.value ?? ''))
+    const linked = FIELDS.filter((name) => this.slot(name)?.link != null)
+    const joined = this.slot('with_target')?.link != null
+    const values = FIELDS.map((name) => String(this.widget(name)?.value ?? ''))
     return { source, answer, linked, joined, values, language: text('editor.shares', 'Shares') }
   }
 
@@ -90,9 +90,9 @@ class Editor {
     const focused = this.focused()
     this.content.setAttribute('aria-label', text('editor.shares', 'Shares'))
     this.updates = []
-    if (joined) this.content.replaceChildren(note(text('editor.joined', 'This node joins the two connected targets. It ignores the fields above.')))
-    else if (linked.length) this.content.replaceChildren(note(linkedNote(linked)))
-    else this.content.replaceChildren(this.head(), ...this.shares(), ...this.notes(source, answer))
+    const notes = this.notes(source, answer, joined)
+    if (linked.length) this.content.replaceChildren(note(linkedNote(linked)))
+    else this.content.replaceChildren(this.head(), ...this.shares(), ...notes)
     this.update()
     if (focused) this.content.querySelector(`[data-part="${CSS.escape(focused)}"]`)?.focus()
     this.fit()
@@ -116,24 +116,25 @@ class Editor {
     return this.target.attributes.length === 1 ? this.sliders(0) : this.joint()
   }
 
-  /** Make the lines below the shares: what is wrong with the target, and where its classes come from. */
-  notes(source, answer) {
+  /** Make the lines below the shares: what is wrong with the target, what it is joined with, and where its classes come from. */
+  notes(source, answer, joined) {
     const notes = []
     if (this.target.problem) notes.push(problemNote(text(...this.target.problem)))
+    if (joined) notes.push(note(text('editor.joined', 'The node joins these shares with the target at with_target.')))
     if (answer?.error) notes.push(problemNote(answer.error))
     else if (source?.name && this.attributes) notes.push(note(text('editor.from', 'The class names come from {file}.', { file: source.name })))
     else if (source && !source.name) notes.push(note(text('editor.later', 'The classes are not known before the connected node runs.')))
     return notes
   }
 
-  /** Make the choice of attributes, if they are known, and the button for equal shares. */
+  /** Make the choice of attributes, if they are known, and the button for equal shares. Several attributes have boxes to tick. */
   head() {
     const even = make('button', '', { type: 'button', 'data-part': 'even' }, text('editor.even', 'Equal shares'))
     even.title = text('editor.even_tip', "Sets the preset to 'uniform'. The weights stay as they are.")
     even.addEventListener('click', () => this.write({ preset: 'uniform' }))
     const head = make('div', 'equipoise-editor-head')
     const names = Object.keys(this.attributes ?? {})
-    if (names.length > 1) head.append(this.field === 'attribute' ? this.choice(names) : this.choices(names))
+    if (names.length > 1) head.append(this.several || this.target.attributes.length > 1 ? this.choices(names) : this.choice(names))
     head.append(even)
     return head
   }
@@ -143,7 +144,14 @@ class Editor {
     const current = this.target.attributes[0]
     for (const name of names.includes(current) ? names : [current, ...names]) select.append(make('option', '', { value: name }, name))
     select.value = current
-    select.addEventListener('change', () => this.choose([select.value]))
+    select.append(make('option', '', {}, text('editor.several', 'Several attributes ...')))
+    select.addEventListener('change', () => {
+      if (select.selectedIndex < select.options.length - 1) return this.choose([select.value])
+      this.several = true
+      this.drawnState = null
+      this.refresh()
+      this.content.querySelector('[data-part^="attribute "]')?.focus()
+    })
     return select
   }
 
@@ -153,6 +161,7 @@ class Editor {
       const tick = make('input', '', { type: 'checkbox', 'data-part': `attribute ${name}` })
       tick.checked = this.target.attributes.includes(name)
       tick.addEventListener('change', () => {
+        this.several = true // the boxes stay where one attribute is left
         const others = this.target.attributes.filter((n) => n && n !== name)
         const chosen = tick.checked ? [...others, name] : others
         if (chosen.length) this.choose(chosen)
@@ -166,13 +175,13 @@ class Editor {
   /** Change the attributes. Shares are carried over if they can be, else they become equal. */
   choose(names) {
     const classes = names.map((name) => this.attributes[name] ?? [])
-    if (classes.some((list) => !list.length)) return this.write({ [this.field]: names.map(writtenName).join(' x ') })
+    if (classes.some((list) => !list.length)) return this.write({ attribute: names.map(writtenName).join(' x ') })
     const { shares } = this.target
     const table = cells(classes)
     const carried = shares && carriedOver(shares, this.target, { attributes: names, classes })
     const wanted = carried ?? table.map(() => 1 / table.length)
     const weights = writeWeights('', table, rounded(wanted, UNITS))
-    this.write({ [this.field]: names.map(writtenName).join(' x '), weights })
+    this.write({ attribute: names.map(writtenName).join(' x '), weights })
   }
 
   /** Make a slider and a number for every class of one attribute. */

@@ -4,7 +4,7 @@ import { equalParts, folded, namedCells, readWeights, writtenCell } from './weig
 import { bareName, outsideQuotes, plainSigns } from './written_names.js'
 
 const WEIGHT = /^\s*(\S.*?)\s*=\s*([-+0-9.eE%]+)\s*$/
-const ATTRIBUTES = '\\s+[xX×]\\s+|\\*|×'
+const ATTRIBUTES = '\\s+[xX×]\\s+|\\*|×|,'
 
 /**
  * Read the fields of a target node: { attributes, classes, shares, problem }.
@@ -26,7 +26,7 @@ export function readTarget(attributesText, preset, weightsText, known = null) {
   return { attributes, classes, ...readShares(preset, text, cells(classes)) }
 }
 
-/** Split "A x B" or "A*B" into the attributes' names. */
+/** Split "A x B", "A, B" or "A*B" into the attributes' names. */
 function attributeNames(text) {
   return plainSigns(text).trim().split(outsideQuotes(ATTRIBUTES)).map(bareName)
 }

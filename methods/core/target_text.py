@@ -26,7 +26,7 @@ Cell = tuple[str, ...]
 """Class names of a cell, one per attribute."""
 _NUMBER = r"[-+]?(?:\d+\.?\d*|\.\d+)(?:[eE][-+]?\d+)?"
 _VALUE = rf"(?:{_NUMBER}(?:\s*/\s*{_NUMBER})?\s*%?|{'|'.join(FRACTIONS)})"
-_ATTRIBUTES = r"\s+[xX×]\s+|\*|×"
+_ATTRIBUTES = r"\s+[xX×]\s+|\*|×|,"
 _LISTS = (r"\s*[,;\n]\s*", r"\s*[/:]\s*", r"\s*[-–]\s*", r"\s+")
 """What may stand between numbers without names."""
 
@@ -59,8 +59,8 @@ def parse_target(text: str, known: Mapping[str, Sequence[str]]) -> TargetDistrib
 def target_from_form(attributes: str, preset: str, weights: str, known: Mapping[str, Sequence[str]] | None) -> TargetDistribution:
     """Make a target from the inputs of a node.
 
-    ``attributes`` is "A" or "A x B"; ``weights`` is "yes=0.5, no=0.5" or "yes/long=0.4, ...". ``known`` (attribute -> classes) is what the
-    connected ADP or classifier knows. Without it, the classes are those that ``weights`` names, in that order.
+    ``attributes`` is "A", "A x B" or "A, B"; ``weights`` is "yes=0.5, no=0.5" or "yes/long=0.4, ...". ``known`` (attribute -> classes) is
+    what the connected ADP or classifier knows. Without it, the classes are those that ``weights`` names, in that order.
     Raises ValueError for text that is not understood, names that are not known, and weights that are negative or all zero.
     """
     names = _attribute_names(attributes)

@@ -28,7 +28,7 @@ class TargetDistributionNode(io.ComfyNode):
                     "attribute",
                     default="eyeglasses",
                     tooltip="Name of the attribute, as in the ADP. The output text of Load ADP lists the names. For a joint target over "
-                    "several attributes, write ' x ' between the names.",
+                    "several attributes, write ' x ' or a comma between the names.",
                 ),
                 preset_input(),
                 io.String.Input(

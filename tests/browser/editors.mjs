@@ -61,6 +61,8 @@ try {
   did.cell = await fields('joint')
   did.totals = await editor('joint').locator('.equipoise-total').allTextContents()
 
+  did.joined = await editor('joint').locator('.equipoise-note').allTextContents()
+
   // equal shares; then type weights into the plain field, and see that the editor follows
   await editor('plain').locator('[data-part="even"]').click()
   did.even = await fields('plain')
@@ -82,6 +84,23 @@ try {
   await settle()
   did.unknown = await shown(editor('plain'))
   did.unknownField = await fields('plain')
+
+  // one attribute more in the same node, and one less again
+  await page.evaluate(type, ['plain', 'attribute', 'hair'])
+  await page.evaluate(type, ['plain', 'weights', 'short=0.2, long=0.8'])
+  await settle()
+  await editor('plain').locator('select').selectOption({ label: 'Several attributes ...' })
+  did.severalFocus = await page.evaluate(() => document.activeElement.dataset.part)
+  await editor('plain').locator('[data-part="attribute eyeglasses"]').check()
+  await settle()
+  did.several = await fields('plain')
+  did.severalCells = await editor('plain').locator('[data-part^="number cell"]').evaluateAll((all) => all.map((e) => +e.value))
+  await editor('plain').locator('[data-part="attribute eyeglasses"]').uncheck()
+  await settle()
+  did.severalLess = await fields('plain')
+  await page.evaluate(type, ['plain', 'attribute', 'hats'])
+  await settle()
+
   await editor('joint').locator('[data-part="attribute hair"]').uncheck()
   await settle()
   did.fewer = await fields('joint')
@@ -156,6 +175,7 @@ function build(scale) {
   const steer = add('EquipoiseBiasFeatureSteer', 1200, 40, 'steer')
   const atlas = add('EquipoiseFeatureAtlas', 1200, 660, 'atlas')
   link(adp, 0, plain, 'adp')
+  link(plain, 0, joint, 'with_target')
   link(classifier, 0, joint, 'classifier')
   bias.connect(0, reroute, 0)
   link(reroute, 0, rerouted, 'bias_features')

@@ -55,7 +55,12 @@ def check(did: dict[str, Any]) -> None:
     assert weights(did["typedField"]) == "yes=30%, what is this" and weights(did["typedEdited"]) == "yes=40%, what is this, no=60%"
     assert did["attribute"]["attribute"] == "skin_tone" and did["attributeShown"]["names"] == CLASSES["skin_tone"]
     assert "has no attribute 'hats'" in did["unknown"]["notes"][0] and did["unknownField"]["weights"] == did["attribute"]["weights"]
-    assert did["fewer"]["attributes"] == "eyeglasses" and did["more"]["attributes"] == "eyeglasses x hair"
+    assert did["joined"][0] == "The node joins these shares with the target at with_target."
+    assert did["severalFocus"] == "attribute eyeglasses" and did["several"]["attribute"] == "hair x eyeglasses"
+    several = parse_target("hair x eyeglasses: " + weights(did["several"]), CLASSES)
+    assert several.shares == pytest.approx((0.1, 0.1, 0.4, 0.4)) and did["severalCells"] == [10, 10, 40, 40]
+    assert did["severalLess"]["attribute"] == "hair" and weights(did["severalLess"]) == "short=0.2, long=0.8"
+    assert did["fewer"]["attribute"] == "eyeglasses" and did["more"]["attribute"] == "eyeglasses x hair"
     more = parse_target("eyeglasses x hair: " + weights(did["more"]), CLASSES)
     assert more.shares == pytest.approx((0.2265, 0.2265, 0.2735, 0.2735), abs=1e-3)
     assert did["rerouted"]["notes"] == ["The class names come from portraits.safetensors."] and did["cutOff"]["notes"] == []
@@ -67,7 +72,7 @@ def check(did: dict[str, Any]) -> None:
     assert (did["steerByKey"]["attribute"], did["steerByKey"]["only"]) == ("hair", "12")
     assert did["inside"] is None or "has no attribute 'skin'. Choose from: eyeglasses, hair" in did["inside"]
     assert did["reloaded"]["same"] and did["reloaded"]["editors"] >= 3
-    queued = {"attribute": "hats", "preset": "weights", "weights": did["attribute"]["weights"], "adp": ["1", 0]}
+    queued = {"attribute": "hats", "preset": "weights", "weights": "short=0.2, long=0.8", "adp": ["1", 0]}
     assert did["prompt"]["5"]["inputs"] == queued
 
 
