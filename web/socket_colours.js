@@ -18,8 +18,7 @@ export const COLOURS = {
 app.registerExtension({
   name: 'equipoise.SocketColours',
   setup() {
-    Object.assign(app.canvas.default_connection_color_byType ?? {}, COLOURS)
-    Object.assign(window.LGraphCanvas?.link_type_colors ?? {}, COLOURS)
+    for (const map of [app.canvas.default_connection_color_byType, window.LGraphCanvas?.link_type_colors]) if (map) paint(map)
     // Nodes in HTML read a property of the page. The front end removes it from the page's own style when the palette changes, so it is a rule.
     const sheet = new CSSStyleSheet()
     const rules = Object.entries(COLOURS).map(([type, colour]) => `--color-datatype-${type}: ${colour};`)
@@ -27,3 +26,9 @@ app.registerExtension({
     document.adoptedStyleSheets.push(sheet)
   }
 })
+
+/** Fix our types' colours in one of the canvas's tables. The front end empties types that a palette does not know. */
+function paint(map) {
+  for (const [type, colour] of Object.entries(COLOURS))
+    Object.defineProperty(map, type, { get: () => colour, set: () => {}, enumerable: true, configurable: true })
+}
