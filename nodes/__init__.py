@@ -23,8 +23,6 @@ MODULES = (
     "ledger.balance_ledger",
     "ledger.record_attributes",
     "ledger.ledger_report",
-    "ledger.reset_ledger",
-    "ledger.export_ledger",
     "guidance.distribution_guidance",
     "guidance.distribution_guidance_ksampler",
     "guidance.exempt_from_guidance",

@@ -579,7 +579,6 @@ def ledger(w: World) -> Made:
         recorded = g("RecordAttributes", images=images, ledger=opened[0], target=target, classifier=labeller, assigned=drawn[2])
         report = g("LedgerReport", ledger=recorded[0], target=target)
         shown, words, counts = g.show(images), g.say(recorded[1]), g.say(report[2])
-        g("ExportLedger", ledger=recorded[0])
         of = w.run(g)
         pictures.append(of(shown)[0])
         text += f"run {i + 1}: {of(words)}\n" if i in (0, runs - 1) else ""
@@ -587,15 +586,6 @@ def ledger(w: World) -> Made:
     yield "BalanceLedger", rows(sheet, text_picture("text of Ledger Report after the last run", of(counts), 10))
     yield "RecordAttributes", rows(w.sheet(np.stack(pictures), "The images that were recorded"), text_picture("text", text, 14))
     yield "LedgerReport", of(report)[0]
-    (csv,) = (w.base / "output" / "equipoise" / "ledgers").glob("*.csv")
-    lines = [line if len(line) < 180 else f"{line[:177]}..." for line in csv.read_text(encoding="utf-8").splitlines()[:5]]
-    yield "ExportLedger", text_picture(f"{csv.name} begins", "\n".join(lines))
-    answers = []
-    for number in (0, runs):
-        g = Graph(w)
-        answer = g.say(g("ResetLedger", ledger_name="help", images=number)[0])
-        answers.append(f"images {number}: {w.run(g)(answer)}")
-    yield "ResetLedger", text_picture("text", "\n\n".join(answers))
 
 
 GROUPS = {f.__name__: f for f in (guidance, conditional, text, prompts, labels, steering, features, neurons, datasets, ledger)}

@@ -215,10 +215,10 @@ def balance_ledger(host: Host) -> Iterator[Prompt]:
     for i in range(8):
         yield host.template("5 A queue of single images", {"PrimitiveInt": {"value": 2026 + i}})
     graph = Graph(host)
-    graph("ExportLedger", ledger=graph("BalanceLedger", name="my portraits")[0])
+    graph("LedgerReport", ledger=graph("BalanceLedger", name="my portraits")[0], action="export CSV")
     yield graph.nodes
     graph = Graph(host)
-    graph("ResetLedger", ledger_name="my portraits", images=2)
+    graph("LedgerReport", ledger=graph("BalanceLedger", name="my portraits")[0], action="reset", counted_images=2)
     yield graph.nodes
 
 

@@ -31,7 +31,7 @@ from ...methods.core.targets import TargetDistribution
 from ...methods.ledger.ledger import Ledger, RunKey, SeenImage
 from ...methods.ledger.ledger_images import TEXT, Picture, reconcile, save_picture
 from ...models.files import write_text
-from ..core.files import check_file_name, storable
+from ..core.files import check_file_name
 from ..labels.classifier import HostClassifier
 from .assigned import read_assigned
 
@@ -88,26 +88,6 @@ def ledger_path(name: str) -> Path:
     """
     check_file_name(name, "a ledger", LEDGERS_FOLDER)
     return ledgers_root() / f"{name}{LEDGER_SUFFIX}"
-
-
-def ledger_names() -> list[str]:
-    """List the names of the existing ledgers."""
-    root = ledgers_root()
-    names = [path.name.removesuffix(LEDGER_SUFFIX) for path in root.glob(f"*{LEDGER_SUFFIX}")] if root.is_dir() else []
-    return sorted(name for name in names if storable(name))
-
-
-def existing_ledger(name: str) -> LedgerHandle:
-    """Return an existing ledger.
-
-    Raises ValueError, with the names of those that exist, if there is none of this name.
-    """
-    name = name.strip()
-    if not ledger_path(name).is_file():
-        names = ledger_names()
-        remedy = f"choose one of {', '.join(names)}" if names else "make one with Balance Ledger"
-        raise ValueError(f"there is no ledger '{name}': {remedy}.")
-    return LedgerHandle(name)
 
 
 def ledgers_fingerprint() -> str:
@@ -294,3 +274,21 @@ def export_ledger(handle: LedgerHandle) -> tuple[Path, int]:
             "that folder."
         ) from error
     return path, len(rows)
+
+
+def reset_ledger(handle: LedgerHandle, images: int) -> str:
+    """Delete the rows of a ledger that counts exactly this many images; say what was done.
+
+    The pictures stay. A run that added images deletes nothing, because a queue of single images reaches every number some day.
+    """
+    ledger, _ = handle.opened()
+    own = running_node()
+    added = ledger.images(own.run) if own else 0
+    if added:
+        return (
+            f"the ledger '{handle.name}' was left as it is: it counts {ledger.images()} images, {added} of them from this run. A run that "
+            "adds images cannot reset it: bypass Record Attributes, or use a graph with Balance Ledger and Ledger Report alone."
+        )
+    if images and ledger.reset(images):
+        return f"the ledger '{handle.name}' has forgotten {images} images; their pictures are still in {PICTURES_FOLDER}/{handle.name}."
+    return f"the ledger '{handle.name}' was left as it is: it counts {ledger.images()} images, and {images} were named."

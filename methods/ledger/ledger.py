@@ -354,10 +354,10 @@ class Ledger:
         key = target_key(target, self.group)
         return next((h for h in self.balances() if h.key == key), None)
 
-    def images(self) -> int:
-        """Count the rows of all targets."""
+    def images(self, run: str | None = None) -> int:
+        """Count the rows of all targets, or those of one run."""
         with self._connection() as db:
-            return db.execute("SELECT count(*) FROM images").fetchone()[0]
+            return db.execute("SELECT count(*) FROM images WHERE ? IS NULL OR run = ?", (run, run)).fetchone()[0]
 
     def files(self) -> set[str]:
         """List the names of the files that rows refer to."""

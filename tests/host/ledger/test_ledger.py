@@ -358,12 +358,10 @@ def prepared(node: Any, prompt: Any = None) -> Any:
     return type("Prepared", (node,), {"hidden": SimpleNamespace(prompt=prompt, extra_pnginfo=None, unique_id="9")})
 
 
-def test_the_nodes_show_export_draw_and_reset(handle: Any) -> None:
+def test_the_nodes_show_draw_and_export(handle: Any) -> None:
     from equipoise.nodes.ledger.balance_ledger import BalanceLedger
-    from equipoise.nodes.ledger.export_ledger import ExportLedger
     from equipoise.nodes.ledger.ledger_report import LedgerReport
     from equipoise.nodes.ledger.record_attributes import RecordAttributes
-    from equipoise.nodes.ledger.reset_ledger import ResetLedger
     from equipoise.nodes.report.attribute_histogram import AttributeHistogram
 
     made, text = BalanceLedger.execute(f" {handle.name} ").result
@@ -375,7 +373,8 @@ def test_the_nodes_show_export_draw_and_reset(handle: Any) -> None:
             out = prepared(RecordAttributes, graph()).execute(pictures(2, i), made, target(), Seer("yes", "no" if i else "yes"))
     assert out.result[0] is made and "2 images recorded by eyeglasses, with no class assigned" in out.result[1]
     assert [i["subfolder"] for i in out.ui["images"]] == [f"equipoise/ledgers/{handle.name}"] * 2
-    chart, fd, text, figures = prepared(LedgerReport).execute(made).result
+    chart, fd, text, figures, none = prepared(LedgerReport).execute(made).result
+    assert none == ""
     assert chart.shape[2] == 960 and fd == pytest.approx(2**0.5 * (4 / 6 - 0.5)) and "no 2, yes 4" in text
     assert json.loads(figures)["panels"][0]["report"]["counts"] == [2, 4]
     drawn = prepared(AttributeHistogram).execute(target=target(), ledger=made)
@@ -384,16 +383,39 @@ def test_the_nodes_show_export_draw_and_reset(handle: Any) -> None:
         AttributeHistogram.execute(ledger=made)
     with pytest.raises(ValueError, match="connect both images and classifier, or a ledger"):
         AttributeHistogram.execute()
-    path = Path(ExportLedger.execute(made).result[0])
+    exported = prepared(LedgerReport).execute(made, action="export CSV").result
+    path = Path(exported[4])
     lines = path.read_text(encoding="utf-8").splitlines()
     assert len(lines) == 7 and lines[0].startswith("time,attributes,target,group,assigned,seen") and "eyeglasses" in lines[1]
-    assert "was left as it is: it counts 6 images, and 5 were named" in ResetLedger.execute(handle.name, 5).result[0]
-    before = ResetLedger.fingerprint_inputs(handle.name, 6)
-    assert "has forgotten 6 images" in ResetLedger.execute(handle.name, 6).result[0]
-    assert ResetLedger.fingerprint_inputs(handle.name, 6) != before
-    assert "it counts 0 images" in ResetLedger.execute(handle.name, 6).result[0]
-    with pytest.raises(ValueError, match="there is no ledger 'nothing': choose one of .*test"):
-        ResetLedger.execute("nothing", 1)
+    assert exported[1] == fd and exported[2].startswith(f"6 images in output/equipoise/ledgers/{path.name}\n") and "yes 4" in exported[2]
+
+
+def test_a_report_resets_a_ledger_only_when_its_images_are_named(handle: Any) -> None:
+    from comfy_execution.graph_utils import ExecutionBlocker
+    from equipoise.nodes.ledger.balance_ledger import BalanceLedger
+    from equipoise.nodes.ledger.ledger_report import LedgerReport
+    from equipoise.nodes.ledger.record_attributes import RecordAttributes
+
+    made = BalanceLedger.execute(handle.name).result[0]
+    for i in range(3):
+        with at(f"run {i}", "9"):
+            prepared(RecordAttributes, graph()).execute(pictures(2, i), made, target(), Seer("yes", "no"))
+
+    def reset(count: int) -> str:
+        return prepared(LedgerReport).execute(made, action="reset", counted_images=count).result[2]
+
+    for count in (0, 5):
+        assert f"was left as it is: it counts 6 images, and {count} were named" in reset(count)
+    with at("run 2", "8"):
+        assert "it counts 6 images, 2 of them from this run. A run that adds images cannot reset it" in reset(6)
+    assert made.open().images() == 6
+    before = LedgerReport.fingerprint_inputs()
+    with at("run 3", "8"):
+        assert "has forgotten 6 images" in reset(6)
+    assert LedgerReport.fingerprint_inputs() != before and len(list(handle.folder.iterdir())) == 6
+    chart, fd, text, figures, path = LedgerReport.execute(made, action="reset", counted_images=6).result
+    assert "it counts 0 images" in text and path == "" and all(isinstance(o, ExecutionBlocker) for o in (chart, fd, figures))
+    assert Path(LedgerReport.execute(made, action="export CSV").result[4]).read_text(encoding="utf-8").count("\n") == 1
 
 
 def node(kind: str, **inputs: Any) -> dict[str, Any]:
@@ -421,7 +443,7 @@ def queue_of_one(seed: int, name: str, batch: int = 1) -> dict[str, Any]:
         "image": node("VAEDecode", samples=["draw", 0], vae=["load", 1]),
         "record": node("EquipoiseRecordAttributes", images=["image", 0], target=["target", 0], **counted),
         "report": node("EquipoiseLedgerReport", ledger=["record", 0], target=["target", 0]),
-        "export": node("EquipoiseExportLedger", ledger=["record", 0]),
+        "export": node("EquipoiseLedgerReport", ledger=["record", 0], action="export CSV"),
     }  # fmt: skip
 
 

@@ -116,7 +116,6 @@ def nodes_of(graph: dict[str, Any]) -> set[str]:
 
 WITHOUT_A_TEMPLATE = {
     "EquipoiseExemptFromGuidance",
-    "EquipoiseExportLedger",
     "EquipoiseLabelFeaturesFromCSV",
     "EquipoiseLabelFeaturesFromPrompts",
     "EquipoiseLoadDataset",
@@ -124,7 +123,6 @@ WITHOUT_A_TEMPLATE = {
     "EquipoiseLoadNeuronPath",
     "EquipoiseMeasureFeatureEffects",
     "EquipoiseRecordFeaturesFromImages",
-    "EquipoiseResetLedger",
 }
 """Nodes that no shipped graph shows; one that gets into a graph leaves this list, and none comes to it unnoticed."""
 
