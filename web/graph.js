@@ -1,20 +1,6 @@
 // Nodes of the open workflow: find one by the server's id, write its fields, and tell the front end's undo.
 import { app } from '../../scripts/app.js'
 
-/** Get the id of the open workflow; undefined if it has none. */
-export function openWorkflow() {
-  return (app.rootGraph ?? app.graph)?.id
-}
-
-/**
- * Tell whether an output of the server belongs to the open workflow. `workflow`: the id that it came with.
- *
- * An output without an id, as from a prompt that was queued over the API, belongs to every workflow.
- */
-export function isOpen(workflow) {
-  return !workflow || !openWorkflow() || workflow === openWorkflow()
-}
-
 /**
  * Find a node by the id that the server uses for it; undefined if there is none.
  *

@@ -3,13 +3,12 @@
 import { api } from '../../scripts/api.js'
 import { app } from '../../scripts/app.js'
 import { addExtra, make, useStyles } from './extra_widget.js'
-import { findNode, isOpen } from './graph.js'
+import { TabOutputs } from './tab_outputs.js'
 import { text } from './texts.js'
 
 const NODE = 'EquipoiseAttributeHistogram'
 const lists = new WeakMap() // node -> its list of pictures
-const latest = new Map() // workflow and node id -> [node id, thumbs], for when the tab is opened again
-const MOST = 64 // nodes whose pictures are kept
+const outputs = new TabOutputs([NODE], show)
 const TALLEST = 330 // pixels of the list; whole rows are shown
 
 app.registerExtension({
@@ -18,33 +17,15 @@ app.registerExtension({
     useStyles('./equipoise.css')
     api.addEventListener('executed', ({ detail }) => {
       const thumbs = detail?.output?.equipoise_thumbs?.[0]
-      const id = detail?.display_node ?? detail?.node
-      if (thumbs?.workflow) keep(id, thumbs)
-      show(id, thumbs)
+      outputs.take(detail?.display_node ?? detail?.node, { prompt: detail?.prompt_id, workflow: thumbs?.workflow }, thumbs)
     })
-  },
-  // A tab that is opened again gets new nodes.
-  afterConfigureGraph() {
-    for (const [id, thumbs] of latest.values()) show(id, thumbs)
   }
 })
 
-/** Keep the latest pictures of a node. */
-function keep(id, thumbs) {
-  const key = `${thumbs.workflow} ${id}`
-  latest.delete(key)
-  latest.set(key, [id, thumbs])
-  if (latest.size > MOST) latest.delete(latest.keys().next().value)
-}
-
-/** Show pictures on their node, if the workflow that was queued is open. */
-function show(id, thumbs) {
-  const node = isOpen(thumbs?.workflow) ? findNode(id) : null
-  if (!node || (node.comfyClass ?? node.type) !== NODE) return
-  if (!lists.has(node)) {
-    if (!thumbs) return
-    lists.set(node, new List(node))
-  }
+/** Show pictures on their node; none if the run had no images. */
+function show(node, thumbs) {
+  if (!lists.has(node) && !thumbs) return
+  if (!lists.has(node)) lists.set(node, new List(node))
   lists.get(node).show(thumbs)
 }
 

@@ -3,74 +3,29 @@
 import { api } from '../../scripts/api.js'
 import { app } from '../../scripts/app.js'
 import { addExtra, make, useStyles } from './extra_widget.js'
-import { findNode, isOpen } from './graph.js'
 import { percents } from './percents.js'
+import { TabOutputs } from './tab_outputs.js'
 import { text } from './texts.js'
 
 const NODES = ['EquipoiseDistributionGuidance', 'EquipoiseDistributionGuidanceKSampler', 'EquipoiseBiasFeatureSteer']
 const COLOURS = ['#0072B2', '#E69F00', '#009E73', '#D55E00', '#56B4E9', '#CC79A7', '#F0E442', '#8A8A8A'] // as in charts/core/style.py
-const bars = new Map() // node -> its bar
-const waiting = new Map() // node id -> the latest message that is not drawn yet
-const latest = new Map() // workflow and node id -> the latest message, for when its tab is opened again
-const MOST = 64 // nodes whose latest message is kept
-let running = false
+const bars = new WeakMap() // node -> its bar
+const messages = new TabOutputs(NODES, (node, message) => barOf(node).show(message))
 
 app.registerExtension({
   name: 'equipoise.LiveBar',
   setup() {
     useStyles('./equipoise.css')
-    api.addEventListener('equipoise.reading', ({ detail }) => {
-      keep(detail)
-      waiting.set(`${detail.workflow} ${detail.node}`, detail)
-      if (waiting.size === 1) requestAnimationFrame(drawWaiting)
-    })
-    api.addEventListener('execution_start', () => (running = true))
-    api.addEventListener('execution_success', () => (running = false))
-    for (const kind of ['execution_interrupted', 'execution_error']) api.addEventListener(kind, stopBars)
-  },
-  // A tab that is opened again gets new nodes.
-  afterConfigureGraph() {
-    for (const message of latest.values()) if (message.workflow) draw(message)
+    api.addEventListener('equipoise.reading', ({ detail }) => messages.take(detail.node, detail, detail))
+    for (const kind of ['execution_interrupted', 'execution_error'])
+      api.addEventListener(kind, ({ detail }) => messages.update((message) => (message.prompt === detail?.prompt_id ? { ...message, stopped: true } : message)))
   }
 })
 
-/** Keep the latest message of a node. */
-function keep(message) {
-  const key = `${message.workflow} ${message.node}`
-  latest.delete(key)
-  latest.set(key, message)
-  if (latest.size > MOST) latest.delete(latest.keys().next().value)
-}
-
-function drawWaiting() {
-  const messages = [...waiting.values()]
-  waiting.clear()
-  for (const message of messages) draw(message)
-}
-
-/** Show a message on its node, if the workflow that was queued is open. */
-function draw(message) {
-  const node = isOpen(message.workflow) ? findNode(message.node) : null
-  if (node && NODES.includes(node.comfyClass ?? node.type)) barOf(node).show(message)
-}
-
 /** Get a node's bar; make it the first time. */
 function barOf(node) {
-  if (!bars.has(node)) {
-    bars.set(node, new Bar(node))
-    const removed = node.onRemoved
-    node.onRemoved = function (...args) {
-      bars.delete(node)
-      return removed?.apply(this, args)
-    }
-  }
+  if (!bars.has(node)) bars.set(node, new Bar(node))
   return bars.get(node)
-}
-
-function stopBars() {
-  drawWaiting() // a message that still waits for its frame would overwrite the text that follows
-  if (running) for (const bar of bars.values()) bar.stop()
-  running = false
 }
 
 /** The bar of one node: a row for each attribute. */
@@ -88,11 +43,9 @@ class Bar {
     )
     this.fit = addExtra(node, 'equipoise_live_bar', make('div', 'equipoise-extra', {}, this.content), () => text('bar.title', 'Shares in this batch'))
     this.shape = ''
-    this.message = null
   }
 
   show(message) {
-    this.message = message
     const shape = JSON.stringify(message.attributes.map((a) => [a.name, a.classes, a.target]))
     if (shape !== this.shape) {
       this.shape = shape
@@ -106,17 +59,13 @@ class Bar {
     this.spoken.textContent = done ? [this.step.textContent, ...this.attributes.map((a) => a.summary)].join('. ') : ''
     this.fit()
   }
-
-  stop() {
-    const { message } = this
-    if (message && message.step < message.steps) this.step.textContent = text('bar.stopped', 'stopped after step {step} of {steps}', message)
-  }
 }
 
 /** Say how far a run has come. */
 function progress(message) {
   if (message.exempt) return text('bar.exempt', 'exempt from guidance')
   if (message.step >= message.steps) return text('bar.done', '{steps} steps done', message)
+  if (message.stopped) return text('bar.stopped', 'stopped after step {step} of {steps}', message)
   return text('bar.step', 'step {step} of {steps}', message)
 }
 

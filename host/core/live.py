@@ -85,23 +85,27 @@ def connected_client() -> tuple[Server, str] | None:
     return (server, client) if client is not None and client in server.sockets else None
 
 
-def running_workflow() -> str | None:
-    """Return the id of the workflow whose prompt ComfyUI executes now; None if it was queued without one."""
+def running_prompt() -> dict[str, str | None]:
+    """Return the ids of the ``prompt`` that ComfyUI executes now and of its ``workflow``; None where there is none."""
     server = getattr(getattr(sys.modules.get("server"), "PromptServer", None), "instance", None)
     for item in list(getattr(getattr(server, "prompt_queue", None), "currently_running", {}).values()):
         extra = item[3] if len(item) > 3 and isinstance(item[3], dict) else {}
         workflow = ((extra.get("extra_pnginfo") or {}).get("workflow") or {}).get("id")
-        if workflow is not None:
-            return str(workflow)
-    return None
+        return {"prompt": str(item[1]), "workflow": None if workflow is None else str(workflow)}
+    return {"prompt": None, "workflow": None}
+
+
+def running_workflow() -> str | None:
+    """Return the id of the workflow whose prompt ComfyUI executes now; None if it was queued without one."""
+    return running_prompt()["workflow"]
 
 
 def live_message(run: BatchRun, node: str, step: int, steps: int) -> dict[str, Any]:
     """Compose the message about a run.
 
-    It says which workflow was queued, that ``step`` of ``steps`` are done and how many ``images`` the quotas are for. For every attribute
-    it has the classes, the target, the shares read last (None: not read yet, or by no predictor), and the images assigned to each class
-    (None: not yet).
+    It says which prompt and workflow were queued, that ``step`` of ``steps`` are done and how many ``images`` the quotas are for. For
+    every attribute it has the classes, the target, the shares read last (None: not read yet, or by no predictor), and the images assigned
+    to each class (None: not yet).
     """
     target, shares = run.target, run.readings.shares[-1] if run.readings.shares else {}
     counts = run.counts
@@ -119,7 +123,7 @@ def live_message(run: BatchRun, node: str, step: int, steps: int) -> dict[str, A
         for attribute, classes in zip(target.attributes, target.classes, strict=True)
     ]
     images = run.images if counts is None else sum(counts)
-    queued = {"node": node, "workflow": running_workflow()}
+    queued = {"node": node, **running_prompt()}
     return {**queued, "step": step, "steps": steps, "images": images, "exempt": run.exempt, "attributes": attributes}
 
 

@@ -11,12 +11,16 @@ const [playwright, chromium, url] = process.argv.slice(2)
 const TEMPLATE = '1 Start here, no download'
 const { page, takeErrors, close } = await open(url, playwright, chromium, { size: [1600, 1000] })
 const seen = {}
+const run = async (weights) => {
+  await page.evaluate(setWeights, weights)
+  return page.evaluate(queue)
+}
 try {
   await settled(page, url)
   const workflow = await (await fetch(`${url}/api/workflow_templates/equipoise/${encodeURIComponent(TEMPLATE)}.json`)).json()
   await page.evaluate(load, [workflow, 'first'])
   for (const [name, weights] of [['half', 'yes=0.5, no=0.5'], ['fifth', 'yes=0.2, no=0.8']]) {
-    await page.evaluate(run, weights)
+    await run(weights)
     await pause(page, 1000)
     seen[name] = await page.evaluate(look)
   }
@@ -26,12 +30,24 @@ try {
   await page.evaluate(back, 'first')
   await pause(page, 1500)
   seen.back = await page.evaluate(look)
-  const ended = page.evaluate(run, 'yes=0.5, no=0.5')
+  const ended = run('yes=0.5, no=0.5')
   await pause(page, 300)
   await page.evaluate(back, 'second')
   await ended
   await pause(page, 1000)
   seen.other = await page.evaluate(look)
+  await page.evaluate(load, [workflow, 'twin'])
+  await pause(page, 1000)
+  seen.twin = await page.evaluate(look)
+  await page.evaluate(back, 'first')
+  await pause(page, 1000)
+  seen.first = await page.evaluate(look)
+  await page.evaluate(copy, [randomUUID(), 'copy'])
+  await pause(page, 1000)
+  seen.copied = await page.evaluate(look)
+  await page.evaluate(queue)
+  await pause(page, 1000)
+  seen.cached = await page.evaluate(look)
   seen.colours = await page.evaluate(colours)
   console.log(JSON.stringify({ ...takeErrors(), seen }))
 } finally {
@@ -54,12 +70,23 @@ async function back(name) {
   await new Promise((resolve) => setTimeout(resolve, 500))
 }
 
-async function run(weights) {
+// Open the workflow of the active tab in another tab, with an id of its own.
+async function copy([id, name]) {
+  await window.app.loadGraphData({ ...JSON.parse(JSON.stringify(window.app.graph.serialize())), id }, true, true, name)
+  await new Promise((resolve) => setTimeout(resolve, 1500))
+}
+
+function setWeights(weights) {
   const { app } = window
   app.graph._nodes.find((node) => node.type === 'EquipoiseTargetDistribution').widgets.find((w) => w.name === 'weights').value = weights
   app.graph._nodes.find((node) => node.type === 'EquipoiseEmptyPixelLatent').widgets.find((w) => w.name === 'batch_size').value = 32
   const seed = app.graph._nodes.find((node) => node.type === 'PrimitiveInt').widgets[0]
   seed.value = (seed.value + 1 + (Date.now() % 10_000)) % 1_000_000 // nothing comes from the cache
+}
+
+// Queue the open workflow as it is, and wait for the end.
+async function queue() {
+  const { app } = window
   const ended = new Promise((resolve) => {
     for (const kind of ['execution_success', 'execution_error', 'execution_interrupted']) app.api.addEventListener(kind, () => resolve(kind), { once: true })
   })

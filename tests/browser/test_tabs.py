@@ -40,5 +40,15 @@ def test_a_run_is_not_drawn_on_another_workflow(seen: dict[str, Any]) -> None:
         assert seen[name]["lines"] == [] and seen[name]["pictures"] == []
 
 
+def test_a_template_that_was_opened_twice_has_two_tabs(seen: dict[str, Any]) -> None:
+    """The front end gives both tabs one workflow id."""
+    assert seen["twin"]["lines"] == [] and seen["twin"]["pictures"] == []
+    assert seen["first"]["lines"] and seen["first"]["pictures"]
+
+
+def test_results_from_the_cache_are_shown_on_the_tab_that_was_run(seen: dict[str, Any]) -> None:
+    assert seen["copied"]["pictures"] == [] and seen["cached"]["pictures"] == seen["first"]["pictures"]
+
+
 def test_sockets_have_their_colour_in_both_renderers(seen: dict[str, Any]) -> None:
     assert seen["colours"] == ["#56B4E9"] * 3
