@@ -26,7 +26,7 @@ class LoadADP(io.ComfyNode):
                 "from the U-Net what an image will show, while the image is sampled. The file also holds the calibrated moves "
                 "towards each class. It belongs to one diffusion model."
             ),
-            search_aliases=["attribute distribution predictor", "fairness", "debias"],
+            search_aliases=["attribute distribution predictor", "fairness", "debias", "diversity", "gender", "women"],
             inputs=[model_file_input("adp_name", files, DEFAULT_FILE, model_files.folder_hint(ADP_KEY))],
             outputs=[
                 Adp.Output("adp", display_name="ADP", tooltip="For the guidance nodes. The target nodes take the class names from it."),

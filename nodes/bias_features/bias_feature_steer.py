@@ -32,7 +32,10 @@ class BiasFeatureSteer(io.ComfyNode):
                 "place, with a class per image, in one U-Net call per step). Place it after LoRA and before FreeU. Several steers can "
                 "follow each other, and any sampler can follow."
             ),
-            search_aliases=["difflens", "sparse autoencoder", "sae", "debias", "fair", "slider", "concept", "distribution"],
+            search_aliases=[
+                "difflens", "sparse autoencoder", "sae", "debias", "fair", "slider", "concept", "distribution", "diversity", "gender",
+                "women", "same face",
+            ],  # fmt: skip
             inputs=[
                 io.Model.Input("model", tooltip="SD1.5, SDXL, or a model from Load Unconditional Diffusion. The node changes a copy."),
                 *files_inputs(),

@@ -33,7 +33,7 @@ class DistributionGuidanceKSampler(io.ComfyNode):
                 "KSampler with Distribution Guidance in one node. With a VAE and a classifier it also counts the images that "
                 "missed their class. With 'repair' it samples those images again."
             ),
-            search_aliases=["fair", "debias", "balance", "diversity", "gender", "women", "ksampler", "balancing act"],
+            search_aliases=["fair", "debias", "balance", "diversity", "gender", "women", "same face", "ksampler", "balancing act"],
             inputs=[
                 io.Model.Input("model", tooltip="SD1.5, SDXL, or a model from Load Unconditional Diffusion. The node changes a copy."),
                 sampler_seed(

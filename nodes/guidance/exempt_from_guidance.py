@@ -19,7 +19,7 @@ class ExemptFromGuidance(io.ComfyNode):
                 "Marks a prompt that distribution guidance must leave alone. Its rows are not read, not edited and not counted. "
                 "Use it on a guided MODEL for prompts that name an attribute themselves."
             ),
-            search_aliases=["explicit prompt", "skip guidance", "bypass", "distribution guidance", "fair"],
+            search_aliases=["explicit prompt", "skip guidance", "bypass", "distribution guidance", "fair", "gender", "women"],
             inputs=[
                 io.Conditioning.Input(
                     "conditioning", tooltip="Prompt to leave alone, such as '... with eyeglasses'. The node marks a copy."

@@ -28,7 +28,7 @@ class LearnDirectionsFromPrompts(io.ComfyNode):
                 "draws what a prompt with the class would draw. For text models. It needs no classifier, no labels and no pictures. "
                 "Next: Calibrate ADP."
             ),
-            search_aliases=[*ALIASES, "prompt pairs", "concept"],
+            search_aliases=[*ALIASES, "prompt pairs", "concept", "diversity", "gender", "women"],
             inputs=[
                 io.Model.Input("model", tooltip="A text-to-image model, without guidance. The node works on a copy."),
                 io.Clip.Input("clip", tooltip="The model's text encoder."),

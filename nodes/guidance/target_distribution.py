@@ -22,7 +22,10 @@ class TargetDistributionNode(io.ComfyNode):
             category=MAIN,
             description="States the target: the share of images that each class of a perceived attribute is to have, or each "
             "combination of the classes of several attributes. Connect it to Distribution Guidance or Bias Feature Steer.",
-            search_aliases=["fair", "balance", "debias", "half and half", "diversity", "gender", "women", "joint", "intersectional"],
+            search_aliases=[
+                "fair", "balance", "debias", "half and half", "diversity", "gender", "women", "same face", "wildcard", "joint target",
+                "intersectional",
+            ],  # fmt: skip
             inputs=[
                 io.String.Input(
                     "attribute",

@@ -24,7 +24,7 @@ class LoadAttributeClassifier(io.ComfyNode):
                 "transformers image classifier (config.json and safetensors). It reads how something looks, not who a person is, "
                 "and it makes errors."
             ),
-            search_aliases=["attribute", "classifier", "judge", "labeller", "fairface", "vit", "image classification"],
+            search_aliases=["attribute", "classifier", "judge", "labeller", "fairface", "vit", "image classification", "gender", "women"],
             inputs=[
                 io.Combo.Input(
                     "classifier_name",

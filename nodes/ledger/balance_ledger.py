@@ -34,7 +34,7 @@ class BalanceLedger(io.ComfyNode):
                 "with a ledger takes its quotas from everything that was counted. With Record Attributes, the ledger also makes up for "
                 "images that missed their class."
             ),
-            search_aliases=["fair", "balance", "queue", "batch 1", "running balance", "count", "history"],
+            search_aliases=["fair", "balance", "queue", "batch 1", "running balance", "count", "history", "diversity", "gender", "women"],
             inputs=[
                 io.String.Input(
                     "name",

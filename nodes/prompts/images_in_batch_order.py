@@ -20,7 +20,7 @@ class ImagesInBatchOrder(io.ComfyNode):
                 "Joins the lists of images that ComfyUI made prompt by prompt into one batch, in the order of the batch that Balanced "
                 "Prompts got. Place it after VAE Decode."
             ),
-            search_aliases=["list to batch", "merge", "collect", "rebatch", "balanced prompts"],
+            search_aliases=["list to batch", "merge", "collect", "rebatch", "balanced prompts", "wildcard"],
             is_input_list=True,
             inputs=[
                 io.Image.Input("images", tooltip="Decoded images, one list entry for each prompt."),

@@ -33,7 +33,9 @@ class AttributeHistogram(io.ComfyNode):
                 "(fairness discrepancy) of Balancing Act (CVPR 2024), with a 95% interval and the FD that chance alone would give. Place "
                 "it after VAE Decode."
             ),
-            search_aliases=["fairness discrepancy", "distribution", "bias", "measure", "count", "chart", "evaluate"],
+            search_aliases=[
+                "fairness discrepancy", "distribution", "bias", "measure", "count", "chart", "evaluate", "diversity", "gender", "women",
+            ],  # fmt: skip
             is_output_node=True,
             inputs=[
                 io.Image.Input(

@@ -40,7 +40,10 @@ class FairnessReportNode(io.ComfyNode):
                 "drift of other attributes, images by class, settings, seeds and file hashes. You get an image, and one HTML file in the "
                 "output folder that needs no other file."
             ),
-            search_aliases=["fairness discrepancy", "evaluate", "FID", "KID", "CMMD", "CLIP score", "drift", "bias", "html", "audit"],
+            search_aliases=[
+                "fairness discrepancy", "evaluate", "FID", "KID", "CMMD", "CLIP score", "drift", "bias", "html", "audit", "diversity",
+                "gender", "women",
+            ],  # fmt: skip
             is_output_node=True,
             hidden=[io.Hidden.prompt, io.Hidden.unique_id, io.Hidden.extra_pnginfo],
             inputs=[
