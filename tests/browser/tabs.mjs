@@ -48,6 +48,9 @@ try {
   await page.evaluate(queue)
   await pause(page, 1000)
   seen.cached = await page.evaluate(look)
+  await page.evaluate(halves)
+  await pause(page, 500)
+  seen.halves = await page.evaluate(look)
   seen.colours = await page.evaluate(colours)
   console.log(JSON.stringify({ ...takeErrors(), seen }))
 } finally {
@@ -92,6 +95,14 @@ async function queue() {
   })
   await app.queuePrompt(0)
   return ended
+}
+
+// Send a reading whose shares both end in half a per cent, as the server would.
+function halves() {
+  const { app } = window
+  const node = String(app.graph._nodes.find((one) => one.type.startsWith('EquipoiseDistributionGuidance')).id)
+  const attributes = [{ name: 'eyeglasses', classes: ['yes', 'no'], target: [0.125, 0.875], read: [0.435, 0.565], assigned: null }]
+  app.api.dispatchCustomEvent('equipoise.reading', { node, step: 1, steps: 2, images: 8, exempt: false, attributes })
 }
 
 // The colours of a socket type of ours: of its links and slots on the canvas, and of slots in HTML.

@@ -21,7 +21,7 @@ def test_the_line_of_the_target_moves_with_the_target(seen: dict[str, Any]) -> N
 
 
 def test_percentages_add_up_to_100(seen: dict[str, Any]) -> None:
-    for name in ("half", "fifth"):
+    for name in ("half", "fifth", "halves"):
         shares = [[int(n) for n in re.findall(r"(\d+)%", text)] for text in seen[name]["texts"]]
         assert [sum(column) for column in zip(*shares, strict=True)] == [100, 100]
 
