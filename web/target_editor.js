@@ -197,7 +197,7 @@ class Editor {
       }
       const fullName = attributes.length > 1 ? `${attributes[attribute]}: ${name}` : name
       const part = `${attribute} ${index}`
-      const { slider, number } = this.pair(fullName, part, () => marginal(this.target.shares, counts, attribute)[index], set)
+      const { slider, number } = this.pair(fullName, part, () => marginal(this.shown, counts, attribute)[index], set)
       const row = make('div', 'equipoise-share', {}, make('span', 'equipoise-class-name', { title: name }, name), slider, number)
       if (names.length > 2) row.append(this.lock(locked, attributes[attribute], name, part))
       return row
@@ -257,21 +257,21 @@ class Editor {
     const across = classes.at(-1)
     const down = cells(classes.slice(0, -1))
     const total = text('editor.total', 'total')
-    const share = (r, c) => this.target.shares[r * across.length + c]
+    const share = (r, c) => this.shown[r * across.length + c]
     const titles = make('tr', '', {}, make('td'), ...across.map((name) => heading('col', name)), heading('col', total))
     const rows = down.map((cell, r) => {
       const fields = across.map((name, c) => make('td', '', {}, this.cell([...cell, name].join('/'), r * across.length + c)))
       return make('tr', '', {}, heading('row', cell.join('/')), ...fields, this.total(() => sum(across.map((_, c) => share(r, c)))))
     })
     const columns = across.map((_, c) => this.total(() => sum(down.map((_, r) => share(r, c)))))
-    const foot = make('tr', '', {}, heading('row', total), ...columns, this.total(() => sum(this.target.shares)))
+    const foot = make('tr', '', {}, heading('row', total), ...columns, this.total(() => sum(this.shown)))
     return make('table', '', { 'aria-label': attributes.join(' x ') }, titles, ...rows, foot)
   }
 
   /** Make the number field of one cell. */
   cell(name, index) {
     const set = (share) => this.edit(withShare(this.target.shares, index, share))
-    return this.pair(name, `cell ${index}`, () => this.target.shares[index], set).number
+    return this.pair(name, `cell ${index}`, () => this.shown[index], set).number
   }
 
   /** Make a field of the table that shows a sum. */
@@ -281,8 +281,9 @@ class Editor {
     return field
   }
 
-  /** Show the current shares in all controls. */
+  /** Show the current shares in all controls, rounded so that the percentages add up to 100. */
   update() {
+    this.shown = this.target.shares && rounded(this.target.shares, UNITS)
     for (const update of this.updates ?? []) update()
   }
 

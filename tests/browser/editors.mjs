@@ -52,6 +52,11 @@ try {
   await page.keyboard.press('Tab')
   did.locked = await fields('three')
 
+  // three equal shares, of which none is a whole number of tenths of a per cent
+  await editor('three').locator('[data-part="even"]').click()
+  await settle()
+  did.thirds = await shown(editor('three'))
+
   // a joint table: a marginal, then a cell
   await editor('joint').locator('[data-part="number 0 0"]').fill('70')
   await page.keyboard.press('Tab')

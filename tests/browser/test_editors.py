@@ -45,6 +45,7 @@ def check(did: dict[str, Any]) -> None:
     assert did["named"] == ["Share of yes in per cent", "55%", "solid"]
     assert weights(did["mouse"]) == "yes=0, no=1" and not did["nodeMoved"]
     assert weights(did["locked"]) == "light=20%, medium=60%, dark=20%"
+    assert sorted(did["thirds"]["shares"]) == [33.3, 33.3, 33.4], "percentages add up to 100"
     assert weights(did["marginal"]) == "yes/short=0.35\nyes/long=0.35\nno/short=0.15\nno/long=0.15"
     cell = parse_target("eyeglasses x hair: " + weights(did["cell"]), CLASSES)
     assert cell.shares == pytest.approx((0.55 * 0.35 / 0.85, 0.55 * 0.35 / 0.85, 0.55 * 0.15 / 0.85, 0.45), abs=1e-3)
