@@ -1,18 +1,19 @@
-// Colours of the pack's socket types, in both renderers. Those of one graph differ in lightness too, for people who see few hues.
+// Colours of the pack's socket types, in both renderers. People with red-green blindness can tell them apart, on dark and on light nodes, as
+// tests/unit/web/test_socket_colours.py checks.
 import { app } from '../../scripts/app.js'
 
 export const COLOURS = {
-  EQUIPOISE_ADP: '#56B4E9',
-  EQUIPOISE_TARGET: '#E69F00',
-  EQUIPOISE_CLASSIFIER: '#009E73',
-  EQUIPOISE_LEDGER: '#4E79A7',
-  EQUIPOISE_FEATURES: '#CC79A7',
-  EQUIPOISE_LABELS: '#F0E442',
-  EQUIPOISE_SAE: '#D55E00',
-  EQUIPOISE_BIAS_FEATURES: '#B58BD6',
-  EQUIPOISE_NEURON_PATH: '#A47551',
-  EQUIPOISE_ZERO_SHOT_HEAD: '#76D7C4',
-  EQUIPOISE_DATASET: '#BFB8AF'
+  EQUIPOISE_ADP: '#3AC7E1',
+  EQUIPOISE_TARGET: '#DCA58A',
+  EQUIPOISE_CLASSIFIER: '#0D8E80',
+  EQUIPOISE_LEDGER: '#6E8AFF',
+  EQUIPOISE_FEATURES: '#EB74AD',
+  EQUIPOISE_LABELS: '#86CA02',
+  EQUIPOISE_SAE: '#8A591D',
+  EQUIPOISE_BIAS_FEATURES: '#7E27FF',
+  EQUIPOISE_NEURON_PATH: '#A1495C',
+  EQUIPOISE_ZERO_SHOT_HEAD: '#1C6B8A',
+  EQUIPOISE_DATASET: '#958800'
 }
 
 app.registerExtension({

@@ -51,7 +51,6 @@ try {
   await page.evaluate(halves)
   await pause(page, 500)
   seen.halves = await page.evaluate(look)
-  seen.colours = await page.evaluate(colours)
   console.log(JSON.stringify({ ...takeErrors(), seen }))
 } finally {
   await close()
@@ -103,14 +102,6 @@ function halves() {
   const node = String(app.graph._nodes.find((one) => one.type.startsWith('EquipoiseDistributionGuidance')).id)
   const attributes = [{ name: 'eyeglasses', classes: ['yes', 'no'], target: [0.125, 0.875], read: [0.435, 0.565], assigned: null }]
   app.api.dispatchCustomEvent('equipoise.reading', { node, step: 1, steps: 2, images: 8, exempt: false, attributes })
-}
-
-// The colours of a socket type of ours: of its links and slots on the canvas, and of slots in HTML.
-function colours() {
-  const { app, LGraphCanvas } = window
-  const type = 'EQUIPOISE_ADP'
-  const html = getComputedStyle(document.documentElement).getPropertyValue(`--color-datatype-${type}`).trim()
-  return [LGraphCanvas.link_type_colors[type], app.canvas.default_connection_color_byType[type], html]
 }
 
 function look() {

@@ -48,7 +48,3 @@ def test_a_template_that_was_opened_twice_has_two_tabs(seen: dict[str, Any]) -> 
 
 def test_results_from_the_cache_are_shown_on_the_tab_that_was_run(seen: dict[str, Any]) -> None:
     assert seen["copied"]["pictures"] == [] and seen["cached"]["pictures"] == seen["first"]["pictures"]
-
-
-def test_sockets_have_their_colour_in_both_renderers(seen: dict[str, Any]) -> None:
-    assert seen["colours"] == ["#56B4E9"] * 3
